@@ -263,8 +263,8 @@ class Record(BaseModel):
     @_CachedIfSmall
     def json_body(self) -> bytes:
         """The record as clients see it: a JSON object with guid, expire (a string), user and any metadata."""
-        head = _HEAD % (self.guid, self.expire, encode_basestring(self.user))
-        return (f"{head}}}" if self.metadata is None else f'{head},"metadata":{self.metadata}}}').encode()
+        body = _BODY % (self.guid, self.expire, encode_basestring(self.user))
+        return (body if self.metadata is None else f'{body[:-1]},"metadata":{self.metadata}}}').encode()
 
     @_CachedIfSmall
     def render_cache(self) -> dict[str, bytes]:
@@ -278,20 +278,19 @@ class Record(BaseModel):
         return b"%b,%b" % (self.json_body[:-1], to_json(extra_members)[1:])
 
 
-_HEAD = '{"guid":"%s","expire":"%d","user":%s'
-"""The start of `json_body`. The values are valid, so only the user needs escapes: twice as fast as `to_json`."""
+_BODY = '{"guid":"%s","expire":"%d","user":%s}'
+"""A record without metadata. The values are valid, so only the user needs escapes: twice as fast as `to_json`."""
 
 
 def render_bodies(records: Iterable[Record]) -> list[bytes]:
     """Return `json_body` of each record, without calls for each."""
     bodies: list[bytes] = []
     for record in records:
-        members = vars(record)
-        body = members.get("json_body")
-        if body is None and record.metadata is None:
-            head = _HEAD % (record.guid, record.expire, encode_basestring(record.user))
-            body = members["json_body"] = f"{head}}}".encode()
-        bodies.append(record.json_body if body is None else body)
+        members = record.__dict__
+        if "json_body" not in members and members["metadata"] is None:
+            body = _BODY % (members["guid"], members["expire"], encode_basestring(members["user"]))
+            members["json_body"] = body.encode()
+        bodies.append(record.json_body)
     return bodies
 
 

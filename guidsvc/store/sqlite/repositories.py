@@ -26,6 +26,7 @@ from guidsvc.store.sqlite.tables import (
     Change,
     Row,
     Table,
+    records_of,
 )
 from guidsvc.store.sqlite.writer import monotonic_ms
 
@@ -143,7 +144,7 @@ class SqliteFence:
 def _records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
     """Convert rows to records; CorruptRecord, which names the row, if one is invalid."""
     try:
-        return RECORDS.rows(rows)
+        return records_of(rows)
     except ValidationError:
         return [row_of(RECORDS, str(row[0]), row) for row in rows]
 

@@ -1,7 +1,9 @@
 """The tables of the SQLite file for compare-and-swap: key, version and statements."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cache
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -41,7 +43,6 @@ class Table(Generic[Row]):
         self._values: Callable[[Row], tuple[object, ...]] = attrgetter(*columns)
         self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
         self.columns = columns
-        self._names = set(columns)  # never changed: the models are immutable
         self.model = model
         # As `model_validate`, without its checks of options that are not used here
         self._validate: Callable[[object], Row] = model.__pydantic_validator__.validate_python
@@ -49,25 +50,6 @@ class Table(Generic[Row]):
     def row(self, values: tuple[object, ...]) -> Row:
         """Convert the values of a row to a model; raise ValidationError if they are invalid."""
         return self._validate(dict(zip(self.columns, values, strict=True)))
-
-    @cached_property
-    def _validate_rows(self) -> Callable[[object], list[tuple[object, ...]]]:
-        """Validate tuples by the types of the fields, as the model validates its members."""
-        types = tuple(field.rebuild_annotation() for field in self.model.model_fields.values())
-        adapter: TypeAdapter[Any] = TypeAdapter(list[tuple[types]], config=ConfigDict(strict=True))  # type: ignore[valid-type]  # made here
-        return adapter.validator.validate_python
-
-    def rows(self, rows: Sequence[tuple[object, ...]]) -> list[Row]:
-        """Convert rows to models like `row`, in half the time: without a call, and checks of names, for each."""
-        model, new, put, columns = self.model, self.model.__new__, object.__setattr__, self.columns
-        models = []
-        for values in self._validate_rows(rows):  # what `model_construct` does, which takes longer than `row`
-            put(each := new(model), "__dict__", dict(zip(columns, values, strict=True)))
-            put(each, "__pydantic_fields_set__", self._names)
-            put(each, "__pydantic_extra__", None)
-            put(each, "__pydantic_private__", None)
-            models.append(each)
-        return models
 
     def change(self, old: Row | None, new: Row | None, *, not_after: int | None = None) -> Change:
         """Return the statement that replaces `old` with `new`; None for either means absent."""
@@ -85,6 +67,47 @@ RECORDS = Table("records", Record, key="guid", version="version")
 RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
 KEYS = Table("keys", ApiKey, key="id", version="version")
 LEDGERS = Table("ledgers", QuotaLedger, key="owner", version="version")
+_RECORD_NAMES = set(RECORDS.columns)  # never changed: records are immutable
+_PUT = [
+    vars(BaseModel)[name].__set__
+    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+]
+
+
+@cache
+def _record_rows() -> Callable[[object], list[tuple[Any, ...]]]:
+    """Return a validator of rows, by the types of the fields of a record."""
+    types = tuple(field.rebuild_annotation() for field in Record.model_fields.values())
+    adapter: TypeAdapter[Any] = TypeAdapter(list[tuple[types]], config=ConfigDict(strict=True))  # type: ignore[valid-type]  # made here
+    return adapter.validator.validate_python
+
+
+def records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
+    """Convert rows to records like `Table.row`, in a third of the time, without a call for each.
+
+    It does what `model_construct` does, which takes longer than `Table.row`. Raise ValidationError if one is invalid.
+    """
+    members = [
+        {
+            "guid": guid,
+            "user": user,
+            "expire": expire,
+            "metadata": metadata,
+            "owner": owner,
+            "version": version,
+            "created": created,
+            "updated": updated,
+            "purge_at": purge_at,
+        }
+        for guid, user, expire, metadata, owner, version, created, updated, purge_at in _record_rows()(rows)
+    ]
+    new = Record.__new__
+    records = [new(Record) for _ in members]
+    for put, values in zip(_PUT, (members, repeat(_RECORD_NAMES), repeat(None), repeat(None)), strict=True):
+        deque(map(put, records, values), maxlen=0)
+    return records
+
+
 LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # nosec B608  # our own names
 
 FENCE = "SELECT mode, gen, boot FROM fence"

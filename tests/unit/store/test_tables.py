@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from guidsvc.domain.record import DELETED_EXPIRE
-from guidsvc.store.sqlite.tables import RECORDS
+from guidsvc.store.sqlite.tables import RECORDS, records_of
 from tests.support.factories import GUID, record
 
 NOW = 1_795_000_000_000
@@ -30,7 +30,7 @@ WRONG: dict[str, list[object]] = {
 
 
 def test_rows_become_the_models_that_single_rows_become() -> None:
-    models = RECORDS.rows(ROWS)
+    models = records_of(ROWS)
 
     assert models == [RECORDS.row(values) for values in ROWS]
     assert [each.model_dump_json() for each in models] == [RECORDS.row(values).model_dump_json() for values in ROWS]
@@ -43,6 +43,6 @@ def test_invalid_row_is_rejected_among_others_as_alone(column: str, value: objec
     values = dict(zip(RECORDS.columns, ROWS[0], strict=True)) | {column: value}
     row = tuple(values[name] for name in RECORDS.columns)
 
-    for convert in (lambda: RECORDS.rows([ROWS[0], row]), lambda: RECORDS.row(row)):
+    for convert in (lambda: records_of([ROWS[0], row]), lambda: RECORDS.row(row)):
         with pytest.raises(ValidationError):
             convert()
