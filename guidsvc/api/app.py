@@ -7,7 +7,7 @@ from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHand
 from guidsvc.api.docs.problem_page import ProblemHandler, ProblemsHandler
 from guidsvc.api.docs.static_pages import FileHandler
 from guidsvc.api.execution.context import ApiContext
-from guidsvc.api.execution.guid_actions import ROUTE
+from guidsvc.api.execution.guid_actions import RENEWAL_ROUTE, ROUTE
 from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.parsing.query import bound_parsing
 from guidsvc.api.request_log import log_function
@@ -18,6 +18,7 @@ from guidsvc.api.resources.guid_collection import GuidsHandler
 from guidsvc.api.resources.health import LiveHandler, ReadyHandler, RootHandler, VersionHandler
 from guidsvc.api.resources.keys import KeyHandler, KeysHandler, OwnKeyHandler, RotationHandler
 from guidsvc.api.resources.metrics import METRICS, MetricsHandler
+from guidsvc.api.resources.renewal import RenewalHandler
 from guidsvc.api.routing import Route, RoutedApplication
 
 
@@ -50,6 +51,7 @@ def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
         Route("/guid", GuidsHandler),
         Route("/guid:batch", BatchHandler, {"slots": BatchSlots()}),
         Route(ROUTE, GuidHandler),
+        Route(RENEWAL_ROUTE, RenewalHandler),
         Route("/keys", KeysHandler),
         Route("/keys/self", OwnKeyHandler),
         Route("/keys/{id}", KeyHandler),

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
+from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, check_metadata_patch, render_metadata
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
 
@@ -29,6 +30,8 @@ class RetentionPolicy:
     """Time from creation or renewal to expiry, if the client names no expiry."""
     retention: int
     """Time from expiry, or the last update if that is later, to removal."""
+    limits: LifeLimits = UNLIMITED
+    """The longest life that a write may give a record."""
 
 
 def is_live(record: Record, now: int) -> bool:
@@ -62,11 +65,12 @@ def require_live(guid: str, record: Record | None, now: int) -> Record:
     if record is None:
         raise NotFound(guid)
     if not is_live(record, now):
-        raise _expired(record)
+        raise expired(record)
     return record
 
 
-def _expired(record: Record) -> Expired:
+def expired(record: Record) -> Expired:
+    """Return the error of a use of a record that is not live."""
     return Expired(
         record.guid,
         expired_at=record.expire,
@@ -108,7 +112,7 @@ def update(record: Record, change: PutCommand, now: int, policy: RetentionPolicy
     Expired instead.
     """
     if "expire" not in change.model_fields_set and is_revoked(record):
-        raise _expired(record)
+        raise expired(record)
     return _merge_members(record, change.model_dump(include=change.model_fields_set & MEMBERS), now, policy)
 
 
@@ -119,11 +123,16 @@ def patch(record: Record, patch: PatchCommand, now: int, policy: RetentionPolicy
     Raise InvalidRequest if the merged metadata is invalid.
     """
     if "expire" not in patch.model_fields_set and (is_revoked(record) or not is_live(record, now)):
-        raise _expired(record)
+        raise expired(record)
     members = patch.model_dump(include=patch.model_fields_set & MEMBERS - {"metadata"})
     if "metadata" in patch.model_fields_set:
         members["metadata"] = _patch_metadata(record.metadata, patch.metadata)
     return _merge_members(record, members, now, policy)
+
+
+def extend(record: Record, expire: int, now: int, policy: RetentionPolicy) -> Record:
+    """Return the record with this expiry; the same object if it has it already."""
+    return _merge_members(record, {"expire": expire}, now, policy)
 
 
 def touch(record: Record, now: int, policy: RetentionPolicy) -> Record:

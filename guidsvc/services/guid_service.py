@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
-from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand
+from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand, RenewCommand
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
+from guidsvc.domain.leases.renewal import Renewal, is_needed, renew
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
@@ -196,6 +197,47 @@ class GuidService:
 
         _, new = await self._writer.write(guid, make, self._caller)
         return new
+
+    async def renew(self, guid: str, asked: RenewCommand, conditions: Conditions = UNCONDITIONAL) -> Renewal:
+        """Move the expiry of the record of a GUID, never back; raise NotFound if it has none.
+
+        Raise Expired for a record that is not live, unless it is to be revived, and LifeLimitReached if the limits
+        grant too little. A renewal with `if_below` that is not needed is answered from the cache.
+        """
+        if asked.if_below is not None and not self.is_dry_run:
+            unneeded = self._unneeded(await self._records.get(guid), asked, conditions)
+            if unneeded is not None:
+                return unneeded
+        outcomes: list[Renewal] = []
+
+        def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
+            if old is None:
+                raise NotFound(guid)
+            self._check_conditions(guid, old, conditions)
+            outcomes.append(renew(old, asked, now, self._policy, is_shown=self.may_read))
+            return self._hide_unchanged(old, outcomes[-1].record, now)
+
+        _, new = await self._writer.write(guid, make, self._caller)
+        return outcomes[-1]._replace(record=new)
+
+    def renew_at_hand(self, guid: str, asked: RenewCommand, conditions: Conditions) -> Renewal | None:
+        """Return what `renew` would if the cache shows that it would change nothing; else None."""
+        if asked.if_below is None:
+            return None
+        try:
+            record = self._records.get_nowait(guid)
+        except StoreUnavailable:
+            return None
+        return None if record is WOULD_BLOCK else self._unneeded(record, asked, conditions)
+
+    def _unneeded(self, stored: Record | None, asked: RenewCommand, conditions: Conditions) -> Renewal | None:
+        """Return the outcome of a renewal that a live record does not need; None if the write must decide."""
+        record, now = authorize(stored, self._caller), self._clock()
+        if record is None or not lifecycle.is_live(record, now) or is_needed(record, asked, now):
+            return None
+        if (self._strict and not conditions) or not conditions.hold(record):
+            return None
+        return renew(record, asked, now, self._policy)
 
     async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete the record of a GUID, live or expired; raise NotFound if it has none."""

@@ -8,6 +8,7 @@ from typing import Any
 import schemathesis
 
 TAGS = ("If-Match", "If-None-Match")
+SECONDS = {"expire", "ttl", "spread", "if_below", "at_least"}
 VICTIMS = os.environ.get("FUZZ_VICTIMS", "").split()
 """GUIDs that requests are to be turned to, with `tests.fuzz.access`."""
 
@@ -18,8 +19,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     for name in TAGS:  # Schemathesis 4.32 takes 0 for a valid value of these, whatever their pattern says
         if case.headers and case.headers.get(name) in {0, "0"}:
             del case.headers[name]
-    if isinstance(case.body, dict) and isinstance(case.body.get("expire"), float):
-        case.body["expire"] = _whole(case.body["expire"])
+    for name in SECONDS & case.body.keys() if isinstance(case.body, dict) else ():
+        if isinstance(case.body[name], float):
+            case.body[name] = _whole(case.body[name])
     if VICTIMS:
         _turn(case.path_parameters)
         for operation in case.body.get("operations") or () if isinstance(case.body, dict) else ():

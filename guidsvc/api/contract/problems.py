@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from guidsvc import errors
+from guidsvc.domain.leases.errors import LifeLimitReached
 from guidsvc.errors import InvalidField, found_by_class
 from guidsvc.http.constants import RETRY_AFTER
 from guidsvc.http.errors import (
@@ -60,6 +61,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     NotImplementedHere: Problem("not-implemented", 501, "Not implemented"),
     VersionNotSupported: Problem("http-version-not-supported", 505, "HTTP version not supported"),
     errors.Expired: Problem("expired", 410, "The GUID has expired"),
+    LifeLimitReached: Problem("life-limit", 409, "The limit of the life is reached"),
     errors.KeyNotActive: Problem("key-ended", 409, "The API key is no longer valid"),
     errors.PreconditionFailed: Problem("precondition-failed", 412, "The precondition failed"),
     errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
@@ -238,6 +240,9 @@ def _members(error: BaseException) -> dict[str, Any]:
             return {"record": from_json(wire)}
         case errors.NotReady():
             return {"ready": False, **error.parts}
+        case LifeLimitReached():
+            expire = {} if error.expire is None else {"expire": str(error.expire)}
+            return expire | {"max_expire": None if error.max_expire is None else str(error.max_expire)}
         case errors.Expired():
             return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
         case _:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
+from guidsvc.api.contract.lease_schemas import Renewal
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import SCOPES, Scope
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation, CreateCommand, PatchCommand, PutCommand
@@ -249,6 +250,7 @@ class Result(BaseModel):
         "The current record. Absent if it does not fit into the response, or if a key without the scope `read` "
         "updated it."
     )
+    renewal: Renewal = _perhaps("The result of a `renew`.")
     problem: AnyProblem = _perhaps("The problem, if the operation failed.")
     line: int = _perhaps(
         "In a batch of lines, after 100 failures: the number of the failed line, from 1. `problem` is then absent."

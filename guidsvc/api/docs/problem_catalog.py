@@ -12,6 +12,7 @@ from guidsvc.api.parsing import suggestions, time_errors
 from guidsvc.api.parsing.body import MAX_BYTES, type_fault
 from guidsvc.api.parsing.time_errors import EXAMPLE_TIME
 from guidsvc.domain.api_key import EXAMPLE_ID
+from guidsvc.domain.leases.errors import nothing_left
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
 from guidsvc.errors import InvalidField
 from guidsvc.http.constants import JSON
@@ -27,6 +28,7 @@ from guidsvc.http.errors import (
 
 _ID = "2f1c4d6e8a0b4c5d9e7f1a2b3c4d5e6f"
 _VERSION = 1_795_420_608_123
+_LIMIT = _VERSION // 1000 + 86_400
 _RECORD = Record(
     guid=EXAMPLE_GUID,
     user=EXAMPLE["user"],
@@ -101,6 +103,12 @@ _ALL = (
         "Treat the GUID as invalid. To renew it, send a future expire before renewable_until. A PUT may omit expire "
         "unless the GUID was revoked. After renewable_until, the GUID is not found.",
         errors.Expired(EXAMPLE_GUID, expired_at=1_427_736_345, renewable_until=1_428_341_145),
+    ),
+    ProblemDoc(
+        "No write may give the GUID so long a life, or a renewal would grant less than at_least. Nothing was changed.",
+        "Ask for an expiry of at most max_expire. If the GUID has reached it, create another GUID. The operators of "
+        "the service set the limits.",
+        nothing_left(EXAMPLE_GUID, _LIMIT, _LIMIT),
     ),
     ProblemDoc(
         "The current record does not satisfy If-Match or If-None-Match. Nothing was changed.",

@@ -9,10 +9,13 @@ from functools import lru_cache
 from http.client import CREATED, NO_CONTENT, NOT_MODIFIED, OK
 from typing import NamedTuple
 
+from pydantic_core import to_json
+
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.domain.caller import DELETE, READ, WRITE, Scope
-from guidsvc.domain.commands import PatchCommand, PutCommand
+from guidsvc.domain.commands import PatchCommand, PutCommand, RenewCommand
+from guidsvc.domain.leases.renewal import Renewal, renew_at
 from guidsvc.domain.preconditions import etag_of
 from guidsvc.domain.record import Record, parse_guid
 from guidsvc.http import constants
@@ -22,6 +25,9 @@ from guidsvc.services.guid_service import GuidService, Read
 
 ROUTE = "/guid/{guid}"
 """The path template of a record."""
+RENEWAL_ROUTE = "/guid/{guid}/renewal"
+"""The path template of the renewal of a record."""
+_MINIMAL = {"Preference-Applied": "return=minimal"}
 
 
 class GuidRequest(NamedTuple):
@@ -71,6 +77,18 @@ async def delete(service: GuidService, request: GuidRequest) -> Response:
     return Response(NO_CONTENT, {}, None)
 
 
+async def renew(service: GuidService, request: GuidRequest) -> Response:
+    """Move the expiry of the record of a GUID, never back."""
+    asked, preconditions = _read_renewal(request), conditions.parse(request.headers)
+    renewal = service.renew_at_hand(request.guid, asked, preconditions)
+    return renewal_response(service, request, renewal or await service.renew(request.guid, asked, preconditions))
+
+
+def _read_renewal(request: GuidRequest) -> RenewCommand:
+    parse_guid(request.guid)
+    return body.read(request.method, request.headers, request.body, RenewCommand, (constants.JSON,), None)
+
+
 class Action(NamedTuple):
     """What a method does to the record of a GUID, and the scope that it requires."""
 
@@ -86,6 +104,15 @@ ACTIONS: Mapping[str, Action] = {
     "DELETE": Action(delete, DELETE),
 }
 """The actions by method, for handlers, the fast path and batches."""
+RENEWAL = Action(renew, WRITE)
+"""The action of a POST to the renewal of a GUID."""
+OPERATION_SCOPES: Mapping[str, Scope] = {
+    "put": ACTIONS["PUT"].scope,
+    "get": ACTIONS["GET"].scope,
+    "delete": ACTIONS["DELETE"].scope,
+    "renew": RENEWAL.scope,
+}
+"""The scopes that the operations of a batch require."""
 
 
 def record_response(
@@ -95,24 +122,57 @@ def record_response(
 
     `is_own` if the record holds only what the caller wrote, so that it needs no scope to be shown.
     """
-    headers = {
-        "ETag": f'"{etag_of(record)}"',
-        "Last-Modified": _date_of(record.updated // 1000),
-        "Cache-Control": "private, no-cache",
-    }
+    headers = _headers_of(record)
     if status == CREATED:
         headers["Location"] = f"/guid/{record.guid}"
     if status == NOT_MODIFIED:
         return Response(status, headers, None)
     if request.method not in {"GET", "HEAD"}:
-        prefer = request.headers.get("Prefer")
-        if prefer is not None and preferences.parse(prefer).get("return") == "minimal":
-            applied = {"Preference-Applied": "return=minimal"}
-            return Response(NO_CONTENT if status == OK else status, headers | applied, None)
+        if _is_minimal(request):
+            return Response(NO_CONTENT if status == OK else status, headers | _MINIMAL, None)
         if not is_own and not service.may_read:
             return Response(NO_CONTENT if status == OK else status, headers, None)
     json_text = service.full(record) if request.full else record.json_body
     return Response(status, headers, json_text)
+
+
+def renewal_response(service: GuidService, request: GuidRequest, renewal: Renewal) -> Response:
+    """Return the response to a renewal, honouring the client's preferences. Only readers may see its times."""
+    headers = _headers_of(renewal.record)
+    if _is_minimal(request):
+        return Response(NO_CONTENT, headers | _MINIMAL, None)
+    if not service.may_read:
+        return Response(NO_CONTENT, headers, None)
+    return Response(OK, headers, renewal_json(renewal).decode())
+
+
+def renewal_json(renewal: Renewal) -> bytes:
+    """Return a renewal as clients see it: a JSON object. Times and durations are strings of digits."""
+    record, next_time = renewal.record, renew_at(renewal.record)
+    return to_json(
+        {
+            "guid": record.guid,
+            "expire": str(record.expire),
+            "renewed": renewal.renewed,
+            "granted": str(renewal.granted),
+            "capped": renewal.capped,
+            "max_expire": None if renewal.max_expire is None else str(renewal.max_expire),
+            "renew_at": None if next_time is None else str(next_time),
+        }
+    )
+
+
+def _headers_of(record: Record) -> dict[str, str]:
+    return {
+        "ETag": f'"{etag_of(record)}"',
+        "Last-Modified": _date_of(record.updated // 1000),
+        "Cache-Control": "private, no-cache",
+    }
+
+
+def _is_minimal(request: GuidRequest) -> bool:
+    prefer = request.headers.get("Prefer")
+    return prefer is not None and preferences.parse(prefer).get("return") == "minimal"
 
 
 @lru_cache(16)

@@ -21,6 +21,7 @@ from guidsvc.domain.commands.queries import (
     NoQuery,
     RecordQuery,
 )
+from guidsvc.domain.commands.renewal import RenewCommand
 
 __all__ = [
     "DEFAULT_PAGE_SIZE",
@@ -36,6 +37,7 @@ __all__ = [
     "PatchCommand",
     "PutCommand",
     "RecordQuery",
+    "RenewCommand",
     "optional_field",
     "refuse_null",
 ]

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from guidsvc.domain.commands.fields import forget_default, optional_field, refuse_null
+from guidsvc.domain.commands.renewal import RenewCommand
 from guidsvc.domain.commands.seconds import OptionalSeconds, exclude_expire, require_ttl
 from guidsvc.domain.record import (
     EXAMPLE,
@@ -39,8 +40,15 @@ MAX_OPERATIONS = 1000
 """Maximum number of operations in one JSON document."""
 MEMBERS = frozenset({"expire", "user", "metadata"})
 """The members of a record that clients set."""
-LIFE_MEMBERS = frozenset({"ttl", "spread"})
-"""The members that set the expiry from now, in place of `expire`."""
+_RENEWAL_MEMBERS = frozenset(RenewCommand.model_fields)
+_OPERATION_MEMBERS = {
+    "put": MEMBERS | {"ttl", "spread"},
+    "get": frozenset[str](),
+    "delete": frozenset[str](),
+    "renew": _RENEWAL_MEMBERS,
+}
+"""The members that each operation of a batch accepts, besides the GUID and the preconditions."""
+_ALL_MEMBERS = frozenset[str]().union(*_OPERATION_MEMBERS.values())
 SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "state", "owner"})
 """The members that the service sets. `view=full` shows them; bodies must not contain them."""
 
@@ -145,23 +153,30 @@ class BatchOperation(PutCommand):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "description": "A put by default. A get or a delete requires `guid` and accepts no members of a record.",
+            "description": "A put by default. The others require `guid`. A get or a delete accepts no members of a "
+            "record, a renew those of a renewal.",
             "examples": [
                 {"op": "put", "guid": EXAMPLE_GUID, "if_none_match": "*"} | EXAMPLE,
                 {"op": "get", "guid": EXAMPLE_GUID},
                 {"op": "delete", "guid": EXAMPLE_GUID, "if_match": '"1795420608123"'},
+                {"op": "renew", "guid": EXAMPLE_GUID, "ttl": 60, "if_below": 30},
                 {"user": EXAMPLE["user"]},
             ],
         }
     )
 
     # Without its default in the document, by which generators would take it for a required member.
-    op: Literal["put", "get", "delete"] = Field(
+    op: Literal["put", "get", "delete", "renew"] = Field(
         "put", description="The kind of operation; `put` if it is absent.", json_schema_extra=forget_default
     )
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
     ] = optional_field("The GUID. For a put without one, the service generates it.")
+    if_below: OptionalSeconds = optional_field("As in a renewal.")
+    at_least: OptionalSeconds = optional_field("As in a renewal.")
+    revive: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="As in a renewal.", json_schema_extra=forget_default
+    )
     if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
         "A precondition like the header `If-Match`."
     )
@@ -180,12 +195,16 @@ class BatchOperation(PutCommand):
 
     @model_validator(mode="after")
     def _check_members(self) -> "BatchOperation":
-        """Require a GUID, and reject members of a record, for a get or a delete."""
-        if self.op != "put":
-            surplus = sorted(self.model_fields_set & (MEMBERS | LIFE_MEMBERS))
-            if self.guid is None:
-                raise validation_error("guid_missing", "`{op}` requires `guid`", op=self.op)
-            if surplus:
-                names = ", ".join(f"`{name}`" for name in surplus)
-                raise validation_error("surplus", "`{op}` takes no {names}", op=self.op, names=names)
+        """Require a GUID for all but a put, and reject members that the operation does not accept."""
+        if self.guid is None and self.op != "put":
+            raise validation_error("guid_missing", "`{op}` requires `guid`", op=self.op)
+        surplus = sorted(self.model_fields_set & _ALL_MEMBERS - _OPERATION_MEMBERS[self.op])
+        if surplus:
+            names = ", ".join(f"`{name}`" for name in surplus)
+            raise validation_error("surplus", "`{op}` takes no {names}", op=self.op, names=names)
         return self
+
+    @property
+    def renewal(self) -> RenewCommand:
+        """The renewal that this operation asks for."""
+        return RenewCommand.model_construct(**{name: getattr(self, name) for name in _RENEWAL_MEMBERS})

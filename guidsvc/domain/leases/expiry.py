@@ -4,16 +4,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from guidsvc.domain.commands import PutCommand
-from guidsvc.domain.record import MAX_TIME
+from guidsvc.domain.leases.limits import expire_after
 
 Draw = Callable[[int], int]
 """Returns a random number below its argument."""
 _Change = TypeVar("_Change", bound=PutCommand)
-
-
-def expire_after(now: int, seconds: int) -> int:
-    """Return the first whole second that is at least `seconds` away, in Unix seconds: a lease is a least."""
-    return min(-(-now // 1000) + seconds, MAX_TIME)
 
 
 def dated(change: _Change, now: int, draw: Draw) -> _Change:

@@ -215,6 +215,7 @@ PLACES = [
     path("/swagger.json", "/openapi.json"),
     path("/errors", "/problems"),
     path("/keys/x/rotate", "/keys/{id}/rotation"),
+    path(f"{AT}/renew", f"{AT}/renewal"),
     path("/robots.txt", None),
     get("/problems/not_found", "There is no error code with this name. Did you mean not-found? GET /problems lists all codes.", 404, "not-found"),
     get("/docs/style.css", "The documentation has no such file. GET /docs shows its page.", 404, "not-found"),
@@ -276,7 +277,7 @@ async def test_wrong_login_is_answered_in_a_sentence(serving: Serving, authoriza
 
 
 OPERATION_MISTAKES: list[tuple[Any, str]] = [
-    ({"op": "update"}, "`op` must be `put`, `get` or `delete`."),
+    ({"op": "update"}, "`op` must be `put`, `get`, `delete` or `renew`."),
     ({"op": "delete"}, "`delete` requires `guid`."),
     ({"op": "get", "guid": GUID, "user": "a"}, "`get` takes no `user`."),
     ({"op": "get", "guid": GUID.lower()}, f"{NOTATION} lower-case letters: use {GUID}."),

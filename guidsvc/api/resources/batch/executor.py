@@ -8,7 +8,7 @@ import structlog
 from pydantic_core import to_json
 
 from guidsvc.api.contract import problems
-from guidsvc.api.execution.guid_actions import ACTIONS
+from guidsvc.api.execution.guid_actions import OPERATION_SCOPES, renewal_json
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.resources.batch.served_record import ServedRecord
@@ -16,6 +16,7 @@ from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import ClaimedGenerator
+from guidsvc.domain.leases.renewal import Renewal
 from guidsvc.domain.preconditions import Conditions, etag_of
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
@@ -95,7 +96,8 @@ def is_repeatable(value: object) -> bool:
 
 def is_change(value: object) -> bool:
     """Whether an operation may change something."""
-    return isinstance(value, dict) and value.get("op", "put") in ("put", "delete")  # not a set: op may be unhashable
+    changes = ("put", "delete", "renew")  # not a set: op may be unhashable
+    return isinstance(value, dict) and value.get("op", "put") in changes
 
 
 def read_line(line: Line) -> ParsedOperation:
@@ -188,7 +190,7 @@ class BatchExecutor:
             return
         first = next(iter(puts))
         try:
-            self._authority.require_scope(ACTIONS["PUT"].scope)
+            self._authority.require_scope(OPERATION_SCOPES["put"])
         except Forbidden as error:  # it was counted and logged, so only of one operation
             results[first] = self._failure(error, operations[first].line)
             return
@@ -208,7 +210,7 @@ class BatchExecutor:
 
     async def _execute(self, operation: BatchOperation, generator: ClaimedGenerator | None, line: int | None) -> Result:
         await self._authority.confirm()  # earlier operations on the GUID may have taken long
-        self._authority.require_scope(ACTIONS[operation.op.upper()].scope)
+        self._authority.require_scope(OPERATION_SCOPES[operation.op])
         preconditions = conditions.of_operation(operation)
         if operation.guid is None:
             new_record = await self._service.create(operation, preconditions, generator=generator)
@@ -220,6 +222,8 @@ class BatchExecutor:
             await self._service.delete(operation.guid, preconditions)
             result_json = to_json({"status": 204, "guid": operation.guid})
             return Result(204, result_json, result_json, is_done=True)
+        if operation.op == "renew":
+            return self._renewed(await self._service.renew(operation.guid, operation.renewal, preconditions))
         record, created = await self._service.put(operation.guid, operation, preconditions)
         return self._success(201 if created else 200, record, is_own=created)
 
@@ -228,6 +232,13 @@ class BatchExecutor:
         if result.full is result.brief:
             return result
         return result._replace(fallback=self._problem_result(TooLarge(_NO_ROOM), line).brief)
+
+    def _renewed(self, renewal: Renewal) -> Result:
+        """Return the result of a renewal. It shows times that only readers may see."""
+        result = self._success(200, renewal.record)
+        if self._minimal or not self._service.may_read:
+            return result
+        return result._replace(full=b'%b,"renewal":%b}' % (result.brief[:-1], renewal_json(renewal)))
 
     def _success(self, status: int, record: Record, *, is_own: bool = False) -> Result:
         """Return the result with a record; `is_own` if it holds only what the caller wrote."""

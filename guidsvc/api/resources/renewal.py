@@ -1,0 +1,52 @@
+"""The resource `/guid/{guid}/renewal`: renewal of a lease."""
+
+from guidsvc.api.contract import lease_schemas
+from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, REPLAYED
+from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.execution import guid_actions
+from guidsvc.api.execution.guid_actions import RENEWAL
+from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, OF_KEYS, OF_WRITES, OF_WRITTEN, GuidHandler, RecordHandler
+from guidsvc.domain.commands import NoQuery
+from guidsvc.domain.leases.errors import LifeLimitReached
+from guidsvc.errors import Expired, InvalidGuid, NotFound, PreconditionRequired, QuotaExceeded
+from guidsvc.http.response import Response
+from guidsvc.services.idempotency import GuidFactory
+
+
+class RenewalHandler(RecordHandler):
+    """The renewal of the GUID in the path."""
+
+    in_path = GuidHandler.in_path
+
+    @operation(
+        "createRenewal",
+        "Renew a GUID",
+        ResponseSpec(
+            200,
+            "What was granted, if the key has the scope `read`.",
+            lease_schemas.Renewal,
+            headers=(*OF_WRITTEN, REPLAYED),
+        ),
+        ResponseSpec(204, "No body: `return=minimal`, or the key lacks the scope `read`.", headers=OF_WRITTEN),
+        query=NoQuery,
+        headers=(*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
+        body=lease_schemas.RenewalRequest,
+        problems=(
+            *(InvalidGuid, NotFound, Expired, LifeLimitReached, PreconditionRequired, QuotaExceeded),
+            *(*BAD_BODY, *OF_WRITES, *OF_KEYS),
+        ),
+        required_scope=RENEWAL.scope,
+    )
+    async def post(self, text: str) -> None:
+        """Move the expiry later, never earlier: a GUID that is valid for longer stays as it is.
+
+        Renew again at `renew_at`: it is spread, so that leases of one moment are not renewed in one moment. Who renews
+        too late gets 410, unless the request has `revive`. A limit may grant less than was asked for, and says so.
+        """
+        self.read_query(NoQuery)
+
+        async def renew(guid_factory: GuidFactory | None) -> Response:  # noqa: ARG001  # it generates no GUID
+            return await guid_actions.renew(self.service, self.guid_request(text))
+
+        async with self.confirmed_slot():
+            await self.send_idempotent(renew, repeatable=False)

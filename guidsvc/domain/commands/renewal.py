@@ -1,0 +1,34 @@
+"""The command that renews a lease: the body of a renewal."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from guidsvc.domain.commands.fields import forget_default, optional_field
+from guidsvc.domain.commands.seconds import OptionalSeconds
+
+
+class RenewCommand(BaseModel):
+    """The body of a renewal."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "description": "How long to renew the record for, and on which conditions.",
+            "examples": [{"ttl": 60, "if_below": 30}, {"ttl": 600, "at_least": 300}, {"revive": True}, {}],
+        },
+    )
+
+    ttl: OptionalSeconds = optional_field(
+        "How long the GUID stays valid at least, in seconds from now; the default lifetime if it is absent."
+    )
+    if_below: OptionalSeconds = optional_field(
+        "Renew only if fewer seconds are left. Otherwise nothing changes, and `renewed` is false."
+    )
+    at_least: OptionalSeconds = optional_field("Change nothing (409) if fewer seconds can be granted.")
+    revive: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Renew the GUID even if it has expired. Otherwise that is 410.",
+        json_schema_extra=forget_default,
+    )

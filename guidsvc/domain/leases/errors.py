@@ -1,0 +1,42 @@
+"""Errors of leases.
+
+GuidsvcError
+└── LifeLimitReached  no write may give the GUID so long a life
+"""
+
+from datetime import UTC, datetime
+
+from guidsvc.errors import GuidsvcError
+
+
+def rfc_3339(seconds: int) -> str:
+    """Return a Unix time as people read it, such as 2027-01-01T00:00:00Z."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+class LifeLimitReached(GuidsvcError):
+    """No write may give the GUID so long a life, or any longer one. Nothing was changed.
+
+    `max_expire` is the latest expiry that a write may give it, or None if there is no limit; `expire` is that of the
+    record, or None if there is none or the caller may not read it.
+    """
+
+    def __init__(self, detail: str, *, max_expire: int | None, expire: int | None = None) -> None:
+        super().__init__(detail)
+        self.max_expire = max_expire
+        self.expire = expire
+
+
+def nothing_left(guid: str, expire: int | None, max_expire: int) -> LifeLimitReached:
+    """Return the error of a renewal that the limit leaves nothing to give."""
+    detail = (
+        f"GUID {guid} has reached the limit of its life, {rfc_3339(max_expire)}: it cannot be renewed any more. Finish "
+        "before it expires, and create another GUID."
+    )
+    return LifeLimitReached(detail, max_expire=max_expire, expire=expire)
+
+
+def less_than_asked(guid: str, at_least: int, *, expire: int | None, max_expire: int | None) -> LifeLimitReached:
+    """Return the error of a renewal that would grant fewer seconds than `at_least`."""
+    detail = f"GUID {guid} cannot be renewed for the {at_least} seconds of `at_least`; nothing was changed."
+    return LifeLimitReached(detail, max_expire=max_expire, expire=expire)

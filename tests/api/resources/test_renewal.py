@@ -1,0 +1,241 @@
+"""Renewal of leases, on each combination of store and cache."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from guidsvc.domain import api_key
+from guidsvc.store import open_keys
+from guidsvc.store.contract import ApiKeyRepository
+from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_problem, pointers
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, Reply
+
+pytestmark = pytest.mark.all_backends
+
+PATH = f"/guid/{GUID}"
+RENEWAL = f"{PATH}/renewal"
+DAY = 86_400
+BOTH: list[dict[str, Any]] = [{"ttl": 600}, {"ttl": 600, "if_below": 1}]
+"""A renewal that writes, and one that does not."""
+JSON = {"Content-Type": "application/json"}
+
+
+async def renew(client: Client, headers: dict[str, str] | None = None, **members: Any) -> Reply:
+    """Ask for a renewal of the GUID."""
+    return await client.post(RENEWAL, members, headers=headers)
+
+
+def in_seconds(clock: FakeClock, seconds: int) -> str:
+    """Return the expiry of a lease that begins now."""
+    return str(-(-clock.now // 1000) + seconds)
+
+
+async def test_renewal_moves_the_expiry_and_says_what_it_granted(client: Client, clock: FakeClock) -> None:
+    created = await client.put(PATH, {"user": USER, "ttl": 60})
+    clock.advance(seconds=40)
+    reply = await renew(client, ttl=60, if_below=30)
+
+    assert (reply.status, list(reply.json)) == (
+        200,
+        ["guid", "expire", "renewed", "granted", "capped", "max_expire", "renew_at"],
+    )
+    told = {"guid": GUID, "expire": in_seconds(clock, 60), "renewed": True, "granted": "60", "capped": False}
+    assert reply.json == told | {"max_expire": None, "renew_at": reply.json["renew_at"]}
+    assert int(reply.headers["ETag"].strip('"')) > int(created.headers["ETag"].strip('"'))
+    read = await client.get(PATH)
+    assert (read.json["expire"], read.headers["ETag"]) == (reply.json["expire"], reply.headers["ETag"])
+
+
+async def test_renewal_without_ttl_grants_the_default_life(client: Client, clock: FakeClock) -> None:
+    await client.put(PATH, {"user": USER, "ttl": 60})
+
+    assert (await renew(client)).json["expire"] == in_seconds(clock, 30 * DAY)
+
+
+async def test_renewal_never_shortens(client: Client, clock: FakeClock) -> None:
+    created = await client.put(PATH, {"user": USER, "ttl": 600})
+    clock.advance(seconds=1)
+    reply = await renew(client, ttl=60)
+
+    assert (reply.status, reply.json["renewed"], reply.json["expire"]) == (200, False, created.json["expire"])
+    assert (reply.json["granted"], reply.json["capped"]) == ("599", False)
+    assert reply.headers["ETag"] == created.headers["ETag"]
+    assert (await client.get(PATH)).json == created.json
+
+
+async def test_renewal_with_enough_left_writes_nothing(client: Client, clock: FakeClock) -> None:
+    clock.now = clock.seconds * 1000
+    created = await client.put(PATH, {"user": USER, "ttl": 60})
+    for left in (60, 31, 30):
+        clock.now = (int(created.json["expire"]) - left) * 1000
+        reply = await renew(client, ttl=60, if_below=30)
+        assert (reply.json["renewed"], reply.json["granted"], reply.json["capped"]) == (False, str(left), False)
+        assert reply.headers["ETag"] == created.headers["ETag"]
+    clock.now += 1
+    reply = await renew(client, ttl=60, if_below=30)
+    assert (reply.json["renewed"], reply.json["granted"]) == (True, "60")
+
+
+async def test_late_renewal_has_lost_the_lease_unless_it_revives(client: Client, clock: FakeClock) -> None:
+    await client.put(PATH, {"user": USER, "ttl": 1})
+    clock.advance(seconds=3)
+
+    late: list[dict[str, Any]] = [{"ttl": 60}, {"ttl": 60, "if_below": 30}, {}]
+    for members in late:
+        assert_problem(await renew(client, **members), 410, "expired")
+    reviving: list[dict[str, Any]] = [{"ttl": 60, "revive": True}, {"revive": True, "if_below": 30}]
+    for members in reviving:
+        reply = await renew(client, **members)
+        assert (reply.status, reply.json["renewed"]) == (200, True)
+        assert (await client.get(PATH)).status == 200
+        await client.put(PATH, {"ttl": 1})
+        clock.advance(seconds=3)
+    clock.advance(seconds=8 * DAY)
+    assert_problem(await renew(client, ttl=60, revive=True), 404, "not-found")
+
+
+async def test_revoked_record_is_revived_only_with_a_ttl(client: Client) -> None:
+    await client.put(PATH, {"user": USER, "expire": 0})
+
+    assert_problem(await renew(client, ttl=60), 410, "expired")
+    assert_problem(await renew(client, revive=True), 410, "expired")
+    assert (await renew(client, revive=True, ttl=60)).status == 200
+
+
+async def test_renewal_grants_at_least_what_is_asked_or_nothing(client: Client) -> None:
+    created = await client.put(PATH, {"user": USER, "ttl": 60})
+    problem = assert_problem(await renew(client, ttl=600, at_least=601), 409, "life-limit")
+
+    assert (problem["expire"], problem["max_expire"]) == (created.json["expire"], None)
+    assert (await client.get(PATH)).headers["ETag"] == created.headers["ETag"]
+    assert (await renew(client, ttl=600, at_least=600)).json["granted"] == "600"
+
+
+async def test_renewal_evaluates_preconditions_first(serving: Serving, combination: dict[str, str]) -> None:
+    async with serving(**combination, require_preconditions=True) as client:
+        created = await client.put(PATH, {"user": USER, "ttl": 60})
+        tag = created.headers["ETag"]
+        for members in BOTH:
+            assert_problem(await renew(client, **members), 428, "precondition-required")
+            assert_problem(await renew(client, {"If-Match": '"7"'}, **members), 412, "precondition-failed")
+            assert_problem(await renew(client, {"If-None-Match": "*"}, **members), 412, "precondition-failed")
+        assert (await renew(client, {"If-Match": tag}, ttl=600, if_below=1)).headers["ETag"] == tag
+        assert (await renew(client, {"If-Match": tag}, ttl=600)).json["renewed"]
+        assert_problem(await renew(client, {"If-Match": tag}, ttl=1200), 412, "precondition-failed")
+
+
+async def test_minimal_renewal_has_no_body(client: Client) -> None:
+    await client.put(PATH, {"user": USER, "ttl": 60})
+    for members in BOTH:
+        reply = await renew(client, {"Prefer": "return=minimal"}, **members)
+        assert (reply.status, reply.body, reply.headers["Preference-Applied"]) == (204, b"", "return=minimal")
+        assert reply.headers["ETag"] == (await client.get(PATH)).headers["ETag"]
+
+
+async def test_repeated_renewal_with_a_key_is_replayed(client: Client, clock: FakeClock) -> None:
+    await client.put(PATH, {"user": USER, "ttl": 60})
+    key = {"Idempotency-Key": "heartbeat-1"}
+    first = await renew(client, key, ttl=600)
+    clock.advance(seconds=5)
+    again = await renew(client, key, ttl=600)
+
+    assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+    assert_problem(await renew(client, key, ttl=601), 422, "idempotency-mismatch")
+
+
+async def test_faults_of_a_renewal_are_told_all_at_once(client: Client) -> None:
+    await client.put(PATH, {"user": USER})
+    bad = {"ttl": "0", "if_below": 1.5, "at_least": None, "revive": "yes", "expire": 5}
+
+    assert pointers(await client.post(RENEWAL, bad)) == ["/ttl", "/if_below", "/at_least", "/revive", "/expire"]
+    assert_problem(await client.ask("POST", RENEWAL, body=b"{}"), 415, "unsupported-media-type")
+    assert_problem(await client.ask("POST", RENEWAL, body=b"", headers=JSON), 400, "invalid-request")
+    assert_problem(await client.post(f"{RENEWAL}?x=1", {}), 400, "invalid-request")
+    assert_problem(await client.post(f"/guid/{GUID.lower()}/renewal", {}), 400, "invalid-guid")
+    assert_problem(await client.post(f"/guid/{'0' * 32}/renewal", {}), 404, "not-found")
+    assert_problem(await client.get(RENEWAL), 405, "method-not-allowed")
+
+
+async def test_batch_renews_each_lease(client: Client, clock: FakeClock) -> None:
+    created = await client.put(PATH, {"user": USER, "ttl": 60})
+    other = "0" * 32
+    operations = [
+        {"op": "renew", "guid": GUID, "ttl": 60, "if_below": 30},
+        {"op": "renew", "guid": GUID, "ttl": "600"},
+        {"op": "renew", "guid": other},
+        {"op": "renew", "guid": GUID, "if_match": '"7"'},
+        {"op": "renew", "guid": GUID, "user": "a"},
+        {"op": "renew"},
+        {"op": "put", "user": USER, "if_below": 5},
+    ]
+    results = (await client.post("/guid:batch", {"operations": operations})).json["results"]
+
+    assert [result["status"] for result in results] == [200, 200, 404, 412, 400, 400, 400]
+    assert list(results[0]) == list(results[1]) == ["status", "guid", "etag", "renewal"]
+    assert (results[0]["etag"], results[0]["renewal"]["renewed"]) == (created.headers["ETag"], False)
+    assert results[1]["renewal"]["expire"] == in_seconds(clock, 600)
+    assert results[4]["problem"]["detail"] == "`renew` takes no `user`."
+    assert results[6]["problem"]["detail"] == "`put` takes no `if_below`."
+    minimal = await client.post("/guid:batch", {"operations": operations[:1]}, headers={"Prefer": "return=minimal"})
+    assert list(minimal.json["results"][0]) == ["status", "guid", "etag"]
+
+
+async def test_validated_batch_renews_nothing(client: Client) -> None:
+    created = await client.put(PATH, {"user": USER, "ttl": 60})
+    operations = [{"op": "renew", "guid": GUID, "ttl": 600}, {"op": "get", "guid": GUID}]
+    first, second = (await client.post("/guid:batch?validate_only=true", {"operations": operations})).json["results"]
+
+    assert (first["renewal"]["renewed"], second["record"]["expire"]) == (True, first["renewal"]["expire"])
+    assert (await client.get(PATH)).json == created.json
+
+
+async def test_renewals_of_one_second_are_spread(client: Client, clock: FakeClock) -> None:
+    ttl, found = 600, set()
+    for number in range(200):
+        path = f"/guid/{number:032X}"
+        await client.put(path, {"user": USER, "ttl": 1})
+        reply = await client.post(f"{path}/renewal", {"ttl": ttl})
+        again = await client.post(f"{path}/renewal", {"ttl": ttl, "if_below": 1})
+        assert again.json["renew_at"] == reply.json["renew_at"]
+        found.add((int(reply.json["renew_at"]) * 1000 - clock.now) / (ttl * 1000))
+
+    assert 0.5 <= min(found) < 0.52
+    assert 0.68 < max(found) <= 0.702
+    assert len(found) > 60
+
+
+async def test_concurrent_renewals_write_once(client: Client, clock: FakeClock) -> None:
+    await client.put(PATH, {"user": USER, "ttl": 20})
+    replies = await asyncio.gather(*(renew(client, ttl=60, if_below=30) for _ in range(30)))
+
+    assert [reply.json["renewed"] for reply in replies].count(True) == 1
+    assert {reply.json["expire"] for reply in replies} == {in_seconds(clock, 60)}
+
+
+async def test_key_without_read_scope_learns_no_expiry(serving: Serving, combination: dict[str, str]) -> None:
+    async with serving(**combination, access="keys") as client:
+        async with open_keys(combination["store_url"]) as keys:
+            held = [await issue(keys, scopes) for scopes in ("read write", "write")]
+        reader, writer = ({"Authorization": f"Bearer {text}"} for text in held)
+        created = await client.put(PATH, {"user": USER, "ttl": 60}, headers=reader)
+        for members in BOTH:
+            reply = await renew(client, writer, **members)
+            assert (reply.status, reply.body, "ETag" in reply.headers) == (204, b"", True)
+        for headers in (reader, writer):
+            problem = assert_problem(await renew(client, headers, at_least=10**9), 409, "life-limit")
+            assert ("expire" in problem) is (headers is reader)
+        operations = [{"op": "renew", "guid": GUID, "ttl": 900}]
+        for query, shown in (("", ["status", "guid", "etag"]), ("?validate_only=true", ["status", "guid"])):
+            reply = await client.post(f"/guid:batch{query}", {"operations": operations}, headers=writer)
+            assert list(reply.json["results"][0]) == shown
+        assert created.status == 201
+
+
+async def issue(keys: ApiKeyRepository, scopes: str) -> str:
+    """Store a key with these scopes, and return its text."""
+    key, text = api_key.generate("alice", scopes.split(), 0)
+    assert await keys.swap(None, key)
+    return text
