@@ -13,6 +13,7 @@ from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, split_list
 from guidsvc.connection_urls import scheme_of
 from guidsvc.domain import guid_generator
+from guidsvc.domain.leases.limits import LifeLimits
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import StartError
 from guidsvc.http import public_url
@@ -113,7 +114,11 @@ def _guid_service(  # one argument per collaborator
         lease_clock,
         clock=clock,
         generator=guid_generator.random_generator(MAKERS[settings.guid_version]),
-        policy=RetentionPolicy(lifetime=settings.lifetime, retention=settings.retention),
+        policy=RetentionPolicy(
+            lifetime=settings.lifetime,
+            retention=settings.retention,
+            limits=LifeLimits(settings.max_ttl, settings.max_life),
+        ),
         strict=settings.require_preconditions,
         quota=quota,
         audit=None if audit_log is None else audit_log.changed,

@@ -28,7 +28,8 @@ from guidsvc.domain.api_key import (
     Note,
 )
 from guidsvc.domain.caller import SCOPES, Scope, scopes_of
-from guidsvc.domain.durations import MOMENT_FORMS, Moment, parse_moment, parse_whole_seconds
+from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS, Moment, parse_moment, parse_whole_seconds
+from guidsvc.domain.leases.limits import LifeLimits
 from guidsvc.domain.record import User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
 from guidsvc.monitoring.logs import log_config
@@ -98,7 +99,10 @@ def _refuse_past_expiry(arguments: argparse.Namespace, now: int) -> None:
 
 async def _create(key_service: KeyService, arguments: argparse.Namespace, now: int) -> None:
     expire = None if arguments.expires is None else arguments.expires.at(now)
-    issued = await key_service.create(arguments.owner, arguments.scopes, expire=expire, note=arguments.note)
+    limits = LifeLimits(arguments.max_ttl, arguments.max_life)
+    issued = await key_service.create(
+        arguments.owner, arguments.scopes, expire=expire, note=arguments.note, limits=limits
+    )
     members = key_service.describe(issued.key)
     until = "never expires" if expire is None else f"expires {_time(expire)}"
     _show(issued, f"key {members['id']} of {members['owner']}: {', '.join(members['scopes'])}, {until}")
@@ -204,6 +208,9 @@ def _add_create(commands: Any) -> None:
         help=f"expiry: {MOMENT_FORMS}; a key without one never expires",
     )
     create.add_argument("--note", type=_note, metavar="TEXT", help="what the key is for, shown in the list")
+    for name, since in (("--max-ttl", "now"), ("--max-life", "the creation of the GUID")):
+        text = f"longest life that its writes may give a GUID, from {since}: {DURATION_FORMS}"
+        create.add_argument(name, type=_limit, default=0, metavar="DURATION", help=text)
     create.add_argument("--new-store", action="store_true", help="create the store if it does not exist")
     create.add_argument("--create", dest="new_store", action="store_true", help=argparse.SUPPRESS)  # its former name
 
@@ -299,6 +306,16 @@ def _expiry(text: str) -> Moment:
         return parse_moment(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _limit(text: str) -> int:
+    try:
+        seconds = parse_whole_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not seconds:
+        raise argparse.ArgumentTypeError("must be at least 1 second; for no limit, leave it out")
+    return seconds
 
 
 def _overlap(text: str) -> int:

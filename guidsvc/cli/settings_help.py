@@ -45,6 +45,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "rate_limit": "RATE",
         "login_limit": "RATE",
         "quota": "COUNT",
+        "max_ttl": "DURATION",
+        "max_life": "DURATION",
         "max_connections": "COUNT",
         "max_in_progress": "COUNT",
         "max_head_bytes": "BYTES",

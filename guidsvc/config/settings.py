@@ -177,6 +177,12 @@ class Settings(BaseSettings):
     quota: Annotated[int, Field(ge=0)] = Field(
         0, description="live GUIDs of an owner; 0 is no limit; with access off, all GUIDs belong to one owner"
     )
+    max_ttl: Annotated[WholeSeconds, Field(ge=0, le=100 * _YEAR)] = Field(
+        0, description="longest life that a write may give a GUID, in seconds from now; 0 is no limit"
+    )
+    max_life: Annotated[WholeSeconds, Field(ge=0, le=100 * _YEAR)] = Field(
+        0, description="longest life of a GUID, in seconds from its creation, whatever renews it; 0 is no limit"
+    )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         10_000, description="open connections of a process; further ones are rejected"
     )

@@ -21,7 +21,8 @@ from zlib import crc32
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from guidsvc.domain.caller import Caller, scopes_of
-from guidsvc.domain.record import USER, Milliseconds, Time, User, check_text
+from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
+from guidsvc.domain.record import MAX_TIME, USER, Milliseconds, Time, User, check_text
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 ID_CHARACTERS, SECRET_CHARACTERS, CHECKSUM_CHARACTERS = 12, 43, 6
@@ -37,8 +38,7 @@ _TEXT = re.compile(
     rf"gs_([0-9A-Za-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})_([0-9A-Za-z]{{{CHECKSUM_CHARACTERS}}})"
 )
 _Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
-
-
+_Limit = Annotated[int, Field(ge=1, le=MAX_TIME)]
 NOTE = USER | {"maxLength": MAX_NOTE_CHARACTERS}
 Note = Annotated[
     str, Field(strict=True), AfterValidator(partial(check_text, most=MAX_NOTE_CHARACTERS)), WithJsonSchema(NOTE)
@@ -54,7 +54,8 @@ class ApiKey(BaseModel):
     `digest` is the SHA-256 of its secret; `former` is that of the secret before the rotation, valid until
     `former_until`. `scopes` are separated by blanks. `created`, `used` and `former_until` are Unix milliseconds;
     `expire` is in Unix seconds, or None for never. `used` is the last use, accurate to one hour, or None if the key
-    was never used. `note` is a free text, or None.
+    was never used. `note` is a free text, or None. `max_ttl` and `max_life` limit the life that its writes give, in
+    seconds from now and from the creation; None for no limit of its own.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
@@ -71,11 +72,14 @@ class ApiKey(BaseModel):
     used: Milliseconds | None = None
     version: Annotated[int, Field(ge=1)] = 1
     note: Note | None = None
+    max_ttl: _Limit | None = None
+    max_life: _Limit | None = None
 
     @property
     def caller(self) -> Caller:
         """The caller that this key authenticates."""
-        return Caller(self.owner, scopes_of(self.scopes.split()), f"key:{self.id}")
+        limits = LifeLimits(self.max_ttl or 0, self.max_life or 0)
+        return Caller(self.owner, scopes_of(self.scopes.split()), f"key:{self.id}", limits)
 
     def state(self, now: int) -> KeyState:
         """Return the state of the key at `now`, in Unix milliseconds."""
@@ -114,13 +118,29 @@ class PresentedKey(NamedTuple):
     secret: str
 
 
-def generate(
-    owner: str, scopes: Iterable[str], now: int, *, expire: int | None = None, note: str | None = None
+def generate(  # the members of a key
+    owner: str,
+    scopes: Iterable[str],
+    now: int,
+    *,
+    expire: int | None = None,
+    note: str | None = None,
+    limits: LifeLimits = UNLIMITED,
 ) -> tuple[ApiKey, str]:
     """Generate a key; return the entity to store, and the key's text, which is never stored."""
     key_id, secret = _random(ID_CHARACTERS), _random(SECRET_CHARACTERS)
     names, digest = " ".join(scopes), digest_of(secret)
-    key = ApiKey(id=key_id, owner=owner, scopes=names, digest=digest, expire=expire, created=now, note=note)
+    key = ApiKey(
+        id=key_id,
+        owner=owner,
+        scopes=names,
+        digest=digest,
+        expire=expire,
+        created=now,
+        note=note,
+        max_ttl=limits.max_ttl or None,
+        max_life=limits.max_life or None,
+    )
     return key, format_key(key_id, secret)
 
 

@@ -7,6 +7,7 @@ handled elsewhere.
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
+from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden
 
@@ -37,6 +38,8 @@ class Caller(NamedTuple):
     owner: str
     scopes: frozenset[Scope]
     name: str
+    limits: LifeLimits = UNLIMITED
+    """The longest life that its writes may give a record, besides the limits of the service."""
 
     @property
     def is_admin(self) -> bool:

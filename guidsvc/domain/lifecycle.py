@@ -5,12 +5,13 @@ removed it yet. A deletion replaces it with a tombstone, which counts as gone at
 or uses a store. `now` is in Unix milliseconds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
+from guidsvc.domain.leases.errors import beyond_limit, nothing_left
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, check_metadata_patch, render_metadata
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
@@ -32,6 +33,10 @@ class RetentionPolicy:
     """Time from expiry, or the last update if that is later, to removal."""
     limits: LifeLimits = UNLIMITED
     """The longest life that a write may give a record."""
+
+    def limited(self, limits: LifeLimits) -> "RetentionPolicy":
+        """Return this policy with limits that are at least as tight as these."""
+        return replace(self, limits=self.limits.tightened(limits))
 
 
 def is_live(record: Record, now: int) -> bool:
@@ -91,7 +96,12 @@ def create(
     """Make the first record of a GUID, with a version above `after`; raise InvalidRequest if the user is missing."""
     if change.user is None:
         raise InvalidRequest(InvalidField("/user", 'is required to create a GUID, as in {"user": "Cylance, Inc."}'))
-    expire = _default_expire(now, policy) if change.expire is None else change.expire
+    if change.expire is None:
+        expire = _default_expire(guid, now, now, policy)
+    else:
+        expire = change.expire
+        if policy.limits != UNLIMITED:
+            _require_within_limits(guid, expire, now, now, policy)
     return Record(
         guid=guid,
         user=change.user,
@@ -188,7 +198,9 @@ def _patch_metadata(text: str | None, patch: dict[str, Any] | None) -> str | Non
 
 def _merge_members(record: Record, members: dict[str, Any], now: int, policy: RetentionPolicy) -> Record:
     if "expire" not in members and not is_live(record, now):
-        members["expire"] = _default_expire(now, policy)
+        members["expire"] = _default_expire(record.guid, now, record.created, policy)
+    elif policy.limits != UNLIMITED and members.get("expire", record.expire) != record.expire:
+        _require_within_limits(record.guid, members["expire"], now, record.created, policy)
     fields = record.model_dump()
     merged = fields | members
     if merged == fields:
@@ -200,8 +212,22 @@ def _change_members(record: Record, expire: int, now: int, policy: RetentionPoli
     return {"version": max(record.version + 1, now), "updated": now, "purge_at": _purge_at(expire, now, policy)}
 
 
-def _default_expire(now: int, policy: RetentionPolicy) -> int:
-    return min(now // 1000 + policy.lifetime, MAX_TIME)
+def _default_expire(guid: str, now: int, created: int, policy: RetentionPolicy) -> int:
+    """Return the default expiry, or the limit if that is earlier; LifeLimitReached if it has passed."""
+    expire = min(now // 1000 + policy.lifetime, MAX_TIME)
+    max_expire = policy.limits.max_expire(now, created) if policy.limits != UNLIMITED else None
+    if max_expire is None:
+        return expire
+    if max_expire * 1000 <= now:
+        raise nothing_left(guid, None, max_expire)
+    return min(expire, max_expire)
+
+
+def _require_within_limits(guid: str, expire: int, now: int, created: int, policy: RetentionPolicy) -> None:
+    """Raise LifeLimitReached if an expiry is beyond the limits. One in the past gives no life, and is always valid."""
+    max_expire = policy.limits.max_expire(now, created)
+    if max_expire is not None and expire > max_expire and expire * 1000 > now:
+        raise beyond_limit(guid, max_expire)
 
 
 def _purge_at(expire: int, updated: int, policy: RetentionPolicy) -> int:

@@ -16,6 +16,7 @@ from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand, RenewCommand
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
+from guidsvc.domain.leases.limits import UNLIMITED
 from guidsvc.domain.leases.renewal import Renewal, is_needed, renew
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
@@ -48,8 +49,7 @@ class GuidService:
 
     Records of other owners appear absent: `authorize` follows every load. Scopes must be checked before the call.
 
-    If an `audit` is given, each write is logged there before the method returns. `draw` chooses the random part of a
-    life with a `spread`.
+    If an `audit` is given, each write is logged there before the method returns. `draw` chooses from a `spread`.
     """
 
     def __init__(  # noqa: PLR0913  # its collaborators, by name
@@ -90,6 +90,8 @@ class GuidService:
             return self
         acting = copy(self)
         acting._caller = caller  # noqa: SLF001  # an instance of this class
+        if caller.limits != UNLIMITED:
+            acting._policy = self._policy.limited(caller.limits)  # noqa: SLF001  # as above
         return acting
 
     def _hide_unchanged(self, old: Record, new: Record, now: int) -> Record:
@@ -154,7 +156,9 @@ class GuidService:
         def make(old: Record | None, now: int, after: int) -> Record:
             if conditions is not UNCONDITIONAL or (self._strict and old is not None):
                 self._check_conditions(guid, old, conditions)
-            asked = change if change.ttl is None else dated(change, now, self._draw)
+            asked = change
+            if change.ttl is not None:
+                asked = dated(change, now, now if old is None else old.created, self._policy.limits, self._draw)
             if old is None:
                 return lifecycle.create(guid, asked, now, self._policy, after=after, owner=self._caller.owner)
             return self._hide_unchanged(old, lifecycle.update(old, asked, now, self._policy), now)
@@ -201,8 +205,8 @@ class GuidService:
     async def renew(self, guid: str, asked: RenewCommand, conditions: Conditions = UNCONDITIONAL) -> Renewal:
         """Move the expiry of the record of a GUID, never back; raise NotFound if it has none.
 
-        Raise Expired for a record that is not live, unless it is to be revived, and LifeLimitReached if the limits
-        grant too little. A renewal with `if_below` that is not needed is answered from the cache.
+        Raise Expired for a record that is not live, unless it is to be revived; LifeLimitReached if the limits grant
+        too little. A renewal that `if_below` excludes is answered from the cache.
         """
         if asked.if_below is not None and not self.is_dry_run:
             unneeded = self._unneeded(await self._records.get(guid), asked, conditions)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from guidsvc.domain import api_key
 from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, OVERLAP_SECONDS, ApiKey, KeyFilter, KeyState
 from guidsvc.domain.caller import ANYONE, SCOPES, Caller
+from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.errors import (
     Contention,
     GuidsvcError,
@@ -77,9 +78,17 @@ class KeyService:
         return acting
 
     async def create(
-        self, owner: str, scopes: Iterable[str], *, expire: int | None = None, note: str | None = None
+        self,
+        owner: str,
+        scopes: Iterable[str],
+        *,
+        expire: int | None = None,
+        note: str | None = None,
+        limits: LifeLimits = UNLIMITED,
     ) -> Issued:
         """Create a key for an owner, valid until `expire` in Unix seconds, or without end if None.
+
+        `limits` are those of the life that its writes give.
 
         Raise InvalidRequest if `expire` is in the past.
         """
@@ -87,7 +96,7 @@ class KeyService:
         if expire is not None and expire * 1000 <= now:
             raise InvalidRequest(InvalidField("/expire", "is in the past; the key would never be valid"))
         for _ in range(ATTEMPTS):
-            issued = Issued(*api_key.generate(owner, chosen, now, expire=expire, note=note))
+            issued = Issued(*api_key.generate(owner, chosen, now, expire=expire, note=note, limits=limits))
             if await self._swap("key-create", None, issued.key):
                 return issued
         raise Contention(f"{ATTEMPTS} generated key ids were already in use; retry")
@@ -175,7 +184,8 @@ class KeyService:
         if key.note is not None:
             members["note"] = key.note
         times = {name: str(time) for name in ("used", "expire") if (time := getattr(key, name)) is not None}
-        return members | times | {"state": self.state_of(key)}
+        limits = {name: str(limit) for name in ("max_ttl", "max_life") if (limit := getattr(key, name)) is not None}
+        return members | times | limits | {"state": self.state_of(key)}
 
     async def _change(self, action: KeyAction, key_id: str, make: Callable[[ApiKey], ApiKey]) -> ApiKey:
         """Replace a key by the result of `make`, which is called again after a lost race."""

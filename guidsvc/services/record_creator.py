@@ -94,5 +94,7 @@ class RecordCreator:
         preconditions.check_preconditions(guid, None, conditions)
         after, owner = predecessor.version if predecessor else 0, caller.owner
         now = self._clock()
-        asked = change if change.ttl is None else dated(change, now, self._draw)
+        asked = change
+        if change.ttl is not None:
+            asked = dated(change, now, now, policy.limits, self._draw)
         return lifecycle.create(guid, asked, now, policy, after=after, owner=owner)

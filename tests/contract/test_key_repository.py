@@ -7,6 +7,7 @@ import pytest
 
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.record import MAX_TIME
 from guidsvc.errors import StartError
 from guidsvc.store import open_keys, open_store
 from guidsvc.store.contract import ApiKeyRepository
@@ -45,6 +46,13 @@ async def test_key_is_stored_as_put_and_changed_by_version(kept: ApiKeyRepositor
     assert await kept.get(first.id) == second
     assert await kept.swap(second, None)
     assert await kept.get(first.id) is None
+
+
+async def test_limits_of_a_life_are_kept(kept: ApiKeyRepository, clock: FakeClock) -> None:
+    for limits in ({"max_ttl": 60}, {"max_life": MAX_TIME}, {"max_ttl": 60, "max_life": 120}):
+        key = drawn(clock).model_copy(update={**limits})
+        assert await kept.swap(None, key)
+        assert await kept.get(key.id) == key
 
 
 async def test_note_is_kept_and_can_be_removed(kept: ApiKeyRepository, clock: FakeClock) -> None:

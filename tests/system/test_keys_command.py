@@ -118,6 +118,16 @@ def test_table_has_a_row_for_each_key(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("empty_store")
+def test_limits_of_a_key_are_listed(command: Command) -> None:
+    text = made(command("create", "--owner", "a", "--max-ttl", "1h", "--max-life", "86400"))
+
+    assert {name: listed(command)[id_of(text)].get(name) for name in ("max_ttl", "max_life")} == {
+        "max_ttl": "3600",
+        "max_life": "86400",
+    }
+
+
+@pytest.mark.usefixtures("empty_store")
 def test_note_of_a_key_is_listed_and_can_change(command: Command) -> None:
     text = made(command("create", "--owner", "a", "--note", "the build server"))
     assert command("list").stdout.splitlines()[1].endswith("  live   the build server")
@@ -210,6 +220,7 @@ def test_impossible_command_is_rejected_in_one_line(command: Command, words: tup
         (("revoke", "x"), "argument ID: must be 12 letters and digits: the part between gs_ and the next _"),
         (("rotate", "0" * 13), "argument ID: must be 12 letters and digits"),
         (("note", "0" * 11 + "-", "text"), "argument ID: must be 12 letters and digits"),
+        (("create", "--owner", "a", "--max-ttl", "0"), "--max-ttl: must be at least 1 second"),
         (("create", "--owner", "a", "--note", "n" * 201), "--note: must have 1 to 200 characters"),
         (("list", "--owner", " "), "--owner: must not be blank"),
         (("list", "--state", "dead"), "--state: invalid choice: 'dead' (choose from 'live', 'revoked', 'expired')"),
@@ -261,7 +272,16 @@ def test_former_flag_still_creates_a_store(word: str) -> None:
 def test_help_lists_every_command_and_flag(command: Command) -> None:
     whole = command("--help").stdout
     for name, flags in {
-        "create": ("--owner", "--scopes", "--expires", "--note", "--new-store", "--store-url"),
+        "create": (
+            "--owner",
+            "--scopes",
+            "--expires",
+            "--note",
+            "--max-ttl",
+            "--max-life",
+            "--new-store",
+            "--store-url",
+        ),
         "note": ("ID", "TEXT", "--store-url"),
         "list": ("--owner", "--state", "--q", "--json", "--store-url"),
         "revoke": ("ID", "--store-url"),

@@ -22,7 +22,6 @@ _FULL = {
     "state": "live",
     "owner": "alice",
 }
-
 _EXAMPLE_KEY: dict[str, Any] = {
     "id": EXAMPLE_ID,
     "owner": EXAMPLE["user"],
@@ -86,6 +85,8 @@ class Key(BaseModel):
     note: str = _perhaps("What the key is for. Absent if it has no note.")
     used: _Digits = _perhaps("The last use, accurate to one hour, in Unix milliseconds. Absent if it was never used.")
     expire: _Digits = _perhaps("The expiry, in Unix seconds. Absent if the key does not expire.")
+    max_ttl: _Digits = _perhaps("The longest life that it may give a GUID, from now. Absent without such a limit.")
+    max_life: _Digits = _perhaps("The same from the creation of the GUID.")
     state: Annotated[KeyState, Field(description="Whether the key is valid, or why it is not.")]
 
 
@@ -131,6 +132,8 @@ class OwnKey(BaseModel):
     note: str = _perhaps("What the key is for. Absent if it has no note.")
     used: _Digits = _perhaps("The last use of the key, accurate to one hour, in Unix milliseconds.")
     expire: _Digits = _perhaps("The expiry of the key or token, in Unix seconds. Absent if it does not expire.")
+    max_ttl: _Digits = _perhaps("The longest life that you may give a GUID, from now. Absent without such a limit.")
+    max_life: _Digits = _perhaps("The same from the creation of the GUID.")
     state: KeyState = _perhaps("Always `live`.")
     rate: RateLeft = _perhaps("The rate limit. Absent without one.")
     quota: QuotaUsed = _perhaps("The quota. Absent without one, and if the scope `write` is missing.")

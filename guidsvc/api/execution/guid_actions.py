@@ -143,7 +143,7 @@ def renewal_response(service: GuidService, request: GuidRequest, renewal: Renewa
         return Response(NO_CONTENT, headers | _MINIMAL, None)
     if not service.may_read:
         return Response(NO_CONTENT, headers, None)
-    return Response(OK, headers, renewal_json(renewal).decode())
+    return Response(OK, headers, renewal_json(renewal))
 
 
 def renewal_json(renewal: Renewal) -> bytes:

@@ -25,6 +25,8 @@ from guidsvc.domain.commands import (
     refuse_null,
 )
 from guidsvc.domain.commands.fields import forget_default
+from guidsvc.domain.commands.seconds import OptionalSeconds
+from guidsvc.domain.leases.limits import LifeLimits
 from guidsvc.domain.record import EXAMPLE, Expire, User, validation_error
 
 MAX_SCOPES = 16
@@ -99,6 +101,13 @@ class KeyCreation(BaseModel):
     note: Annotated[Note | None, BeforeValidator(refuse_null)] = optional_field(
         f"What the key is for, in 1 to {MAX_NOTE_CHARACTERS} characters, without control characters."
     )
+    max_ttl: OptionalSeconds = optional_field("The longest life that its writes may give a GUID, in seconds from now.")
+    max_life: OptionalSeconds = optional_field("The same, in seconds from the creation of the GUID.")
+
+    @property
+    def limits(self) -> LifeLimits:
+        """The limits of the life that the writes of the key give."""
+        return LifeLimits(self.max_ttl or 0, self.max_life or 0)
 
 
 class KeyPatch(BaseModel):

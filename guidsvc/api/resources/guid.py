@@ -26,6 +26,7 @@ from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import record_page
 from guidsvc.domain.commands import NoQuery, RecordQuery
+from guidsvc.domain.leases.errors import LifeLimitReached
 from guidsvc.domain.preconditions import ANY
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid, render_bodies
 from guidsvc.errors import (
@@ -54,6 +55,7 @@ OF_WRITTEN = (*OF_RECORDS, PREFERENCE_APPLIED)
 LEADS_TO = ("getGuid", "putGuid", "patchGuid", "deleteGuid")
 """Operations on an existing record."""
 BAD_BODY = (InvalidRequest, TooLarge, UnsupportedMediaType)
+OF_LIVES = (QuotaExceeded, LifeLimitReached)
 OF_WRITES = (PreconditionFailed, OutcomeUnknown)
 
 OF_KEYS = (IdempotencyMismatch, InProgress, ReceiptsFull)
@@ -189,7 +191,7 @@ class GuidHandler(RecordHandler):
         query=RecordQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=schemas.Change,
-        problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        problems=(*OF_LIVES, InvalidGuid, NotFound, Expired, PreconditionRequired, *BAD_BODY, *OF_WRITES),
         required_scope=ACTIONS["PUT"].scope,
     )
     async def put(self, text: str) -> None:
@@ -211,7 +213,7 @@ class GuidHandler(RecordHandler):
         headers=(*CONDITIONS, PREFER_MINIMAL),
         body=schemas.Patch,
         media_types=PATCHES,
-        problems=(InvalidGuid, NotFound, Expired, PreconditionRequired, QuotaExceeded, *BAD_BODY, *OF_WRITES),
+        problems=(*OF_LIVES, InvalidGuid, NotFound, Expired, PreconditionRequired, *BAD_BODY, *OF_WRITES),
         required_scope=ACTIONS["PATCH"].scope,
     )
     async def patch(self, text: str) -> None:

@@ -22,11 +22,11 @@ from guidsvc.api.execution.list_response import ListRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import fitting, list_page
 from guidsvc.api.parsing.query import url_of_next
-from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_WRITES, RecordHandler
+from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_LIVES, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
 from guidsvc.domain.commands.list_parameters import Position, render_cursor
-from guidsvc.errors import InvalidField, InvalidRequest, QuotaExceeded
+from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
 from guidsvc.http.response import Response
@@ -37,7 +37,7 @@ _CREATION: dict[str, Any] = {
     "query": RecordQuery,
     "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
     "body": schemas.Creation,
-    "problems": (QuotaExceeded, *BAD_BODY, *OF_WRITES, *OF_KEYS),
+    "problems": (*OF_LIVES, *BAD_BODY, *OF_WRITES, *OF_KEYS),
     "required_scope": WRITE,
 }
 

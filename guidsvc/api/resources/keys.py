@@ -91,7 +91,7 @@ class KeysHandler(KeyServiceHandler):
         creation = self.read_body(KeyCreation)
         async with self.confirmed_slot():
             issued = await key_service.create(
-                creation.owner, creation.scopes, expire=creation.expire, note=creation.note
+                creation.owner, creation.scopes, expire=creation.expire, note=creation.note, limits=creation.limits
             )
         self.set_header("Location", f"/keys/{issued.key.id}")
         self.respond_issued(CREATED, issued)

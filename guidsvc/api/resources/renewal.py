@@ -5,10 +5,18 @@ from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, REPLAY
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import guid_actions
 from guidsvc.api.execution.guid_actions import RENEWAL
-from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, OF_KEYS, OF_WRITES, OF_WRITTEN, GuidHandler, RecordHandler
+from guidsvc.api.resources.guid import (
+    BAD_BODY,
+    CONDITIONS,
+    OF_KEYS,
+    OF_LIVES,
+    OF_WRITES,
+    OF_WRITTEN,
+    GuidHandler,
+    RecordHandler,
+)
 from guidsvc.domain.commands import NoQuery
-from guidsvc.domain.leases.errors import LifeLimitReached
-from guidsvc.errors import Expired, InvalidGuid, NotFound, PreconditionRequired, QuotaExceeded
+from guidsvc.errors import Expired, InvalidGuid, NotFound, PreconditionRequired
 from guidsvc.http.response import Response
 from guidsvc.services.idempotency import GuidFactory
 
@@ -32,8 +40,8 @@ class RenewalHandler(RecordHandler):
         headers=(*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
         body=lease_schemas.RenewalRequest,
         problems=(
-            *(InvalidGuid, NotFound, Expired, LifeLimitReached, PreconditionRequired, QuotaExceeded),
-            *(*BAD_BODY, *OF_WRITES, *OF_KEYS),
+            *(InvalidGuid, NotFound, Expired, PreconditionRequired),
+            *(*OF_LIVES, *BAD_BODY, *OF_WRITES, *OF_KEYS),
         ),
         required_scope=RENEWAL.scope,
     )

@@ -36,6 +36,15 @@ def nothing_left(guid: str, expire: int | None, max_expire: int) -> LifeLimitRea
     return LifeLimitReached(detail, max_expire=max_expire, expire=expire)
 
 
+def beyond_limit(guid: str, max_expire: int) -> LifeLimitReached:
+    """Return the error of a write that asks for a life beyond the limit."""
+    detail = (
+        f"GUID {guid} may be valid until {rfc_3339(max_expire)} at most; send an `expire` of {max_expire} or less, or "
+        "a shorter `ttl`."
+    )
+    return LifeLimitReached(detail, max_expire=max_expire)
+
+
 def less_than_asked(guid: str, at_least: int, *, expire: int | None, max_expire: int | None) -> LifeLimitReached:
     """Return the error of a renewal that would grant fewer seconds than `at_least`."""
     detail = f"GUID {guid} cannot be renewed for the {at_least} seconds of `at_least`; nothing was changed."

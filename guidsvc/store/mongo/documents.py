@@ -57,13 +57,16 @@ def creation_of(record: Record, not_after: int | None) -> Creation:
     return UpdateOne({"_id": document["_id"], "version": _NO_VERSION}, [{"$replaceWith": made}], upsert=True)
 
 
+_NEW_KEY_FIELDS = {"note", "max_ttl", "max_life"}
+
+
 def document_of(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any]:
     """Convert a model to a document: its key becomes `_id`, and `purge_at` a date, which the TTL index requires."""
     fields = model.model_dump()
     if "purge_at" in fields:
         fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)
-    if isinstance(model, ApiKey) and model.note is None:
-        del fields["note"]  # version 0.1 rejects a document with an unknown field
+    if isinstance(model, ApiKey):  # version 0.1 rejects a document with an unknown field
+        fields = {name: value for name, value in fields.items() if value is not None or name not in _NEW_KEY_FIELDS}
     return {"_id": fields.pop(_NAMES[type(model)][0])} | fields
 
 

@@ -89,6 +89,10 @@ MIGRATIONS = (
     DROP INDEX records_expire;
     CREATE INDEX records_expire ON records (expire, guid, purge_at);
     """,
+    """
+    ALTER TABLE keys ADD COLUMN max_ttl INTEGER;
+    ALTER TABLE keys ADD COLUMN max_life INTEGER;
+    """,
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
 

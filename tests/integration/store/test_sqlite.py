@@ -701,7 +701,7 @@ def test_file_of_first_schema_is_migrated_with_its_records(path: Path, clock: Fa
 async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> None:
     """A file of the version before notes; and what an older process still writes to the newer file."""
     old, _ = keys.generate("alice", ["read"], clock())
-    values = old.model_dump(exclude={"note"})
+    values = old.model_dump(exclude={"note", "max_ttl", "max_life"})
     insert = f"INSERT INTO keys ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
     with closing(open_writer(path, MIGRATIONS[:5])) as writer:
         writer.execute(insert, tuple(values.values()))
