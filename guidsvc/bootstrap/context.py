@@ -42,7 +42,7 @@ from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.instrumented import InstrumentedDatabase
 from guidsvc.store.lease import LeaseClock
-from guidsvc.telemetry.metrics import Metrics
+from guidsvc.telemetry.metrics import Metrics, RenewalMetrics
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 """GUID generators, by the UUID version in the settings."""
@@ -69,7 +69,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         health.kept_current(database.ping, cache.check),
     ):
         yield ApiContext(
-            service=_guid_service(settings, cache, lease_clock, quota, clock, audit_log),
+            service=_guid_service(settings, cache, lease_clock, quota, clock, audit_log, metrics.renewals),
             idempotency=_idempotency(settings, database, lease_clock, clock),
             keys=KeyService(database.api_keys, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
             health=health,
@@ -101,13 +101,14 @@ async def _open_database(
         yield instrumented, LeaseClock(instrumented.fence)
 
 
-def _guid_service(  # one argument per collaborator
+def _guid_service(  # noqa: PLR0913, PLR0917  # one argument per collaborator
     settings: Settings,
     records: RecordRepository,
     lease_clock: LeaseClock,
     quota: Quota,
     clock: Clock,
     audit_log: AuditLog | None,
+    renewals: RenewalMetrics,
 ) -> GuidService:
     return GuidService(
         records,
@@ -122,6 +123,7 @@ def _guid_service(  # one argument per collaborator
         strict=settings.require_preconditions,
         quota=quota,
         audit=None if audit_log is None else audit_log.changed,
+        renewals=renewals,
     )
 
 

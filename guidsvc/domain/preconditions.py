@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from guidsvc.domain.record import Record
-from guidsvc.errors import PreconditionFailed
+from guidsvc.errors import PreconditionFailed, PreconditionRequired
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,18 @@ def _matches(tags: frozenset[str], record: Record | None) -> bool:
 def etag_of(record: Record) -> str:
     """Return the opaque part of the record's entity tag: its version."""
     return str(record.version)
+
+
+def check_change(
+    guid: str, record: Record | None, conditions: Conditions, *, strict: bool, is_shown: bool = True
+) -> None:
+    """Raise an error unless a change of the record meets its conditions.
+
+    With `strict`, a change of an existing record without a condition raises PreconditionRequired.
+    """
+    if record is not None and strict and not conditions:
+        raise PreconditionRequired(guid)
+    check_preconditions(guid, record, conditions, is_shown=is_shown)
 
 
 def check_preconditions(guid: str, record: Record | None, conditions: Conditions, *, is_shown: bool = True) -> None:

@@ -17,14 +17,15 @@ from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand, RenewCo
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.leases.limits import UNLIMITED
-from guidsvc.domain.leases.renewal import Renewal, is_needed, renew
+from guidsvc.domain.leases.renewal import Renewal
 from guidsvc.domain.lifecycle import RetentionPolicy
-from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions
+from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions, check_change
 from guidsvc.domain.record import Record
-from guidsvc.errors import NotFound, PreconditionRequired, StoreUnavailable
+from guidsvc.errors import NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.group_writer import GroupWrite, GroupWriter
+from guidsvc.services.leases.renewer import LeaseRenewer, RenewalRequest
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.record_creator import RecordCreator
@@ -32,6 +33,7 @@ from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, Make, Written
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay
+from guidsvc.telemetry.metrics import RenewalMetrics
 
 
 class Read(NamedTuple):
@@ -65,6 +67,7 @@ class GuidService:
         quota: Quota = NO_QUOTA,
         audit: ChangeAudit | None = None,
         draw: Draw = randrange,
+        renewals: RenewalMetrics | None = None,
     ) -> None:
         self._records = records
         self._lease_clock = lease_clock
@@ -79,6 +82,7 @@ class GuidService:
         self._creator = RecordCreator(
             records, self._writer, clock=clock, generator=generator, attempts=attempts, draw=draw
         )
+        self._renewer = LeaseRenewer(records, self._writer, clock=clock, metrics=renewals or RenewalMetrics())
         self._listing = RecordListing(records, clock)
         self._caller = ANYONE
         self.is_dry_run = False
@@ -155,7 +159,7 @@ class GuidService:
     def _put(self, guid: str, change: PutCommand, conditions: Conditions) -> Make:
         def make(old: Record | None, now: int, after: int) -> Record:
             if conditions is not UNCONDITIONAL or (self._strict and old is not None):
-                self._check_conditions(guid, old, conditions)
+                check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
             asked = change
             if change.ttl is not None:
                 asked = dated(change, now, now if old is None else old.created, self._policy.limits, self._draw)
@@ -196,7 +200,7 @@ class GuidService:
         def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
             if old is None:
                 raise NotFound(guid)
-            self._check_conditions(guid, old, conditions)
+            check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
             return lifecycle.patch(old, patch, now, self._policy)
 
         _, new = await self._writer.write(guid, make, self._caller)
@@ -208,40 +212,16 @@ class GuidService:
         Raise Expired for a record that is not live, unless it is to be revived; LifeLimitReached if the limits grant
         too little. A renewal that `if_below` excludes is answered from the cache.
         """
-        if asked.if_below is not None and not self.is_dry_run:
-            unneeded = self._unneeded(await self._records.get(guid), asked, conditions)
-            if unneeded is not None:
-                return unneeded
-        outcomes: list[Renewal] = []
+        return await self._renewer.renew(self._renewal_request(guid, asked, conditions))
 
-        def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
-            if old is None:
-                raise NotFound(guid)
-            self._check_conditions(guid, old, conditions)
-            outcomes.append(renew(old, asked, now, self._policy, is_shown=self.may_read))
-            return self._hide_unchanged(old, outcomes[-1].record, now)
-
-        _, new = await self._writer.write(guid, make, self._caller)
-        return outcomes[-1]._replace(record=new)
-
-    def renew_at_hand(self, guid: str, asked: RenewCommand, conditions: Conditions) -> Renewal | None:
+    def renew_at_hand(self, guid: str, asked: RenewCommand, conditions: Conditions = UNCONDITIONAL) -> Renewal | None:
         """Return what `renew` would if the cache shows that it would change nothing; else None."""
-        if asked.if_below is None:
-            return None
-        try:
-            record = self._records.get_nowait(guid)
-        except StoreUnavailable:
-            return None
-        return None if record is WOULD_BLOCK else self._unneeded(record, asked, conditions)
+        return self._renewer.at_hand(self._renewal_request(guid, asked, conditions))
 
-    def _unneeded(self, stored: Record | None, asked: RenewCommand, conditions: Conditions) -> Renewal | None:
-        """Return the outcome of a renewal that a live record does not need; None if the write must decide."""
-        record, now = authorize(stored, self._caller), self._clock()
-        if record is None or not lifecycle.is_live(record, now) or is_needed(record, asked, now):
-            return None
-        if (self._strict and not conditions) or not conditions.hold(record):
-            return None
-        return renew(record, asked, now, self._policy)
+    def _renewal_request(self, guid: str, asked: RenewCommand, conditions: Conditions) -> RenewalRequest:
+        return RenewalRequest(
+            guid, asked, conditions, self._caller, self._policy, self._strict, is_dry_run=self.is_dry_run
+        )
 
     async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete the record of a GUID, live or expired; raise NotFound if it has none."""
@@ -249,7 +229,7 @@ class GuidService:
         def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
             if old is None:
                 raise NotFound(guid)
-            self._check_conditions(guid, old, conditions)
+            check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
             return lifecycle.delete(old, now)
 
         await self._writer.write(guid, make, self._caller)
@@ -298,11 +278,6 @@ class GuidService:
         """Return the full JSON of a record, with its current state, and its owner if the caller is an admin."""
         with_owner = (self._caller if caller is None else caller).is_admin
         return record.full_json(lifecycle.state_of(record, self._clock()), with_owner=with_owner)
-
-    def _check_conditions(self, guid: str, old: Record | None, conditions: Conditions) -> None:
-        if old is not None and self._strict and not conditions:
-            raise PreconditionRequired(guid)
-        preconditions.check_preconditions(guid, old, conditions, is_shown=self.may_read)
 
 
 def _read(guid: str, record: Record, conditions: Conditions) -> Read:

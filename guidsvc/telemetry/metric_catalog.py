@@ -65,6 +65,13 @@ METRICS = (
         lambda meters, _: {(route,): each for route, each in meters.requests.latencies().items()},
     ),
     MetricSpec(
+        "guidsvc_renewals_total",
+        "counter",
+        "Renewals of leases, by outcome.",
+        ("outcome",),
+        lambda meters, _: {(outcome,): count for outcome, count in meters.renewals.outcomes.items()},
+    ),
+    MetricSpec(
         "guidsvc_requests_in_flight",
         "gauge",
         "Requests in flight.",

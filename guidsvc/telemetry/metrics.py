@@ -223,6 +223,17 @@ class AuditMetrics:
         self.failures = 0
 
 
+RENEWAL_OUTCOMES = ("renewed", "capped", "unchanged", "expired", "limited")
+"""Renewed as asked, or for less; nothing changed; and rejected, as it came too late, or by the limits."""
+
+
+class RenewalMetrics:
+    """Renewals of leases, by outcome."""
+
+    def __init__(self) -> None:
+        self.outcomes = dict.fromkeys(RENEWAL_OUTCOMES, 0)
+
+
 class Stopwatch:
     """A context manager that records the duration of its block."""
 
@@ -250,6 +261,7 @@ class Metrics:
         self.cache = CacheMetrics()
         self.store = StoreMetrics()
         self.audit = AuditMetrics()
+        self.renewals = RenewalMetrics()
         self.metric_files_left_out = 0
         """Unreadable files in the metrics folder, counted each time one is found."""
         self.lag = Histogram(LAGS)

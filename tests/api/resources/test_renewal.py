@@ -1,6 +1,7 @@
 """Renewal of leases, on each combination of store and cache."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -239,3 +240,29 @@ async def issue(keys: ApiKeyRepository, scopes: str) -> str:
     key, text = api_key.generate("alice", scopes.split(), 0)
     assert await keys.swap(None, key)
     return text
+
+
+async def test_renewals_are_counted_by_outcome(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
+    async with serving(**combination, max_life=100) as client:
+        start = clock.seconds * 1000
+        await client.put(PATH, {"user": USER, "ttl": 20})
+        for second, members, outcome in (
+            (5, {"ttl": 30}, "renewed"),
+            (6, {"ttl": 30, "if_below": 10}, "unchanged"),
+            (7, {"ttl": 5}, "unchanged"),
+            (30, {"ttl": 80}, "capped"),
+            (31, {"ttl": 80}, "limited"),
+            (101, {"ttl": 80}, "expired"),
+        ):
+            before = await outcomes(client)
+            clock.now = start + second * 1000
+            await renew(client, None, **members)
+            assert await outcomes(client) == before | {outcome: before[outcome] + 1}
+
+
+async def outcomes(client: Client) -> dict[str, float]:
+    """Return the number of renewals by outcome."""
+    lines = re.findall(
+        r'guidsvc_renewals_total\{outcome="(\w+)"[^}]*\} (\S+)', (await client.get("/metrics")).body.decode()
+    )
+    return {name: float(count) for name, count in lines}

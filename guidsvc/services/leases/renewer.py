@@ -1,0 +1,98 @@
+"""LeaseRenewer: renews leases, and answers from the cache the renewals that change nothing."""
+
+from typing import NamedTuple
+
+from guidsvc.domain import lifecycle
+from guidsvc.domain.caller import READ, Caller, authorize
+from guidsvc.domain.commands import RenewCommand
+from guidsvc.domain.leases.errors import LifeLimitReached
+from guidsvc.domain.leases.renewal import Renewal, is_needed, renew
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.preconditions import Conditions, check_change
+from guidsvc.domain.record import Record
+from guidsvc.errors import Expired, NotFound, StoreUnavailable
+from guidsvc.runtime.clock import Clock
+from guidsvc.services.record_writer import RecordWriter
+from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
+from guidsvc.telemetry.metrics import RenewalMetrics
+
+
+class RenewalRequest(NamedTuple):
+    """A renewal of a GUID: what is asked, and the rights and rules of its caller."""
+
+    guid: str
+    asked: RenewCommand
+    conditions: Conditions
+    caller: Caller
+    policy: RetentionPolicy
+    strict: bool
+    """Whether a condition is required."""
+    is_dry_run: bool
+
+    @property
+    def may_read(self) -> bool:
+        """Whether responses and errors may show the record."""
+        return self.caller.may(READ)
+
+
+class LeaseRenewer:
+    """Renews leases, and counts the outcomes."""
+
+    def __init__(
+        self, records: RecordRepository, writer: RecordWriter, *, clock: Clock, metrics: RenewalMetrics
+    ) -> None:
+        self._records = records
+        self._writer = writer
+        self._clock = clock
+        self._metrics = metrics
+
+    async def renew(self, request: RenewalRequest) -> Renewal:
+        """Move the expiry of the record of a GUID, never back; see `GuidService.renew`."""
+        if request.asked.if_below is not None and not request.is_dry_run:
+            unneeded = self._unneeded(await self._records.get(request.guid), request)
+            if unneeded is not None:
+                return unneeded
+        try:
+            return self._counted(await self._write(request))
+        except (Expired, LifeLimitReached) as error:
+            self._metrics.outcomes["expired" if isinstance(error, Expired) else "limited"] += 1
+            raise
+
+    def at_hand(self, request: RenewalRequest) -> Renewal | None:
+        """Return what `renew` would if the cache shows that it would change nothing; else None."""
+        if request.asked.if_below is None:
+            return None
+        try:
+            record = self._records.get_nowait(request.guid)
+        except StoreUnavailable:
+            return None
+        return None if record is WOULD_BLOCK else self._unneeded(record, request)
+
+    def _unneeded(self, stored: Record | None, request: RenewalRequest) -> Renewal | None:
+        """Return the outcome of a renewal that a live record does not need; None if the write must decide."""
+        record, now = authorize(stored, request.caller), self._clock()
+        if record is None or not lifecycle.is_live(record, now) or is_needed(record, request.asked, now):
+            return None
+        if (request.strict and not request.conditions) or not request.conditions.hold(record):
+            return None
+        return self._counted(renew(record, request.asked, now, request.policy))
+
+    async def _write(self, request: RenewalRequest) -> Renewal:
+        outcomes: list[Renewal] = []
+
+        def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
+            if old is None:
+                raise NotFound(request.guid)
+            check_change(request.guid, old, request.conditions, strict=request.strict, is_shown=request.may_read)
+            outcomes.append(renew(old, request.asked, now, request.policy, is_shown=request.may_read))
+            new = outcomes[-1].record
+            is_hidden = request.is_dry_run and not request.may_read
+            return lifecycle.touch(old, now, request.policy) if new is old and is_hidden else new
+
+        _, new = await self._writer.write(request.guid, make, request.caller)
+        return outcomes[-1]._replace(record=new)
+
+    def _counted(self, renewal: Renewal) -> Renewal:
+        outcome = "unchanged" if not renewal.renewed else "capped" if renewal.capped else "renewed"
+        self._metrics.outcomes[outcome] += 1
+        return renewal
