@@ -8,6 +8,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# What one process has compiled, the others need not: pytest's workers, and the hundreds that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-run run test test-fast test-browser fuzz simulation nemesis bench cost docs coverage lint audit sbom format requirements clean
 
