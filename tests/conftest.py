@@ -155,13 +155,20 @@ def mongo_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"mongodb://127.0.0.1:{server.port}"
 
 
+@pytest.fixture(scope="session")
+def _mongo_client(mongo_base: str) -> Iterator[pymongo.MongoClient[dict[str, object]]]:
+    with pymongo.MongoClient[dict[str, object]](mongo_base) as client:
+        yield client
+
+
 @pytest.fixture
-def mongo_url(mongo_base: str, expected_logs: ExpectedLogs) -> Iterator[str]:
+def mongo_url(
+    mongo_base: str, _mongo_client: pymongo.MongoClient[dict[str, object]], expected_logs: ExpectedLogs
+) -> Iterator[str]:
     expected_logs.add("store unavailable")  # where the machine is so busy that MongoDB is late
     name = f"guidsvc_test_{uuid.uuid4().hex}"
     yield f"{mongo_base.rstrip('/')}/{name}"
-    with pymongo.MongoClient[dict[str, object]](mongo_base) as client:
-        client.drop_database(name)
+    _mongo_client.drop_database(name)
 
 
 @pytest.fixture
@@ -183,11 +190,16 @@ def redis_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"redis://127.0.0.1:{server.port}/0"
 
 
-@pytest.fixture
-def redis_url(redis_base: str, expected_logs: ExpectedLogs) -> str:
-    expected_logs.add("redis unavailable", "cache disabled")  # where the machine is so busy that Redis is late
+@pytest.fixture(scope="session")
+def _redis_client(redis_base: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_base) as client:
-        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def redis_url(redis_base: str, _redis_client: redis.Redis, expected_logs: ExpectedLogs) -> str:
+    expected_logs.add("redis unavailable", "cache disabled")  # where the machine is so busy that Redis is late
+    _redis_client.flushdb()
     return redis_base
 
 
