@@ -43,6 +43,7 @@ from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
 
+pytest_plugins = ["tests.support.suite_hooks"]
 # So that a failure shows the values.
 pytest.register_assert_rewrite("tests.support.assertions", "tests.support.metrics", "tests.support.stored_records")
 
