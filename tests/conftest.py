@@ -19,10 +19,9 @@ quiet           fails a test that logs above INFO what it has not announced with
 import inspect
 import logging
 import os
-import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,6 @@ pytest_plugins = ["tests.support.suite_hooks"]
 # So that a failure shows the values.
 pytest.register_assert_rewrite("tests.support.assertions", "tests.support.metrics", "tests.support.stored_records")
 
-SERVERS = ["httptools", "tornado"]
-COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
 STORES = ["sqlite", "mongo", "local-cache", "shared-cache"]
 Serving = Callable[..., AbstractAsyncContextManager[Client]]
 
@@ -70,34 +67,6 @@ class FakeClock:
     def seconds(self) -> int:
         """The time in whole Unix seconds."""
         return self.now // 1000
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--defaults", action="store_true", help="run each test on the default server, store and cache only"
-    )
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on the default server, store and cache, or on all of them where a marker says so."""
-    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
-    needs_both = {"server", "combination"} <= {*metafunc.fixturenames} - given
-    if needs_both and _is_marked(metafunc, "each_once"):
-        pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), *((SERVERS[0], each) for each in COMBINATIONS[1:])]
-        metafunc.parametrize(("server", "combination"), pairs, indirect=True)
-        return
-    for fixture, marker, values in (("server", "both_servers", SERVERS), ("combination", "all_backends", COMBINATIONS)):
-        if fixture in metafunc.fixturenames and fixture not in given:
-            metafunc.parametrize(fixture, values if _is_marked(metafunc, marker) else values[:1], indirect=True)
-
-
-def _is_marked(metafunc: pytest.Metafunc, marker: str) -> bool:
-    has_marker = metafunc.definition.get_closest_marker(marker) is not None
-    return has_marker and not metafunc.config.getoption("--defaults")
-
-
-def _names(argument: str | Sequence[str]) -> Sequence[str]:
-    return re.split(r",\s*", argument) if isinstance(argument, str) else argument
 
 
 @pytest.fixture

@@ -1,16 +1,48 @@
-"""Hooks of pytest that save the suite time: the order of its tests, its garbage, and where its files are."""
+"""The hooks of pytest: on what each test runs, in which order, and what saves time."""
 
 import gc
 import os
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+SERVERS = ["httptools", "tornado"]
+COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2 * 1024**3
 """Free memory that the files of a run need at most, many times over."""
 _ROOT_VARIABLE = "PYTEST_DEBUG_TEMPROOT"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--defaults", action="store_true", help="run each test on the default server, store and cache only"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on the default server, store and cache, or on all of them where a marker says so."""
+    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
+    needs_both = {"server", "combination"} <= {*metafunc.fixturenames} - given
+    if needs_both and _is_marked(metafunc, "each_once"):
+        pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), *((SERVERS[0], each) for each in COMBINATIONS[1:])]
+        metafunc.parametrize(("server", "combination"), pairs, indirect=True)
+        return
+    for fixture, marker, values in (("server", "both_servers", SERVERS), ("combination", "all_backends", COMBINATIONS)):
+        if fixture in metafunc.fixturenames and fixture not in given:
+            metafunc.parametrize(fixture, values if _is_marked(metafunc, marker) else values[:1], indirect=True)
+
+
+def _is_marked(metafunc: pytest.Metafunc, marker: str) -> bool:
+    has_marker = metafunc.definition.get_closest_marker(marker) is not None
+    return has_marker and not metafunc.config.getoption("--defaults")
+
+
+def _names(argument: str | Sequence[str]) -> Sequence[str]:
+    return re.split(r",\s*", argument) if isinstance(argument, str) else argument
 
 
 def pytest_configure() -> None:
