@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
     needs_both = {"server", "combination"} <= {*metafunc.fixturenames} - given
     if needs_both and _is_marked(metafunc, "each_once"):
-        pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), *((SERVERS[0], each) for each in COMBINATIONS[1:])]
+        pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), (SERVERS[0], COMBINATIONS[-1])]
         metafunc.parametrize(("server", "combination"), pairs, indirect=True)
         return
     for fixture, marker, values in (("server", "both_servers", SERVERS), ("combination", "all_backends", COMBINATIONS)):
