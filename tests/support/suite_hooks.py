@@ -19,7 +19,9 @@ _ROOT_VARIABLE = "PYTEST_DEBUG_TEMPROOT"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--defaults", action="store_true", help="run each test on the default server, store and cache only"
+        "--defaults",
+        action="store_true",
+        help="run each test on the default server, store and cache only, and none on MongoDB",
     )
 
 
@@ -61,7 +63,23 @@ def _is_usable(folder: Path) -> bool:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what --defaults excludes, and begin with the slow tests."""
+    if config.getoption("--defaults"):
+        excluded = [item for item in items if _is_on_mongo(item)]
+        config.hook.pytest_deselected(items=excluded)
+        items[:] = [item for item in items if not _is_on_mongo(item)]
+    _distribute_slow_tests(items)
+
+
+def _is_on_mongo(item: pytest.Item) -> bool:
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    callspec = getattr(item, "callspec", None)
+    values = callspec.params.values() if callspec else ()
+    return bool({"mongo_url", "own_mongo"} & {*fixtures}) or any(value == "mongo" for value in values)
+
+
+def _distribute_slow_tests(items: list[pytest.Item]) -> None:
     """Let each worker begin with its share of the slow tests, so that no worker is left with one at the end.
 
     At first pytest-xdist gives each worker an equal, contiguous part of the tests.
