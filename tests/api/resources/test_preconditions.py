@@ -115,6 +115,7 @@ async def test_precondition_is_checked_before_expiry(client: Client, clock: Fake
         )
 
 
+@pytest.mark.slow
 async def test_two_hundred_concurrent_increments_add_up(client: Client) -> None:
     await client.put(PATH, {"user": USER, "metadata": {"count": 0}})
     at_once = asyncio.Semaphore(RACING)

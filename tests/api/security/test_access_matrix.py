@@ -198,6 +198,7 @@ async def test_only_open_operations_work_without_valid_key(world: World) -> None
     assert await world.state() == before
 
 
+@pytest.mark.slow
 async def test_key_permits_exactly_the_operations_of_its_scopes(world: World) -> None:
     """With every set of scopes that there is, of the victim itself: 403 to all else, and nothing is changed by it."""
     before = await world.state()

@@ -79,7 +79,8 @@ def lines(caplog: pytest.LogCaptureFixture) -> int:
 
 
 @pytest.mark.parametrize(
-    ("worked", "waited", "valid_ms"), [(0.0, 2.0, 60_000), (2.0, 0.0, 200_000), (60.0, 0.0, 600_000)]
+    ("worked", "waited", "valid_ms"),
+    [pytest.param(0.0, 2.0, 60_000, marks=pytest.mark.slow), (2.0, 0.0, 200_000), (60.0, 0.0, 600_000)],
 )
 async def test_count_is_valid_by_its_work_not_its_wait(
     sqlite_url: str, clock: FakeClock, worked: float, waited: float, valid_ms: int

@@ -55,6 +55,7 @@ def test_reason_of_a_connection_error_omits_the_cluster() -> None:
         assert reason_of(ServerSelectionTimeoutError(text)) == refused
 
 
+@pytest.mark.slow
 def test_reason_of_a_bulk_write_names_few_distinct_errors() -> None:
     faults = [{"code": code % 10, "errmsg": "x" * 100_000} for code in range(1000)]
 
