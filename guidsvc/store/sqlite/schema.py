@@ -93,10 +93,17 @@ MIGRATIONS = (
     ALTER TABLE keys ADD COLUMN max_ttl INTEGER;
     ALTER TABLE keys ADD COLUMN max_life INTEGER;
     """,
+    """
+    DROP INDEX records_owner;
+    DROP INDEX records_owner_user;
+    CREATE INDEX records_owner ON records (owner, guid, expire, purge_at) WHERE owner <> '';
+    CREATE INDEX records_owner_user ON records (owner, user, guid, expire, purge_at) WHERE owner <> '';
+    """,
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
 
-Columns are only added at the end of a table, which `salvage` depends on.
+Columns are only added at the end of a table, which `salvage` depends on. The indexes on the owner leave out records
+without one: without access control that is every record, and these two indexes took a third of the time of a creation.
 """
 
 BUSY_SECONDS = 2.0

@@ -14,6 +14,9 @@ In each case the cost does not depend on the position in the list.
 A page in order of expiry is read from the index on the expiry. If the selection names an owner or a user, few entries
 of that index may match. Then only the next entries are tried (near). After that, the keys of the page are selected from
 the index on the owner or user, which is as long as a count.
+
+The indexes on the owner contain no records without an owner, which are created while access control is off. A selection
+of those uses the other indexes, or all rows.
 """
 
 import asyncio
@@ -243,7 +246,7 @@ def _near(
 def _page_by_expire(
     connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
 ) -> list[tuple[object, ...]]:
-    if _index(selection) is None:
+    if selection.owner is None and selection.user is None:
         return connection.execute(expire_statement(selection), values).fetchall()
     end = connection.execute(f"{_EXPIRE_ENTRIES} LIMIT 1 OFFSET :near", values).fetchone() or (MAX_TIME + 1, "")
     near = connection.execute(expire_statement(selection, end=True), values | {"end_expire": end[0], "end": end[1]})
@@ -289,8 +292,9 @@ def top_statement(selection: Selection) -> str:
 
 
 def count_statement(selection: Selection) -> str:
-    """Return the statement that counts a selection from an index alone."""
-    index = _index(selection) or "records_expire"
+    """Return the statement that counts a selection: from an index alone, except for records without an owner."""
+    without_index = "sqlite_autoindex_records_1" if selection.owner == "" else "records_expire"  # the rows, or all keys
+    index = _index(selection) or without_index
     return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_condition(selection)}"  # noqa: S608  # nosec B608  # our own names
 
 
@@ -301,7 +305,7 @@ def _by_key(selection: Selection) -> str:
 
 def _index(selection: Selection) -> str | None:
     """Return the index with the keys of an owner or a user in order; None means the primary key."""
-    named = [name for name in ("owner", "user") if getattr(selection, name) is not None]
+    named = (["owner"] if selection.owner else []) + ([] if selection.user is None else ["user"])
     return "_".join(["records", *named]) if named else None
 
 
@@ -314,4 +318,5 @@ def _kept(selection: Selection) -> str:
 
 
 def _owner_condition(selection: Selection) -> str:
-    return "".join(f"{name} = :{name} AND " for name in ("owner", "user") if getattr(selection, name) is not None)
+    named = "".join(f"{name} = :{name} AND " for name in ("owner", "user") if getattr(selection, name) is not None)
+    return f"owner <> '' AND {named}" if selection.owner else named  # so that SQLite may use the indexes on the owner

@@ -590,6 +590,22 @@ def test_every_count_uses_only_an_index(writer: sqlite3.Connection, selection: S
     assert [row[3] for row in plan if "records" in row[3]] == [f"SEARCH records {expected}"]
 
 
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(owner=""), "USING PRIMARY KEY (guid>?)"),
+        (Selection(owner="", user="x"), "USING INDEX records_user (user=? AND guid>?)"),
+    ],
+)
+def test_records_without_owner_are_found_by_other_indexes(
+    writer: sqlite3.Connection, selection: Selection, expected: str
+) -> None:
+    values = values_of(selection, "") | {"limit": 1}
+    for each in (statement(selection, few=False), count_statement(selection)):
+        plan = writer.execute(f"EXPLAIN QUERY PLAN {each}", values).fetchall()
+        assert [row[3] for row in plan] == [f"SEARCH records {expected}"]
+
+
 @pytest.mark.parametrize("near", [0, 5, 20, 1000])
 @pytest.mark.parametrize("few", [True, False])
 async def test_near_few_and_many_keys_return_the_same_records(
@@ -598,12 +614,17 @@ async def test_near_few_and_many_keys_return_the_same_records(
     finder = Finder(path, few=1000 if few else 1, near=near)
     with closing(open_reader(path)) as reader:
         store = SqliteStore(SqliteEngine(writer, reader, finder))
-        records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
+        records = [
+            record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}", owner="a" * (each % 2))
+            for each in range(50)
+        ]
         await asyncio.gather(*(store.records.swap(None, each) for each in records))
 
         for selection in (
             Selection(expire_from=2, expire_before=5),
             Selection(user="1", expire_from=2, expire_before=5),
+            Selection(owner="", expire_from=2, expire_before=5),
+            Selection(owner="a", expire_from=2, expire_before=5),
         ):
             for after, limit in ((20, 5), (20, 1), (45, 5), (49, 5)):
                 expected = [each for each in records[after + 1 :] if selection.holds(each)]
@@ -642,11 +663,17 @@ async def test_near_and_selected_pages_by_expiry_are_the_same(
     finder = Finder(path, near=near)
     with closing(open_reader(path)) as reader:
         store = SqliteStore(SqliteEngine(writer, reader, finder))
-        records = [record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}") for each in range(50)]
+        records = [
+            record(clock(), guid=f"{each:032X}", expire=each % 7, user=f"{each % 3}", owner="a" * (each % 2))
+            for each in range(50)
+        ]
         await asyncio.gather(*(store.records.swap(None, each) for each in records))
         records.sort(key=lambda each: (each.expire, each.guid))
 
-        for selection in (Selection(user="1"), Selection(user="1", expire_from=2, expire_before=5), Selection()):
+        for selection in (
+            *(Selection(user="1"), Selection(user="1", expire_from=2, expire_before=5), Selection()),
+            *(Selection(owner=""), Selection(owner="a"), Selection(owner="", user="1")),
+        ):
             for place, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
                 after = Position(records[place].guid, records[place].expire)
                 expected = [each for each in records[place + 1 :] if selection.holds(each)]
@@ -696,6 +723,36 @@ def test_file_of_first_schema_is_migrated_with_its_records(path: Path, clock: Fa
 
     with closing(open_writer(path)) as writer:
         assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()
+
+
+def test_indexes_of_older_file_leave_out_records_without_owner(path: Path, clock: FakeClock) -> None:
+    with closing(open_writer(path, MIGRATIONS[:7])) as older:
+        for number, owner in enumerate(("", "", "a")):
+            older.execute(*RECORDS.change(None, record(clock(), guid=f"{number:032X}", owner=owner))[:2])
+
+    with closing(open_writer(path)) as writer:
+        for index in ("records_owner", "records_owner_user"):
+            of_owners = f"SELECT count(*) FROM records INDEXED BY {index} WHERE owner <> ''"
+            assert writer.execute(of_owners).fetchone() == (1,)
+            with pytest.raises(sqlite3.OperationalError, match="no query solution"):
+                writer.execute(f"SELECT guid FROM records INDEXED BY {index}")
+        assert writer.execute("SELECT count(*) FROM records").fetchone() == (3,)
+        assert writer.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_update_sets_only_what_changes(store: SqliteStore, statements: list[str], clock: FakeClock) -> None:
+    """Setting a column rewrites its indexes: most updates change neither the expiry nor the owner."""
+    old = record(clock())
+    new = old.model_copy(update={"user": "Another", "version": old.version + 1})
+    assert await store.records.swap(None, old)
+    assert await store.records.swap(old, new)
+    assert await store.records.swap(new, new)  # nothing changes, if the stored record is this one
+    assert not await store.records.swap(old, new)
+
+    updates = [each.partition(" WHERE ")[0] for each in statements if each.startswith("UPDATE")]
+    assert updates[0] == f"UPDATE records SET user = 'Another', version = {new.version}"
+    assert updates[1] == "UPDATE records SET guid = guid"
+    assert await store.records.get(GUID) == new
 
 
 async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> None:
