@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import repeat
-from operator import attrgetter
+from itertools import compress, repeat
+from operator import attrgetter, ne
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -36,7 +36,8 @@ class Table(Generic[Row]):
         self.select_many = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} IN (SELECT value FROM json_each(?))"  # noqa: S608  # nosec B608  # our own names
         places = ", ".join("?" * len(columns))
         self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  # nosec B608  # our own names
-        self._update = f"UPDATE {name} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
+        self._name, self._key, self._same = name, key, same
+        self._updates: dict[tuple[bool, ...], str] = {}  # by whether each column changes
         self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
         self._due = f"SELECT {key} FROM {name} WHERE purge_at < ? ORDER BY purge_at LIMIT ?"  # noqa: S608  # nosec B608  # our own names
         self.purge = f"DELETE FROM {name} WHERE {key} IN ({self._due}) RETURNING purge_at"  # noqa: S608  # nosec B608  # our own names
@@ -60,7 +61,19 @@ class Table(Generic[Row]):
         values = self._values(new)
         if old is None:
             return Change(self._insert, values, not_after)
-        return Change(self._update, (*values, *self._identity(old)), not_after)
+        # Columns that stay the same are not set: SQLite rewrites each index on a column that is set.
+        changes = tuple(map(ne, values, self._values(old)))
+        return Change(self._update(changes), (*compress(values, changes), *self._identity(old)), not_after)
+
+    def _update(self, changes: tuple[bool, ...]) -> str:
+        """Return the statement that sets the columns that change. Cached, because there are few combinations."""
+        statement = self._updates.get(changes)
+        if statement is None:
+            assigned = ", ".join(f"{column} = ?" for column in compress(self.columns, changes))
+            nothing = f"{self._key} = {self._key}"
+            statement = f"UPDATE {self._name} SET {assigned or nothing} WHERE {self._same}"  # noqa: S608  # nosec B608  # our own names
+            self._updates[changes] = statement
+        return statement
 
 
 RECORDS = Table("records", Record, key="guid", version="version")
