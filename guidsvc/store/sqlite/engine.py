@@ -8,7 +8,6 @@ Searches pause while the log exceeds its limit, so that it can be reset.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import RECORDS, Change, Row, Table
-from guidsvc.store.sqlite.writer import Writer, failure
+from guidsvc.store.sqlite.writer import Writer, WriterThread, failure
 from guidsvc.telemetry.metrics import BatchMetrics, StoreMetrics
 
 WRITE_SECONDS = 5.0
@@ -78,7 +77,7 @@ class SqliteEngine:
         self.reader = reader
         self.finder = finder
         self._write_seconds = write_seconds
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
+        self._thread = WriterThread()
         self.meter = StoreMetrics() if meter is None else meter
         self.meter.wal_bytes = self.files.wal_bytes
         self._swaps: Batcher[_Swap, bool] = Batcher(
@@ -154,7 +153,7 @@ class SqliteEngine:
 
     def in_thread(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
         """Run the work in the writer's thread."""
-        return asyncio.wrap_future(self._thread.submit(work))
+        return self._thread.run(work)
 
     async def aclose(self) -> None:
         """Wait until every write has been answered and the threads have ended. The caller closes the connections."""
@@ -163,7 +162,7 @@ class SqliteEngine:
         await self._settled.drain()
         await self._pauses.drain()
         await self.finder.aclose()
-        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._thread.shut_down)
 
     def _overdue(self, swap: _Swap | _SwapGroup) -> GuidsvcError:
         return (OutcomeUnknown if swap.is_taken else StoreUnavailable)(

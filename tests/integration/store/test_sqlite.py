@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
@@ -31,7 +32,7 @@ from guidsvc.store.sqlite.search import (
 )
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite, path_of_url
 from guidsvc.store.sqlite.tables import RECORDS, Change
-from guidsvc.store.sqlite.writer import Writer, failure
+from guidsvc.store.sqlite.writer import Writer, WriterThread, failure
 from tests.conftest import FakeClock
 from tests.support.backing_servers import pdapt
 from tests.support.factories import GUID, record
@@ -771,6 +772,29 @@ async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> N
             older.execute(insert, tuple((values | {"id": "0" * 12}).values()))
             older.commit()
         assert [key.note for key in await store.api_keys.list("", 5)] == [None, "n"]
+
+
+async def test_writer_thread_does_its_work_in_order_until_its_end() -> None:
+    thread, done = WriterThread(), list[str]()
+    gate = threading.Event()
+
+    def fail() -> None:
+        raise StoreUnavailable("it failed")
+
+    first = thread.run(gate.wait)
+    cancelled = thread.run(lambda: done.append("cancelled"))
+    failed, last = thread.run(fail), thread.run(lambda: done.append("last"))
+    cancelled.cancel()
+    gate.set()
+    await asyncio.to_thread(thread.shut_down)
+
+    assert await first is True
+    with pytest.raises(StoreUnavailable, match="it failed"):
+        await failed
+    await last
+    assert done == ["last"], "work that was cancelled before it began is not done"
+    with pytest.raises(RuntimeError, match="has ended"):
+        thread.run(gate.wait)
 
 
 async def test_write_reported_as_failed_changed_nothing(tmp_path: Path, clock: FakeClock) -> None:
