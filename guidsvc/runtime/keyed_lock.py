@@ -1,21 +1,23 @@
 """A per-GUID lock. Serializing the writers in this process avoids futile compare-and-swap retries."""
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from guidsvc.errors import Contention
 
 WAIT_SECONDS = 10.0
 """How long a write waits for earlier writes of the same GUID, in seconds."""
 
+_Waiters = deque[asyncio.Future[None]]
+
 
 class KeyedLock:
-    """The locks of all GUIDs."""
+    """The locks of all GUIDs. Waiters of a GUID get its lock in order of arrival."""
 
     def __init__(self) -> None:
-        self._locks: dict[str, _SharedLock] = {}  # only locks in use
+        self._locks: dict[str, _Waiters | None] = {}  # only locks in use; None while nobody waits
 
     def is_held(self, guid: str) -> bool:
         """Whether a writer holds the lock of a GUID, or waits for it."""
@@ -28,66 +30,63 @@ class KeyedLock:
     @contextmanager
     def acquire_free(self, guids: Iterable[str]) -> Iterator[Collection[str]]:
         """Hold the locks of those GUIDs that nobody uses, in the block, and yield these GUIDs."""
-        acquired: dict[str, _Acquisition] = {}
-        for guid in guids:
-            if guid not in self._locks:
-                acquired[guid] = self.acquire(guid)
-                _run_at_once(acquired[guid].__aenter__())
+        acquired = {guid: None for guid in guids if guid not in self._locks}
+        self._locks.update(acquired)
         try:
             yield acquired.keys()
         finally:
-            for acquisition in acquired.values():
-                _run_at_once(acquisition.__aexit__())
-
-
-class _SharedLock(asyncio.Lock):
-    """The lock of a GUID, and the number of writers that hold it, wait for it, or are just being woken."""
-
-    users = 0
+            for guid in acquired:
+                _pass_on(self._locks, guid)
 
 
 class _Acquisition:
     """One use of a GUID's lock. It waits at most `seconds`."""
 
-    __slots__ = ("_guid", "_lock", "_locks", "_seconds")
+    __slots__ = ("_guid", "_locks", "_seconds")
 
-    def __init__(self, locks: dict[str, _SharedLock], guid: str, seconds: float) -> None:
+    def __init__(self, locks: dict[str, _Waiters | None], guid: str, seconds: float) -> None:
         self._locks = locks
         self._guid = guid
         self._seconds = seconds
 
     async def __aenter__(self) -> None:
-        lock = self._locks.get(self._guid)
-        if lock is None:
-            lock = self._locks[self._guid] = _SharedLock()
-        self._lock = lock
-        lock.users += 1
+        if self._guid in self._locks:
+            await self._wait()
+        else:  # the usual case, which needs neither a future nor a timer
+            self._locks[self._guid] = None
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._locks[self._guid] is None:
+            del self._locks[self._guid]
+        else:
+            _pass_on(self._locks, self._guid)
+
+    async def _wait(self) -> None:
+        waiters = self._locks[self._guid]
+        if waiters is None:
+            waiters = self._locks[self._guid] = deque()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters.append(future)
         try:
-            if lock.users == 1:  # the usual case, which needs no timer
-                await lock.acquire()
-                return
             async with asyncio.timeout(self._seconds):
-                await lock.acquire()
+                await future
         except BaseException as error:
-            self._leave()
+            if future.done() and not future.cancelled():
+                _pass_on(self._locks, self._guid)  # it got the lock at the moment it was cancelled
+            else:
+                with suppress(ValueError):  # it was skipped just now
+                    waiters.remove(future)
             if isinstance(error, TimeoutError):
                 raise Contention(f"GUID {self._guid} has too many concurrent writes; retry later") from error
             raise
 
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
-        self._leave()
 
-    def _leave(self) -> None:
-        self._lock.users -= 1
-        if not self._lock.users:
-            del self._locks[self._guid]
-
-
-def _run_at_once(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that waits for nothing."""
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("a free lock was waited for")
+def _pass_on(locks: dict[str, _Waiters | None], guid: str) -> None:
+    """Give the lock of a GUID to the next waiter; drop the lock if there is none."""
+    waiters = locks[guid]
+    while waiters:
+        future = waiters.popleft()
+        if not future.done():
+            future.set_result(None)
+            return
+    del locks[guid]
