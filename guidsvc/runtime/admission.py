@@ -161,7 +161,7 @@ class Admission:
         """
         self.release(scope)
         task, scope.task = scope.task, None
-        if not scope.is_cancelled or not isinstance(error, _CANCELLATIONS):
+        if error is None or not scope.is_cancelled or not isinstance(error, _CANCELLATIONS):
             return error
         self.count_cancellation(scope)
         if not isinstance(error, asyncio.CancelledError) or task is None:
@@ -193,7 +193,8 @@ class Admission:
             return False
         loop = asyncio.get_running_loop()
         self._started_at[scope] = scope.begun_at or loop.time()
-        self._scan_timer.schedule(loop)
+        if not self._scan_timer.is_scheduled:
+            self._scan_timer.schedule(loop)
         return True
 
     def release(self, scope: CancelScope) -> None:
@@ -284,7 +285,10 @@ class Slot:
     async def __aexit__(  # noqa: D105
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(error)
+        if error is None:
+            self._admission.end(self._scope)
+        else:
+            self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
         outcome = self._admission.end(self._scope, error)

@@ -13,8 +13,7 @@ class InFlightRequests:
     def __init__(self) -> None:
         self.draining = self.closed = False
         self._requests: set[object] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None  # while somebody waits
 
     def __len__(self) -> int:
         """Return the number of requests in flight."""
@@ -23,14 +22,17 @@ class InFlightRequests:
     def add(self, request: object) -> None:
         """Add a request that has begun."""
         self._requests.add(request)
-        self._idle.clear()
 
     def discard(self, request: object) -> None:
         """Remove a request that has ended, if it is present."""
         self._requests.discard(request)
-        if not self._requests:
+        if self._idle is not None and not self._requests:
             self._idle.set()
+            self._idle = None
 
     async def wait_until_idle(self) -> None:
         """Wait until no request is in flight."""
-        await self._idle.wait()
+        if self._requests:
+            if self._idle is None:
+                self._idle = asyncio.Event()
+            await self._idle.wait()

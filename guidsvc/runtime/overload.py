@@ -22,11 +22,12 @@ class ScanTimer:
         self._interval_seconds = queue_seconds / SCANS
         self._lag_limit_seconds = LATE * queue_seconds
         self._scan = scan
-        self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0  # time of the next scan
         self._late_scans = 0  # in a row; a single one may be a pause of the machine, not load
+        self.is_scheduled = False
+        """Whether a scan is scheduled. An attribute, because it is read for each request, as the next."""
         self.is_lagging = False
-        """Whether the event loop lags. An attribute, because it is read for each request."""
+        """Whether the event loop lags."""
 
     @property
     def is_late(self) -> bool:
@@ -35,12 +36,13 @@ class ScanTimer:
 
     def schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule the next scan, unless it is scheduled already."""
-        if self._timer is None:
+        if not self.is_scheduled:
             self._due = loop.time() + self._interval_seconds
-            self._timer = loop.call_at(self._due, self._run, loop)
+            self.is_scheduled = True
+            loop.call_at(self._due, self._run, loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+        self.is_scheduled = False
         self._late_scans = self._late_scans + 1 if loop.time() - self._due > self._lag_limit_seconds else 0
         self.is_lagging = self._late_scans > 1
         self._scan()
