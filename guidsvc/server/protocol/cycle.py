@@ -17,6 +17,8 @@ from guidsvc.server.protocol.request import RawRequest
 from guidsvc.server.protocol.response_writer import ResponseSink, ResponseWriter
 from guidsvc.server.protocol.state import DirectRequest
 
+FAULT = "fault of the service"
+"""The log event of an unexpected error: handlers and the fast path answer their own."""
 _log = structlog.get_logger(__name__)
 
 
@@ -96,7 +98,8 @@ class RequestCycle:
         """Begin to answer. Raise HTTPInputError if Tornado rejects the request as malformed."""
         message, connection = self.message, self._connection
         if self._direct_request is not None or connection is None:
-            self.feed_body()
+            if message.is_complete:
+                self.feed_body()
             return
         method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
         self._writer = ResponseWriter(connection, method, message.version, last=message.last)
@@ -114,26 +117,27 @@ class RequestCycle:
     def feed_body(self) -> None:
         """Pass the received body on, as far as the handler accepts it."""
         try:
-            self._pass_body_on()
+            if self._direct_request is None:
+                self._pass_body_on()
+            elif self.message.is_complete and self._handler_future is None:
+                self._answer_directly(self._direct_request)
         except Exception as error:
             if self._connection is None:
                 raise
             self._connection.on_cycle_error(error)
 
+    def _answer_directly(self, direct_request: DirectRequest) -> None:
+        connection, response = self._connection, direct_request.reject_if_overloaded()
+        if response is not None and connection is not None:
+            self._direct_request = None
+            connection.write(response)
+            connection.pause_reading()
+            connection.on_cycle_complete(last=direct_request.last)
+        else:
+            self._handler_future = asyncio.get_running_loop().create_task(self._respond_directly(direct_request))
+
     def _pass_body_on(self) -> None:
-        message, direct_request = self.message, self._direct_request
-        if direct_request is not None:
-            if message.is_complete and self._handler_future is None:
-                connection, response = self._connection, direct_request.reject_if_overloaded()
-                if response is not None and connection is not None:
-                    self._direct_request = None
-                    connection.write(response)
-                    connection.pause_reading()
-                    connection.on_cycle_complete(last=direct_request.last)
-                    return
-                self._handler_future = asyncio.get_running_loop().create_task(self._respond_directly(direct_request))
-                self._handler_future.add_done_callback(self._on_response_sent)
-            return
+        message = self.message
         while self._delegate is not None and self._handler_future is None:
             if message.chunks:
                 future = self._delegate.data_received(message.take())
@@ -208,20 +212,21 @@ class RequestCycle:
 
     async def _respond_directly(self, direct_request: DirectRequest) -> None:
         """Answer on the fast path, without a handler."""
-        response = await direct_request.respond(b"".join(self.message.chunks))
-        self._direct_request = None
-        if self._connection is not None:  # the client is still connected
-            self._connection.write(response)
-            self._connection.on_cycle_complete(last=direct_request.last)
-
-    def _on_response_sent(self, task: asyncio.Future[None]) -> None:
-        if _has_failed(task) and self._connection is not None:
-            self._connection.on_cycle_failed()
+        try:
+            response = await direct_request.respond(b"".join(self.message.chunks))
+            self._direct_request = None
+            if self._connection is not None:  # the client is still connected
+                self._connection.write(response)
+                self._connection.on_cycle_complete(last=direct_request.last)
+        except Exception as error:  # noqa: BLE001  # logged; without a response the client would wait forever
+            _log.error(FAULT, exc_info=error)
+            if self._connection is not None:
+                self._connection.on_cycle_failed()
 
 
 def _has_failed(future: asyncio.Future[Any]) -> bool:
     """Whether the work failed. Log the error, which is unexpected: handlers catch their own."""
     error = None if future.cancelled() else future.exception()
     if error is not None:
-        _log.error("fault of the service", exc_info=error)
+        _log.error(FAULT, exc_info=error)
     return error is not None

@@ -65,14 +65,18 @@ class RawRequest:
         self.headers: RawHeaders = []
         self.last = last
         self._head_bytes = len(target)
+        self._framing_headers: dict[bytes, list[bytes]] = {}  # those that determine how it is read, in lower case
         for header in headers:
             name, value = header
-            if name.lower() in READ:
+            lower = name.lower()
+            if lower in READ:
                 self.headers.append(header)
                 self._head_bytes += len(name) + len(value)
-        self._framing_headers = _framing_headers(self.headers)
-        self.has_body = b"content-length" in self._framing_headers or b"transfer-encoding" in self._framing_headers
-        self.length = self._length()
+                if lower in _READING:
+                    self._framing_headers.setdefault(lower, []).append(value.lower())
+        lengths = self._framing_headers.get(b"content-length")
+        self.has_body = lengths is not None or b"transfer-encoding" in self._framing_headers
+        self.length = None if lengths is None else _length(lengths[0])
         """Content-Length, or None."""
         self.is_complete = not self.has_body
         self.expects_continue = (
@@ -138,11 +142,6 @@ class RawRequest:
             )
         return NotImplementedHere("The only supported transfer coding is chunked; send the body without any other.")
 
-    def _length(self) -> int | None:
-        """Return the length of the body, or None; llhttp has checked that it is a number."""
-        lengths = self._framing_headers.get(b"content-length")
-        return int(lengths[0].lstrip(b"0") or b"0") if lengths and lengths[0].isdigit() else None
-
     def fields(self) -> HTTPHeaders:
         """Return the headers in Tornado's type."""
         fields = HTTPHeaders()
@@ -156,14 +155,9 @@ class RawRequest:
         return b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""])
 
 
-def _framing_headers(headers: RawHeaders) -> dict[bytes, list[bytes]]:
-    """Return the headers that determine how a request is read, in lower case."""
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        lower = name.lower()
-        if lower in _READING:
-            values.setdefault(lower, []).append(value.lower())
-    return values
+def _length(value: bytes) -> int | None:
+    """Return the length of the body, or None; llhttp has checked that it is a number."""
+    return int(value.lstrip(b"0") or b"0") if value.isdigit() else None
 
 
 def size_of(target: bytes, headers: RawHeaders) -> int:
