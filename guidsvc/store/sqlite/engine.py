@@ -7,12 +7,13 @@ Searches pause while the log exceeds its limit, so that it can be reset.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -45,7 +46,7 @@ _POLL_SECONDS = 0.01
 _Done = TypeVar("_Done")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Swap:
     change: Change
     is_droppable: bool  # together with the cancel scope of its caller
@@ -85,7 +86,7 @@ class SqliteEngine:
             limit=GROUP,
             in_flight=1,
             patience=Patience(write_seconds, self._overdue),
-            droppable=lambda swap: swap.is_droppable,
+            droppable=attrgetter("is_droppable"),
             meter=self.meter.batch("commit"),
         )
         self._groups: Batcher[_SwapGroup, Sequence[bool | GuidsvcError]] = Batcher(
@@ -115,12 +116,12 @@ class SqliteEngine:
         """Return the row of a record once no earlier write is half done, in any process."""
         return await self._settled.ask(guid)
 
-    async def swap(self, change: Change, *, is_droppable: bool = False) -> bool:
+    def swap(self, change: Change, *, is_droppable: bool = False) -> Coroutine[Any, Any, bool]:
         """Apply a change together with others that wait; return whether it changed a row.
 
         A droppable change is dropped if the cancel scope of its caller is cancelled before it is sent.
         """
-        return await self._swaps.ask(_Swap(change, is_droppable))
+        return self._swaps.ask(_Swap(change, is_droppable))
 
     async def swap_many(self, changes: Sequence[Change]) -> Sequence[bool | GuidsvcError]:
         """Apply changes together; return for each whether it changed a row, or its error. They are droppable."""

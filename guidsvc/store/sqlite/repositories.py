@@ -1,8 +1,8 @@
 """The repositories of the SQLite store: records, receipts, API keys, quota ledgers and the cache fence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Generic
+from typing import Any, Generic
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -69,8 +69,10 @@ class SqliteRecords:
         found = await self._engine.read_linearizable(guid)
         return None if found is None else row_of(RECORDS, guid, found)
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        return await self._engine.swap(RECORDS.change(old, new, not_after=not_after), is_droppable=True)
+    def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None
+    ) -> Coroutine[Any, Any, bool]:
+        return self._engine.swap(RECORDS.change(old, new, not_after=not_after), is_droppable=True)
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         changes = [RECORDS.change(old, new, not_after=not_after) for old, new, not_after in swaps]
