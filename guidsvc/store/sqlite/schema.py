@@ -107,8 +107,9 @@ without one: without access control that is every record, and these two indexes 
 """
 
 CHECKPOINT_PAGES = 4000
-"""A commit that finds this many pages in the log copies them to the file, each once. With SQLite's 1,000, few pages were
-in the log twice, and copying took a fifth of the time of a creation. Above 4,062, each search in the log takes longer."""
+"""A commit that finds this many pages in the log copies them to the file, each once. With SQLite's 1,000, few pages
+were in the log twice, and copying took a fifth of the time of a creation. Above 4,062, searching the log takes longer.
+"""
 BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
 SHARE_SECONDS = 5.0
