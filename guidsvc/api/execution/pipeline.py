@@ -101,7 +101,8 @@ class RequestPipeline:
         Raise Unauthorized if the session has ended while the request waited for the slot.
         """
         async with slot:
-            await self.confirm(session)
+            if session is not None:
+                await self.confirm(session)
             return await action.run(self.context.service.acting_for(caller), request)
 
     def extra_header_lines(

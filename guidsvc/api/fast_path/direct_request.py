@@ -95,7 +95,7 @@ class DirectRequest:
             trace.is_opaque = isinstance(error, NotFound)
             response_bytes = self._render(error, trace, source, start)
         finally:
-            pipeline.release_slot(self._cancel_scope)
+            pipeline.admission.release(self._cancel_scope)
             pipeline.in_flight.discard(self)
         seconds, request_id = perf_counter() - start, self._request_id
         pipeline.record_completion(
@@ -106,16 +106,14 @@ class DirectRequest:
     async def _execute(self, body: bytes) -> Response:
         pipeline, request = self._pipeline, self._request
         pipeline.require_open()
-        caller = await self._authenticate()
+        caller = await self._authenticate() if pipeline.is_access_controlled else ANYONE
         slot = pipeline.admission.slot(self._cancel_scope, queue_name(self._session, request.address))
         guid_request = GuidRequest(request.method, request.guid, request.headers, lambda: body)
         return await pipeline.execute(slot, ACTIONS[request.method], guid_request, caller, self._session)
 
     async def _authenticate(self) -> Caller:
-        """Return the caller. Raise Forbidden if it lacks the scope."""
+        """Return the caller, where access is controlled. Raise Forbidden if it lacks the scope."""
         pipeline, request = self._pipeline, self._request
-        if not pipeline.is_access_controlled:
-            return ANYONE
         authorization = request.headers.get("Authorization")
         session = self._session or pipeline.cached_session(authorization)
         if session is None:
