@@ -7,6 +7,7 @@ from hashlib import sha1
 from math import inf
 from typing import Any
 
+from hiredis import Reader
 from lupa.lua51 import LuaRuntime
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError
@@ -81,7 +82,7 @@ class SimulatedRedis:
 
     # What it is asked
 
-    def run(self, command: tuple[Any, ...]) -> Reply:
+    def run(self, command: Sequence[Any]) -> Reply:
         """Run a command of a client."""
         name, *arguments = (_bytes(each) for each in command)
         match name:
@@ -208,12 +209,10 @@ class Connection:
     async def disconnect(self, *, nowait: bool = False) -> None:  # it is always at once
         self.reset()
 
-    def pack_commands(self, commands: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return list(commands)
-
-    async def send_packed_command(self, commands: list[tuple[Any, ...]], *, check_health: bool) -> None:
+    async def send_packed_command(self, packed: bytes, *, check_health: bool) -> None:
         if self._broken:
             raise RedisConnectionError("broken")
+        commands = _commands(packed)
         delay = self._network.there()
         if delay is not None:
             self._there = max(self._there, self._world.now + delay)
@@ -237,7 +236,7 @@ class Connection:
             self._redis.connections.remove(self)
         self._wake()
 
-    def _arrived(self, commands: list[tuple[Any, ...]]) -> None:
+    def _arrived(self, commands: list[list[bytes]]) -> None:
         replies = [self._redis.run(command) for command in commands]
         delay = self._network.back()
         if delay is not None:
@@ -252,6 +251,14 @@ class Connection:
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+
+
+def _commands(packed: bytes) -> list[list[bytes]]:
+    reader, commands = Reader(), list[list[bytes]]()
+    reader.feed(packed)
+    while (command := reader.gets()) is not False:
+        commands.append(command)
+    return commands
 
 
 def _bytes(value: Any) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -62,18 +63,36 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
 
     Time in which our own event loop was busy does not count: an answer that has arrived by then is accepted.
     """
-    task = asyncio.create_task(work)
+    limit = _TimeLimit(seconds)
     try:
-        await asyncio.wait({task}, timeout=seconds)
-        for _ in range(LOOP_ITERATIONS):
-            if not task.done():
-                await asyncio.sleep(0)
+        return await work
+    except asyncio.CancelledError as error:
+        if not limit.has_cancelled or limit.task.uncancel() > 0:
+            raise
+        raise TimeoutError(f"no answer within {seconds} s") from error
     finally:
-        is_late = task.cancel()
-    if is_late:
-        await asyncio.gather(task, return_exceptions=True)
-        raise TimeoutError(f"no answer within {seconds} s")
-    return task.result()
+        limit.end()
+
+
+class _TimeLimit:
+    """Cancels the current task after some seconds, and some iterations of the event loop, unless it ends before."""
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # nosec B101  # only coroutines wait
+        self.task = task
+        self.has_cancelled = False
+        self._handle: asyncio.Handle = self._loop.call_later(seconds, self._run_out, LOOP_ITERATIONS)
+
+    def end(self) -> None:
+        self._handle.cancel()
+
+    def _run_out(self, iterations: int) -> None:
+        if iterations:
+            self._handle = self._loop.call_soon(self._run_out, iterations - 1)
+        else:
+            self.has_cancelled = self.task.cancel()
 
 
 def reason(error: BaseException) -> str:
@@ -115,7 +134,9 @@ async def pipeline(connection: Connection, commands: Sequence[Command]) -> list[
     """
     if not commands:
         return []
-    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    # Not by redis-py, which makes a call of Python for each argument. The stub of hiredis only knows one argument.
+    packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
+    await connection.send_packed_command(packed, check_health=False)
     return [await _reply(connection) for _ in commands]
 
 
