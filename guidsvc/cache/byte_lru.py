@@ -16,6 +16,8 @@ def bounded(size_bytes: int, weigh: Callable[[Key, Value], int]) -> LRUCache[Key
 
 def put(cache: LRUCache[Key, Value], key: Key, value: Value) -> None:
     """Insert or replace an entry. An entry larger than the whole cache is not stored, and any old one is removed."""
+    if cache.maxsize == 1:  # of 0 bytes: nothing fits, and need not be weighed
+        return
     try:
         cache.insert(key, value)
     except OverflowError:

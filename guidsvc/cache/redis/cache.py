@@ -19,6 +19,7 @@ entry of that epoch; see `guidsvc.cache.fence_monitor`.
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from types import TracebackType
 from typing import NamedTuple
 
 import structlog
@@ -98,6 +99,31 @@ class _KeyReaders:
         self.is_invalidated = False
 
 
+class _RegisteredReader:
+    """Registers a reader of a key for the block; its `_KeyReaders` shows whether the key is written meanwhile."""
+
+    __slots__ = ("_all_readers", "_guid", "_readers")
+
+    def __init__(self, all_readers: dict[str, _KeyReaders], guid: str) -> None:
+        self._all_readers = all_readers
+        self._guid = guid
+
+    def __enter__(self) -> _KeyReaders:  # see the class
+        readers = self._all_readers.get(self._guid)
+        if readers is None:
+            readers = self._all_readers[self._guid] = _KeyReaders()
+        self._readers = readers
+        readers.count += 1
+        return readers
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._readers.count -= 1
+        if not self._readers.count:
+            del self._all_readers[self._guid]
+
+
 class RedisCache(DelegatingRecords):
     """The `records` of a store, cached in a Redis that processes share, and in `size_bytes` of local memory."""
 
@@ -146,7 +172,7 @@ class RedisCache(DelegatingRecords):
         at_hand = self.get_nowait(guid)
         epoch = self.monitor.usable if at_hand is WOULD_BLOCK else None
         if epoch is not None and self._link.up_since is not None:
-            with self._registered_reader(guid) as readers:
+            with _RegisteredReader(self._key_readers, guid) as readers:
                 return await self._from_redis(guid, readers, epoch)
         if isinstance(at_hand, Record) and lifecycle.is_live(at_hand, self._clock()):
             record_source(self._meter.source(misses))
@@ -210,7 +236,7 @@ class RedisCache(DelegatingRecords):
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:
             return
-        with self._registered_reader(guid) as readers:
+        with _RegisteredReader(self._key_readers, guid) as readers:
             fill = (token, record.model_dump_json(), life, self._link.me, milliseconds(self._timing.lease))
             value, sent_at, _ = await self._link.call(FILL, guid, *fill, epoch=epoch)
             if value == 1:
@@ -243,22 +269,10 @@ class RedisCache(DelegatingRecords):
         return record
 
     @contextmanager
-    def _registered_reader(self, guid: str) -> Iterator[_KeyReaders]:
-        """Register a reader of a key for the block; its `_KeyReaders` shows whether the key is written meanwhile."""
-        readers = self._key_readers.setdefault(guid, _KeyReaders())
-        readers.count += 1
-        try:
-            yield readers
-        finally:
-            readers.count -= 1
-            if not readers.count:
-                del self._key_readers[guid]
-
-    @contextmanager
     def _excluded_from_l1(self, guid: str) -> Iterator[None]:
         """Keep a key out of L1 for the block, because BEGIN does not wait for leases of this process."""
         self._entries.pop(guid, None)
-        with self._registered_reader(guid) as readers:
+        with _RegisteredReader(self._key_readers, guid) as readers:
             readers.is_invalidated = True  # for current readers too
             yield
 
