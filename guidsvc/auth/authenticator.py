@@ -1,7 +1,6 @@
 """Authentication: turn the Authorization header into a Caller, in constant time on failure.
 
-Sessions are cached, so that reads need not wait. A session is valid for GOOD_SECONDS from the key lookup, so a revoked
-key is rejected everywhere within that time. The first use after FRESH_SECONDS renews it in the background.
+Sessions (`guidsvc.auth.session`) are cached, so that reads need not wait.
 
 A failed login is answered FAILED_SECONDS after its arrival, whatever the cause; later only if the lookup takes longer.
 So response times do not distinguish an unknown key from a wrong secret.
@@ -22,18 +21,20 @@ import structlog
 from cachebox import LRUCache
 
 from guidsvc.auth import authorization_header
+from guidsvc.auth import session as sessions
 from guidsvc.auth.authorization_header import MAX_HEADER_CHARACTERS
 from guidsvc.auth.lockout import KnownFailures, LoginLockout
-from guidsvc.auth.rate_limit import RateAllowance, RateLimits
+from guidsvc.auth.rate_limit import RateLimits
+from guidsvc.auth.session import Session
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import USED_EVERY_MS, ApiKey
-from guidsvc.domain.caller import Caller, Needs
-from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, Unauthorized
+from guidsvc.domain.caller import Caller
+from guidsvc.errors import GuidsvcError, RateLimited, Unauthorized
 from guidsvc.runtime.background import BackgroundTasks
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
 
-GOOD_SECONDS, FRESH_SECONDS, FAILED_SECONDS = 4.0, 2.0, 0.05
+FAILED_SECONDS = 0.05
 SESSION_CACHE_BYTES = 16 * 2**20
 """Maximum memory of cached sessions, in bytes."""
 SESSION_BYTES = 1024
@@ -60,53 +61,6 @@ class DenialAudit(Protocol):
     def __call__(self, error: GuidsvcError, caller: Caller | None, /) -> None: ...
 
 
-class Session:
-    """An authenticated caller, valid while `is_usable` returns true."""
-
-    __slots__ = ("_authenticator", "_fresh_until", "_until", "allowance", "authorization", "caller")
-
-    def __init__(
-        self, authenticator: "Authenticator", authorization: str, caller: Caller, allowance: RateAllowance
-    ) -> None:
-        self._authenticator = authenticator
-        self._until = self._fresh_until = 0.0  # by `perf_counter`
-        self.authorization = authorization
-        self.caller = caller
-        self.allowance = allowance
-
-    def is_usable(self) -> bool:
-        """Return whether the session may be used now. The rate allowance must be checked, too."""
-        now = perf_counter()
-        if now >= self._fresh_until:
-            if now >= self._until:
-                return False
-            self._fresh_until = self._until  # renew only once
-            self._authenticator.renew(self)
-        return True
-
-    def require_scope(self, needs: Needs) -> None:
-        """Raise Forbidden, and record the denial, unless the caller has the required scope."""
-        try:
-            self.caller.demand(needs)
-        except Forbidden as error:
-            self._authenticator.record_denial(error, self.caller)
-            raise
-
-    @property
-    def is_valid(self) -> bool:
-        """Whether the session has not expired."""
-        return perf_counter() < self._until
-
-    def extend(self, lookup_start: float, seconds: float) -> None:
-        """Allow use for `seconds`, at most GOOD_SECONDS, from `lookup_start`."""
-        self._until = lookup_start + min(seconds, GOOD_SECONDS)
-        self._fresh_until = lookup_start + min(seconds, FRESH_SECONDS)
-
-    def end(self) -> None:
-        """Invalidate the session."""
-        self._until = self._fresh_until = 0.0
-
-
 class Authenticator:
     """Authentication by API key, or by token if tokens are enabled."""
 
@@ -127,7 +81,7 @@ class Authenticator:
         self._lockout = lockout or LoginLockout(None)
         self._tokens = tokens
         self._sessions: LRUCache[str, Session] = LRUCache(SESSION_CACHE_BYTES, getsizeof=_weigh)
-        self._failures = KnownFailures(GOOD_SECONDS)
+        self._failures = KnownFailures(sessions.GOOD_SECONDS)
         self._background = BackgroundTasks()
 
     def cached_session(self, authorization: str | None) -> Session | None:

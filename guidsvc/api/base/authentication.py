@@ -12,7 +12,7 @@ from guidsvc.api.base.application import ApiApplication
 from guidsvc.api.contract.operation import needs_of
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
-from guidsvc.auth.authenticator import Session
+from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE, Caller, Needs
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.admission import Slot

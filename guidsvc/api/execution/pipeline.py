@@ -10,7 +10,7 @@ from http.client import OK
 from guidsvc.api.contract import problems
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ROUTE, Action, GuidRequest
-from guidsvc.auth.authenticator import Session
+from guidsvc.auth.session import Session
 from guidsvc.domain.caller import Caller
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, ShuttingDown
 from guidsvc.http.constants import METHODS

@@ -11,7 +11,7 @@ from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.api.execution.responses import log_failure, serialize, serialize_problem
 from guidsvc.api.fast_path.eligibility import request_id_for
 from guidsvc.api.fast_path.load_shedding import LoadShedder
-from guidsvc.auth.authenticator import Session
+from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE, Caller
 from guidsvc.errors import NotFound
 from guidsvc.http.headers.diagnostics import source_of

@@ -26,7 +26,7 @@ from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_h
 from guidsvc.api.fast_path.fixed_answers import FixedAnswers
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.api.parsing import conditional as conditions
-from guidsvc.auth.authenticator import Session
+from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound

@@ -15,7 +15,8 @@ from guidsvc.api.parsing.idempotency_key import reject_key
 from guidsvc.api.parsing.key_schemas import KeyCreation, KeyPatch, KeysQuery, Rotation
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.guid import BAD_BODY
-from guidsvc.auth.authenticator import Authenticator, Session
+from guidsvc.auth.authenticator import Authenticator
+from guidsvc.auth.session import Session
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, ApiKey
 from guidsvc.domain.caller import ADMIN, KEY, SCOPES, WRITE
 from guidsvc.domain.commands import ListQuery, NoQuery

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.auth import authenticator as guard
+from guidsvc.auth import session as sessions
 from guidsvc.auth.authenticator import Authenticator
 from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures
 from guidsvc.domain import api_key as keys
@@ -315,7 +316,7 @@ async def test_failed_logins_of_locked_out_address_cost_little(
     clock.now -= clock.now % 60_000
     async with serving(access="keys", login_limit="3/minute") as client:
         for name in ("GOOD_SECONDS", "FRESH_SECONDS"):
-            monkeypatch.setattr(guard, name, 0.0)  # a log-in is looked up each time
+            monkeypatch.setattr(sessions, name, 0.0)  # a log-in is looked up each time
         known = Asker(client, await Guarded(client, sqlite_url, clock).give())
         assert (await known.ask("GET", "/guid")).status == 200
 
@@ -344,8 +345,8 @@ async def test_login_is_cached_once_for_all_spellings(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
 ) -> None:
     """Or one key would push those of others out of the memory for log-ins, and have them looked up each time."""
-    monkeypatch.setattr(guard, "GOOD_SECONDS", 600.0)
-    monkeypatch.setattr(guard, "FRESH_SECONDS", 600.0)
+    monkeypatch.setattr(sessions, "GOOD_SECONDS", 600.0)
+    monkeypatch.setattr(sessions, "FRESH_SECONDS", 600.0)
     async with serving(access="keys", login_limit="") as client:
         held = await Guarded(client, sqlite_url, clock).give()
         spellings = [f"{scheme}{' ' * blanks}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in (1, 2, 5_000)]

@@ -12,7 +12,7 @@ import pytest
 
 from guidsvc.api.resources.batch.document_batch import DocumentBatch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result
-from guidsvc.auth import authenticator
+from guidsvc.auth import session
 from guidsvc.domain.commands import PutCommand
 from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
@@ -231,8 +231,8 @@ class Gate:
 
         monkeypatch.setattr(GuidService, "put", gated)
         monkeypatch.setattr(Admission, "_wait", noted)
-        monkeypatch.setattr(authenticator, "GOOD_SECONDS", 0.4)
-        monkeypatch.setattr(authenticator, "FRESH_SECONDS", 0.2)
+        monkeypatch.setattr(session, "GOOD_SECONDS", 0.4)
+        monkeypatch.setattr(session, "FRESH_SECONDS", 0.2)
 
 
 async def rejected(guarded: Guarded, held: Held) -> None:
@@ -363,8 +363,8 @@ async def test_repeated_batch_whose_key_ended_undoes_no_deletion(
         return await perform(executor, *group)
 
     monkeypatch.setattr(BatchExecutor, "perform", interrupted)
-    monkeypatch.setattr(authenticator, "GOOD_SECONDS", 0.4)
-    monkeypatch.setattr(authenticator, "FRESH_SECONDS", 0.2)
+    monkeypatch.setattr(session, "GOOD_SECONDS", 0.4)
+    monkeypatch.setattr(session, "FRESH_SECONDS", 0.2)
     batch = {"json": {"operations": [{"user": "once"}] * (GROUP + 2)}, "headers": {"Idempotency-Key": "k"}}
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
