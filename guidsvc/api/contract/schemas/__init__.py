@@ -1,0 +1,56 @@
+"""Schemas of response bodies and batches, for the OpenAPI document.
+
+Handlers do not use these models to render responses; tests validate the responses against them.
+"""
+
+from guidsvc.api.contract.schemas.batches import Batch, BatchResults, Operation, Result
+from guidsvc.api.contract.schemas.keys import IssuedKey, Key, KeyPage, OwnKey, QuotaUsed, RateLeft
+from guidsvc.api.contract.schemas.problems import (
+    PROBLEMS,
+    AnyProblem,
+    Conflicting,
+    Explanation,
+    Fault,
+    Faulty,
+    Outdated,
+    Problem,
+    ProblemList,
+    ProblemSummary,
+    Unready,
+)
+from guidsvc.api.contract.schemas.records import Change, Creation, GuidRecord, Page, Patch
+from guidsvc.api.contract.schemas.service import Document, Live, Readiness, Root, ServiceVersion
+
+__all__ = [
+    "PROBLEMS",
+    "AnyProblem",
+    "Batch",
+    "BatchResults",
+    "Change",
+    "Conflicting",
+    "Creation",
+    "Document",
+    "Explanation",
+    "Fault",
+    "Faulty",
+    "GuidRecord",
+    "IssuedKey",
+    "Key",
+    "KeyPage",
+    "Live",
+    "Operation",
+    "Outdated",
+    "OwnKey",
+    "Page",
+    "Patch",
+    "Problem",
+    "ProblemList",
+    "ProblemSummary",
+    "QuotaUsed",
+    "RateLeft",
+    "Readiness",
+    "Result",
+    "Root",
+    "ServiceVersion",
+    "Unready",
+]

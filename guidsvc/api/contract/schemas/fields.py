@@ -1,0 +1,21 @@
+"""What the schemas have in common."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+Digits = Annotated[str, Field(pattern="^[0-9]+$")]
+
+
+def closed(*examples: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a model without further members, with examples."""
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": list(examples)})
+
+
+def optional(description: str) -> Any:
+    """Return the field of a member that may be absent, and has no default."""
+    return Field(default=None, description=description, json_schema_extra=_forget_default)
+
+
+def _forget_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")

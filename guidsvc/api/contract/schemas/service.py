@@ -1,0 +1,55 @@
+"""Schemas of the state of the service, and of its documents."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from guidsvc.api.contract.schemas.fields import closed
+
+
+class Live(BaseModel):
+    """The process is alive."""
+
+    model_config = closed({"status": "live"})
+
+    status: Literal["live"]
+
+
+AGE_OF_STATES = "The age of the states, in milliseconds: a background task checks each part every second."
+
+
+class Readiness(BaseModel):
+    """The service is ready. It is `degraded` without its cache, or if the store rejects writes."""
+
+    model_config = closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250})
+
+    ready: Literal[True]
+    status: Literal["ready", "degraded"]
+    store: Literal["up", "read-only", "replaced"]
+    cache: Literal["up", "down"]
+    age_ms: Annotated[int, Field(ge=0, description=AGE_OF_STATES)]
+
+
+class ServiceVersion(BaseModel):
+    """The name and version of the service."""
+
+    model_config = closed({"name": "guidsvc", "version": "0.1.0"})
+
+    name: Literal["guidsvc"]
+    version: str
+
+
+class Root(ServiceVersion):
+    """The name and version of the service, with links to its paths."""
+
+    model_config = closed({"name": "guidsvc", "version": "0.1.0", "links": {"guid": "/guid"}})
+
+    links: dict[str, str]
+
+
+class Document(BaseModel):
+    """An OpenAPI document."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"openapi": "3.1.1"}]})
+
+    openapi: str
