@@ -6,11 +6,11 @@ from ipaddress import ip_address
 
 from guidsvc.auth.audit_log import OFF, STDERR
 from guidsvc.auth.authenticator import Authenticator, DenialAudit
-from guidsvc.auth.jwks_client import fetch
-from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, open_jwt_verifier
 from guidsvc.auth.limit import Counters, Limit, SharedLimit
 from guidsvc.auth.lockout import LoginLockout
 from guidsvc.auth.rate_limit import RateLimits
+from guidsvc.auth.tokens.jwks_client import fetch
+from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy, JwtVerifier, open_jwt_verifier
 from guidsvc.cache import is_private
 from guidsvc.config import Settings, split_list
 from guidsvc.errors import StartError

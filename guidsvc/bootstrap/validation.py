@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guidsvc.auth.audit_log import OFF, STDERR
-from guidsvc.auth.jwt_bearer import JwtTrustPolicy
+from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy
 from guidsvc.bootstrap.auth import ACCESS_SETTINGS, TOKEN_SETTINGS, is_controlled, limit_of, refuse_unguarded
 from guidsvc.cache import is_private, validate_cache_url
 from guidsvc.config import Check, Settings, load_valid, split_list
@@ -68,7 +68,7 @@ def _changed(settings: Settings, names: tuple[str, ...], reason: str) -> Iterato
 def _validate_jwks(settings: Settings) -> None:
     if settings.jwt_jwks:
         with requires_extra("jwt", "jwt_jwks"):
-            from guidsvc.auth.jwks import validate_jwks
+            from guidsvc.auth.tokens.jwks import validate_jwks
         validate_jwks(settings.jwt_jwks)
 
 

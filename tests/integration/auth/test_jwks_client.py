@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from guidsvc.auth import jwks_client as jwks
-from guidsvc.auth.jwks_client import fetch
+from guidsvc.auth.tokens import jwks_client as jwks
+from guidsvc.auth.tokens.jwks_client import fetch
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import ROOT, free_port
 from tests.support.jwt_issuer import Place, serving_keys
@@ -93,7 +93,7 @@ async def test_untrusted_certificate_is_rejected(tmp_path: Path, expected_logs: 
     authority.issue_cert("localhost").configure_cert(tls)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     code = (
-        "import asyncio, sys; from guidsvc.auth.jwks_client import fetch; "
+        "import asyncio, sys; from guidsvc.auth.tokens.jwks_client import fetch; "
         "sys.stdout.buffer.write(asyncio.run(fetch(sys.argv[1], 99)))"
     )
 

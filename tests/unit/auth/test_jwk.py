@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.auth.jwk import parse_jwks
+from guidsvc.auth.tokens.jwk import parse_jwks
 from guidsvc.errors import Unauthorized
 from tests.support.jwt_issuer import Signer, jwk, key_set, private
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.auth.jwks import MAX_BYTES, RefreshPolicy, open_jwks
-from guidsvc.auth.jwks_client import SECONDS, fetch
-from guidsvc.auth.jwt_bearer import JwtTrustPolicy, JwtVerifier, UnknownKey, open_jwt_verifier
 from guidsvc.auth.session import GOOD_SECONDS
+from guidsvc.auth.tokens.jwks import MAX_BYTES, RefreshPolicy, open_jwks
+from guidsvc.auth.tokens.jwks_client import SECONDS, fetch
+from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy, JwtVerifier, UnknownKey, open_jwt_verifier
 from guidsvc.errors import StartError, Unauthorized
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys

@@ -13,8 +13,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from guidsvc.auth.jwk import type_of
-from guidsvc.auth.jwt_bearer import (
+from guidsvc.auth.tokens.jwk import type_of
+from guidsvc.auth.tokens.jwt_bearer import (
     LEEWAY_SECONDS,
     MAX_CHARACTERS,
     JwtTrustPolicy,
@@ -430,6 +430,6 @@ async def test_trust_settings_are_required_at_the_start(path: Path, clock: FakeC
 
 
 def test_jwt_library_is_imported_only_if_configured() -> None:
-    code = "import guidsvc.bootstrap.app, guidsvc.auth.jwt_bearer, sys; sys.exit('jwt' in sys.modules)"
+    code = "import guidsvc.bootstrap.app, guidsvc.auth.tokens.jwt_bearer, sys; sys.exit('jwt' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -128,7 +128,7 @@ async def test_resources_are_released_though_another_release_fails(
 PACKAGE = Path(guidsvc.__file__).parent
 ONCE = {
     "api/resources/batch/handler.py",
-    "auth/jwks.py",
+    "auth/tokens/jwks.py",
     "auth/rate_limit.py",
     "cache/fence_monitor.py",
     "cache/memory.py",

@@ -1,4 +1,4 @@
-"""HTTP client that fetches a JWK set. `guidsvc.auth.jwks` has it parsed."""
+"""HTTP client that fetches a JWK set. `guidsvc.auth.tokens.jwks` has it parsed."""
 
 from tornado.httpclient import HTTPClientError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient

@@ -5,7 +5,7 @@
     await verifier.find(token)             the same, after a refresh of the key set if the key is unknown
 
 Accepts access tokens of RFC 9068, and other issuers' variants of them. A key of the configured set must have signed
-the token, and its issuer and audience must be the configured ones. This module validates claims. `guidsvc.auth.jwk`
+the token, and its issuer and audience must be the configured ones. This module validates claims. Its sibling `jwk`
 verifies signatures; it is imported only if tokens are enabled. Neither knows HTTP.
 """
 
@@ -26,7 +26,7 @@ from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
 
 if TYPE_CHECKING:
-    from guidsvc.auth.jwks import Fetch, JwksCache, RefreshPolicy
+    from guidsvc.auth.tokens.jwks import Fetch, JwksCache, RefreshPolicy
 
 MAX_CHARACTERS = 8 * 1024
 """Maximum length of a token, in characters; a longer one is rejected unparsed."""
@@ -93,7 +93,7 @@ async def open_jwt_verifier(
 ) -> AsyncIterator["JwtVerifier"]:
     """Open a verifier for the key set in a file or at a URL; raise StartError if it, or the policy, is unusable."""
     with requires_extra("jwt", "jwt_jwks"):
-        from guidsvc.auth.jwks import RefreshPolicy, open_jwks
+        from guidsvc.auth.tokens.jwks import RefreshPolicy, open_jwks
 
     policy.validate()
     async with open_jwks(location, fetch, timer=timer, refresh_policy=refresh_policy or RefreshPolicy()) as keys:
@@ -110,7 +110,7 @@ class JwtVerifier:
         """Verify a token without waiting; raise Unauthorized if it is invalid, UnknownKey if `find` may succeed."""
         if len(token) > MAX_CHARACTERS:
             raise _unauthorized(f"The token is longer than {MAX_CHARACTERS} bytes.")
-        from guidsvc.auth.jwk import ACCESS_TOKEN, MALFORMED, type_of
+        from guidsvc.auth.tokens.jwk import ACCESS_TOKEN, MALFORMED, type_of
 
         if _COMPACT.fullmatch(token) is None:
             raise _unauthorized(MALFORMED)

@@ -46,7 +46,7 @@ _CLAIMS = (
     "aud",
     "sub",
     "jti",
-)  # `guidsvc.auth.jwt_bearer` validates these, with an injected clock
+)  # `guidsvc.auth.tokens.jwt_bearer` validates these, with an injected clock
 _JWT = jwt.PyJWT(options={f"verify_{claim}": False for claim in _CLAIMS})  # type: ignore[arg-type]  # names of options
 
 

@@ -1,7 +1,7 @@
 """Cache of the JWK set in a file or at a URL.
 
 The set is read at start, then periodically, and when a token names an unknown key. If a read fails, the last good set
-stays in use. The caller supplies the function that fetches a URL; `guidsvc.auth.jwk` parses the keys.
+stays in use. The caller supplies the function that fetches a URL; `guidsvc.auth.tokens.jwk` parses the keys.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import structlog
 
-from guidsvc.auth.jwk import JwkSet, parse_jwks
+from guidsvc.auth.tokens.jwk import JwkSet, parse_jwks
 from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
 from guidsvc.runtime.background import running_in_background, spawn_detached

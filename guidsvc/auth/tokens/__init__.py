@@ -1,0 +1,1 @@
+"""JWT bearer tokens: their verification, and the keys (JWKS) that sign them."""
