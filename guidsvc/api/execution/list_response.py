@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from guidsvc.api.parsing.query import link_to_next
-from guidsvc.auth.authenticator import Session
+from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import ListQuery
 from guidsvc.domain.commands.list_parameters import render_cursor

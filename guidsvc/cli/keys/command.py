@@ -6,31 +6,19 @@ It reads the same settings and uses the same store as the service, running or no
 
 import argparse
 import asyncio
-import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from json import dumps
 from typing import Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
-
 from guidsvc.cli.command_parser import CommandParser
+from guidsvc.cli.keys import argument_types
 from guidsvc.cli.store_settings import load_settings
-from guidsvc.domain.api_key import (
-    ID_CHARACTERS,
-    KEY_ID_PATTERN,
-    MAX_NOTE_CHARACTERS,
-    MAX_OVERLAP_SECONDS,
-    OVERLAP_SECONDS,
-    KeyFilter,
-    KeyState,
-    Note,
-)
-from guidsvc.domain.caller import SCOPES, Scope, scopes_of
-from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS, Moment, parse_moment, parse_whole_seconds
+from guidsvc.domain.api_key import OVERLAP_SECONDS, KeyFilter, KeyState
+from guidsvc.domain.caller import SCOPES
+from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS
 from guidsvc.domain.leases.limits import LifeLimits
-from guidsvc.domain.record import User
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
 from guidsvc.monitoring.logs import log_config
 from guidsvc.program import program
@@ -177,7 +165,11 @@ def parser() -> argparse.ArgumentParser:
     note = _command(commands, "note", _note_key, "set what a key is for, or remove that note")
     _id(note)
     note.add_argument(
-        "text", type=_note, nargs="?", metavar="TEXT", help="the new note; without it, the note is removed"
+        "text",
+        type=argument_types.note,
+        nargs="?",
+        metavar="TEXT",
+        help="the new note; without it, the note is removed",
     )
     _id(_command(commands, "revoke", _revoke, "revoke a key; it remains listed"))
     _add_rotate(commands)
@@ -188,14 +180,14 @@ def _add_create(commands: Any) -> None:
     create = _command(commands, "create", _create, "create a key and print it; it is shown only once")
     create.add_argument(
         "--owner",
-        type=_owner,
+        type=argument_types.owner,
         required=True,
         metavar="NAME",
         help="owner of the key, and of the records that it creates",
     )
     create.add_argument(
         "--scopes",
-        type=_scopes,
+        type=argument_types.scopes,
         default=DEFAULT_SCOPES,
         metavar="SCOPES",
         help=f"permissions, separated by commas: {', '.join(SCOPES)}; monitor may only read /metrics; admin includes "
@@ -203,21 +195,23 @@ def _add_create(commands: Any) -> None:
     )
     create.add_argument(
         "--expires",
-        type=_expiry,
+        type=argument_types.expiry,
         metavar="WHEN",
         help=f"expiry: {MOMENT_FORMS}; a key without one never expires",
     )
-    create.add_argument("--note", type=_note, metavar="TEXT", help="what the key is for, shown in the list")
+    create.add_argument(
+        "--note", type=argument_types.note, metavar="TEXT", help="what the key is for, shown in the list"
+    )
     for name, since in (("--max-ttl", "now"), ("--max-life", "the creation of the GUID")):
         text = f"longest life that its writes may give a GUID, from {since}: {DURATION_FORMS}"
-        create.add_argument(name, type=_limit, default=0, metavar="DURATION", help=text)
+        create.add_argument(name, type=argument_types.limit, default=0, metavar="DURATION", help=text)
     create.add_argument("--new-store", action="store_true", help="create the store if it does not exist")
     create.add_argument("--create", dest="new_store", action="store_true", help=argparse.SUPPRESS)  # its former name
 
 
 def _add_list(commands: Any) -> None:
     listing = _command(commands, "list", _list, "list the keys, sorted by id, including revoked and expired ones")
-    listing.add_argument("--owner", type=_owner, metavar="NAME", help="only keys of exactly this owner")
+    listing.add_argument("--owner", type=argument_types.owner, metavar="NAME", help="only keys of exactly this owner")
     listing.add_argument(
         "--state",
         choices=get_args(KeyState),
@@ -226,7 +220,7 @@ def _add_list(commands: Any) -> None:
     )
     listing.add_argument(
         "--q",
-        type=_search_text,
+        type=argument_types.search_text,
         metavar="TEXT",
         help="only keys whose note contains this text, in upper or lower case, or whose id begins with it",
     )
@@ -238,7 +232,7 @@ def _add_rotate(commands: Any) -> None:
     _id(rotate)
     rotate.add_argument(
         "--overlap",
-        type=_overlap,
+        type=argument_types.overlap,
         default=OVERLAP_SECONDS,
         metavar="DURATION",
         help="how long the old secret stays valid, in seconds or as 30m, 12h, 7d; use 0 if it has leaked "
@@ -256,73 +250,6 @@ def _command(commands: Any, name: str, do: object, about: str) -> argparse.Argum
 
 
 def _id(command: argparse.ArgumentParser) -> None:
-    command.add_argument("id", type=_key_id, metavar="ID", help="id of the key: the part between gs_ and the next _")
-
-
-def _key_id(text: str) -> str:
-    if re.fullmatch(KEY_ID_PATTERN, text):
-        return text
-    raise argparse.ArgumentTypeError(f"must be {ID_CHARACTERS} letters and digits: the part between gs_ and the next _")
-
-
-def _owner(text: str) -> str:
-    return _text(text, TypeAdapter(User))
-
-
-def _note(text: str) -> str:
-    return _text(text, TypeAdapter(Note))
-
-
-def _search_text(text: str) -> str:
-    if not 1 <= len(text) <= MAX_NOTE_CHARACTERS:
-        raise argparse.ArgumentTypeError(f"must have 1 to {MAX_NOTE_CHARACTERS} characters, not {len(text)}")
-    return _utf8(text)
-
-
-def _text(text: str, adapter: TypeAdapter[str]) -> str:
-    try:
-        return adapter.validate_python(_utf8(text))
-    except ValidationError as error:
-        raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from error
-
-
-def _utf8(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise argparse.ArgumentTypeError("must be UTF-8") from error
-    return text
-
-
-def _scopes(text: str) -> frozenset[Scope]:
-    try:
-        return scopes_of(name.strip() for name in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _expiry(text: str) -> Moment:
-    try:
-        return parse_moment(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _limit(text: str) -> int:
-    try:
-        seconds = parse_whole_seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if not seconds:
-        raise argparse.ArgumentTypeError("must be at least 1 second; for no limit, leave it out")
-    return seconds
-
-
-def _overlap(text: str) -> int:
-    try:
-        seconds = parse_whole_seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if seconds > MAX_OVERLAP_SECONDS:
-        raise argparse.ArgumentTypeError(f"must be at most {MAX_OVERLAP_SECONDS} ({MAX_OVERLAP_SECONDS // 86_400}d)")
-    return seconds
+    command.add_argument(
+        "id", type=argument_types.key_id, metavar="ID", help="id of the key: the part between gs_ and the next _"
+    )
