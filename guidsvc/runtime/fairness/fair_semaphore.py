@@ -14,16 +14,14 @@ class FairSemaphore:
     def __init__(self, slots: int) -> None:
         self._slots: FairSlots[asyncio.Future[None]] = FairSlots(slots, max(1, slots - 1))
 
-    @asynccontextmanager
-    async def slot(self, group: Hashable) -> AsyncIterator[None]:
-        """Hold a slot inside the block. Wait if no slot is free, or if the group is at its limit."""
-        key = (group,)  # so that None is a group like any other
+    def slot(self, group: Hashable) -> "_Slot":
+        """Return a slot, to hold with `async with`. Wait if no slot is free, or if the group is at its limit."""
+        return _Slot(self, (group,))  # so that None is a group like any other
+
+    async def acquire(self, key: Hashable) -> None:
+        """Take a slot; wait for it if necessary."""
         if not self._slots.take(key):  # overtakes no one: with a slot free, all waiting groups are at their limit
             await self._wait(key)
-        try:
-            yield
-        finally:
-            self._release(key)
 
     @asynccontextmanager
     async def slot_within(self, group: Hashable, seconds: float | None, error_text: str) -> AsyncIterator[None]:
@@ -36,7 +34,8 @@ class FairSemaphore:
                 raise Overloaded(error_text) from error
             yield
 
-    def _release(self, group: Hashable) -> None:
+    def release(self, group: Hashable) -> None:
+        """Release a slot to the next waiter."""
         future = self._slots.release(group)
         if future is not None:
             future.set_result(None)
@@ -48,7 +47,23 @@ class FairSemaphore:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._release(group)
+                self.release(group)
             else:
                 self._slots.waiting.remove(group, future)
             raise
+
+
+class _Slot:
+    """A slot of a semaphore, in an `async with` block. A class, because a generator makes twice as many calls."""
+
+    __slots__ = ("_key", "_semaphore")
+
+    def __init__(self, semaphore: FairSemaphore, key: Hashable) -> None:
+        self._semaphore = semaphore
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        await self._semaphore.acquire(self._key)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._semaphore.release(self._key)
