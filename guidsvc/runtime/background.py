@@ -1,10 +1,15 @@
-"""Background tasks: supervised loops that last as long as a block, and detached tasks that outlive a request."""
+"""Background tasks: supervised loops that last as long as a block, and detached tasks that outlive a request.
+
+And threads that work for the event loop.
+"""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -127,3 +132,62 @@ def _expect_domain_error(task: asyncio.Task[Any]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, GuidsvcError):
         _log.error("background task failed", exc_info=error)
+
+
+class WorkerThreads:
+    """Threads that do work in order of arrival, and hand the results to the event loop. They start when needed.
+
+    A ThreadPoolExecutor would make several times as many calls for each piece of work.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count = count
+        self._name = name
+        self._threads: list[threading.Thread] = []
+        self._open = 0  # pieces of work in progress, or waiting
+        self._work: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+
+    def run(self, work: Callable[[], Result]) -> "asyncio.Future[Result]":
+        """Return a future of the result."""
+        if self._open >= len(self._threads) < self._count:
+            # A daemon, so that a process that fails to shut it down can exit.
+            thread = threading.Thread(target=self._serve, name=f"{self._name}_{len(self._threads)}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self._open += 1
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._work.put((work, future))
+        return future
+
+    def shut_down(self) -> None:
+        """Wait until all work is done and the threads have ended."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while (task := self._work.get()) is not None:
+            work, future = task
+            self._do(work, future)
+            del task, work, future  # while the thread waits, it refers to nothing
+
+    def _do(self, work: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as raised:  # noqa: BLE001  # the future has it
+            error = raised
+        with suppress(RuntimeError):  # the loop was closed: nobody waits
+            future.get_loop().call_soon_threadsafe(self._settle, future, result, error)
+        del error  # otherwise the error and its traceback would form a cycle
+
+    def _settle(self, future: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:
+        self._open -= 1
+        if future.done():  # it was cancelled
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

@@ -22,8 +22,8 @@ of those uses the other indexes, or all rows.
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
@@ -35,6 +35,7 @@ from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import StoreUnavailable
+from guidsvc.runtime.background import WorkerThreads
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import open_reader
@@ -94,7 +95,7 @@ class Finder:
         self._few = few
         self._near = near
         self._slots = FairSemaphore(threads)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-finder")
+        self._threads = WorkerThreads(threads, "sqlite-finder")
         self._open = ExitStack()
         self._idle: list[sqlite3.Connection] = []
         self._running: set[sqlite3.Connection] = set()
@@ -155,7 +156,7 @@ class Finder:
 
     async def aclose(self) -> None:
         """Wait until every search has ended, and close the connections."""
-        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._threads.shut_down)
         self._open.close()
 
     async def _run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:
@@ -180,7 +181,7 @@ class Finder:
     async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
         """Run the work in a thread; interrupt it if the caller is cancelled, so that the thread is free again."""
         timed = _TimedWork(work)
-        running = asyncio.get_running_loop().run_in_executor(self._threads, timed, connection)
+        running = self._threads.run(partial(timed, connection))
         self._running.add(connection)
         running.add_done_callback(lambda _: self._release(connection))
         try:
