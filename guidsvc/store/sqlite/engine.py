@@ -201,7 +201,7 @@ class LogPauses:
         self._limit_bytes = engine.finder.wal_bytes
         self._pause: asyncio.Task[None] | None = None
         self._between_seconds = BETWEEN_SECONDS
-        self._not_before = 0.0
+        self._not_before = self._next_look = 0.0
 
     async def wait(self) -> None:
         """Return when a search may start: at once, or after a pause. Begin a pause if the log exceeds its limit."""
@@ -216,7 +216,12 @@ class LogPauses:
             await self._pause
 
     def _is_due(self) -> bool:
-        return self._is_log_large() and asyncio.get_running_loop().time() >= self._not_before
+        """Whether a pause must begin. The size of the log is read every _POLL_SECONDS, not for each search."""
+        now = asyncio.get_running_loop().time()
+        if now < self._not_before or now < self._next_look:
+            return False
+        self._next_look = now + _POLL_SECONDS
+        return self._is_log_large()
 
     def _is_log_large(self) -> bool:
         return self._files.wal_bytes() > self._limit_bytes
