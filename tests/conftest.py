@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import pymongo
 import pytest
 import redis
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from guidsvc.bootstrap import app
 from guidsvc.cache import open_cache
@@ -229,6 +230,21 @@ def server(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+class GivenSettings(Settings):
+    """Settings from arguments alone: neither variables nor files, which would take most of their time, are read."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
 @pytest.fixture
 def serving(clock: FakeClock, sqlite_url: str, server: str) -> Serving:
     @asynccontextmanager
@@ -243,7 +259,7 @@ def serving(clock: FakeClock, sqlite_url: str, server: str) -> Serving:
             "request_timeout": 30,  # nor given up
             "server": server,
         } | settings
-        async with app.serving(Settings(_env_file=None, **chosen), clock=clock) as port:  # type: ignore[call-arg]  # pydantic-settings' own
+        async with app.serving(GivenSettings(**chosen), clock=clock) as port:
             client = Client(port)
             try:
                 yield client
