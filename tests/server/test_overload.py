@@ -21,6 +21,7 @@ from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import Overloaded
+from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.clock import system_clock
@@ -47,9 +48,9 @@ NEW = {"user": "x"}
 
 @asynccontextmanager
 async def service(
-    store: GatedStore | Database, server: str, **limits: float
+    store: GatedStore | Database, server: str, proxies: tuple[str, ...] = (), **limits: float
 ) -> AsyncIterator[tuple[Client, Admission]]:
-    """Serve a store, inside, with room for few requests."""
+    """Serve a store, inside, with room for few requests, and with these trusted proxies."""
     guids = GuidService(
         store if isinstance(store, GatedStore) else store.records,
         LeaseClock(store.fence),
@@ -58,7 +59,7 @@ async def service(
         policy=RetentionPolicy(lifetime=60, retention=60),
     )
     admission = Admission(PLACES, **limits)
-    context = api_context(service=guids, admission=admission)
+    context = api_context(service=guids, admission=admission, trusted_proxies=TrustedProxies(proxies))
     pipeline = RequestPipeline(context)
     app = make_app(pipeline)
     sockets = bind_sockets(0, "127.0.0.1")
@@ -184,6 +185,29 @@ async def test_rejected_client_that_retries_early_waits_its_time(
         assert (await client.get("/livez")).status == 200, "while others are listened to"
         assert (await read_reply(reader, "GET")).status == 200
         assert clock() - told > 0.9 * held.SECONDS
+        await hang_up(writer)
+        store.open.set()
+        assert {(await each).status for each in waiting} == {201}
+
+
+async def test_trusted_proxy_is_read_on_after_a_rejection(
+    expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next request on its connection may be that of another client."""
+    expected_logs.add("overloaded, rejecting requests")
+    monkeypatch.setattr(held, "SECONDS", 1000.0)
+    store = GatedStore()
+    store.open.clear()
+    async with service(store, "httptools", proxies=("127.0.0.1",), seconds=30, budget=30) as (client, admission):
+        waiting = [put(client, number) for number in range(PLACES + QUEUE * PLACES)]
+        await until(lambda: admission.waiting == QUEUE * PLACES)
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        async with asyncio.timeout(20):
+            for path in (f"/guid/{GUIDS[30]}", "/guid:batch"):
+                writer.write(_request("PUT", path))
+                assert refused(await read_reply(reader, "PUT"))
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+            assert (await read_reply(reader, "GET")).status == 200
         await hang_up(writer)
         store.open.set()
         assert {(await each).status for each in waiting} == {201}

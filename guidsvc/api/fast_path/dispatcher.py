@@ -176,6 +176,10 @@ class FastPathDispatcher:
         self._can_remember, self._session = is_plain_read, session
         return response_bytes
 
+    def is_proxy(self, peer: Peer) -> bool:
+        """Whether the peer is a trusted proxy, whose connections carry the requests of many clients."""
+        return self._proxies.any and self._proxies.trusts(peer.remote_ip)
+
     def _direct(self, request: EligibleRequest) -> DirectRequest:
         return DirectRequest(self._pipeline, self._shedder, request)
 

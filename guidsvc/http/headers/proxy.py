@@ -27,7 +27,8 @@ class TrustedProxies:
         self._unix = UNIX in proxies
         self.any = bool(proxies)
         """Whether any proxy is trusted."""
-        self._trusts = lru_cache(1024)(self._is_trusted)
+        self.trusts = lru_cache(1024)(self._is_trusted)
+        """Whether a peer, given by its address, is a trusted proxy."""
 
     def client(self, peer: str, forwarded_for: str | None) -> str:
         """Return the address of the client, for a request that came from `peer`.
@@ -37,7 +38,7 @@ class TrustedProxies:
         """
         client = peer
         for address in reversed((forwarded_for or "").rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
-            if not self._trusts(client) or not _is_address(address.strip()):
+            if not self.trusts(client) or not _is_address(address.strip()):
                 break
             client = address.strip()
         return client
@@ -45,14 +46,14 @@ class TrustedProxies:
     def apply(self, request: HTTPServerRequest) -> None:
         """Set `remote_ip` and `protocol` of a request to those of its client."""
         peer = str(request.remote_ip)
-        if self.any and self._trusts(peer):
+        if self.any and self.trusts(peer):
             request.remote_ip = self.client(peer, request.headers.get("X-Forwarded-For"))
             request.protocol = self.scheme(peer, request.headers.get("X-Forwarded-Proto"), request.protocol)
 
     def scheme(self, peer: str, forwarded_proto: str | None, connection_scheme: str) -> str:
         """Return the last scheme in X-Forwarded-Proto if `peer` is trusted; else `connection_scheme`."""
         forwarded_scheme = (forwarded_proto or "").rpartition(",")[2].strip().lower()
-        return forwarded_scheme if forwarded_scheme in {"http", "https"} and self._trusts(peer) else connection_scheme
+        return forwarded_scheme if forwarded_scheme in {"http", "https"} and self.trusts(peer) else connection_scheme
 
     def _is_trusted(self, peer: str) -> bool:
         if peer == UNIX:

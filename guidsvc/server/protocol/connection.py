@@ -208,9 +208,11 @@ class Connection(BaseConnection):
         self._timeout_start = self._state.tick
         self.regulate()
 
-    def pause_reading(self) -> None:
-        self._is_throttled = True
-        self._state.read_throttle.add(self)
+    def throttle_reading(self) -> None:
+        fast_path = self._state.fast_path
+        if fast_path is None or not fast_path.is_proxy(self.context):  # a proxy sends the requests of others, too
+            self._is_throttled = True
+            self._state.read_throttle.add(self)
 
     def on_cycle_failed(self) -> None:
         is_open_ended = self._is_open_ended

@@ -31,8 +31,8 @@ class ConnectionControl(ResponseSink, Protocol):
     def resume_reading(self) -> None:
         """Resume reading: the handler accepts more."""
 
-    def pause_reading(self) -> None:
-        """Stop reading for a while: the client was rejected with Retry-After."""
+    def throttle_reading(self) -> None:
+        """Stop reading for a while if the client, which was rejected with Retry-After, is alone on the connection."""
 
     def on_cycle_failed(self) -> None:
         """Close the connection: the request cannot be answered."""
@@ -131,7 +131,7 @@ class RequestCycle:
         if response is not None and connection is not None:
             self._direct_request = None
             connection.write(response)
-            connection.pause_reading()
+            connection.throttle_reading()
             connection.on_cycle_complete(last=direct_request.last)
         else:
             self._handler_future = asyncio.get_running_loop().create_task(self._respond_directly(direct_request))

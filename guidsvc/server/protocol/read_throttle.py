@@ -1,7 +1,7 @@
 """Read throttle: reading from rejected clients pauses until their Retry-After has elapsed.
 
 A client that retries early is not rejected again, which is costly with thousands of clients. Its request waits in the
-kernel buffer, at no cost.
+kernel buffer, at no cost. Connections of trusted proxies are never paused: they carry the requests of many clients.
 """
 
 import asyncio

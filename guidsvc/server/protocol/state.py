@@ -54,6 +54,9 @@ class FastPath(Protocol):
     def remember_request(self, data: bytes) -> None:
         """Remember `data`, which must be exactly the last answered request."""
 
+    def is_proxy(self, peer: "Peer") -> bool:
+        """Whether the peer is a trusted proxy, whose connections carry the requests of many clients."""
+
 
 class ApplicationHooks(Protocol):
     """The server's calls to the application, beside handling requests."""
