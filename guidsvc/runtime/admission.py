@@ -14,7 +14,7 @@ While the event loop lags, a caller without requests in progress still gets a fr
 requests keep the loop busy are rejected.
 
 Callers get free slots in turn; the requests of one caller are served in order of arrival. So one caller's overload
-delays and rejects only that caller's requests. A caller is a string, such as an owner or an address, which Admission
+delays and rejects only that caller's requests. A caller is a string, such as an owner or a network, which Admission
 only compares.
 
 A dynamic threshold (Choudhury and Hahne, 1998) shares the queue: a caller may have as many requests queued as the queue

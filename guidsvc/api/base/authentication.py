@@ -91,7 +91,7 @@ class AuthenticatedHandler(RequestHandler):
 
     @property
     def queue_name(self) -> str:
-        """The admission queue of the request: the caller's owner, or its address where access control is off."""
+        """The name of the caller in queues and shares: its owner, or its network where access control is off."""
         return queue_name(self.session, str(self.request.remote_ip))
 
     def _authorize(self, session: Session, needs: Needs) -> None:

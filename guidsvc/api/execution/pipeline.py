@@ -13,6 +13,7 @@ from guidsvc.api.execution.guid_actions import ROUTE, Action, GuidRequest
 from guidsvc.auth.session import Session
 from guidsvc.domain.caller import Caller
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, ShuttingDown
+from guidsvc.http.client_address import network_of
 from guidsvc.http.constants import METHODS
 from guidsvc.http.response import Response
 from guidsvc.monitoring.logs.access_log import Failure, without_secrets
@@ -55,12 +56,12 @@ class RequestPipeline:
     async def authenticate(self, authorization: str | None, address: str, scope: CancelScope) -> Session:
         """Return the session of a caller that has no cached one, where access is controlled.
 
-        The request's admission slot is released: authenticated callers must not wait for this request. Its address
+        The request's admission slot is released: authenticated callers must not wait for this request. Its network
         takes the turns of its caller, which is not known yet.
         """
         assert self._authenticator is not None  # noqa: S101  # nosec B101  # see is_access_controlled
         self.release_slot(scope)
-        scope.caller = address
+        scope.caller = queue_name(None, address)
         try:
             async with self.under_time_limit(scope):
                 return await self._authenticator.authenticate(authorization, address)
@@ -86,7 +87,9 @@ class RequestPipeline:
 
     def probable_caller(self, authorization: str | None, address: str) -> str | None:
         """Return the caller whose admission share a new request uses, or None if it is not known yet."""
-        return address if self._authenticator is None else self._authenticator.owner_of(authorization)
+        if self._authenticator is None:
+            return queue_name(None, address)
+        return self._authenticator.owner_of(authorization)
 
     def release_slot(self, scope: CancelScope | None) -> None:
         """Release the admission slot that the connection took: the request must wait for something else first."""
@@ -150,8 +153,11 @@ class RequestPipeline:
 
 
 def queue_name(session: Session | None, address: str) -> str:
-    """Return the admission queue of a request: the caller's owner, or its address where access control is off."""
-    return address if session is None else session.caller.owner
+    """Return the name under which a caller takes its turns and its shares: its owner, or its network without a session.
+
+    So an IPv6 client is one caller, however many of its addresses it uses.
+    """
+    return network_of(address) if session is None else session.caller.owner
 
 
 def rate_limit_header_lines(session: Session | None) -> str:

@@ -3,12 +3,15 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from typing import Any, cast
 
 import pytest
 
+from guidsvc.api.execution.pipeline import queue_name
 from guidsvc.domain.commands import ListQuery
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.selection import Selection
+from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.listing import PAGES
 from guidsvc.store import open_store
@@ -16,6 +19,7 @@ from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import FakeClock, Serving
+from tests.support.api_context import request_pipeline
 from tests.support.http_client import hang_up, read_reply
 
 REQUESTS = 48
@@ -46,6 +50,44 @@ async def test_without_access_control_addresses_take_turns(
         totals = [get("127.0.0.1", f"/guid?limit=1&state=all{owner.format(each)}") for each in range(REQUESTS)]
         await asyncio.gather(*totals, get("127.0.0.2", "/guid?limit=1"))
         assert done.index("127.0.0.2") < REQUESTS // 4
+
+
+async def test_addresses_of_one_ipv6_network_are_one_caller(
+    serving: Serving, sqlite_url: str, clock: FakeClock
+) -> None:
+    async with serving(trusted_proxies="127.0.0.1") as client:
+        with closing(sqlite3.connect(path_of_url(sqlite_url))) as outside, outside:
+            outside.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
+        done: list[str] = []
+
+        async def get(address: str, path: str) -> None:
+            headers = {"X-Forwarded-For": address, "Prefer": "return=total-count"}
+            assert (await client.ask("GET", path, headers=headers)).status == 200
+            done.append(address)
+
+        totals = [get(f"2001:db8::{number:x}", "/guid?limit=1&state=all") for number in range(REQUESTS)]
+        await asyncio.gather(*totals, get("2001:db8:1::", "/guid?limit=1"))
+        assert done.index("2001:db8:1::") < REQUESTS // 4
+
+
+@pytest.mark.parametrize(
+    ("address", "name"), [("2001:db8::1", "2001:db8::/64"), ("192.0.2.1", "192.0.2.1"), ("unix", "unix")]
+)
+def test_caller_without_owner_is_named_by_its_network(address: str, name: str) -> None:
+    assert queue_name(None, address) == request_pipeline().probable_caller(None, address) == name
+
+
+async def test_login_takes_the_turns_of_its_network() -> None:
+    callers: list[str | None] = []
+
+    class Logins:
+        async def authenticate(self, *_: object) -> None:
+            callers.append(scope.caller)
+
+    scope = CancelScope()
+    pipeline = request_pipeline(authenticator=cast(Any, Logins()))
+    await pipeline.authenticate("Bearer x", "2001:db8::1", scope)
+    assert (callers, scope.caller) == (["2001:db8::/64"], None)
 
 
 class SlowCounts(DelegatingRecords):

@@ -11,7 +11,7 @@ from guidsvc.auth import lockout as module
 from guidsvc.auth.limit import Limit, SharedLimit
 from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
 from guidsvc.cache.redis.counters import RedisCounters, open_counters
-from guidsvc.http.client_address import network_of
+from guidsvc.http.client_address import REMEMBERED, _network_of_ipv6, network_of
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server
 from tests.support.redis_counters import DOWN, PATIENT, until_up
@@ -166,6 +166,12 @@ async def test_process_without_redis_counts_locally_and_reports_later(
 )
 def test_ipv6_addresses_count_by_network(address: str, place: str) -> None:
     assert network_of(address) == place
+
+
+def test_cached_networks_of_addresses_are_bounded() -> None:
+    for number in range(REMEMBERED + 10):
+        network_of(f"2001:db8:{number:x}::1")
+    assert _network_of_ipv6.cache_info().currsize <= REMEMBERED
 
 
 async def test_changed_ipv6_address_stays_locked_out(clock: FakeClock) -> None:
