@@ -230,7 +230,7 @@ class Settings(BaseSettings):
         5.0, description="seconds for a request, or for a part of a long one; writes already in the store complete"
     )
     batch_timeout: Annotated[Seconds, Field(gt=0, le=86_400)] = Field(
-        600.0, description="seconds for a batch of lines; later lines are not executed"
+        600.0, description="seconds for a batch of lines, and again for its response; later lines are not executed"
     )
     grace: Annotated[Seconds, Field(ge=0, le=3600)] = Field(
         10.0, description="seconds for requests in flight to complete at shutdown; 0 does not wait"

@@ -88,7 +88,7 @@ class Connection(BaseConnection):
         self._send_buffer.end()
         self._queued.clear()
         waiter, self._drain_waiter = self._drain_waiter, None
-        if waiter is not None:
+        if waiter is not None and not waiter.done():
             waiter.set_exception(StreamClosedError())
             waiter.exception()  # mark it retrieved: nobody may be waiting
         self._abandon_cycle()
@@ -107,7 +107,7 @@ class Connection(BaseConnection):
             return
         waiter, self._drain_waiter = self._drain_waiter, None
         self._timeout_start = self._state.tick
-        if waiter is not None:
+        if waiter is not None and not waiter.done():  # a response past its time limit has cancelled it
             waiter.set_result(None)
         if self._cycle is None:
             self._start_next()

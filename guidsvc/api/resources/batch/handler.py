@@ -23,7 +23,7 @@ from guidsvc.api.resources.batch.executor import BatchExecutor, is_change, is_re
 from guidsvc.api.resources.batch.line_batch import LineBatch
 from guidsvc.api.resources.batch.slots import BatchSlots
 from guidsvc.api.resources.batch.stored_error import detached
-from guidsvc.api.resources.batch.timers import LineBatchTimers
+from guidsvc.api.resources.batch.timers import LineBatchTimers, reading_limit
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
 from guidsvc.domain.caller import DELETE, KEY, WRITE
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
@@ -82,8 +82,6 @@ class BatchHandler(Handler):
             self._begin(is_ndjson=is_ndjson)
 
     def _begin(self, *, is_ndjson: bool) -> None:
-        if self.session is not None:
-            self._share.owner = self.caller.owner
         self._share.caller = self.queue_name
         try:
             self._executor = executor = self._create_executor()
@@ -173,7 +171,12 @@ class BatchHandler(Handler):
         self.set_header("Content-Type", constants.NDJSON)
         for name, value in self._preference_headers.items():
             self.set_header(name, value)
-        await self.stream(lines.results(), is_done=True)  # the caller was confirmed for each group
+        try:
+            async with reading_limit(self.context.batch_seconds):
+                await self.stream(lines.results(), is_done=True)  # the caller was confirmed for each group
+        except ClientDisconnected as error:
+            self._free_data()
+            self.send_error(exc_info=(type(error), error, None))
 
     def on_finish(self) -> None:
         super().on_finish()

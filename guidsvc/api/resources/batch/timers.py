@@ -1,10 +1,11 @@
-"""The timers of a batch of lines: for pauses of the client, the whole batch, and the authority of the caller."""
+"""The timers of a batch of lines: for pauses of the client, the whole batch, its response, and the authority."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
-from guidsvc.errors import GuidsvcError, Unauthorized
+from guidsvc.errors import ClientDisconnected, GuidsvcError, Unauthorized
 from guidsvc.runtime.background import spawn_restarting
 
 PAUSE_SECONDS = 30.0
@@ -43,6 +44,19 @@ class LineBatchTimers:
         for timer in (self._deadline, self._watch):
             if timer is not None:
                 timer.cancel()
+
+
+@asynccontextmanager
+async def reading_limit(seconds: float) -> AsyncIterator[None]:
+    """Send a response inside the block. Raise ClientDisconnected if its client does not read it within `seconds`.
+
+    The response takes temporary space of all clients until it is read.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise ClientDisconnected(f"its client did not read the response within {seconds:g} s") from error
 
 
 async def _watch(confirm: Callable[[], Awaitable[None]], on_end: Callable[[Unauthorized], object]) -> None:
