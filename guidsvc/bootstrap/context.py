@@ -1,7 +1,7 @@
 """Open everything that the API needs, by the settings, and close it in reverse."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.instrumented import InstrumentedDatabase
 from guidsvc.store.lease import LeaseClock
-from guidsvc.telemetry.metrics import Metrics, RenewalMetrics
+from guidsvc.telemetry.metrics import Metrics
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 """GUID generators, by the UUID version in the settings."""
@@ -69,7 +69,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         health.kept_current(database.ping, cache.check),
     ):
         yield ApiContext(
-            service=_guid_service(settings, cache, lease_clock, quota, clock, audit_log, metrics.renewals),
+            service=_guid_service(settings, cache, lease_clock, quota, clock, audit_log, metrics.renewals.outcomes),
             idempotency=_idempotency(settings, database, lease_clock, clock),
             keys=KeyService(database.api_keys, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
             health=health,
@@ -108,7 +108,7 @@ def _guid_service(  # noqa: PLR0913, PLR0917  # one argument per collaborator
     quota: Quota,
     clock: Clock,
     audit_log: AuditLog | None,
-    renewals: RenewalMetrics,
+    renewals: MutableMapping[str, int],
 ) -> GuidService:
     return GuidService(
         records,

@@ -5,7 +5,8 @@ loses a race, it retries from a fresh read. The records may be those of a databa
 unknown here.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from random import randrange
@@ -33,7 +34,6 @@ from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, Make, Written
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay
-from guidsvc.telemetry.metrics import RenewalMetrics
 
 
 class Read(NamedTuple):
@@ -67,7 +67,7 @@ class GuidService:
         quota: Quota = NO_QUOTA,
         audit: ChangeAudit | None = None,
         draw: Draw = randrange,
-        renewals: RenewalMetrics | None = None,
+        renewals: MutableMapping[str, int] | None = None,
     ) -> None:
         self._records = records
         self._lease_clock = lease_clock
@@ -82,7 +82,8 @@ class GuidService:
         self._creator = RecordCreator(
             records, self._writer, clock=clock, generator=generator, attempts=attempts, draw=draw
         )
-        self._renewer = LeaseRenewer(records, self._writer, clock=clock, metrics=renewals or RenewalMetrics())
+        outcomes = Counter[str]() if renewals is None else renewals
+        self._renewer = LeaseRenewer(records, self._writer, clock=clock, outcomes=outcomes)
         self._listing = RecordListing(records, clock)
         self._caller = ANYONE
         self.is_dry_run = False

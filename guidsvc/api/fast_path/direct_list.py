@@ -10,6 +10,7 @@ from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.api.parsing import query
+from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.commands import ListQuery
 from guidsvc.http.constants import JSON, NDJSON
 from guidsvc.http.headers.negotiation import preferred
@@ -48,7 +49,7 @@ class DirectList(DirectRequest):
     async def _execute(self, body: bytes) -> Response:  # noqa: ARG002  # a list has none
         pipeline, request = self._pipeline, self._request
         pipeline.require_open()
-        caller = await self._authenticate()
+        caller = await self._authenticate() if pipeline.is_access_controlled else ANYONE
         name = queue_name(self._session, request.address)
         arguments = parse_qs_bytes(self._query_string, keep_blank_values=True)
         list_query = query.parse(arguments, ListQuery, request.method)

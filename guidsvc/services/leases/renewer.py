@@ -1,5 +1,6 @@
 """LeaseRenewer: renews leases, and answers from the cache the renewals that change nothing."""
 
+from collections.abc import MutableMapping
 from typing import NamedTuple
 
 from guidsvc.domain import lifecycle
@@ -14,7 +15,6 @@ from guidsvc.errors import Expired, NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.record_writer import RecordWriter
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
-from guidsvc.telemetry.metrics import RenewalMetrics
 
 
 class RenewalRequest(NamedTuple):
@@ -39,12 +39,12 @@ class LeaseRenewer:
     """Renews leases, and counts the outcomes."""
 
     def __init__(
-        self, records: RecordRepository, writer: RecordWriter, *, clock: Clock, metrics: RenewalMetrics
+        self, records: RecordRepository, writer: RecordWriter, *, clock: Clock, outcomes: MutableMapping[str, int]
     ) -> None:
         self._records = records
         self._writer = writer
         self._clock = clock
-        self._metrics = metrics
+        self._outcomes = outcomes
 
     async def renew(self, request: RenewalRequest) -> Renewal:
         """Move the expiry of the record of a GUID, never back; see `GuidService.renew`."""
@@ -55,7 +55,7 @@ class LeaseRenewer:
         try:
             return self._counted(await self._write(request))
         except (Expired, LifeLimitReached) as error:
-            self._metrics.outcomes["expired" if isinstance(error, Expired) else "limited"] += 1
+            self._outcomes["expired" if isinstance(error, Expired) else "limited"] += 1
             raise
 
     def at_hand(self, request: RenewalRequest) -> Renewal | None:
@@ -94,5 +94,5 @@ class LeaseRenewer:
 
     def _counted(self, renewal: Renewal) -> Renewal:
         outcome = "unchanged" if not renewal.renewed else "capped" if renewal.capped else "renewed"
-        self._metrics.outcomes[outcome] += 1
+        self._outcomes[outcome] += 1
         return renewal
