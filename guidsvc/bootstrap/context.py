@@ -84,6 +84,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             cors=Cors(split_list(settings.cors_origins)),
             public_url=public_url.parse(settings.public_url),
             temporary_space=_temporary_space(settings),
+            max_age=settings.max_age,
             quota=settings.quota,
             batch_seconds=settings.batch_timeout,
             has_public_metrics=settings.public_metrics,

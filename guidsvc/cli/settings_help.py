@@ -31,7 +31,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "guid_version": "VERSION",
         "require_preconditions": "",
     },
-    "Cache": {"cache_url": "URL", "cache_size": "SIZE", "cache_status": ""},
+    "Cache": {"cache_url": "URL", "cache_size": "SIZE", "max_age": "DURATION", "cache_status": ""},
     "Access control": {
         "access": "MODE",
         "jwt_jwks": "FILE|URL",

@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         Size(256 * 2**20),
         description="memory for cached records in each process, such as 64MiB or 1GiB; 0 caches none",
     )
+    max_age: Annotated[WholeSeconds, Field(ge=0, le=_YEAR)] = Field(
+        0,
+        description="seconds for which clients may cache a GUID; they see a revocation up to so much later; 0 makes "
+        "them ask each time",
+    )
     cache_status: bool = Field(
         False, description="report the source of a record in Cache-Status (RFC 9211): memory, Redis or store"
     )

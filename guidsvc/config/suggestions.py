@@ -8,7 +8,7 @@ from guidsvc.config.settings import PREFIX, flag
 _SYNONYMS = {
     "cache_url": "cache redis redis_url redis_host redis_uri cache_uri",
     "store_url": "store database database_url db db_url sqlite mongo mongo_url mongo_uri mongodb mongodb_url",
-    "lifetime": "ttl default_ttl max_age expiry expires expire expires_in default_lifetime",
+    "lifetime": "ttl default_ttl expiry expires expire expires_in default_lifetime",
     "host": "bind address listen",
     "workers": "processes",
 }

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
-from guidsvc.domain.leases.errors import beyond_limit, nothing_left
+from guidsvc.domain.leases.errors import ExpiresTooSoon, beyond_limit, nothing_left
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, check_metadata_patch, render_metadata
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
@@ -72,6 +72,13 @@ def require_live(guid: str, record: Record | None, now: int) -> Record:
     if not is_live(record, now):
         raise expired(record)
     return record
+
+
+def require_valid_for(record: Record, seconds: int, now: int) -> None:
+    """Raise ExpiresTooSoon unless the live record stays live for at least so many seconds."""
+    left_ms = record.expire * 1000 - now
+    if left_ms < seconds * 1000:
+        raise ExpiresTooSoon(record.guid, expire=record.expire, left=left_ms // 1000, valid_for=seconds)
 
 
 def expired(record: Record) -> Expired:

@@ -271,9 +271,13 @@ class Record(BaseModel):
         """A dict for other rendered forms. A small record retains it, as a record never changes."""
         return {}
 
-    def full_json(self, state: State, *, with_owner: bool) -> bytes:
-        """Return `json_body` with times and version (as strings of digits), state, and optionally the owner."""
-        extra_members = {name: str(getattr(self, name)) for name in ("created", "updated", "version", "purge_at")}
+    def full_json(self, state: State, times: dict[str, int | None], *, with_owner: bool) -> bytes:
+        """Return `json_body` with times and version (as strings of digits), state, and optionally the owner.
+
+        `times` are further times, in Unix seconds; None becomes null.
+        """
+        numbers = {name: getattr(self, name) for name in ("created", "updated", "version", "purge_at")} | times
+        extra_members = {name: None if number is None else str(number) for name, number in numbers.items()}
         extra_members |= {"state": state} | ({"owner": self.owner} if with_owner else {})
         return b"%b,%b" % (self.json_body[:-1], to_json(extra_members)[1:])
 

@@ -18,7 +18,7 @@ from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand, RenewCo
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.leases.limits import UNLIMITED
-from guidsvc.domain.leases.renewal import Renewal
+from guidsvc.domain.leases.renewal import Renewal, renew_at
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions, check_change
 from guidsvc.domain.record import Record
@@ -121,6 +121,10 @@ class GuidService:
         """Whether a record with this expiry, in Unix seconds, has expired."""
         return self._clock() >= expire * 1000
 
+    def lives_for(self, record: Record, seconds: int) -> bool:
+        """Whether the record stays live for at least so many seconds."""
+        return record.expire * 1000 - self._clock() >= seconds * 1000
+
     def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:
         """Return or raise what `get` would, without blocking; None if the store would block."""
         record = self._records.get_nowait(guid)
@@ -132,21 +136,30 @@ class GuidService:
             return record
         return lifecycle.require_live(guid, record, now)
 
-    def get_at_hand(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read | None:
+    def get_at_hand(
+        self, guid: str, conditions: Conditions = UNCONDITIONAL, valid_for: int | None = None
+    ) -> Read | None:
         """Return or raise what `get` would, without blocking; None if the store would block or is unavailable."""
         try:
             record = self.get_nowait(guid)
         except StoreUnavailable:
             return None
-        return None if record is None else _read(guid, record, conditions)
+        return None if record is None else self._read(guid, record, conditions, valid_for)
 
-    async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> Read:
+    async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL, valid_for: int | None = None) -> Read:
         """Return the live record of a GUID; raise NotFound or Expired if it has none.
 
+        Raise ExpiresTooSoon if it does not stay live for `valid_for` seconds.
         Raise PreconditionFailed if `if_match` does not hold. A record that `if_none_match` excludes is unmodified.
         """
         record = authorize(await self._records.get(guid), self._caller)
-        return _read(guid, lifecycle.require_live(guid, record, self._clock()), conditions)
+        return self._read(guid, lifecycle.require_live(guid, record, self._clock()), conditions, valid_for)
+
+    def _read(self, guid: str, record: Record, conditions: Conditions, valid_for: int | None) -> Read:
+        if valid_for is not None:
+            lifecycle.require_valid_for(record, valid_for, self._clock())
+        preconditions.check_preconditions(guid, record, Conditions(if_match=conditions.if_match))
+        return Read(record, modified=conditions.hold(record))
 
     async def put(self, guid: str, change: PutCommand, conditions: Conditions = UNCONDITIONAL) -> Written:
         """Create the GUID, or merge the change into its record. Renew the record if it has expired.
@@ -275,12 +288,11 @@ class GuidService:
             service.is_dry_run = True
             yield service.acting_for(self._caller)
 
-    def full(self, record: Record, caller: Caller | None = None) -> bytes:
-        """Return the full JSON of a record, with its current state, and its owner if the caller is an admin."""
-        with_owner = (self._caller if caller is None else caller).is_admin
-        return record.full_json(lifecycle.state_of(record, self._clock()), with_owner=with_owner)
+    def full(self, record: Record) -> bytes:
+        """Return the full JSON of a record, with what depends on the time and the limits of the caller.
 
-
-def _read(guid: str, record: Record, conditions: Conditions) -> Read:
-    preconditions.check_preconditions(guid, record, Conditions(if_match=conditions.if_match))
-    return Read(record, modified=conditions.hold(record))
+        It has the owner if the caller is an admin.
+        """
+        now = self._clock()
+        times = {"renew_at": renew_at(record), "max_expire": self._policy.limits.max_expire(now, record.created)}
+        return record.full_json(lifecycle.state_of(record, now), times, with_owner=self._caller.is_admin)

@@ -36,6 +36,7 @@ def api_context(**members: Any) -> ApiContext:
         "public_url": "",
         "cors": Cors(),
         "temporary_space": TemporarySpace(),
+        "max_age": 0,
         "quota": 0,
         "batch_seconds": 600.0,
         "has_public_metrics": False,

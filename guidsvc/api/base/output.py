@@ -54,7 +54,10 @@ class OutputHandler(InputHandler):
     def send(self, response: Response) -> None:
         """Finish the request with a response."""
         for name, value in response.headers.items():
-            self.set_header(name, value)
+            if name == "Vary":
+                self.vary(value)
+            else:
+                self.set_header(name, value)
         if response.body is None and response.status != NOT_MODIFIED:
             self.clear_header("Content-Type")
         self.respond(response.status, response.body)

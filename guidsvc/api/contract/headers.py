@@ -124,13 +124,6 @@ CACHE_STATUS = Header(
     {"type": "string", "pattern": "^guidsvc; "},
     "guidsvc; hit; detail=l1",
 )
-SERVER_TIMING = Header(
-    "Server-Timing",
-    "The duration of the request in milliseconds, with `--server-timing`.",
-    _TEXT,
-    "store;dur=0.12, total;dur=0.90",
-)
-
 WWW_AUTHENTICATE = Header(
     "WWW-Authenticate",
     "The authentication challenge (RFC 6750).",

@@ -17,5 +17,13 @@ class Limited(Problem):
     expire: _Digits | None = optional_field("The expiry of the record.")
 
 
-PROBLEMS: dict[str, type[Problem]] = {"life-limit": Limited}
+class TooSoon(Problem):
+    """A problem with the expiry, in Unix seconds, the seconds that are left, and those that the read demands."""
+
+    expire: _Digits
+    left: _Digits
+    valid_for: _Digits
+
+
+PROBLEMS: dict[str, type[Problem]] = {"life-limit": Limited, "expires-too-soon": TooSoon}
 """The schemas of these problems, by code."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from guidsvc.domain.commands import RenewCommand
+from guidsvc.domain.commands import RenewCommand, optional_field
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN
 
 _Digits = Annotated[str, Field(pattern="^[0-9]+$")]
@@ -35,3 +35,10 @@ class Renewal(BaseModel):
     capped: Annotated[bool, Field(description="Whether a limit grants less than was asked for.")]
     max_expire: Annotated[_Digits | None, Field(description="The latest expiry that a write may set; null if any.")]
     renew_at: Annotated[_Digits | None, Field(description="When to renew again, in Unix seconds.")]
+
+
+class KeyLimits(BaseModel):
+    """The limits of an API key. Absent if it has none of its own."""
+
+    max_ttl: _Digits = optional_field("The longest life that it may give a GUID, in seconds from now.")
+    max_life: _Digits = optional_field("The same, from the creation of the GUID.")

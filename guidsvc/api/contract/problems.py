@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from guidsvc import errors
-from guidsvc.domain.leases.errors import LifeLimitReached
+from guidsvc.domain.leases.errors import ExpiresTooSoon, LifeLimitReached
 from guidsvc.errors import InvalidField, found_by_class
 from guidsvc.http.constants import RETRY_AFTER
 from guidsvc.http.errors import (
@@ -62,6 +62,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     VersionNotSupported: Problem("http-version-not-supported", 505, "HTTP version not supported"),
     errors.Expired: Problem("expired", 410, "The GUID has expired"),
     LifeLimitReached: Problem("life-limit", 409, "The limit of the life is reached"),
+    ExpiresTooSoon: Problem("expires-too-soon", 409, "The GUID expires too soon"),
     errors.KeyNotActive: Problem("key-ended", 409, "The API key is no longer valid"),
     errors.PreconditionFailed: Problem("precondition-failed", 412, "The precondition failed"),
     errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
@@ -240,13 +241,19 @@ def _members(error: BaseException) -> dict[str, Any]:
             return {"record": from_json(wire)}
         case errors.NotReady():
             return {"ready": False, **error.parts}
-        case LifeLimitReached():
-            expire = {} if error.expire is None else {"expire": str(error.expire)}
-            return expire | {"max_expire": None if error.max_expire is None else str(error.max_expire)}
+        case LifeLimitReached() | ExpiresTooSoon():
+            return _lease_members(error)
         case errors.Expired():
             return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
         case _:
             return {}
+
+
+def _lease_members(error: LifeLimitReached | ExpiresTooSoon) -> dict[str, str | None]:
+    if isinstance(error, ExpiresTooSoon):
+        return {name: str(getattr(error, name)) for name in ("expire", "left", "valid_for")}
+    expire = {} if error.expire is None else {"expire": str(error.expire)}
+    return expire | {"max_expire": None if error.max_expire is None else str(error.max_expire)}
 
 
 def _fault(fault: InvalidField) -> dict[str, str]:

@@ -21,7 +21,6 @@ _EVERYWHERE = (
     *headers.always(headers.REQUEST_ID, headers.NOSNIFF, headers.NO_FRAMES),
     headers.CACHE_CONTROL,
     headers.ALLOW_ORIGIN,
-    headers.SERVER_TIMING,
 )
 _REQUEST_ID = CLIENT_REQUEST_ID.name
 

@@ -33,7 +33,7 @@ _ABOUT = """A registry of GUIDs that expire.
 Every body is JSON unless stated otherwise, and every response has an `X-Request-Id`. Every error is a problem
 (RFC 9457); its `type` is the path, or with `--public-url` the URL, of a page that explains it. A method that a path
 does not support returns 405 with `Allow`, an unknown method 501, and an unknown path 404. Over TLS, every response has
-`Strict-Transport-Security`.
+`Strict-Transport-Security`, and with `--server-timing` it has `Server-Timing`, its duration in milliseconds.
 
 Every path also supports OPTIONS, which returns 204 with `Allow`. Every path that supports GET also supports HEAD, which
 returns the same response without the body."""

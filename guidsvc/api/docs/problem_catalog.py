@@ -12,7 +12,7 @@ from guidsvc.api.parsing import suggestions, time_errors
 from guidsvc.api.parsing.body import MAX_BYTES, type_fault
 from guidsvc.api.parsing.time_errors import EXAMPLE_TIME
 from guidsvc.domain.api_key import EXAMPLE_ID
-from guidsvc.domain.leases.errors import nothing_left
+from guidsvc.domain.leases.errors import ExpiresTooSoon, nothing_left
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
 from guidsvc.errors import InvalidField
 from guidsvc.http.constants import JSON
@@ -109,6 +109,11 @@ _ALL = (
         "Ask for an expiry of at most max_expire. If the GUID has reached it, create another GUID. The operators of "
         "the service set the limits.",
         nothing_left(EXAMPLE_GUID, _LIMIT, _LIMIT),
+    ),
+    ProblemDoc(
+        "The GUID is valid, but not for the seconds of valid_for.",
+        "Renew the GUID, and read it again.",
+        ExpiresTooSoon(EXAMPLE_GUID, expire=_LIMIT, left=37, valid_for=600),
     ),
     ProblemDoc(
         "The current record does not satisfy If-Match or If-None-Match. Nothing was changed.",

@@ -39,6 +39,8 @@ class ApiContext:
     """The address under which clients reach the service, or an empty string if it is not known."""
     cors: Cors
     temporary_space: TemporarySpace
+    max_age: int
+    """How long clients may cache a record, in seconds; 0 means that they must ask each time."""
     quota: int
     """Maximum number of live GUIDs of an owner; 0 means no limit."""
     batch_seconds: float

@@ -27,6 +27,8 @@ ROUTE = "/guid/{guid}"
 """The path template of a record."""
 RENEWAL_ROUTE = "/guid/{guid}/renewal"
 """The path template of the renewal of a record."""
+_CACHEABLE = {"Vary": "Accept, Authorization"}
+"""Sent where clients may cache records: they must not show those of another key, or JSON in place of a page."""
 _MINIMAL = {"Preference-Applied": "return=minimal"}
 
 
@@ -39,16 +41,21 @@ class GuidRequest(NamedTuple):
     body: Callable[[], bytes]
     """Returns the body, or raises TooLarge."""
     full: bool = False
+    valid_for: int | None = None
+    """How long the record must stay valid for a read, in seconds."""
+    max_age: int = 0
+    """How long the client may cache the response to a read, in seconds."""
 
 
 async def get(service: GuidService, request: GuidRequest) -> Response:
     """Return the record of a live GUID. An expired one is 410, whatever the preconditions."""
-    return _read(service, request, await service.get(parse_guid(request.guid), conditions.parse(request.headers)))
+    guid, preconditions = parse_guid(request.guid), conditions.parse(request.headers)
+    return _read(service, request, await service.get(guid, preconditions, request.valid_for))
 
 
 def get_nowait(service: GuidService, request: GuidRequest) -> Response | None:
     """Return the response of `get` if it is available without waiting; else None."""
-    read = service.get_at_hand(parse_guid(request.guid), conditions.parse(request.headers))
+    read = service.get_at_hand(parse_guid(request.guid), conditions.parse(request.headers), request.valid_for)
     return None if read is None else _read(service, request, read)
 
 
@@ -123,6 +130,10 @@ def record_response(
     `is_own` if the record holds only what the caller wrote, so that it needs no scope to be shown.
     """
     headers = _headers_of(record)
+    if request.max_age and request.method in {"GET", "HEAD"}:
+        headers = _CACHEABLE | headers
+        if service.lives_for(record, request.max_age):
+            headers["Cache-Control"] = max_age_control(request.max_age)
     if status == CREATED:
         headers["Location"] = f"/guid/{record.guid}"
     if status == NOT_MODIFIED:
@@ -134,6 +145,11 @@ def record_response(
             return Response(NO_CONTENT if status == OK else status, headers, None)
     json_text = service.full(record) if request.full else record.json_body
     return Response(status, headers, json_text)
+
+
+def max_age_control(seconds: int) -> str:
+    """Return the Cache-Control of a record that the client may cache for so many seconds."""
+    return f"private, max-age={seconds}"
 
 
 def renewal_response(service: GuidService, request: GuidRequest, renewal: Renewal) -> Response:

@@ -27,7 +27,6 @@ _STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
 _STRICT = b"\r\n" + _STRICT_LINE[:-2].encode()
 VARY = "Origin"
 """Sent if any origin is allowed: a shared cache must not serve a response to a page of another origin."""
-_VARY_LINE = f"Vary: {VARY}\r\n"
 _LENGTH = b"\r\nContent-Length: "
 _PROBLEM_TYPE = f"Content-Type: {problems.CONTENT_TYPE}\r\n"
 _PLACEHOLDER = "\0"
@@ -123,15 +122,15 @@ def _message(  # noqa: PLR0913  # the parts of a response
 ) -> bytes:
     others = ""
     for name, value in response_headers.items():
-        if name == "Vary" and varies:
-            others, varies = f"Vary: {value}, {VARY}\r\n{others}", False
-        elif name != "Cache-Control":
+        if name not in {"Cache-Control", "Vary"}:
             others += f"{_NAMES.get(name, name)}: {value}\r\n"
+    vary = ", ".join(filter(None, (response_headers.get("Vary"), VARY if varies else "")))
+    vary_line = f"Vary: {vary}\r\n" if vary else ""
     length = "" if status in BODILESS else f"Content-Length: {len(body)}\r\n"
     lines = (
         f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"
         f"Cache-Control: {response_headers.get('Cache-Control', NO_STORE)}\r\n"
         f"X-Request-Id: {request_id}\r\n"
-        f"{_STRICT_LINE if secure else ''}{_VARY_LINE if varies else ''}{others}{extra_lines}{length}"
+        f"{_STRICT_LINE if secure else ''}{vary_line}{others}{extra_lines}{length}"
     )
     return lines.encode("latin-1") + (b"Connection: close\r\n\r\n" if last else b"\r\n") + (b"" if head else body)

@@ -108,7 +108,8 @@ class DirectRequest:
         pipeline.require_open()
         caller = await self._authenticate() if pipeline.is_access_controlled else ANYONE
         slot = pipeline.admission.slot(self._cancel_scope, queue_name(self._session, request.address))
-        guid_request = GuidRequest(request.method, request.guid, request.headers, lambda: body)
+        max_age = pipeline.context.max_age
+        guid_request = GuidRequest(request.method, request.guid, request.headers, lambda: body, max_age=max_age)
         return await pipeline.execute(slot, ACTIONS[request.method], guid_request, caller, self._session)
 
     async def _authenticate(self) -> Caller:

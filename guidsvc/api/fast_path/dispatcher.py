@@ -19,7 +19,7 @@ from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, record_response, requires_admission
 from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
-from guidsvc.api.execution.read_renderer import ReadRenderer
+from guidsvc.api.execution.read_renderer import read_renderer
 from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
 from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
@@ -75,7 +75,8 @@ class FastPathDispatcher:
         self._host_names = context.host_names
         self._varies = context.cors.any
         self._base = context.public_url
-        self._renderer = ReadRenderer(self._service, varies=self._varies)
+        self._max_age = context.max_age
+        self._renderer = read_renderer(self._service, varies=self._varies, max_age=context.max_age)
         self._request_memo: dict[bytes, Session | None] = {}
         self._fixed_answers = FixedAnswers(pipeline)
         self._can_remember = False  # whether the last answered request may be remembered
@@ -249,8 +250,8 @@ class FastPathDispatcher:
         except (NotFound, Expired, InvalidRequest) as error:
             if not (is_counted or _try_spend(session)):
                 return None
-            request = EligibleRequest(method, guid, headers, address, secure, session)
-            return self._failed_read(request, error, name, trace, start)
+            failed = EligibleRequest(method, guid, headers, address, secure, session)
+            return self._failed_read(failed, error, name, trace, start)
         except GuidsvcError:
             return None
         else:
@@ -264,7 +265,8 @@ class FastPathDispatcher:
             if status == _OK and not is_head:
                 response_bytes = self._renderer.render(record, name, start, extra_lines, secure=secure)
             else:
-                response = record_response(self._service, GuidRequest(method, guid, headers, bytes), status, record)
+                request = GuidRequest(method, guid, headers, bytes, max_age=self._max_age)
+                response = record_response(self._service, request, status, record)
                 response_bytes = responses.serialize(
                     response, name, head=is_head, extra_lines=extra_lines, secure=secure, varies=self._varies
                 )

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from guidsvc.api.html import page
 from guidsvc.domain.record import Record
 
-_SECONDS, _MILLISECONDS = frozenset({"expire", "purge_at"}), frozenset({"created", "updated"})
+_SECONDS, _MILLISECONDS = {"expire", "purge_at", "renew_at", "max_expire"}, {"created", "updated"}
 _METADATA = "metadata"
 _STATES = ("live", "expired", "all")
 
@@ -88,7 +88,9 @@ def _members(rendered: RenderedRecord) -> dict[str, Any]:
     return members if record.metadata is None else members | {_METADATA: record.metadata}
 
 
-def _value(name: str, value: str) -> str:
+def _value(name: str, value: str | None) -> str:
+    if value is None:
+        return "none"
     text = escape(value)
     if name in _SECONDS | _MILLISECONDS:
         seconds = int(value) if name in _SECONDS else int(value) // 1000

@@ -25,8 +25,8 @@ from guidsvc.api.execution import guid_actions
 from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import record_page
-from guidsvc.domain.commands import NoQuery, RecordQuery
-from guidsvc.domain.leases.errors import LifeLimitReached
+from guidsvc.domain.commands import NoQuery, ReadQuery, RecordQuery
+from guidsvc.domain.leases.errors import ExpiresTooSoon, LifeLimitReached
 from guidsvc.domain.preconditions import ANY
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN, Record, parse_guid, render_bodies
 from guidsvc.errors import (
@@ -85,6 +85,7 @@ class RecordHandler(Handler):
 
     label = "guids"
     _full = False
+    _valid_for: int | None = None
 
     @property
     def service(self) -> GuidService:
@@ -99,7 +100,15 @@ class RecordHandler(Handler):
 
     def guid_request(self, guid: str = "") -> GuidRequest:
         """Return the request on a GUID, for `guid_actions`."""
-        return GuidRequest(str(self.request.method), guid, self.request.headers, self.received, self._full)
+        return GuidRequest(
+            str(self.request.method),
+            guid,
+            self.request.headers,
+            self.received,
+            full=self._full,
+            valid_for=self._valid_for,
+            max_age=self.context.max_age,
+        )
 
     def response_to_creation(self, record: Record) -> Response:
         """Return the response with a created record, as the preferences of the client ask for it."""
@@ -111,7 +120,8 @@ class RecordHandler(Handler):
     def render_records(self, records: Iterable[Record]) -> list[bytes]:
         """Return records as JSON, in full with `view=full`."""
         if self._full:
-            return [self.context.service.full(record, self.caller) for record in records]
+            service = self.service
+            return [service.full(record) for record in records]
         return render_bodies(records)
 
 
@@ -140,14 +150,14 @@ class GuidHandler(RecordHandler):
         ResponseSpec(
             304, "The record has an entity tag of `If-None-Match`.", headers=(ETAG, LAST_MODIFIED, CACHE_STATUS, VARY)
         ),
-        query=RecordQuery,
+        query=ReadQuery,
         headers=CONDITIONS,
-        problems=(InvalidGuid, InvalidRequest, NotFound, Expired, PreconditionFailed),
+        problems=(InvalidGuid, InvalidRequest, NotFound, Expired, ExpiresTooSoon, PreconditionFailed),
         required_scope=ACTIONS["GET"].scope,
     )
     async def get(self, text: str) -> None:
         """Return the record of a live GUID. An expired GUID returns 410, whatever the preconditions."""
-        self.read_view(RecordQuery)
+        self._valid_for = self.read_view(ReadQuery).valid_for
         if self.prefers_page():
             await self._finish_page(text)
             return
@@ -165,7 +175,7 @@ class GuidHandler(RecordHandler):
         if conditions.if_none_match != ANY:
             conditions = replace(conditions, if_none_match=None)
         async with self.confirmed_slot():
-            record, is_wanted = await self.service.get(parse_guid(text), conditions)
+            record, is_wanted = await self.service.get(parse_guid(text), conditions, self._valid_for)
         if is_wanted:
             (record_json,) = self.render_records([record])
             self.respond_page(record_page((record, record_json), self.request.path))

@@ -19,6 +19,7 @@ from guidsvc.domain.commands.queries import (
     Limit,
     ListQuery,
     NoQuery,
+    ReadQuery,
     RecordQuery,
 )
 from guidsvc.domain.commands.renewal import RenewCommand
@@ -36,6 +37,7 @@ __all__ = [
     "NoQuery",
     "PatchCommand",
     "PutCommand",
+    "ReadQuery",
     "RecordQuery",
     "RenewCommand",
     "optional_field",

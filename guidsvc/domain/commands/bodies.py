@@ -43,7 +43,7 @@ MEMBERS = frozenset({"expire", "user", "metadata"})
 _RENEWAL_MEMBERS = frozenset(RenewCommand.model_fields)
 _OPERATION_MEMBERS = {
     "put": MEMBERS | {"ttl", "spread"},
-    "get": frozenset[str](),
+    "get": frozenset({"valid_for"}),
     "delete": frozenset[str](),
     "renew": _RENEWAL_MEMBERS,
 }
@@ -177,6 +177,7 @@ class BatchOperation(PutCommand):
     revive: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="As in a renewal.", json_schema_extra=forget_default
     )
+    valid_for: OptionalSeconds = optional_field("For a get: as the query parameter.")
     if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
         "A precondition like the header `If-Match`."
     )

@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from guidsvc.domain.commands.fields import optional_field
 from guidsvc.domain.commands.list_parameters import BOUND_FORMS, Bound, Cursor, Order
+from guidsvc.domain.commands.seconds import PositiveSeconds
 from guidsvc.domain.record import DIGITS, MAX_USER_CHARACTERS, User, validation_error
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
@@ -33,7 +34,16 @@ class RecordQuery(NoQuery):
     """The query of a request that returns records, optionally in full."""
 
     view: Literal["full"] | None = optional_field(
-        "`full` adds `created`, `updated`, `version`, `purge_at` and `state`, and for admins `owner`."
+        "`full` adds `created`, `updated`, `version`, `purge_at`, `renew_at`, `max_expire` and `state`, and for admins "
+        "`owner`."
+    )
+
+
+class ReadQuery(RecordQuery):
+    """The query of a read of one record."""
+
+    valid_for: PositiveSeconds | None = optional_field(
+        "Demands that the GUID stays valid for at least so many seconds. Otherwise 409, `expires-too-soon`."
     )
 
 

@@ -1,8 +1,4 @@
-"""Errors of leases.
-
-GuidsvcError
-└── LifeLimitReached  no write may give the GUID so long a life
-"""
+"""Errors of leases: a life is limited, or ends too soon."""
 
 from datetime import UTC, datetime
 
@@ -25,6 +21,19 @@ class LifeLimitReached(GuidsvcError):
         super().__init__(detail)
         self.max_expire = max_expire
         self.expire = expire
+
+
+class ExpiresTooSoon(GuidsvcError):
+    """The GUID is valid, but not for the `valid_for` seconds that the read demands. `left` is what is left of them."""
+
+    def __init__(self, guid: str, *, expire: int, left: int, valid_for: int) -> None:
+        super().__init__(
+            f"GUID {guid} is valid for {left} more seconds, until {rfc_3339(expire)}, and not for {valid_for}; renew "
+            f"it with POST /guid/{guid}/renewal."
+        )
+        self.expire = expire
+        self.left = left
+        self.valid_for = valid_for
 
 
 def nothing_left(guid: str, expire: int | None, max_expire: int) -> LifeLimitReached:

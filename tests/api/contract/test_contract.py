@@ -105,7 +105,7 @@ THE_RECORD = [
     Line("Last-Modified", "GET", AT, 200, header("Last-Modified", "[A-Z][a-z]{2}, .* GMT")),
     Line("Cache-Control", "GET", AT, 200, header("Cache-Control", "private, no-cache")),
     Line("view=full", "GET", f"{AT}?view=full", 200,
-         lambda r: list(r.json)[4:] == ["created", "updated", "version", "purge_at", "state", "owner"] and r.json["state"] == "live"),
+         lambda r: list(r.json)[4:] == ["created", "updated", "version", "purge_at", "renew_at", "max_expire", "state", "owner"] and r.json["state"] == "live"),
 ]  # fmt: skip
 A_BODY = [
     *(put("expire", value, 200) for value in ("0", "4102444800", 0, 253402300799, "253402300799", "007")),

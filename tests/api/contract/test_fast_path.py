@@ -110,22 +110,25 @@ _REQUESTS = st.lists(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("origin", "cors", "public_url", "examples"),
+    ("origin", "cors", "public_url", "max_age", "examples"),
     [
-        (NOTHING, NO_PAGES, "", 700),
-        (DiagnosticHeaders(cache_status=True), NO_PAGES, "", 200),
-        (DiagnosticHeaders(cache_status=True, server_timing=True), NO_PAGES, "", 200),
-        (NOTHING, Cors(["https://a.example"]), "", 200),
-        (NOTHING, NO_PAGES, "https://registry.example", 200),
+        (NOTHING, NO_PAGES, "", 0, 700),
+        (DiagnosticHeaders(cache_status=True), NO_PAGES, "", 0, 200),
+        (DiagnosticHeaders(cache_status=True, server_timing=True), NO_PAGES, "", 0, 200),
+        (NOTHING, Cors(["https://a.example"]), "", 0, 200),
+        (NOTHING, NO_PAGES, "https://registry.example", 0, 200),
+        (NOTHING, NO_PAGES, "", 4, 200),
+        (NOTHING, Cors(["https://a.example"]), "", 4, 200),
     ],
 )
-def test_fast_path_and_handler_answer_alike(
-    tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, public_url: str, examples: int
+def test_fast_path_and_handler_answer_alike(  # the parameters of the service
+    tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, public_url: str, max_age: int, examples: int
 ) -> None:
     clock = FakeClock()
     with asyncio.Runner() as runner:
         stack = runner.run(_enter(AsyncExitStack()))
-        configured = partial(service, tmp_path, clock, diagnostics=origin, cors=cors, public_url=public_url)
+        members: dict[str, Any] = {"diagnostics": origin, "cors": cors, "public_url": public_url, "max_age": max_age}
+        configured = partial(service, tmp_path, clock, **members)
         both = [configured(short=short) for short in (True, False)]
         ways = [runner.run(stack.enter_async_context(each)) for each in both]
 

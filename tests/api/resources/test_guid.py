@@ -136,9 +136,12 @@ async def test_full_view_adds_state_of_the_record(client: Client, clock: FakeClo
         "updated": str(clock()),
         "version": str(clock()),
         "purge_at": str(clock.seconds + 37 * DAY),
+        "renew_at": created.json["renew_at"],
+        "max_expire": None,
         "state": "live",
         "owner": "",
     }
+    assert 15 * DAY <= int(known["renew_at"]) - clock.seconds <= 21 * DAY
     assert list(created.json) == ["guid", "expire", "user", "metadata", *known]
     assert created.json == (await client.get(PATH)).json | known
     assert (await client.get(f"{PATH}?view=full")).body == created.body
@@ -418,7 +421,7 @@ async def test_unknown_query_parameter_is_rejected_by_name(plain: Serving) -> No
     async with plain() as client:
         await client.put(PATH, {"user": USER})
         body = assert_problem(await client.get(f"{PATH}?color=red"), 400, "invalid-request")
-        detail = "is not a known query parameter; remove it. The only known parameter is `view`"
+        detail = "is not a known query parameter; remove it. The known parameters are `valid_for` and `view`"
         assert body["errors"] == [{"parameter": "color", "detail": detail}]
         for wrong in ("view=all", "view=", "view=full&view=full", "View=full"):
             body = assert_problem(await client.get(f"{PATH}?{wrong}"), 400, "invalid-request")

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from guidsvc.api.contract.lease_schemas import KeyLimits
 from guidsvc.api.contract.schemas.fields import Digits, closed, optional
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import SCOPES, Scope
@@ -19,7 +20,7 @@ _EXAMPLE_KEY: dict[str, Any] = {
 _EXAMPLE_TEXT = format_key(EXAMPLE_ID, "0" * SECRET_CHARACTERS)
 
 
-class Key(BaseModel):
+class Key(KeyLimits):
     """The description of an API key."""
 
     model_config = closed(_EXAMPLE_KEY, _EXAMPLE_KEY | {"used": "1795424400000", "expire": "4102444800"})
@@ -31,8 +32,6 @@ class Key(BaseModel):
     note: str = optional("What the key is for. Absent if it has no note.")
     used: Digits = optional("The last use, accurate to one hour, in Unix milliseconds. Absent if it was never used.")
     expire: Digits = optional("The expiry, in Unix seconds. Absent if the key does not expire.")
-    max_ttl: Digits = optional("The longest life that it may give a GUID, from now. Absent without such a limit.")
-    max_life: Digits = optional("The same from the creation of the GUID.")
     state: Annotated[KeyState, Field(description="Whether the key is valid, or why it is not.")]
 
 
@@ -65,7 +64,7 @@ class QuotaUsed(BaseModel):
     live: Annotated[int, Field(description="The number of live GUIDs of the owner.")]
 
 
-class OwnKey(BaseModel):
+class OwnKey(KeyLimits):
     """The key or token of a request. Without access control, only `access` and `scopes`."""
 
     model_config = closed({"access": "keys"} | _EXAMPLE_KEY, {"access": "off", "scopes": list(SCOPES)})
@@ -78,8 +77,6 @@ class OwnKey(BaseModel):
     note: str = optional("What the key is for. Absent if it has no note.")
     used: Digits = optional("The last use of the key, accurate to one hour, in Unix milliseconds.")
     expire: Digits = optional("The expiry of the key or token, in Unix seconds. Absent if it does not expire.")
-    max_ttl: Digits = optional("The longest life that you may give a GUID, from now. Absent without such a limit.")
-    max_life: Digits = optional("The same from the creation of the GUID.")
     state: KeyState = optional("Always `live`.")
     rate: RateLeft = optional("The rate limit. Absent without one.")
     quota: QuotaUsed = optional("The quota. Absent without one, and if the scope `write` is missing.")

@@ -9,11 +9,13 @@ from guidsvc.domain.commands import CreateCommand, PatchCommand, PutCommand
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, State
 
 EXAMPLE_RECORD = {"guid": EXAMPLE_GUID} | EXAMPLE
-_FULL = {
+_FULL: dict[str, Any] = {
     "created": "1795420608123",
     "updated": "1795420608123",
     "version": "1795420608123",
     "purge_at": "4103049600",
+    "renew_at": "3249629923",
+    "max_expire": None,
     "state": "live",
     "owner": "alice",
 }
@@ -32,6 +34,8 @@ class GuidRecord(BaseModel):
     updated: Digits = optional("The time of the last change, in Unix milliseconds.")
     version: Digits = optional("Rises with every change. The `ETag` contains it.")
     purge_at: Digits = optional("The end of the retention period, after which the record is purged, in Unix seconds.")
+    renew_at: Digits | None = optional("When to renew the GUID, in Unix seconds.")
+    max_expire: Digits | None = optional("The latest expiry that a write may set; null if any.")
     state: State = optional("Whether the GUID is valid.")
     owner: str = optional("The owner of the record, for admins only; empty if it was created without access control.")
 

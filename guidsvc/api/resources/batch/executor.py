@@ -216,7 +216,7 @@ class BatchExecutor:
             new_record = await self._service.create(operation, preconditions, generator=generator)
             return self._success(201, new_record, is_own=self._service.may_show(new_record))
         if operation.op == "get":
-            record, modified = await self._service.get(operation.guid, preconditions)
+            record, modified = await self._service.get(operation.guid, preconditions, operation.valid_for)
             return self._read(200 if modified else 304, record, line)
         if operation.op == "delete":
             await self._service.delete(operation.guid, preconditions)

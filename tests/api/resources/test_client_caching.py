@@ -1,0 +1,43 @@
+"""Client caches, by opt-in: `--max-age`."""
+
+import pytest
+
+from tests.conftest import FakeClock, Serving
+from tests.support.factories import GUID, USER
+
+pytestmark = [pytest.mark.all_backends, pytest.mark.both_servers]
+
+PATH = f"/guid/{GUID}"
+
+
+async def test_clients_may_cache_a_record_that_lives_long_enough(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    async with serving(**combination, max_age=10) as client:
+        clock.now = clock.seconds * 1000
+        created = await client.put(PATH, {"user": USER, "ttl": 60})
+        assert created.headers["Cache-Control"] == "private, no-cache"
+        known = {"If-None-Match": created.headers["ETag"]}
+        for left, expected in ((60, "private, max-age=10"), (10, "private, max-age=10"), (9, "private, no-cache")):
+            clock.now = (int(created.json["expire"]) - left) * 1000
+            for _ in range(2):
+                for path, headers in (
+                    (PATH, {}),
+                    (PATH, known),
+                    (f"{PATH}?view=full", {}),
+                    (f"{PATH}?valid_for=5", {}),
+                ):
+                    for method in ("GET", "HEAD"):
+                        reply = await client.ask(method, path, headers=headers)
+                        assert reply.headers["Cache-Control"] == expected, (left, path, method)
+                        assert reply.headers["Vary"] == "Accept, Authorization"
+        page = await client.get(PATH, headers={"Accept": "text/html"})
+        assert page.headers["Cache-Control"] == "no-store"
+
+
+async def test_clients_ask_each_time_by_default(serving: Serving, combination: dict[str, str]) -> None:
+    async with serving(**combination) as client:
+        await client.put(PATH, {"user": USER})
+        for _ in range(2):
+            reply = await client.get(PATH)
+            assert (reply.headers["Cache-Control"], "Vary" in reply.headers) == ("private, no-cache", False)
