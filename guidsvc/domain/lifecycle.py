@@ -5,7 +5,9 @@ removed it yet. A deletion replaces it with a tombstone, which counts as gone at
 or uses a store. `now` is in Unix milliseconds.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from pydantic_core import from_json
@@ -21,6 +23,8 @@ CREATION_SECONDS = 10
 TOMBSTONE_SECONDS = 60
 """How long a tombstone is stored: far longer than CREATION_SECONDS, because the clocks of hosts differ."""
 TOMBSTONE_USER = "deleted"
+_FIELDS = tuple(Record.model_fields)
+_values_of = attrgetter(*_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def update(record: Record, change: PutCommand, now: int, policy: RetentionPolicy
     """
     if "expire" not in change.model_fields_set and is_revoked(record):
         raise expired(record)
-    return _merge_members(record, change.model_dump(include=change.model_fields_set & MEMBERS), now, policy)
+    return _merge_members(record, _members(change, change.model_fields_set & MEMBERS), now, policy)
 
 
 def patch(record: Record, patch: PatchCommand, now: int, policy: RetentionPolicy) -> Record:
@@ -141,7 +145,7 @@ def patch(record: Record, patch: PatchCommand, now: int, policy: RetentionPolicy
     """
     if "expire" not in patch.model_fields_set and (is_revoked(record) or not is_live(record, now)):
         raise expired(record)
-    members = patch.model_dump(include=patch.model_fields_set & MEMBERS - {"metadata"})
+    members = _members(patch, patch.model_fields_set & MEMBERS - {"metadata"})
     if "metadata" in patch.model_fields_set:
         members["metadata"] = _patch_metadata(record.metadata, patch.metadata)
     return _merge_members(record, members, now, policy)
@@ -208,11 +212,16 @@ def _merge_members(record: Record, members: dict[str, Any], now: int, policy: Re
         members["expire"] = _default_expire(record.guid, now, record.created, policy)
     elif policy.limits != UNLIMITED and members.get("expire", record.expire) != record.expire:
         _require_within_limits(record.guid, members["expire"], now, record.created, policy)
-    fields = record.model_dump()
-    merged = fields | members
-    if merged == fields:
+    fields = dict(zip(_FIELDS, _values_of(record), strict=True))
+    if fields | members == fields:
         return record
-    return Record(**merged | _change_members(record, merged["expire"], now, policy))
+    expire = members.get("expire", record.expire)
+    return Record(**fields | members | _change_members(record, expire, now, policy))
+
+
+def _members(command: PutCommand | PatchCommand, names: AbstractSet[str]) -> dict[str, Any]:
+    """Return these members of a command. Its values are plain, so this is a quick `model_dump`."""
+    return {name: getattr(command, name) for name in names}
 
 
 def _change_members(record: Record, expire: int, now: int, policy: RetentionPolicy) -> dict[str, int]:

@@ -52,7 +52,8 @@ def check_change(
     """
     if record is not None and strict and not conditions:
         raise PreconditionRequired(guid)
-    check_preconditions(guid, record, conditions, is_shown=is_shown)
+    if conditions is not UNCONDITIONAL:
+        check_preconditions(guid, record, conditions, is_shown=is_shown)
 
 
 def check_preconditions(guid: str, record: Record | None, conditions: Conditions, *, is_shown: bool = True) -> None:

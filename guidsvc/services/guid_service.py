@@ -158,6 +158,8 @@ class GuidService:
     def _read(self, guid: str, record: Record, conditions: Conditions, valid_for: int | None) -> Read:
         if valid_for is not None:
             lifecycle.require_valid_for(record, valid_for, self._clock())
+        if conditions is UNCONDITIONAL:
+            return Read(record, modified=True)
         preconditions.check_preconditions(guid, record, Conditions(if_match=conditions.if_match))
         return Read(record, modified=conditions.hold(record))
 
