@@ -125,19 +125,22 @@ class _Client:
     def end(self) -> None:
         """Restore the stream's methods, which breaks a reference cycle."""
         del self._stream.write
-        vars(self._stream).pop("read_until_regex", None)
+        self._restore_reading()
 
     async def _read_first_head(self, regex: bytes, max_bytes: int | None = None) -> bytes:
         """Read the head of the first request. Raise OtherProtocolError if it is not HTTP/1.1.
 
         The first bytes of TLS need no end: Tornado would wait for it until the connection times out.
         """
-        del self._stream.read_until_regex
+        self._restore_reading()
         head = await self._stream.read_until_regex(rb"\A" + TLS_START + b"|" + regex, max_bytes)
         error = other_protocol(head)
         if error is not None:
             raise OtherProtocolError(error)
         return head
+
+    def _restore_reading(self) -> None:
+        vars(self._stream).pop("read_until_regex", None)
 
     def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         future = self._write(data)
