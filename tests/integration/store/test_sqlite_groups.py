@@ -91,9 +91,7 @@ async def test_unreadable_row_hides_no_group(store: SqliteStore, path: Path, clo
 
 
 @pytest.mark.parametrize("write_seconds", [0.2])
-async def test_group_over_its_time_limit_is_unknown_only_if_it_was_sent(
-    store: SqliteStore, path: Path, clock: FakeClock
-) -> None:
+async def test_overdue_group_is_unknown_only_if_it_was_sent(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     groups = [[Swap(None, each) for each in made(clock, 2, 10 * number)] for number in range(2)]
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
