@@ -177,9 +177,13 @@ class BatchExecutor:
 
         sole = [first for first, *others in by_guid.values() if not others]
         puts = _puts_among(operations, sole)
+
+        async def together() -> None:
+            await self._put_together(operations, puts, results)
+            await asyncio.gather(*(in_order([index]) for index in puts if results[index] is _NO_RESULT))
+
         one_by_one = [indexes for indexes in by_guid.values() if indexes[0] not in puts]
-        await asyncio.gather(self._put_together(operations, puts, results), *map(in_order, one_by_one))
-        await asyncio.gather(*(in_order([index]) for index in puts if results[index] is _NO_RESULT))
+        await asyncio.gather(together(), *map(in_order, one_by_one))
         return results
 
     async def _put_together(
