@@ -64,7 +64,7 @@ def _is_usable(folder: Path) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what --defaults excludes, and begin with the slow tests."""
+    """Leave out what --defaults excludes, and distribute the slow tests."""
     if config.getoption("--defaults"):
         excluded = [item for item in items if _is_on_mongo(item)]
         config.hook.pytest_deselected(items=excluded)
@@ -80,7 +80,7 @@ def _is_on_mongo(item: pytest.Item) -> bool:
 
 
 def _distribute_slow_tests(items: list[pytest.Item]) -> None:
-    """Let each worker begin with its share of the slow tests, so that no worker is left with one at the end.
+    """Give each worker its share of the slow tests, spread so that few run at once, and none is left for the end.
 
     At first pytest-xdist gives each worker an equal, contiguous part of the tests.
     """
@@ -88,11 +88,15 @@ def _distribute_slow_tests(items: list[pytest.Item]) -> None:
     slow = [item for item in items if item.get_closest_marker("slow")]
     quick = [item for item in items if not item.get_closest_marker("slow")]
     bounds = [len(quick) * worker // workers for worker in range(workers + 1)]
-    items[:] = [
-        item
-        for worker in range(workers)
-        for item in (*slow[worker::workers], *quick[bounds[worker] : bounds[worker + 1]])
-    ]
+    shares = (_spread(slow[worker::workers], quick[slice(*bounds[worker : worker + 2])]) for worker in range(workers))
+    items[:] = [item for share in shares for item in share]
+
+
+def _spread(slow: list[pytest.Item], quick: list[pytest.Item]) -> list[pytest.Item]:
+    """Return all, with the slow ones spread over the quick ones except for the last third of those."""
+    step = len(quick) * 2 // 3 // max(len(slow), 1)
+    spread = [each for place, item in enumerate(slow) for each in (item, *quick[place * step : (place + 1) * step])]
+    return spread + quick[len(slow) * step :]
 
 
 def pytest_collection_finish() -> None:
