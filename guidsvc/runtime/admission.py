@@ -266,17 +266,18 @@ class _Waiter:
 class Slot:
     """An admission slot as an async context manager; see `Admission.slot`."""
 
-    __slots__ = ("_admission", "_caller", "_patient", "_scope")
+    __slots__ = ("_admission", "_patient", "_scope", "caller")
 
     def __init__(self, admission: Admission, scope: CancelScope, caller: str, *, patient: bool) -> None:
         self._admission = admission
         self._scope = scope
-        self._caller = caller
+        self.caller = caller
+        """The caller that gets the slot."""
         self._patient = patient
 
     async def __aenter__(self) -> None:  # noqa: D105  # see the class
         try:
-            if not self._admission.begin(self._scope, self._caller):
+            if not self._admission.begin(self._scope, self.caller):
                 await self._admission.acquire(self._scope, patient=self._patient)
         except BaseException as error:
             self._end(error)

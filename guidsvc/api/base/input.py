@@ -43,6 +43,11 @@ class InputHandler(AuthenticatedHandler):
             self.send_error(exc_info=(TooLarge, self._too_large(), None))
         return None
 
+    @property
+    def has_large_body(self) -> bool:
+        """Whether decoding the body takes a turn."""
+        return self._received_bytes > body.SMALL_BYTES
+
     def read_query(self, model: type[_Model]) -> _Model:
         """Return the query parameters as a model."""
         return query.parse(self.request.query_arguments, model, str(self.request.method))
@@ -51,8 +56,10 @@ class InputHandler(AuthenticatedHandler):
         """Return the preconditions of the request."""
         return conditions.parse(self.request.headers)
 
-    def read_body(self, model: type[_Model], media_types: tuple[str, ...] = (constants.JSON,)) -> _Model:
-        """Return the JSON body as a model, for paths without a GUID."""
+    async def read_body(self, model: type[_Model], media_types: tuple[str, ...] = (constants.JSON,)) -> _Model:
+        """Return the JSON body as a model, for paths without a GUID. A large body waits for its turn."""
+        if self.has_large_body:
+            await self.pipeline.readers.take_turn(self.queue_name)
         return body.read(str(self.request.method), self.request.headers, self.received, model, media_types, None)
 
     def check_type(self, *media_types: str) -> None:

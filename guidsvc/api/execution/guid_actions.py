@@ -45,6 +45,8 @@ class GuidRequest(NamedTuple):
     """How long the record must stay valid for a read, in seconds."""
     max_age: int = 0
     """How long the client may cache the response to a read, in seconds."""
+    has_large_body: bool = False
+    """Whether the body has more than SMALL_BYTES, so that decoding it takes a turn."""
 
 
 async def get(service: GuidService, request: GuidRequest) -> Response:

@@ -20,11 +20,14 @@ from guidsvc.monitoring.logs.access_log import Failure, without_secrets
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.telemetry.metrics import QUICK_SECONDS
 from guidsvc.telemetry.tracing import RequestTrace
 
 LOGGED_PATH = 200
 """Maximum characters of a path in a log line."""
+READERS = 4
+"""Maximum number of large bodies, or parts of batches, that are decoded in one iteration of the event loop."""
 OTHER = "other"
 """The metrics label of unknown paths and of methods that are not served."""
 
@@ -36,6 +39,8 @@ class RequestPipeline:
         self.context = context
         self.in_flight = context.in_flight
         self.admission = context.admission
+        self.readers = FairSemaphore(READERS)
+        """Turns at decoding, which runs on the event loop, so that other requests wait meanwhile."""
         self.is_access_controlled = context.authenticator is not None
         self._authenticator = context.authenticator
         self._requests = context.monitor.meters.requests
@@ -105,6 +110,9 @@ class RequestPipeline:
         """
         async with slot:
             if session is not None:
+                await self.confirm(session)
+            if request.has_large_body:  # with the slot, which bounds how many wait, and how many are decoded
+                await self.readers.take_turn(slot.caller)
                 await self.confirm(session)
             return await action.run(self.context.service.acting_for(caller), request)
 

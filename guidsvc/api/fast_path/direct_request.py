@@ -11,6 +11,7 @@ from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.api.execution.responses import log_failure, serialize, serialize_problem
 from guidsvc.api.fast_path.eligibility import request_id_for
 from guidsvc.api.fast_path.load_shedding import LoadShedder
+from guidsvc.api.parsing.body import SMALL_BYTES
 from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE, Caller
 from guidsvc.errors import NotFound
@@ -108,8 +109,14 @@ class DirectRequest:
         pipeline.require_open()
         caller = await self._authenticate() if pipeline.is_access_controlled else ANYONE
         slot = pipeline.admission.slot(self._cancel_scope, queue_name(self._session, request.address))
-        max_age = pipeline.context.max_age
-        guid_request = GuidRequest(request.method, request.guid, request.headers, lambda: body, max_age=max_age)
+        guid_request = GuidRequest(
+            request.method,
+            request.guid,
+            request.headers,
+            lambda: body,
+            max_age=pipeline.context.max_age,
+            has_large_body=len(body) > SMALL_BYTES,
+        )
         return await pipeline.execute(slot, ACTIONS[request.method], guid_request, caller, self._session)
 
     async def _authenticate(self) -> Caller:

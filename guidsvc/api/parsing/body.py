@@ -22,6 +22,8 @@ from guidsvc.http.errors import UnsupportedMediaType
 
 MAX_BYTES = 64 * 1024
 """Maximum size of the body of one record, of an operation in a batch, and of a line."""
+SMALL_BYTES = 4 * 1024
+"""Bodies up to this size are decoded at once. Larger ones take turns, as decoding stops the event loop."""
 MAX_MEMBERS = 64
 """Maximum number of members of an object, far above that of any model. The error does not list more unknown members."""
 MAX_MARKS = MAX_METADATA_BYTES + 2048

@@ -108,6 +108,7 @@ class RecordHandler(Handler):
             full=self._full,
             valid_for=self._valid_for,
             max_age=self.context.max_age,
+            has_large_body=self.has_large_body,
         )
 
     def response_to_creation(self, record: Record) -> Response:

@@ -1,6 +1,7 @@
 """The resource `/guid`: lists of records, and creation under generated GUIDs."""
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from guidsvc.api.contract import schemas
@@ -26,6 +27,7 @@ from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEY
 from guidsvc.domain.caller import READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
 from guidsvc.domain.commands.list_parameters import Position, render_cursor
+from guidsvc.domain.preconditions import Conditions
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
@@ -95,14 +97,17 @@ class GuidsHandler(RecordHandler):
     async def post(self) -> None:
         """Create a record under a GUID that the service generates."""
         self.read_view(RecordQuery)
-        creation, conditions = self.read_body(CreateCommand), self.read_conditions()
+        async with self.slot():
+            creation = await self.read_body(CreateCommand)
+            conditions = self.read_conditions()
+            await self.confirm()  # last, as a large body waits for its turn
+            await self.send_idempotent(partial(self._create, creation, conditions))
 
-        async def create(guid_factory: GuidFactory | None) -> Response:
-            record = await self.service.create(creation, conditions, generator=guid_factory and guid_factory(0))
-            return self.response_to_creation(record)
-
-        async with self.confirmed_slot():
-            await self.send_idempotent(create)
+    async def _create(
+        self, creation: CreateCommand, conditions: Conditions, guid_factory: GuidFactory | None
+    ) -> Response:
+        record = await self.service.create(creation, conditions, generator=guid_factory and guid_factory(0))
+        return self.response_to_creation(record)
 
     @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
     async def put(self) -> None:

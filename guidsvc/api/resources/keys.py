@@ -89,8 +89,9 @@ class KeysHandler(KeyServiceHandler):
         key_service = self.key_service
         self.read_query(NoQuery)
         self.reject_idempotency_key()
-        creation = self.read_body(KeyCreation)
-        async with self.confirmed_slot():
+        async with self.slot():
+            creation = await self.read_body(KeyCreation)
+            await self.confirm()
             issued = await key_service.create(
                 creation.owner, creation.scopes, expire=creation.expire, note=creation.note, limits=creation.limits
             )
@@ -198,8 +199,9 @@ class KeyHandler(OneKeyHandler):
         """Set the note of a key, valid or not, or remove it with `null`. Nothing else of a key can be changed."""
         key_service = self.key_service
         self.read_query(NoQuery)
-        change = self.read_body(KeyPatch, PATCHES)
-        async with self.confirmed_slot():
+        async with self.slot():
+            change = await self.read_body(KeyPatch, PATCHES)
+            await self.confirm()
             has_note = "note" in change.model_fields_set
             key = await (key_service.set_note(key_id, change.note) if has_note else key_service.get(key_id))
         self.respond(OK, key_service.describe(key))
@@ -242,7 +244,8 @@ class RotationHandler(OneKeyHandler):
         key_service = self.key_service
         self.read_query(NoQuery)
         self.reject_idempotency_key()
-        rotation = self.read_body(Rotation)
-        async with self.confirmed_slot():
+        async with self.slot():
+            rotation = await self.read_body(Rotation)
+            await self.confirm()
             issued = await key_service.rotate(key_id, overlap=rotation.overlap)
         self.respond_issued(OK, issued)

@@ -34,6 +34,15 @@ class FairSemaphore:
                 raise Overloaded(error_text) from error
             yield
 
+    async def take_turn(self, group: Hashable) -> None:
+        """Wait for a slot, and hold it until the next iteration of the event loop.
+
+        The work must follow without another wait. So no iteration has more of it than there are slots.
+        """
+        key = (group,)  # so that None is a group like any other
+        await self.acquire(key)
+        asyncio.get_running_loop().call_soon(self.release, key)
+
     def release(self, group: Hashable) -> None:
         """Release a slot to the next waiter."""
         future = self._slots.release(group)

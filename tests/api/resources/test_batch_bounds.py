@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
+from guidsvc.api.execution.pipeline import READERS
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP
 from guidsvc.api.resources.batch.handler import BatchHandler
 from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
-from guidsvc.api.resources.batch.slots import DOCUMENTS, GROUPS, READERS, SMALL_DOCUMENTS
+from guidsvc.api.resources.batch.slots import DOCUMENTS, GROUPS, SMALL_DOCUMENTS
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.process import file_descriptors as descriptors
-from guidsvc.runtime.temporary_space import MIB, TemporarySpace
+from guidsvc.runtime.temporary_space import MIB, Share, TemporarySpace
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.backing_servers import Service, service, service_with_file_limit, wait_until
 from tests.support.factories import GUID, USER
@@ -359,13 +360,19 @@ async def test_batch_without_file_ends_when_results_fill_memory(
     monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
     memory_bytes, lines = 2 * GROUP * BRIEF_BYTES, (GET + b"\n") * GROUP
     monkeypatch.setattr("guidsvc.api.resources.batch.line_batch.MEMORY_BYTES", memory_bytes)
+    has_taken, take_file = asyncio.Event(), Share.take_file
+
+    def take(share: Share) -> None:
+        take_file(share)
+        has_taken.set()
+
+    monkeypatch.setattr(Share, "take_file", take)
     async with serving() as client:
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
         writer.write(head(BATCH) + chunk(lines))
-        async with asyncio.timeout(40):
-            while b'"record"' in (reply := await client.post(BATCH, body=lines * 20, headers=NDJSON)).body:
-                await asyncio.sleep(0.05)
+        await asyncio.wait_for(has_taken.wait(), 40)
+        reply = await client.post(BATCH, body=lines * 20, headers=NDJSON)
         *results, end = reply.lines
         assert (reply.status, end["status"], end["problem"]["line"]) == (200, 503, len(results) + 1)
         assert [result["status"] for result in results] == [413] * len(results)

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from guidsvc.domain.commands import PutCommand
 from guidsvc.errors import StoreUnavailable, Unauthorized
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import FakeClock, Serving
@@ -203,6 +205,7 @@ async def test_rest_of_a_document_is_rejected_after_its_key_ends(error: Exceptio
         [{"user": "a"}] * (2 * GROUP + 3),
         Idle(),  # type: ignore[arg-type]
         lambda patient: admission.slot(CancelScope(), patient=patient),
+        partial(FairSemaphore(1).take_turn, ""),
         {},
     )
     reply = await batch.perform(None)

@@ -11,6 +11,7 @@ from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store import open_store
 from guidsvc.store.sqlite.search import Finder
 from tests.conftest import FakeClock
+from tests.support.turns import TurnCounter
 
 
 class Work:
@@ -126,3 +127,18 @@ async def test_waiter_cancelled_as_a_place_is_freed_takes_none() -> None:
     assert [type(result) for result in results] == [type(None), *[asyncio.CancelledError] * 2, *[type(None)] * 2]
     async with asyncio.timeout(30), work.places.slot("a"), work.places.slot("b"):
         pass
+
+
+async def test_work_in_turns_is_limited_per_iteration_of_the_loop() -> None:
+    """Also if all of it ends, or fails, at once; and groups take turns."""
+    slots, counter, order = FairSemaphore(4), TurnCounter(), list[str]()
+    work = counter.counted(order.append)
+
+    async def take_turn(group: str) -> None:
+        await slots.take_turn(group)
+        work(group)
+
+    async with counter.following_turns():
+        await asyncio.gather(*map(take_turn, "e" * 40 + "a"))
+    assert counter.most <= 4
+    assert "a" in order[:4]

@@ -5,7 +5,7 @@ for whole results, in order.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import islice
@@ -26,7 +26,7 @@ from guidsvc.services.idempotency import GuidFactory
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """Maximum size of a response. Results that do not fit are brief."""
 READ_AT_ONCE = 16
-"""Maximum number of operations that are validated in one iteration of the event loop."""
+"""Maximum number of operations that are validated in one turn on the event loop."""
 _EXAMPLE = '{"operations": [{"user": "Cylance, Inc."}]}'
 
 
@@ -41,11 +41,13 @@ class DocumentBatch:
         values: Sequence[Any],
         executor: BatchExecutor,
         slot: Callable[..., AbstractAsyncContextManager[object]],
+        take_turn: Callable[[], Awaitable[None]],
         preference_headers: Mapping[str, str],
     ) -> None:
         self._values = values
         self._executor = executor
         self._slot = slot
+        self._take_turn = take_turn
         self._preference_headers = dict(preference_headers)
         self._results: list[bytes] = []
         self._brief_results: list[bytes] = []
@@ -95,7 +97,7 @@ class DocumentBatch:
         return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._brief_results))
 
     async def _execute_group(self, values: Sequence[Any], start: int, guid_factory: GuidFactory | None) -> list[Result]:
-        operations = await _read(values)
+        operations = await self._read(values)
         async with self._slot(patient=start > 0):
             try:
                 results = await self._executor.perform(operations, guid_factory)
@@ -105,6 +107,14 @@ class DocumentBatch:
                 results = [self._executor.reject(error)] * len(values)
         _record_outcome(has_done=any(result.is_done for result in results))
         return results
+
+    async def _read(self, values: Sequence[Any]) -> list[ParsedOperation]:
+        operations: list[ParsedOperation] = []
+        for value in values:
+            if operations and len(operations) % READ_AT_ONCE == 0:
+                await self._take_turn()  # let other requests run, however large the metadata is
+            operations.append(read_value(value))
+        return operations
 
 
 def require_text(text: bytes) -> bytes:
@@ -132,15 +142,6 @@ def operations_of(document: Any) -> list[Any]:
     if len(operations) > MAX_OPERATIONS:
         detail = f"has over {MAX_OPERATIONS} operations; send them as lines ({NDJSON})"
         raise InvalidRequest(InvalidField("/operations", detail))
-    return operations
-
-
-async def _read(values: Sequence[Any]) -> list[ParsedOperation]:
-    operations: list[ParsedOperation] = []
-    for value in values:
-        if operations and len(operations) % READ_AT_ONCE == 0:
-            await asyncio.sleep(0)  # let other requests run, however large the metadata is
-        operations.append(read_value(value))
     return operations
 
 

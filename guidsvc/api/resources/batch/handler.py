@@ -8,7 +8,7 @@ lines and then responds.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 from guidsvc.api.base.handler import Handler
@@ -46,8 +46,6 @@ GROUP_WAIT_SECONDS = 1.0
 """Maximum time that the first group of a batch waits for a slot, in seconds."""
 _NO_KEY = "is not accepted for a batch of lines; send the operations as application/json"
 _CHUNK = 64 * 1024
-_SMALL = 4 * 1024
-"""Documents up to this size are decoded at once, without waiting for a slot."""
 
 
 class BatchHandler(Handler):
@@ -88,9 +86,7 @@ class BatchHandler(Handler):
             self.check_type(constants.JSON, constants.NDJSON)
             if is_ndjson:
                 reject_key(self.request.headers, _NO_KEY)
-                self._line_batch = LineBatch(
-                    executor, self._exit_stack, self._group_slot, self._share, self._reader_slot
-                )
+                self._line_batch = LineBatch(executor, self._exit_stack, self._group_slot, self._share, self._take_turn)
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
                 self._timers.start_deadline(self.context.batch_seconds, self._on_deadline)
                 if self.session is not None:
@@ -117,9 +113,9 @@ class BatchHandler(Handler):
         async with slots.slot_within(self.queue_name, seconds, "too many batches are in progress"):
             yield
 
-    def _reader_slot(self) -> AbstractAsyncContextManager[None]:
-        """Return a slot for parsing on the event loop."""
-        return self._slots.readers.slot(self.queue_name)
+    def _take_turn(self) -> Awaitable[None]:
+        """Wait for a turn at decoding or validation on the event loop."""
+        return self.pipeline.readers.take_turn(self.queue_name)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._line_batch is not None:
@@ -223,7 +219,7 @@ class BatchHandler(Handler):
     async def _execute_document(self) -> None:
         await self.confirm()
         values = operations_of(await self._decode(require_text(self.received())))
-        batch = DocumentBatch(values, self._executor, self._group_slot, self._preference_headers)
+        batch = DocumentBatch(values, self._executor, self._group_slot, self._take_turn, self._preference_headers)
         await self.send_idempotent(
             batch.perform,
             repeatable=all(map(is_repeatable, values)),
@@ -240,13 +236,10 @@ class BatchHandler(Handler):
     async def _decode(self, text: bytes) -> Any:
         if len(text) > _CHUNK:  # in a thread, which releases the GIL between operations
             return await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS)
-        if len(text) <= _SMALL:
-            return body.decode(text)
-        self.release_slot()
-        async with self._reader_slot():
-            document = body.decode(text)
-            await asyncio.sleep(0)  # decode few documents per iteration of the event loop
-        return document
+        if self.has_large_body:
+            self.release_slot()
+            await self._take_turn()
+        return body.decode(text)
 
     async def _process_lines(self, lines: LineBatch, chunk: bytes) -> None:
         CURRENT.set(self.trace)  # the server calls this in another task

@@ -5,8 +5,7 @@ is full, its time limit has passed, too many lines are not operations, or the ca
 line of the response then gives the reason, and the first line that was not executed.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from io import BytesIO
 from tempfile import TemporaryFile
@@ -31,7 +30,7 @@ WHOLE_PROBLEMS = 100
 MAX_UNREADABLE = 1_000
 """Number of lines that are not operations after which a batch ends."""
 READ_AT_ONCE, READ_BYTES = 32, 32 * 1024
-"""Lines, or bytes, of a group that are parsed in one iteration of the event loop."""
+"""Lines, or bytes, of a group that are parsed in one turn on the event loop."""
 _CHUNK = 64 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -40,7 +39,7 @@ _log = structlog.get_logger(__name__)
 class LineBatch:
     """Runs lines as they arrive and collects their results.
 
-    `reader_slot` limits how many batches parse lines.
+    `take_turn` waits for a turn at parsing lines.
     """
 
     def __init__(
@@ -49,12 +48,12 @@ class LineBatch:
         exit_stack: ExitStack,
         slot: Callable[..., AbstractAsyncContextManager[object]],
         share: Share,
-        reader_slot: Callable[[], AbstractAsyncContextManager[None]],
+        take_turn: Callable[[], Awaitable[None]],
     ) -> None:
         self._executor = executor
         self._slot = slot
         self._share = share
-        self._reader_slot = reader_slot
+        self._take_turn = take_turn
         self.has_begun = False
         """Whether lines were executed."""
         self._splitter = NdjsonSplitter(body.MAX_BYTES)
@@ -230,18 +229,17 @@ class LineBatch:
         """Parse the operations of a group, letting other requests run in between; stop if the batch ends."""
         operations: list[ParsedOperation] = []
         size = 0
-        async with self._reader_slot():
-            for line in group:
-                if self._unreadable == MAX_UNREADABLE:
-                    self.stop(_too_many_unreadable())
-                    self._first_unexecuted = line.number
-                    break
-                operations.append(read_line(line))
-                self._unreadable += isinstance(operations[-1].operation, Exception)
-                size += len(line.text or b"")
-                if len(operations) % READ_AT_ONCE == 0 or size >= READ_BYTES:
-                    size = 0
-                    await asyncio.sleep(0)
+        for line in group:
+            if self._unreadable == MAX_UNREADABLE:
+                self.stop(_too_many_unreadable())
+                self._first_unexecuted = line.number
+                break
+            if len(operations) % READ_AT_ONCE == 0 or size >= READ_BYTES:
+                size = 0
+                await self._take_turn()
+            operations.append(read_line(line))
+            self._unreadable += isinstance(operations[-1].operation, Exception)
+            size += len(line.text or b"")
         return operations
 
     def _render_line(self, result: Result, line: Line) -> bytes:

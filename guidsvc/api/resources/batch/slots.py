@@ -8,16 +8,12 @@ DOCUMENTS = 4
 """Maximum number of large documents that are decoded and run at a time, at most 3 of one owner."""
 SMALL_DOCUMENTS = 32
 """Maximum number of small documents that are decoded and run at a time. Each holds up to 4 MiB of results in memory."""
-READERS = 4
-"""Maximum number of documents of up to 64 KiB and groups of lines that are parsed at a time, with owners in turn.
-Parsing runs on the event loop, so other requests wait meanwhile."""
 
 
 class BatchSlots:
-    """Semaphores for groups, large and small documents, and for parsing on the event loop."""
+    """Semaphores for groups, and for large and small documents."""
 
     def __init__(self) -> None:
         self.groups = FairSemaphore(GROUPS)
         self.documents = FairSemaphore(DOCUMENTS)
         self.small_documents = FairSemaphore(SMALL_DOCUMENTS)
-        self.readers = FairSemaphore(READERS)
