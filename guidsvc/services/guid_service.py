@@ -25,12 +25,12 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.temporary_space import Share
-from guidsvc.services.group_writer import GroupWrite, GroupWriter
 from guidsvc.services.leases.renewer import LeaseRenewer, RenewalRequest
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
-from guidsvc.services.record_creator import RecordCreator
-from guidsvc.services.record_writer import ATTEMPTS, ChangeAudit, Make, Written
+from guidsvc.services.writes.group_writer import GroupWrite, GroupWriter
+from guidsvc.services.writes.record_creator import RecordCreator
+from guidsvc.services.writes.record_writer import ATTEMPTS, ChangeAudit, Make, Written
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay

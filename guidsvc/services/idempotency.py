@@ -47,11 +47,11 @@ from guidsvc.errors import (
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
-from guidsvc.services import write_attempt
 from guidsvc.services.receipts.lease import Brief, LeasedGenerator, LeasedReceipt, LeaseTerm
 from guidsvc.services.receipts.quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
 from guidsvc.services.receipts.stored_response import WAIT_SECONDS, StoredResponseReader
-from guidsvc.services.write_attempt import Attempt
+from guidsvc.services.writes import write_attempt
+from guidsvc.services.writes.write_attempt import Attempt
 from guidsvc.store.contract import ReceiptRepository
 from guidsvc.store.lease import LeaseClock
 

@@ -1,9 +1,9 @@
 """The quota in the simulated world: processes that create, renew and delete the same GUIDs over one simulated store.
 
 The code under test is `guidsvc.services.quota`, `guidsvc.domain.quota_ledger`, `guidsvc.services.guid_service` and
-`guidsvc.services.record_writer`, as they are served. A seed decides every delay, loss, pause, death and late write, how
-far the clocks of the hosts disagree, and which store there is: one that compares the time under a lock of writers, as
-SQLite does, or one that compares it and then waits, as MongoDB does.
+`guidsvc.services.writes.record_writer`, as they are served. A seed decides every delay, loss, pause, death and late
+write, how far the clocks of the hosts disagree, and which store there is: one that compares the time under a lock of
+writers, as SQLite does, or one that compares it and then waits, as MongoDB does.
 
 The judge looks at the records after every write: there are never more live ones than the quota. Whoever was refused was
 refused while so many records were live or reserved.

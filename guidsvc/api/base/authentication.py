@@ -17,7 +17,7 @@ from guidsvc.domain.caller import ANYONE, Caller, Needs
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
-from guidsvc.services import write_attempt
+from guidsvc.services.writes import write_attempt
 
 
 class AuthenticatedHandler(RequestHandler):

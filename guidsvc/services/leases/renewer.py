@@ -13,7 +13,7 @@ from guidsvc.domain.preconditions import Conditions, check_change
 from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
-from guidsvc.services.record_writer import RecordWriter
+from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 
 

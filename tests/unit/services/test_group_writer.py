@@ -18,7 +18,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.record_writer import Written
+from guidsvc.services.writes.record_writer import Written
 from guidsvc.store import open_store
 from guidsvc.store.contract import Swap
 from guidsvc.store.delegating import DelegatingRecords

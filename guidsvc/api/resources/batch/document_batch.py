@@ -20,8 +20,8 @@ from guidsvc.domain.guid_generator import ClaimedGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest
 from guidsvc.http.constants import NDJSON
 from guidsvc.http.response import Response
-from guidsvc.services import write_attempt
 from guidsvc.services.idempotency import GuidFactory
+from guidsvc.services.writes import write_attempt
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
 """Maximum size of a response. Results that do not fit are brief."""

@@ -10,7 +10,7 @@ from guidsvc.domain.preconditions import Conditions
 from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, QuotaExceeded
 from guidsvc.runtime.clock import Clock
-from guidsvc.services.record_writer import RecordWriter, back_off
+from guidsvc.services.writes.record_writer import RecordWriter, back_off
 from guidsvc.store.contract import RecordRepository
 
 

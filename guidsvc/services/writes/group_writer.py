@@ -21,8 +21,8 @@ from guidsvc.errors import (
 )
 from guidsvc.runtime import cancel_scope
 from guidsvc.services.quota import NO_QUOTA
-from guidsvc.services.record_writer import Make, Outcome, RecordWriter, action_of
-from guidsvc.services.write_attempt import begin_write
+from guidsvc.services.writes.record_writer import Make, Outcome, RecordWriter, action_of
+from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store.contract import WOULD_BLOCK, Swap
 
 _REJECTIONS = Expired, InvalidRequest, NotFound, PreconditionFailed, PreconditionRequired

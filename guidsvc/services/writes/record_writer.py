@@ -13,7 +13,7 @@ from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
-from guidsvc.services.write_attempt import begin_write
+from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store.contract import RecordRepository
 from guidsvc.store.lease import LeaseClock, earliest
 

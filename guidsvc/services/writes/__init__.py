@@ -1,0 +1,1 @@
+"""Writes of records: one at a time, under generated GUIDs, and in groups."""
