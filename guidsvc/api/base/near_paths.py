@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
+from typing import NamedTuple
 
 from guidsvc import similarity
 
@@ -58,15 +59,41 @@ def nearest(path: str, templates: tuple[str, ...]) -> str | None:
         normal = normal[match.end() :]
     if not normal:
         return None
-    synonym = _SYNONYMS.get(normal)
-    return similarity.nearest(normal, templates, synonym=synonym, min_similarity=MIN_SIMILARITY, similarity=_similarity)
+    segments = normal.split("/")
+    return similarity.nearest(
+        normal,
+        templates,
+        synonym=_SYNONYMS.get(normal),
+        min_similarity=MIN_SIMILARITY,
+        similarity=lambda _, template: _similarity(segments, _pattern_of(template)),
+    )
 
 
-def _similarity(path: str, template: str) -> float:
-    """Return the similarity of a path and a template, from 0 to 1. Parameters of the template match anything."""
-    segments, names = path.split("/"), template.split("/")
-    if len(segments) != len(names):
-        return 0.0
+class _Pattern(NamedTuple):
+    """A path template, prepared for comparisons: its number of segments, and the `fixed` ones, which `matcher` has."""
+
+    segments: int
+    fixed: Sequence[int]
+    matcher: SequenceMatcher[str]
+
+
+@lru_cache(64)
+def _pattern_of(template: str) -> _Pattern:
+    names = template.split("/")
     fixed = [index for index, name in enumerate(names) if not name.startswith("{")]
-    compared, expected = ("/".join(each[index] for index in fixed) for each in (segments, names))
-    return SequenceMatcher(None, compared, expected).ratio()
+    return _Pattern(len(names), fixed, SequenceMatcher(None, b="/".join(names[index] for index in fixed)))
+
+
+def _similarity(segments: Sequence[str], pattern: _Pattern) -> float:
+    """Return the similarity of a path and a template, from 0 to 1; 0 if it is below MIN_SIMILARITY.
+
+    Parameters of the template match anything. Most paths are dissimilar by an upper bound, from their length or their
+    characters, which takes a fraction of the time of the ratio. Anybody may send such paths.
+    """
+    if len(segments) != pattern.segments:
+        return 0.0
+    matcher = pattern.matcher
+    matcher.set_seq1("/".join(segments[index] for index in pattern.fixed))
+    if matcher.real_quick_ratio() < MIN_SIMILARITY or matcher.quick_ratio() < MIN_SIMILARITY:
+        return 0.0
+    return matcher.ratio()

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
+from guidsvc.api.app import make_routes
+from guidsvc.api.base import near_paths
 from guidsvc.api.parsing import body, query
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.parsing import idempotency_key as idempotency
@@ -46,6 +48,8 @@ MOST_SECONDS_BY_DEFAULT = 0.001
 """CPU time that a header may cost at the default limit for the head of a request."""
 MOST_SECONDS_OF_A_BODY = 0.0015
 """CPU time to decode and judge a body. A document may take twice that: few are decoded in a turn of the loop."""
+MOST_SECONDS_OF_A_PATH = 0.0001
+"""CPU time to find the path of the service that is most similar to an unknown one."""
 TRIES = 5
 MANY_TRIES = 200
 """For a short time, which other processes on the machine lengthen: the first try within the limit is the last."""
@@ -135,6 +139,16 @@ def test_parser_is_quick_at_the_default_limit(reader: str) -> None:
     for text in hostile(DEFAULT):
         most = MOST_SECONDS_BY_DEFAULT
         assert cpu_seconds(lambda text=text: READERS[reader](text), most, MANY_TRIES) < most, text[:40]  # type: ignore[misc]
+
+
+def test_search_for_a_near_path_takes_little_time() -> None:
+    """Anybody may send any path, with no key."""
+    templates = tuple(route.path for route in make_routes())
+    paths = (f"/{text}"[: near_paths.MAX_PATH] for text in hostile(near_paths.MAX_PATH, "openapi.jso"))
+    most = MOST_SECONDS_OF_A_PATH
+    for path in [*paths, "/" + "vlreadyzops" * 9, "/a" * 50, "/opeanpi.jsn", "/problesm", "/keys/a/rotatoin"]:
+        search = partial(near_paths.nearest.__wrapped__, path, templates)
+        assert cpu_seconds(search, most, MANY_TRIES) < most, path
 
 
 def test_query_has_at_most_32_parameters() -> None:
