@@ -25,7 +25,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.temporary_space import Share
-from guidsvc.services.leases.renewer import LeaseRenewer, RenewalRequest
+from guidsvc.services.leases.renewer import LeaseRenewer, RenewalTerms
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.writes.group_writer import GroupWrite, GroupWriter
@@ -228,16 +228,15 @@ class GuidService:
         Raise Expired for a record that is not live, unless it is to be revived; LifeLimitReached if the limits grant
         too little. A renewal that `if_below` excludes is answered from the cache.
         """
-        return await self._renewer.renew(self._renewal_request(guid, asked, conditions))
+        return await self._renewer.renew(guid, self.renewal_terms(asked, conditions))
 
-    def renew_at_hand(self, guid: str, asked: RenewCommand, conditions: Conditions = UNCONDITIONAL) -> Renewal | None:
+    def renew_at_hand(self, guid: str, terms: RenewalTerms) -> Renewal | None:
         """Return what `renew` would if the cache shows that it would change nothing; else None."""
-        return self._renewer.at_hand(self._renewal_request(guid, asked, conditions))
+        return self._renewer.at_hand(guid, terms)
 
-    def _renewal_request(self, guid: str, asked: RenewCommand, conditions: Conditions) -> RenewalRequest:
-        return RenewalRequest(
-            guid, asked, conditions, self._caller, self._policy, self._strict, is_dry_run=self.is_dry_run
-        )
+    def renewal_terms(self, asked: RenewCommand, conditions: Conditions) -> RenewalTerms:
+        """Return the terms of a renewal by the caller."""
+        return RenewalTerms(asked, conditions, self._caller, self._policy, self._strict, is_dry_run=self.is_dry_run)
 
     async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete the record of a GUID, live or expired; raise NotFound if it has none."""

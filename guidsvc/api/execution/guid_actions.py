@@ -88,12 +88,13 @@ async def delete(service: GuidService, request: GuidRequest) -> Response:
 
 async def renew(service: GuidService, request: GuidRequest) -> Response:
     """Move the expiry of the record of a GUID, never back."""
-    asked, preconditions = _read_renewal(request), conditions.parse(request.headers)
-    renewal = service.renew_at_hand(request.guid, asked, preconditions)
+    asked, preconditions = read_renewal(request), conditions.parse(request.headers)
+    renewal = service.renew_at_hand(request.guid, service.renewal_terms(asked, preconditions))
     return renewal_response(service, request, renewal or await service.renew(request.guid, asked, preconditions))
 
 
-def _read_renewal(request: GuidRequest) -> RenewCommand:
+def read_renewal(request: GuidRequest) -> RenewCommand:
+    """Return the command of a renewal."""
     parse_guid(request.guid)
     return body.read(request.method, request.headers, request.body, RenewCommand, (constants.JSON,), None)
 

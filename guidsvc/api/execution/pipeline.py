@@ -45,6 +45,7 @@ class RequestPipeline:
         self._authenticator = context.authenticator
         self._requests = context.monitor.meters.requests
         self._access_log = context.access_log
+        self.logs_requests = context.access_log is not None
         self._has_diagnostics = bool(context.diagnostics)
         self.quick_reads = self._requests.quick(ROUTE, "GET", OK)
         """The counter of quick reads of a record."""

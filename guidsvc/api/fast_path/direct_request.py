@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from guidsvc.api.contract import problems
-from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest
+from guidsvc.api.execution.guid_actions import ACTIONS, RENEWAL, RENEWAL_ROUTE, ROUTE, Action, GuidRequest
 from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.api.execution.responses import log_failure, serialize, serialize_problem
 from guidsvc.api.fast_path.eligibility import request_id_for
@@ -34,11 +34,19 @@ class EligibleRequest(NamedTuple):
     address: str
     secure: bool
     session: Session | None = None
+    is_renewal: bool = False
 
     @property
     def path(self) -> str:
         """The path of the request."""
+        if self.is_renewal:
+            return f"/guid/{self.guid}/renewal"
         return f"/guid/{self.guid}" if self.guid else "/guid"
+
+    @property
+    def action(self) -> Action:
+        """What the request does."""
+        return RENEWAL if self.is_renewal else ACTIONS[self.method]
 
 
 class DirectRequest:
@@ -117,7 +125,7 @@ class DirectRequest:
             max_age=pipeline.context.max_age,
             has_large_body=len(body) > SMALL_BYTES,
         )
-        return await pipeline.execute(slot, ACTIONS[request.method], guid_request, caller, self._session)
+        return await pipeline.execute(slot, request.action, guid_request, caller, self._session)
 
     async def _authenticate(self) -> Caller:
         """Return the caller, where access is controlled. Raise Forbidden if it lacks the scope."""
@@ -128,7 +136,7 @@ class DirectRequest:
             self._cancel_scope.begun_at = asyncio.get_running_loop().time()
             session = await pipeline.authenticate(authorization, request.address, self._cancel_scope)
         self._session = session
-        session.require_scope(ACTIONS[request.method].scope)
+        session.require_scope(request.action.scope)
         return session.caller
 
     def _render(self, outcome: Response | Exception, trace: RequestTrace, source: str | None, start: float) -> bytes:
@@ -158,3 +166,10 @@ class DirectRequest:
         self._cancel_scope.cancel(is_disconnected=True)
         if not self._has_begun:
             self._pipeline.in_flight.discard(self)
+
+
+class DirectRenewal(DirectRequest):
+    """A renewal on the fast path, until it is answered."""
+
+    __slots__ = ()
+    route = RENEWAL_ROUTE

@@ -21,9 +21,10 @@ from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, reco
 from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
 from guidsvc.api.execution.read_renderer import read_renderer
 from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
-from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
+from guidsvc.api.fast_path.direct_request import DirectRenewal, DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
 from guidsvc.api.fast_path.fixed_answers import FixedAnswers
+from guidsvc.api.fast_path.leases import LeaseFastPath
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.auth.session import Session
@@ -77,9 +78,10 @@ class FastPathDispatcher:
         self._base = context.public_url
         self._max_age = context.max_age
         self._renderer = read_renderer(self._service, varies=self._varies, max_age=context.max_age)
+        self._leases = LeaseFastPath(pipeline, self._renderer, self._disqualifying_headers)
         self._request_memo: dict[bytes, Session | None] = {}
         self._fixed_answers = FixedAnswers(pipeline)
-        self._can_remember = False  # whether the last answered request may be remembered
+        self._can_remember: bool | None = False  # whether the last answered request may be; None if it is of a lease
         self._session: Session | None = None  # of that request
 
     def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
@@ -140,12 +142,24 @@ class FastPathDispatcher:
         self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
         return response_bytes
 
-    def remember_request(self, data: bytes) -> None:
-        """Remember the ending of `data`, which must be exactly the last answered request."""
+    def serve_repeated(self, data: bytes, peer: Peer) -> bytes | None:
+        """Return the answer if the bytes are a remembered lease request or read, apart from its GUID; else None."""
+        response = self._leases.serve_repeated(data, peer)
+        return self.serve_repeated_read(data, peer) if response is None else response
+
+    def remember_renewal(self, data: bytes, target: bytes) -> bool:
+        """Remember `data`, exactly the request with this target, if it is a renewal; return whether it is."""
+        return self._leases.remember_renewal(data, target)
+
+    def remember_request(self, data: bytes) -> bool:
+        """Remember `data`, exactly the last answered request; return whether only `serve_repeated` serves its like."""
         if self._can_remember and len(data) <= _END + _MAX_ENDING_BYTES and data.startswith(_START):
             if len(self._request_memo) == _MAX_REQUESTS:
                 self._request_memo.clear()
             self._request_memo[data[_END:]] = self._session
+        elif self._can_remember is None:
+            return self._leases.remember_read(data)
+        return False
 
     def dispatch(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
@@ -205,7 +219,14 @@ class FastPathDispatcher:
                 return self._fixed_answers.answer(name, target, headers, address, secure=secure)
             request = EligibleRequest(name, "", headers, address, secure)
             return DirectList(self._pipeline, self._shedder, request, query_string or b"")
-        return self._shed(method, target, raw_headers, parser, peer) if self.admission.is_contended else None
+        shed = self._shed(method, target, raw_headers, parser, peer) if self.admission.is_contended else None
+        if shed is not None:
+            return shed
+        found = self._leases.dispatch(method, target, raw_headers, parser, peer)
+        if isinstance(found, EligibleRequest):
+            return DirectRenewal(self._pipeline, self._shedder, found)
+        self._can_remember = None if found is not None else False
+        return found
 
     def _shed(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer

@@ -7,7 +7,7 @@ import time
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
-from guidsvc.api.execution.guid_actions import ROUTE
+from guidsvc.api.execution.guid_actions import RENEWAL_ROUTE, ROUTE
 from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
 from guidsvc.errors import Overloaded
 from guidsvc.http.dates import http_date
@@ -57,6 +57,8 @@ class LoadShedder:
 
 def _route(path: str) -> str:
     """Return the route of a path, among the routes subject to admission."""
+    if path.startswith("/guid/") and path.endswith("/renewal") and path.count("/") == 3:  # noqa: PLR2004
+        return RENEWAL_ROUTE
     if path.startswith("/guid/"):
         return ROUTE if path.count("/") == 2 else OTHER  # noqa: PLR2004
     return path if path in {"/guid", "/guid:batch"} else OTHER

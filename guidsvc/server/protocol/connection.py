@@ -49,7 +49,7 @@ class Connection(BaseConnection):
         self._state.connections.add(self)
         self._send_buffer.open()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:  # each call that it is spared is an answer sooner
         parser = self._parser
         is_start, idle_since = parser.is_between_requests and not parser.is_finished, self._timeout_start
         if is_start:
@@ -65,11 +65,14 @@ class Connection(BaseConnection):
         parser.feed(data)
         if self._responses:
             is_single = is_start and parser.is_between_requests and parser.request_count == count_before + 1
-            if is_single and self._state.fast_path is not None:
-                self._state.fast_path.remember_request(data)
+            fast_path = self._state.fast_path
+            if is_single and fast_path is not None and fast_path.remember_request(data):
+                self._serve_repeated_read = fast_path.serve_repeated
             self._flush()
         elif is_start and parser.is_between_requests and parser.request_count == count_before:
             self._timeout_start = idle_since  # empty lines are no request: the connection is still idle
+        elif is_start and parser.is_between_requests and parser.request_count == count_before + 1:
+            self._remember_renewal(data)
         self.regulate()
         if self._incoming_bytes or self._cycle is not None or not parser.is_between_requests:
             self._count_incoming()
@@ -239,6 +242,12 @@ class Connection(BaseConnection):
             self._cycle.message.timeout_seconds = seconds
 
     # Answering
+
+    def _remember_renewal(self, data: bytes) -> None:
+        """Let the fast path remember `data`, which is exactly one request, if it is being answered now."""
+        fast_path, cycle = self._state.fast_path, self._cycle
+        if fast_path is not None and cycle is not None and fast_path.remember_renewal(data, cycle.message.target):
+            self._serve_repeated_read = fast_path.serve_repeated
 
     def _admission_for(self, message: RawRequest, direct_request: DirectRequest | None) -> Admission | None:
         """Return the Admission of a handler's request, or None; the fast path acquires its slot itself."""

@@ -46,13 +46,25 @@ class FastPath(Protocol):
     def serve_repeated_read(self, data: bytes, peer: "Peer") -> bytes | None:
         """Return the answer if the data is a complete request like a remembered one; else None."""
 
+    def serve_repeated(self, data: bytes, peer: "Peer") -> bytes | None:
+        """Return what `serve_repeated_read` does, also for a remembered lease request."""
+
     def dispatch(
         self, method: bytes, target: bytes, headers: RawHeaders, parser: HttpRequestParser, peer: "Peer"
     ) -> bytes | DirectRequest | None:
         """Return the answer if available at once; or the request, if it needs no handler; or None, if it needs one."""
 
-    def remember_request(self, data: bytes) -> None:
-        """Remember `data`, which must be exactly the last answered request."""
+    def remember_request(self, data: bytes) -> bool:
+        """Remember `data`, which must be exactly the last answered request.
+
+        Return whether only `serve_repeated` serves such requests.
+        """
+
+    def remember_renewal(self, data: bytes, target: bytes) -> bool:
+        """Remember `data`, which is exactly the request with this target, if it is a renewal; return whether it is.
+
+        `target` is the object that `dispatch` got. Only `serve_repeated` serves such requests.
+        """
 
     def is_proxy(self, peer: "Peer") -> bool:
         """Whether the peer is a trusted proxy, whose connections carry the requests of many clients."""

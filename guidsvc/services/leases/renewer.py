@@ -7,9 +7,10 @@ from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import READ, Caller, authorize
 from guidsvc.domain.commands import RenewCommand
 from guidsvc.domain.leases.errors import LifeLimitReached
+from guidsvc.domain.leases.limits import UNLIMITED
 from guidsvc.domain.leases.renewal import Renewal, is_needed, renew
 from guidsvc.domain.lifecycle import RetentionPolicy
-from guidsvc.domain.preconditions import Conditions, check_change
+from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions, check_change
 from guidsvc.domain.record import Record
 from guidsvc.errors import Expired, NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
@@ -17,10 +18,9 @@ from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 
 
-class RenewalRequest(NamedTuple):
-    """A renewal of a GUID: what is asked, and the rights and rules of its caller."""
+class RenewalTerms(NamedTuple):
+    """What a renewal asks for, and the rights and rules of its caller."""
 
-    guid: str
     asked: RenewCommand
     conditions: Conditions
     caller: Caller
@@ -46,50 +46,54 @@ class LeaseRenewer:
         self._clock = clock
         self._outcomes = outcomes
 
-    async def renew(self, request: RenewalRequest) -> Renewal:
+    async def renew(self, guid: str, terms: RenewalTerms) -> Renewal:
         """Move the expiry of the record of a GUID, never back; see `GuidService.renew`."""
-        if request.asked.if_below is not None and not request.is_dry_run:
-            unneeded = self._unneeded(await self._records.get(request.guid), request)
+        if terms.asked.if_below is not None and not terms.is_dry_run:
+            unneeded = self._unneeded(await self._records.get(guid), terms)
             if unneeded is not None:
                 return unneeded
         try:
-            return self._counted(await self._write(request))
+            return self._counted(await self._write(guid, terms))
         except (Expired, LifeLimitReached) as error:
             self._outcomes["expired" if isinstance(error, Expired) else "limited"] += 1
             raise
 
-    def at_hand(self, request: RenewalRequest) -> Renewal | None:
+    def at_hand(self, guid: str, terms: RenewalTerms) -> Renewal | None:
         """Return what `renew` would if the cache shows that it would change nothing; else None."""
-        if request.asked.if_below is None:
+        if terms.asked.if_below is None:
             return None
         try:
-            record = self._records.get_nowait(request.guid)
+            record = self._records.get_nowait(guid)
         except StoreUnavailable:
             return None
-        return None if record is WOULD_BLOCK else self._unneeded(record, request)
+        return None if record is WOULD_BLOCK else self._unneeded(record, terms)
 
-    def _unneeded(self, stored: Record | None, request: RenewalRequest) -> Renewal | None:
+    def _unneeded(self, stored: Record | None, terms: RenewalTerms) -> Renewal | None:
         """Return the outcome of a renewal that a live record does not need; None if the write must decide."""
-        record, now = authorize(stored, request.caller), self._clock()
-        if record is None or not lifecycle.is_live(record, now) or is_needed(record, request.asked, now):
+        record, now = authorize(stored, terms.caller), self._clock()
+        if record is None or not lifecycle.is_live(record, now) or is_needed(record, terms.asked, now):
             return None
-        if (request.strict and not request.conditions) or not request.conditions.hold(record):
+        conditions = terms.conditions
+        if (terms.strict and not conditions) or not (conditions is UNCONDITIONAL or conditions.hold(record)):
             return None
-        return self._counted(renew(record, request.asked, now, request.policy))
+        self._outcomes["unchanged"] += 1
+        if terms.policy.limits == UNLIMITED:  # the common case, without the calls of the rest
+            return Renewal(record, False, (record.expire * 1000 - now) // 1000, False, None)  # by its fields
+        return renew(record, terms.asked, now, terms.policy)
 
-    async def _write(self, request: RenewalRequest) -> Renewal:
+    async def _write(self, guid: str, terms: RenewalTerms) -> Renewal:
         outcomes: list[Renewal] = []
 
         def make(old: Record | None, now: int, after: int) -> Record:  # noqa: ARG001  # it never creates
             if old is None:
-                raise NotFound(request.guid)
-            check_change(request.guid, old, request.conditions, strict=request.strict, is_shown=request.may_read)
-            outcomes.append(renew(old, request.asked, now, request.policy, is_shown=request.may_read))
+                raise NotFound(guid)
+            check_change(guid, old, terms.conditions, strict=terms.strict, is_shown=terms.may_read)
+            outcomes.append(renew(old, terms.asked, now, terms.policy, is_shown=terms.may_read))
             new = outcomes[-1].record
-            is_hidden = request.is_dry_run and not request.may_read
-            return lifecycle.touch(old, now, request.policy) if new is old and is_hidden else new
+            is_hidden = terms.is_dry_run and not terms.may_read
+            return lifecycle.touch(old, now, terms.policy) if new is old and is_hidden else new
 
-        _, new = await self._writer.write(request.guid, make, request.caller)
+        _, new = await self._writer.write(guid, make, terms.caller)
         return outcomes[-1]._replace(record=new)
 
     def _counted(self, renewal: Renewal) -> Renewal:

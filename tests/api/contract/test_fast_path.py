@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
+from guidsvc.api.fast_path.leases import _Demand, _Head
 from guidsvc.domain.commands.list_parameters import Position, render_cursor
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
@@ -95,6 +96,28 @@ _BODIES = st.sampled_from(
     ]
 )
 _WAITS, _PLACES = st.sampled_from([0, 0, 0, 2, 8 * 86_400]), st.sampled_from([*GUIDS * 8, *ODD, *FIXED])
+_DEMANDS = st.sampled_from(
+    [f"{guid}?valid_for={seconds}" for guid in GUIDS for seconds in ("1", "4", "05", "0", "x", "9")]
+)
+_RENEWALS = st.sampled_from(
+    [f"{GUIDS[0]}/renewal"] * 6 + [f"{GUIDS[1]}/renewal", "A/renewal", f"{GUIDS[0]}/renewal?x=1"]
+)
+_ASKED = st.sampled_from(
+    [
+        *[b'{"ttl": 8, "if_below": 3}'] * 6,
+        b'{"ttl": 8, "if_below": "1"}',
+        b'{"if_below": 9}',
+        b'{"ttl": 5}',
+        b'{"revive": true}',
+        b'{"ttl": 9, "at_least": 20}',
+        b'{"ttl": 0, "if_below": 1.5, "x": 1}',
+        b"{}",
+        b"",
+    ]
+)
+_TYPED = st.one_of(
+    st.just(("Content-Type: application/json",)), _HEADERS.map(lambda some: ("Content-Type: application/json", *some))
+)
 _READS, _WRITES = st.sampled_from(["GET", "GET", "HEAD", "DELETE"]), st.sampled_from(["PUT", "PUT", "PATCH"])
 _ALL = st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "DELETE", "POST", "OPTIONS"])
 _REQUESTS = st.lists(
@@ -102,6 +125,11 @@ _REQUESTS = st.lists(
         st.builds(Request, _WAITS, _READS, _PLACES, _HEADERS, st.none()),
         st.builds(Request, _WAITS, _WRITES, _PLACES, _HEADERS, _BODIES),
         st.builds(Request, _WAITS, _ALL, _PLACES, _HEADERS, _BODIES),
+        st.builds(Request, _WAITS, _READS, _DEMANDS, st.just(()), st.none()),
+        st.builds(Request, _WAITS, _READS, _DEMANDS, _HEADERS, st.none()),
+        st.builds(Request, _WAITS, st.just("POST"), _RENEWALS, _TYPED, _ASKED),
+        st.builds(Request, _WAITS, _ALL, _RENEWALS, _TYPED, _ASKED),
+        st.builds(Request, _WAITS, st.just("POST"), _RENEWALS, _HEADERS, _ASKED),
     ),
     min_size=1,
     max_size=12,
@@ -230,3 +258,61 @@ def test_remembered_request_heads_are_bounded() -> None:
 
     assert 0 < len(way._request_memo) <= 256
     assert max(map(len, way._request_memo)) <= 1024
+
+
+HEARTBEAT = Request(
+    0, "POST", f"{GUIDS[0]}/renewal", ("Content-Type: application/json",), b'{"ttl": 60, "if_below": 30}'
+)
+DEMAND = Request(0, "GET", f"{GUIDS[0]}?valid_for=30", (), None)
+
+
+@pytest.mark.parametrize("request_again", [HEARTBEAT, DEMAND], ids=["heartbeat", "demand"])
+async def test_repeated_lease_request_is_served_from_memory(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, request_again: Request
+) -> None:
+    """From the second on, without a parser; until the record changes, which is seen at once."""
+    async with service(tmp_path, clock, short=True) as way:
+        await way.ask(Request(0, "PUT", GUIDS[0], (), b'{"user": "a", "ttl": 60}'))
+        first, _ = await way.ask(request_again)
+        _, said = await way.ask(request_again)
+        with monkeypatch.context() as patch:
+            patch.setattr(FastPathDispatcher, "dispatch", None)  # a parsed request would fail
+            assert await way.ask(request_again) == (first, said)
+        clock.advance(seconds=31)
+        later, _ = await way.ask(request_again)
+        assert later[:12] == (b"HTTP/1.1 200" if request_again is HEARTBEAT else b"HTTP/1.1 409")
+        assert (b'"renewed":true' in later) is (request_again is HEARTBEAT)
+        await way.ask(Request(0, "DELETE", GUIDS[0], (), None))
+        assert (await way.ask(request_again))[0][:12] == b"HTTP/1.1 404"
+
+
+def test_remembered_lease_requests_are_bounded() -> None:
+    service_of_none = cast(
+        GuidService, SimpleNamespace(acting_for=lambda _: SimpleNamespace(renewal_terms=lambda *_: 1))
+    )
+    leases = FastPathDispatcher(request_pipeline(service=service_of_none))._leases
+    body = b'{"if_below": 30}'
+    for number in range(2000):
+        target = b"/guid/%032X/renewal" % number
+        filler = b"x" * (number % 1100)
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        leases._head = _Head(target, None, headers)
+        data = b"POST /guid/" + b"A" * 32 + b"/renewal HTTP/1.1\r\nX-%d: %b\r\n\r\n%b" % (number, filler, body)
+        leases.remember_renewal(data, target)
+        leases._demand = _Demand(None, number)
+        leases.remember_read(b"GET /guid/" + b"A" * 32 + b"?valid_for=%d HTTP/1.1\r\n%b\r\n" % (number, filler))
+
+    for memo in (leases._reads, leases._renewals):
+        assert 0 < len(memo) <= 256
+        assert max(map(len, memo)) <= 1024
+
+
+def test_renewal_of_another_connection_is_not_remembered() -> None:
+    leases = FastPathDispatcher(request_pipeline(service=cast(GuidService, None)))._leases
+    target = b"/guid/" + b"A" * 32 + b"/renewal"
+    leases._head = _Head(target, None, {"Content-Type": "application/json", "Content-Length": "16"})
+
+    assert not leases.remember_renewal(
+        b"POST /guid/" + b"A" * 32 + b'/renewal HTTP/1.1\r\n\r\n{"if_below": 30}', bytes(bytearray(target))
+    )
+    assert not leases._renewals

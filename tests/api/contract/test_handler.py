@@ -188,6 +188,8 @@ def test_each_problem_code_has_one_status_and_title() -> None:
         "receipts-full": 429,
         "in-progress": 409,
         "key-ended": 409,
+        "life-limit": 409,
+        "expires-too-soon": 409,
         "idempotency-mismatch": 422,
         "precondition-failed": 412,
         "precondition-required": 428,

@@ -1,0 +1,251 @@
+"""Fast path of leases: reads that demand a time to live, and renewals that change nothing.
+
+They are answered in the protocol layer if the cache has the record. A client that sends one probably sends it again, so
+the bytes after its GUID are remembered, with what they mean. A plain read never comes here.
+"""
+
+import re
+from collections.abc import Mapping
+from http.client import OK
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from httptools import HttpRequestParser
+
+from guidsvc.api.execution.guid_actions import (
+    RENEWAL,
+    RENEWAL_ROUTE,
+    ROUTE,
+    GuidRequest,
+    read_renewal,
+)
+from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
+from guidsvc.api.execution.read_renderer import ReadRenderer
+from guidsvc.api.execution.renewal_renderer import RenewalRenderer
+from guidsvc.api.fast_path.direct_request import EligibleRequest
+from guidsvc.api.fast_path.eligibility import fast_path_headers, has_small_body, request_id_for
+from guidsvc.auth.session import Session
+from guidsvc.domain.caller import ANYONE, READ, Scope
+from guidsvc.domain.preconditions import UNCONDITIONAL
+from guidsvc.domain.record import MAX_TIME
+from guidsvc.errors import GuidsvcError
+from guidsvc.http.errors import UnsupportedMediaType
+from guidsvc.http.headers.request_id import new_request_id
+from guidsvc.server.protocol.request import RawHeaders
+from guidsvc.server.protocol.state import Peer
+from guidsvc.services.guid_service import GuidService
+from guidsvc.services.leases.renewer import RenewalTerms
+from guidsvc.telemetry.metrics import QUICK_SECONDS
+
+_READ_TARGET = re.compile(rb"/guid/([0-9A-F]{32})\?valid_for=([0-9]{1,12})")
+_RENEWAL_TARGET = re.compile(rb"/guid/([0-9A-F]{32})/renewal")
+_GUID = re.compile(r"[0-9A-F]{32}")
+_READ_START, _RENEWAL_START = b"GET /guid/", b"POST /guid/"
+_READ_BEGIN, _RENEWAL_BEGIN, _GUID_BYTES = len(_READ_START), len(_RENEWAL_START), 32
+_IDEMPOTENCY_KEY = b"idempotency-key"
+_PLAIN = frozenset({"Authorization", "Connection", "Content-Type", "Content-Length"})
+"""Headers of a remembered request. The type and length of its body are remembered with it."""
+_OK = int(OK)
+_FORWARDING = frozenset({"X-Forwarded-For", "X-Forwarded-Proto"})
+_MAX_REQUESTS, _MAX_BYTES = 256, 1024
+"""Maximum number of remembered requests of each kind, and the maximum bytes of each."""
+
+
+class _Demand(NamedTuple):
+    """A remembered read: its caller, and the seconds that it demands."""
+
+    session: Session | None
+    valid_for: int
+
+
+class _Heartbeat(NamedTuple):
+    """A remembered renewal: its caller, and what it asks for."""
+
+    session: Session | None
+    service: GuidService
+    terms: RenewalTerms
+
+
+class _Head(NamedTuple):
+    """The head of a renewal whose body has not been read yet."""
+
+    target: bytes
+    session: Session | None
+    headers: Mapping[str, str]
+
+
+class LeaseFastPath:
+    """Answers reads with `valid_for` and renewals that change nothing."""
+
+    def __init__(self, pipeline: RequestPipeline, renderer: ReadRenderer, disqualifying: frozenset[bytes]) -> None:
+        context = pipeline.context
+        self._pipeline = pipeline
+        self._service = context.service
+        self._renderer = renderer
+        self._renewal_renderer = RenewalRenderer(varies=context.cors.any)
+        self._disqualifying = disqualifying | {_IDEMPOTENCY_KEY}
+        self._host_names = context.host_names
+        self._trusts_proxies = context.trusted_proxies.any
+        self._has_diagnostics = bool(context.diagnostics)
+        self._reads: dict[bytes, _Demand] = {}
+        self._renewals: dict[bytes, _Heartbeat] = {}
+        self._demand: _Demand | None = None  # of the read that was answered last, if it may be remembered
+        self._head: _Head | None = None  # of the renewal that was dispatched last, if it may be remembered
+        requests = context.monitor.meters.requests
+        self._quick_renewals = requests.quick(RENEWAL_ROUTE, "POST", OK)
+        self._cache = context.monitor.meters.cache
+
+    def serve_repeated(self, data: bytes, peer: Peer) -> bytes | None:
+        """Return the answer if the bytes are a remembered request, apart from its GUID; else None."""
+        if data.startswith(_RENEWAL_START):
+            end = _RENEWAL_BEGIN + _GUID_BYTES
+            heartbeat = self._renewals.get(data[end:])
+            if heartbeat is not None:
+                return self._renew(data[_RENEWAL_BEGIN:end].decode("latin-1"), heartbeat, peer)
+        elif data.startswith(_READ_START):
+            end = _READ_BEGIN + _GUID_BYTES
+            demand = self._reads.get(data[end:])
+            if demand is not None and (demand.session is None or demand.session.is_usable()):
+                guid = data[_READ_BEGIN:end].decode("latin-1")
+                return self._read(guid, demand, new_request_id(), peer.remote_ip, secure=peer.secure)
+        return None
+
+    def dispatch(
+        self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+    ) -> bytes | EligibleRequest | None:
+        """Return the answer; or the request, if it needs no handler; or None, if it needs one."""
+        self._demand = self._head = None
+        is_renewal = method == b"POST"
+        match = (_RENEWAL_TARGET if is_renewal else _READ_TARGET).fullmatch(target)
+        if match is None or (method != b"GET" and not is_renewal):
+            return None
+        headers = fast_path_headers(raw_headers, parser, self._disqualifying, self._host_names)
+        if headers is None or (self._trusts_proxies and not _FORWARDING.isdisjoint(headers)):
+            return None
+        session = self._pipeline.cached_session(headers.get("Authorization"))
+        guid = match[1].decode()
+        if is_renewal:
+            if not has_small_body(headers):
+                return None
+            self._head = _Head(target, session, headers) if headers.keys() <= _PLAIN else None
+            return EligibleRequest("POST", guid, headers, peer.remote_ip, peer.secure, session, is_renewal=True)
+        if "Content-Length" in headers or not headers.keys() <= _PLAIN | {"X-Request-Id"}:
+            return None
+        return self._dispatch_read(guid, int(match[2]), session, headers, peer)
+
+    def _dispatch_read(
+        self, guid: str, valid_for: int, session: Session | None, headers: Mapping[str, str], peer: Peer
+    ) -> bytes | None:
+        if not 1 <= valid_for <= MAX_TIME or not self._may(session, READ):
+            return None
+        demand = _Demand(session, valid_for)
+        response = self._read(
+            guid, demand, request_id_for(headers), peer.remote_ip, secure=peer.secure, is_counted=True
+        )
+        if response is not None and headers.keys() <= _PLAIN:
+            self._demand = demand
+        return response
+
+    def remember_read(self, data: bytes) -> bool:
+        """Remember `data`, which must be exactly the read that was answered last; return whether it is remembered."""
+        demand = self._demand
+        if demand is None or len(data) > _MAX_BYTES:
+            return False
+        _make_room(self._reads)
+        self._reads[data[_READ_BEGIN + _GUID_BYTES :]] = demand
+        return True
+
+    def remember_renewal(self, data: bytes, target: bytes) -> bool:
+        """Remember `data`, exactly the request with this target, if it is a renewal; return whether it is.
+
+        `target` must be the same object as at the dispatch: the last renewal may be that of another caller.
+        """
+        head, self._head = self._head, None
+        if head is None or head.target is not target or len(data) > _MAX_BYTES:
+            return False
+        heartbeat = self._heartbeat(head, data)
+        if heartbeat is None:
+            return False
+        _make_room(self._renewals)
+        self._renewals[data[_RENEWAL_BEGIN + _GUID_BYTES :]] = heartbeat
+        return True
+
+    def _heartbeat(self, head: _Head, data: bytes) -> _Heartbeat | None:
+        """Return what a renewal means; None if it is invalid, always writes, or its response may not show times."""
+        session, length = head.session, int(head.headers.get("Content-Length", "0"))
+        if not (self._may(session, RENEWAL.scope) and self._may(session, READ)) or not length:
+            return None
+        guid = data[_RENEWAL_BEGIN : _RENEWAL_BEGIN + _GUID_BYTES].decode("latin-1")
+        try:
+            asked = read_renewal(GuidRequest("POST", guid, head.headers, lambda: data[-length:]))
+        except (GuidsvcError, UnsupportedMediaType):
+            return None
+        service = self._service.acting_for(ANYONE if session is None else session.caller)
+        if asked.if_below is None:
+            return None
+        return _Heartbeat(session, service, service.renewal_terms(asked, UNCONDITIONAL))
+
+    def _may(self, session: Session | None, scope: Scope) -> bool:
+        """Whether the caller is known, and has this scope."""
+        if session is None:
+            return not self._pipeline.is_access_controlled
+        return session.caller.may(scope)
+
+    def _read(  # all facts about a request
+        self,
+        guid: str,
+        demand: _Demand,
+        request_id: str,
+        address: str,
+        *,
+        secure: bool,
+        is_counted: bool = False,
+    ) -> bytes | None:
+        """Return the answer to an authorized read if the cache has a record that lives long enough; else None."""
+        session, pipeline = demand.session, self._pipeline
+        if pipeline.in_flight.draining or self._has_diagnostics or _GUID.fullmatch(guid) is None:
+            return None
+        start, misses = perf_counter(), self._cache.misses
+        try:
+            record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
+        except GuidsvcError:
+            return None  # the handler meets the same error and reports it
+        if record is None or not self._service.lives_for(record, demand.valid_for):
+            return None
+        if not (is_counted or session is None or session.allowance.try_spend()):
+            return None
+        source = self._cache.source(misses)
+        response = self._renderer.render(record, request_id, start, rate_limit_header_lines(session), secure=secure)
+        seconds = perf_counter() - start
+        pipeline.record_completion(ROUTE, "GET", f"/guid/{guid}", _OK, seconds, request_id, address, source)
+        return response
+
+    def _renew(self, guid: str, heartbeat: _Heartbeat, peer: Peer) -> bytes | None:
+        """Return the answer to a renewal that changes nothing, as the cache shows; else None."""
+        session, service, terms = heartbeat
+        pipeline = self._pipeline
+        if pipeline.in_flight.draining or pipeline.admission.is_contended or _GUID.fullmatch(guid) is None:
+            return None
+        if self._has_diagnostics or (session is not None and not session.is_usable()):
+            return None
+        start = perf_counter()
+        renewal = service.renew_at_hand(guid, terms)
+        if renewal is None or not (session is None or session.allowance.try_spend()):
+            return None
+        request_id = new_request_id()
+        extra_lines = rate_limit_header_lines(session)
+        response = self._renewal_renderer.render(service, renewal, request_id, start, extra_lines, secure=peer.secure)
+        seconds = perf_counter() - start
+        if pipeline.logs_requests or seconds > QUICK_SECONDS:
+            path = f"/guid/{guid}/renewal"
+            pipeline.record_completion(RENEWAL_ROUTE, "POST", path, _OK, seconds, request_id, peer.remote_ip, None)
+        else:
+            self._quick_renewals.count += 1
+            self._quick_renewals.seconds += seconds
+        return response
+
+
+def _make_room(memo: dict[bytes, Any]) -> None:
+    """Forget everything if a memo is full."""
+    if len(memo) == _MAX_REQUESTS:
+        memo.clear()
