@@ -5,12 +5,15 @@ import os
 import re
 from collections.abc import Iterator
 
+from guidsvc.http.credentials import CREDENTIAL
+
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def request_id(client_id: str) -> str:
-    """Return the given ID if it is well-formed, else a new one."""
-    return client_id if _SANE.fullmatch(client_id) else new_request_id()
+    """Return the given ID if it is well-formed and holds no API key or token, else a new one."""
+    is_sane = _SANE.fullmatch(client_id) is not None and CREDENTIAL.search(client_id) is None
+    return client_id if is_sane else new_request_id()
 
 
 def _ids() -> Iterator[str]:

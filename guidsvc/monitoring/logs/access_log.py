@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 import structlog
 
 from guidsvc.http.client_address import network_of
+from guidsvc.http.credentials import CREDENTIAL
 from guidsvc.monitoring.logs.console_line import METHOD_CHARACTERS, columns, console_line, is_colored
 from guidsvc.monitoring.logs.line_limit import LineLimit
 from guidsvc.monitoring.logs.log_config import ACCESS, Form, escape, is_readable
@@ -28,9 +29,6 @@ FIRST_ERROR = 400
 """The lowest status of a failed request."""
 MEMBER_CHARACTERS = 300
 """Maximum length of a member that describes a failure, as JSON: a line must fit into PIPE_BUF."""
-_SECRETS = re.compile(r"(gs_[0-9A-Za-z]{12}_)\w+|(eyJ)[\w-]{8,}[\w.-]*")
-"""Secrets that a path may contain by mistake: an API key, whose id may be logged, or a JWT."""
-
 MAX_METHOD_CHARACTERS = 32
 """Maximum length of a method in a line, as in guidsvc's own server. Tornado accepts methods of any length."""
 _ENCODED_PERCENT = re.compile("%(?:25)+")
@@ -156,8 +154,8 @@ def without_secrets(path: str) -> str:
         decoded = _decoded(path)
         if decoded is None:
             return "..."
-        return quote(_redacted(decoded), safe=_SAFE) if _SECRETS.search(decoded) else path
-    if "gs_" not in path and "eyJ" not in path:
+        return quote(_redacted(decoded), safe=_SAFE) if CREDENTIAL.search(decoded) else path
+    if "_" not in path and "eyJ" not in path:
         return path
     return _redacted(path)
 
@@ -177,7 +175,7 @@ def loggable_method(method: str) -> str:
 
 
 def _redacted(text: str) -> str:
-    return _SECRETS.sub(lambda match: f"{match[1] or match[2]}...", text)
+    return CREDENTIAL.sub(lambda match: f"{match[match.lastindex or 0]}...", text)
 
 
 class _JsonAccessLog(AccessLog):

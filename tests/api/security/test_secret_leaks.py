@@ -142,6 +142,11 @@ def to_nobody(it: Secretive) -> Iterator[Told]:
     for path in ("/", "/livez", "/readyz", "/version", "/openapi.json", "/docs", "/problems/unauthorized", "/metrics"):
         yield it.ask("GET", path, it.bob)
     yield it.ask("GET", "/metrics", it.admin)
+    for path in (f"/GS_{it.alice[3:]}", f"/gs_/{it.alice[3:]}", f"/{it.alice[3:]}", f"/keys/gs_%2F{it.alice[3:]}"):
+        yield it.ask("GET", path, it.bob)
+    for key in (it.alice, it.token, it.alice[3:]):
+        yield it.ask("GET", f"/guid/{GUID}", it.bob, X_Request_Id=key)
+        yield it.ask("GET", "/livez", None, X_Request_Id=key)
     for key in (it.alice, it.token):
         for path in (
             f"/guid/{GUID}?access_token={key}",

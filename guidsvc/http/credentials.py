@@ -1,0 +1,10 @@
+"""The pattern of API keys and tokens, to find those that a client has sent in a wrong place."""
+
+import re
+
+CREDENTIAL = re.compile(
+    r"((?i:gs_)\W{0,3}[0-9A-Za-z]{12}_)[\w\s]+"  # an API key, even if it is cut off or broken into lines
+    r"|([0-9A-Za-z]{12}_)[0-9A-Za-z]{43}\w*"  # without its beginning
+    r"|(eyJ)[\w-]{8,}[\w.-]*"  # a JWT
+)
+"""An API key or a token. The group that matches is the part that may be shown, such as the id of the key."""
