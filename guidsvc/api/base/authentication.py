@@ -47,9 +47,14 @@ class AuthenticatedHandler(RequestHandler):
         return needs_of(getattr(self, str(self.request.method).lower()))
 
     def authenticate(self) -> Awaitable[None] | None:
-        """Authenticate and authorize the caller. Return an awaitable if the session is not cached."""
+        """Authenticate and authorize the caller, or take the turn of a public request.
+
+        Return an awaitable, unless the session is cached or access is not controlled.
+        """
         needs = self.needs()
-        if not self.pipeline.is_access_controlled or needs is None:
+        if needs is None:
+            return self.pipeline.public_turns.take_turn(self.queue_name)
+        if not self.pipeline.is_access_controlled:
             return None
         authorization = self.request.headers.get("Authorization")
         session = self.pipeline.cached_session(authorization)

@@ -28,6 +28,8 @@ LOGGED_PATH = 200
 """Maximum characters of a path in a log line."""
 READERS = 4
 """Maximum number of large bodies, or parts of batches, that are decoded in one iteration of the event loop."""
+PUBLIC_REQUESTS = 16
+"""Maximum number of requests for public paths, and of logins, that begin in one iteration of the event loop."""
 OTHER = "other"
 """The metrics label of unknown paths and of methods that are not served."""
 
@@ -41,6 +43,8 @@ class RequestPipeline:
         self.admission = context.admission
         self.readers = FairSemaphore(READERS)
         """Turns at decoding, which runs on the event loop, so that other requests wait meanwhile."""
+        self.public_turns = FairSemaphore(PUBLIC_REQUESTS)
+        """Turns of requests without a known caller, which need no admission slot."""
         self.is_access_controlled = context.authenticator is not None
         self._authenticator = context.authenticator
         self._requests = context.monitor.meters.requests
@@ -70,6 +74,7 @@ class RequestPipeline:
         scope.caller = queue_name(None, address)
         try:
             async with self.under_time_limit(scope):
+                await self.public_turns.take_turn(scope.caller)
                 return await self._authenticator.authenticate(authorization, address)
         finally:
             scope.caller = None

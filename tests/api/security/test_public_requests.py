@@ -1,0 +1,63 @@
+"""Requests without a known caller begin few at a time, so that they delay other requests little."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from guidsvc.api.base import near_paths
+from guidsvc.api.execution.pipeline import PUBLIC_REQUESTS
+from guidsvc.auth.authenticator import Authenticator
+from guidsvc.http.headers.cors import Cors
+from tests.conftest import Serving
+from tests.support.factories import GUID
+from tests.support.http_client import reset
+from tests.support.metrics import read, value
+from tests.support.turns import TurnCounter
+
+pytestmark = pytest.mark.both_servers
+
+REQUESTS = 48
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "place", "name", "status"),
+    [
+        ("GET", "/nothing", near_paths, "explain", 404),
+        ("OPTIONS", "/guid", Cors, "preflight", 204),
+        ("GET", "/guid", Authenticator, "authenticate", 401),
+        ("GET", f"/guid/{GUID}", Authenticator, "authenticate", 401),
+    ],
+    ids=["unknown path", "options", "list without key", "record without key"],
+)
+async def test_few_public_requests_begin_per_loop_turn(  # noqa: PLR0913, PLR0917  # of each case
+    serving: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    place: object,
+    name: str,
+    status: int,
+) -> None:
+    """However many there are: all others wait for the length of a turn."""
+    counter = TurnCounter()
+    function: Callable[..., Any] = getattr(place, name)
+    async with serving(access="keys", login_limit="") as client:
+        monkeypatch.setattr(place, name, counter.counted(function))
+        async with counter.following_turns():
+            replies = await asyncio.gather(*(client.ask(method, path) for _ in range(REQUESTS)))
+    assert {reply.status for reply in replies} == {status}
+    assert 1 <= counter.most <= PUBLIC_REQUESTS
+
+
+async def test_public_request_whose_client_has_gone_is_forgotten(serving: Serving) -> None:
+    async with serving() as client:
+        for _ in range(3 * PUBLIC_REQUESTS):
+            _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            writer.write(b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reset(writer)
+        replies = await asyncio.gather(*(client.get("/nothing") for _ in range(REQUESTS)))
+        assert {reply.status for reply in replies} == {404}
+        metrics = read((await client.get("/metrics")).body.decode())
+        assert value(metrics, "guidsvc_requests_in_flight") == 1, "this one"
