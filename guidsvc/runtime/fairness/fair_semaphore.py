@@ -5,14 +5,18 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from guidsvc.errors import Overloaded
-from guidsvc.runtime.fairness.fair_slots import FairSlots
+from guidsvc.runtime.fairness.fair_slots import DynamicSlots, FairSlots
 
 
 class FairSemaphore:
-    """A semaphore of `slots` slots. If it has several, one group, such as an owner, never holds all of them."""
+    """A semaphore of `slots` slots. If it has several, one group, such as an owner, never holds all of them.
 
-    def __init__(self, slots: int) -> None:
-        self._slots: FairSlots[asyncio.Future[None]] = FairSlots(slots, max(1, slots - 1))
+    If `is_dynamic`, a group leaves as many free as it holds: for slots that are held for long.
+    """
+
+    def __init__(self, slots: int, *, is_dynamic: bool = False) -> None:
+        kind = DynamicSlots if is_dynamic else FairSlots
+        self._slots: FairSlots[asyncio.Future[None]] = kind(slots, max(1, slots - 1))
 
     def slot(self, group: Hashable) -> "_Slot":
         """Return a slot, to hold with `async with`. Wait if no slot is free, or if the group is at its limit."""
@@ -20,7 +24,7 @@ class FairSemaphore:
 
     async def acquire(self, key: Hashable) -> None:
         """Take a slot; wait for it if necessary."""
-        if not self._slots.take(key):  # overtakes no one: with a slot free, all waiting groups are at their limit
+        if not self._slots.take(key):  # overtakes no one: all waiting groups are at their limit
             await self._wait(key)
 
     @asynccontextmanager
@@ -46,8 +50,9 @@ class FairSemaphore:
     def release(self, group: Hashable) -> None:
         """Release a slot to the next waiter."""
         future = self._slots.release(group)
-        if future is not None:
+        while future is not None:
             future.set_result(None)
+            future = self._slots.next() if self._slots.waiting.length else None
 
     async def _wait(self, group: Hashable) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -58,11 +58,30 @@ class FairSlots(Generic[W]):
                 self._held_slots[group] = held
             else:
                 del self._held_slots[group]
-        return self._next() if self.waiting.length else None
+        return self.next() if self.waiting.length else None
 
-    def _next(self) -> W | None:
+    def next(self) -> W | None:
+        """Give a free slot to the next waiter that may have it; remove it from the queue, and return it."""
         next_waiter = self.waiting.pop(self.has_room)
         if next_waiter is None:
             return None
         self.take(next_waiter[0])
         return next_waiter[1]
+
+
+class DynamicSlots(FairSlots[W]):
+    """Slots of which each group leaves as many free as it holds, but may always hold one: a dynamic threshold.
+
+    So groups that hold their slots for long leave some to others. A release may let several waiters go on: call `next`
+    until it returns None.
+    """
+
+    def has_room(self, group: Hashable) -> bool:
+        return super().has_room(group) and self._leaves_enough(group)
+
+    def assign(self, group: Hashable) -> bool:
+        return self._leaves_enough(group) and super().assign(group)
+
+    def _leaves_enough(self, group: Hashable) -> bool:
+        held = self.count(group)
+        return not held or held + 1 < self.free

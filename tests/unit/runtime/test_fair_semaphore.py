@@ -17,8 +17,8 @@ from tests.support.turns import TurnCounter
 class Work:
     """Work that takes places, and lasts until it is let go."""
 
-    def __init__(self, places: int) -> None:
-        self.places = FairSemaphore(places)
+    def __init__(self, places: int, *, is_dynamic: bool = False) -> None:
+        self.places = FairSemaphore(places, is_dynamic=is_dynamic)
         self.running: list[str | None] = []
         self.order: list[str | None] = []
         self._ends: list[asyncio.Event] = []
@@ -60,6 +60,20 @@ async def test_groups_get_places_in_turn_whatever_their_queues() -> None:
     assert set("abc") <= set(work.order[:5]), work.order
     await work.end_first()
     assert work.running == []
+
+
+async def test_groups_leave_as_many_dynamic_places_free_as_they_hold() -> None:
+    work = Work(8, is_dynamic=True)
+    await work.begin(*"eeeeeeeaaaaa", "b", "b", "c")
+    assert work.running == [*"eeeeaab", "c"], "e alone has half, and the last place is for any that has none"
+
+
+async def test_release_of_a_dynamic_place_lets_all_go_on_that_may() -> None:
+    work = Work(4, is_dynamic=True)
+    await work.begin(*"abba")
+    assert work.running == [*"ab"]
+    await work.end_first()
+    assert work.running == [*"bba"], "b takes the place of a, and a, which then has none, one of those left"
 
 
 async def test_callers_without_owner_form_one_group() -> None:

@@ -1,19 +1,24 @@
-"""Concurrency limits of batches, per process."""
+"""Concurrency limits of batches, per process.
+
+A document of 1,000 writes of one GUID runs for seconds. So an owner leaves as many of the slots that its documents and
+groups hold for long free as it has, and those of others need not wait.
+"""
 
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 
 GROUPS = 32
-"""Maximum number of groups that run at a time, with owners in turn. Other requests use the remaining slots."""
+"""Maximum number of groups that run at a time, at most 16 of one owner. Other requests use the remaining slots."""
 DOCUMENTS = 4
-"""Maximum number of large documents that are decoded and run at a time, at most 3 of one owner."""
+"""Maximum number of large documents that are decoded and run at a time, at most 2 of one owner."""
 SMALL_DOCUMENTS = 32
-"""Maximum number of small documents that are decoded and run at a time. Each holds up to 4 MiB of results in memory."""
+"""Maximum number of small documents that are decoded and run at a time, at most 16 of one owner. Each holds up to 4 MiB
+of results in memory."""
 
 
 class BatchSlots:
     """Semaphores for groups, and for large and small documents."""
 
     def __init__(self) -> None:
-        self.groups = FairSemaphore(GROUPS)
-        self.documents = FairSemaphore(DOCUMENTS)
-        self.small_documents = FairSemaphore(SMALL_DOCUMENTS)
+        self.groups = FairSemaphore(GROUPS, is_dynamic=True)
+        self.documents = FairSemaphore(DOCUMENTS, is_dynamic=True)
+        self.small_documents = FairSemaphore(SMALL_DOCUMENTS, is_dynamic=True)
