@@ -132,7 +132,6 @@ ONCE = {
     "auth/rate_limit.py",
     "cache/fence_monitor.py",
     "cache/memory.py",
-    "cache/redis/pool.py",
     "monitoring/process_monitor.py",
     "process/supervisor.py",
     "runtime/background.py",
