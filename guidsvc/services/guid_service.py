@@ -24,6 +24,7 @@ from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions, check_change
 from guidsvc.domain.record import Record
 from guidsvc.errors import NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.leases.renewer import LeaseRenewer, RenewalTerms
 from guidsvc.services.listing import Page, RecordListing
@@ -248,6 +249,10 @@ class GuidService:
             return lifecycle.delete(old, now)
 
         await self._writer.write(guid, make, self._caller)
+
+    def list_slots(self, query: ListQuery, *, has_total: bool = False) -> FairSemaphore:
+        """Return the slots of which a request must hold one for `find` and `count`. Take it before any other slot."""
+        return self._listing.slots(query, self._caller, has_total=has_total)
 
     async def find(self, query: ListQuery, queue_name: str | None = None) -> Page:
         """Return one page of a list; it ends early at PAGE_BYTES.

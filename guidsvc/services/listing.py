@@ -21,7 +21,10 @@ FRAME_BYTES = 256
 PAGE_BYTES, PAGE_PROBE = 1024 * 1024, 64
 """Approximate maximum size of a page, and number of records in its first read, when their size is unknown."""
 PAGES = 16
-"""Maximum number of pages read, and totals counted, concurrently, to bound memory; further requests wait."""
+"""Maximum number of pages read concurrently, to bound memory; further requests wait."""
+TOTALS = 4
+"""Maximum number of lists with a total, or as costly, in progress. As few as the threads that search SQLite, so that a
+list that has begun is not delayed by others that have just begun, and all are answered in order of arrival."""
 PART_BYTES, PART_PROBE = 64 * 1024, 16
 """The same for one part of a walk."""
 
@@ -46,14 +49,20 @@ class RecordListing:
         self._records = records
         self._clock = clock
         self._pages = FairSemaphore(PAGES)
+        self._totals = FairSemaphore(TOTALS)
+
+    def slots(self, query: ListQuery, caller: Caller, *, has_total: bool) -> FairSemaphore:
+        """Return the slots of which a page, with a total or without, must hold one."""
+        is_costly = has_total or (query.sort == "expire" and self.is_restricted(query, caller))
+        return self._totals if is_costly else self._pages
 
     async def find(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> Page:
-        """Return one page of a list; it ends early at PAGE_BYTES."""
+        """Return one page of a list; it ends early at PAGE_BYTES. The caller holds one of the `slots`."""
         page: list[Record] = []
         size, most = 0, query.page
         name = _turn(caller, queue_name)
         parts = self._portions(query, caller, name, most + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
-        async with self._pages.slot(name), aclosing(parts):
+        async with aclosing(parts):
             async for part in parts:
                 for record, body in zip(part, render_bodies(part), strict=True):
                     size += len(body) + FRAME_BYTES
@@ -79,10 +88,8 @@ class RecordListing:
                 yield handover.pop()
 
     async def count(self, query: ListQuery, caller: Caller, queue_name: str | None = None) -> int:
-        """Count the records that a query selects."""
-        name = _turn(caller, queue_name)
-        async with self._pages.slot(name):
-            return await self._records.count(self._selection(query, caller, name))
+        """Count the records that a query selects. The caller holds one of the `slots`."""
+        return await self._records.count(self._selection(query, caller, _turn(caller, queue_name)))
 
     def _portions(  # what a portion depends on
         self, query: ListQuery, caller: Caller, queue_name: str, limit: int, *, most_bytes: int, probe: int

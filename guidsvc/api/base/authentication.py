@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 from tornado.httputil import HTTPServerRequest
@@ -17,6 +17,7 @@ from guidsvc.domain.caller import ANYONE, Caller, Needs
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.writes import write_attempt
 
 
@@ -86,6 +87,12 @@ class AuthenticatedHandler(RequestHandler):
         scope.is_persistent = write_attempt.CURRENT.get() is not None  # work under a receipt continues
         scope.is_cancelled = scope.is_disconnected = self._is_disconnected and not scope.is_persistent
         return self.pipeline.admission.slot(scope, self.queue_name, patient=patient)
+
+    def list_slot(self, slots: FairSemaphore) -> AbstractAsyncContextManager[None]:
+        """Return a slot for a list and an admission slot, for use with `async with`."""
+        scope = self._scope_before_slot()
+        scope.is_cancelled = scope.is_disconnected = self._is_disconnected
+        return self.pipeline.list_slot(scope, self.queue_name, slots)
 
     @asynccontextmanager
     async def confirmed_slot(self) -> AsyncIterator[None]:

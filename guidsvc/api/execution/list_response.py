@@ -49,9 +49,14 @@ def render_records(service: GuidService, query: ListQuery, records: Sequence[Rec
     return [service.full(record) for record in records]
 
 
+def prefers_total(headers: Mapping[str, str]) -> bool:
+    """Whether a client asks for the number of all records that a list selects."""
+    return preferences.parse(headers.get("Prefer")).get("return") == TOTAL
+
+
 async def find(service: GuidService, request: ListRequest, query: ListQuery) -> Response:
     """Return a page, with the headers that depend on it."""
-    has_total = preferences.parse(request.headers.get("Prefer")).get("return") == TOTAL
+    has_total = prefers_total(request.headers)
     # Before the page: none of its records may expire while the service counts.
     total = await service.count(query, request.queue_name) if has_total else 0
     page = await service.find(query, request.queue_name)

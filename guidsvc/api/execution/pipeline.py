@@ -3,8 +3,9 @@
 A request enters, is authenticated, is executed in an admission slot, gets its extra headers, leaves, and is recorded.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http.client import OK
 
 from guidsvc.api.contract import problems
@@ -12,7 +13,7 @@ from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.guid_actions import ROUTE, Action, GuidRequest
 from guidsvc.auth.session import Session
 from guidsvc.domain.caller import Caller
-from guidsvc.errors import ClientDisconnected, DeadlineExceeded, ShuttingDown
+from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded, ShuttingDown
 from guidsvc.http.client_address import network_of
 from guidsvc.http.constants import METHODS
 from guidsvc.http.response import Response
@@ -32,6 +33,7 @@ PUBLIC_REQUESTS = 16
 """Maximum number of requests for public paths, and of logins, that begin in one iteration of the event loop."""
 OTHER = "other"
 """The metrics label of unknown paths and of methods that are not served."""
+LISTS_WAIT = "too many lists are in progress; retry later"
 
 
 class RequestPipeline:
@@ -121,6 +123,33 @@ class RequestPipeline:
                 await self.readers.take_turn(slot.caller)
                 await self.confirm(session)
             return await action.run(self.context.service.acting_for(caller), request)
+
+    @asynccontextmanager
+    async def list_slot(self, scope: CancelScope, name: str, slots: FairSemaphore) -> AsyncIterator[None]:
+        """Hold a slot for a list, and then an admission slot, inside the block.
+
+        A list waits for its turn without an admission slot: lists that wait must not reject other requests. Raise
+        Overloaded, with nothing done, if its turn does not come in time.
+        """
+        turn = slots.slot(name) if slots.is_available(name) else self._turn(scope, name, slots)
+        async with turn, self.admission.slot(scope, name):
+            yield
+
+    @asynccontextmanager
+    async def _turn(self, scope: CancelScope, name: str, slots: FairSemaphore) -> AsyncIterator[None]:
+        """Wait for a slot for a list, under the time limit of the request, and hold it inside the block."""
+        self.release_slot(scope)
+        scope.begun_at = scope.begun_at or asyncio.get_running_loop().time()
+        seconds = self.admission.queue_seconds
+        async with AsyncExitStack() as stack:
+            try:
+                slots.require_short_queue(name, seconds, LISTS_WAIT)
+                async with self.under_time_limit(scope):
+                    await stack.enter_async_context(slots.slot_within(name, seconds, LISTS_WAIT))
+            except Overloaded:
+                self.admission.refuse()
+                raise
+            yield
 
     def extra_header_lines(
         self, session: Session | None, source: str | None, trace: RequestTrace, seconds: float

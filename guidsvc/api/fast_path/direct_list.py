@@ -55,8 +55,10 @@ class DirectList(DirectRequest):
         list_query = query.parse(arguments, ListQuery, request.method)
         list_response.check_query(list_query, self._session)
         list_request = ListRequest(request.path, arguments, request.headers, name)
-        async with pipeline.admission.slot(self._cancel_scope, name):
-            response = await list_response.find(pipeline.context.service.acting_for(caller), list_request, list_query)
+        service = pipeline.context.service.acting_for(caller)
+        slots = service.list_slots(list_query, has_total=list_response.prefers_total(request.headers))
+        async with pipeline.list_slot(self._cancel_scope, name, slots):
+            response = await list_response.find(service, list_request, list_query)
             await pipeline.confirm(self._session)  # last, as a page may wait for its turn and for the store
         return response._replace(
             headers={"Cache-Control": list_response.CACHE_CONTROL, "Vary": list_response.VARY, **response.headers}

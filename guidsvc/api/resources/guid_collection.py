@@ -77,7 +77,7 @@ class GuidsHandler(RecordHandler):
         self.set_header("Cache-Control", list_response.CACHE_CONTROL)
         self.vary(list_response.VARY)
         if self.prefers_page(constants.NDJSON):
-            async with self.slot():
+            async with self.list_slot(self.service.list_slots(query)):
                 html = await self._html_page(query)
                 await self.confirm()
             self.respond_page(html)
@@ -86,7 +86,8 @@ class GuidsHandler(RecordHandler):
             self.set_header("Content-Type", constants.NDJSON)
             await self.stream(self._stream_lines(query))
         else:
-            async with self.slot():
+            has_total = list_response.prefers_total(self.request.headers)
+            async with self.list_slot(self.service.list_slots(query, has_total=has_total)):
                 page = await list_response.find(self.service, self._list_request(), query)
                 await self.confirm()  # last, as a page may wait for its turn and for the store
             self.send(page)

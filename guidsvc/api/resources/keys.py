@@ -4,6 +4,7 @@ Only the response that creates or rotates a key contains its text. So no cache m
 none is stored for an Idempotency-Key.
 """
 
+from contextlib import AbstractAsyncContextManager
 from http.client import CREATED, NO_CONTENT, OK
 from typing import Any
 
@@ -119,7 +120,7 @@ class OwnKeyHandler(Handler):
         """
         self.read_query(NoQuery)
         authenticator, session = self.context.authenticator, self.session
-        async with self.slot():
+        async with self._slot(session):
             if authenticator is None or session is None:
                 self.respond(OK, {"access": "off", "scopes": list(SCOPES)})
             else:
@@ -143,12 +144,24 @@ class OwnKeyHandler(Handler):
 
     async def _quota(self, session: Session) -> dict[str, Any]:
         """Return the quota and the live GUIDs that count against it. Only callers that may write are limited by it."""
-        limit = self.context.quota
-        if not limit or not session.caller.may(WRITE):
+        if not self._has_quota(session):
             return {}
-        query = ListQuery(owner=session.caller.owner, state="live")
-        live = await self.context.service.acting_for(self.caller).count(query, self.queue_name)
-        return {"quota": {"limit": limit, "live": live}}
+        live = await self.context.service.acting_for(self.caller).count(_live(session), self.queue_name)
+        return {"quota": {"limit": self.context.quota, "live": live}}
+
+    def _has_quota(self, session: Session) -> bool:
+        return bool(self.context.quota) and session.caller.may(WRITE)
+
+    def _slot(self, session: Session | None) -> AbstractAsyncContextManager[None]:
+        """Return an admission slot for the request, and one for a total if the response has a quota."""
+        if session is None or not self._has_quota(session):
+            return self.slot()
+        service = self.context.service.acting_for(self.caller)
+        return self.list_slot(service.list_slots(_live(session), has_total=True))
+
+
+def _live(session: Session) -> ListQuery:
+    return ListQuery(owner=session.caller.owner, state="live")
 
 
 class OneKeyHandler(KeyServiceHandler):

@@ -7,6 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.fairness.fair_slots import DynamicSlots, FairSlots
 
+LONG = 0.1
+"""Fraction of the queue time after which a group's next requests are rejected, as in `guidsvc.runtime.admission`."""
+
 
 class FairSemaphore:
     """A semaphore of `slots` slots. If it has several, one group, such as an owner, never holds all of them.
@@ -16,7 +19,20 @@ class FairSemaphore:
 
     def __init__(self, slots: int, *, is_dynamic: bool = False) -> None:
         kind = DynamicSlots if is_dynamic else FairSlots
-        self._slots: FairSlots[asyncio.Future[None]] = kind(slots, max(1, slots - 1))
+        self._slots: FairSlots[_Waiter] = kind(slots, max(1, slots - 1))
+
+    def is_available(self, group: Hashable) -> bool:
+        """Return whether a group gets a slot without a wait."""
+        return self._slots.free > 0 and self._slots.has_room((group,))
+
+    def require_short_queue(self, group: Hashable, seconds: float, error_text: str) -> None:
+        """Raise Overloaded, with this text, if the first waiter of a group has waited for a tenth of `seconds`.
+
+        A waiter gives up after `seconds`, so the last of a long queue would wait in vain.
+        """
+        first = self._slots.waiting.first((group,))
+        if first is not None and asyncio.get_running_loop().time() - first.since > LONG * seconds:
+            raise Overloaded(error_text)
 
     def slot(self, group: Hashable) -> "_Slot":
         """Return a slot, to hold with `async with`. Wait if no slot is free, or if the group is at its limit."""
@@ -49,21 +65,21 @@ class FairSemaphore:
 
     def release(self, group: Hashable) -> None:
         """Release a slot to the next waiter."""
-        future = self._slots.release(group)
-        while future is not None:
-            future.set_result(None)
-            future = self._slots.next() if self._slots.waiting.length else None
+        waiter = self._slots.release(group)
+        while waiter is not None:
+            waiter.future.set_result(None)
+            waiter = self._slots.next() if self._slots.waiting.length else None
 
     async def _wait(self, group: Hashable) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._slots.waiting.append(group, future)
+        waiter = _Waiter(asyncio.get_running_loop())
+        self._slots.waiting.append(group, waiter)
         try:
-            await future
+            await waiter.future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if waiter.done() and not waiter.future.cancelled():
                 self.release(group)
             else:
-                self._slots.waiting.remove(group, future)
+                self._slots.waiting.remove(group, waiter)
             raise
 
 
@@ -81,3 +97,16 @@ class _Slot:
 
     async def __aexit__(self, *_: object) -> None:
         self._semaphore.release(self._key)
+
+
+class _Waiter:
+    """A waiter, and the loop time since which it waits."""
+
+    __slots__ = ("future", "since")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[None] = loop.create_future()
+        self.since = loop.time()
+
+    def done(self) -> bool:
+        return self.future.done()

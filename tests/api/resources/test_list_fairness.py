@@ -8,19 +8,23 @@ from typing import Any, cast
 import pytest
 
 from guidsvc.api.execution.pipeline import queue_name
+from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.commands import ListQuery
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.selection import Selection
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.listing import PAGES
+from guidsvc.services.listing import TOTALS, RecordListing
 from guidsvc.store import open_store
+from guidsvc.store.contract import RecordRepository
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import LeaseClock
+from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.store import path_of_url
-from tests.conftest import FakeClock, Serving
+from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.api_context import request_pipeline
-from tests.support.http_client import hang_up, read_reply
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, hang_up, read_reply
 
 REQUESTS = 48
 POLICY = RetentionPolicy(lifetime=3600, retention=600)
@@ -35,7 +39,7 @@ MANY = """
 async def test_without_access_control_addresses_take_turns(
     serving: Serving, sqlite_url: str, clock: FakeClock, owner: str
 ) -> None:
-    async with serving() as client:
+    async with serving(queue_timeout=60) as client:
         with closing(sqlite3.connect(path_of_url(sqlite_url))) as outside, outside:
             outside.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
         done: list[str] = []
@@ -55,7 +59,7 @@ async def test_without_access_control_addresses_take_turns(
 async def test_addresses_of_one_ipv6_network_are_one_caller(
     serving: Serving, sqlite_url: str, clock: FakeClock
 ) -> None:
-    async with serving(trusted_proxies="127.0.0.1") as client:
+    async with serving(trusted_proxies="127.0.0.1", queue_timeout=60) as client:
         with closing(sqlite3.connect(path_of_url(sqlite_url))) as outside, outside:
             outside.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
         done: list[str] = []
@@ -101,16 +105,66 @@ class SlowCounts(DelegatingRecords):
         return 0
 
 
-async def test_totals_of_one_caller_leave_a_page_slot_to_the_others(sqlite_url: str, clock: FakeClock) -> None:
+async def test_totals_of_one_caller_leave_a_slot_to_the_others(sqlite_url: str, clock: FakeClock) -> None:
     async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
-        records = SlowCounts(store.records)
+        records, query = SlowCounts(store.records), ListQuery.model_validate({})
         service = GuidService(records, LeaseClock(store.fence), clock=clock, generator=lambda _: "", policy=POLICY)
-        totals = [
-            asyncio.create_task(service.count(ListQuery.model_validate({}), "192.0.2.1")) for _ in range(2 * PAGES)
-        ]
-        page = await service.find(ListQuery.model_validate({}), "192.0.2.2")
+        slots = service.list_slots(query, has_total=True)
+
+        async def count() -> None:
+            async with slots.slot("192.0.2.1"):
+                await service.count(query, "192.0.2.1")
+
+        totals = [asyncio.create_task(count()) for _ in range(2 * TOTALS)]
+        async with asyncio.timeout(30), slots.slot("192.0.2.2"):
+            page = await service.find(query, "192.0.2.2")
         assert page.records == []
-        assert records.begun == PAGES - 1
+        assert records.begun == TOTALS - 1
         for task in totals:
             task.cancel()
         await asyncio.gather(*totals, return_exceptions=True)
+
+
+class SlowSearches:
+    """Searches of SQLite that take a tenth of a second of their thread each, and how many have begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        search = Finder._search
+
+        async def slow(finder: Finder, work: Any) -> Any:
+            self.begun += 1
+            await asyncio.sleep(0.1)
+            return await search(finder, work)
+
+        monkeypatch.setattr(Finder, "_search", slow)
+
+
+@pytest.mark.both_servers
+async def test_totals_that_begin_are_answered_however_many_wait(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """Beyond what the threads can do in time, totals are rejected before any work; other requests are not affected."""
+    expected_logs.add("overloaded, rejecting requests")
+    searches = SlowSearches(monkeypatch)
+    headers = {"X-Forwarded-For": "192.0.2.1", "Prefer": "return=total-count"}
+    async with serving(trusted_proxies="127.0.0.1", queue_timeout=1, request_timeout=5) as client:
+        clients = [Client(client.port) for _ in range(8)]
+        asked = [asyncio.create_task(each.ask("GET", "/guid", headers=headers)) for each in clients for _ in range(50)]
+        async with asyncio.timeout(30):
+            while searches.begun < TOTALS:
+                await asyncio.sleep(0.01)
+        assert (await client.put(f"/guid/{GUID}", {"user": USER})).status == 201
+        statuses = [(await task).status for task in asked]
+        assert set(statuses) == {200, 503}
+        assert searches.begun == 2 * statuses.count(200) >= 2 * TOTALS, "a count and a page for each answer"
+        assert (await client.get("/guid")).status == 200
+        for each in clients:
+            await each.aclose()
+
+
+@pytest.mark.parametrize(("query", "has_total"), [({}, True), ({"sort": "expire", "user": "a"}, False)])
+def test_pages_that_cost_a_count_take_the_slots_of_totals(query: dict[str, str], *, has_total: bool) -> None:
+    listing = RecordListing(cast(RecordRepository, None), FakeClock())
+    assert listing.slots(ListQuery.model_validate(query), ANYONE, has_total=has_total) is listing._totals
+    assert listing.slots(ListQuery.model_validate({}), ANYONE, has_total=False) is listing._pages

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.domain.selection import Selection
+from guidsvc.errors import Overloaded
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store import open_store
 from guidsvc.store.sqlite.search import Finder
@@ -74,6 +75,20 @@ async def test_release_of_a_dynamic_place_lets_all_go_on_that_may() -> None:
     assert work.running == [*"ab"]
     await work.end_first()
     assert work.running == [*"bba"], "b takes the place of a, and a, which then has none, one of those left"
+
+
+async def test_long_queue_of_a_group_rejects_its_next_requests() -> None:
+    work = Work(2)
+    await work.begin("e")
+    work.places.require_short_queue("e", 0.0, "too many")
+    await work.begin("e")
+    with pytest.raises(Overloaded, match="too many"):
+        work.places.require_short_queue("e", 0.0, "too many")
+    work.places.require_short_queue("e", 36_000.0, "too many")
+    work.places.require_short_queue("a", 0.0, "too many")
+    assert (work.places.is_available("e"), work.places.is_available("a")) == (False, True)
+    await work.end_first()
+    await work.end_first()
 
 
 async def test_callers_without_owner_form_one_group() -> None:

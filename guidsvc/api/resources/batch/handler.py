@@ -21,7 +21,7 @@ from guidsvc.api.parsing.idempotency_key import reject_key
 from guidsvc.api.resources.batch.document_batch import DocumentBatch, operations_of, require_text
 from guidsvc.api.resources.batch.executor import BatchExecutor, is_change, is_repeatable
 from guidsvc.api.resources.batch.line_batch import LineBatch
-from guidsvc.api.resources.batch.slots import BatchSlots
+from guidsvc.api.resources.batch.slots import GROUP_WAIT_SECONDS, BatchSlots
 from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.api.resources.batch.timers import LineBatchTimers, reading_limit
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
@@ -42,8 +42,6 @@ from guidsvc.telemetry.tracing import CURRENT
 
 MAX_BYTES = 4 * 1024 * 1024
 """Maximum size of a JSON document."""
-GROUP_WAIT_SECONDS = 1.0
-"""Maximum time that the first group of a batch waits for a slot, in seconds."""
 _NO_KEY = "is not accepted for a batch of lines; send the operations as application/json"
 _CHUNK = 64 * 1024
 
@@ -206,12 +204,10 @@ class BatchHandler(Handler):
     async def _process_document(self) -> None:
         """Run a document in a slot: decoded, it takes many times its size, and its results take up to 4 MiB."""
         admission = self.context.admission
-        is_small = len(self.received()) <= _CHUNK
-        async with (
-            self._slot_within(self._slots.small_documents, admission.queue_seconds)
-            if is_small
-            else self._slot_within(self._slots.documents, admission.budget_seconds)
-        ):
+        slots, seconds = self._slots.documents, admission.budget_seconds
+        if len(self.received()) <= _CHUNK:
+            slots, seconds = self._slots.small_documents, admission.queue_seconds
+        async with self._slot_within(slots, seconds):
             if self._is_disconnected:
                 raise ClientDisconnected("its client has gone")
             await self._execute_document()

@@ -13,6 +13,8 @@ DOCUMENTS = 4
 SMALL_DOCUMENTS = 32
 """Maximum number of small documents that are decoded and run at a time, at most 16 of one owner. Each holds up to 4 MiB
 of results in memory."""
+GROUP_WAIT_SECONDS = 1.0
+"""Maximum time that the first group of a batch waits for a slot, in seconds."""
 
 
 class BatchSlots:
