@@ -146,9 +146,12 @@ class WorkerThreads:
         self._threads: list[threading.Thread] = []
         self._open = 0  # pieces of work in progress, or waiting
         self._work: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._is_shut_down = False
 
     def run(self, work: Callable[[], Result]) -> "asyncio.Future[Result]":
-        """Return a future of the result."""
+        """Return a future of the result. If the future is cancelled before the work has begun, it is not done."""
+        if self._is_shut_down:
+            raise RuntimeError(f"the threads {self._name} have ended")
         if self._open >= len(self._threads) < self._count:
             # A daemon, so that a process that fails to shut it down can exit.
             thread = threading.Thread(target=self._serve, name=f"{self._name}_{len(self._threads)}", daemon=True)
@@ -161,6 +164,7 @@ class WorkerThreads:
 
     def shut_down(self) -> None:
         """Wait until all work is done and the threads have ended."""
+        self._is_shut_down = True
         for _ in self._threads:
             self._work.put(None)
         for thread in self._threads:
@@ -176,7 +180,7 @@ class WorkerThreads:
         result: Any = None
         error: BaseException | None = None
         try:
-            result = work()
+            result = None if future.cancelled() else work()
         except BaseException as raised:  # noqa: BLE001  # the future has it
             error = raised
         with suppress(RuntimeError):  # the loop was closed: nobody waits

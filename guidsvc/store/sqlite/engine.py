@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreUnavailable
-from guidsvc.runtime.background import spawn_detached
+from guidsvc.runtime.background import WorkerThreads, spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import RECORDS, Change, Row, Table
-from guidsvc.store.sqlite.writer import Writer, WriterThread, failure
+from guidsvc.store.sqlite.writer import Writer, failure
 from guidsvc.telemetry.metrics import BatchMetrics, StoreMetrics
 
 WRITE_SECONDS = 5.0
@@ -78,7 +78,7 @@ class SqliteEngine:
         self.reader = reader
         self.finder = finder
         self._write_seconds = write_seconds
-        self._thread = WriterThread()
+        self._thread = WorkerThreads(1, "sqlite-writer")
         self.meter = StoreMetrics() if meter is None else meter
         self.meter.wal_bytes = self.files.wal_bytes
         self._swaps: Batcher[_Swap, bool] = Batcher(

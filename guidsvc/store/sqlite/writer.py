@@ -3,13 +3,10 @@
 Everything runs in the store's writer thread, one transaction after the other. It does not know the tables.
 """
 
-import asyncio
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import structlog
@@ -38,67 +35,6 @@ def monotonic_ms() -> int:
     Where the system has such a clock, it runs on while the host sleeps.
     """
     return time.clock_gettime_ns(_CLOCK) // 1_000_000
-
-
-class WriterThread:
-    """A thread that does one piece of work after the other, and hands the results to the event loop.
-
-    It starts with the first work. A ThreadPoolExecutor would make ten times as many calls for each piece.
-    """
-
-    def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._work: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
-        self._is_shut_down = False
-
-    def run(self, work: Callable[[], _Done]) -> asyncio.Future[_Done]:
-        """Return a future of the result. If the future is cancelled before the work has begun, it is not done."""
-        if self._is_shut_down:
-            raise RuntimeError("the writer thread has ended")
-        if self._thread is None:
-            # A daemon, so that a process that fails to close its store can exit.
-            self._thread = threading.Thread(target=self._serve, name="sqlite-writer", daemon=True)
-            self._thread.start()
-        future: asyncio.Future[_Done] = asyncio.get_running_loop().create_future()
-        self._work.put((work, future))
-        return future
-
-    def shut_down(self) -> None:
-        """Wait until all work is done and the thread has ended."""
-        self._is_shut_down = True
-        self._work.put(None)
-        if self._thread is not None:
-            self._thread.join()
-
-    def _serve(self) -> None:
-        while (task := self._work.get()) is not None:
-            work, future = task
-            if not future.cancelled():
-                _do(work, future)
-            del task, work, future  # while the thread waits, it refers to nothing
-
-
-def _do(work: Callable[[], _Done], future: asyncio.Future[_Done]) -> None:
-    """Do the work, in the thread; the result or the error is set on the event loop."""
-    try:
-        result, error = work(), None
-    except BaseException as raised:  # noqa: BLE001  # whoever awaits the future gets it
-        result, error = None, raised
-    try:
-        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
-    except RuntimeError:  # the loop was closed: nobody waits
-        pass
-    finally:
-        del error  # otherwise the error and its traceback would form a cycle
-
-
-def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if future.done():  # it was cancelled
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 class Writer:

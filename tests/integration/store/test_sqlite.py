@@ -17,6 +17,7 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.runtime.background import WorkerThreads
 from guidsvc.store.cache_fence import Mode
 from guidsvc.store.sqlite.engine import GROUP, SqliteEngine
 from guidsvc.store.sqlite.files import StoreFiles
@@ -32,7 +33,7 @@ from guidsvc.store.sqlite.search import (
 )
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite, path_of_url
 from guidsvc.store.sqlite.tables import RECORDS, Change
-from guidsvc.store.sqlite.writer import Writer, WriterThread, failure
+from guidsvc.store.sqlite.writer import Writer, failure
 from tests.conftest import FakeClock
 from tests.support.backing_servers import pdapt
 from tests.support.factories import GUID, record
@@ -775,7 +776,7 @@ async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> N
 
 
 async def test_writer_thread_does_its_work_in_order_until_its_end() -> None:
-    thread, done = WriterThread(), list[str]()
+    thread, done = WorkerThreads(1, "test"), list[str]()
     gate = threading.Event()
 
     def fail() -> None:
@@ -793,7 +794,7 @@ async def test_writer_thread_does_its_work_in_order_until_its_end() -> None:
         await failed
     await last
     assert done == ["last"], "work that was cancelled before it began is not done"
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(RuntimeError, match="have ended"):
         thread.run(gate.wait)
 
 
