@@ -107,6 +107,14 @@ def _update(number: int, lines: Sequence[str]) -> bytes:
     return message("PUT", _record(UPDATED + number), [*lines, _JSON], f'{{"user": "user {number}"}}')
 
 
+def _heartbeat(target: str, number: int, lines: Sequence[str]) -> bytes:  # noqa: ARG001  # the same for each number
+    return message("POST", f"{target}/renewal", [*lines, _JSON], '{"ttl": 60, "if_below": 30}')
+
+
+def _renew(body: str, number: int, lines: Sequence[str]) -> bytes:
+    return message("POST", f"{_record(UPDATED + number)}/renewal", [*lines, _JSON], body)
+
+
 def _delete(number: int, lines: Sequence[str]) -> bytes:
     return message("DELETE", _record(DELETED + number), lines)
 
@@ -171,6 +179,9 @@ PATHS = [
     Path("batch of lines, per line", _batches_of_lines, uses_thread=True),
     Path("stream of records, per record", _streams, uses_thread=True),
     Path("/version", partial(_repeated, partial(_read, "/version"))),
+    Path("lease, read with valid_for", partial(_repeated, partial(_read, f"{_record(READ)}?valid_for=60"))),
+    Path("lease, renewal that writes nothing", partial(_repeated, partial(_heartbeat, _record(READ)))),
+    Path("lease, renewal that writes", partial(_repeated, partial(_renew, '{"ttl": 5000000}')), uses_thread=True),
 ]
 
 

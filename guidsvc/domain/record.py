@@ -267,7 +267,7 @@ class Record(BaseModel):
         return (body if self.metadata is None else f'{body[:-1]},"metadata":{self.metadata}}}').encode()
 
     @_CachedIfSmall
-    def render_cache(self) -> dict[str, bytes]:
+    def render_cache(self) -> dict[str, Any]:
         """A dict for other rendered forms. A small record retains it, as a record never changes."""
         return {}
 

@@ -84,7 +84,7 @@ class GuidService:
             records, self._writer, clock=clock, generator=generator, attempts=attempts, draw=draw
         )
         outcomes = Counter[str]() if renewals is None else renewals
-        self._renewer = LeaseRenewer(records, self._writer, clock=clock, outcomes=outcomes)
+        self.renewer = LeaseRenewer(records, self._writer, clock=clock, outcomes=outcomes)
         self._listing = RecordListing(records, clock)
         self._caller = ANYONE
         self.is_dry_run = False
@@ -229,11 +229,7 @@ class GuidService:
         Raise Expired for a record that is not live, unless it is to be revived; LifeLimitReached if the limits grant
         too little. A renewal that `if_below` excludes is answered from the cache.
         """
-        return await self._renewer.renew(guid, self.renewal_terms(asked, conditions))
-
-    def renew_at_hand(self, guid: str, terms: RenewalTerms) -> Renewal | None:
-        """Return what `renew` would if the cache shows that it would change nothing; else None."""
-        return self._renewer.at_hand(guid, terms)
+        return await self.renewer.renew(guid, self.renewal_terms(asked, conditions))
 
     def renewal_terms(self, asked: RenewCommand, conditions: Conditions) -> RenewalTerms:
         """Return the terms of a renewal by the caller."""

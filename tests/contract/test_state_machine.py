@@ -8,7 +8,7 @@ import asyncio
 import functools
 import itertools
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -27,6 +27,9 @@ USERS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_
 )
 METADATA = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), st.integers(), max_size=3)
 PLACES = st.integers(0, 2)
+TTLS = st.sampled_from([1, 2, 59, 60, DAY, 40 * DAY])
+MAX_LIFE = 31 * DAY
+"""Renewals reach it in some runs."""
 OFFSETS = st.sampled_from([-RETENTION - 1, -1, 0, 1, 60, DAY, 40 * DAY])
 BAD = st.sampled_from([{"user": ""}, {"expire": -1}, {"metadata": []}, {"color": "red"}, {"user": None}, {"guid": "x"}])
 
@@ -40,6 +43,7 @@ class Known:
     metadata: dict[str, Any]
     updated: int
     tag: str
+    created: int
 
     @property
     def is_revoked(self) -> bool:
@@ -67,7 +71,9 @@ class Beside(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self._stack = AsyncExitStack()
-        self._client: Client = self._runner.run(self._stack.enter_async_context(self._serving(**self._urls)))
+        self._client: Client = self._runner.run(
+            self._stack.enter_async_context(self._serving(**self._urls, max_life=MAX_LIFE))
+        )
 
     @rule()
     def restart(self) -> None:
@@ -105,6 +111,9 @@ class Beside(RuleBasedStateMachine):
         if known is not None and known.is_revoked and expire is None:
             self._expect_expired(reply, known)
             return
+        if self._is_limited(known, expire):
+            self._expect_limited(reply, known)
+            return
         assert reply.status == (201 if known is None else 200)
         self._expect_written(guid, known, reply, user=user, expire=expire, metadata=metadata)
 
@@ -117,6 +126,41 @@ class Beside(RuleBasedStateMachine):
         assert reply.json["guid"] not in self._model
         self._expect_written(reply.json["guid"], None, reply, user=user, expire=expire, metadata=None)
         self._guids[1] = reply.json["guid"]
+
+    @rule(place=PLACES, user=USERS, ttl=TTLS)
+    def put_ttl(self, place: int, user: str, ttl: int) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        reply = self._ask("PUT", f"/guid/{guid}", {"user": user, "ttl": ttl})
+        expire = self._after(ttl)
+        if self._is_limited(known, expire):
+            self._expect_limited(reply, known)
+            return
+        assert reply.status == (201 if known is None else 200)
+        self._expect_written(guid, known, reply, user=user, expire=expire, metadata=None)
+
+    @rule(place=PLACES, ttl=TTLS, if_below=st.none() | TTLS, revive=st.booleans())
+    def renew(self, place: int, ttl: int, if_below: int | None, *, revive: bool) -> None:
+        guid = self._guids[place]
+        known = self._current(guid)
+        body = {"ttl": ttl, "revive": revive} | ({} if if_below is None else {"if_below": if_below})
+        reply = self._ask("POST", f"/guid/{guid}/renewal", body)
+        if known is None:
+            assert reply.status == 404
+            return
+        is_live = known.expire * 1000 > self._clock.now
+        if not is_live and not revive:
+            self._expect_expired(reply, known)
+            return
+        wanted, end = self._after(ttl), self._end(known)
+        is_needed = if_below is None or known.expire * 1000 - self._clock.now < if_below * 1000
+        longest = max(min(wanted, end), known.expire if is_live else 0)
+        has_nothing_left = end <= known.expire < wanted if is_live else end * 1000 - self._clock.now < 1000
+        if is_needed and has_nothing_left:
+            self._expect_limited(reply, known)
+            return
+        self._expect_renewed(guid, known, reply, expire=longest if is_needed else known.expire)
+        assert reply.json["capped"] is (longest < wanted)
 
     @rule(place=PLACES)
     def get(self, place: int) -> None:
@@ -155,6 +199,8 @@ class Beside(RuleBasedStateMachine):
             assert reply.headers.get("ETag") == (known.tag if known else None)
         elif known is not None and known.is_revoked:
             self._expect_expired(reply, known)
+        elif self._is_limited(known, None):
+            self._expect_limited(reply, known)
         else:
             assert reply.status == (201 if known is None else 200)
             self._expect_written(guid, known, reply, user=user, expire=None, metadata=None)
@@ -177,6 +223,9 @@ class Beside(RuleBasedStateMachine):
             return
         if known.expire <= self._clock.seconds and expire is None:
             self._expect_expired(reply, known)
+            return
+        if self._is_limited(known, expire):
+            self._expect_limited(reply, known)
             return
         assert reply.status == 200
         merged = {} if metadata is None else known.metadata | metadata
@@ -222,6 +271,38 @@ class Beside(RuleBasedStateMachine):
         assert reply.json["expired_at"] == str(known.expire)
         assert reply.json["renewable_until"] == str(max(known.expire, known.updated) + RETENTION)
 
+    def _after(self, seconds: int) -> int:
+        """Return the first whole second that is so far away."""
+        return -(-self._clock.now // 1000) + seconds
+
+    def _end(self, known: Known | None) -> int:
+        """Return the latest expiry that a write may give."""
+        return -(-(self._clock.now if known is None else known.created) // 1000) + MAX_LIFE
+
+    def _is_limited(self, known: Known | None, expire: int | None) -> bool:
+        """Whether a write with this expiry, or without one, gives more life than is left."""
+        end = self._end(known)
+        if expire is None:
+            return known is not None and known.expire <= self._clock.seconds and end * 1000 <= self._clock.now
+        is_same = known is not None and expire == known.expire
+        return expire > end and expire * 1000 > self._clock.now and not is_same
+
+    def _expect_limited(self, reply: Reply, known: Known | None) -> None:
+        assert (reply.status, reply.json["code"]) == (409, "life-limit")
+        assert reply.json["max_expire"] == str(self._end(known))
+
+    def _expect_renewed(self, guid: str, known: Known, reply: Reply, *, expire: int) -> None:
+        assert reply.status == 200
+        assert (reply.json["expire"], reply.json["renewed"]) == (str(expire), expire != known.expire)
+        assert reply.json["granted"] == str((expire * 1000 - self._clock.now) // 1000)
+        assert reply.json["max_expire"] == str(self._end(known))
+        tag = reply.headers["ETag"]
+        if expire == known.expire:
+            assert tag == known.tag, "nothing was changed"
+            return
+        assert int(tag.strip('"')) > int(known.tag.strip('"'))
+        self._model[guid] = replace(known, expire=expire, updated=self._clock.seconds, tag=tag)
+
     def _expect_written(  # the members of a body, by name
         self,
         guid: str,
@@ -234,13 +315,15 @@ class Beside(RuleBasedStateMachine):
     ) -> None:
         renewed = known is None or known.expire <= self._clock.seconds
         if expire is None:
-            expire = self._clock.seconds + LIFETIME if renewed else known.expire  # type: ignore[union-attr]
+            default = min(self._clock.seconds + LIFETIME, self._end(known))
+            expire = default if renewed else known.expire  # type: ignore[union-attr]
         new = Known(
             user=user if user is not None else known.user,  # type: ignore[union-attr]
             expire=expire,
             metadata=metadata if metadata is not None else (known.metadata if known else {}),
             updated=self._clock.seconds,
             tag=reply.headers["ETag"],
+            created=self._clock.now if known is None else known.created,
         )
         assert reply.json == new.wire(guid)
         if known is not None and known.wire(guid) == new.wire(guid):

@@ -89,7 +89,7 @@ async def delete(service: GuidService, request: GuidRequest) -> Response:
 async def renew(service: GuidService, request: GuidRequest) -> Response:
     """Move the expiry of the record of a GUID, never back."""
     asked, preconditions = read_renewal(request), conditions.parse(request.headers)
-    renewal = service.renew_at_hand(request.guid, service.renewal_terms(asked, preconditions))
+    renewal = service.renewer.at_hand(request.guid, service.renewal_terms(asked, preconditions))
     return renewal_response(service, request, renewal or await service.renew(request.guid, asked, preconditions))
 
 

@@ -44,19 +44,21 @@ class RenewalRenderer:
         parts = renewal.record.render_cache.get(_PART)
         if parts is None:
             parts = renewal.record.render_cache[_PART] = self._parts(service, renewal)
-        head, before, after = parts.split(b"\0")
+        head, before, after = parts
         granted = b"%d" % renewal.granted
-        length = len(before) + len(granted) + len(after)
-        lines = f"{request_id}{head.decode('latin-1')}\r\n{extra_lines}Content-Length: {length}\r\n\r\n"
-        return self._start + lines.encode("latin-1") + before + granted + after
+        length = b"%d" % (len(before) + len(granted) + len(after))
+        start = self._start + request_id.encode() + head
+        if extra_lines:
+            start += extra_lines.encode("latin-1")
+        return start + b"Content-Length: " + length + b"\r\n\r\n" + before + granted + after
 
-    def _parts(self, service: GuidService, renewal: Renewal) -> bytes:
-        """Return the head after the request id, and the body before and after the granted seconds, joined by nulls."""
+    def _parts(self, service: GuidService, renewal: Renewal) -> tuple[bytes, bytes, bytes]:
+        """Return the head after the request id, and the body before and after the granted seconds."""
         response = renewal_response(service, _request(renewal.record), renewal)
         _, rest = split_at_request_id(response, varies=self._varies)
         head, _, body = rest.partition(b"\r\n\r\n")
         before, name, after = body.partition(b'"granted":"')
-        return b"\0".join((head[: head.index(b"\r\nContent-Length: ")], before + name, after[after.index(b'"') :]))
+        return head[: head.index(b"Content-Length: ")], before + name, after[after.index(b'"') :]
 
 
 def _request(record: Record) -> GuidRequest:

@@ -78,7 +78,9 @@ class FastPathDispatcher:
         self._base = context.public_url
         self._max_age = context.max_age
         self._renderer = read_renderer(self._service, varies=self._varies, max_age=context.max_age)
-        self._leases = LeaseFastPath(pipeline, self._renderer, self._disqualifying_headers)
+        self._leases = LeaseFastPath(pipeline, self._renderer, self._disqualifying_headers, self.serve_repeated_read)
+        self.serve_repeated = self._leases.serve_repeated
+        """As `serve_repeated_read`, also for remembered lease requests."""
         self._request_memo: dict[bytes, Session | None] = {}
         self._fixed_answers = FixedAnswers(pipeline)
         self._can_remember: bool | None = False  # whether the last answered request may be; None if it is of a lease
@@ -141,11 +143,6 @@ class FastPathDispatcher:
         )
         self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
         return response_bytes
-
-    def serve_repeated(self, data: bytes, peer: Peer) -> bytes | None:
-        """Return the answer if the bytes are a remembered lease request or read, apart from its GUID; else None."""
-        response = self._leases.serve_repeated(data, peer)
-        return self.serve_repeated_read(data, peer) if response is None else response
 
     def remember_renewal(self, data: bytes, target: bytes) -> bool:
         """Remember `data`, exactly the request with this target, if it is a renewal; return whether it is."""

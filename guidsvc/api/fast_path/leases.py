@@ -5,7 +5,7 @@ the bytes after its GUID are remembered, with what they mean. A plain read never
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import OK
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -77,7 +77,14 @@ class _Head(NamedTuple):
 class LeaseFastPath:
     """Answers reads with `valid_for` and renewals that change nothing."""
 
-    def __init__(self, pipeline: RequestPipeline, renderer: ReadRenderer, disqualifying: frozenset[bytes]) -> None:
+    def __init__(
+        self,
+        pipeline: RequestPipeline,
+        renderer: ReadRenderer,
+        disqualifying: frozenset[bytes],
+        serve_repeated_read: Callable[[bytes, Peer], bytes | None],
+    ) -> None:
+        self._serve_repeated_read = serve_repeated_read
         context = pipeline.context
         self._pipeline = pipeline
         self._service = context.service
@@ -96,7 +103,7 @@ class LeaseFastPath:
         self._cache = context.monitor.meters.cache
 
     def serve_repeated(self, data: bytes, peer: Peer) -> bytes | None:
-        """Return the answer if the bytes are a remembered request, apart from its GUID; else None."""
+        """Return the answer if the bytes are a remembered request or plain read, apart from its GUID; else None."""
         if data.startswith(_RENEWAL_START):
             end = _RENEWAL_BEGIN + _GUID_BYTES
             heartbeat = self._renewals.get(data[end:])
@@ -108,7 +115,7 @@ class LeaseFastPath:
             if demand is not None and (demand.session is None or demand.session.is_usable()):
                 guid = data[_READ_BEGIN:end].decode("latin-1")
                 return self._read(guid, demand, new_request_id(), peer.remote_ip, secure=peer.secure)
-        return None
+        return self._serve_repeated_read(data, peer)
 
     def dispatch(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
@@ -229,7 +236,7 @@ class LeaseFastPath:
         if self._has_diagnostics or (session is not None and not session.is_usable()):
             return None
         start = perf_counter()
-        renewal = service.renew_at_hand(guid, terms)
+        renewal = service.renewer.at_hand(guid, terms)
         if renewal is None or not (session is None or session.allowance.try_spend()):
             return None
         request_id = new_request_id()
