@@ -14,6 +14,7 @@ PER_BATCH = 100
 STREAMED = 1000
 """Records of `STREAM_USER`, and so lines in each stream."""
 STREAM_USER = "stream"
+HEARTBEAT = "a heartbeat that writes nothing"
 SERVICE, BY_TORNADO = "guidsvc", "guidsvc --server tornado"
 _new = count(10_000_000, 1_000_000)
 """Where keys begin that no record has yet."""
@@ -87,6 +88,7 @@ def _handlers(server: str, label: str) -> Iterator[Case]:
     yield Case(f"304, {label}", server, headers={"If-None-Match": "*"})
     yield Case(f"/version, {label}", server, "/version")
     yield Case(f"a page of 50, {label}", server, "/guid")
+    yield Case(f"{HEARTBEAT}, {label}", server, f"{PATH}/renewal", script="heartbeat")
     stream = f"/guid?user={STREAM_USER}"
     lines = {"Accept": records.NDJSON}
     yield Case(f"a stream, per record, {label}", server, stream, headers=lines, per_request=STREAMED)
@@ -155,6 +157,7 @@ def ratios() -> Iterator[Ratio]:
     yield Ratio("L1 read under redis:// to memory://", UNDER_REDIS, (L1,), 0.95)
     yield Ratio("Redis read to FastAPI + Redis", REDIS, FASTAPI, 5)
     yield Ratio("SQLite read to FastAPI + Redis", SQLITE, FASTAPI, 5)
+    yield Ratio("heartbeat that writes nothing to an L1 read", f"{HEARTBEAT}, {SERVICE}", (L1,), 0.6)
     yield Ratio("404 to Tornado's own server", f"404, {SERVICE}", (TORNADO,), 5)
     yield Ratio("304 to Tornado's own server", f"304, {SERVICE}", (TORNADO,), 5)
     yield Ratio("/version to Tornado's own server", f"/version, {SERVICE}", (TORNADO,), 2)
