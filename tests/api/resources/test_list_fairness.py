@@ -53,7 +53,7 @@ async def test_without_access_control_addresses_take_turns(
 
         totals = [get("127.0.0.1", f"/guid?limit=1&state=all{owner.format(each)}") for each in range(REQUESTS)]
         await asyncio.gather(*totals, get("127.0.0.2", "/guid?limit=1"))
-        assert done.index("127.0.0.2") < REQUESTS // 4
+        assert done.index("127.0.0.2") < REQUESTS // 2
 
 
 async def test_addresses_of_one_ipv6_network_are_one_caller(
@@ -71,7 +71,7 @@ async def test_addresses_of_one_ipv6_network_are_one_caller(
 
         totals = [get(f"2001:db8::{number:x}", "/guid?limit=1&state=all") for number in range(REQUESTS)]
         await asyncio.gather(*totals, get("2001:db8:1::", "/guid?limit=1"))
-        assert done.index("2001:db8:1::") < REQUESTS // 4
+        assert done.index("2001:db8:1::") < REQUESTS // 2
 
 
 @pytest.mark.parametrize(
