@@ -89,6 +89,11 @@ class Authenticator:
         session: Session | None = None if authorization is None else self._sessions.get(authorization)
         return session if session is not None and session.is_usable() and session.allowance.try_spend() else None
 
+    def usable_session(self, authorization: str | None) -> Session | None:
+        """Return the cached session without spending a request; None if it is absent or expired."""
+        session: Session | None = None if authorization is None else self._sessions.get(authorization)
+        return session if session is not None and session.is_usable() else None
+
     def owner_of(self, authorization: str | None) -> str | None:
         """Return the owner of the cached session, or None if it is not cached.
 

@@ -155,12 +155,21 @@ class WorkerThreads:
         if self._open >= len(self._threads) < self._count:
             # A daemon, so that a process that fails to shut it down can exit.
             thread = threading.Thread(target=self._serve, name=f"{self._name}_{len(self._threads)}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._start(thread)
         self._open += 1
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._work.put((work, future))
         return future
+
+    def _start(self, thread: threading.Thread) -> None:
+        """Start one more thread; if the system has none left, the work waits for those that there are."""
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
 
     def shut_down(self) -> None:
         """Wait until all work is done and the threads have ended."""

@@ -105,7 +105,12 @@ class Batcher(Generic[Item, Result]):
         self._scheduled = False
         self._drop()
         while len(self._calls) < self._max_in_flight and (batch := self._next_batch()):
-            call = asyncio.ensure_future(self._run([pending.item for pending in batch]))
+            try:
+                call = asyncio.ensure_future(self._run([pending.item for pending in batch]))
+            except Exception as error:  # noqa: BLE001  # the callers get it; otherwise they would wait forever
+                for pending in batch:
+                    pending.future.set_exception(error)
+                continue
             self._calls[call] = batch
             self._meter.sizes.observe(len(batch))
             call.add_done_callback(self._deliver)

@@ -84,15 +84,13 @@ class ClientNetworks:
             return False
         return held_bytes + size > share_bytes // max(len(network.connections), 1)
 
-    def victims(self, network: ClientNetwork) -> list[ManagedConnection]:
-        """Return the connections that give way to one more of this network; the last one first.
+    def victims(self) -> list[ManagedConnection]:
+        """Return the connections that give way to those of smaller networks; the last one first.
 
-        They belong to the networks with the most connections, if that is more than this one has. Those that have
-        waited for their clients longest come last in the list. Connections that execute a request are not in it.
+        They belong to the networks with the most connections. Those that have waited for their clients longest come
+        last in the list. Connections that execute a request are not in it.
         """
         most = max((len(each.connections) for each in self._networks.values()), default=0)
-        if len(network.connections) >= most:
-            return []
         candidates = [
             (since, id(connection), connection)
             for each in self._networks.values()

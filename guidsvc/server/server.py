@@ -177,10 +177,14 @@ class Server:
         """Close a connection of a network that has more than this one; return whether there was one."""
         state = self._state
         if not self._victims and self._victims_tick != state.tick:  # choosing takes a look at all connections
-            self._victims, self._victims_tick = state.networks.victims(network), state.tick
+            self._victims, self._victims_tick = state.networks.victims(), state.tick
         while self._victims:
-            victim = self._victims.pop()
-            if len(victim.network.connections) > len(network.connections) and self._close_waiting(victim):
+            victim = self._victims[-1]
+            is_open = victim in state.connections or victim in state.connecting
+            if is_open and len(victim.network.connections) <= len(network.connections):
+                return False
+            self._victims.pop()
+            if is_open and self._close_waiting(victim):
                 self._limit_log.log_closing(victim.network.name, state.limits.connections)
                 return True
         return False
@@ -192,7 +196,7 @@ class Server:
             del state.connecting[connection]
             for listener in self._listeners:
                 listener.cancel(connection)  # only one of them has accepted it
-        elif connection not in state.connections or connection.waiting_since is None or not connection.expire():
+        elif connection.waiting_since is None or not connection.expire():
             return False
         state.connections.discard(connection)
         state.networks.leave(connection)

@@ -23,20 +23,24 @@ from urllib.request import Request, urlopen
 words, options = sys.argv[1:], {{}}
 while words:
     word = words.pop(0)
-    if word in ("-m", "-o", "-X", "-H", "-d"):
+    if word in ("-m", "-o", "-w", "-X", "-H", "-d"):
         options[word] = words.pop(0)
-    elif word != "-fsS":
+    elif word not in ("-fsS", "-sS"):
         url = word
 kind = options.get("-H", ": application/x-www-form-urlencoded").partition(": ")[2]
 data = options["-d"].encode() if "-d" in options else None
+status, text, code = "000", "", 0
 try:
-    text = urlopen(Request(url, data, {{"Content-Type": kind}}, method=options["-X"]), timeout=30).read().decode()
-except HTTPError:
-    sys.exit(22)
+    with urlopen(Request(url, data, {{"Content-Type": kind}}, method=options["-X"]), timeout=30) as response:
+        status, text = str(response.status), response.read().decode()
+except HTTPError as error:
+    status, code = str(error.code), 0 if "-w" in options else 22
 except URLError:
-    sys.exit(7)
+    code = 7
 if "-o" not in options:
     print(text, end="")
+print(options.get("-w", "").replace("%{{http_code}}", status), end="")
+sys.exit(code)
 """
 """What curl does with the options of the script, for machines that have no curl."""
 

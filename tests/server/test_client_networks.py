@@ -76,6 +76,26 @@ async def test_network_with_most_connections_gives_way(
             await wait_for_closed(held, 3)
 
 
+async def test_others_get_in_while_the_largest_network_reconnects(
+    serving: Serving, expected_logs: ExpectedLogs
+) -> None:
+    """Its rejected attempts use up nothing: neither the choice of who gives way, nor those who do."""
+    expected_logs.add("too many connections")
+    async with serving(max_connections=LIMIT) as client:
+        assert (await client.get("/livez")).status == 200
+        async with AsyncExitStack() as stack:
+            held = await stack.enter_async_context(connections(client.port, LIMIT - 1))
+            await wait_for_connections(client, LIMIT - 1)
+            for number in range(1, 6):
+                async with connections(client.port, 3, LIVEZ) as again:
+                    replies = [await asyncio.wait_for(read_reply(reader, "GET"), 30) for reader, _ in again]
+                assert {reply.status for reply in replies} == {503}
+                other = connections(client.port, 1, LIVEZ, address=f"127.0.0.{10 + number}")
+                ((reader, _),) = await stack.enter_async_context(other)
+                assert (await asyncio.wait_for(read_reply(reader, "GET"), 30)).status == 200
+                await wait_for_closed(held, number)
+
+
 async def test_connection_over_the_share_of_its_network_gets_503(serving: Serving, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("too many connections")
     async with serving(max_connections=LIMIT) as client:
@@ -104,8 +124,7 @@ def test_only_those_that_wait_for_their_clients_give_way() -> None:
     networks, large = ClientNetworks(), ClientNetwork("a")
     for waiting_since in (None, 7.0, 5.0, None, 6.0):  # None: a request is being executed
         networks.join(Standing(large, waiting_since))  # type: ignore[arg-type]  # has what is read
-    assert [each.waiting_since for each in networks.victims(ClientNetwork("b"))] == [7.0, 6.0, 5.0]
-    assert networks.victims(large) == []
+    assert [each.waiting_since for each in networks.victims()] == [7.0, 6.0, 5.0]
 
 
 async def test_bodies_of_one_network_leave_room_for_others(serving: Serving) -> None:

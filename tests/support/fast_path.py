@@ -61,7 +61,7 @@ class Way:
     def __init__(self, port: int, lines: Lines, under_way: InFlightRequests, meters: Metrics) -> None:
         self.under_way = under_way
         self.meters = meters
-        self._port = port
+        self.port = port
         self._lines = lines
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -69,7 +69,7 @@ class Way:
         """Return what a request is answered, but for date, request id and durations; and what the log says of it."""
         self._lines.clear()
         if self._connection is None:
-            self._connection = await asyncio.open_connection("127.0.0.1", self._port)
+            self._connection = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self._connection
         writer.write(request.raw)
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)

@@ -33,7 +33,9 @@ class Renewal(BaseModel):
     renewed: Annotated[bool, Field(description="Whether the expiry was moved.")]
     granted: Annotated[_Digits, Field(description="The whole seconds from now to the expiry.")]
     capped: Annotated[bool, Field(description="Whether a limit grants less than was asked for.")]
-    max_expire: Annotated[_Digits | None, Field(description="The latest expiry that a write may set; null if any.")]
+    max_expire: Annotated[
+        _Digits | None, Field(description="The latest expiry that a write may set; null without one.")
+    ]
     renew_at: Annotated[_Digits | None, Field(description="When to renew again, in Unix seconds.")]
 
 

@@ -65,6 +65,10 @@ class RequestPipeline:
         """Return the cached session, and spend one request of its rate limit; None if it must be authenticated."""
         return None if self._authenticator is None else self._authenticator.cached_session(authorization)
 
+    def usable_session(self, authorization: str | None) -> Session | None:
+        """Return the cached session without spending a request of its rate limit; None if it must be authenticated."""
+        return None if self._authenticator is None else self._authenticator.usable_session(authorization)
+
     async def authenticate(self, authorization: str | None, address: str, scope: CancelScope) -> Session:
         """Return the session of a caller that has no cached one, where access is controlled.
 
@@ -121,7 +125,9 @@ class RequestPipeline:
                 await self.confirm(session)
             if request.has_large_body:  # with the slot, which bounds how many wait, and how many are decoded
                 await self.readers.take_turn(slot.caller)
-                await self.confirm(session)
+                if session is not None and not session.is_usable():  # then the confirmation waits, so turns come after
+                    await self.confirm(session)
+                    await self.readers.take_turn(slot.caller)
             return await action.run(self.context.service.acting_for(caller), request)
 
     @asynccontextmanager

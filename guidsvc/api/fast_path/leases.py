@@ -93,6 +93,8 @@ class LeaseFastPath:
         self._disqualifying = disqualifying | {_IDEMPOTENCY_KEY}
         self._host_names = context.host_names
         self._trusts_proxies = context.trusted_proxies.any
+        # Without trusted proxies, the headers of proxies are ignored.
+        self._plain = _PLAIN if self._trusts_proxies else _PLAIN | _FORWARDING
         self._has_diagnostics = bool(context.diagnostics)
         self._reads: dict[bytes, _Demand] = {}
         self._renewals: dict[bytes, _Heartbeat] = {}
@@ -129,16 +131,16 @@ class LeaseFastPath:
         headers = fast_path_headers(raw_headers, parser, self._disqualifying, self._host_names)
         if headers is None or (self._trusts_proxies and not _FORWARDING.isdisjoint(headers)):
             return None
-        session = self._pipeline.cached_session(headers.get("Authorization"))
-        guid = match[1].decode()
+        guid, authorization = match[1].decode(), headers.get("Authorization")
         if is_renewal:
             if not has_small_body(headers):
                 return None
-            self._head = _Head(target, session, headers) if headers.keys() <= _PLAIN else None
-            return EligibleRequest("POST", guid, headers, peer.remote_ip, peer.secure, session, is_renewal=True)
-        if "Content-Length" in headers or not headers.keys() <= _PLAIN | {"X-Request-Id"}:
+            session = self._pipeline.usable_session(authorization)
+            self._head = _Head(target, session, headers) if headers.keys() <= self._plain else None
+            return EligibleRequest("POST", guid, headers, peer.remote_ip, peer.secure, is_renewal=True)
+        if "Content-Length" in headers or not headers.keys() <= self._plain | {"X-Request-Id"}:
             return None
-        return self._dispatch_read(guid, int(match[2]), session, headers, peer)
+        return self._dispatch_read(guid, int(match[2]), self._pipeline.usable_session(authorization), headers, peer)
 
     def _dispatch_read(
         self, guid: str, valid_for: int, session: Session | None, headers: Mapping[str, str], peer: Peer
@@ -146,17 +148,15 @@ class LeaseFastPath:
         if not 1 <= valid_for <= MAX_TIME or not self._may(session, READ):
             return None
         demand = _Demand(session, valid_for)
-        response = self._read(
-            guid, demand, request_id_for(headers), peer.remote_ip, secure=peer.secure, is_counted=True
-        )
-        if response is not None and headers.keys() <= _PLAIN:
+        response = self._read(guid, demand, request_id_for(headers), peer.remote_ip, secure=peer.secure)
+        if response is not None and headers.keys() <= self._plain:
             self._demand = demand
         return response
 
     def remember_read(self, data: bytes) -> bool:
         """Remember `data`, which must be exactly the read that was answered last; return whether it is remembered."""
         demand = self._demand
-        if demand is None or len(data) > _MAX_BYTES:
+        if demand is None or len(data) > _MAX_BYTES or not data.startswith(_READ_START):
             return False
         _make_room(self._reads)
         self._reads[data[_READ_BEGIN + _GUID_BYTES :]] = demand
@@ -168,7 +168,7 @@ class LeaseFastPath:
         `target` must be the same object as at the dispatch: the last renewal may be that of another caller.
         """
         head, self._head = self._head, None
-        if head is None or head.target is not target or len(data) > _MAX_BYTES:
+        if head is None or head.target is not target or len(data) > _MAX_BYTES or not data.startswith(_RENEWAL_START):
             return False
         heartbeat = self._heartbeat(head, data)
         if heartbeat is None:
@@ -206,7 +206,6 @@ class LeaseFastPath:
         address: str,
         *,
         secure: bool,
-        is_counted: bool = False,
     ) -> bytes | None:
         """Return the answer to an authorized read if the cache has a record that lives long enough; else None."""
         session, pipeline = demand.session, self._pipeline
@@ -219,7 +218,7 @@ class LeaseFastPath:
             return None  # the handler meets the same error and reports it
         if record is None or not self._service.lives_for(record, demand.valid_for):
             return None
-        if not (is_counted or session is None or session.allowance.try_spend()):
+        if not (session is None or session.allowance.try_spend()):
             return None
         source = self._cache.source(misses)
         response = self._renderer.render(record, request_id, start, rate_limit_header_lines(session), secure=secure)
@@ -236,9 +235,13 @@ class LeaseFastPath:
         if self._has_diagnostics or (session is not None and not session.is_usable()):
             return None
         start = perf_counter()
-        renewal = service.renewer.at_hand(guid, terms)
+        try:
+            renewal = service.renewer.at_hand(guid, terms)
+        except GuidsvcError:
+            return None  # the handler meets the same error and reports it
         if renewal is None or not (session is None or session.allowance.try_spend()):
             return None
+        service.renewer.count_unchanged()
         request_id = new_request_id()
         extra_lines = rate_limit_header_lines(session)
         response = self._renewal_renderer.render(service, renewal, request_id, start, extra_lines, secure=peer.secure)

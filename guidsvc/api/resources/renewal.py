@@ -48,8 +48,8 @@ class RenewalHandler(RecordHandler):
     async def post(self, text: str) -> None:
         """Move the expiry later, never earlier: a GUID that is valid for longer stays as it is.
 
-        Renew again at `renew_at`: it is spread, so that leases of one moment are not renewed in one moment. Who renews
-        too late gets 410, unless the request has `revive`. A limit may grant less than was asked for, and says so.
+        Renew again at `renew_at`: it is spread, so that leases of one moment are not renewed in one moment. A renewal
+        that comes too late gets 410, unless it has `revive`. A limit may grant less than was asked for, and says so.
         """
         self.read_query(NoQuery)
 

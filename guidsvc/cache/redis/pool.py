@@ -67,7 +67,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, _Result]) -> _Result:
     try:
         return await work
     except asyncio.CancelledError as error:
-        if not limit.has_cancelled or limit.task.uncancel() > 0:
+        if not limit.has_cancelled or limit.end() > 0:
             raise
         raise TimeoutError(f"no answer within {seconds} s") from error
     finally:
@@ -82,11 +82,16 @@ class _TimeLimit:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # nosec B101  # only coroutines wait
         self.task = task
-        self.has_cancelled = False
+        self.has_cancelled = self._has_ended = False
         self._handle: asyncio.Handle = self._loop.call_later(seconds, self._run_out, LOOP_ITERATIONS)
 
-    def end(self) -> None:
+    def end(self) -> int:
+        """End the limit, and take its cancellation back; return how many of others are left. May be called twice."""
         self._handle.cancel()
+        if self.has_cancelled and not self._has_ended:
+            self._has_ended = True
+            self.task.uncancel()
+        return self.task.cancelling()
 
     def _run_out(self, iterations: int) -> None:
         if iterations:

@@ -49,7 +49,7 @@ _OPERATION_MEMBERS = {
 }
 """The members that each operation of a batch accepts, besides the GUID and the preconditions."""
 _ALL_MEMBERS = frozenset[str]().union(*_OPERATION_MEMBERS.values())
-SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "state", "owner"})
+SERVICE_MEMBERS = frozenset({"created", "updated", "version", "purge_at", "renew_at", "max_expire", "state", "owner"})
 """The members that the service sets. `view=full` shows them; bodies must not contain them."""
 
 

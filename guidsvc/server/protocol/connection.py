@@ -59,7 +59,7 @@ class Connection(BaseConnection):
                 if response is not None:
                     self._transport.write(response)
                     return
-        count_before = parser.request_count
+        count_before, was_answering = parser.request_count, self._cycle is not None
         if self._state.is_over_budget() and self._reject_over_share(len(data)):
             return
         parser.feed(data)
@@ -71,7 +71,7 @@ class Connection(BaseConnection):
             self._flush()
         elif is_start and parser.is_between_requests and parser.request_count == count_before:
             self._timeout_start = idle_since  # empty lines are no request: the connection is still idle
-        elif is_start and parser.is_between_requests and parser.request_count == count_before + 1:
+        elif is_start and not was_answering and parser.is_between_requests and parser.request_count == count_before + 1:
             self._remember_renewal(data)
         self.regulate()
         if self._incoming_bytes or self._cycle is not None or not parser.is_between_requests:

@@ -51,6 +51,7 @@ class LeaseRenewer:
         if terms.asked.if_below is not None and not terms.is_dry_run:
             unneeded = self._unneeded(await self._records.get(guid), terms)
             if unneeded is not None:
+                self.count_unchanged()
                 return unneeded
         try:
             return self._counted(await self._write(guid, terms))
@@ -59,7 +60,7 @@ class LeaseRenewer:
             raise
 
     def at_hand(self, guid: str, terms: RenewalTerms) -> Renewal | None:
-        """Return what `renew` would if the cache shows that it would change nothing; else None."""
+        """Return what `renew` would if the cache shows that it would change nothing; else None. It counts nothing."""
         if terms.asked.if_below is None:
             return None
         try:
@@ -67,6 +68,10 @@ class LeaseRenewer:
         except StoreUnavailable:
             return None
         return None if record is WOULD_BLOCK else self._unneeded(record, terms)
+
+    def count_unchanged(self) -> None:
+        """Count a renewal that was answered by `at_hand`."""
+        self._outcomes["unchanged"] += 1
 
     def _unneeded(self, stored: Record | None, terms: RenewalTerms) -> Renewal | None:
         """Return the outcome of a renewal that a live record does not need; None if the write must decide."""
@@ -79,7 +84,6 @@ class LeaseRenewer:
         conditions = terms.conditions
         if (terms.strict and not conditions) or not (conditions is UNCONDITIONAL or conditions.hold(record)):
             return None
-        self._outcomes["unchanged"] += 1
         if terms.policy.limits == UNLIMITED:  # the common case, without the calls of the rest
             return Renewal(record, False, left_ms // 1000, False, None)  # by its fields
         return renew(record, terms.asked, now, terms.policy)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller, authorize
+from guidsvc.domain.leases.errors import LifeLimitReached
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
     Expired,
@@ -25,12 +26,12 @@ from guidsvc.services.writes.record_writer import Make, Outcome, RecordWriter, a
 from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store.contract import WOULD_BLOCK, Swap
 
-_REJECTIONS = Expired, InvalidRequest, NotFound, PreconditionFailed, PreconditionRequired
+_REJECTIONS = Expired, InvalidRequest, LifeLimitReached, NotFound, PreconditionFailed, PreconditionRequired
 """The errors of a write that depend on its record alone."""
 
 
 class GroupWrite(NamedTuple):
-    """The arguments of `RecordWriter.write`."""
+    """The arguments of `RecordWriter.write`, apart from the caller."""
 
     guid: str
     make: Make

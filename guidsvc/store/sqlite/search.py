@@ -181,7 +181,11 @@ class Finder:
     async def _in_thread(self, work: Callable[[sqlite3.Connection], _Found], connection: sqlite3.Connection) -> _Found:
         """Run the work in a thread; interrupt it if the caller is cancelled, so that the thread is free again."""
         timed = _TimedWork(work)
-        running = self._threads.run(partial(timed, connection))
+        try:
+            running = self._threads.run(partial(timed, connection))
+        except RuntimeError:  # no thread can be started
+            self._idle.append(connection)
+            raise
         self._running.add(connection)
         running.add_done_callback(lambda _: self._release(connection))
         try:

@@ -1,7 +1,7 @@
 """The tables of the SQLite file for compare-and-swap: key, version and statements."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import compress, repeat
 from operator import attrgetter, ne
@@ -116,7 +116,8 @@ def records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
     ]
     new = Record.__new__
     records = [new(Record) for _ in members]
-    for put, values in zip(_PUT, (members, repeat(_RECORD_NAMES), repeat(None), repeat(None)), strict=True):
+    columns: tuple[Iterable[Any], ...] = members, repeat(_RECORD_NAMES), repeat(None), repeat(None)
+    for put, values in zip(_PUT, columns, strict=True):
         deque(map(put, records, values), maxlen=0)
     return records
 

@@ -23,6 +23,7 @@ from guidsvc.services.guid_service import GuidService
 from tests.conftest import FakeClock
 from tests.support.api_context import request_pipeline
 from tests.support.fast_path import Request, Way, service
+from tests.support.http_client import hang_up, read_reply
 
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
 NOTHING, NO_PAGES = DiagnosticHeaders(), Cors()
@@ -284,6 +285,29 @@ async def test_repeated_lease_request_is_served_from_memory(
         assert (b'"renewed":true' in later) is (request_again is HEARTBEAT)
         await way.ask(Request(0, "DELETE", GUIDS[0], (), None))
         assert (await way.ask(request_again))[0][:12] == b"HTTP/1.1 404"
+
+
+async def test_pipelined_heartbeat_is_not_remembered(tmp_path: Path, clock: FakeClock) -> None:
+    """It is not dispatched while the request before it is answered, so what is known is about that one."""
+    first = Request(0, "POST", HEARTBEAT.guid, HEARTBEAT.headers, b'{"ttl": 99, "revive": true}').raw
+    head, _, body = first.partition(b"\r\n\r\n")
+    async with service(tmp_path, clock, short=True) as way:
+        await way.ask(Request(0, "PUT", GUIDS[0], (), b'{"user": "a", "ttl": 60}'))
+        for pauses in range(12):  # one of them lets the second request arrive while the first is answered
+            second = HEARTBEAT.raw.replace(b"\r\nHost: a", b'\r\nHost: a\r\nIf-Match: "%d"' % (pauses + 1))
+            clock.advance(seconds=1)  # so that each renewal writes
+            reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+            writer.write(head + b"\r\n\r\n")
+            await way.ask(Request(0, "GET", GUIDS[0], (), None))  # by then the head has been read
+            writer.write(body)
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            writer.write(second)
+            assert (await asyncio.wait_for(read_reply(reader, "POST"), 30)).status == 200
+            for _ in range(3):
+                assert (await asyncio.wait_for(read_reply(reader, "POST"), 30)).status == 412
+                writer.write(second)
+            await hang_up(writer)
 
 
 def test_remembered_lease_requests_are_bounded() -> None:

@@ -238,6 +238,27 @@ async def test_rate_limited_caller_is_told_when_to_retry(
         assert (await alice.ask("GET", PATH)).status == 200
 
 
+async def test_lease_requests_are_counted_once(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
+    """Whether they are answered from the cache, by a handler, or with an error."""
+    async with serving(**combination, access="keys", rate_limit="20/minute") as client:
+        alice = await Guarded(client, combination["store_url"], clock).asker("alice")
+        left = 20
+        for method, path, body, status in (
+            ("PUT", PATH, {"user": "a", "ttl": 60}, 201),
+            ("GET", f"{PATH}?valid_for=30", None, 200),
+            ("GET", f"{PATH}?valid_for=30", None, 200),
+            ("GET", f"{PATH}?valid_for=90", None, 409),
+            ("GET", f"/guid/{'F' * 32}?valid_for=30", None, 404),
+            ("POST", f"{PATH}/renewal", {"ttl": 60, "if_below": 30}, 200),
+            ("POST", f"{PATH}/renewal", {"ttl": 60, "if_below": 30}, 200),
+            ("POST", f"{PATH}/renewal", {"ttl": 90}, 200),
+        ):
+            reply = await alice.ask(method, path, json=body)
+            left -= 1
+            assert reply.status == status
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t='), (method, path)
+
+
 @pytest.mark.parametrize(
     "more", [{"access_log": True}, {"cache_status": True}, {}], ids=["log", "diagnostics", "plain"]
 )

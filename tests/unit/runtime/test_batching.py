@@ -72,6 +72,18 @@ async def test_failed_call_fails_only_its_own_items() -> None:
     assert [type(answer) for answer in answers] == [ValueError, ValueError, int, int]
 
 
+async def test_call_that_cannot_begin_fails_its_items() -> None:
+    """For example, if no thread can be started. Without an answer, they would wait forever."""
+
+    def run(_: list[int]) -> "asyncio.Future[list[int]]":
+        raise RuntimeError("no thread")
+
+    batcher: Batcher[int, int] = Batcher(run, limit=10, in_flight=1)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no thread"):
+            await asyncio.wait_for(batcher.ask(1), 10)
+
+
 async def test_error_result_is_raised_to_its_caller_only() -> None:
     async def run(batch: list[int]) -> list[int | Exception]:
         return [ValueError("one") if item == 1 else item for item in batch]

@@ -35,7 +35,7 @@ class GuidRecord(BaseModel):
     version: Digits = optional("Rises with every change. The `ETag` contains it.")
     purge_at: Digits = optional("The end of the retention period, after which the record is purged, in Unix seconds.")
     renew_at: Digits | None = optional("When to renew the GUID, in Unix seconds.")
-    max_expire: Digits | None = optional("The latest expiry that a write may set; null if any.")
+    max_expire: Digits | None = optional("The latest expiry that a write may set; null without one.")
     state: State = optional("Whether the GUID is valid.")
     owner: str = optional("The owner of the record, for admins only; empty if it was created without access control.")
 

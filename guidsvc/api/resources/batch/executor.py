@@ -198,7 +198,11 @@ class BatchExecutor:
         except Forbidden as error:  # it was counted and logged, so only of one operation
             results[first] = self._failure(error, operations[first].line)
             return
-        for index, result in zip(puts, await self._service.put_together(list(puts.values())), strict=True):
+        try:
+            outcomes = await self._service.put_together(list(puts.values()))
+        except Exception as error:  # noqa: BLE001  # it must not stop the other operations
+            outcomes = [error] * len(puts)
+        for index, result in zip(puts, outcomes, strict=True):
             if isinstance(result, Exception):
                 results[index] = self._failure(result, operations[index].line)
             elif result is not None:
