@@ -92,8 +92,8 @@ class GroupWriter(RecordWriter):
             except _REJECTIONS as error:
                 error.__traceback__ = error.__context__ = None  # it references this frame
                 results[place] = error
-            except Exception:  # noqa: BLE001, S110  # `write` meets it again, and raises it
-                pass
+            except Exception:  # noqa: BLE001
+                results[place] = None  # left to `write`, which meets it again and raises it
             else:
                 if new is old:
                     results[place] = old, new
