@@ -122,6 +122,9 @@ class Beside(RuleBasedStateMachine):
         expire = None if offset is None else self._clock.seconds + offset
         body = {"user": user} | ({} if expire is None else {"expire": expire})
         reply = self._ask("POST", "/guid", body)
+        if self._is_limited(None, expire):
+            self._expect_limited(reply, None)
+            return
         assert reply.status == 201
         assert reply.json["guid"] not in self._model
         self._expect_written(reply.json["guid"], None, reply, user=user, expire=expire, metadata=None)

@@ -90,7 +90,11 @@ async def renew(service: GuidService, request: GuidRequest) -> Response:
     """Move the expiry of the record of a GUID, never back."""
     asked, preconditions = read_renewal(request), conditions.parse(request.headers)
     renewal = service.renewer.at_hand(request.guid, service.renewal_terms(asked, preconditions))
-    return renewal_response(service, request, renewal or await service.renew(request.guid, asked, preconditions))
+    if renewal is None:
+        renewal = await service.renew(request.guid, asked, preconditions)
+    else:
+        service.renewer.count_unchanged()
+    return renewal_response(service, request, renewal)
 
 
 def read_renewal(request: GuidRequest) -> RenewCommand:

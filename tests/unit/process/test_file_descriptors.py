@@ -48,6 +48,7 @@ def test_soft_limit_is_raised_for_the_connections(tmp_path: Path) -> None:
 def test_low_limit_is_reported_at_the_start(tmp_path: Path, server: str) -> None:
     with service_with_file_limit(tmp_path, 100, 200, "--server", server) as running:
         assert limits_of(running)[0] == 200
+        wait_until(lambda: bool(lines(running, "too few file descriptors")), "a line of the log", running.log)
         (line,) = lines(running, "too few file descriptors")
         assert (line["max_connections"], line["file_descriptors"]) == (10_000, 200)
 
