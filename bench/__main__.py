@@ -105,8 +105,8 @@ def _bare(bare: Bare, redis_url: str, seconds: int) -> Result:
 
 
 def _report(results: Mapping[str, list[Result]], left_out: list[str], options: argparse.Namespace) -> Iterator[str]:
-    rounds = f"medians of {options.rounds} rounds of {options.seconds:g} s each"
-    yield f"`python -m bench`: {rounds}, {wrk.CONNECTIONS} connections."
+    command = f"python -m bench --rounds {options.rounds} --seconds {options.seconds}"
+    yield f"`{command}`: medians, {wrk.CONNECTIONS} connections."
     yield ""
     yield from report.table_of_rates(results)
     yield ""
