@@ -10,7 +10,7 @@ import openapi_pydantic as oas
 from openapi_pydantic.util import PydanticSchema
 from pydantic import BaseModel, Field, create_model
 
-from guidsvc.api.contract import headers, lease_problems, problems, schemas
+from guidsvc.api.contract import headers, problems, schemas
 from guidsvc.api.contract.headers import CLIENT_REQUEST_ID, Header
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
 from guidsvc.api.html.page import HTML
@@ -136,7 +136,7 @@ def _words(code: str) -> str:
 def _shape(explanation: ProblemDoc) -> type[BaseModel]:
     """Create the model of a problem type."""
     code, status, title = explanation.problem
-    shape = (schemas.PROBLEMS | lease_problems.PROBLEMS).get(code, schemas.Problem)
+    shape = schemas.PROBLEMS.get(code, schemas.Problem)
     fixed: Any = {"title": title, "status": status, "code": code}
     members: Any = {"type": (Annotated[str, Field(pattern=f"^(https?://[^?#]+)?/problems/{code}$")], ...)}
     members |= {member: (Literal[value], ...) for member, value in fixed.items()}

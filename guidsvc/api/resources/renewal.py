@@ -1,6 +1,6 @@
 """The resource `/guid/{guid}/renewal`: renewal of a lease."""
 
-from guidsvc.api.contract import lease_schemas
+from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, REPLAYED
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import guid_actions
@@ -32,13 +32,13 @@ class RenewalHandler(RecordHandler):
         ResponseSpec(
             200,
             "What was granted, if the key has the scope `read`.",
-            lease_schemas.Renewal,
+            schemas.Renewal,
             headers=(*OF_WRITTEN, REPLAYED),
         ),
         ResponseSpec(204, "No body: `return=minimal`, or the key lacks the scope `read`.", headers=OF_WRITTEN),
         query=NoQuery,
         headers=(*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
-        body=lease_schemas.RenewalRequest,
+        body=schemas.RenewalRequest,
         problems=(
             *(InvalidGuid, NotFound, Expired, PreconditionRequired),
             *(*OF_LIVES, *BAD_BODY, *OF_WRITES, *OF_KEYS),

@@ -5,6 +5,7 @@ Handlers do not use these models to render responses; tests validate the respons
 
 from guidsvc.api.contract.schemas.batches import Batch, BatchResults, Operation, Result
 from guidsvc.api.contract.schemas.keys import IssuedKey, Key, KeyPage, OwnKey, QuotaUsed, RateLeft
+from guidsvc.api.contract.schemas.leases import Renewal, RenewalRequest
 from guidsvc.api.contract.schemas.problems import (
     PROBLEMS,
     AnyProblem,
@@ -12,10 +13,12 @@ from guidsvc.api.contract.schemas.problems import (
     Explanation,
     Fault,
     Faulty,
+    Limited,
     Outdated,
     Problem,
     ProblemList,
     ProblemSummary,
+    TooSoon,
     Unready,
 )
 from guidsvc.api.contract.schemas.records import Change, Creation, GuidRecord, Page, Patch
@@ -37,6 +40,7 @@ __all__ = [
     "IssuedKey",
     "Key",
     "KeyPage",
+    "Limited",
     "Live",
     "Operation",
     "Outdated",
@@ -49,8 +53,11 @@ __all__ = [
     "QuotaUsed",
     "RateLeft",
     "Readiness",
+    "Renewal",
+    "RenewalRequest",
     "Result",
     "Root",
     "ServiceVersion",
+    "TooSoon",
     "Unready",
 ]

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, create_model
 
-from guidsvc.api.contract.lease_schemas import Renewal
 from guidsvc.api.contract.schemas.fields import closed, optional
+from guidsvc.api.contract.schemas.leases import Renewal
 from guidsvc.api.contract.schemas.problems import AnyProblem
 from guidsvc.api.contract.schemas.records import EXAMPLE_RECORD, GuidRecord
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation

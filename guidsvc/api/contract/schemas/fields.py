@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
+from guidsvc.domain.commands.fields import forget_default
+
 Digits = Annotated[str, Field(pattern="^[0-9]+$")]
 
 
@@ -14,8 +16,4 @@ def closed(*examples: dict[str, Any]) -> ConfigDict:
 
 def optional(description: str) -> Any:
     """Return the field of a member that may be absent, and has no default."""
-    return Field(default=None, description=description, json_schema_extra=_forget_default)
-
-
-def _forget_default(schema: dict[str, Any]) -> None:
-    schema.pop("default")
+    return Field(default=None, description=description, json_schema_extra=forget_default)

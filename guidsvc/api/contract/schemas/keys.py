@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from guidsvc.api.contract.lease_schemas import KeyLimits
 from guidsvc.api.contract.schemas.fields import Digits, closed, optional
+from guidsvc.api.contract.schemas.leases import KeyLimits
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import SCOPES, Scope
 from guidsvc.domain.record import EXAMPLE

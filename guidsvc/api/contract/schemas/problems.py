@@ -69,11 +69,28 @@ class Unready(Problem):
     age_ms: int = optional(AGE_OF_STATES)
 
 
+class Limited(Problem):
+    """A problem with the latest expiry that a write may set, and that of the record, in Unix seconds."""
+
+    max_expire: Digits | None
+    expire: Digits = optional("The expiry of the record.")
+
+
+class TooSoon(Problem):
+    """A problem with the expiry, in Unix seconds, the seconds that are left, and those that the read demands."""
+
+    expire: Digits
+    left: Digits
+    valid_for: Digits
+
+
 PROBLEMS: dict[str, type[Problem]] = {
     "invalid-request": Faulty,
     "expired": Outdated,
     "precondition-failed": Conflicting,
     "unavailable": Unready,
+    "life-limit": Limited,
+    "expires-too-soon": TooSoon,
 }
 """The schemas of problems with specific members, by code."""
 
