@@ -1,6 +1,7 @@
 """Admission control: bounded concurrency with a short queue; excess load is shed immediately.
 
-Cached reads and health probes need no slot. Every other request holds one while it is processed. Admission owns the
+Cached reads, health probes and other fixed answers need no slot, and logins and lists wait without one. Every other
+request holds one while it is processed. Admission owns the
 slots, their queue and the time budget of a request, and knows nothing of the work itself. Each request, or part of a
 batch, has a CancelScope: the `scope` below.
 
@@ -27,7 +28,7 @@ from types import TracebackType
 
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
-from guidsvc.runtime.fairness.fair_slots import FairSlots
+from guidsvc.runtime.fairness.fair_slots import LONG, FairSlots
 from guidsvc.runtime.overload import OverloadWarnings, ScanTimer
 
 SLOTS, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
@@ -35,10 +36,6 @@ QUEUE = 8
 """Queued requests per slot that one caller alone may have. All callers together may have twice as many."""
 OWNER_SHARE = 0.75
 """Share of the slots that one owner may hold, so that one owner's slow requests leave slots free."""
-LONG = 0.1
-"""Once a caller's first queued request has waited this fraction of the queue time, the caller's next ones are rejected.
-Queued requests fill memory, and scanning many takes time: at 0.5, overload cost a fifth of the throughput
-(`python -m bench.overload`)."""
 
 _CANCELLATIONS = asyncio.CancelledError, DeadlineExceeded, ClientDisconnected
 

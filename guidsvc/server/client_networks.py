@@ -7,6 +7,7 @@ limit, and with it the service of all others.
 from typing import Protocol
 
 from guidsvc.http.client_address import network_of
+from guidsvc.http.headers.proxy import UNIX
 
 
 class ManagedConnection(Protocol):
@@ -99,3 +100,8 @@ class ClientNetworks:
             if (since := connection.waiting_since) is not None
         ]
         return [connection for *_, connection in sorted(candidates, reverse=True)]
+
+
+def address_of(name: object) -> str:
+    """Return the IP address in the name of a peer's socket, or `unix`."""
+    return str(name[0]) if isinstance(name, tuple) else UNIX

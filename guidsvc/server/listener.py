@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from guidsvc.http.headers.proxy import UNIX
+from guidsvc.server.client_networks import address_of
 
 MAX_ACCEPTS = 100
 """Maximum connections accepted in one event loop iteration."""
@@ -134,11 +134,6 @@ class Listener:
             self._on_failure(protocol)
             if not isinstance(error, OSError):  # the client disconnected, timed out, or does not use TLS
                 raise
-
-
-def address_of(name: object) -> str:
-    """Return the IP address in the name of a peer's socket, or `unix`."""
-    return str(name[0]) if isinstance(name, tuple) else UNIX
 
 
 def _bound_buffer(bounded: socket) -> None:

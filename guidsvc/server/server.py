@@ -222,24 +222,24 @@ class Server:
 
 
 class ConnectionLimitLog:
-    """A rate-limited log of connections over the limit."""
+    """A log of connections over the limit, with each event at most once in LIMIT_LOG_SECONDS."""
 
     def __init__(self) -> None:
-        self._rejection_time = self._closing_time = -LIMIT_LOG_SECONDS
+        self._times: dict[str, float] = {}  # of the last line, by event
 
     def log_rejection(self, connections: int, limit: int) -> None:
-        """Log that a connection is rejected, at most once in LIMIT_LOG_SECONDS."""
-        now = asyncio.get_running_loop().time()
-        if now - self._rejection_time >= LIMIT_LOG_SECONDS:
-            self._rejection_time = now
-            _log.warning("too many connections, rejecting new ones", connections=connections, limit=limit)
+        """Log that a connection is rejected."""
+        self._log("too many connections, rejecting new ones", connections=connections, limit=limit)
 
     def log_closing(self, network: str, limit: int) -> None:
-        """Log that a connection of this client network is closed for another, at most once in LIMIT_LOG_SECONDS."""
+        """Log that a connection of this client network is closed for another."""
+        self._log("too many connections, closing those of the client with most", client=network, limit=limit)
+
+    def _log(self, event: str, **members: object) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._closing_time >= LIMIT_LOG_SECONDS:
-            self._closing_time = now
-            _log.warning("too many connections, closing those of the client with most", client=network, limit=limit)
+        if now - self._times.get(event, -LIMIT_LOG_SECONDS) >= LIMIT_LOG_SECONDS:
+            self._times[event] = now
+            _log.warning(event, **members)
 
 
 class _RejectedConnection(asyncio.Protocol):

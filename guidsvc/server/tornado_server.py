@@ -26,7 +26,7 @@ from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.abort import is_open_ended
-from guidsvc.server.listener import address_of
+from guidsvc.server.client_networks import address_of
 from guidsvc.server.protocol.request import TLS_START, other_protocol
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits

@@ -28,11 +28,6 @@ class Outage:
         self._timer = timer
         self._begun: float | None = None
 
-    @property
-    def is_under_way(self) -> bool:
-        """Whether the outage has begun and not ended."""
-        return self._begun is not None
-
     def begin(self, **fields: object) -> None:
         """Note a failure."""
         if self._begun is None:

@@ -1,4 +1,4 @@
-"""An eligible single-GUID request that cannot be answered at once; it takes the same steps as in a handler."""
+"""A fast-path request that cannot be answered at once; it takes the same steps as in a handler."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Fast path: serve common single-GUID requests without instantiating a Tornado handler.
+"""Fast path: serve requests for one GUID, lists and fixed answers without instantiating a Tornado handler.
 
 A handler costs more than the work of most requests. Eligible requests call the same functions as the handlers
 (`guidsvc.api.execution.guid_actions`). Cached reads are answered in the protocol layer, from bytes rendered once per

@@ -1,1 +1,1 @@
-"""Fair sharing by owner: an owner gets no larger share by sending more requests."""
+"""Fair sharing by caller, an owner or a client network: more requests give no larger share."""

@@ -5,10 +5,7 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from guidsvc.errors import Overloaded
-from guidsvc.runtime.fairness.fair_slots import DynamicSlots, FairSlots
-
-LONG = 0.1
-"""Fraction of the queue time after which a group's next requests are rejected, as in `guidsvc.runtime.admission`."""
+from guidsvc.runtime.fairness.fair_slots import LONG, DynamicSlots, FairSlots
 
 
 class FairSemaphore:
@@ -39,7 +36,7 @@ class FairSemaphore:
         return _Slot(self, (group,))  # so that None is a group like any other
 
     async def acquire(self, key: Hashable) -> None:
-        """Take a slot; wait for it if necessary."""
+        """Take a slot; wait for it if necessary. The key is a group in a tuple, as in `slot`."""
         if not self._slots.take(key):  # overtakes no one: all waiting groups are at their limit
             await self._wait(key)
 
@@ -63,23 +60,23 @@ class FairSemaphore:
         await self.acquire(key)
         asyncio.get_running_loop().call_soon(self.release, key)
 
-    def release(self, group: Hashable) -> None:
+    def release(self, key: Hashable) -> None:
         """Release a slot to the next waiter."""
-        waiter = self._slots.release(group)
+        waiter = self._slots.release(key)
         while waiter is not None:
             waiter.future.set_result(None)
             waiter = self._slots.next() if self._slots.waiting.length else None
 
-    async def _wait(self, group: Hashable) -> None:
+    async def _wait(self, key: Hashable) -> None:
         waiter = _Waiter(asyncio.get_running_loop())
-        self._slots.waiting.append(group, waiter)
+        self._slots.waiting.append(key, waiter)
         try:
             await waiter.future
         except asyncio.CancelledError:
             if waiter.done() and not waiter.future.cancelled():
-                self.release(group)
+                self.release(key)
             else:
-                self._slots.waiting.remove(group, waiter)
+                self._slots.waiting.remove(key, waiter)
             raise
 
 

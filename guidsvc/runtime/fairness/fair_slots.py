@@ -5,6 +5,11 @@ from typing import Generic, TypeVar
 
 from guidsvc.runtime.fairness.fair_queue import FairQueue, Waiter
 
+LONG = 0.1
+"""Once a group's first waiter has waited this fraction of the queue time, the group's next ones are rejected. Waiting
+requests fill memory, and scanning many takes time: at 0.5, overload cost a fifth of the throughput of admission
+(`python -m bench.overload`)."""
+
 W = TypeVar("W", bound=Waiter)
 
 

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 from httptools import HttpRequestParser
 from tornado.httputil import HTTPServerConnectionDelegate
 
-from guidsvc.http.headers.proxy import UNIX
 from guidsvc.runtime.admission import Admission
-from guidsvc.server.client_networks import ClientNetworks, ManagedConnection
+from guidsvc.server.client_networks import ClientNetworks, ManagedConnection, address_of
 from guidsvc.server.protocol.read_throttle import ReadThrottle
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.send_buffer import SendBudget
@@ -161,8 +160,7 @@ class Peer:
     __slots__ = ("protocol", "remote_ip", "secure")
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        name = transport.get_extra_info("peername")
-        self.remote_ip: str = name[0] if isinstance(name, tuple) else UNIX
+        self.remote_ip = address_of(transport.get_extra_info("peername"))
         self.secure = transport.get_extra_info("sslcontext") is not None
         """Whether this connection itself uses TLS, whatever a proxy reports."""
         self.protocol = "https" if self.secure else "http"

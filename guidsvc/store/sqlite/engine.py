@@ -1,7 +1,8 @@
 """The engine of the SQLite store: the connections and threads that all repositories of one file share.
 
 Point reads run on the event loop: they take microseconds, where a thread would cost tens of them. Writes go to one
-thread, which commits all waiting writes in one transaction (group commit), and are answered once the log is synced.
+thread, and are answered once the log is synced. It commits all waiting writes in one transaction (group commit), and
+the groups that come together, such as the puts of a batch, in another.
 Searches pause while the log exceeds its limit, so that it can be reset.
 """
 
