@@ -28,7 +28,7 @@ from guidsvc.auth.rate_limit import RateLimits
 from guidsvc.auth.session import Session
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import USED_EVERY_MS, ApiKey
-from guidsvc.domain.caller import Caller
+from guidsvc.domain.caller import Caller, key_command
 from guidsvc.errors import GuidsvcError, RateLimited, Unauthorized
 from guidsvc.runtime.background import BackgroundTasks
 from guidsvc.runtime.clock import Clock
@@ -40,10 +40,6 @@ SESSION_CACHE_BYTES = 16 * 2**20
 SESSION_BYTES = 1024
 """Memory of one cached session without its header, in bytes."""
 _SCHEME = "bearer "
-_ANONYMOUS = (
-    "Authentication is required; send a key as Authorization: Bearer gs_... To create one: "
-    "pdapt.py keys create --owner NAME"
-)
 
 _log = structlog.get_logger(__name__)
 
@@ -108,7 +104,7 @@ class Authenticator:
         Cancelling it ends the wait, not the login: a failure counts even if its client disconnects early.
         """
         if authorization is None:
-            raise self._denied(Unauthorized(_ANONYMOUS, invalid=False), None)
+            raise self._denied(anonymous(), None)
         authorization = _canonical(authorization)
         session: Session | None = self._sessions.get(authorization)
         if session is None or not session.is_valid:
@@ -228,7 +224,7 @@ class Authenticator:
         """Return the stored key that was presented; raise Unauthorized if it is not valid."""
         key = await self._api_keys.get(presented.id)
         if not keys.verify(presented, key, self._clock()) or key is None:
-            raise Unauthorized("The API key is unknown, revoked or expired, or created in another store.", invalid=True)
+            raise unknown_key()
         return key
 
     async def _note_use(self, key: ApiKey, now: int) -> None:
@@ -244,6 +240,18 @@ class Authenticator:
         else:
             if renewed is not session:  # its scopes have changed
                 session.end()
+
+
+def anonymous() -> Unauthorized:
+    """Return the error of a request without credentials."""
+    detail = "Authentication is required; send a key as Authorization: Bearer gs_... To create one, "
+    return Unauthorized(f"{detail}{key_command('--owner', 'NAME')}", invalid=False)
+
+
+def unknown_key() -> Unauthorized:
+    """Return the error of a key that the store does not have, or that has ended: clients must not learn which."""
+    detail = "The API key is unknown, revoked or expired, or created in another store. To create another, "
+    return Unauthorized(f"{detail}{key_command('--owner', 'NAME')}", invalid=True)
 
 
 def _canonical(authorization: str) -> str:

@@ -4,12 +4,15 @@
 handled elsewhere.
 """
 
+import re
+import shlex
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden
+from guidsvc.program import program
 
 Scope = Literal["read", "write", "delete", "monitor", "admin"]
 """A permission on the records of the caller's owner, or `monitor`: to read the metrics, and no records.
@@ -22,7 +25,8 @@ DELETE: Scope = "delete"
 MONITOR: Scope = "monitor"
 ADMIN: Scope = "admin"
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-
+_PLAIN_OWNER = re.compile(r"[\w .,@:/+&-]{1,64}", re.ASCII)
+"""An owner that a message may repeat."""
 
 Needs = Scope | Literal["key"]
 """The requirement of an operation: a scope, or `key` for any authenticated caller."""
@@ -58,8 +62,21 @@ class Caller(NamedTuple):
     def demand(self, needs: Needs) -> None:
         """Raise Forbidden unless the caller meets this requirement."""
         if needs not in self.scopes and needs != KEY and ADMIN not in self.scopes:
-            is_token = self.authority[0] == "jwt"
-            raise Forbidden(needs, f"The token lacks the scope {needs}." if is_token else None)
+            raise Forbidden(needs, self._lack(needs))
+
+    def _lack(self, scope: str) -> str:
+        """Say that the caller lacks a scope, and how to get it besides its own, for its own records."""
+        if self.authority[0] == "jwt":
+            return f"The token lacks the scope {scope}; ask its issuer for a token that has it."
+        owner = self.owner if _PLAIN_OWNER.fullmatch(self.owner) else "NAME"
+        scopes = ",".join(each for each in SCOPES if each in self.scopes or each == scope)
+        command = key_command("--owner", owner, "--scopes", scopes)
+        return f"The key lacks the scope {scope}. To create a key that has it, {command}"
+
+
+def key_command(*options: str) -> str:
+    """Return the command that creates a key, and where to run it. It does not show the URL of the store to clients."""
+    return f"run with the --store-url of this service: {program('keys create')} {shlex.join(options)}"
 
 
 ANYONE = Caller("", frozenset({READ, WRITE, DELETE, ADMIN}), "anyone")

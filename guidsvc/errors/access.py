@@ -15,10 +15,7 @@ class Forbidden(GuidsvcError):
     """The caller lacks the `scope` that the operation requires. None means that no scope permits it."""
 
     def __init__(self, scope: str | None, detail: str | None = None) -> None:
-        super().__init__(
-            detail
-            or f"The key lacks the scope {scope}; make another: pdapt.py keys create --owner NAME --scopes {scope}"
-        )
+        super().__init__(detail or f"The key lacks the scope {scope}.")
         self.scope = scope
 
 

@@ -132,7 +132,7 @@ async def test_keys_are_unreachable_with_access_off(serving: Serving, combinatio
             for body in (None, {}, ALICE):
                 reply = await client.ask(method, path, json=body)
                 problem = assert_problem(reply, 403, "forbidden")
-                assert "use the command python pdapt.py keys" in str(problem["detail"])
+                assert "use the command guidsvc keys" in str(problem["detail"])
                 assert "WWW-Authenticate" not in reply.headers
     async with open_keys(combination["store_url"]) as kept:
         assert await kept.list("", 1) == []

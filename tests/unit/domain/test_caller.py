@@ -1,8 +1,10 @@
 """What a caller may do, and what it is advised if it may not."""
 
+import re
+
 import pytest
 
-from guidsvc.domain.caller import ADMIN, KEY, MONITOR, READ, Caller
+from guidsvc.domain.caller import ADMIN, DELETE, KEY, MONITOR, READ, WRITE, Caller
 from guidsvc.errors import Forbidden
 
 
@@ -18,11 +20,27 @@ def test_key_without_a_scope_is_told_which_key_to_make() -> None:
     with pytest.raises(Forbidden) as caught:
         Caller("a", frozenset({READ}), "key:a").demand(MONITOR)
     assert str(caught.value) == (
-        "The key lacks the scope monitor; make another: pdapt.py keys create --owner NAME --scopes monitor"
+        "The key lacks the scope monitor. To create a key that has it, run with the --store-url of this service: "
+        "guidsvc keys create --owner a --scopes read,monitor"
     )
+
+
+@pytest.mark.parametrize(
+    ("owner", "shown"),
+    [
+        ("Cylance, Inc.", "'Cylance, Inc.'"),
+        ("it's", "NAME"),
+        ("\u202eevil", "NAME"),
+        ("a" * 65, "NAME"),
+        ("$(x)", "NAME"),
+    ],
+)
+def test_only_a_plain_owner_is_in_the_command(owner: str, shown: str) -> None:
+    with pytest.raises(Forbidden, match=f"create --owner {re.escape(shown)} --scopes write,delete$"):
+        Caller(owner, frozenset({DELETE}), "key:a").demand(WRITE)
 
 
 def test_token_without_a_scope_is_told_the_scope_alone() -> None:
     with pytest.raises(Forbidden) as caught:
         Caller("a", frozenset({READ}), "jwt:a").demand(MONITOR)
-    assert str(caught.value) == "The token lacks the scope monitor."
+    assert str(caught.value) == "The token lacks the scope monitor; ask its issuer for a token that has it."
