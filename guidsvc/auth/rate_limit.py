@@ -7,7 +7,9 @@ nor how callers authenticate nor where counters are stored.
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cachebox import LRUCache
@@ -144,8 +146,7 @@ class RateAllowance:
 
     def _used_up(self) -> RateLimited:
         wait = self._limit.wait(self._clock())
-        detail = f"The limit is {self._limit.amount} requests in {self._limit.seconds} s; retry in {wait} s."
-        return RateLimited(detail, wait, self.headers())
+        return used_up(self._limit.amount, self._limit.seconds, wait, self.headers())
 
     async def _spend_reserved(self) -> None:
         """Wait until a reservation has spent one request; raise RateLimited if it could not."""
@@ -253,6 +254,13 @@ class _Unlimited(RateAllowance):
 
     def header_lines(self) -> str:
         return ""
+
+
+def used_up(
+    amount: int, seconds: int, wait: int, limit_headers: Mapping[str, str] = MappingProxyType({})
+) -> RateLimited:
+    """Return the error of a request beyond the limit, `amount` requests in `seconds`; the window ends after `wait`."""
+    return RateLimited(f"The limit is {amount} requests in {seconds} s; retry in {wait} s.", wait, limit_headers)
 
 
 UNLIMITED: RateAllowance = _Unlimited()

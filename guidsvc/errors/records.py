@@ -4,10 +4,18 @@ from datetime import UTC, datetime
 
 from guidsvc.errors.base import GuidsvcError
 
+_FIRST_USE = 978_307_200
+"""2001-01-01T00:00:00Z: no GUID is older."""
+
 
 def _rfc_3339(seconds: int) -> str:
     """Return a Unix time as people read it, such as 2027-01-01T00:00:00Z."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _is_like_a_duration(expired_at: int) -> bool:
+    """Whether somebody may have sent seconds from now: 0 and 1 are usual to revoke a GUID, times of use are later."""
+    return 1 < expired_at < _FIRST_USE
 
 
 class NotFound(GuidsvcError):
@@ -31,8 +39,9 @@ class Expired(GuidsvcError):
         state, puts = f"expired at {_rfc_3339(expired_at)}", "PUT" if is_revoked else "PUT it,"
         if is_revoked:
             state += " (created with a past expiry)" if is_unchanged else " (revoked, or created with a past expiry)"
+        hint = f' For a duration, send "ttl": {expired_at}.' if is_revoked and _is_like_a_duration(expired_at) else ""
         super().__init__(
-            f'GUID {guid} {state}. To renew it, {puts} or PATCH it with a future "expire", '
+            f'GUID {guid} {state}.{hint} To renew it, {puts} or PATCH it with a future "expire", '
             f"before {_rfc_3339(renewable_until)} (Unix time {renewable_until})."
         )
         self.expired_at = expired_at

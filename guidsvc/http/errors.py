@@ -1,5 +1,17 @@
 """HTTP errors that the domain does not know."""
 
+import re
+
+from guidsvc.http.constants import METHODS
+from guidsvc.http.credentials import CREDENTIAL
+from guidsvc.similarity import nearest
+
+MAX_METHOD_CHARACTERS = 32
+"""Maximum length of a method that is compared with the known ones."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}|\[[0-9A-Fa-f:.]{2,45}\]")
+"""A host name or address that a message may repeat."""
+_PORT = re.compile(r":[0-9]{0,5}\Z")
+
 
 class NoSuchPath(Exception):
     """The path is not served."""
@@ -17,8 +29,28 @@ class NotImplementedHere(Exception):
     """No path supports this method, or the transfer coding of the body is not supported."""
 
 
+class UnknownMethod(NotImplementedHere):
+    """No path supports a method of this name; `allow` lists the methods that this path supports.
+
+    The message never repeats the name, which may be the rest of a body: it names the method that was probably meant.
+    """
+
+    def __init__(self, method: str, allow: str) -> None:
+        listed = " or ".join(allow.rsplit(", ", 1))
+        if method.upper() in METHODS:
+            detail = f"The names of methods are in upper case: send {method.upper()} (curl: -X {method.upper()})."
+        else:
+            meant = nearest(method[:MAX_METHOD_CHARACTERS].upper(), METHODS)
+            question = "" if meant is None else f" Did you mean {meant}?"
+            detail = f"No path supports this method.{question} This path supports {listed}."
+        super().__init__(detail)
+
+
 class VersionNotSupported(Exception):
-    """The request uses an unsupported major version of HTTP."""
+    """The request uses an unsupported major `version` of HTTP."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"HTTP/{version} is not supported; send HTTP/1.1.")
 
 
 class TooLarge(Exception):
@@ -26,17 +58,28 @@ class TooLarge(Exception):
 
 
 class MisdirectedRequest(Exception):
-    """The request is addressed to a host name that is not accepted."""
+    """The request is addressed to a `host` (with or without a port) that is not accepted."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
+        name = _PORT.sub("", host).removesuffix(".")
+        if _HOST_NAME.fullmatch(name) is None or CREDENTIAL.search(name) is not None:
+            reason = "not shown: it is not a plain host name" if host else "it is empty"
+            shown, example = f"of this request ({reason})", "registry.example"
+        else:
+            shown = example = name
         super().__init__(
-            "The service does not accept the host name of this request; use localhost or 127.0.0.1, or start it "
-            "with --hosts registry.local, for example."
+            f"The service does not accept the host name {shown}. On its own machine, use localhost or 127.0.0.1; to "
+            f"accept another name, start the service with --hosts {example} (GUIDSVC_HOSTS)."
         )
 
 
 class HeadersTooLarge(Exception):
-    """The request head exceeds its size limit."""
+    """The request head exceeds its limits."""
+
+    def __init__(self, max_bytes: int, max_headers: int) -> None:
+        super().__init__(
+            f"The request line and its headers may have at most {max_bytes} bytes and {max_headers} headers."
+        )
 
 
 class UnsupportedMediaType(Exception):

@@ -19,13 +19,16 @@ class Misdirected(Handler):
 
     def get(self, *_: str) -> None:
         """Refuse it."""
-        raise MisdirectedRequest
+        raise self._misdirected()
 
     head = post = put = patch = delete = options = get
 
     def _translate(self, error: BaseException | None) -> BaseException:
         """Return MisdirectedRequest for unknown methods too."""
-        return error if isinstance(error, MisdirectedRequest) else MisdirectedRequest()
+        return error if isinstance(error, MisdirectedRequest) else self._misdirected()
+
+    def _misdirected(self) -> MisdirectedRequest:
+        return MisdirectedRequest(self.context.host_names.rejected(self.request) or self.request.host)
 
 
 class UnknownPath(Handler):

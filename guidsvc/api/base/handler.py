@@ -21,7 +21,7 @@ from guidsvc.api.html.error_page import error_page
 from guidsvc.errors import ClientDisconnected
 from guidsvc.http import constants
 from guidsvc.http.constants import METHODS
-from guidsvc.http.errors import MethodNotAllowed, NotImplementedHere
+from guidsvc.http.errors import MethodNotAllowed, UnknownMethod
 from guidsvc.http.headers.request_id import request_id
 from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.server.abort import break_off
@@ -180,7 +180,7 @@ class Handler(OutputHandler):
         if isinstance(error, HTTPError) and error.status_code == METHOD_NOT_ALLOWED:
             method = str(self.request.method)
             if method not in KNOWN_METHODS:
-                return NotImplementedHere(f"No path serves this method; this one serves {self.allowed_methods()}.")
+                return UnknownMethod(method, self.allowed_methods())
             return MethodNotAllowed(method, self.allowed_methods())
         if error is None and self._is_disconnected:  # its task was cancelled
             return ClientDisconnected("its client has gone")

@@ -15,6 +15,8 @@ MIN_SIMILARITY = 0.7
 _PREFIX = re.compile(r"(/api|/rest|/v[0-9]{1,2})(?=/)")
 _GUID = re.compile(r"[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _SLASHES = re.compile(r"/+")
+_API_DOCUMENT = re.compile(r"(?:openapi|swagger|api-docs?|schema|spec)[0-9.]{0,8}\.(?:json|ya?ml)", re.IGNORECASE)
+"""The last part of a path at which other services have their OpenAPI document."""
 _SYNONYMS = {
     "/health": "/livez",
     "/healthz": "/livez",
@@ -29,7 +31,10 @@ _SYNONYMS = {
     "/swagger": "/docs",
     "/redoc": "/docs",
     "/api-docs": "/docs",
-    "/swagger.json": "/openapi.json",
+    "/api": "/openapi.json",
+    "/openapi": "/openapi.json",
+    "/schema": "/openapi.json",
+    "/spec": "/openapi.json",
     "/errors": "/problems",
     "/batch": "/guid:batch",
     "/uuid": "/guid",
@@ -51,6 +56,11 @@ def _with_guid(template: str, path: str) -> str:
     return template if found is None else template.replace("{guid}", found[0].replace("-", "").upper())
 
 
+def is_api_document(name: str) -> bool:
+    """Whether other services have their OpenAPI document under this name."""
+    return _API_DOCUMENT.fullmatch(name) is not None
+
+
 @lru_cache(256)
 def nearest(path: str, templates: tuple[str, ...]) -> str | None:
     """Return the path template that is most similar to a path, or None if none is similar."""
@@ -63,7 +73,7 @@ def nearest(path: str, templates: tuple[str, ...]) -> str | None:
     return similarity.nearest(
         normal,
         templates,
-        synonym=_SYNONYMS.get(normal),
+        synonym="/openapi.json" if is_api_document(segments[-1]) else _SYNONYMS.get(normal),
         min_similarity=MIN_SIMILARITY,
         similarity=lambda _, template: _similarity(segments, _pattern_of(template)),
     )

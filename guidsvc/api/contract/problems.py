@@ -3,6 +3,7 @@
 The table also covers subclasses. An error without a row is an internal error: the client learns only the request id.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from guidsvc import errors
 from guidsvc.domain.leases.errors import ExpiresTooSoon, LifeLimitReached
+from guidsvc.domain.record import EXAMPLE
 from guidsvc.errors import InvalidField, found_by_class
 from guidsvc.http.constants import RETRY_AFTER
 from guidsvc.http.errors import (
@@ -32,6 +34,11 @@ RECEIPTS_AFTER = "60"
 MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
 """Maximum size of the first error in the `detail` of an invalid request, as JSON, and where a longer one is cut. The
 brief result of an operation in a batch has room for it; the whole is in `errors`."""
+_CREATION = (
+    f"Callers that may write can create it: PUT a body such as {json.dumps({'user': EXAMPLE['user']})} to its path. If "
+    "that PUT is not found either, choose another GUID."
+)
+"""What follows the reason of a 404. A caller that may only read gets the same, and so does one whose PUT failed."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _UNNAMED = "it is too long, has special characters or looks like an API key"
 """Why a sentence does not repeat a name."""
@@ -162,6 +169,8 @@ def _detail(error: BaseException) -> str:
     match error:
         case errors.InvalidRequest():
             return _summary(error.faults)
+        case errors.NotFound():
+            return f"{error} {_CREATION}"
         case errors.Unavailable():
             return f"{_reason(error)} Nothing was changed; try again."
         case errors.OutcomeUnknown():

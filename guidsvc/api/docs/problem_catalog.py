@@ -1,27 +1,30 @@
 """The problem catalog: when each problem occurs and what to do. The source of `/problems/{code}` and of OpenAPI."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
+from uuid import UUID
 
 from pydantic_core import from_json
 
 from guidsvc import errors
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.problems import Problem, problem_of
-from guidsvc.api.parsing import suggestions, time_errors
-from guidsvc.api.parsing.body import MAX_BYTES, type_fault
+from guidsvc.api.parsing.body import MAX_BYTES, type_fault, validate
 from guidsvc.api.parsing.time_errors import EXAMPLE_TIME
+from guidsvc.auth.authenticator import unknown_key
+from guidsvc.auth.rate_limit import used_up
 from guidsvc.domain.api_key import EXAMPLE_ID
+from guidsvc.domain.caller import READ, WRITE, Caller
+from guidsvc.domain.commands import PutCommand
 from guidsvc.domain.leases.errors import ExpiresTooSoon, nothing_left
-from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record
-from guidsvc.errors import InvalidField
+from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, MAX_METADATA_BYTES, Record, parse_guid
 from guidsvc.http.constants import JSON
 from guidsvc.http.errors import (
     HeadersTooLarge,
     MethodNotAllowed,
     MisdirectedRequest,
-    NotImplementedHere,
     TooLarge,
+    UnknownMethod,
     UnsupportedMediaType,
     VersionNotSupported,
 )
@@ -59,22 +62,26 @@ class ProblemDoc(NamedTuple):
         return rendered
 
 
+def _raised(fails: Callable[[], object]) -> Exception:
+    """Return the error that a function of the service raises, so that the example is what clients get."""
+    try:
+        fails()
+    except errors.GuidsvcError as error:
+        return error.with_traceback(None)
+    raise AssertionError("the example is no error")
+
+
 _ALL = (
     ProblemDoc(
         "The GUID in the path is not 32 characters of 0-9 and A-F.",
         "Write the GUID in upper case, without dashes or braces. The detail shows the correct form if it is clear.",
-        errors.InvalidGuid(
-            f"A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has dashes: use {EXAMPLE_GUID}."
-        ),
+        _raised(lambda: parse_guid(str(UUID(EXAMPLE_GUID)))),
     ),
     ProblemDoc(
         "The body, the query or a header is invalid.",
         "Correct everything in errors. Each entry says where the fault is, and what is wrong. The detail is the first "
         "entry in words.",
-        errors.InvalidRequest(
-            InvalidField("/expire", time_errors.explain(EXAMPLE_TIME * 1000)),
-            InvalidField("/metdata", suggestions.unknown("metdata", "member", ("expire", "guid", "metadata", "user"))),
-        ),
+        _raised(lambda: validate({"expire": EXAMPLE_TIME * 1000, "metdata": {}}, PutCommand, {"guid": EXAMPLE_GUID})),
     ),
     ProblemDoc(
         "The GUID was never registered, was deleted, or is past its retention period; or the API key or the path does "
@@ -90,12 +97,12 @@ _ALL = (
     ProblemDoc(
         "No path supports this method, or the body has a transfer coding other than chunked.",
         "Use one of the methods that OPTIONS lists in Allow. Send the body without a transfer coding such as gzip.",
-        NotImplementedHere("No path serves this method; this one serves GET, HEAD, PUT, PATCH, DELETE, OPTIONS."),
+        UnknownMethod("put", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
     ),
     ProblemDoc(
         "The request uses a major version other than HTTP/1.",
         "Send HTTP/1.1.",
-        VersionNotSupported("HTTP/2.0 is not spoken here; send HTTP/1.1."),
+        VersionNotSupported("2.0"),
     ),
     ProblemDoc(
         "The GUID was valid until expired_at. Changes without an expiry fail too: a PATCH always, a PUT if the GUID "
@@ -130,12 +137,12 @@ _ALL = (
         "The service requires a key or token, and the request has none, or one that is malformed, unknown, revoked or "
         "expired.",
         "Send a valid key, as in Authorization: Bearer gs_... The operators of the service issue keys.",
-        errors.Unauthorized("This key is not known, or no longer good.", invalid=True),
+        unknown_key(),
     ),
     ProblemDoc(
         "The key is valid but lacks the required scope, or the operation is disabled in this service.",
         "Ask the operators of the service for a key with the scope that the detail names.",
-        errors.Forbidden("write"),
+        _raised(lambda: Caller("alice", frozenset({READ}), f"key:{EXAMPLE_ID}").demand(WRITE)),
     ),
     ProblemDoc(
         "The key to rotate is revoked or expired.",
@@ -152,7 +159,7 @@ _ALL = (
     ProblemDoc(
         "The key has exceeded its rate limit, or too many logins from this address have failed.",
         "Wait for the seconds in Retry-After, then send requests less often.",
-        errors.RateLimited("This key is used more often than it may be.", 1),
+        used_up(100, 1, 1),
     ),
     ProblemDoc(
         "An earlier request with this Idempotency-Key is still in progress.",
@@ -182,12 +189,12 @@ _ALL = (
         "on a loopback address, it accepts only loopback names, so that no web page can reach it by DNS rebinding.",
         "Use localhost or 127.0.0.1. If clients need another name, the operators of the service can add it with "
         "--hosts.",
-        MisdirectedRequest(),
+        MisdirectedRequest("registry.example"),
     ),
     ProblemDoc(
         "The request line and headers exceed the size limit, or there are more than 100 headers.",
         "Send fewer or shorter headers. Put long values into the body.",
-        HeadersTooLarge("The head of a request is at most 16384 bytes and 100 headers."),
+        HeadersTooLarge(16_384, 100),
     ),
     ProblemDoc(
         "The method does not accept the Content-Type of the body, or the body has a Content-Encoding.",

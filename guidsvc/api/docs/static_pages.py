@@ -5,6 +5,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from guidsvc.api.base.handler import Handler
+from guidsvc.api.base.near_paths import is_api_document
 from guidsvc.api.contract.headers import (
     CONTENT_ENCODING,
     CONTENT_SECURITY,
@@ -113,7 +114,8 @@ class FileHandler(StaticHandler):
     async def get(self, name: str) -> None:
         """Return a file of the documentation page."""
         if name not in FILES:
-            raise NoSuchPath("The documentation has no such file. GET /docs shows its page.")
+            near = " The OpenAPI document is at /openapi.json." if is_api_document(name) else ""
+            raise NoSuchPath(f"The documentation has no such file.{near} GET /docs shows its page.")
         await self.respond_static(read(name), FILES[name], CACHE_ONE_DAY)
 
     head = get

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from guidsvc.api.parsing import suggestions, time_errors
 from guidsvc.domain.commands import MEMBERS as BODY_MEMBERS
+from guidsvc.domain.commands.seconds import JSON_FORMS
 from guidsvc.errors import InvalidField
 
 MAX_NAME = 100
@@ -112,8 +113,8 @@ def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a 
             return _metadata(value)
         case "too_long":
             return f"must have at most {error['ctx']['max_length']} items"
-        case "limit_type":
-            return f"{error['msg']}, such as 50"
+        case "seconds" if source.kind == "query parameter":
+            return error["msg"].replace(JSON_FORMS, "")
         case "cursor_form" if value in {"null", "None", ""}:
             return "must not be null: null means that there is no next page; send no cursor to begin again"
         case _:

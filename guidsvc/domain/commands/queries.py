@@ -16,7 +16,12 @@ DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 50, 500
 def _parse_limit(value: str) -> int:
     """Parse a limit: a string of digits. A limit above the maximum is not an error; `ListQuery.page` caps it."""
     if not DIGITS.fullmatch(value) or not value.strip("0"):
-        raise validation_error("limit_type", "must be a number of records, 1 or more")
+        raise validation_error(
+            "limit_type",
+            "must be a whole number, 1 or more, such as {example}; a page has at most {most}",
+            example=DEFAULT_PAGE_SIZE,
+            most=MAX_PAGE_SIZE,
+        )
     return int(value.lstrip("0")[:13])
 
 

@@ -1,14 +1,21 @@
 """Numbers of seconds in bodies and queries, and the members of a life that is counted from now: `ttl` and `spread`."""
 
+import re
+from math import ceil
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainValidator, ValidationError, ValidationInfo, WithJsonSchema
 from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 
 from guidsvc.domain.commands.fields import refuse_null
-from guidsvc.domain.durations import parse_whole_seconds
+from guidsvc.domain.durations import parse_duration
 from guidsvc.domain.record import DIGITS, MAX_TIME, TIME_PATTERN, validation_error
 
+JSON_FORMS = ", as a string of digits or an integer"
+"""The end of the rule for numbers of seconds in JSON; a query string has only text."""
+MAX_DURATION = 40
+"""Maximum length of a text that is read as a duration, in characters."""
+_FRACTION = re.compile(r"[0-9]+\.[0-9]*")
 _EXCLUDES = "excludes `expire`; send one of them"
 _POSITIVE_PATTERN = TIME_PATTERN.replace("[0-9]{1,11}|[0-1][0-9]{11}", "[1-9][0-9]{0,10}|1[0-9]{11}")
 _SECONDS_SCHEMA: dict[str, Any] = {
@@ -25,9 +32,10 @@ def _parse_seconds(value: object) -> int:
     if seconds is None or not 1 <= seconds <= MAX_TIME:
         raise validation_error(
             "seconds",
-            "must be a whole number of seconds from 1 to {most}, as a string of digits or an integer{question}",
+            "must be a whole number of seconds from 1 to {most}{forms}{advice}",
             most=MAX_TIME,
-            question=_question(value),
+            forms=JSON_FORMS,
+            advice=_advice(value),
         )
     return seconds
 
@@ -38,15 +46,24 @@ def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _question(value: object) -> str:
-    """Return a question that suggests the seconds of a duration with a unit, such as 30m; else an empty string."""
-    if not isinstance(value, str) or DIGITS.fullmatch(value):
+def _advice(value: object) -> str:
+    """Suggest the next whole number of seconds for a fraction, 60.5, or a duration, 30m; else return an empty text."""
+    if isinstance(value, float):
+        is_fraction, seconds = True, value
+    elif isinstance(value, str) and len(value) <= MAX_DURATION and not DIGITS.fullmatch(value):
+        is_fraction, seconds = _FRACTION.fullmatch(value) is not None, _seconds_of(value)
+    else:
         return ""
+    rule = ", without fraction or exponent" if is_fraction else ""
+    return f"{rule}; did you mean {ceil(seconds)}?" if 0 < seconds <= MAX_TIME else rule
+
+
+def _seconds_of(text: str) -> float:
+    """Return the seconds of a duration, or 0 if the text is none."""
     try:
-        seconds = parse_whole_seconds(value)
+        return parse_duration(text)
     except ValueError:
-        return ""
-    return f"; did you mean {seconds}?" if seconds else ""
+        return 0
 
 
 PositiveSeconds = Annotated[int, PlainValidator(_parse_seconds), WithJsonSchema(_SECONDS_SCHEMA)]

@@ -39,6 +39,11 @@ class HostNames:
             return True
         return self.has(request.host) and self.has(request.headers.get("Host", request.host))
 
+    def rejected(self, request: HTTPServerRequest) -> str | None:
+        """Return the host that the target or the Host header of a request names and that is not accepted, or None."""
+        hosts = request.host, request.headers.get("Host", request.host)
+        return next((host for host in hosts if not self.has(host)), None)
+
     def has(self, host: str) -> bool:
         """Return whether a host name is accepted, with or without a port."""
         return self._any or self.pattern.fullmatch(host.encode("latin-1", "replace")) is not None

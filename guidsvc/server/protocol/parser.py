@@ -279,9 +279,7 @@ class RequestParser:
             self._fail(not_http("its chunks are too small; send larger chunks"))
 
     def _too_large(self) -> HeadersTooLarge:
-        return HeadersTooLarge(
-            f"The request line and its headers may have at most {self._max_bytes} bytes and {MAX_HEADERS} headers."
-        )
+        return HeadersTooLarge(self._max_bytes, MAX_HEADERS)
 
     def _fail(self, error: Exception) -> None:
         if not self.is_finished:

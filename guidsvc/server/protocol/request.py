@@ -171,7 +171,7 @@ def check_version(version: str) -> None:
         return
     if version.startswith("0."):  # llhttp also reports this for a request line without a version
         raise not_http("its first line names no HTTP version with headers; send HTTP/1.1")
-    raise VersionNotSupported(f"HTTP/{version} is not supported; send HTTP/1.1.")
+    raise VersionNotSupported(version)
 
 
 def is_token(text: bytes) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import Serving
 from tests.support.factories import GUID
+from tests.support.http_client import raw
 
 AT = f"/guid/{GUID}"
 
@@ -43,11 +44,38 @@ async def test_failed_precondition_says_what_to_send(serving: Serving) -> None:
         )
 
 
-async def test_wrong_host_is_answered_with_the_flag(serving: Serving) -> None:
+HOSTS = {
+    "page.example": "page.example. On",
+    "Page.Example:8888": "Page.Example. On",
+    "page.example.": "page.example. On",
+    "10.0.0.5:80": "10.0.0.5. On",
+    "[2001:db8::1]:80": "[2001:db8::1]. On",
+    "": "of this request (it is empty). On",
+    "a" * 200: "of this request (not shown: it is not a plain host name). On",
+    "gs_0123456789ab_secret": "of this request (not shown: it is not a plain host name). On",
+    "page:example": "of this request (not shown: it is not a plain host name). On",
+}
+"""What a sentence says of a host name that is not accepted."""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_wrong_host_is_answered_with_its_name_and_the_flag(serving: Serving, host: str) -> None:
     async with serving() as client:
-        reply = await client.get(AT, headers={"Host": "registry.local"})
+        reply = await client.get(AT, headers={"Host": host})
         assert reply.status == 421
-        assert reply.json["detail"].endswith("or start it with --hosts registry.local, for example.")
+        assert reply.json["detail"].startswith(
+            f"The service does not accept the host name {HOSTS[host]} its own machine"
+        )
+        name = HOSTS[host].removesuffix(". On")
+        flag = f"--hosts {'registry.example' if ' ' in name else name} (GUIDSVC_HOSTS)."
+        assert reply.json["detail"].endswith(flag)
+
+
+async def test_wrong_host_of_the_target_is_named(serving: Serving) -> None:
+    async with serving() as client:
+        reply = await raw(client, f"GET http://page.example:80{AT} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert reply.status == 421
+        assert "--hosts page.example " in reply.json["detail"]
 
 
 async def test_keys_without_access_are_answered_with_the_flag(serving: Serving) -> None:
@@ -61,4 +89,18 @@ async def test_missing_key_is_answered_with_a_command(serving: Serving) -> None:
     async with serving(access="keys") as client:
         reply = await client.get(AT)
         assert reply.status == 401
-        assert reply.json["detail"].endswith("To create one: pdapt.py keys create --owner NAME")
+        assert reply.json["detail"] == (
+            "Authentication is required; send a key as Authorization: Bearer gs_... To create one, run with the "
+            "--store-url of this service: guidsvc keys create --owner NAME"
+        )
+
+
+@pytest.mark.parametrize(
+    ("expire", "hint"), [(3600, ' For a duration, send "ttl": 3600.'), (0, ""), (1_000_000_000, "")]
+)
+async def test_expiry_that_looks_like_a_duration_is_explained(serving: Serving, expire: int, hint: str) -> None:
+    async with serving() as client:
+        assert (await client.put(AT, {"user": "a", "expire": expire})).status == 201
+        reply = await client.get(AT)
+        assert reply.status == 410
+        assert f"Z (created with a past expiry).{hint} To renew it, PUT" in reply.json["detail"]

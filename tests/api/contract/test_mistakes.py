@@ -2,15 +2,30 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from guidsvc.domain.api_key import generate
 from tests.conftest import Serving
 from tests.support.factories import GUID
+from tests.support.mistakes import (
+    AT,
+    JSON,
+    Mistake,
+    batch,
+    expire,
+    get,
+    guid,
+    header,
+    media_type,
+    method,
+    path,
+    put,
+    renewal,
+    unknown,
+)
 
-AT = f"/guid/{GUID}"
-JSON = {"Content-Type": "application/json"}
 OBJECT = '{"user": "Cylance, Inc."}'
 RECORD = '{"expire": "4102444800", "user": "Cylance, Inc."}'
 OPERATIONS = '{"operations": [{"user": "Cylance, Inc."}]}'
@@ -20,73 +35,8 @@ PARAMETERS = "The known parameters are `cursor`, `expires_after`, `expires_befor
 SECONDS = "must be Unix time in seconds"
 RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
 NOTATION = "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has"
-PATHS = "GET / lists the paths."
+CREATION = f"Callers that may write can create it: PUT a body such as {OBJECT} to its path. If that PUT is not found either, choose another GUID."
 UNNAMED = "remove it. Its name is not shown: it is too long, has special characters or looks like an API key."
-
-
-class Mistake(NamedTuple):
-    """A request, and its answer."""
-
-    method: str
-    path: str
-    sent: bytes | None
-    headers: dict[str, str]
-    status: int
-    code: str
-    detail: str
-
-
-def put(sent: str | bytes, detail: str) -> Mistake:
-    """Return the mistake of a PUT with this body."""
-    encoded = sent.encode() if isinstance(sent, str) else sent
-    return Mistake("PUT", AT, encoded, JSON, 400, "invalid-request", detail)
-
-
-def expire(value: object, detail: str) -> Mistake:
-    """Return the mistake of a PUT with this expiry."""
-    return put(json.dumps({"user": "a", "expire": value}), f"`expire` {detail}")
-
-
-def get(path: str, detail: str, status: int = 400, code: str = "invalid-request") -> Mistake:
-    """Return the mistake of a GET of this path."""
-    return Mistake("GET", path, None, {}, status, code, detail)
-
-
-def guid(text: str, detail: str) -> Mistake:
-    """Return the mistake of a GUID in this notation."""
-    return get(f"/guid/{text}", detail, 400, "invalid-guid")
-
-
-def path(text: str, near: str | None) -> Mistake:
-    """Return the mistake of a path that is near another."""
-    question = "" if near is None else f"Did you mean {near}? "
-    return get(text, f"Nothing is served at this path. {question}{PATHS}", 404, "not-found")
-
-
-def header(name: str, value: str, detail: str) -> Mistake:
-    """Return the mistake of a header of a POST."""
-    given_headers = JSON | {name: value}
-    return Mistake(
-        "POST", "/guid", b'{"user": "a"}', given_headers, 400, "invalid-request", f"The header `{name}` {detail}"
-    )
-
-
-def media_type(headers: dict[str, str], detail: str) -> Mistake:
-    """Return the mistake of the media type of a POST."""
-    whole = f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}; send Content-Type: application/json{' instead' if headers else ''} (curl: -H 'Content-Type: application/json')."
-    return Mistake("POST", "/guid", b'{"user": "a"}', headers, 415, "unsupported-media-type", whole)
-
-
-def method(name: str, at: str, allowed: str) -> Mistake:
-    """Return the mistake of a method that a path does not serve."""
-    return Mistake(name, at, b"", JSON, 405, "method-not-allowed", f"{name} is not supported here; use {allowed}.")
-
-
-def batch(sent: str, detail: str) -> Mistake:
-    """Return the mistake of a batch in a document."""
-    return Mistake("POST", "/guid:batch", sent.encode(), JSON, 400, "invalid-request", detail)
-
-
 BODIES = [
     put("", f"The body is empty; send a JSON object, such as {RECORD}."),
     put("{'user': 'a'}", f"The body is not JSON: names and strings must be in double quotes, not in single quotes, as in {OBJECT} (at line 1 column 2)."),
@@ -154,6 +104,13 @@ VALUES = [
     put('{"expires_in": 60}', "`expires_in` is not a known member; send the seconds from now as `ttl`."),
     put('{"ttl": "0"}', f"`ttl` {WHOLE_SECONDS}."),
     put('{"ttl": "30m"}', f"`ttl` {WHOLE_SECONDS}; did you mean 1800?"),
+    put('{"ttl": 60.5}', f"`ttl` {WHOLE_SECONDS}, without fraction or exponent; did you mean 61?"),
+    put('{"ttl": "60.5"}', f"`ttl` {WHOLE_SECONDS}, without fraction or exponent; did you mean 61?"),
+    put('{"ttl": 6e1}', f"`ttl` {WHOLE_SECONDS}, without fraction or exponent; did you mean 60?"),
+    put('{"ttl": 1e999}', f"`ttl` {WHOLE_SECONDS}, without fraction or exponent."),
+    put('{"ttl": -0.5}', f"`ttl` {WHOLE_SECONDS}, without fraction or exponent."),
+    renewal('{"if_below": 0.5}', f"`if_below` {WHOLE_SECONDS}, without fraction or exponent; did you mean 1?"),
+    renewal('{"ttl": "90.5s"}', f"`ttl` {WHOLE_SECONDS}; did you mean 91?"),
     put('{"ttl": 60, "expire": 1798761600}', "`ttl` excludes `expire`; send one of them."),
     put('{"ttl": true, "expire": 1798761600}', f"`ttl` {WHOLE_SECONDS}; and it excludes `expire`; send one of them."),
     put('{"spread": 60}', "`spread` requires `ttl`: it adds up to so many seconds to it, at random."),
@@ -170,9 +127,12 @@ VALUES = [
     Mistake("POST", "/guid", b'{"username": "a"}', JSON, 400, "invalid-request", f"`username` is not a known member; did you mean `user`? {MEMBERS[:-1]} (and 1 more error, listed in `errors`)."),
 ]  # fmt: skip
 QUERIES = [
-    get("/guid?limit=0", "`limit` must be a number of records, 1 or more, such as 50."),
-    get("/guid?limit=ten", "`limit` must be a number of records, 1 or more, such as 50."),
+    get("/guid?limit=0", "`limit` must be a whole number, 1 or more, such as 50; a page has at most 500."),
+    get("/guid?limit=ten", "`limit` must be a whole number, 1 or more, such as 50; a page has at most 500."),
     get("/guid?limit=1&limit=2", "`limit` is given more than once; send it once."),
+    get(f"{AT}?valid_for=abc", "`valid_for` must be a whole number of seconds from 1 to 253402300799."),
+    get(f"{AT}?valid_for=10m", "`valid_for` must be a whole number of seconds from 1 to 253402300799; did you mean 600?"),
+    get(f"{AT}?valid_for=60.5", "`valid_for` must be a whole number of seconds from 1 to 253402300799, without fraction or exponent; did you mean 61?"),
     get("/guid?state=expird", "`state` must be `live`, `expired` or `all`; did you mean `expired`?"),
     get("/guid?state=dead", "`state` must be `live`, `expired` or `all`."),
     get(f"{AT}?view=all", "`view` must be `full`."),
@@ -213,14 +173,31 @@ PLACES = [
     path("/metrics/", "/metrics"),
     path("/doc", "/docs"),
     path("/swagger.json", "/openapi.json"),
+    path("/openapi.yaml", "/openapi.json"),
+    path("/api/openapi.yml", "/openapi.json"),
+    path("/openapi", "/openapi.json"),
+    path("/openapi3.json", "/openapi.json"),
+    path("/swagger/v1/swagger.json", "/openapi.json"),
+    path("/.well-known/openapi.json", "/openapi.json"),
+    path("/api", "/openapi.json"),
+    path("/v3/api-docs", "/docs"),
     path("/errors", "/problems"),
     path("/keys/x/rotate", "/keys/{id}/rotation"),
     path(f"{AT}/renew", f"{AT}/renewal"),
     path("/robots.txt", None),
     get("/problems/not_found", "There is no error code with this name. Did you mean not-found? GET /problems lists all codes.", 404, "not-found"),
     get("/docs/style.css", "The documentation has no such file. GET /docs shows its page.", 404, "not-found"),
+    get("/docs/openapi.yaml", "The documentation has no such file. The OpenAPI document is at /openapi.json. GET /docs shows its page.", 404, "not-found"),
+    get(AT, f"No GUID {GUID} is registered. {CREATION}", 404, "not-found"),
+    Mistake("PATCH", AT, b"{}", JSON, 404, "not-found", f"No GUID {GUID} is registered. {CREATION}"),
+    Mistake("DELETE", AT, None, {}, 404, "not-found", f"No GUID {GUID} is registered. {CREATION}"),
     method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE or OPTIONS"),
     method("DELETE", "/guid", "GET, HEAD, POST, PUT or OPTIONS"),
+    unknown("put", AT, "The names of methods are in upper case: send PUT (curl: -X PUT)."),
+    unknown("Get", "/guid", "The names of methods are in upper case: send GET (curl: -X GET)."),
+    unknown("DELET", AT, "No path supports this method. Did you mean DELETE? This path supports GET, HEAD, PUT, PATCH, DELETE or OPTIONS."),
+    unknown("BREW", "/version", "No path supports this method. This path supports GET, HEAD or OPTIONS."),
+    unknown("x" * 32, "/version", "No path supports this method. This path supports GET, HEAD or OPTIONS."),
 ]  # fmt: skip
 HEADERS = [
     media_type({}, "is missing"),
@@ -246,11 +223,13 @@ BATCHES = [
     batch('{"operations": [], "operation": []}', "`operation` is not a known member; did you mean `operations`? The only known member is `operations`."),
 ]  # fmt: skip
 MISTAKES = [*BODIES, *TIMES, *VALUES, *QUERIES, *PLACES, *HEADERS, *BATCHES]
+UNKNOWN_KEY = f"Bearer {generate('alice', ['read'], 0)[1]}"
 LOGINS = {
     "Basic YWxpY2U6c2VjcmV0": "The authentication scheme Basic is not supported; send Authorization: Bearer gs_...",
     "gs_0123456789abcdef": "The key in the Authorization header lacks the scheme Bearer; send Authorization: Bearer gs_...",
     "Bearer": "The Authorization header must be Bearer, a space and a key; send Authorization: Bearer gs_...",
     "Bearer gs_short": "Malformed API key: it is incomplete or mistyped; copy it again.",
+    UNKNOWN_KEY: "The API key is unknown, revoked or expired, or created in another store. To create another, run with the --store-url of this service: guidsvc keys create --owner NAME",
     "alice": "The Authorization header must be Bearer and a key; send Authorization: Bearer gs_...",
 }  # fmt: skip
 

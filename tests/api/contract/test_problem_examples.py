@@ -1,0 +1,214 @@
+"""The example of each problem page: the service is made to answer with that problem, and the answers are the same."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import pytest
+
+from guidsvc.api.docs.problem_catalog import EXPLANATIONS
+from guidsvc.domain import api_key as keys
+from guidsvc.domain.record import EXAMPLE
+from guidsvc.domain.record import EXAMPLE_GUID as GUID
+from guidsvc.store.sqlite.store import path_of_url
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.backing_servers import Server
+from tests.support.http_client import Client, Reply, raw
+from tests.support.secured_service import Guarded
+
+PATH = f"/guid/{GUID}"
+BODY = {"user": EXAMPLE["user"]}
+RETRY = {"Idempotency-Key": "a"}
+
+
+class World(NamedTuple):
+    """What a problem can be provoked with."""
+
+    serving: Serving
+    clock: FakeClock
+    sqlite_url: str
+
+    def change_database(self, statement: str, *values: object) -> None:
+        """Change what the store has, behind the back of the service."""
+        with closing(sqlite3.connect(path_of_url(self.sqlite_url))) as file, file:
+            assert file.execute(statement, values).rowcount == 1
+
+
+Provocation = Callable[[World], Awaitable[Reply]]
+
+
+def asked(method: str, path: str = PATH, body: object = None, **headers: str) -> Provocation:
+    """Return how one request provokes a problem."""
+
+    async def provoke(world: World) -> Reply:
+        async with world.serving() as client:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await client.ask(method, path, json=body, headers=named)
+
+    return provoke
+
+
+def written(request: Callable[[Client, FakeClock], Awaitable[Reply]], body: object, **settings: object) -> Provocation:
+    """Return how a request provokes a problem after the GUID was created with this body."""
+
+    async def provoke(world: World) -> Reply:
+        async with world.serving(**settings) as client:
+            assert (await client.put(PATH, body)).status == 201
+            return await request(client, world.clock)
+
+    return provoke
+
+
+async def read_late(client: Client, clock: FakeClock) -> Reply:
+    clock.advance(seconds=100)
+    return await client.get(PATH)
+
+
+async def send_version(world: World) -> Reply:
+    async with world.serving() as client:
+        return await raw(client, b"GET / HTTP/2.0\r\nHost: x\r\n\r\n")
+
+
+async def send_long_head(world: World) -> Reply:
+    async with world.serving() as client:
+        return await raw(client, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n")
+
+
+async def send_unknown_key(world: World) -> Reply:
+    _, text = keys.generate("alice", ["read"], world.clock())
+    async with world.serving(access="keys") as client:
+        return await client.get(PATH, headers={"Authorization": f"Bearer {text}"})
+
+
+async def write_as_reader(world: World) -> Reply:
+    async with world.serving(access="keys") as client:
+        reader = await Guarded(client, world.sqlite_url, world.clock).asker("alice", "read")
+        return await reader.ask("PUT", PATH, json=BODY)
+
+
+async def rotate_revoked_key(world: World) -> Reply:
+    async with world.serving(access="keys") as client:
+        guarded = Guarded(client, world.sqlite_url, world.clock)
+        admin, held = await guarded.asker("ops", "admin"), await guarded.give()
+        assert (await admin.ask("DELETE", f"/keys/{held.key.id}")).status == 204
+        return await admin.ask("POST", f"/keys/{held.key.id}/rotation", json={})
+
+
+async def exceed_quota(world: World) -> Reply:
+    async with world.serving(access="keys", quota=1) as client:
+        alice = await Guarded(client, world.sqlite_url, world.clock).asker("alice")
+        assert (await alice.ask("PUT", PATH, json=BODY)).status == 201
+        return await alice.ask("POST", "/guid", json=BODY)
+
+
+async def exceed_rate(world: World) -> Reply:
+    async with world.serving(access="keys", rate_limit="1/second") as client:
+        alice = await Guarded(client, world.sqlite_url, world.clock).asker("alice")
+        assert (await alice.ask("GET", "/guid")).status == 200
+        return await alice.ask("GET", "/guid")
+
+
+async def repeat_while_in_progress(world: World) -> Reply:
+    async with world.serving() as client:
+        assert (await client.post("/guid", BODY, headers=RETRY)).status == 201
+        world.change_database("UPDATE receipts SET answer = NULL, leased_until = ?", world.clock() + 1)
+        return await client.post("/guid", BODY, headers=RETRY)
+
+
+async def repeat_changed(world: World) -> Reply:
+    async with world.serving() as client:
+        assert (await client.post("/guid", BODY, headers=RETRY)).status == 201
+        return await client.post("/guid", {"user": "another"}, headers=RETRY)
+
+
+async def fill_receipts(world: World) -> Reply:
+    async with world.serving(receipt_bytes_per_owner=8 * 1024) as client:
+        for number in range(100):
+            reply = await client.post("/guid", BODY, headers={"Idempotency-Key": f"{number}"})
+            if reply.status != 201:
+                return reply
+    raise AssertionError("the receipts have no limit")
+
+
+async def read_corrupt(world: World) -> Reply:
+    async with world.serving() as client:
+        assert (await client.put(PATH, BODY)).status == 201
+        world.change_database("UPDATE records SET user = '' WHERE guid = ?", GUID)
+        return await client.get(PATH)
+
+
+async def renew_at_limit(world: World) -> Reply:
+    async with world.serving(max_life=60) as client:
+        assert (await client.put(PATH, BODY | {"ttl": 60})).status == 201
+        world.clock.advance(seconds=60)
+        return await client.post(f"{PATH}/renewal", {"revive": True})
+
+
+PROVOCATIONS: Mapping[str, Provocation] = {
+    "invalid-guid": asked("GET", "/guid/9094e4c9-80c7-4043-a4b5-86b420e69ddf"),
+    "invalid-request": asked("PUT", body={"expire": 1_798_761_600_000, "metdata": {}}),
+    "not-found": asked("GET"),
+    "method-not-allowed": asked("POST"),
+    "not-implemented": asked("put", body=BODY),
+    "http-version-not-supported": send_version,
+    "expired": written(read_late, BODY | {"ttl": 60}),
+    "life-limit": renew_at_limit,
+    "expires-too-soon": written(lambda client, _: client.get(f"{PATH}?valid_for=600"), BODY | {"ttl": 60}),
+    "precondition-failed": written(lambda client, _: client.put(PATH, BODY, headers={"If-Match": '"1"'}), EXAMPLE),
+    "precondition-required": written(lambda client, _: client.put(PATH, BODY), EXAMPLE, require_preconditions=True),
+    "unauthorized": send_unknown_key,
+    "forbidden": write_as_reader,
+    "key-ended": rotate_revoked_key,
+    "quota-exceeded": exceed_quota,
+    "rate-limited": exceed_rate,
+    "in-progress": repeat_while_in_progress,
+    "idempotency-mismatch": repeat_changed,
+    "receipts-full": fill_receipts,
+    "too-large": asked("PUT", body={"user": "x" * 70_000}),
+    "misdirected-request": asked("GET", Host="registry.example"),
+    "headers-too-large": send_long_head,
+    "unsupported-media-type": asked("POST", "/guid", BODY, Content_Type="text/plain"),
+    "internal": read_corrupt,
+}
+"""How to provoke each problem that needs no failing store."""
+OF_FAILING_STORE = {"unavailable", "outcome-unknown"}
+
+
+def shown(problem: Mapping[str, Any]) -> str:
+    """Return what is the same in each instance of a problem: without times, amounts and ids."""
+    text = json.dumps({name: value for name, value in problem.items() if name != "request_id"}, indent=1)
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<TIME>", text)
+    text = re.sub(r"\bKey \w{12}\b", "Key <ID>", text)
+    return re.sub(r"\b\d+\b", "<NUMBER>", text)
+
+
+def test_every_example_is_provoked() -> None:
+    assert EXPLANATIONS.keys() == PROVOCATIONS.keys() | OF_FAILING_STORE
+
+
+@pytest.mark.parametrize("code", PROVOCATIONS)
+async def test_example_is_what_the_service_answers(
+    code: str, serving: Serving, clock: FakeClock, sqlite_url: str, expected_logs: ExpectedLogs
+) -> None:
+    if code in {"internal", "in-progress"}:
+        expected_logs.add("fault of the service", "request failed")
+    reply = await PROVOCATIONS[code](World(serving, clock, sqlite_url))
+    assert shown(reply.json) == shown(EXPLANATIONS[code].example)
+
+
+@pytest.mark.slow
+async def test_examples_of_a_failing_store_are_what_it_answers(
+    serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("request failed", "store unavailable")
+    async with serving(store_url=f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc") as client:
+        await client.put(PATH, BODY)
+        await client.get(PATH)  # the cache knows the record: the read before the write needs no store
+        own_mongo.pause()
+        unknown = await client.put(PATH, {"user": "another"})
+        unavailable = await client.get(f"/guid/{'0' * 32}")
+        assert shown(unknown.json) == shown(EXPLANATIONS["outcome-unknown"].example)
+        assert shown(unavailable.json) == shown(EXPLANATIONS["unavailable"].example)
