@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 
-from guidsvc.telemetry.tracing import L1, MISS, REDIS, record_source, record_wait
+from guidsvc.telemetry.tracing import DOWN, L1, MISS, REDIS, record_source, record_wait
 
 QUICK_SECONDS = 0.0001
 """A request within this time is quick: the first bound of LATENCIES."""
@@ -162,11 +162,21 @@ class CacheMetrics:
     def miss(self) -> None:
         """Count a read served from the store."""
         self.misses += 1
-        record_source(MISS)
+        record_source(self.store)
+
+    def unavailable(self) -> None:
+        """Count a read served from the store because Redis failed during the read."""
+        self.misses += 1
+        record_source(DOWN)
+
+    @property
+    def store(self) -> str:
+        """The source of a record from the store: it says whether Redis, if there is one, is down."""
+        return DOWN if self.up is False else MISS
 
     def source(self, misses: int) -> str:
         """Return the source of a record that a peek found; `misses` is the miss count before the peek."""
-        return L1 if self.misses == misses else MISS
+        return L1 if self.misses == misses else self.store
 
     def link(self, *, up: bool) -> None:
         """Record whether the cache uses Redis from now on."""

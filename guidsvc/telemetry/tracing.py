@@ -6,8 +6,8 @@ current trace, nothing is recorded.
 
 from contextvars import ContextVar
 
-L1, REDIS, MISS = "l1", "redis", "miss"
-"""Sources of a record: the memory of this process, Redis, or, after misses in both, the store."""
+L1, REDIS, MISS, DOWN = "l1", "redis", "miss", "down"
+"""Sources of a record: the memory of this process, Redis, or the store, after misses in both or while Redis is down."""
 
 
 class RequestTrace:

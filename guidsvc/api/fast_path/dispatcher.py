@@ -35,7 +35,7 @@ from guidsvc.http.headers.request_id import new_request_id
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.telemetry.metrics import QUICK_SECONDS
-from guidsvc.telemetry.tracing import CURRENT, L1, MISS, RequestTrace
+from guidsvc.telemetry.tracing import CURRENT, L1, RequestTrace
 
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
@@ -120,7 +120,7 @@ class FastPathDispatcher:
         else:
             self._metrics.record(ROUTE, "GET", OK, seconds)
         if self._log_read is not None:
-            source = L1 if self._cache.misses == misses else MISS
+            source = L1 if self._cache.misses == misses else self._cache.store
             self._log_read(guid, 1000 * seconds, request_id, peer.remote_ip, source)
         return response_bytes
 

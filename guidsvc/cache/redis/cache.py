@@ -40,7 +40,7 @@ from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, Woul
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import earliest
 from guidsvc.telemetry.metrics import CacheMetrics
-from guidsvc.telemetry.tracing import MISS, record_source
+from guidsvc.telemetry.tracing import record_source
 
 GRAIN = 0.002
 """Seconds by which a lease ends early: Redis rounds its start and its end to whole milliseconds."""
@@ -180,7 +180,7 @@ class RedisCache(DelegatingRecords):
         if at_hand is WOULD_BLOCK:
             self._meter.miss()
         else:
-            record_source(MISS)  # get_nowait has counted the miss
+            record_source(self._meter.store)  # get_nowait has counted the miss
         return await self._records.get(guid)  # an expired record may since have been purged and created again
 
     async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
@@ -211,7 +211,7 @@ class RedisCache(DelegatingRecords):
         try:
             value, sent_at, token = await self._link.read(guid, epoch)
         except CacheUnavailable:
-            self._meter.miss()
+            self._meter.unavailable()
             return await self._records.get(guid)
         if value is not None and value[:1] in {b"R", b"r"}:
             record = self._decode(guid, value[1:])

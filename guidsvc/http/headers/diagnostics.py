@@ -5,12 +5,13 @@
 
 from dataclasses import dataclass
 
-from guidsvc.telemetry.tracing import L1, MISS, REDIS, RequestTrace
+from guidsvc.telemetry.tracing import DOWN, L1, MISS, REDIS, RequestTrace
 
 CACHE_STATUS = {
     L1: "guidsvc; hit; detail=l1",
     REDIS: "guidsvc; hit; detail=redis",
     MISS: "guidsvc; fwd=miss; detail=store",
+    DOWN: "guidsvc; fwd=miss; detail=down",
 }
 """Cache-Status by source of the record: structured fields (RFC 9651), rendered once."""
 _PARTS = ("store", "redis")

@@ -19,7 +19,7 @@ from guidsvc.http.credentials import CREDENTIAL
 from guidsvc.monitoring.logs.console_line import METHOD_CHARACTERS, columns, console_line, is_colored
 from guidsvc.monitoring.logs.line_limit import LineLimit
 from guidsvc.monitoring.logs.log_config import ACCESS, Form, escape, is_readable
-from guidsvc.telemetry.tracing import L1, MISS, REDIS
+from guidsvc.telemetry.tracing import DOWN, L1, MISS, REDIS
 
 PIPE_BUF = 4096
 """Maximum size of an atomic write to a shared pipe, in bytes (Linux; `select.PIPE_BUF`)."""
@@ -142,7 +142,7 @@ class _ConsoleAccessLog(AccessLog):
         self._out.flush()
 
 
-_CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS, MISS)}
+_CACHE = {None: ""} | {source: f'"cache": "{source}", ' for source in (L1, REDIS, MISS, DOWN)}
 
 
 def without_secrets(path: str) -> str:

@@ -1,5 +1,6 @@
 """Where a record came from, and how long that took: what headers and the access log tell of it."""
 
+import asyncio
 import json
 import re
 import urllib.request
@@ -10,9 +11,9 @@ import http_sf
 import pytest
 
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
-from guidsvc.telemetry.tracing import MISS
-from tests.conftest import FakeClock, Serving
-from tests.support.backing_servers import service, wait_until
+from guidsvc.telemetry.tracing import DOWN, MISS
+from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.backing_servers import Server, service, wait_until
 from tests.support.factories import GUID, USER
 from tests.support.metrics import until_cached
 from tests.support.secured_service import Guarded
@@ -66,11 +67,29 @@ def test_cache_status_follows_rfc_9211(source: str) -> None:
     name, parameters = parsed(CACHE_STATUS[source])
 
     assert name == "guidsvc"
-    if source == MISS:
-        assert {key: str(each) for key, each in parameters.items()} == {"fwd": "miss", "detail": "store"}
+    if source in {MISS, DOWN}:
+        detail = "store" if source == MISS else "down"
+        assert {key: str(each) for key, each in parameters.items()} == {"fwd": "miss", "detail": detail}
     else:
         assert parameters["hit"] is True
         assert (str(parameters["detail"]), len(parameters)) == (source, 2)
+
+
+@pytest.mark.slow
+async def test_cache_status_says_that_redis_is_down(
+    serving: Serving, own_redis: Server, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("redis unavailable", "cache disabled")
+    async with serving(cache_url=f"redis://127.0.0.1:{own_redis.port}/0", cache_status=True) as client:
+        await until_cached(client)
+        await client.put(PATH, {"user": USER})
+        own_redis.kill()
+        async with asyncio.timeout(30):
+            while (reply := await client.get(PATH)).headers["Cache-Status"] != CACHE_STATUS[DOWN]:
+                await asyncio.sleep(0.05)
+        for path in (PATH, f"{PATH}?view=full"):
+            reply = await client.get(path)
+            assert (reply.status, reply.headers["Cache-Status"]) == (200, CACHE_STATUS[DOWN])
 
 
 async def test_server_timing_reports_durations(serving: Serving, combination: dict[str, str]) -> None:
