@@ -5,7 +5,7 @@ shown, else a generic message. A URL in which the end of the password is unclear
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -23,6 +23,11 @@ _HARMLESS = re.compile(
 _FILE = re.compile(r"(?i)tls(ca|crl|certificatekey)file|ssl_(ca_certs|certfile|keyfile)")
 """Parameters that name a file."""
 _PARTS = re.compile(r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL)
+_SCHEME = re.compile(r"(?i)[a-z][a-z0-9+.-]*")
+_KNOWN_SCHEMES = {"memory", "mongodb", "mongodb+srv", "redis", "rediss", "sqlite", "unix"}
+"""Schemes that may be shown in front of a colon without slashes, where any other word may be a password."""
+_PATH_SCHEMES = {"sqlite", "unix"}
+"""Schemes whose path is that of a file, which may contain any character."""
 _ADDRESS = re.compile(r"^\[[^\]]*\]")
 """An IPv6 address in front of a port."""
 _STRAY_AT = "percent-encode each of : / ? # [ ] @ % in a password, such as %40 for @"
@@ -37,27 +42,59 @@ def redact(url: str) -> str:
     """Return a URL with its secrets hidden."""
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return url if ":" not in url and "@" not in url else f"{scheme.partition(':')[0]}:{HIDDEN}"
+        return _redact_text(url)
+    if not _SCHEME.fullmatch(scheme):
+        return HIDDEN
     if is_ambiguous(url):
         return f"{scheme}://{HIDDEN}"
     parts = _PARTS.fullmatch(rest)
     assert parts is not None  # noqa: S101  # nosec B101  # the pattern matches any text
-    user, at, host = parts["authority"].rpartition("@")
-    name, colon, _ = user.partition(":")
-    credentials = f"{name}:{HIDDEN}" if colon else HIDDEN if at else ""
     query = "" if parts["query"] is None else "?" + "".join(map(_redact_parameter, re.split("([&;])", parts["query"])))
-    return f"{scheme}://{credentials}{at}{host}{parts['path']}{query}"
+    return f"{scheme}://{_redact_authority(parts['authority'])}{_redact_path(scheme, parts['path'])}{query}"
+
+
+def redact_words(text: str, words: Iterable[str]) -> str:
+    """Return a text that quotes words of a command line, with the URLs in these words redacted."""
+    for word in filter(None, words):
+        name, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        text = text.replace(word, f"{name}{equals}{redact(value)}")
+    return text
+
+
+def _redact_text(text: str) -> str:
+    """Return a text without `://`. If it may be a URL, or a part of one, only a known scheme is shown."""
+    if not re.search("[:@=]", text):
+        return text
+    scheme, colon, _ = text.partition(":")
+    return f"{scheme}:{HIDDEN}" if colon and scheme.lower() in _KNOWN_SCHEMES else HIDDEN
+
+
+def _redact_authority(authority: str) -> str:
+    """Return user and host. A user with an @ may be a part of the password, if that was not percent-encoded."""
+    user, at, host = authority.rpartition("@")
+    name, colon, _ = user.partition(":")
+    credentials = f"{name}:{HIDDEN}" if colon and "@" not in name else HIDDEN if at else ""
+    return f"{credentials}{at}{host}"
+
+
+def _redact_path(scheme: str, path: str) -> str:
+    """Return the path, but hide one that parameters were written into, after `&` instead of `?`."""
+    is_file = scheme.lower() in _PATH_SCHEMES
+    return path if is_file or not re.search("[=&;]", path) else f"/{HIDDEN}"
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL, or an empty string if it has no valid scheme, since any other text may be secret."""
+    """Return the scheme of a URL in lower case, else an empty string, since any other text may be secret."""
     scheme, mark, _ = url.partition("://")
-    return scheme if mark and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else ""
+    return scheme if mark and scheme == scheme.lower() and _SCHEME.fullmatch(scheme) else ""
 
 
 def unsupported(url: str) -> str:
     """Return the printable part of a URL with an unsupported scheme: the scheme, else the quoted, redacted text."""
-    return scheme_of(url) or repr(HIDDEN if "://" in url else redact(url))
+    scheme, mark, _ = url.partition("://")
+    if mark and scheme != scheme.lower() and scheme.lower() in _KNOWN_SCHEMES:
+        return f"{scheme}, whose name must be in lower case"
+    return scheme_of(url) or repr(HIDDEN if mark else redact(url))
 
 
 def is_ambiguous(url: str) -> bool:
@@ -67,9 +104,8 @@ def is_ambiguous(url: str) -> bool:
 
 def _has_bad_port(url: str) -> bool:
     """Return whether the port may be a password: the authority has no @, and the port is not a number."""
-    scheme, _, rest = url.partition("://")
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    if scheme == "sqlite" or "@" in authority:
+    authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    if "@" in authority:
         return False
     ports = [_ADDRESS.sub("", host).partition(":")[2] for host in authority.split(",")]
     return not all(re.fullmatch("[0-9]{0,5}", port) for port in ports)
@@ -78,7 +114,7 @@ def _has_bad_port(url: str) -> bool:
 def _has_stray_at(url: str) -> bool:
     scheme, _, rest = url.partition("://")
     parts = _PARTS.fullmatch(rest)
-    if parts is None or (scheme in {"sqlite", "unix"} and not parts["authority"]):
+    if parts is None or (scheme.lower() in _PATH_SCHEMES and not parts["authority"]):
         return False
     loose = [each for each in re.split("[&;]", parts["query"] or "") if "@" in each.partition("=")[0]]
     return "@" in parts["path"] or "@" in parts["rest"] or bool(loose)

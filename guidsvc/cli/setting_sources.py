@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from guidsvc.config import FILE_SUFFIX, PREFIX, Assignment, InvalidSettings, Settings, flag, read_env_file
+from guidsvc.connection_urls import redact
 from guidsvc.foreign_variables import is_service_link
 
 _NAMES = re.compile(r"([a-z][a-z_]*(?:, [a-z][a-z_]*)*): ")
@@ -64,7 +65,7 @@ def setting_sources(words: Sequence[str]) -> SettingSources:
 
 def _shown(variable: Assignment) -> str:
     """Return a variable with its place, and with the path of the file that it names."""
-    named_file = variable.value if variable.name.upper().endswith(FILE_SUFFIX) else ""
+    named_file = redact(variable.value) if variable.name.upper().endswith(FILE_SUFFIX) else ""
     place = ": ".join(filter(None, (variable.place, named_file)))
     return f"{variable.name} ({place})" if place else variable.name
 

@@ -16,7 +16,7 @@ from guidsvc.bounded_file import read_text
 from guidsvc.config.fault_text import fault_text
 from guidsvc.config.settings import ENV_FILE, PREFIX, Settings, flag
 from guidsvc.config.suggestions import suggestion
-from guidsvc.connection_urls import redact
+from guidsvc.connection_urls import redact, redact_words
 from guidsvc.errors import StartError
 from guidsvc.foreign_variables import is_foreign
 
@@ -175,14 +175,12 @@ def _read(setting: str, path: str, variables: Mapping[str, object]) -> str:
         why = "not UTF-8"  # the message of the error would show a byte
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-    raise ValueError(f"{variable}{FILE_SUFFIX}: cannot read {path}: {why}")
+    raise ValueError(f"{variable}{FILE_SUFFIX}: cannot read {redact(path)}: {why}")
 
 
 def _usage_fault(text: str, words: Sequence[str]) -> str:
     """Return the message of the argument parser in plain words, with the URLs in it redacted."""
-    for word in words:
-        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        text = text.replace(word, f"{name}{equals}{redact(value)}")
+    text = redact_words(text, words)
     switch = _VALUE_OF_SWITCH.fullmatch(text)
     if switch is not None:
         return f"{switch[1]} takes no value: use {switch[1]} or {switch[2]}"

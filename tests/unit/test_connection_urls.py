@@ -39,6 +39,19 @@ from guidsvc.errors import StartError
         ("sqlite:///a@b:c/guidsvc.db", "sqlite:///a@b:c/guidsvc.db"),
         ("sqlite:///guidsvc.db", "sqlite:///guidsvc.db"),
         ("memory://", "memory://"),
+        ("hunter2@cache:6379/0", "***"),
+        ("hunter2:pass@cache:6379/0", "***"),
+        ("hunter2@cache", "***"),
+        ("password=hunter2", "***"),
+        ("u:p://h", "***"),
+        ("hunter2@cache/x://h", "***"),
+        ("REDIS://:secret@cache/0", "REDIS://:***@cache/0"),
+        ("REDIS:secret@cache", "REDIS:***"),
+        ("SQLITE:///a@b:c/guidsvc.db", "SQLITE:///a@b:c/guidsvc.db"),
+        ("redis://sec@ret:word@h/0", "redis://***@h/0"),
+        ("redis://h/0&password=secret", "redis://h/***"),
+        ("sqlite://u:secret/x", "sqlite://***"),
+        ("odd+scheme://u:secret@h/x?password=secret", "odd+scheme://u:***@h/x?password=***"),
         ("guidsvc.db", "guidsvc.db"),
         ("", ""),
     ],
@@ -68,6 +81,7 @@ def test_password_that_looks_like_another_part_reaches_no_driver(url: str) -> No
         ("redis://u:CANARY@h/x?password=CANARY", "/x is not the number of a Redis database"),
         ("redis://u:CANARY@h/0?nonsense=CANARY", "'nonsense'"),
         ("redis://u:CAN[ARY@h/0", "percent-encode"),
+        ("redis://h/0&password=CANARY", "/*** is not the number of a Redis database"),
         ("rediss://h/0?ssl_include_verify_flags=CANARY", "cache_url: "),
     ],
 )
@@ -83,7 +97,14 @@ def test_faults_beside_the_password_are_still_reported(url: str, told: str) -> N
 
 @pytest.mark.parametrize(
     ("url", "scheme"),
-    [("redis://h", "redis"), ("mongodb+srv://h", "mongodb+srv"), ("u:p@h", ""), ("u:p://h", ""), ("", "")],
+    [
+        ("redis://h", "redis"),
+        ("mongodb+srv://h", "mongodb+srv"),
+        ("u:p@h", ""),
+        ("u:p://h", ""),
+        ("REDIS://h", ""),
+        ("", ""),
+    ],
 )
 def test_scheme_of_malformed_url_is_unknown(url: str, scheme: str) -> None:
     assert scheme_of(url) == scheme
