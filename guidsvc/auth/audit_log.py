@@ -25,7 +25,8 @@ from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Una
 from guidsvc.http.client_address import network_of
 from guidsvc.monitoring.logs.console_line import columns, event_line
 from guidsvc.monitoring.logs.line_limit import LineLimit
-from guidsvc.monitoring.logs.log_config import Form, escape, is_readable
+from guidsvc.monitoring.logs.log_config import Form, is_readable
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.monitoring.logs.standard_streams import BoundedStream
 from guidsvc.runtime.clock import Clock
 from guidsvc.telemetry.metrics import AuditMetrics

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from guidsvc.cli import output
 from guidsvc.cli.command_parser import CommandParser
 from guidsvc.cli.store_settings import load_settings
 from guidsvc.config import Check, Settings
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
 from guidsvc.store import MONGO_SCHEMES, validate_store_url
 
@@ -25,7 +27,8 @@ def run(words: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no partial copy remains
     copy = salvage if arguments.salvage else back_up
     backup = copy(path_of_url(settings.store_url), Path(arguments.target).absolute(), overwrite=arguments.overwrite)
-    print(f"{backup.path}: {backup.records} records, {backup.size_bytes} bytes", flush=True)
+    summary = f"{escape(str(backup.path))}: {backup.records} records, {backup.size_bytes} bytes"
+    output.write(f"{summary}\n", done=f"the backup is complete and verified: {summary}")
 
 
 def _validate_sqlite_url(settings: Settings) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from guidsvc import __version__, similarity
+from guidsvc.cli import output
+from guidsvc.connection_urls import redact_words
+from guidsvc.monitoring.logs.printable import escape
 
 _INVALID_CHOICE = re.compile(
     r"argument (?P<name>\S+): invalid choice: '(?P<word>[^']*)' \(choose from (?P<choices>.*)\)"
@@ -19,7 +22,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, prog: str | None = None, **options: Any) -> None:
         super().__init__(prog, allow_abbrev=False, **options)
-        self.add_argument("--version", action="version", version=f"guidsvc {__version__}", help="print the version")
+        self.add_argument("--version", action=_Version, nargs=0, help="print the version")
         self._words: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -27,12 +30,19 @@ class CommandParser(argparse.ArgumentParser):
         self._words = list(args or ())
         return super().parse_known_args(args, namespace)
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; raise StartError if standard output cannot be written, which argparse would ignore."""
+        if file is None:
+            output.write(self.format_help())
+        else:
+            super().print_help(file)
+
     def error(self, message: str) -> NoReturn:
         """Exit with the usage, the message and a suggestion."""
         if message == _NO_COMMAND:
             message = f"name a command: {', '.join(self._commands())}"
         hints = [self._command_hint(message), *map("; {0[0]}: did you mean {0[1]}?".format, self.misspelt(self._words))]
-        super().error(f"{message}{''.join(hints)}")
+        super().error(escape(f"{redact_words(message, self._words)}{''.join(hints)}"))
 
     def misspelt(self, words: Sequence[str], cutoff: float = _CUTOFF) -> list[tuple[str, str]]:
         """Return each unknown flag, with the nearest flag of this parser or its commands, if that is near enough."""
@@ -64,3 +74,12 @@ class CommandParser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001  # argparse has no public name for it
             for name, parser in action.choices.items()
         }
+
+
+class _Version(argparse.Action):
+    """The flag `--version`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print the version and exit."""
+        output.write(f"guidsvc {__version__}\n")
+        parser.exit()

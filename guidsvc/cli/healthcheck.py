@@ -16,9 +16,11 @@ from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
 from threading import Thread
 
 from guidsvc import config
+from guidsvc.cli import output
 from guidsvc.cli.command_parser import CommandParser
 from guidsvc.config import Check, Settings
 from guidsvc.errors import StartError
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
 
 TIMEOUT_SECONDS = 3.0
@@ -52,7 +54,7 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
         raise StartError(f"healthcheck: {where}: {_reason(error)}{_tls_hint(settings, error)}") from error
     if status != OK:
         raise StartError(f"healthcheck: {where}: {_refusal(status, text)}")
-    print(f"{_readiness(text, where) if arguments.ready else f'alive: {where}'}")
+    output.write(f"{escape(_readiness(text, where) if arguments.ready else f'alive: {where}')}\n")
 
 
 def _parsed(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

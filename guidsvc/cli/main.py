@@ -36,9 +36,10 @@ def _healthcheck(words: Sequence[str]) -> None:
 def serve(words: Sequence[str]) -> None:
     """Serve, or print the help. A worker reports a failed start to its supervisor."""
     if {"-h", "--help"} & set(words):
+        from guidsvc.cli import output
         from guidsvc.cli.settings_help import settings_help
 
-        print(settings_help(), end="")
+        output.write(settings_help())
     elif "--version" in words:
         _print_version()
     else:
@@ -120,7 +121,9 @@ def _fail(report: str, code: int) -> NoReturn:
 
 
 def _print_version() -> None:
-    print(f"guidsvc {__version__}")
+    from guidsvc.cli import output
+
+    output.write(f"guidsvc {__version__}\n")
 
 
 def _dispatch(words: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from guidsvc.cli.setting_sources import setting_sources
 from guidsvc.config import InvalidSettings
 from guidsvc.errors import StartError
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
 
 FAILED, WRONG_USAGE = 1, 2
@@ -28,8 +29,6 @@ def exit_code(error: StartError) -> int:
 
 
 def _plain(fault: str) -> str:
-    from guidsvc.monitoring.logs.log_config import escape
-
     return f"{program()}: {escape(fault)}"  # it may quote another server
 
 

@@ -6,12 +6,12 @@ It reads the same settings and uses the same store as the service, running or no
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from json import dumps
 from typing import Any, get_args
 
+from guidsvc.cli import output
 from guidsvc.cli.command_parser import CommandParser
 from guidsvc.cli.keys import argument_types
 from guidsvc.cli.store_settings import load_settings
@@ -21,6 +21,7 @@ from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS
 from guidsvc.domain.leases.limits import LifeLimits
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
 from guidsvc.monitoring.logs import log_config
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.key_service import Issued, KeyService
@@ -47,6 +48,8 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
     arguments = parser().parse_args(words)
     settings = load_settings(arguments.store_url)
     _refuse_past_expiry(arguments, clock())
+    if arguments.do in {_create, _rotate}:
+        output.require_writable()
     log_config.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(_run(arguments, settings.store_url, clock))
@@ -61,7 +64,7 @@ def run(words: Sequence[str], *, clock: Clock) -> None:
 
 async def _run(arguments: argparse.Namespace, url: str, clock: Clock) -> None:
     async with open_keys(url, create=arguments.new_store) as api_keys:
-        print(f"store: {location_of(url)}", file=sys.stderr, flush=True)
+        output.tell(f"store: {escape(location_of(url))}")
         await arguments.do(KeyService(api_keys, clock=clock), arguments, clock())
 
 
@@ -93,47 +96,59 @@ async def _create(key_service: KeyService, arguments: argparse.Namespace, now: i
     )
     members = key_service.describe(issued.key)
     until = "never expires" if expire is None else f"expires {_time(expire)}"
-    _show(issued, f"key {members['id']} of {members['owner']}: {', '.join(members['scopes'])}, {until}")
+    _show(
+        issued,
+        f"key {issued.key.id} of {members['owner']}: {', '.join(members['scopes'])}, {until}",
+        f"the key {issued.key.id} was created, but is lost; revoke it with `{program('keys revoke')} {issued.key.id}`, "
+        "and create another",
+    )
 
 
 async def _rotate(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
     issued = await key_service.rotate(arguments.id, overlap=arguments.overlap)
-    _show(issued, f"key {issued.key.id} rotated: the old secret is valid for {arguments.overlap} more seconds")
+    validity = f"the old secret is valid for {arguments.overlap} more seconds"
+    _show(
+        issued,
+        f"key {issued.key.id} rotated: {validity}",
+        f"the key {issued.key.id} was rotated, but its new secret is lost, and {validity}; rotate it again with "
+        f"`{program('keys rotate')} {issued.key.id}`",
+    )
 
 
 async def _note_key(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
     key = await key_service.set_note(arguments.id, arguments.text)
-    print(f"key {key.id} of {key.owner}: {'note removed' if key.note is None else 'note set'}", file=sys.stderr)
+    output.tell(f"key {key.id} of {key.owner}: {'note removed' if key.note is None else 'note set'}")
 
 
 async def _revoke(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
     key = await key_service.revoke(arguments.id)
-    print(f"key {key.id} of {key.owner} revoked: every process rejects it within 5 s", file=sys.stderr)
+    output.tell(f"key {key.id} of {key.owner} revoked: every process rejects it within 5 s")
 
 
 async def _list(key_service: KeyService, arguments: argparse.Namespace, _: int) -> None:
     wanted = KeyFilter(arguments.owner, arguments.state, arguments.q)
     descriptions = [key_service.describe(key) async for key in key_service.walk(wanted)]
     lines = map(dumps, descriptions) if arguments.json else _table([COLUMNS, *map(_cells, descriptions)])
-    print("\n".join(lines), end="\n" if descriptions or not arguments.json else "")
+    output.write("".join(f"{line}\n" for line in lines))
 
 
-def _show(issued: Issued, message: str) -> None:
-    print(f"{message}. It is shown only now:", file=sys.stderr, flush=True)
-    print(issued.text, flush=True)
+def _show(issued: Issued, message: str, loss: str) -> None:
+    """Print a key. `loss` says what to do if it cannot be printed: it exists nowhere else."""
+    output.tell(f"{message}. It is shown only now:")
+    output.write(f"{issued.text}\n", done=loss)
 
 
 def _cells(members: dict[str, Any]) -> Sequence[str]:
     used, expire = members.get("used"), members.get("expire")
     return (
         members["id"],
-        members["owner"],
+        escape(members["owner"]),
         ",".join(members["scopes"]),
         _time(int(members["created"]) // 1000),
         "never" if used is None else _time(int(used) // 1000),
         "never" if expire is None else _time(int(expire)),
         members["state"],
-        members.get("note", ""),
+        escape(members.get("note", "")),
     )
 
 

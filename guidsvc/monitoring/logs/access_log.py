@@ -18,7 +18,8 @@ from guidsvc.http.client_address import network_of
 from guidsvc.http.credentials import CREDENTIAL
 from guidsvc.monitoring.logs.console_line import METHOD_CHARACTERS, columns, console_line, is_colored
 from guidsvc.monitoring.logs.line_limit import LineLimit
-from guidsvc.monitoring.logs.log_config import ACCESS, Form, escape, is_readable
+from guidsvc.monitoring.logs.log_config import ACCESS, Form, is_readable
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.telemetry.tracing import DOWN, L1, MISS, REDIS
 
 PIPE_BUF = 4096

@@ -13,6 +13,7 @@ from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 from guidsvc.monitoring.logs.console_line import columns, event_line, is_colored
 from guidsvc.monitoring.logs.library_lines import silence_libraries, split_driver_line
 from guidsvc.monitoring.logs.line_limit import LineLimit
+from guidsvc.monitoring.logs.printable import escape, escape_lines
 from guidsvc.monitoring.logs.standard_streams import BoundedStream
 from guidsvc.monitoring.logs.uncaught import log_uncaught
 from guidsvc.telemetry.tracing import CURRENT
@@ -136,18 +137,11 @@ def _shown(value: object) -> object:
     return escape(value) if isinstance(value, str) else value
 
 
-def escape(text: str) -> str:
-    """Return a text with its non-printable characters escaped: controls, formats, line separators."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
 def _plain_traceback(out: TextIO, failure: ExcInfo) -> None:
     """Write a plain traceback; rich, if installed, would show the values of variables."""
     text = StringIO()
     structlog.dev.plain_traceback(text, failure)
-    out.write("\n".join(map(escape, text.getvalue().split("\n"))))
+    out.write(escape_lines(text.getvalue()))
 
 
 def _render_readable(general: Processor, logger: WrappedLogger, method: str, event: EventDict) -> Any:

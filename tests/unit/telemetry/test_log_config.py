@@ -18,6 +18,7 @@ from guidsvc.api.execution.pipeline import LOGGED_PATH
 from guidsvc.http.headers.diagnostics import CACHE_STATUS
 from guidsvc.monitoring.logs import access_log
 from guidsvc.monitoring.logs import log_config as logs
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 from tests.support.backing_servers import ROOT
 
@@ -199,7 +200,7 @@ def test_control_characters_never_reach_a_terminal() -> None:
     assert sum("\\x9b31" in line or "\\x9b" in line for line in lines) >= 4
     assert any(line.count("\\x9b") >= 7 for line in lines), "in each part of the line of a request"
     assert [line for line in lines if not line.isprintable()] == []
-    assert logs.escape("Zo\u00eb \u4e2d a b") == "Zo\u00eb \u4e2d a b"
+    assert escape("Zo\u00eb \u4e2d a b") == "Zo\u00eb \u4e2d a b"
 
 
 def test_requests_are_not_logged_at_warning_level() -> None:
