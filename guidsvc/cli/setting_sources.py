@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from guidsvc.config import FILE_SUFFIX, PREFIX, Assignment, InvalidSettings, Settings, flag, read_env_file
+from guidsvc.config import FILE_SUFFIX, PREFIX, Assignment, Settings, env_file, flag
 from guidsvc.connection_urls import redact
 from guidsvc.foreign_variables import is_service_link
 
@@ -22,7 +22,7 @@ class SettingSources:
         self._words = list(words)
         self._flags = {word.partition("=")[0] for word in words if word.startswith("--")}
         in_environment = (Assignment(name, value, "") for name, value in environment.items())
-        variables = [*_in_env_file(), *in_environment]  # the environment overrides the file
+        variables = [*env_file().assignments, *in_environment]  # the environment overrides the file
         self._variables = {
             each.name.upper(): each for each in variables if not is_service_link(each.name.upper(), each.value)
         }
@@ -68,11 +68,3 @@ def _shown(variable: Assignment) -> str:
     named_file = redact(variable.value) if variable.name.upper().endswith(FILE_SUFFIX) else ""
     place = ": ".join(filter(None, (variable.place, named_file)))
     return f"{variable.name} ({place})" if place else variable.name
-
-
-def _in_env_file() -> list[Assignment]:
-    """Return the variables in `.env`; none if it is unreadable, which `config.load` reports."""
-    try:
-        return read_env_file()[0]
-    except InvalidSettings:
-        return []

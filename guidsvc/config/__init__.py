@@ -4,7 +4,8 @@ Each unknown or invalid setting stops the start with a line that names the setti
 with the suffix _FILE names a file with the value, such as a secret in a container; the value is never shown.
 """
 
-from guidsvc.config.loading import FILE_SUFFIX, Assignment, InvalidSettings, UsageError, load, read_env_file
+from guidsvc.config.env_file import Assignment
+from guidsvc.config.loading import FILE_SUFFIX, InvalidSettings, UsageError, env_file, load
 from guidsvc.config.settings import ENV_FILE, FLAGS, PREFIX, Settings, Size, flag, split_list
 from guidsvc.config.validation import Check, load_valid
 
@@ -19,9 +20,9 @@ __all__ = [
     "Settings",
     "Size",
     "UsageError",
+    "env_file",
     "flag",
     "load",
     "load_valid",
-    "read_env_file",
     "split_list",
 ]

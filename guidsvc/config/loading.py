@@ -2,19 +2,16 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from io import StringIO
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
-from dotenv import dotenv_values
-from dotenv.parser import Binding, parse_stream
 from pydantic import ValidationError, model_validator
 from pydantic_settings import SettingsError
 
 from guidsvc.bounded_file import read_text
+from guidsvc.config.env_file import Assignment, EnvFile, read_env_file
 from guidsvc.config.fault_text import fault_text
-from guidsvc.config.settings import ENV_FILE, PREFIX, Settings, flag
+from guidsvc.config.settings import PREFIX, Settings, flag
 from guidsvc.config.suggestions import suggestion
 from guidsvc.connection_urls import redact, redact_words
 from guidsvc.errors import StartError
@@ -25,20 +22,13 @@ TEST_PREFIX = "GUIDSVC_TEST_"
 FILE_SUFFIX = "_FILE"
 """Suffix of a variable that names a file: GUIDSVC_STORE_URL_FILE names the file with the GUIDSVC_STORE_URL."""
 
+_SEE_HELP = "; --help lists the settings"
 _LENIENT: Mapping[str, Any] = {"_cli_ignore_unknown_args": True}
 """Argument of `Settings` that makes it accept unknown flags."""
 _VALUE_OF_SWITCH = re.compile(r"argument (--[\w-]+)/(--no-[\w-]+): ignored explicit argument .*", re.DOTALL)
 """The message of argparse for a flag that takes no value and was given one."""
 _UNKNOWN_ARGUMENTS = re.compile(r"unrecognized arguments: ([^\s=]+)")
 """The message of argparse for unknown flags and surplus words, of which the first is captured."""
-
-
-class Assignment(NamedTuple):
-    """A variable as it is spelled, its value, and where it is set."""
-
-    name: str
-    value: str
-    place: str
 
 
 class InvalidSettings(StartError):
@@ -60,25 +50,33 @@ class UsageError(InvalidSettings):
 
 def load(arguments: Sequence[str]) -> Settings:
     """Return the settings. Raise InvalidSettings, which lists all faults, or its subclass UsageError for bad flags."""
-    in_file, broken_lines = read_env_file()
-    faults = [*broken_lines, *_unknown_variables(in_file)]
-    filed, unreadable = _from_files(has_env_file=not broken_lines)
-    faults += unreadable.values()
-    sources: dict[str, Any] = {"_cli_parse_args": list(arguments), **filed}
-    if broken_lines:
-        sources["_env_file"] = None
+    env = env_file()
+    filed, unreadable = _from_files(env)
+    faults = [*env.faults, *_unknown_variables(env.assignments), *unreadable.values()]
+    sources = {"_env_file": None, "_cli_parse_args": list(arguments), **_in_env_file(env), **filed}
+    names = {*unreadable, *(setting for name in env.broken for setting in _settings_of(name))}
+    kind: type[InvalidSettings] = InvalidSettings
     try:
         settings = Settings(**sources)
     except SettingsError as error:
         usage = _usage_fault(str(error).removeprefix("error parsing CLI: "), arguments)
         invalid = _invalid_beside_usage_faults(sources, filed)
-        raise UsageError([usage, *faults, *invalid.faults], invalid.settings, {*invalid.names, *unreadable}) from None
+        kind, faults = UsageError, [usage, *faults, *invalid.faults]
     except ValidationError as error:
         invalid = _invalid(error, sources, filed)
-        raise InvalidSettings([*faults, *invalid.faults], invalid.settings, {*invalid.names, *unreadable}) from None
-    if faults:
-        raise InvalidSettings(faults, None if broken_lines else settings, unreadable)
-    return settings
+        faults += invalid.faults
+    else:
+        invalid = InvalidSettings([], settings)
+        if not faults:
+            return settings
+    raise kind(faults, invalid.settings if env.is_complete else None, {*invalid.names, *names})
+
+
+def _settings_of(variable: str) -> Iterator[str]:
+    """Yield the setting of a variable, or of one that names a file."""
+    name = _VARIABLES.get(variable) or _FILE_VARIABLES.get(variable)
+    if name is not None:
+        yield name
 
 
 def _invalid_beside_usage_faults(sources: Mapping[str, Any], filed: Collection[str]) -> InvalidSettings:
@@ -103,79 +101,71 @@ def _invalid(error: ValidationError, sources: Mapping[str, Any], filed: Collecti
             return {name: value for name, value in values.items() if name not in names}
 
     settings = ValidSettings(**sources, **_LENIENT)
-    has_env_file = "_env_file" not in sources
-    return InvalidSettings([fault_text(each, filed) for each in faults], settings if has_env_file else None, names)
+    return InvalidSettings([fault_text(each, filed) for each in faults], settings, names)
 
 
 def _unknown_variables(in_file: Sequence[Assignment]) -> list[str]:
     """Return a fault for each unknown variable with the prefix: a misspelt GUIDSVC_STORE_URL must not use SQLite."""
-    known = {*_VARIABLES, *_FILE_VARIABLES}
     in_environment = (Assignment(name, value, "the environment") for name, value in os.environ.items())
     return [
-        f"unknown setting {name} in {place}{suggestion(name.upper(), known) or '; --help lists the settings'}"
+        f"unknown setting {name} in {place}{suggestion(name.upper(), _KNOWN_VARIABLES) or _SEE_HELP}"
         for name, value, place in (*in_environment, *in_file)
         if name.upper().startswith(PREFIX)
         and not name.upper().startswith(TEST_PREFIX)
-        and name.upper() not in known
+        and name.upper() not in _KNOWN_VARIABLES
         and not is_foreign(name.upper(), value)
     ]
 
 
-def read_env_file() -> tuple[list[Assignment], list[str]]:
-    """Return the assignments in `.env`, and a fault for each line that is none. Raise InvalidSettings if unreadable."""
-    bindings = list(parse_stream(StringIO(_env_file())))
-    faults = [
-        f"{ENV_FILE}, line {each.original.line}: not an assignment; write NAME=value" for each in bindings if each.error
-    ]
-    return [Assignment(each.key, each.value or "", _place(each)) for each in bindings if each.key], faults
+def env_file() -> EnvFile:
+    """Return what `.env` says about the settings."""
+    return read_env_file(_KNOWN_VARIABLES)
 
 
-def _place(binding: Binding) -> str:
-    """Return the path and the line of an assignment. Its text begins with the blank lines before it."""
-    text = binding.original.string
-    line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-    return f"{Path(ENV_FILE).absolute()}, line {line}"
+def _in_env_file(env: EnvFile) -> dict[str, Any]:
+    """Return the settings in `.env` that the environment does not override."""
+    in_environment = {name.upper() for name, value in os.environ.items() if not is_foreign(name.upper(), value)}
+    return {
+        _VARIABLES[name]: value
+        for name, value in env.variables.items()
+        if name in _VARIABLES and name not in in_environment and not is_foreign(name, value)
+    }
 
 
-def _env_file() -> str:
-    """Return the text of `.env`, or an empty string if it is missing. Raise InvalidSettings if it cannot be read."""
-    try:
-        return read_text(ENV_FILE)
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise InvalidSettings([f"{ENV_FILE} is not UTF-8; save it in UTF-8"]) from error
-    except OSError as error:
-        raise InvalidSettings([f"{ENV_FILE}: {error.strerror or error}"]) from error
-
-
-def _from_files(*, has_env_file: bool) -> tuple[dict[str, Any], dict[str, str]]:
+def _from_files(env: EnvFile) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings whose value is in a file, and the fault of each that is set twice or not readable."""
-    in_file = dotenv_values(stream=StringIO(_env_file())) if has_env_file else {}
-    variables = {name.upper(): value for name, value in (in_file | os.environ).items()}
+    places = {each.name.upper(): f"in {each.place}" for each in env.assignments}
+    places |= {name.upper(): "in the environment" for name in os.environ}
+    variables = {**env.variables} | {name.upper(): value for name, value in os.environ.items()}
     filed: dict[str, Any] = {}
     faults: dict[str, str] = {}
     for variable, setting in _FILE_VARIABLES.items():
         if variable in variables:
             try:
-                filed[setting] = _read(setting, variables[variable] or "", variables)
+                filed[setting] = _read(PREFIX + setting.upper(), variables, places)
             except ValueError as error:
                 faults[setting] = str(error)
     return filed, faults
 
 
-def _read(setting: str, path: str, variables: Mapping[str, object]) -> str:
+def _read(variable: str, variables: Mapping[str, str], places: Mapping[str, str]) -> str:
     """Return a setting from its file, without newlines at the end. Raise ValueError if it cannot be read."""
-    variable = PREFIX + setting.upper()
-    if variable in variables:
-        raise ValueError(f"{variable}, {variable}{FILE_SUFFIX}: both are set; set only one of them")
+    named = f"{variable}{FILE_SUFFIX}"
+    path, place = variables[named], places[named]
+    where = "" if place == "in the environment" else f"; it is set {place}"
+    if variable in variables and not is_foreign(variable, variables[variable]):
+        raise ValueError(
+            f"{variable}, {named}: both are set, the first {places[variable]}, the second {place}; remove one of them"
+        )
+    if not path:
+        raise ValueError(f"{named}: must name the file with the value; write its path, or remove the variable{where}")
     try:
         return read_text(path).rstrip("\n")
     except UnicodeDecodeError:
         why = "not UTF-8"  # the message of the error would show a byte
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-    raise ValueError(f"{variable}{FILE_SUFFIX}: cannot read {redact(path)}: {why}")
+    raise ValueError(f"{named}: cannot read {redact(path)}: {why}{where}")
 
 
 def _usage_fault(text: str, words: Sequence[str]) -> str:
@@ -194,3 +184,4 @@ _FILE_VARIABLES = {
     variable + FILE_SUFFIX: name for variable, name in _VARIABLES.items() if variable + FILE_SUFFIX not in _VARIABLES
 }
 """Settings by the variable that names a file with their value."""
+_KNOWN_VARIABLES = frozenset({*_VARIABLES, *_FILE_VARIABLES})

@@ -143,6 +143,47 @@ def test_broken_dotenv_line_is_listed_beside_other_faults(folder: Path) -> None:
     assert caught.value.settings is None, "the rest of the file is not read"
 
 
+def test_every_fault_of_dotenv_is_listed_with_its_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_HOST", "::1")
+    lines = [
+        *("# other programs may have lines without a value, and lines twice", "OTHER", "A=1", "A=2", ""),
+        *("GUIDSVC_QUOTA", "export GUIDSVC_ACCESS_FILE", "GUIDSVC_PORT=1", "guidsvc_port=2", "GUIDSVC_LIFETIME: 3"),
+        *("GUIDSVC_PROT", "GUIDSVC_WORKERS=many", "GUIDSVC_HOSTS='a"),
+    ]
+    (folder / ".env").write_text("\n".join(lines))
+
+    with pytest.raises(InvalidSettings) as caught:
+        load([])
+
+    assert caught.value.faults == (
+        ".env, line 6: GUIDSVC_QUOTA has no value; write GUIDSVC_QUOTA=value, or remove the line",
+        ".env, line 7: GUIDSVC_ACCESS_FILE has no value; write GUIDSVC_ACCESS_FILE=value, or remove the line",
+        ".env, line 9: guidsvc_port is also set in line 8; remove one of the two lines",
+        ".env, line 10: not an assignment; write GUIDSVC_LIFETIME=value",
+        ".env, line 13: GUIDSVC_HOSTS has a value without a closing '; add it",
+        f"unknown setting GUIDSVC_PROT in {folder}/.env, line 11; did you mean GUIDSVC_PORT?",
+        "workers: must be a whole number from 1 to 1000, not 'many'",
+    )
+    assert caught.value.names == {"quota", "access", "port", "lifetime", "hosts", "workers"}
+    assert caught.value.settings is not None, "so that the other settings are checked, too"
+
+
+def test_unreadable_dotenv_is_listed_beside_other_faults(folder: Path) -> None:
+    (folder / ".env").mkdir()
+
+    with pytest.raises(UsageError) as caught:
+        load(["--prt", "1", "--quota", "-1"])
+
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["unrecognized arguments", ".env", "quota"]
+
+
+def test_values_in_dotenv_may_refer_to_variables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB", "db.example")
+    (folder / ".env").write_text("NAME=guidsvc\nGUIDSVC_STORE_URL=mongodb://${DB}/${NAME}\n")
+
+    assert load([]).store_url == "mongodb://db.example/guidsvc"
+
+
 SERVICE_LINKS = {
     "GUIDSVC_PORT": "tcp://10.0.0.1:8888",
     "GUIDSVC_SERVICE_HOST": "10.0.0.1",
@@ -347,8 +388,10 @@ def test_variable_and_its_file_exclude_each_other(
     else:
         monkeypatch.setenv("guidsvc_cache_url", "memory://")
 
-    with pytest.raises(StartError, match=r"^GUIDSVC_CACHE_URL, GUIDSVC_CACHE_URL_FILE: both are set"):
+    with pytest.raises(StartError, match=r"^GUIDSVC_CACHE_URL, GUIDSVC_CACHE_URL_FILE: both are set") as caught:
         load([])
+    first = f"in {folder}/.env, line 1" if in_file else "in the environment"
+    assert str(caught.value).endswith(f", the first {first}, the second in the environment; remove one of them")
 
 
 def test_unreadable_secret_file_stops_the_start_without_leaks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,6 +406,31 @@ def test_unreadable_secret_file_stops_the_start_without_leaks(folder: Path, monk
         assert "ff" not in str(caught.value)
     (folder / ".env").write_text("GUIDSVC_PORT_FILE=text\n")
     with pytest.raises(StartError, match=r"^port: ") as caught:
+        load([])
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_file_without_a_path_is_named_with_the_remedy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, in_file: bool
+) -> None:
+    if in_file:
+        (folder / ".env").write_text("GUIDSVC_PORT_FILE=\n")
+    else:
+        monkeypatch.setenv("GUIDSVC_PORT_FILE", "")
+    place = f"; it is set in {folder}/.env, line 1" if in_file else ""
+
+    with pytest.raises(InvalidSettings) as caught:
+        load([])
+    assert str(caught.value) == (
+        f"GUIDSVC_PORT_FILE: must name the file with the value; write its path, or remove the variable{place}"
+    )
+
+
+def test_secret_in_place_of_its_file_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_STORE_URL_FILE", "mongodb://u:CANARY@db/guidsvc")
+
+    with pytest.raises(InvalidSettings, match=r"cannot read mongodb://u:\*\*\*@db/guidsvc: No such file") as caught:
         load([])
     assert "CANARY" not in str(caught.value)
 
