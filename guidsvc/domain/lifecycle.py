@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
-from guidsvc.domain.leases.errors import ExpiresTooSoon, beyond_limit, nothing_left
+from guidsvc.domain.leases.errors import ExpiresTooSoon, beyond_limit, cannot_revive, nothing_left
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, check_metadata_patch, render_metadata
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
@@ -211,7 +211,8 @@ def _merge_members(record: Record, members: dict[str, Any], now: int, policy: Re
     if "expire" not in members and not is_live(record, now):
         members["expire"] = _default_expire(record.guid, now, record.created, policy)
     elif policy.limits != UNLIMITED and members.get("expire", record.expire) != record.expire:
-        _require_within_limits(record.guid, members["expire"], now, record.created, policy)
+        expire, lives = members["expire"], is_live(record, now)
+        _require_within_limits(record.guid, expire, now, record.created, policy, is_live=lives)
     fields = dict(zip(_FIELDS, _values_of(record), strict=True))
     if fields | members == fields:
         return record
@@ -235,15 +236,20 @@ def _default_expire(guid: str, now: int, created: int, policy: RetentionPolicy) 
     if max_expire is None:
         return expire
     if max_expire * 1000 <= now:
-        raise nothing_left(guid, None, max_expire)
+        raise cannot_revive(guid, None, max_expire)  # a creation, and a live record, have time left
     return min(expire, max_expire)
 
 
-def _require_within_limits(guid: str, expire: int, now: int, created: int, policy: RetentionPolicy) -> None:
+def _require_within_limits(
+    guid: str, expire: int, now: int, created: int, policy: RetentionPolicy, *, is_live: bool = False
+) -> None:
     """Raise LifeLimitReached if an expiry is beyond the limits. One in the past gives no life, and is always valid."""
     max_expire = policy.limits.max_expire(now, created)
-    if max_expire is not None and expire > max_expire and expire * 1000 > now:
+    if max_expire is None or expire <= max_expire or expire * 1000 <= now:
+        return
+    if max_expire * 1000 > now:
         raise beyond_limit(guid, max_expire)
+    raise (nothing_left if is_live else cannot_revive)(guid, None, max_expire)
 
 
 def _purge_at(expire: int, updated: int, policy: RetentionPolicy) -> int:

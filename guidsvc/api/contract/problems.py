@@ -258,11 +258,11 @@ def _members(error: BaseException) -> dict[str, Any]:
             return {}
 
 
-def _lease_members(error: LifeLimitReached | ExpiresTooSoon) -> dict[str, str | None]:
+def _lease_members(error: LifeLimitReached | ExpiresTooSoon) -> dict[str, str]:
     if isinstance(error, ExpiresTooSoon):
         return {name: str(getattr(error, name)) for name in ("expire", "left", "valid_for")}
     expire = {} if error.expire is None else {"expire": str(error.expire)}
-    return expire | {"max_expire": None if error.max_expire is None else str(error.max_expire)}
+    return expire | {"max_expire": str(error.max_expire)}
 
 
 def _fault(fault: InvalidField) -> dict[str, str]:

@@ -26,7 +26,9 @@ class RenewCommand(BaseModel):
     if_below: OptionalSeconds = optional_field(
         "Renew only if fewer seconds are left. Otherwise nothing changes, and `renewed` is false."
     )
-    at_least: OptionalSeconds = optional_field("Change nothing (409) if fewer seconds can be granted.")
+    at_least: OptionalSeconds = optional_field(
+        "Renew for at least so many seconds, even if that is more than `ttl`. If a limit grants fewer, that is 409."
+    )
     revive: Annotated[bool, Field(strict=True)] = Field(
         default=False,
         description="Renew the GUID even if it has expired. Otherwise that is 410.",

@@ -13,11 +13,11 @@ def rfc_3339(seconds: int) -> str:
 class LifeLimitReached(GuidsvcError):
     """No write may give the GUID so long a life, or any longer one. Nothing was changed.
 
-    `max_expire` is the latest expiry that a write may give it, or None if there is no limit; `expire` is that of the
-    record, or None if there is none or the caller may not read it.
+    `max_expire` is the latest expiry that a write may give it; `expire` is that of the record, or None if there is none
+    or the caller may not read it.
     """
 
-    def __init__(self, detail: str, *, max_expire: int | None, expire: int | None = None) -> None:
+    def __init__(self, detail: str, *, max_expire: int, expire: int | None = None) -> None:
         super().__init__(detail)
         self.max_expire = max_expire
         self.expire = expire
@@ -37,10 +37,19 @@ class ExpiresTooSoon(GuidsvcError):
 
 
 def nothing_left(guid: str, expire: int | None, max_expire: int) -> LifeLimitReached:
-    """Return the error of a renewal that the limit leaves nothing to give."""
+    """Return the error of a renewal of a live record that the limit leaves nothing to give."""
     detail = (
         f"GUID {guid} has reached the limit of its life, {rfc_3339(max_expire)}: it cannot be renewed any more. Finish "
         "before it expires, and create another GUID."
+    )
+    return LifeLimitReached(detail, max_expire=max_expire, expire=expire)
+
+
+def cannot_revive(guid: str, expire: int | None, max_expire: int) -> LifeLimitReached:
+    """Return the error of a revival for which the limit has passed; `expire` is None if the caller may not see it."""
+    detail = (
+        f"GUID {guid} has expired, and has reached the limit of its life, {rfc_3339(max_expire)}: it cannot become "
+        "valid again. Create another GUID."
     )
     return LifeLimitReached(detail, max_expire=max_expire, expire=expire)
 
@@ -54,7 +63,10 @@ def beyond_limit(guid: str, max_expire: int) -> LifeLimitReached:
     return LifeLimitReached(detail, max_expire=max_expire)
 
 
-def less_than_asked(guid: str, at_least: int, *, expire: int | None, max_expire: int | None) -> LifeLimitReached:
+def less_than_asked(guid: str, at_least: int, *, expire: int | None, max_expire: int) -> LifeLimitReached:
     """Return the error of a renewal that would grant fewer seconds than `at_least`."""
-    detail = f"GUID {guid} cannot be renewed for the {at_least} seconds of `at_least`; nothing was changed."
+    detail = (
+        f"GUID {guid} may be valid until {rfc_3339(max_expire)} at most, which is less than the {at_least} seconds of "
+        "`at_least`. Nothing was changed; send a smaller `at_least`, or none."
+    )
     return LifeLimitReached(detail, max_expire=max_expire, expire=expire)

@@ -8,7 +8,7 @@ from guidsvc.domain.commands import RenewCommand
 from guidsvc.domain.leases import errors
 from guidsvc.domain.leases.limits import expire_after
 from guidsvc.domain.lifecycle import RetentionPolicy
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import MAX_TIME, Record
 
 
 class Renewal(NamedTuple):
@@ -28,25 +28,28 @@ class Renewal(NamedTuple):
 def renew(record: Record, asked: RenewCommand, now: int, policy: RetentionPolicy, *, is_shown: bool = True) -> Renewal:
     """Move the expiry of a record, never back; the record is the same object if nothing changes.
 
+    The life that is asked for is the longer of `ttl` and `at_least`; only the limits may grant less than `at_least`.
     Raise Expired for a record that is not live, unless it is to be revived. Raise LifeLimitReached if the limits leave
     nothing to give, or less than `at_least`; the error includes the expiry if `is_shown`.
     """
     is_live = lifecycle.is_live(record, now)
     if not is_live and not _may_revive(record, asked):
         raise lifecycle.expired(record)
-    wanted = expire_after(now, policy.lifetime if asked.ttl is None else asked.ttl)
+    wanted = expire_after(now, max(policy.lifetime if asked.ttl is None else asked.ttl, asked.at_least or 0))
     max_expire = policy.limits.max_expire(now, record.created)
     expire = wanted if max_expire is None else min(wanted, max_expire)
     if not is_needed(record, asked, now):
         return _outcome(record, record, expire, wanted, now, max_expire)
     if max_expire is not None and _has_nothing_left(record, wanted, now, policy):
-        raise errors.nothing_left(record.guid, record.expire if is_shown else None, max_expire)
+        error = errors.nothing_left if is_live else errors.cannot_revive
+        raise error(record.guid, record.expire if is_shown else None, max_expire)
     if is_live:
         expire = max(expire, record.expire)
     granted = _seconds_left(expire, now)
     if asked.at_least is not None and granted < asked.at_least:
         shown = record.expire if is_shown else None
-        raise errors.less_than_asked(record.guid, asked.at_least, expire=shown, max_expire=max_expire)
+        end = MAX_TIME if max_expire is None else max_expire
+        raise errors.less_than_asked(record.guid, asked.at_least, expire=shown, max_expire=end)
     return _outcome(record, lifecycle.extend(record, expire, now, policy), expire, wanted, now, max_expire)
 
 

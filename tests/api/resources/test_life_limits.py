@@ -18,6 +18,8 @@ pytestmark = pytest.mark.all_backends
 
 PATH = f"/guid/{GUID}"
 RENEWAL = f"{PATH}/renewal"
+REVIVAL_ADVICE = "it cannot become valid again. Create another GUID."
+"""The end of the error about an expired record whose limit has passed."""
 
 
 async def test_lease_is_capped_and_ends_with_its_life(
@@ -34,6 +36,7 @@ async def test_lease_is_capped_and_ends_with_its_life(
         clock.now = (start + 100) * 1000
         problem = assert_problem(await client.post(RENEWAL, {"ttl": 60}), 409, "life-limit")
         assert (problem["expire"], problem["max_expire"]) == (end, end)
+        assert str(problem["detail"]).endswith("Finish before it expires, and create another GUID.")
         assert (await client.post(RENEWAL, {"ttl": 60, "if_below": 10})).json["capped"], "it says so in time"
         assert (await client.post(RENEWAL, {"ttl": 10})).json["renewed"] is False
         for members in ({"expire": start + 121}, {"ttl": 21}):
@@ -44,9 +47,11 @@ async def test_lease_is_capped_and_ends_with_its_life(
         clock.now = (start + 121) * 1000
         revivals: tuple[dict[str, Any], ...] = ({"ttl": 60, "revive": True}, {"revive": True})
         for members in revivals:
-            assert_problem(await client.post(RENEWAL, members), 409, "life-limit")
-        assert_problem(await client.put(PATH, {}), 409, "life-limit")
-        assert_problem(await client.put(PATH, {"ttl": 1}), 409, "life-limit")
+            problem = assert_problem(await client.post(RENEWAL, members), 409, "life-limit")
+            assert str(problem["detail"]).endswith(REVIVAL_ADVICE)
+        for members in ({}, {"ttl": 1}, {"expire": start + 200}):
+            problem = assert_problem(await client.put(PATH, members), 409, "life-limit")
+            assert str(problem["detail"]).endswith(REVIVAL_ADVICE)
         assert (await client.put(PATH, {"expire": start + 5})).status == 200, "a revocation gives no life"
 
 
@@ -76,6 +81,18 @@ async def test_expiry_beyond_a_new_limit_may_stay(serving: Serving, combination:
         assert (await client.put(PATH, {"user": "c", "expire": expire})).json["expire"] == expire
         assert_problem(await client.put(PATH, {"expire": int(expire) - 1}), 409, "life-limit")
         assert (await client.put(PATH, {"ttl": 60})).status == 200
+
+
+async def test_live_record_beyond_a_new_limit_gets_no_more(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    async with serving(**combination) as client:
+        await client.put(PATH, {"user": USER, "ttl": 600})
+    clock.advance(seconds=100)
+    async with serving(**combination, max_life=60) as client:
+        for reply in (await client.put(PATH, {"ttl": 900}), await client.post(RENEWAL, {"ttl": 900})):
+            problem = assert_problem(reply, 409, "life-limit")
+            assert str(problem["detail"]).endswith("Finish before it expires, and create another GUID.")
 
 
 async def test_spread_ends_at_the_limit(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.all_backends
 PATH = f"/guid/{GUID}"
 RENEWAL = f"{PATH}/renewal"
 DAY = 86_400
+MAX_SECONDS = 253_402_300_799
 BOTH: list[dict[str, Any]] = [{"ttl": 600}, {"ttl": 600, "if_below": 1}]
 """A renewal that writes, and one that does not."""
 JSON = {"Content-Type": "application/json"}
@@ -106,13 +107,29 @@ async def test_revoked_record_is_revived_only_with_a_ttl(client: Client) -> None
     assert (await renew(client, revive=True, ttl=60)).status == 200
 
 
-async def test_renewal_grants_at_least_what_is_asked_or_nothing(client: Client) -> None:
-    created = await client.put(PATH, {"user": USER, "ttl": 60})
-    problem = assert_problem(await renew(client, ttl=600, at_least=601), 409, "life-limit")
+async def test_renewal_grants_at_least_what_is_asked_or_nothing(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    async with serving(**combination, max_ttl=1000) as client:
+        created = await client.put(PATH, {"user": USER, "ttl": 60})
+        most = str(clock.seconds + 1000)
+        for members in ({"ttl": 2000, "at_least": 1001}, {"at_least": 10**11}):
+            problem = assert_problem(await renew(client, None, **members), 409, "life-limit")
+            assert (problem["expire"], problem["max_expire"]) == (created.json["expire"], most)
+            assert f"less than the {members['at_least']} seconds of `at_least`" in str(problem["detail"])
+        assert (await client.get(PATH)).headers["ETag"] == created.headers["ETag"]
+        reply = await renew(client, ttl=2000, at_least=1000)
+        assert (reply.json["granted"], reply.json["capped"]) == ("1000", True)
 
-    assert (problem["expire"], problem["max_expire"]) == (created.json["expire"], None)
-    assert (await client.get(PATH)).headers["ETag"] == created.headers["ETag"]
-    assert (await renew(client, ttl=600, at_least=600)).json["granted"] == "600"
+
+async def test_at_least_beyond_ttl_is_granted_without_a_limit(client: Client) -> None:
+    """Only a limit may grant less: without one, no `max_expire` could explain a refusal."""
+    await client.put(PATH, {"user": USER, "ttl": 60})
+    for members, granted in (({"ttl": 100, "at_least": 200}, 200), ({"at_least": 31 * DAY}, 31 * DAY)):
+        reply = await renew(client, None, **members)
+        assert (reply.status, reply.json["granted"], reply.json["capped"]) == (200, str(granted), False)
+    problem = assert_problem(await renew(client, at_least=MAX_SECONDS), 409, "life-limit")
+    assert problem["max_expire"] == str(MAX_SECONDS), "the end of the year 9999"
 
 
 async def test_renewal_evaluates_preconditions_first(serving: Serving, combination: dict[str, str]) -> None:
@@ -217,7 +234,7 @@ async def test_concurrent_renewals_write_once(client: Client, clock: FakeClock) 
 
 
 async def test_key_without_read_scope_learns_no_expiry(serving: Serving, combination: dict[str, str]) -> None:
-    async with serving(**combination, access="keys") as client:
+    async with serving(**combination, access="keys", max_ttl=DAY) as client:
         async with open_keys(combination["store_url"]) as keys:
             held = [await issue(keys, scopes) for scopes in ("read write", "write")]
         reader, writer = ({"Authorization": f"Bearer {text}"} for text in held)

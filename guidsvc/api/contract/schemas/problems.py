@@ -72,7 +72,7 @@ class Unready(Problem):
 class Limited(Problem):
     """A problem with the latest expiry that a write may set, and that of the record, in Unix seconds."""
 
-    max_expire: Digits | None
+    max_expire: Digits
     expire: Digits = optional("The expiry of the record.")
 
 
