@@ -156,9 +156,9 @@ def extend(record: Record, expire: int, now: int, policy: RetentionPolicy) -> Re
     return _merge_members(record, {"expire": expire}, now, policy)
 
 
-def touch(record: Record, now: int, policy: RetentionPolicy) -> Record:
-    """Return the record with the version, times and retention that a change at `now` would give it."""
-    return record.model_copy(update=_change_members(record, record.expire, now, policy))
+def touch(old: Record, new: Record, now: int, policy: RetentionPolicy) -> Record:
+    """Return `new`; if that is `old`, with the version, times and retention that a change at `now` would give it."""
+    return old.model_copy(update=_change_members(old, old.expire, now, policy)) if new is old else new
 
 
 def delete(record: Record, now: int) -> Record:

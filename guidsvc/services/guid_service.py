@@ -100,14 +100,13 @@ class GuidService:
             acting._policy = self._policy.limited(caller.limits)  # noqa: SLF001  # as above
         return acting
 
-    def _hide_unchanged(self, old: Record, new: Record, now: int) -> Record:
-        """Return the record as if changed, in a dry run of a caller that may not read, even if nothing changes.
+    @property
+    def _hides_unchanged(self) -> bool:
+        """Whether a record that a write leaves as it is must look changed: in a dry run of a caller that may not read.
 
         Otherwise the results of later operations would tell whether the caller has guessed what is stored.
         """
-        if new is old and self.is_dry_run and not self.may_read:
-            return lifecycle.touch(old, now, self._policy)
-        return new
+        return self.is_dry_run and not self.may_read
 
     @property
     def may_read(self) -> bool:
@@ -182,7 +181,8 @@ class GuidService:
                 asked = dated(change, now, now if old is None else old.created, self._policy.limits, self._draw)
             if old is None:
                 return lifecycle.create(guid, asked, now, self._policy, after=after, owner=self._caller.owner)
-            return self._hide_unchanged(old, lifecycle.update(old, asked, now, self._policy), now)
+            new = lifecycle.update(old, asked, now, self._policy)
+            return lifecycle.touch(old, new, now, self._policy) if self._hides_unchanged else new
 
         return make
 
@@ -233,7 +233,8 @@ class GuidService:
 
     def renewal_terms(self, asked: RenewCommand, conditions: Conditions) -> RenewalTerms:
         """Return the terms of a renewal by the caller."""
-        return RenewalTerms(asked, conditions, self._caller, self._policy, self._strict, is_dry_run=self.is_dry_run)
+        hides_unchanged = self._hides_unchanged
+        return RenewalTerms(asked, conditions, self._caller, self._policy, self._strict, hides_unchanged)
 
     async def delete(self, guid: str, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete the record of a GUID, live or expired; raise NotFound if it has none."""

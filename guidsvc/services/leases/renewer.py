@@ -27,7 +27,8 @@ class RenewalTerms(NamedTuple):
     policy: RetentionPolicy
     strict: bool
     """Whether a condition is required."""
-    is_dry_run: bool
+    hides_unchanged: bool
+    """Whether a record that stays as it is must look changed; see `GuidService`."""
 
     @property
     def may_read(self) -> bool:
@@ -48,7 +49,7 @@ class LeaseRenewer:
 
     async def renew(self, guid: str, terms: RenewalTerms) -> Renewal:
         """Move the expiry of the record of a GUID, never back; see `GuidService.renew`."""
-        if terms.asked.if_below is not None and not terms.is_dry_run:
+        if terms.asked.if_below is not None and not terms.hides_unchanged:
             unneeded = self._unneeded(await self._records.get(guid), terms)
             if unneeded is not None:
                 self.count_unchanged()
@@ -97,8 +98,7 @@ class LeaseRenewer:
             check_change(guid, old, terms.conditions, strict=terms.strict, is_shown=terms.may_read)
             outcomes.append(renew(old, terms.asked, now, terms.policy, is_shown=terms.may_read))
             new = outcomes[-1].record
-            is_hidden = terms.is_dry_run and not terms.may_read
-            return lifecycle.touch(old, now, terms.policy) if new is old and is_hidden else new
+            return lifecycle.touch(old, new, now, terms.policy) if terms.hides_unchanged else new
 
         _, new = await self._writer.write(guid, make, terms.caller)
         return outcomes[-1]._replace(record=new)
