@@ -100,7 +100,7 @@ class LeaseRenewer:
             new = outcomes[-1].record
             return lifecycle.touch(old, new, now, terms.policy) if terms.hides_unchanged else new
 
-        _, new = await self._writer.write(guid, make, terms.caller)
+        _, new = await self._writer.write(guid, make, terms.caller, while_live=not terms.asked.revive)
         return outcomes[-1]._replace(record=new)
 
     def _counted(self, renewal: Renewal) -> Renewal:

@@ -67,13 +67,16 @@ class RecordWriter:
         self._attempts = attempts
         self._locks = KeyedLock()
 
-    async def write(self, guid: str, make: Make, caller: Caller) -> tuple[Record | None, Record]:
+    async def write(
+        self, guid: str, make: Make, caller: Caller, *, while_live: bool = False
+    ) -> tuple[Record | None, Record]:
         """Replace a record by the result of `make`, atomically; return the old and the new record.
 
         `make` receives the record (None if absent), the time, and the version that a new record must exceed. After a
         lost race it is called again with the fresh record. An exception that it raises ends the write.
 
         A creation has a deadline: until then, the tombstone of any record that came between is still stored.
+        With `while_live`, so has the change of a live record: it takes effect before that expires, or not at all.
         """
         if not caller.is_admin and self._locks.is_held(guid):
             await self._reject_other_owner(guid, caller)
@@ -87,8 +90,11 @@ class RecordWriter:
                 if old is not None and authorize(old, caller) is None:
                     raise NotFound(guid)
                 new = make(old, now, stored.version if stored else 0)
-                deadline = begun + lifecycle.CREATION_SECONDS
-                not_after = None if stored is not None else await self._lease_clock.not_after(deadline)
+                not_after: int | None = None
+                if stored is None:
+                    not_after = await self._lease_clock.not_after(begun + lifecycle.CREATION_SECONDS)
+                elif while_live and new is not old and (left_ms := stored.expire * 1000 - now) > 0:
+                    not_after = await self._lease_clock.store_time(begun + (left_ms - 1) / 1000)
                 try:
                     if new is old or await self.swap(action_of(old, new), stored, new, caller, not_after=not_after):
                         return old, new
