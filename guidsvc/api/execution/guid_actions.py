@@ -94,7 +94,7 @@ async def renew(service: GuidService, request: GuidRequest) -> Response:
         renewal = await service.renew(request.guid, asked, preconditions)
     else:
         service.renewer.count_unchanged()
-    return renewal_response(service, request, renewal)
+    return renewal_response(request, renewal, is_shown=service.may_read)
 
 
 def read_renewal(request: GuidRequest) -> RenewCommand:
@@ -159,12 +159,12 @@ def max_age_control(seconds: int) -> str:
     return f"private, max-age={seconds}"
 
 
-def renewal_response(service: GuidService, request: GuidRequest, renewal: Renewal) -> Response:
-    """Return the response to a renewal, honouring the client's preferences. Only readers may see its times."""
+def renewal_response(request: GuidRequest, renewal: Renewal, *, is_shown: bool) -> Response:
+    """Return the response to a renewal, honouring the client's preferences. `is_shown` if the caller may see it."""
     headers = _headers_of(renewal.record)
     if _is_minimal(request):
         return Response(NO_CONTENT, headers | _MINIMAL, None)
-    if not service.may_read:
+    if not is_shown:
         return Response(NO_CONTENT, headers, None)
     return Response(OK, headers, renewal_json(renewal))
 

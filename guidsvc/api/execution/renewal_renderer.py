@@ -4,11 +4,12 @@ from http.client import OK
 from time import time
 
 from guidsvc.api.execution.guid_actions import GuidRequest, renewal_response
-from guidsvc.api.execution.responses import serialize, split_at_request_id
-from guidsvc.domain.leases.renewal import Renewal
+from guidsvc.api.execution.responses import insert_header_lines, serialize, split_at_request_id
+from guidsvc.domain.leases.limits import UNLIMITED
+from guidsvc.domain.leases.renewal import Renewal, renew
 from guidsvc.domain.record import Record
 from guidsvc.http.response import Response
-from guidsvc.services.guid_service import GuidService
+from guidsvc.services.leases.renewer import RenewalTerms
 
 _PART = "renewal"
 """Key of the rendered parts of a response in `Record.render_cache`."""
@@ -17,7 +18,7 @@ _ANY_RENEWAL = Response(OK, {"Cache-Control": "private, no-cache"}, b"")
 
 
 class RenewalRenderer:
-    """Renders 200 responses to renewals that changed nothing, equal to those of `responses.serialize`."""
+    """Renders 200 responses to readers' renewals that changed nothing, equal to those of `responses.serialize`."""
 
     def __init__(self, *, varies: bool) -> None:
         self._varies = varies
@@ -26,39 +27,47 @@ class RenewalRenderer:
 
     def render(  # all facts about a response
         self,
-        service: GuidService,
-        renewal: Renewal,
+        terms: RenewalTerms,
+        found: tuple[Record, int],
         request_id: str,
         now: float,
         extra_lines: str,
         *,
         secure: bool,
     ) -> bytes:
-        """Return the response; `now` is the time by `perf_counter`, `extra_lines` are extra header lines."""
-        if secure or renewal.max_expire is not None:
-            response = renewal_response(service, _request(renewal.record), renewal)
+        """Return the response; `found` is the record and the milliseconds that it has left.
+
+        `now` is the time by `perf_counter`, `extra_lines` are extra header lines.
+        """
+        record, left_ms = found
+        if terms.policy.limits != UNLIMITED:
+            renewal = renew(record, terms.asked, record.expire * 1000 - left_ms, terms.policy)
+            response = renewal_response(_request(record), renewal, is_shown=True)
             return serialize(response, request_id, extra_lines=extra_lines, secure=secure, varies=self._varies)
         if now >= self._until:
             self._until = now + 1 - time() % 1
             self._start, _ = split_at_request_id(_ANY_RENEWAL, varies=self._varies)
-        parts = renewal.record.render_cache.get(_PART)
-        if parts is None:
-            parts = renewal.record.render_cache[_PART] = self._parts(service, renewal)
-        head, before, after = parts
-        granted = b"%d" % renewal.granted
-        length = b"%d" % (len(before) + len(granted) + len(after))
-        start = self._start + request_id.encode() + head
-        if extra_lines:
-            start += extra_lines.encode("latin-1")
-        return start + b"Content-Length: " + length + b"\r\n\r\n" + before + granted + after
+        granted = left_ms // 1000
+        parts = record.render_cache.get(_PART)
+        if parts is None or not parts[0] <= granted < parts[1]:
+            parts = record.render_cache[_PART] = self._parts(record, granted)
+        _, _, head, end = parts
+        if extra_lines or secure:
+            head = insert_header_lines(head, extra_lines, secure=secure)
+        return self._start + request_id.encode() + head + b"%d" % granted + end
 
-    def _parts(self, service: GuidService, renewal: Renewal) -> tuple[bytes, bytes, bytes]:
-        """Return the head after the request id, and the body before and after the granted seconds."""
-        response = renewal_response(service, _request(renewal.record), renewal)
+    def _parts(self, record: Record, granted: int) -> tuple[int, int, bytes, bytes]:
+        """Return what is sent between the request id and the granted seconds, and what follows them.
+
+        The length is that of a body with as many digits, so the first numbers are the least seconds that have so many
+        digits, and the least that have more.
+        """
+        renewal = Renewal(record, renewed=False, granted=granted, capped=False, max_expire=None)
+        response = renewal_response(_request(record), renewal, is_shown=True)
         _, rest = split_at_request_id(response, varies=self._varies)
-        head, _, body = rest.partition(b"\r\n\r\n")
-        before, name, after = body.partition(b'"granted":"')
-        return head[: head.index(b"Content-Length: ")], before + name, after[after.index(b'"') :]
+        head, name, after = rest.partition(b'"granted":"')
+        digits = len(str(granted))
+        return 10 ** (digits - 1) if granted else 0, 10**digits, head + name, after[digits:]
 
 
 def _request(record: Record) -> GuidRequest:

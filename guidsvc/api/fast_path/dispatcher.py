@@ -78,7 +78,9 @@ class FastPathDispatcher:
         self._base = context.public_url
         self._max_age = context.max_age
         self._renderer = read_renderer(self._service, varies=self._varies, max_age=context.max_age)
-        self._leases = LeaseFastPath(pipeline, self._renderer, self._disqualifying_headers, self.serve_repeated_read)
+        self._leases = LeaseFastPath(
+            pipeline, self._renderer, self._disqualifying_headers, self.serve_repeated_read, self._failed_read
+        )
         self.serve_repeated = self._leases.serve_repeated
         """As `serve_repeated_read`, also for remembered lease requests."""
         self._request_memo: dict[bytes, Session | None] = {}

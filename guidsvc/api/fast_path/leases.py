@@ -1,6 +1,7 @@
 """Fast path of leases: reads that demand a time to live, and renewals that change nothing.
 
-They are answered in the protocol layer if the cache has the record. A client that sends one probably sends it again, so
+They are answered in the protocol layer if the cache has the record and it is live. As cached reads, they need no
+admission slot: under overload, an answer costs less than a rejection. A client that sends one probably sends it again, so
 the bytes after its GUID are remembered, with what they mean. A plain read never comes here.
 """
 
@@ -19,13 +20,14 @@ from guidsvc.api.execution.guid_actions import (
     GuidRequest,
     read_renewal,
 )
-from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
+from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.execution.read_renderer import ReadRenderer
 from guidsvc.api.execution.renewal_renderer import RenewalRenderer
 from guidsvc.api.fast_path.direct_request import EligibleRequest
 from guidsvc.api.fast_path.eligibility import fast_path_headers, has_small_body, request_id_for
 from guidsvc.auth.session import Session
-from guidsvc.domain.caller import ANYONE, READ, Scope
+from guidsvc.domain.caller import ANYONE, READ, Caller, Scope
+from guidsvc.domain.leases.errors import ExpiresTooSoon
 from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.domain.record import MAX_TIME
 from guidsvc.errors import GuidsvcError
@@ -33,13 +35,12 @@ from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.http.headers.request_id import new_request_id
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
-from guidsvc.services.guid_service import GuidService
 from guidsvc.services.leases.renewer import RenewalTerms
 from guidsvc.telemetry.metrics import QUICK_SECONDS
+from guidsvc.telemetry.tracing import RequestTrace
 
 _READ_TARGET = re.compile(rb"/guid/([0-9A-F]{32})\?valid_for=([0-9]{1,12})")
 _RENEWAL_TARGET = re.compile(rb"/guid/([0-9A-F]{32})/renewal")
-_GUID = re.compile(r"[0-9A-F]{32}")
 _READ_START, _RENEWAL_START = b"GET /guid/", b"POST /guid/"
 _READ_BEGIN, _RENEWAL_BEGIN, _GUID_BYTES = len(_READ_START), len(_RENEWAL_START), 32
 _IDEMPOTENCY_KEY = b"idempotency-key"
@@ -51,10 +52,15 @@ _MAX_REQUESTS, _MAX_BYTES = 256, 1024
 """Maximum number of remembered requests of each kind, and the maximum bytes of each."""
 
 
+SendFailure = Callable[[EligibleRequest, GuidsvcError, str, RequestTrace | None, float], bytes]
+"""Renders and records the answer to a read without a result; see `FastPathDispatcher`."""
+
+
 class _Demand(NamedTuple):
     """A remembered read: its caller, and the seconds that it demands."""
 
     session: Session | None
+    caller: Caller
     valid_for: int
 
 
@@ -62,8 +68,9 @@ class _Heartbeat(NamedTuple):
     """A remembered renewal: its caller, and what it asks for."""
 
     session: Session | None
-    service: GuidService
     terms: RenewalTerms
+    least_ms: int
+    """A record with less time left must be renewed."""
 
 
 class _Head(NamedTuple):
@@ -83,10 +90,14 @@ class LeaseFastPath:
         renderer: ReadRenderer,
         disqualifying: frozenset[bytes],
         serve_repeated_read: Callable[[bytes, Peer], bytes | None],
+        send_failure: SendFailure,
     ) -> None:
         self._serve_repeated_read = serve_repeated_read
+        self._send_failure = send_failure
         context = pipeline.context
         self._pipeline = pipeline
+        self._in_flight = pipeline.in_flight
+        self._logs_requests = pipeline.logs_requests
         self._service = context.service
         self._renderer = renderer
         self._renewal_renderer = RenewalRenderer(varies=context.cors.any)
@@ -147,7 +158,7 @@ class LeaseFastPath:
     ) -> bytes | None:
         if not 1 <= valid_for <= MAX_TIME or not self._may(session, READ):
             return None
-        demand = _Demand(session, valid_for)
+        demand = _Demand(session, _caller_of(session), valid_for)
         response = self._read(guid, demand, request_id_for(headers), peer.remote_ip, secure=peer.secure)
         if response is not None and headers.keys() <= self._plain:
             self._demand = demand
@@ -187,10 +198,10 @@ class LeaseFastPath:
             asked = read_renewal(GuidRequest("POST", guid, head.headers, lambda: data[-length:]))
         except (GuidsvcError, UnsupportedMediaType):
             return None
-        service = self._service.acting_for(ANYONE if session is None else session.caller)
         if asked.if_below is None:
             return None
-        return _Heartbeat(session, service, service.renewal_terms(asked, UNCONDITIONAL))
+        terms = self._service.acting_for(_caller_of(session)).renewal_terms(asked, UNCONDITIONAL)
+        return None if terms.strict else _Heartbeat(session, terms, asked.if_below * 1000)
 
     def _may(self, session: Session | None, scope: Scope) -> bool:
         """Whether the caller is known, and has this scope."""
@@ -198,61 +209,62 @@ class LeaseFastPath:
             return not self._pipeline.is_access_controlled
         return session.caller.may(scope)
 
-    def _read(  # all facts about a request
-        self,
-        guid: str,
-        demand: _Demand,
-        request_id: str,
-        address: str,
-        *,
-        secure: bool,
-    ) -> bytes | None:
-        """Return the answer to an authorized read if the cache has a record that lives long enough; else None."""
-        session, pipeline = demand.session, self._pipeline
-        if pipeline.in_flight.draining or self._has_diagnostics or _GUID.fullmatch(guid) is None:
+    def _read(self, guid: str, demand: _Demand, request_id: str, address: str, *, secure: bool) -> bytes | None:
+        """Return the answer to an authorized read if the cache has the record, and it is live; else None."""
+        session, caller, seconds = demand
+        if self._in_flight.draining or self._has_diagnostics:
             return None
         start, misses = perf_counter(), self._cache.misses
         try:
-            record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
+            found = self._service.renewer.peek(guid, caller)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if record is None or not self._service.lives_for(record, demand.valid_for):
+        if found is None or found[1] <= 0 or not (session is None or session.allowance.try_spend()):
             return None
-        if not (session is None or session.allowance.try_spend()):
-            return None
+        record, left_ms = found
+        if left_ms < seconds * 1000:
+            error = ExpiresTooSoon(guid, expire=record.expire, left=left_ms // 1000, valid_for=seconds)
+            request = EligibleRequest("GET", guid, {}, address, secure, session)
+            return self._send_failure(request, error, request_id, None, start)
         source = self._cache.source(misses)
-        response = self._renderer.render(record, request_id, start, rate_limit_header_lines(session), secure=secure)
-        seconds = perf_counter() - start
-        pipeline.record_completion(ROUTE, "GET", f"/guid/{guid}", _OK, seconds, request_id, address, source)
+        extra_lines = "" if session is None else session.allowance.header_lines()
+        response = self._renderer.render(record, request_id, start, extra_lines, secure=secure)
+        duration = perf_counter() - start
+        path = f"/guid/{guid}"
+        self._pipeline.record_completion(ROUTE, "GET", path, _OK, duration, request_id, address, source)
         return response
 
     def _renew(self, guid: str, heartbeat: _Heartbeat, peer: Peer) -> bytes | None:
         """Return the answer to a renewal that changes nothing, as the cache shows; else None."""
-        session, service, terms = heartbeat
-        pipeline = self._pipeline
-        if pipeline.in_flight.draining or pipeline.admission.is_contended or _GUID.fullmatch(guid) is None:
-            return None
-        if self._has_diagnostics or (session is not None and not session.is_usable()):
+        (session, terms, least_ms), renewer = heartbeat, self._service.renewer
+        if self._in_flight.draining or self._has_diagnostics or not (session is None or session.is_usable()):
             return None
         start = perf_counter()
         try:
-            renewal = service.renewer.at_hand(guid, terms)
+            found = renewer.peek(guid, terms.caller)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if renewal is None or not (session is None or session.allowance.try_spend()):
+        if found is None or found[1] < least_ms or not (session is None or session.allowance.try_spend()):
             return None
-        service.renewer.count_unchanged()
+        renewer.count_unchanged()
         request_id = new_request_id()
-        extra_lines = rate_limit_header_lines(session)
-        response = self._renewal_renderer.render(service, renewal, request_id, start, extra_lines, secure=peer.secure)
+        extra_lines = "" if session is None else session.allowance.header_lines()
+        response = self._renewal_renderer.render(terms, found, request_id, start, extra_lines, secure=peer.secure)
         seconds = perf_counter() - start
-        if pipeline.logs_requests or seconds > QUICK_SECONDS:
+        if self._logs_requests or seconds > QUICK_SECONDS:
             path = f"/guid/{guid}/renewal"
-            pipeline.record_completion(RENEWAL_ROUTE, "POST", path, _OK, seconds, request_id, peer.remote_ip, None)
+            self._pipeline.record_completion(
+                RENEWAL_ROUTE, "POST", path, _OK, seconds, request_id, peer.remote_ip, None
+            )
         else:
-            self._quick_renewals.count += 1
-            self._quick_renewals.seconds += seconds
+            quick_renewals = self._quick_renewals
+            quick_renewals.count += 1
+            quick_renewals.seconds += seconds
         return response
+
+
+def _caller_of(session: Session | None) -> Caller:
+    return ANYONE if session is None else session.caller
 
 
 def _make_room(memo: dict[bytes, Any]) -> None:

@@ -7,8 +7,7 @@ from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import READ, Caller, authorize
 from guidsvc.domain.commands import RenewCommand
 from guidsvc.domain.leases.errors import LifeLimitReached
-from guidsvc.domain.leases.limits import UNLIMITED
-from guidsvc.domain.leases.renewal import Renewal, renew
+from guidsvc.domain.leases.renewal import Renewal, is_needed, renew
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions, check_change
 from guidsvc.domain.record import Record
@@ -70,23 +69,28 @@ class LeaseRenewer:
             return None
         return None if record is WOULD_BLOCK else self._unneeded(record, terms)
 
+    def peek(self, guid: str, caller: Caller) -> tuple[Record, int] | None:
+        """Return the record of a GUID, and the milliseconds until it expires; None if it is absent or needs waiting.
+
+        It may have expired.
+        """
+        record = self._records.get_nowait(guid)
+        if record is None or record is WOULD_BLOCK or authorize(record, caller) is None:
+            return None
+        return record, record.expire * 1000 - self._clock()
+
     def count_unchanged(self) -> None:
-        """Count a renewal that was answered by `at_hand`."""
+        """Count a renewal that was answered from the cache."""
         self._outcomes["unchanged"] += 1
 
     def _unneeded(self, stored: Record | None, terms: RenewalTerms) -> Renewal | None:
         """Return the outcome of a renewal that a live record does not need; None if the write must decide."""
-        record, now, if_below = authorize(stored, terms.caller), self._clock(), terms.asked.if_below
-        if record is None or if_below is None:
-            return None
-        left_ms = record.expire * 1000 - now  # as `is_live` and `is_needed`, without the calls
-        if left_ms <= 0 or left_ms < if_below * 1000:
+        record, now = authorize(stored, terms.caller), self._clock()
+        if record is None or not lifecycle.is_live(record, now) or is_needed(record, terms.asked, now):
             return None
         conditions = terms.conditions
         if (terms.strict and not conditions) or not (conditions is UNCONDITIONAL or conditions.hold(record)):
             return None
-        if terms.policy.limits == UNLIMITED:  # the common case, without the calls of the rest
-            return Renewal(record, False, left_ms // 1000, False, None)  # by its fields
         return renew(record, terms.asked, now, terms.policy)
 
     async def _write(self, guid: str, terms: RenewalTerms) -> Renewal:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.fast_path.leases import _Demand, _Head
+from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.commands.list_parameters import Position, render_cursor
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
@@ -287,6 +288,26 @@ async def test_repeated_lease_request_is_served_from_memory(
         assert (await way.ask(request_again))[0][:12] == b"HTTP/1.1 404"
 
 
+async def test_read_that_demands_too_much_is_rejected_from_memory(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a parser and a handler, also if the first answer was the rejection; until the record is renewed."""
+    async with service(tmp_path, clock, short=True) as way:
+        await way.ask(Request(0, "PUT", GUIDS[0], (), b'{"user": "a", "ttl": 29}'))
+        first = await way.ask(DEMAND)
+        assert first[0][:12] == b"HTTP/1.1 409"
+        clock.advance(seconds=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(FastPathDispatcher, "dispatch", None)  # a parsed request would fail
+            second = await way.ask(DEMAND)
+        assert second[0] == first[0].replace(b'"left":"29"', b'"left":"28"').replace(b"for 29 more", b"for 28 more")
+        ((_, path, status, _, source, failure),) = second[1]
+        assert (path, status, source) == (f"/guid/{GUIDS[0]}", 409, None)
+        assert cast(dict[str, str], failure)["code"] == "expires-too-soon"
+        await way.ask(Request(0, "PUT", GUIDS[0], (), b'{"ttl": 60}'))
+        assert (await way.ask(DEMAND))[0][:12] == b"HTTP/1.1 200"
+
+
 async def test_pipelined_heartbeat_is_not_remembered(tmp_path: Path, clock: FakeClock) -> None:
     """It is not dispatched while the request before it is answered, so what is known is about that one."""
     first = Request(0, "POST", HEARTBEAT.guid, HEARTBEAT.headers, b'{"ttl": 99, "revive": true}').raw
@@ -311,8 +332,9 @@ async def test_pipelined_heartbeat_is_not_remembered(tmp_path: Path, clock: Fake
 
 
 def test_remembered_lease_requests_are_bounded() -> None:
+    terms = SimpleNamespace(strict=False)
     service_of_none = cast(
-        GuidService, SimpleNamespace(acting_for=lambda _: SimpleNamespace(renewal_terms=lambda *_: 1))
+        GuidService, SimpleNamespace(acting_for=lambda _: SimpleNamespace(renewal_terms=lambda *_: terms))
     )
     leases = FastPathDispatcher(request_pipeline(service=service_of_none))._leases
     body = b'{"if_below": 30}'
@@ -323,7 +345,7 @@ def test_remembered_lease_requests_are_bounded() -> None:
         leases._head = _Head(target, None, headers)
         data = b"POST /guid/" + b"A" * 32 + b"/renewal HTTP/1.1\r\nX-%d: %b\r\n\r\n%b" % (number, filler, body)
         leases.remember_renewal(data, target)
-        leases._demand = _Demand(None, number)
+        leases._demand = _Demand(None, ANYONE, number)
         leases.remember_read(b"GET /guid/" + b"A" * 32 + b"?valid_for=%d HTTP/1.1\r\n%b\r\n" % (number, filler))
 
     for memo in (leases._reads, leases._renewals):
