@@ -1,8 +1,10 @@
 """Fast path of leases: reads that demand a time to live, and renewals that change nothing.
 
 They are answered in the protocol layer if the cache has the record and it is live. As cached reads, they need no
-admission slot: under overload, an answer costs less than a rejection. A client that sends one probably sends it again, so
-the bytes after its GUID are remembered, with what they mean. A plain read never comes here.
+admission slot: under overload, an answer costs less than a rejection.
+
+A client that sends one probably sends it again, so the bytes after its GUID are remembered, with what they mean. A
+plain read never comes here.
 """
 
 import re
