@@ -10,8 +10,9 @@ import pytest
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.api.fast_path.leases import _Demand, _Head
 from guidsvc.domain.caller import ANYONE
+from guidsvc.runtime.admission import Admission
 from guidsvc.services.guid_service import GuidService
-from tests.conftest import FakeClock
+from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.api_context import request_pipeline
 from tests.support.fast_path import Request, service
 from tests.support.http_client import hang_up, read_reply
@@ -59,6 +60,21 @@ async def test_read_that_demands_too_much_is_rejected_from_memory(
         assert cast(dict[str, str], failure)["code"] == "expires-too-soon"
         await way.ask(Request(0, "PUT", GUID, (), b'{"ttl": 60}'))
         assert (await way.ask(DEMAND))[0][:12] == b"HTTP/1.1 200"
+
+
+async def test_remembered_heartbeat_is_answered_under_overload(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """As a cached read, it needs no admission slot. One that would write does."""
+    expected_logs.add("overloaded, rejecting requests")
+    async with service(tmp_path, clock, short=True) as way:
+        await way.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 60}'))
+        expected = [(await way.ask(HEARTBEAT))[0] for _ in range(2)]
+        monkeypatch.setattr(Admission, "is_contended", True)
+        monkeypatch.setattr(Admission, "is_full_for", lambda *_: True)
+        assert (await way.ask(HEARTBEAT))[0] == expected[0] == expected[1]
+        clock.advance(seconds=31)
+        assert (await way.ask(HEARTBEAT))[0][:12] == b"HTTP/1.1 503"
 
 
 async def test_pipelined_heartbeat_is_not_remembered(tmp_path: Path, clock: FakeClock) -> None:

@@ -1,0 +1,206 @@
+"""Remembered heartbeats of API keys: a key may do in memory what it may do through a handler, and nothing else."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
+from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_problem
+from tests.support.factories import GUID
+from tests.support.http_client import Reply
+from tests.support.secured_service import Asker, Guarded
+
+PATH = f"/guid/{GUID}"
+OTHER, ABSENT = f"/guid/{1:032X}", f"/guid/{2:032X}"
+HEARTBEAT = {"ttl": 60, "if_below": 30}
+WAIT_SECONDS = 10
+"""More than the time for which a session is trusted."""
+
+
+@pytest.fixture
+async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
+    clock.now = clock.seconds * 1000
+    async with serving(**combination, access="keys", login_limit="") as client:
+        yield Guarded(client, combination["store_url"], clock)
+
+
+async def lease(asker: Asker, path: str = PATH) -> Reply:
+    """Create a lease of a minute."""
+    reply = await asker.ask("PUT", path, json={"user": "a", "ttl": 60})
+    assert reply.status == 201
+    return reply
+
+
+async def beat(asker: Asker, path: str = PATH, **headers: str) -> Reply:
+    """Send a heartbeat."""
+    return await asker.ask("POST", f"{path}/renewal", json=HEARTBEAT, headers=headers)
+
+
+async def beat_by_handler(asker: Asker, path: str = PATH) -> Reply:
+    """Send a heartbeat with a header that the fast path does not serve."""
+    return await beat(asker, path, **{"Idempotency-Key": "handler"})
+
+
+async def remember(asker: Asker, path: str = PATH) -> None:
+    """Send heartbeats so that the next one is served from memory: the first one of a key must authenticate it."""
+    for _ in range(3):
+        assert (await beat(asker, path)).status == 200
+
+
+async def beat_in_memory(monkeypatch: pytest.MonkeyPatch, asker: Asker, path: str = PATH) -> Reply:
+    """Send a heartbeat that must be served without a parser."""
+    with monkeypatch.context() as patch:
+        patch.setattr(FastPathDispatcher, "dispatch", None)
+        return await beat(asker, path)
+
+
+async def until_beat(asker: Asker, status: int) -> Reply:
+    """Send heartbeats until one gets this status."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (reply := await beat(asker)).status != status:
+            await asyncio.sleep(0.05)
+    return reply
+
+
+def without_request_id(reply: Reply) -> dict[str, Any]:
+    """Return the members of a problem but the one that differs in each."""
+    document = json.loads(reply.body)
+    return {name: value for name, value in document.items() if name != "request_id"}
+
+
+@pytest.mark.parametrize(("owner", "scopes"), [("alice", "read write"), ("root", "admin")])
+async def test_remembered_heartbeat_equals_that_of_a_handler(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, owner: str, scopes: str
+) -> None:
+    alice, asker = await guarded.asker("alice"), await guarded.asker(owner, scopes)
+    created = await lease(alice)
+    await remember(asker)
+    guarded.clock.advance(seconds=7)
+    await beat(asker)  # begins another window of its rate limit
+    reply = await beat_in_memory(monkeypatch, asker)
+
+    assert (reply.json["granted"], reply.json["renewed"]) == ("53", False)
+    assert reply.headers["ETag"] == created.headers["ETag"]
+    assert reply.body == (await beat_by_handler(asker)).body
+
+
+async def test_remembered_heartbeat_does_not_reach_another_owner(guarded: Guarded) -> None:
+    """The bytes after the GUID are remembered for the key; the record of another owner is absent all the same."""
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    created = await lease(alice)
+    await lease(bob, OTHER)
+    await remember(alice)
+    await remember(bob, OTHER)
+    for seconds in (0, 40):  # a heartbeat that changes nothing, and one that would renew
+        guarded.clock.advance(seconds=seconds)
+        replies = [await beat(bob, path) for path in (PATH, ABSENT)]
+        for reply in replies:
+            assert_problem(reply, 404, "not-found")
+        texts = [json.dumps(without_request_id(reply)).replace(ABSENT[6:], GUID) for reply in replies]
+        assert texts[0] == texts[1]
+    assert (await alice.ask("GET", PATH)).headers["ETag"] == created.headers["ETag"]
+
+
+async def test_heartbeat_without_a_scope_is_rejected_each_time(guarded: Guarded) -> None:
+    alice, reader, writer = [await guarded.asker("alice", scopes) for scopes in ("read write", "read", "write")]
+    await lease(alice)
+    await remember(alice)
+    for _ in range(3):
+        assert_problem(await beat(reader), 403, "forbidden")
+        reply = await beat(writer)
+        assert (reply.status, reply.body, "ETag" in reply.headers) == (204, b"", True)
+
+
+async def test_remembered_heartbeat_of_a_revoked_key_is_rejected(guarded: Guarded) -> None:
+    held = await guarded.give()
+    alice, again = Asker(guarded.client, held), await guarded.asker()
+    created = await lease(alice)
+    await remember(alice)
+    await guarded.change(held, revoked=1)
+    await until_beat(alice, 401)
+    guarded.clock.advance(seconds=40)  # now it would renew
+
+    assert_problem(await beat(alice), 401, "unauthorized")
+    assert (await again.ask("GET", PATH)).headers["ETag"] == created.headers["ETag"]
+
+
+@pytest.mark.parametrize(("scopes", "status"), [("read", 403), ("write", 204)])
+async def test_remembered_heartbeat_follows_changed_scopes(guarded: Guarded, scopes: str, status: int) -> None:
+    held = await guarded.give()
+    alice = Asker(guarded.client, held)
+    await lease(alice)
+    await remember(alice)
+    await guarded.change(held, scopes=scopes)
+    assert (await until_beat(alice, status)).body.startswith(b"" if status == 204 else b"{")
+    for _ in range(3):
+        assert (await beat(alice)).status == status
+
+
+@pytest.mark.parametrize("name", ["max_ttl", "max_life"])
+async def test_remembered_heartbeat_shows_the_limit_of_its_key(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It equals that of a handler, whose limit moves on with time or does not; another key has no limit."""
+    held = await guarded.give()
+    await guarded.change(held, **{name: 55})
+    alice, limited = await guarded.asker("alice"), Asker(guarded.client, held)
+    await lease(alice)
+    created = guarded.clock.seconds
+    guarded.clock.advance(seconds=3)
+    await remember(alice)
+    await remember(limited)
+    reply = await beat_in_memory(monkeypatch, limited)
+    end = created + 55 + (3 if name == "max_ttl" else 0)
+    assert (reply.json["max_expire"], reply.json["capped"], reply.json["granted"]) == (str(end), True, "57")
+    assert reply.body == (await beat_by_handler(limited)).body
+    assert (await beat_in_memory(monkeypatch, alice)).json["max_expire"] is None
+
+
+async def test_remembered_heartbeat_follows_a_changed_limit(guarded: Guarded) -> None:
+    held = await guarded.give()
+    alice = Asker(guarded.client, held)
+    await lease(alice)
+    await remember(alice)
+    await guarded.change(held, max_ttl=55)
+    end = str(guarded.clock.seconds + 55)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await beat(alice)).json["max_expire"] != end:
+            await asyncio.sleep(0.05)
+
+
+async def test_heartbeat_needs_no_place_in_the_quota(
+    serving: Serving, combination: dict[str, str], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither takes one nor is it rejected when they are used up, whether it renews or not."""
+    async with serving(**combination, access="keys", quota=1) as client:
+        alice = await Guarded(client, combination["store_url"], clock).asker()
+        await lease(alice)
+        await remember(alice)
+        for _ in range(2):
+            assert (await beat_in_memory(monkeypatch, alice)).json["renewed"] is False
+        clock.advance(seconds=40)
+        assert (await beat(alice)).json["renewed"] is True
+        assert_problem(await alice.ask("PUT", OTHER, json={"user": "a"}), 403, "quota-exceeded")
+
+
+async def test_remembered_heartbeat_beyond_the_rate_limit_is_rejected(
+    serving: Serving, combination: dict[str, str], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is answered from memory again in the next window."""
+    async with serving(**combination, access="keys", rate_limit="6/minute") as client:
+        alice = await Guarded(client, combination["store_url"], clock).asker()
+        await lease(alice)
+        await remember(alice)
+        left = [(await beat_in_memory(monkeypatch, alice)).headers["RateLimit"] for _ in range(2)]
+        assert [line.partition(";t=")[0] for line in left] == ['"requests";r=1', '"requests";r=0']
+        for _ in range(2):
+            problem = assert_problem(await beat(alice), 429, "rate-limited")
+            assert problem["status"] == 429
+        clock.advance(seconds=60)
+        await alice.ask("PUT", PATH, json={"ttl": 60})
+        await remember(alice)
+        assert (await beat_in_memory(monkeypatch, alice)).status == 200
