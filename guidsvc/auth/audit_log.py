@@ -23,6 +23,7 @@ from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
 from guidsvc.http.client_address import network_of
+from guidsvc.http.hidden_characters import show_hidden
 from guidsvc.monitoring.logs.console_line import columns, event_line
 from guidsvc.monitoring.logs.line_limit import LineLimit
 from guidsvc.monitoring.logs.log_config import Form, is_readable
@@ -142,7 +143,7 @@ class AuditLog:
         second, ms = divmod(self._clock(), 1000)
         if second != self._rendered_second:
             self._rendered_second, self._rendered_time = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return {"time": f"{self._rendered_time}.{ms:03d}Z", "event": "audit", "action": action}
+        return {"timestamp": f"{self._rendered_time}.{ms:03d}Z", "event": "audit", "action": action}
 
     def _finish_line(self, line: dict[str, object], caller: Caller | None, outcome: str | None) -> None:
         if caller is not None:
@@ -158,13 +159,18 @@ class AuditLog:
 
     def _write(self, line: Mapping[str, object]) -> None:
         try:
-            self._writer.write(_readable_line(line) if self._readable else to_json(line) + b"\n")
+            self._writer.write(_readable_line(line) if self._readable else _json_line(line))
         except OSError as error:
             self._metrics.failures += 1
             self._outage.begin(error=str(error))
             _log.error("audit line not written", error=str(error), line=dict(line))
         else:
             self._outage.end()
+
+
+def _json_line(line: Mapping[str, object]) -> bytes:
+    """Return a line of JSON. People read it in a terminal too, so no owner may hide or reorder its text."""
+    return f"{show_hidden(to_json(line).decode())}\n".encode()
 
 
 def _readable_line(line: Mapping[str, object]) -> bytes:

@@ -201,8 +201,8 @@ async def test_line_has_caller_action_time_and_address(
 
     first, second = lines_of(path)
     same = {"event": "audit", "guid": GUID, "version": int(made.headers["ETag"].strip('"')), "owner": "alice"}
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
-    second.pop("time")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("timestamp"))
+    second.pop("timestamp")
     assert first == same | {
         "action": "create",
         "caller": f"key:{alice.key.id}",
@@ -557,6 +557,24 @@ def test_longest_line_is_atomic_on_a_pipe(log: AuditLog, clock: FakeClock, path:
 
     (line,) = lines_of(path)
     assert len(line["caller"]) == LONGEST_NAME
+    assert len(path.read_bytes()) <= PIPE_BUF
+
+
+def test_owner_cannot_hide_or_reorder_a_line(log: AuditLog, clock: FakeClock, path: Path) -> None:
+    hidden, plain = "\u202e\u2066\u061c\x9b\u2028\ufeff", "Zürich \u05d0 \U0001f469\u200d\U0001f680"
+    log.changed("update", record(clock(), owner=hidden + plain), Caller("a", frozenset(SCOPES), "key:a"), "done")
+    text = path.read_text()
+    assert not set(hidden) & set(text)
+    assert plain in text
+    assert json.loads(text)["owner"] == hidden + plain
+
+
+def test_line_of_hidden_owners_is_atomic_on_a_pipe(log: AuditLog, clock: FakeClock, path: Path) -> None:
+    longest = "\u202e" * MAX_USER_CHARACTERS
+    token = CURRENT.set(RequestTrace("x" * 128, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%interface"))
+    caller = Caller(longest, frozenset(SCOPES), f"jwt:{'d' * LONGEST_NAME}")
+    log.changed("update", record(clock(), owner="'" + longest[1:]), caller, "unknown")
+    CURRENT.reset(token)
     assert len(path.read_bytes()) <= PIPE_BUF
 
 

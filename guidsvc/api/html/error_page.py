@@ -20,7 +20,7 @@ def error_page(error: BaseException, request_id: str, path: str, url: str) -> by
     code, root = problem["code"], page.root_of(path)
     content = (
         f'<p class="kind"><strong>{problem["status"]}</strong> <code>{code}</code></p>\n'
-        f"<p>{escape(problem['detail'])}</p>\n{_advice(error, url, root)}{_specific_members(problem)}"
+        f"<p>{page.visible(problem['detail'])}</p>\n{_advice(error, url, root)}{_specific_members(problem)}"
         f'<p><a href="{root}problems/{code}">When this occurs, and what to do</a></p>\n'
         f'<p class="kind">Request id: <code>{escape(request_id)}</code></p>'
     )

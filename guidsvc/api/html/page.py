@@ -12,6 +12,7 @@ from string import Template
 
 from guidsvc.http.constants import JSON
 from guidsvc.http.headers.negotiation import preferred
+from guidsvc.http.hidden_characters import show_hidden
 
 HTML = "text/html"
 CONTENT_TYPE = f"{HTML}; charset=utf-8"
@@ -78,4 +79,14 @@ def definition_list(items: Iterable[tuple[str, str]]) -> str:
 
 def code_block(text: str) -> str:
     """Return a block of code; `text` is not HTML."""
-    return f"<pre><code>{escape(text)}</code></pre>\n"
+    return f"<pre><code>{visible(text)}</code></pre>\n"
+
+
+def visible(text: str) -> str:
+    """Return a text of a client as HTML: it can neither be markup, nor hide or reorder text."""
+    return escape(show_hidden(text))
+
+
+def isolated(text: str) -> str:
+    """Return a text of a client as HTML that has a direction of its own, whatever stands beside it."""
+    return f"<bdi>{visible(text)}</bdi>"

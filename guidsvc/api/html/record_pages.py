@@ -11,7 +11,8 @@ from guidsvc.api.html import page
 from guidsvc.domain.record import Record
 
 _SECONDS, _MILLISECONDS = {"expire", "purge_at", "renew_at", "max_expire"}, {"created", "updated"}
-_METADATA = "metadata"
+_METADATA, _FULL_ONLY = "metadata", "created"
+"""The member whose text is JSON, and one that only the full view has."""
 _STATES = ("live", "expired", "all")
 
 MAX_LIST_CHARACTERS = 1024 * 1024
@@ -26,24 +27,31 @@ RenderedRecord = tuple[Record, bytes]
 
 def record_page(rendered: RenderedRecord, path: str) -> bytes:
     """Render the page of a record."""
-    record, _ = rendered
-    items = ((name, _value(name, value)) for name, value in _members(rendered).items())
-    full = '<p><a href="?view=full">Show all members</a> <a href="?">Show only the members that you can set</a></p>'
-    return page.render(f"GUID {record.guid}", path, f"{page.definition_list(items)}\n{full}")
+    (record, _), members = rendered, _members(rendered)
+    items = ((name, _value(name, value)) for name, value in members.items())
+    views = _views(is_full=_FULL_ONLY in members)
+    return page.render(f"GUID {record.guid}", path, f"{page.definition_list(items)}\n{views}")
+
+
+def _views(*, is_full: bool) -> str:
+    """Return the links to both views of a record, of which one is shown."""
+    brief = _choice("?", "those that you can set", is_current=not is_full)
+    return f"<p>Members: {brief}, {_choice('?view=full', 'all', is_current=is_full)}</p>"
 
 
 def list_page(records: Sequence[RenderedRecord], path: str, next_url: str | None, *, state: str) -> bytes:
     """Render a page of a list of records in a state; `next_url` is the absolute path and query of the next page."""
     root = page.root_of(path)
     more = "" if next_url is None else f'<p><a rel="next" href="{root}{escape(next_url[1:])}">Next page</a></p>\n'
-    states = ", ".join(_state_link(each, is_current=each == state) for each in _STATES)
+    states = ", ".join(_choice(f"?state={each}", each, is_current=each == state) for each in _STATES)
     content = f"<p>State: {states}</p>\n{_table([_members(each) for each in records], root)}\n{more}"
     return page.render("GUIDs", path, content)
 
 
-def _state_link(state: str, *, is_current: bool) -> str:
+def _choice(href: str, text: str, *, is_current: bool) -> str:
+    """Return a link to one of several forms of a page; the current form is marked."""
     current = ' aria-current="page"' if is_current else ""
-    return f'<a href="?state={state}"{current}>{state}</a>'
+    return f'<a href="{href}"{current}>{text}</a>'
 
 
 def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:
@@ -51,7 +59,7 @@ def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:
     characters = 0
     records = records[:MAX_LIST_RECORDS]
     for place, (_, json_text) in enumerate(records):
-        characters += len(escape(json_text.decode()))
+        characters += len(page.visible(json_text.decode()))
         if characters > MAX_LIST_CHARACTERS and place:
             return records[:place]
     return records
@@ -89,11 +97,12 @@ def _members(rendered: RenderedRecord) -> dict[str, Any]:
 
 
 def _value(name: str, value: str | None) -> str:
-    if value is None:
+    if not value:
         return "none"
-    text = escape(value)
     if name in _SECONDS | _MILLISECONDS:
         seconds = int(value) if name in _SECONDS else int(value) // 1000
         date = datetime.fromtimestamp(seconds, UTC)
-        return f'{text} <time datetime="{date:%Y-%m-%dT%H:%M:%SZ}">({date:%Y-%m-%d %H:%M:%S} UTC)</time>'
-    return f"<code>{text}</code>" if name in {_METADATA, "guid"} else text
+        return f'{value} <time datetime="{date:%Y-%m-%dT%H:%M:%SZ}">({date:%Y-%m-%d %H:%M:%S} UTC)</time>'
+    if name == "guid":
+        return f"<code>{value}</code>"
+    return f"<code>{page.isolated(value)}</code>" if name == _METADATA else page.isolated(value)

@@ -12,7 +12,7 @@ import guidsvc
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS
 from guidsvc.api.html.error_page import error_page
 from guidsvc.api.html.page import MAY_PREFER_HTML, prefers_html
-from guidsvc.errors import NotFound, Unauthorized
+from guidsvc.errors import InvalidField, InvalidRequest, NotFound, Unauthorized
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
@@ -108,10 +108,38 @@ async def test_record_page_shows_the_members_of_the_json(client: Client) -> None
         shown, text = await page(client, PATH + query), (await client.get(PATH + query)).body.decode()
         members: dict[str, Any] = (await client.get(PATH + query)).json
         assert shown.texts["dt"] == list(members)
-        values = " ".join(shown.texts["dd"] + shown.texts["code"])
-        assert all((value or "none") in values for name, value in members.items() if name != "metadata")
-        assert re.search(r'"metadata":(\{.*?\})[,}]', text)[1] in values  # type: ignore[index]  # it is there
+        values = " ".join(shown.texts["dd"] + shown.texts["code"] + shown.texts["bdi"])
+        assert all(visible(value or "none") in values for name, value in members.items() if name != "metadata")
+        assert visible(re.search(r'"metadata":(\{.*?\})[,}]', text)[1]) in values  # type: ignore[index]  # it is there
         assert "(2100-01-01 00:00:00 UTC)" in shown.texts["time"]
+
+
+def visible(text: str) -> str:
+    """Return a text with its right-to-left overrides, which would move what follows, as they are shown."""
+    return text.replace("\u202e", "\\u202e")
+
+
+async def test_pages_show_characters_that_hide_or_reorder_text(client: Client) -> None:
+    hidden, plain = "\u202e\u2066\u061c\u200f\x9b\u2028\ufeff", "Zürich \u05d0 \U0001f469\u200d\U0001f680"
+    await client.put(PATH, {"user": plain, "metadata": {hidden: hidden + plain}})
+    invalid = await client.put(PATH, {hidden: 1}, headers={"X-Request-Id": "a"})
+    for text in (
+        (await client.get(PATH, headers=BROWSER)).body.decode(),
+        (await client.get("/guid", headers=BROWSER)).body.decode(),
+        error_page(InvalidRequest(InvalidField(f"/{hidden}", f"is {hidden} {plain}")), "id", "/", "/").decode(),
+    ):
+        assert not set(hidden) & set(text)
+        assert plain in text
+        assert "\\u202e" in text
+    assert hidden in invalid.json["errors"][0]["pointer"], "of a program the text stays as it is"
+
+
+async def test_record_page_marks_the_view_that_it_shows(client: Client) -> None:
+    await client.put(PATH, {"user": USER})
+    for query, current in (("", "?"), ("?view=full", "?view=full")):
+        text = (await client.get(PATH + query, headers=BROWSER)).body.decode()
+        assert re.findall(r'href="(\?[^"]*)" aria-current="page"', text) == [current]
+        assert {"?", "?view=full"} <= set(Shown(text.encode()).links)
 
 
 @pytest.mark.parametrize("name", ["user", "metadata"])
@@ -272,7 +300,7 @@ async def test_browser_without_a_key_is_told_how_to_use_one(serving: Serving, cl
         assert "Bearer gs_..." in (await page(client, "/")).texts["code"][0]
         held = await Guarded(client, url, clock).give("alice")
         await client.put(PATH, {"user": "secret"}, headers=held.headers)
-        assert "secret" in (await page(client, PATH, headers=held.headers)).texts["dd"]
+        assert "secret" in (await page(client, PATH, headers=held.headers)).texts["bdi"]
         other = await Guarded(client, url, clock).give("bob")
         assert "not-found" in (await page(client, PATH, 404, headers=other.headers)).texts["code"]
         assert "No GUID matches." in (await page(client, "/guid", headers=other.headers)).texts["p"]
