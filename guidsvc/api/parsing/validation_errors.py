@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from guidsvc.api.parsing import suggestions, time_errors
+from guidsvc.domain.api_key import MAX_OVERLAP_SECONDS
 from guidsvc.domain.commands import MEMBERS as BODY_MEMBERS
 from guidsvc.domain.commands.seconds import JSON_FORMS
 from guidsvc.errors import InvalidField
@@ -27,6 +29,8 @@ _BODY_METHODS = frozenset({"PUT", "POST", "PATCH"})
 _TAGS = frozenset({"if_match", "if_none_match"})
 _EXAMPLES = {"user": "Cylance, Inc.", "owner": "Cylance, Inc."}
 """Examples of members that are strings."""
+_LISTS = {"scopes": '["read", "write"]'}
+"""Examples of members that are lists."""
 _SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
 
 
@@ -111,14 +115,39 @@ def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a 
             return _choice(error)
         case "metadata_type":
             return _metadata(value)
-        case "too_long":
-            return f"must have at most {error['ctx']['max_length']} items"
         case "seconds" if source.kind == "query parameter":
             return error["msg"].replace(JSON_FORMS, "")
         case "cursor_form" if value in {"null", "None", ""}:
             return "must not be null: null means that there is no next page; send no cursor to begin again"
         case _:
+            return _of_another_type(error, name, value)
+
+
+def _of_another_type(error: ErrorDetails, name: str, value: object) -> str:
+    """Return the message about a value that has another type, or whose size is out of its range."""
+    match error["type"]:
+        case "int_type" | "greater_than_equal" | "less_than_equal" if name == "overlap":
+            return _overlap(value)
+        case "bool_type":
+            return "must be true or false, without quotes"
+        case "list_type" if name in _LISTS:
+            return f"must be a list, such as {_LISTS[name]}"
+        case "too_short":
+            return f"must have at least {error['ctx']['min_length']} item"
+        case "too_long":
+            return f"must have at most {error['ctx']['max_length']} items"
+        case _:
             return _SHOULD.sub("must ", error["msg"])
+
+
+def _overlap(value: object) -> str:
+    """Say which integers an overlap may be, and which one was probably meant by a fraction or a string."""
+    rule = f"must be a whole number of seconds, an integer from 0 to {MAX_OVERLAP_SECONDS}"
+    try:
+        seconds = ceil(value) if isinstance(value, float) else int(value) if isinstance(value, str) else -1
+    except (ValueError, OverflowError):
+        return rule
+    return f"{rule}; did you mean {seconds}?" if 0 <= seconds <= MAX_OVERLAP_SECONDS else rule
 
 
 def _choice(error: ErrorDetails) -> str:

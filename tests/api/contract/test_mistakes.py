@@ -110,6 +110,7 @@ VALUES = [
     put('{"ttl": 1e999}', f"`ttl` {WHOLE_SECONDS}, without fraction or exponent."),
     put('{"ttl": -0.5}', f"`ttl` {WHOLE_SECONDS}, without fraction or exponent."),
     renewal('{"if_below": 0.5}', f"`if_below` {WHOLE_SECONDS}, without fraction or exponent; did you mean 1?"),
+    renewal('{"revive": "yes"}', "`revive` must be true or false, without quotes."),
     renewal('{"ttl": "90.5s"}', f"`ttl` {WHOLE_SECONDS}; did you mean 91?"),
     put('{"ttl": 60, "expire": 1798761600}', "`ttl` excludes `expire`; send one of them."),
     put('{"ttl": true, "expire": 1798761600}', f"`ttl` {WHOLE_SECONDS}; and it excludes `expire`; send one of them."),
@@ -223,13 +224,11 @@ BATCHES = [
     batch('{"operations": [], "operation": []}', "`operation` is not a known member; did you mean `operations`? The only known member is `operations`."),
 ]  # fmt: skip
 MISTAKES = [*BODIES, *TIMES, *VALUES, *QUERIES, *PLACES, *HEADERS, *BATCHES]
-UNKNOWN_KEY = f"Bearer {generate('alice', ['read'], 0)[1]}"
 LOGINS = {
     "Basic YWxpY2U6c2VjcmV0": "The authentication scheme Basic is not supported; send Authorization: Bearer gs_...",
     "gs_0123456789abcdef": "The key in the Authorization header lacks the scheme Bearer; send Authorization: Bearer gs_...",
     "Bearer": "The Authorization header must be Bearer, a space and a key; send Authorization: Bearer gs_...",
     "Bearer gs_short": "Malformed API key: it is incomplete or mistyped; copy it again.",
-    UNKNOWN_KEY: "The API key is unknown, revoked or expired, or created in another store. To create another, run with the --store-url of this service: guidsvc keys create --owner NAME",
     "alice": "The Authorization header must be Bearer and a key; send Authorization: Bearer gs_...",
 }  # fmt: skip
 
@@ -253,6 +252,16 @@ async def test_wrong_login_is_answered_in_a_sentence(serving: Serving, authoriza
     async with serving(access="keys") as client:
         reply = await client.get(AT, headers={"Authorization": authorization})
         assert (reply.status, reply.json["detail"]) == (401, LOGINS[authorization])
+
+
+async def test_key_of_another_store_is_answered_with_a_command(serving: Serving) -> None:
+    async with serving(access="keys") as client:
+        reply = await client.get(AT, headers={"Authorization": f"Bearer {generate('alice', ['read'], 0)[1]}"})
+        assert reply.status == 401
+        assert reply.json["detail"] == (
+            "The API key is unknown, revoked or expired, or created in another store. To create another, run with the "
+            "--store-url of this service: guidsvc keys create --owner NAME"
+        )
 
 
 OPERATION_MISTAKES: list[tuple[Any, str]] = [

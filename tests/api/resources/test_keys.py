@@ -237,6 +237,28 @@ async def test_errors_of_a_new_key_are_reported_together(
         assert len((await admin.ask("GET", "/keys")).json["items"]) == 1
 
 
+WHOLE_SECONDS = "must be a whole number of seconds, an integer from 0 to 2592000"
+DETAILS: list[tuple[str, object, str]] = [
+    ("", ALICE | {"scopes": "read"}, 'must be a list, such as ["read", "write"]'),
+    ("", ALICE | {"scopes": []}, "must have at least 1 item"),
+    ("/{id}/rotation", {"overlap": 60.5}, f"{WHOLE_SECONDS}; did you mean 61?"),
+    ("/{id}/rotation", {"overlap": "60"}, f"{WHOLE_SECONDS}; did you mean 60?"),
+    ("/{id}/rotation", {"overlap": -1}, WHOLE_SECONDS),
+    ("/{id}/rotation", {"overlap": 2592001}, WHOLE_SECONDS),
+    ("/{id}/rotation", {"overlap": True}, WHOLE_SECONDS),
+    ("/{id}/rotation", {"overlap": None}, WHOLE_SECONDS),
+    ("/{id}/rotation", {"overlap": "soon"}, WHOLE_SECONDS),
+    ("/{id}/rotation", {"overlap": "9" * 5000}, WHOLE_SECONDS),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "detail"), DETAILS)
+async def test_mistake_about_a_key_is_answered_in_words(admin: Admin, path: str, body: object, detail: str) -> None:
+    reply = await admin.ask("POST", f"/keys{path.format(id=admin.held.key.id)}", json=body)
+    assert reply.status == 400
+    assert [fault["detail"] for fault in reply.json["errors"]] == [detail]
+
+
 async def test_scopes_of_a_request_have_a_bound(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
     """However many there are, and whether they are valid: else each invalid one has an error of its own."""
     async with serving(access="keys") as client:
