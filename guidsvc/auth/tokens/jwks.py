@@ -17,6 +17,7 @@ import structlog
 
 from guidsvc.auth.tokens.jwk import JwkSet, parse_jwks
 from guidsvc.bounded_file import read_file
+from guidsvc.connection_urls import redact
 from guidsvc.errors import StartError
 from guidsvc.runtime.background import running_in_background, spawn_detached
 from guidsvc.telemetry.outage import Outage
@@ -46,7 +47,7 @@ async def open_jwks(
     location: str, fetch: Fetch, *, timer: Callable[[], float], refresh_policy: RefreshPolicy
 ) -> AsyncIterator["JwksCache"]:
     """Open the set in a file or at a URL, and keep it up to date; raise StartError if it holds no usable key."""
-    keys = JwksCache(_reader(location, fetch), timer, refresh_policy)
+    keys = JwksCache(location, _reader(location, fetch), timer, refresh_policy)
     await keys.load()
     try:
         async with running_in_background(keys.refresh_periodically):
@@ -68,11 +69,16 @@ def validate_jwks(location: str) -> None:
 
 
 class JwksCache:
-    """The keys of the set that `read` last returned."""
+    """The keys of the set that `read` last returned; `location` names its file or URL in messages."""
 
     def __init__(
-        self, read: Callable[[], Awaitable[bytes]], timer: Callable[[], float], refresh_policy: RefreshPolicy
+        self,
+        location: str,
+        read: Callable[[], Awaitable[bytes]],
+        timer: Callable[[], float],
+        refresh_policy: RefreshPolicy,
     ) -> None:
+        self._location = redact(location)
         self.key_set = JwkSet({})
         self._text: bytes | None = None
         self._read, self._timer, self._refresh_policy = read, timer, refresh_policy
@@ -85,7 +91,8 @@ class JwksCache:
         try:
             self._update(await self._read())
         except (OSError, ValueError) as error:
-            raise StartError(f"jwt_jwks: {_describe(error)}") from error
+            remedy = "; make it reachable, or correct the URL" if "://" in self._location else ""
+            raise StartError(f"jwt_jwks: cannot use {self._location}: {_describe(error)}{remedy}") from error
         _refuse_empty(self.key_set)
 
     async def refresh_periodically(self) -> None:
@@ -124,7 +131,7 @@ class JwksCache:
         try:
             self._update(await self._read())
         except (OSError, ValueError) as error:
-            self._outage.begin(error=_describe(error))
+            self._outage.begin(error=_describe(error), jwks=self._location)
         else:
             self._outage.end()
 

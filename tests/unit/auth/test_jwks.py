@@ -13,6 +13,7 @@ from guidsvc.auth.tokens.jwks_client import SECONDS, fetch
 from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy, JwtVerifier, UnknownKey, open_jwt_verifier
 from guidsvc.errors import StartError, Unauthorized
 from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.backing_servers import free_port
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
 
 OLD, NEW = Signer("old"), Signer("new", number=1)
@@ -143,6 +144,17 @@ async def test_set_without_usable_key_stops_the_start(
         async with open_jwks(where, fetch, timer=Watch(), refresh_policy=NEVER):
             pass
     assert "\n" not in str(caught.value)
+
+
+async def test_unreachable_url_is_named_with_the_remedy(timer: Watch) -> None:
+    where = f"http://127.0.0.1:{free_port()}/keys"
+
+    with pytest.raises(StartError) as caught:
+        async with open_jwks(where, fetch, timer=timer, refresh_policy=NEVER):
+            pass
+    assert str(caught.value) == (
+        f"jwt_jwks: cannot use {where}: Connection refused; make it reachable, or correct the URL"
+    )
 
 
 async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Watch) -> None:
