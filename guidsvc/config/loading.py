@@ -11,7 +11,7 @@ from pydantic_settings import SettingsError
 from guidsvc.bounded_file import read_text
 from guidsvc.config.env_file import Assignment, EnvFile, read_env_file
 from guidsvc.config.fault_text import fault_text
-from guidsvc.config.settings import PREFIX, Settings, flag
+from guidsvc.config.settings import FLAGS, PREFIX, Settings, flag
 from guidsvc.config.suggestions import suggestion
 from guidsvc.connection_urls import redact, redact_words
 from guidsvc.errors import StartError
@@ -27,8 +27,9 @@ _LENIENT: Mapping[str, Any] = {"_cli_ignore_unknown_args": True}
 """Argument of `Settings` that makes it accept unknown flags."""
 _VALUE_OF_SWITCH = re.compile(r"argument (--[\w-]+)/(--no-[\w-]+): ignored explicit argument .*", re.DOTALL)
 """The message of argparse for a flag that takes no value and was given one."""
-_UNKNOWN_ARGUMENTS = re.compile(r"unrecognized arguments: ([^\s=]+)")
-"""The message of argparse for unknown flags and surplus words, of which the first is captured."""
+_UNKNOWN_ARGUMENTS = "unrecognized arguments: "
+"""The start of the message of argparse for unknown flags and surplus words."""
+_FLAG = re.compile("--?[A-Za-z]")
 
 
 class InvalidSettings(StartError):
@@ -174,9 +175,18 @@ def _usage_fault(text: str, words: Sequence[str]) -> str:
     switch = _VALUE_OF_SWITCH.fullmatch(text)
     if switch is not None:
         return f"{switch[1]} takes no value: use {switch[1]} or {switch[2]}"
-    unknown = _UNKNOWN_ARGUMENTS.match(text)
-    hint = "" if unknown is None else suggestion(unknown[1], [*map(flag, Settings.model_fields)])
-    return f"{text}{hint or '; --help lists the flags'}"
+    hints = _flag_suggestions(words) if text.startswith(_UNKNOWN_ARGUMENTS) else []
+    return f"{text}{''.join(hints) or '; --help lists the flags'}"
+
+
+def _flag_suggestions(words: Sequence[str]) -> list[str]:
+    """Return a suggestion for each unknown flag; with its name if there are several."""
+    known = [*map(flag, Settings.model_fields), "--help", "--version"]
+    names = [word.partition("=")[0] for word in words if _FLAG.match(word)]
+    unknown = [name for name in dict.fromkeys(names) if name not in FLAGS]
+    if len(unknown) == 1:
+        return [suggestion(unknown[0], known)]
+    return [hint.replace("; ", f"; {name}: ", 1) for name in unknown if (hint := suggestion(name, known))]
 
 
 _VARIABLES = {PREFIX + name.upper(): name for name in Settings.model_fields}

@@ -157,7 +157,9 @@ class Settings(BaseSettings):
         description="access control: keys requires API keys, off admits anyone; must be set if other hosts can connect",
     )
     jwt_jwks: str = Field(
-        "", description="file or https:// URL with the keys (JWKS) that sign JWT bearer tokens; empty accepts no tokens"
+        "",
+        description="file or https:// URL with the keys (JWKS) that sign JWT bearer tokens; empty accepts no tokens; "
+        "needs --access keys",
     )
     jwt_issuer: str = Field("", description="issuer of the accepted tokens (claim iss); required with a JWKS")
     jwt_audience: str = Field("", description="audience of the accepted tokens (claim aud); required with a JWKS")
@@ -173,11 +175,14 @@ class Settings(BaseSettings):
 
     # Limits
     rate_limit: str = Field(
-        "20000/second", description="requests of a caller, in all processes, such as 600/minute; empty is no limit"
+        "20000/second",
+        description="requests of a caller, in all processes, such as 600/minute; empty is no limit; needs "
+        "--access keys",
     )
     login_limit: str = Field(
         "20/minute",
-        description="failed logins of an address, in all processes, before it is locked out; empty is no limit",
+        description="failed logins of an address, in all processes, before it is locked out; empty is no limit; needs "
+        "--access keys",
     )
     quota: Annotated[int, Field(ge=0)] = Field(
         0, description="live GUIDs of an owner; 0 is no limit; with access off, all GUIDs belong to one owner"

@@ -13,6 +13,16 @@ _SYNONYMS = {
     "workers": "processes",
 }
 """Words that other programs use for a setting."""
+_SHORT_FLAGS = {
+    "-p": "--port",
+    "-P": "--port",
+    "-b": "--host",
+    "-H": "--host",
+    "-w": "--workers",
+    "-v": "--version",
+    "-V": "--version",
+}
+"""Short flags of other programs; this one has only long ones."""
 _SETTINGS = {word: setting for setting, words in _SYNONYMS.items() for word in words.split()}
 
 
@@ -24,6 +34,8 @@ def suggestion(word: str, known: Collection[str]) -> str:
 
 def _synonym(word: str) -> str:
     """Return the flag or the variable of the setting that a flag or a variable means, or an empty string."""
+    if word in _SHORT_FLAGS:
+        return _SHORT_FLAGS[word]
     if word.startswith("--"):
         setting = _SETTINGS.get(word[2:].replace("-", "_").lower())
         return "" if setting is None else flag(setting)

@@ -245,6 +245,12 @@ def test_variables_of_clients_are_ignored(variable: str, monkeypatch: pytest.Mon
     assert load([]) == Settings.model_construct()
 
 
+TWO_UNKNOWN = (
+    "unrecognized arguments: --prot 1 --wrokers=2 --nonsense; --prot: did you mean --port?; "
+    "--wrokers: did you mean --workers?\nquota: must be a whole number, at least 0, not '-1'"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -261,6 +267,13 @@ def test_variables_of_clients_are_ignored(variable: str, monkeypatch: pytest.Mon
         ),
         (["--ttl=4"], "unrecognized arguments: --ttl=4; did you mean --lifetime?"),
         (["--default-ttl", "4"], "unrecognized arguments: --default-ttl 4; did you mean --lifetime?"),
+        (["-p", "8971"], "unrecognized arguments: -p 8971; did you mean --port?"),
+        (["-port", "8971"], "unrecognized arguments: -port 8971; did you mean --port?"),
+        (["-V"], "unrecognized arguments: -V; did you mean --version?"),
+        (
+            ["--prot", "1", "--wrokers=2", "--nonsense", "--quota", "-1"],
+            TWO_UNKNOWN,
+        ),
         (["--nonsense"], "unrecognized arguments: --nonsense; --help lists the flags"),
         (["--port"], "argument --port: expected one argument; --help lists the flags"),
     ],
