@@ -10,7 +10,7 @@ from typing import NoReturn
 from guidsvc import __version__, similarity
 from guidsvc.program import SCRIPT, program
 
-_FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
+_FAILED, _INTERRUPTED = 1, 130
 """Exit codes."""
 
 
@@ -133,8 +133,11 @@ def _dispatch(words: Sequence[str]) -> None:
     elif first in COMMANDS:
         COMMANDS[first](words[1:])
     elif first and not first.startswith("-"):
+        from guidsvc.config import UsageError
+        from guidsvc.connection_urls import redact
+
         near = similarity.nearest(first, COMMANDS)
         hint = "" if near is None else f"; did you mean {near}?"
-        _fail(f"{program()}: unknown command {first!r}; the commands are {', '.join(COMMANDS)}{hint}", _WRONG_USAGE)
+        raise UsageError([f"unknown command {redact(first)!r}; the commands are {', '.join(COMMANDS)}{hint}"])
     else:
         serve(words)

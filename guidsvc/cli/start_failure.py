@@ -13,13 +13,16 @@ from guidsvc.program import program
 FAILED, WRONG_USAGE = 1, 2
 """Exit codes: the command failed; its flags or settings are invalid."""
 
+_COMMANDS_WITHOUT_LOG = {"backup", "healthcheck", "keys"}
+"""Commands for people, which report in plain text whatever the log format of the service is."""
+
 
 def report_text(error: StartError, words: Sequence[str]) -> str:
     """Return the lines that report the error of a command with these arguments, in the spelling of the user."""
     sources = setting_sources(words)
     faults = sources.spell(str(error)).split("\n")
-    is_serving = not words or words[0].startswith("-") or words[0] == "serve"
-    form = _json if is_serving and sources.text("log_format") == "json" else _plain
+    has_log = not words or words[0] not in _COMMANDS_WITHOUT_LOG
+    form = _json if has_log and sources.text("log_format") == "json" else _plain
     return "\n".join(map(form, faults))
 
 
