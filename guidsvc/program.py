@@ -1,5 +1,6 @@
 """The name of the command line in messages: `pdapt.py`, or `guidsvc` if the package is installed."""
 
+import os
 import shlex
 import sys
 from pathlib import Path, PurePath
@@ -23,6 +24,12 @@ def command_line(*words: str) -> str:
         case _:
             start = [COMMAND]
     return shlex.join([*start, *words])
+
+
+def make_hint(*words: str) -> str:
+    """Return how to pass these arguments to `make run`, in parentheses, if make has started this program."""
+    is_made = "MAKELEVEL" in os.environ and program() == SCRIPT
+    return f' (make run ARGS="{" ".join(words)}")' if is_made else ""
 
 
 def _python() -> str:

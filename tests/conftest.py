@@ -80,6 +80,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("GUIDSVC_") and not name.startswith("GUIDSVC_TEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("MAKELEVEL", raising=False)  # messages name `make run` if make has started the service
 
 
 class ExpectedLogs:

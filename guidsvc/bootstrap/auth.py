@@ -36,7 +36,7 @@ def refuse_unguarded(settings: Settings) -> None:
     if changed:
         has, them = ("has", "it") if len(changed) == 1 else ("have", "them")
         raise StartError(
-            f"{', '.join(changed)}: {has} no effect while access is off: set access to keys, or leave {them} out"
+            f"{', '.join(changed)}: {has} no effect while access is off: use --access keys, or leave {them} out"
         )
 
 
@@ -100,9 +100,9 @@ def is_controlled(settings: Settings) -> bool:
         return settings.access == "keys"
     if not is_local(settings):
         raise StartError(
-            f"access: required, because other hosts can connect to {settings.host}. Create a key "
-            f"({command_line('keys', 'create', '--new-store', '--owner', 'NAME')}) and set access to keys, or set it "
-            "to off to admit anyone"
+            f"access: required, because other hosts can connect to {settings.host} (--host). Create a key "
+            f"({command_line('keys', 'create', '--new-store', '--owner', 'NAME')}) and use --access keys, or use "
+            "--access off to admit anyone"
         )
     return False
 

@@ -44,19 +44,19 @@ def unused(settings: Settings) -> Iterator[Unused]:
     if settings.access == "off":
         yield from _changed(settings, (*ACCESS_SETTINGS, "public_metrics"), "access is off")
     elif not settings.jwt_jwks:
-        yield from _changed(settings, TOKEN_SETTINGS, "no token is accepted without jwt_jwks")
+        yield from _changed(settings, TOKEN_SETTINGS, "no token is accepted without --jwt-jwks")
     if settings.unix_socket is not None:
-        yield from _changed(settings, ("host", "port"), "the service listens on unix_socket")
+        yield from _changed(settings, ("host", "port"), "the service listens on --unix-socket")
     elif split_list(settings.trusted_proxies) == [UNIX]:
-        yield Unused("trusted_proxies", "no proxy can connect over a Unix socket without unix_socket")
+        yield Unused("trusted_proxies", "no proxy can connect over a Unix socket without --unix-socket")
     if settings.server == "tornado":
         yield from _changed(
             settings, ("head_timeout", "max_incoming_bytes"), "only the server httptools has this limit"
         )
     if settings.temp_bytes_per_batch > settings.temp_bytes:
-        yield Unused("temp_bytes_per_batch", "it is larger than temp_bytes, which limits all batches")
+        yield Unused("temp_bytes_per_batch", "it is larger than --temp-bytes, which limits all batches")
     if settings.receipt_bytes_per_owner > settings.receipt_bytes:
-        yield Unused("receipt_bytes_per_owner", "it is larger than receipt_bytes, which limits all owners")
+        yield Unused("receipt_bytes_per_owner", "it is larger than --receipt-bytes, which limits all owners")
 
 
 def _changed(settings: Settings, names: tuple[str, ...], reason: str) -> Iterator[Unused]:
@@ -87,7 +87,7 @@ def _validate_limit(name: str, settings: Settings) -> None:
 def _validate_workers(settings: Settings) -> None:
     if settings.workers > 1 and is_private(settings.cache_url):
         raise StartError(
-            f"workers: {settings.workers} need a shared cache; set cache_url to redis://host:6379/0, or workers to 1"
+            f"workers: {settings.workers} need a shared cache; use --cache-url redis://host:6379/0, or --workers 1"
         )
 
 

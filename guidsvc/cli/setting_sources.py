@@ -6,12 +6,18 @@ spelling that the user must correct, such as `GUIDSVC_RATE_LIMIT (/srv/.env, lin
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
+from guidsvc.bounded_file import read_text
 from guidsvc.config import FILE_SUFFIX, PREFIX, Assignment, Settings, env_file, flag
 from guidsvc.connection_urls import redact
 from guidsvc.foreign_variables import is_service_link
 
+_FLAG = re.compile(
+    r"(?<![\w/'\"=-])--(?:no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?![\w-])(?: (?P<value>[0-9]+|keys|off|[a-z]+://[^\s,;)]+))?"
+)
+"""A flag in a message, with its value if one follows. A command to paste is quoted, or has other flags."""
 _NAMES = re.compile(r"([a-z][a-z_]*(?:, [a-z][a-z_]*)*): ")
 
 
@@ -30,12 +36,46 @@ class SettingSources:
     def spelling(self, setting: str) -> str:
         """Return the flag, the variable or the file that sets this setting; its flag if it has the default."""
         positive, negative = flag(setting), f"--no-{flag(setting)[2:]}"
-        if not self._flags & {positive, negative}:
-            variable = PREFIX + setting.upper()
-            for name in (variable, variable + FILE_SUFFIX):
-                if name in self._variables:
-                    return _shown(self._variables[name])
+        variable = self._variable_in_force(setting)
+        if variable is not None:
+            return _shown(variable)
         return negative if negative in self._flags else positive
+
+    def remedy(self, text: str, *settings: str) -> str:
+        """Return a text about these settings, in which the flags of settings are in the spelling of the user.
+
+        A setting that is not set is a flag, unless all others in the text are variables: then it is one, too.
+        """
+        has_variables = self._has_variables([*settings, *map(_setting_of, _FLAG.finditer(text))])
+        return _FLAG.sub(lambda match: self._assignment(match, has_variables=has_variables), text)
+
+    def _has_variables(self, settings: Collection[str]) -> bool:
+        """Return whether some of these settings are variables, and none is a flag."""
+        return not any(map(self._is_flag, settings)) and any(map(self._variable_in_force, settings))
+
+    def _assignment(self, match: re.Match[str], *, has_variables: bool) -> str:
+        """Return a flag of a message, with its value, as the flag or the variable that the user would set."""
+        setting = _setting_of(match)
+        variable = self._variable_in_force(setting)
+        if setting not in Settings.model_fields or (variable is None and not has_variables):
+            return match[0]
+        name = PREFIX + setting.upper() if variable is None else variable.name
+        value = match["value"]
+        if value is None:
+            return name
+        return f"{value} in the file of {name}" if variable and _names_file(variable) else f"{name}={value}"
+
+    def _is_flag(self, setting: str) -> bool:
+        return bool(self._flags & {flag(setting), f"--no-{flag(setting)[2:]}"})
+
+    def _variable(self, setting: str) -> Assignment | None:
+        """Return the variable that sets this setting, or that names the file with its value."""
+        name = PREFIX + setting.upper()
+        return self._variables.get(name) or self._variables.get(name + FILE_SUFFIX)
+
+    def _variable_in_force(self, setting: str) -> Assignment | None:
+        """Return that variable, or None if a flag overrides it."""
+        return None if self._is_flag(setting) else self._variable(setting)
 
     def text(self, setting: str) -> str | None:
         """Return the text of a setting as it was written, or None if no flag or variable sets it."""
@@ -43,8 +83,12 @@ class SettingSources:
             name, equals, value = self._words[at].partition("=")
             if name == flag(setting):
                 return value if equals else next(iter(self._words[at + 1 :]), None)
-        variable = self._variables.get(PREFIX + setting.upper())
-        return None if variable is None else variable.value
+        variable = self._variable(setting)
+        if variable is None or not _names_file(variable):
+            return None if variable is None else variable.value
+        with suppress(OSError, ValueError):  # `config.load` reports it
+            return read_text(variable.value).rstrip("\n")
+        return None
 
     def spell(self, message: str) -> str:
         """Return a message with each line that begins with names of settings in the spelling of the user."""
@@ -55,7 +99,13 @@ class SettingSources:
         names = [] if match is None else match[1].split(", ")
         if match is None or not all(name in Settings.model_fields for name in names):
             return line
-        return f"{', '.join(map(self.spelling, names))}: {line[match.end() :]}"
+        text = line[match.end() :]
+        is_unset = not any(self._is_flag(name) or self._variable(name) for name in names)
+        if is_unset and self._has_variables([_setting_of(each) for each in _FLAG.finditer(text)]):
+            head = [PREFIX + name.upper() for name in names]  # they are to be set as what the text names was
+        else:
+            head = list(map(self.spelling, names))
+        return f"{', '.join(head)}: {self.remedy(text, *names)}"
 
 
 def setting_sources(words: Sequence[str]) -> SettingSources:
@@ -65,6 +115,14 @@ def setting_sources(words: Sequence[str]) -> SettingSources:
 
 def _shown(variable: Assignment) -> str:
     """Return a variable with its place, and with the path of the file that it names."""
-    named_file = redact(variable.value) if variable.name.upper().endswith(FILE_SUFFIX) else ""
+    named_file = redact(variable.value) if _names_file(variable) else ""
     place = ": ".join(filter(None, (variable.place, named_file)))
     return f"{variable.name} ({place})" if place else variable.name
+
+
+def _setting_of(match: re.Match[str]) -> str:
+    return match["name"].replace("-", "_")
+
+
+def _names_file(variable: Assignment) -> bool:
+    return variable.name.upper().endswith(FILE_SUFFIX)

@@ -17,7 +17,9 @@ def warn_of_unused(settings: Settings, words: Sequence[str]) -> None:
     for setting, reason in unused(settings):
         from guidsvc.cli.setting_sources import setting_sources
 
-        _log.warning("setting has no effect", setting=setting_sources(words).spelling(setting), reason=reason)
+        sources = setting_sources(words)
+        why = sources.remedy(reason, setting)
+        _log.warning("setting has no effect", setting=sources.spelling(setting), reason=why)
     links = sum(is_service_link(name.upper(), value) for name, value in os.environ.items())
     if links:
         _log.info("service links of Kubernetes ignored", variables=links, remedy="set enableServiceLinks: false")

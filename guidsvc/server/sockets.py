@@ -10,6 +10,7 @@ from socket import AF_UNIX, IPPROTO_TCP, SOCK_STREAM, socket
 from tornado.netutil import bind_sockets
 
 from guidsvc.errors import StartError
+from guidsvc.program import make_hint
 
 BACKLOG = 4096
 """Maximum connections waiting to be accepted; the system may lower it (net.core.somaxconn)."""
@@ -17,9 +18,9 @@ KERNEL_BYTES = 128 * 1024
 """Maximum unsent bytes of a response in the kernel (TCP_NOTSENT_LOWAT). By default the kernel takes megabytes."""
 
 _REMEDIES: Mapping[int | None, str] = {
-    EADDRINUSE: "; stop what listens there, or pass --port 0 for any free port",
-    EACCES: "; pass a --port from 1024 on, which needs no privileges",
-    EADDRNOTAVAIL: "; pass an address of this host as --host",
+    EADDRINUSE: "; stop what listens there, or use --port 0 for any free port",
+    EACCES: "; use a --port from 1024 on, which needs no privileges",
+    EADDRNOTAVAIL: "; use an address of this host as --host",
 }
 """What to do about an address that cannot be used, by the error."""
 
@@ -43,9 +44,15 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
             setting = (
                 f"host, port: cannot listen on {host}:{port}" if unix_socket is None else f"unix_socket: {unix_socket}"
             )
-            remedy = "" if unix_socket is not None else _REMEDIES.get(getattr(error, "errno", None), "")
+            remedy = _remedy(error) if unix_socket is None else ""
             raise StartError(f"{setting}: {getattr(error, 'strerror', None) or error}{remedy}") from error
         yield shares
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to do about an address that cannot be used."""
+    number = getattr(error, "errno", None)
+    return _REMEDIES.get(number, "") + (make_hint("--port", "0") if number == EADDRINUSE else "")
 
 
 @contextmanager

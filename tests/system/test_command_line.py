@@ -1,5 +1,6 @@
 """`python pdapt.py` as a newcomer meets it: what it says when something is missing or unknown."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import guidsvc
 from guidsvc.cli.main import COMMANDS
 from guidsvc.config import Settings
-from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
+from tests.support.backing_servers import ROOT, START_SECONDS, Server, pdapt
 
 FIRST_WORDS = [[], ["--help"], ["--port", "0"], ["keys", "list"], ["backup", "x"], ["healthcheck"]]
 
@@ -34,6 +35,30 @@ def test_unknown_command_gets_the_commands_and_a_suggestion(tmp_path: Path, word
 
     assert (rejected.returncode, rejected.stdout) == (2, "")
     assert rejected.stderr == f"pdapt.py: unknown command {word!r}; the commands are {', '.join(COMMANDS)}{hint}\n"
+
+
+def test_unknown_command_is_reported_in_json_with_the_json_log(tmp_path: Path) -> None:
+    rejected = pdapt(tmp_path, "mongodb://u:CANARY@h/x", GUIDSVC_LOG_FORMAT="json")
+
+    assert (rejected.returncode, rejected.stdout) == (2, "")
+    assert json.loads(rejected.stderr)["error"].startswith("unknown command 'mongodb://u:***@h/x'; the commands are ")
+
+
+@pytest.mark.parametrize("words", [["keys", "list"], ["backup", "x"]], ids=" ".join)
+def test_secret_in_an_unknown_flag_of_a_command_is_hidden(tmp_path: Path, words: list[str]) -> None:
+    rejected = pdapt(tmp_path, *words, "--store-ulr=mongodb://u:CANARY@h/x\x1b[31m")
+
+    assert rejected.returncode == 2
+    assert "--store-ulr=mongodb://u:***@h/x\\x1b[31m; --store-ulr: did you mean --store-url?" in rejected.stderr
+
+
+def test_used_port_is_reported_with_the_words_of_make_run(tmp_path: Path, own_redis: Server) -> None:
+    refused = pdapt(tmp_path, GUIDSVC_PORT=str(own_redis.port), MAKELEVEL="1")
+
+    assert refused.stderr == (
+        f"pdapt.py: --host, GUIDSVC_PORT: cannot listen on 127.0.0.1:{own_redis.port}: Address already in use; stop "
+        'what listens there, or use GUIDSVC_PORT=0 for any free port (make run ARGS="--port 0")\n'
+    )
 
 
 def test_misspelt_flag_gets_a_suggestion(tmp_path: Path) -> None:

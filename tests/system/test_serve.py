@@ -236,7 +236,7 @@ def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Serv
     assert refused.stdout == ""
     assert refused.stderr == (
         f"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{own_redis.port}: Address already in use; "
-        "stop what listens there, or pass --port 0 for any free port\n"
+        "stop what listens there, or use --port 0 for any free port\n"
     )
 
 
@@ -251,7 +251,7 @@ def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Serv
         (["--access", "off", "--login-limit", "lots"], "--login-limit: invalid limit 'lots'; use "),
         (
             ["--rate-limit", "1/second"],
-            "--rate-limit: has no effect while access is off: set access to keys, or leave it out",
+            "--rate-limit: has no effect while access is off: use --access keys, or leave it out",
         ),
         (["--jwt-jwks", "https://issuer.example/jwks"], "--jwt-jwks: has no effect while access is off"),
         (

@@ -60,7 +60,7 @@ class JwtTrustPolicy(NamedTuple):
     def validate(self) -> None:
         """Raise StartError if the issuer or the audience is missing."""
         if not self.issuer or not self.audience:
-            raise StartError("jwt_issuer, jwt_audience: both are required with jwt_jwks; set them")
+            raise StartError("jwt_issuer, jwt_audience: both are required with --jwt-jwks; set them")
 
     def owner(self, claim: str) -> str:
         """Return the owner that a claim names, prefixed with the issuer unless owners are shared."""

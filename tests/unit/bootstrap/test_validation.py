@@ -109,13 +109,13 @@ def test_valid_settings_pass(folder: Path) -> None:
         (
             ["--access", "keys", "--jwt-issuer", "a", "--jwt-shared-owners"],
             {"jwt_issuer", "jwt_shared_owners"},
-            "no token is accepted without jwt_jwks",
+            "no token is accepted without --jwt-jwks",
         ),
-        (["--unix-socket", "s", "--port", "9"], {"port"}, "the service listens on unix_socket"),
+        (["--unix-socket", "s", "--port", "9"], {"port"}, "the service listens on --unix-socket"),
         (["--trusted-proxies", "unix"], {"trusted_proxies"}, "no proxy can connect over a Unix socket"),
         (["--server", "tornado", "--head-timeout", "9"], {"head_timeout"}, "only the server httptools has this limit"),
-        (["--temp-bytes", "1"], {"temp_bytes_per_batch"}, "it is larger than temp_bytes"),
-        (["--receipt-bytes", "1"], {"receipt_bytes_per_owner"}, "it is larger than receipt_bytes"),
+        (["--temp-bytes", "1"], {"temp_bytes_per_batch"}, "it is larger than --temp-bytes"),
+        (["--receipt-bytes", "1"], {"receipt_bytes_per_owner"}, "it is larger than --receipt-bytes"),
     ],
 )
 def test_settings_without_effect_are_named(words: list[str], settings: set[str], reason: str) -> None:

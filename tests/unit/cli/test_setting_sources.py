@@ -53,6 +53,58 @@ def test_names_of_settings_at_the_start_of_a_line_are_spelled(message: str, spel
     assert sources.spell(message) == spelled
 
 
+NEEDED = "workers: 2 need a shared cache; use --cache-url redis://host:6379/0, or --workers 1"
+UNGUARDED = "access: required for 0.0.0.0 (--host). Run `keys create` and use --access keys"
+IN_FILE = "redis://host:6379/0 in the file of GUIDSVC_CACHE_URL_FILE"
+MADE = 'use --port 0 (make run ARGS="--port 0")'
+
+
+@pytest.mark.parametrize(
+    ("message", "words", "environment", "spelled"),
+    [
+        (NEEDED, ["--workers", "2"], {}, f"--{NEEDED}"),
+        (
+            NEEDED,
+            [],
+            {"GUIDSVC_WORKERS": "2"},
+            "GUIDSVC_WORKERS: 2 need a shared cache; use GUIDSVC_CACHE_URL=redis://host:6379/0, or GUIDSVC_WORKERS=1",
+        ),
+        (
+            NEEDED,
+            ["--workers=2"],
+            {"guidsvc_cache_url": "memory://"},
+            "--workers: 2 need a shared cache; use guidsvc_cache_url=redis://host:6379/0, or --workers 1",
+        ),
+        (
+            NEEDED,
+            ["--workers=2"],
+            {"GUIDSVC_CACHE_URL_FILE": "/run/url"},
+            f"--{NEEDED.replace('--cache-url redis://host:6379/0', IN_FILE)}",
+        ),
+        (
+            UNGUARDED,
+            [],
+            {"GUIDSVC_HOST": "0.0.0.0"},
+            "GUIDSVC_ACCESS: required for 0.0.0.0 (GUIDSVC_HOST). Run `keys create` and use GUIDSVC_ACCESS=keys",
+        ),
+        (UNGUARDED, ["--host", "0.0.0.0"], {}, f"--{UNGUARDED}"),
+        (f"port: {MADE}", [], {"GUIDSVC_PORT": "1"}, f"GUIDSVC_PORT: {MADE.replace('--port 0 ', 'GUIDSVC_PORT=0 ')}"),
+        ("x; did you mean --port?", [], {"GUIDSVC_PORT": "1"}, "x; did you mean --port?"),
+    ],
+)
+def test_remedies_are_in_the_spelling_of_the_user(
+    message: str, words: list[str], environment: Mapping[str, str], spelled: str
+) -> None:
+    assert SettingSources(words, environment).spell(message) == spelled
+
+
+def test_text_of_a_setting_in_a_file_is_that_of_the_file(folder: Path) -> None:
+    (folder / "format").write_text("json\n")
+
+    assert SettingSources([], {"GUIDSVC_LOG_FORMAT_FILE": "format"}).text("log_format") == "json"
+    assert SettingSources([], {"GUIDSVC_LOG_FORMAT_FILE": "missing"}).text("log_format") is None
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
