@@ -117,9 +117,9 @@ class GuidService:
         """Whether the response to `create` may show its record. Others may have changed one that was found."""
         return self.may_read or lifecycle.is_first_version(created)
 
-    def has_passed(self, expire: int) -> bool:
-        """Whether a record with this expiry, in Unix seconds, has expired."""
-        return self._clock() >= expire * 1000
+    def now(self) -> int:
+        """Return the time by which records expire, in Unix milliseconds."""
+        return self._clock()
 
     def lives_for(self, record: Record, seconds: int) -> bool:
         """Whether the record stays live for at least so many seconds."""

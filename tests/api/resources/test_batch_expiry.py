@@ -81,6 +81,20 @@ async def test_expired_record_is_replaced_in_the_results_of_lines(
         assert b"\x1f" not in reply.body
 
 
+async def test_demand_is_judged_again_when_lines_are_sent(serving: Serving, clock: FakeClock) -> None:
+    """A read with `valid_for` is the answer of that time: not one second less may be left than it demands."""
+    async with serving() as client:
+        _, expire = await store(client, clock)
+        demands = [(LATER, 1_000), (LATER, 1_001), (SOON, 50), (LATER, 1_100)]
+        reads = [{"op": "get", "guid": guid, "valid_for": seconds} for guid, seconds in demands]
+        results = (await answer_after_expiry(client, clock, [*reads, {"op": "get", "guid": LATER}])).lines
+        assert [result["status"] for result in results[:5]] == [200, 409, 410, 409, 200]
+        single = (await client.get(f"/guid/{LATER}?valid_for=1001")).json
+        problem = results[1]["problem"]
+        assert (problem["line"], problem["left"], problem["expire"]) == (2, "1000", str(expire + 1_000))
+        assert {name: problem[name] for name in ("code", "detail", "valid_for")}.items() <= single.items()
+
+
 @pytest.mark.parametrize("memory_bytes", [1 << 30, 1 << 10], ids=["in memory", "in a file"])
 async def test_expired_records_are_replaced_in_many_results(
     serving: Serving, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
@@ -125,13 +139,15 @@ async def test_expired_record_is_replaced_in_the_results_of_a_document(
     monkeypatch.setattr(BatchExecutor, "perform", slow)
     async with serving() as client:
         await store(client, clock)
-        reads = [{"op": "get", "guid": guid} for guid in (SOON, LATER)]
+        reads: list[dict[str, Any]] = [{"op": "get", "guid": guid} for guid in (SOON, LATER)]
+        reads += [reads[1] | {"valid_for": seconds} for seconds in (1_000, 1_001)]
         document = {"operations": [*reads, *[{"user": "marker"}] * GROUP]}
         options = {"headers": headers | {"Idempotency-Key": "k"}}
         first = await client.post(BATCH, document, **options)
         results = first.json["results"]
-        assert [result["status"] for result in results] == [410, 200] + [201] * GROUP
+        assert [result["status"] for result in results] == [410, 200, 200, 409] + [201] * GROUP
         assert results[0]["problem"]["code"] == "expired"
+        assert (results[3]["problem"]["code"], results[3]["problem"]["left"]) == ("expires-too-soon", "1000")
         clock.advance(seconds=2_000)
         assert (await client.post(BATCH, document, **options)).body == first.body
 

@@ -69,28 +69,34 @@ class DocumentBatch:
                 room -= (len(text) if served is None else max(len(text), BRIEF_BYTES)) - BRIEF_BYTES
                 results.append(text)
                 self._brief_results.append(result.brief)
-        await self._replace_expired()
+        await self._replace_outdated()
         response = Response(200, self._preference_headers, _document(results))
-        if not self._served:  # no result can expire
+        if not self._served:  # no result can become outdated
             results.clear()
         return response
 
     async def refresh(self, response: Response) -> Response:
-        """Return the response, with the results replaced whose records have expired since it was made."""
-        has_expired = await self._replace_expired()
-        return Response(200, self._preference_headers, _document(self._results)) if has_expired else response
+        """Return the response, with the results of reads replaced that would fail by now."""
+        has_changed = await self._replace_outdated()
+        return Response(200, self._preference_headers, _document(self._results)) if has_changed else response
 
-    async def _replace_expired(self) -> bool:
-        """Replace the results that serve a record which has expired by now; return whether there were any."""
-        has_expired = False
-        while expired := [index for index, served in self._served.items() if self._executor.has_passed(served.expire)]:
-            has_expired = True
-            for index in expired:  # others may expire meanwhile
-                result = self._executor.reject(self._served.pop(index).error())
+    async def _replace_outdated(self) -> bool:
+        """Replace the results of reads that would fail by now; return whether there were any."""
+        has_changed = False
+        while errors := self._errors():
+            has_changed = True
+            for index, error in errors.items():  # others may become outdated meanwhile
+                del self._served[index]
+                result = self._executor.reject(error)
                 self._results[index] = result.fit(max(len(self._results[index]), BRIEF_BYTES))
                 self._brief_results[index] = result.brief
                 await asyncio.sleep(0)  # let other requests run
-        return has_expired
+        return has_changed
+
+    def _errors(self) -> dict[int, GuidsvcError]:
+        """Return the errors of the reads that would fail by now."""
+        errors = {index: self._executor.error_of(served) for index, served in self._served.items()}
+        return {index: error for index, error in errors.items() if error is not None}
 
     def brief(self) -> Response:
         """Return the response without records."""

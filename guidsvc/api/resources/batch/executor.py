@@ -157,9 +157,13 @@ class BatchExecutor:
             await self._authority.confirm()
             return await self._perform(operations, guid_factory)
 
-    def has_passed(self, expire: int) -> bool:
-        """Whether a record with this expiry has expired."""
-        return self._service.has_passed(expire)
+    def has_come(self, time: int) -> bool:
+        """Whether a time in Unix seconds has come."""
+        return self._service.now() >= time * 1000
+
+    def error_of(self, served: ServedRecord) -> GuidsvcError | None:
+        """Return the error of a read, if it would fail now."""
+        return served.error(self._service.now())
 
     def reject(self, error: Exception, line: int | None = None) -> Result:
         """Return the result of an operation that was not run because of this error."""
@@ -225,7 +229,8 @@ class BatchExecutor:
             return self._success(201, new_record, is_own=self._service.may_show(new_record))
         if operation.op == "get":
             record, modified = await self._service.get(operation.guid, preconditions, operation.valid_for)
-            return self._read(200 if modified else 304, record, line)
+            served = ServedRecord.of(record, operation.valid_for)
+            return self._read(200 if modified else 304, record, served, line)
         if operation.op == "delete":
             await self._service.delete(operation.guid, preconditions)
             result_json = to_json({"status": 204, "guid": operation.guid})
@@ -235,8 +240,8 @@ class BatchExecutor:
         record, created = await self._service.put(operation.guid, operation, preconditions)
         return self._success(201 if created else 200, record, is_own=created)
 
-    def _read(self, status: int, record: Record, line: int | None) -> Result:
-        result = self._success(status, record)._replace(is_done=False, served=ServedRecord.of(record))
+    def _read(self, status: int, record: Record, served: ServedRecord, line: int | None) -> Result:
+        result = self._success(status, record)._replace(is_done=False, served=served)
         if result.full is result.brief:
             return result
         return result._replace(fallback=self._problem_result(TooLarge(_NO_ROOM), line).brief)

@@ -19,7 +19,7 @@ from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
 from guidsvc.api.resources.batch.served_record import MARK_BYTES, ServedRecord, replace_served, without_marks
 from guidsvc.api.resources.batch.stored_error import detached
-from guidsvc.errors import Expired, GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share
 
@@ -63,7 +63,7 @@ class LineBatch:
         self._spool: IO[bytes] = BytesIO()
         self._spool_bytes = 0  # up to the last complete result: a failed write may leave a part of one behind it
         self._rest = b""  # the incomplete last line of what was read from the spool
-        self._first_expire: int | None = None  # of the records in the spool
+        self._fails_from: int | None = None  # the earliest time at which a read in the spool may fail
         self._unwritten = b""  # results that could not be written to the spool
         self._has_file = self._is_on_disk = False
         self._failures = self._unreadable = 0
@@ -125,19 +125,20 @@ class LineBatch:
         return b""
 
     def _current(self, lines: bytes) -> bytes:
-        """Return spooled lines as they are sent: with problems instead of the records that have expired since."""
-        if self._first_expire is None:
+        """Return spooled lines as they are sent: with problems instead of the reads that would fail by now."""
+        if self._fails_from is None:
             return lines
-        if not self._executor.has_passed(self._first_expire):
+        if not self._executor.has_come(self._fails_from):
             return without_marks(lines)
-        return replace_served(lines, self._replace_if_expired)
+        return replace_served(lines, self._replace_if_outdated)
 
-    def _replace_if_expired(self, served: ServedRecord, number: int) -> bytes | None:
-        if not self._executor.has_passed(served.expire):
+    def _replace_if_outdated(self, served: ServedRecord, number: int) -> bytes | None:
+        error = self._executor.error_of(served)
+        if error is None:
             return None
         if self._is_brief_failure():
-            return to_json({"status": problems.kind_of(Expired).status, "line": number})
-        return self._executor.reject(served.error(), number).full
+            return to_json({"status": problems.problem_of(error).status, "line": number})
+        return self._executor.reject(error, number).full
 
     def _is_brief_failure(self) -> bool:
         """Count a failure; return whether so many were reported that it has only status and line."""
@@ -268,7 +269,7 @@ class LineBatch:
         served = result.record_served_by(text)
         if served is None:
             return text
-        self._first_expire = min(served.expire, self._first_expire or served.expire)
+        self._fails_from = min(served.fails_from, self._fails_from or served.fails_from)
         return text + served.mark(line.number)
 
     def _write(self, text: bytes, results: list[Result], group: list[Line]) -> None:
