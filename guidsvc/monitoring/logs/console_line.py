@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from unicodedata import east_asian_width
@@ -22,6 +23,9 @@ ID_CHARACTERS = 8
 """Length of the end of a request id, where the whole one does not fit. Ids of one process differ at their end."""
 _GUID = re.compile(r"(?P<no>No )?GUID (?P<guid>[0-9A-F]{32})")
 _GAP = "..."
+_INDENT = " " * 9
+"""The start of each further line of the terminal: as wide as the time."""
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _TAIL_SHARE = 4
 """A shortened text keeps one part in so many of its end."""
 _CODES = {2: "32", 3: "36", 4: "33", 5: "31"}
@@ -131,6 +135,35 @@ def _cut(text: str, room: int) -> str:
 def _width(text: str) -> int:
     """Return the number of columns of a text: some characters take two."""
     return len(text) if text.isascii() else sum(1 + (east_asian_width(each) in {"W", "F"}) for each in text)
+
+
+def wrapped_line(head: str, fields: Mapping[str, object], *, width: int) -> str:
+    """Return a line of a log with its fields, on as many lines of the terminal as they need, indented under the text.
+
+    The fields keep their order. `head` may be colored; a head that is too wide for one line is shown without colors.
+    """
+    lines = [head] if visible_width(head) <= width else _pieces(_COLOR.sub("", head), width, indent=_INDENT)
+    for name, value in fields.items():
+        shown = value if isinstance(value, str) and value and " " not in value else repr(value)
+        for piece in _pieces(f"{name}={shown}", width - len(_INDENT)):
+            if visible_width(lines[-1]) + 1 + _width(piece) <= width:
+                lines[-1] += f" {piece}"
+            else:
+                lines.append(f"{_INDENT}{piece}")
+    return "\n".join(lines)
+
+
+def _pieces(text: str, room: int, *, indent: str = "") -> list[str]:
+    """Return a text in pieces that are at most `room` columns wide."""
+    if _width(text) <= room:
+        return [text]
+    characters = room if text.isascii() else room // 2
+    return textwrap.wrap(text, characters, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def visible_width(text: str) -> int:
+    """Return the number of columns of a text that may be colored."""
+    return _width(_COLOR.sub("", text))
 
 
 def event_line(event: str, fields: Mapping[str, str], *, width: int) -> str:

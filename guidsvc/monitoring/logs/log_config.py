@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.types import EventDict, ExcInfo, Processor, WrappedLogger
 
-from guidsvc.monitoring.logs.console_line import columns, event_line, is_colored
+from guidsvc.monitoring.logs.console_line import columns, event_line, is_colored, visible_width, wrapped_line
 from guidsvc.monitoring.logs.library_lines import silence_libraries, split_driver_line
 from guidsvc.monitoring.logs.line_limit import LineLimit
 from guidsvc.monitoring.logs.printable import escape, escape_lines
@@ -25,6 +25,8 @@ ACCESS, AUDIT = "guidsvc.access", "guidsvc.auth.audit_log"
 """Logger names of the access log and the audit log, which have their own limits."""
 REFUSED = "refused"
 """The event of a request that was rejected before any handler, with its `status` and `detail`."""
+_HEAD, _FAILURE = ("timestamp", "level", "event"), ("exc_info", "exception", "stack")
+"""Members of an event that begin its line; and those that follow it as a traceback."""
 _DROPPED, _OF, _COUNT = "dropped_lines", "of", "count"
 
 
@@ -147,9 +149,20 @@ def _plain_traceback(out: TextIO, failure: ExcInfo) -> None:
 def _render_readable(general: Processor, logger: WrappedLogger, method: str, event: EventDict) -> Any:
     """Return a line for people: a request that is no HTTP is on one line of the terminal, like others."""
     if event["event"] != REFUSED:
-        return general(logger, method, event)
+        return _render_wrapped(general, logger, method, event)
     fields = {name: str(event[name]) for name in ("request_id", "code") if name in event}
     return event_line(f"{REFUSED} {event['status']} {event['detail']}", fields, width=columns())
+
+
+def _render_wrapped(general: Processor, logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """Return the line of an event; if it is wider than the terminal, its fields on lines of their own, origin last."""
+    line, newline, traceback = str(general(logger, method, dict(event))).partition("\n")
+    width = columns()
+    if visible_width(line) > width:
+        head = general(logger, method, {name: event[name] for name in _HEAD if name in event})
+        fields = {name: value for name, value in event.items() if name not in {*_HEAD, *_FAILURE, "logger"}}
+        line = wrapped_line(str(head).rstrip(), {**fields, "logger": event.get("logger", "")}, width=width)
+    return f"{line}{newline}{traceback}"
 
 
 def _rendering(*, readable: bool) -> list[Processor]:

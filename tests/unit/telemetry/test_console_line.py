@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guidsvc.monitoring.logs.console_line import MAX_COLUMNS, MIN_COLUMNS, console_line, event_line
+from guidsvc.monitoring.logs.console_line import MAX_COLUMNS, MIN_COLUMNS, console_line, event_line, wrapped_line
 from tests.support.backing_servers import ROOT
 
 START = "16:22:48 PUT"
@@ -117,6 +117,26 @@ def test_no_line_is_wider_than_the_terminal(
     assert re.search(r" 400 [0-9.e+]+ms", line)
 
 
+@pytest.mark.parametrize(
+    ("head", "fields", "line"),
+    [
+        ("10:00:00 [info] said", {"a": 1, "b": "c", "d": "e f"}, "10:00:00 [info] said a=1 b=c d='e f'"),
+        ("10:00:00 said more", {"a": "x" * 42, "b": 2}, f"10:00:00 said more\n         a={'x' * 42} b=2"),
+        ("10:00:00 said", {"a": "x" * 50}, f"10:00:00 said\n         a={'x' * 49}\n         x"),
+        ("\x1b[1m10:00:00\x1b[0m said", {"a": 1}, "\x1b[1m10:00:00\x1b[0m said a=1"),
+    ],
+)
+def test_fields_of_a_long_line_are_wrapped(head: str, fields: dict[str, object], line: str) -> None:
+    assert wrapped_line(head, fields, width=60) == line
+
+
+@given(_TEXT, _TEXT, st.integers(MIN_COLUMNS, MAX_COLUMNS))
+def test_no_wrapped_line_is_wider_than_the_terminal(event: str, value: str, width: int) -> None:
+    text = wrapped_line(f"10:00:00 {event}", {"a": value, "b": [value]}, width=width)
+
+    assert all(width_of(line) <= width for line in text.split("\n"))
+
+
 SHOW = """
 from guidsvc.monitoring.logs import log_config as logs
 from guidsvc.monitoring.logs import access_log
@@ -128,15 +148,28 @@ log("GET", "/guid/" + "A" * 194, 200, 0.5, "i" * 32, "::1", "l1")
 log("GET", "/guid/" + "A" * 194, 404, 0.5, "i" * 32, "::1", None, {"code": "not-found", "reason": "none " * 40})
 structlog.get_logger().info("said", number=1)
 """
+SHOW_EVENT = """
+import logging
+import structlog
+from guidsvc.monitoring.logs import log_config as logs
+
+logs.configure("info", "auto")
+structlog.get_logger("guidsvc.x").warning("redis unavailable, reading from store", why="refused " * 9, zeta=1, beta=2)
+logging.getLogger("another").warning("theirs " * 30)
+try:
+    raise ValueError("why")
+except ValueError:
+    structlog.get_logger("guidsvc.x").exception("a fault", path="/a" * 60)
+"""
 
 
-def on_terminal(columns: int, **environment: str) -> list[str]:
-    """Run SHOW with standard error on a terminal of this width, and return its lines."""
+def on_terminal(columns: int, code: str = SHOW, **environment: str) -> list[str]:
+    """Run this code with standard error on a terminal of this width, and return its lines."""
     main, terminal = pty.openpty()
     try:
         subprocess.run(["stty", "cols", str(columns)], stdin=terminal, check=True)
         subprocess.run(
-            [sys.executable, "-c", SHOW], cwd=ROOT, stderr=terminal, env=os.environ | environment, check=True
+            [sys.executable, "-c", code], cwd=ROOT, stderr=terminal, env=os.environ | environment, check=True
         )
         return os.read(main, 65536).decode().splitlines()
     finally:
@@ -150,6 +183,18 @@ def test_requests_take_one_line_of_a_terminal(columns: int, width: int) -> None:
     assert len(first) == len(second) == width
     assert " 200 0.5ms" in first
     assert " 404 0.5ms not-found: none" in second
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_events_fit_the_terminal_with_what_matters_first(columns: int) -> None:
+    lines = on_terminal(columns, SHOW_EVENT, NO_COLOR="1", TERM="xterm")
+    text = " ".join(map(str.strip, lines))
+
+    assert all(len(line) <= columns for line in lines)
+    assert lines[0].endswith(" [warning  ] redis unavailable, reading from store")
+    assert re.search("why='(refused ){9}' zeta=1 beta=2 logger=guidsvc.x", text), text
+    assert re.search(r"\[warning  \] (theirs ){30}logger=another", text), text
+    assert lines[-1] == "ValueError: why"
 
 
 def test_colors_are_for_terminals_without_no_color() -> None:
