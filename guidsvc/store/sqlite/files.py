@@ -38,6 +38,7 @@ class StoreFiles:
         self._lock_path = f"{path}{LOCK_SUFFIX}"
         self._lock = Lock()
         self.is_replaced = False
+        self._missing: set[str] = set()  # the files that were removed or replaced in this outage
         self.is_claim_lost = False
         """Whether the lock file was removed or replaced, so that another process may have claimed the store."""
         self.on_claim: Callable[[bool], None] | None = None
@@ -51,6 +52,7 @@ class StoreFiles:
         if bool(changed) != self.is_replaced:
             self._note(changed)
         if changed:
+            self._missing.update(changed)
             raise StoreReplaced(
                 f"SQLite: {changed[0]} was removed or replaced while it was open; put it back, or restart the service"
             )
@@ -96,10 +98,11 @@ class StoreFiles:
             if bool(changed) == self.is_replaced:
                 return  # another thread was first
             self.is_replaced = bool(changed)
+            missing, self._missing = sorted(self._missing), set(changed)
         if changed:
             _log.error("store file removed or replaced, rejecting writes", files=changed)
         else:
-            _log.warning("store file is back, accepting writes", file=str(self.path))
+            _log.warning("store file is back, accepting writes", files=missing)
 
 
 def is_file_of(store: Path, path: Path) -> bool:

@@ -104,6 +104,8 @@ async def test_misplaced_file_stops_writes_until_it_is_back(
         assert (await client.put(PATH, {"user": "after"})).status == 200
         await until_ready(client, status="ready")
         assert (await client.get("/guid")).json["items"][0]["user"] == "after"
+        (back,) = [line for line in caplog.messages if BACK in line]
+        assert f"'files': ['{beside(path, suffix)}']" in back, "the file that was away"
 
 
 def test_process_without_claim_reads_writes_of_the_next_owner(tmp_path: Path) -> None:
