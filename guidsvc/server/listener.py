@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from guidsvc.server.client_networks import address_of
+from guidsvc.server.tls import log_failed_handshake
 
 MAX_ACCEPTS = 100
 """Maximum connections accepted in one event loop iteration."""
@@ -118,7 +119,7 @@ class Listener:
         connection.setblocking(False)
         if self._is_secure:
             _bound_buffer(connection)  # it may predate the listener's bound
-        setup = self._loop.create_task(self._set_up(connection, protocol))
+        setup = self._loop.create_task(self._set_up(connection, protocol, address))
         self._setups[protocol] = setup
         setup.add_done_callback(partial(self._end_setup, connection, protocol))
 
@@ -127,12 +128,14 @@ class Listener:
         if setup.cancelled():  # perhaps before its first step; then nothing else closes the socket
             connection.close()
 
-    async def _set_up(self, connection: socket, protocol: asyncio.Protocol) -> None:
+    async def _set_up(self, connection: socket, protocol: asyncio.Protocol, address: str) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._options)
         except BaseException as error:
             self._on_failure(protocol)
-            if not isinstance(error, OSError):  # the client disconnected, timed out, or does not use TLS
+            if isinstance(error, ssl.SSLError):
+                log_failed_handshake(address, error)
+            elif not isinstance(error, OSError):  # the client disconnected or timed out
                 raise
 
 

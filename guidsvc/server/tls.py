@@ -19,6 +19,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 PROTOCOLS = ["http/1.1"]
 _CERTIFICATE, _KEY = b"CERTIFICATE", b"PRIVATE KEY"
 """The endings of PEM labels (RFC 7468)."""
+_REASONS = {"HTTP_REQUEST": "HTTP sent to an https port; use https://"}
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +66,12 @@ def validate_tls(certificate: str | None, key: str | None) -> None:
     pair = _pair(certificate, key)
     if pair is not None:
         _load(*pair)
+
+
+def log_failed_handshake(address: str, error: Exception) -> None:
+    """Log that the client at an address failed the TLS handshake, for example because it sent plain HTTP."""
+    code = getattr(error, "reason", None) or str(error)
+    _log.info("tls handshake failed", reason=_REASONS.get(code, code.replace("_", " ").lower()), remote=address)
 
 
 def _pair(certificate: str | None, key: str | None) -> tuple[str, str] | None:

@@ -13,15 +13,16 @@ from typing import Any
 import structlog
 from tornado.httputil import HTTPInputError
 
+from guidsvc.server.client_networks import address_of
 from guidsvc.server.protocol.request import not_http, unquoted
 from guidsvc.server.protocol.state import ApplicationHooks
+from guidsvc.server.tls import log_failed_handshake
 
 _TORNADO = logging.getLogger("tornado.general")
 _log = structlog.get_logger(__name__)
 
 _UNQUOTED_VALUE = re.compile("(Unsupported Transfer-Encoding) .*", re.DOTALL)
 _BYTES = re.compile("not found within ([0-9]+) bytes")
-_TLS_REASONS = {"HTTP_REQUEST": "HTTP sent to an https port; use https://"}
 
 
 class OtherProtocolError(HTTPInputError):
@@ -88,12 +89,5 @@ def _replace_timeout(_: logging.LogRecord, arguments: tuple[object]) -> bool:
 
 def _replace_tls_error(_: logging.LogRecord, arguments: tuple[int, object, Exception]) -> bool:
     __, peer, error = arguments
-    log_failed_handshake(peer, error)
+    log_failed_handshake(str(peer) if isinstance(peer, str) and peer else address_of(peer), error)
     return False
-
-
-def log_failed_handshake(peer: object, error: Exception) -> None:
-    """Log that a client failed the TLS handshake."""
-    code = getattr(error, "reason", None) or str(error)
-    remote = str(peer[0] if isinstance(peer, tuple) else peer)
-    _log.info("tls handshake failed", reason=_TLS_REASONS.get(code, code.replace("_", " ").lower()), remote=remote)

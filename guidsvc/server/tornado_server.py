@@ -32,7 +32,8 @@ from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_c
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, ConnectionLimitLog
 from guidsvc.server.ticks import TICK_SECONDS, Ticks
-from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced, log_failed_handshake
+from guidsvc.server.tls import log_failed_handshake
+from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced
 
 
 class TornadoServer(HTTPServer):
@@ -55,7 +56,7 @@ class TornadoServer(HTTPServer):
             super()._handle_connection(connection, address)
         except SSLError as error:
             connection.close()
-            log_failed_handshake(address, error)
+            log_failed_handshake(address_of(address), error)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a new connection, or reject it if it is over the limit."""

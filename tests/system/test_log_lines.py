@@ -100,6 +100,18 @@ def test_connection_that_tornado_closes_has_a_reason(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_plain_http_to_the_tls_port_is_logged(tmp_path: Path, certificate: Certificate, server: str) -> None:
+    with service(tmp_path, "--server", server, "--log-format", "console", *certificate.flags) as running:
+        assert send(running, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+        wait_until(lambda: "handshake" in running.log.read_text(), "the line", running.log)
+        running.stop()
+        (line,) = [line for line in running.log.read_text().split("\n") if "tls handshake failed" in line]
+
+    assert "HTTP sent to an https port; use https://" in running.log.read_text()
+    assert " [info     ] " in line
+
+
 def test_failed_tls_handshake_is_no_warning(tmp_path: Path, certificate: Certificate) -> None:
     flags = ["--server", "tornado", "--log-format", "json", *certificate.flags]
     with service(tmp_path, *flags) as running:
