@@ -12,6 +12,7 @@ from guidsvc.bootstrap.auth import audit_destination, is_controlled, is_local
 from guidsvc.bootstrap.preflight import Preflight
 from guidsvc.config import Settings
 from guidsvc.connection_urls import redact
+from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import command_line
 from guidsvc.store import location_of
 
@@ -28,9 +29,10 @@ def banner(settings: Settings, port: int, preflight: Preflight) -> str:
     facts = _facts(settings, port, preflight)
     if settings.log_format == "json":
         return _json(facts)
-    first, *others = facts["url"].split()
+    first, *others = _urls(settings, port)
     lines = [f"guidsvc {guidsvc.__version__} at {first}", *(f"  also     {each}" for each in others)]
-    return "\n".join([*lines, *(f"  {name:8} {text}" for name, text in facts.items() if name != "url")])
+    lines += [f"  {name:8} {text}" for name, text in facts.items() if name != "url"]
+    return "\n".join(map(escape, lines))
 
 
 def print_banner(text: str) -> None:
@@ -91,6 +93,8 @@ def _scheme(settings: Settings) -> str:
 def _cache_state(preflight: Preflight) -> str:
     if preflight.cache_answers is None:
         return ""
+    if preflight.unknown_host is not None:
+        return f" (the host {preflight.unknown_host} is unknown: correct --cache-url or the DNS; reads go to the store)"
     return " (answers)" if preflight.cache_answers else " (no answer yet; reads go to the store)"
 
 

@@ -5,10 +5,12 @@ end of an event loop. A look that takes too long is abandoned.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from guidsvc.bootstrap.auth import is_controlled
 from guidsvc.cache import is_private
@@ -28,6 +30,8 @@ class Preflight(NamedTuple):
 
     cache_answers: bool | None
     has_keys: bool | None
+    unknown_host: str | None = None
+    """The host of Redis, if it has no address: then only a correction of the URL or of the DNS will help."""
 
 
 UNKNOWN = Preflight(None, None)
@@ -35,7 +39,9 @@ UNKNOWN = Preflight(None, None)
 
 def inspect(settings: Settings) -> Preflight:
     """Look at the cache and the keys. Raise StartError if Redis refuses this service."""
-    return Preflight(_cache_answers(settings.cache_url), _has_keys(settings))
+    answers = _cache_answers(settings.cache_url)
+    unknown_host = _unknown_host(settings.cache_url) if answers is False else None
+    return Preflight(answers, _has_keys(settings), unknown_host)
 
 
 def _cache_answers(url: str) -> bool | None:
@@ -47,6 +53,23 @@ def _cache_answers(url: str) -> bool | None:
         return _within(CACHE_SECONDS, lambda: probe_redis(url))
     except TimeoutError:
         return False
+
+
+def _unknown_host(url: str) -> str | None:
+    """Return the host in the URL of Redis if it has no address."""
+    host = None if url.startswith("unix:") else urlsplit(url).hostname
+
+    async def resolve() -> None:
+        await asyncio.get_running_loop().getaddrinfo(host, None)
+
+    try:
+        if host is not None:
+            _within(CACHE_SECONDS, resolve)
+    except TimeoutError:  # the name server does not answer: the name may be right
+        return None
+    except (socket.gaierror, UnicodeError):
+        return host
+    return None
 
 
 def _has_keys(settings: Settings) -> bool | None:

@@ -60,6 +60,22 @@ def test_state_of_the_cache_is_named(*, answers: bool | None, state: str) -> Non
     assert lines["cache"] == f"redis://:***@h/0{state}"
 
 
+def test_unknown_host_of_the_cache_is_named() -> None:
+    lines = lines_of("--cache-url", "redis://:p@nosuch:6379/0", preflight=Preflight(False, None, "nosuch"))
+
+    assert lines["cache"] == (
+        "redis://:***@nosuch:6379/0 (the host nosuch is unknown: correct --cache-url or the DNS; reads go to the store)"
+    )
+
+
+def test_values_with_hidden_characters_are_escaped() -> None:
+    text = banner(load(["--store-url", "sqlite:///a\u202eb\n\x1b[31m.db", "--unix-socket", "s \u2066"]), 0, UNKNOWN)
+
+    assert r"a\u202eb\n\x1b[31m.db" in text
+    assert text.splitlines()[0].endswith(r" at s \u2066")
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
 def test_command_for_the_first_key_names_the_store(folder: Path) -> None:
     def command(*words: str) -> str:
         return lines_of("--access", "keys", *words, preflight=Preflight(None, has_keys=False))["keys"]

@@ -58,6 +58,14 @@ def test_cache_answers_is_absent_or_refuses(own_redis: Server) -> None:
         inspect(load(["--cache-url", f"redis://127.0.0.1:{own_redis.port}/99"]))
 
 
+def test_host_of_redis_without_an_address_is_unknown() -> None:
+    found = inspect(load(["--cache-url", "redis://nowhere.invalid:6379/0"]))
+
+    assert found == Preflight(cache_answers=False, has_keys=None, unknown_host="nowhere.invalid")
+    assert inspect(load(["--cache-url", f"redis://127.0.0.1:{free_port()}/0"])).unknown_host is None
+    assert inspect(load(["--cache-url", "unix:///nowhere/redis.sock"])).unknown_host is None
+
+
 def test_slow_look_at_the_cache_is_abandoned(monkeypatch: pytest.MonkeyPatch, own_redis: Server) -> None:
     monkeypatch.setattr(preflight, "CACHE_SECONDS", 0.1)
     own_redis.pause()
