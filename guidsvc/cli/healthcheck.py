@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from http.client import OK, HTTPConnection, HTTPException
 from pathlib import Path, PurePath
-from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
+from socket import AF_UNIX, SOCK_STREAM, create_connection, gaierror, socket
 from threading import Thread
 
 from guidsvc import config
@@ -30,6 +30,14 @@ TOTAL_SECONDS = 5.0
 BODY_BYTES, SHOWN_BYTES = 4096, 300
 """Maximum number of bytes read from the response body; and shown in an error."""
 
+_ADDRESS_FLAGS = {
+    "host": "ADDRESS",
+    "port": "PORT",
+    "unix_socket": "PATH",
+    "tls_cert": "FILE",
+    "tls_key": "FILE",
+}
+"""Settings that say where the service listens, and how; with the names of their values."""
 _PARTS = ("store", "cache")
 _NEAR = 0.8
 """Similarity of a misspelt flag to one of this command, from 0 to 1. It may also be a misspelt setting."""
@@ -51,7 +59,7 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
     try:
         status, text = _within(TOTAL_SECONDS, partial(_ask, settings, path))
     except (OSError, HTTPException) as error:
-        raise StartError(f"healthcheck: {where}: {_reason(error)}{_tls_hint(settings, error)}") from error
+        raise StartError(f"healthcheck: {where}: {_reason(error)}{_hint(settings, error)}") from error
     if status != OK:
         raise StartError(f"healthcheck: {where}: {_refusal(status, text)}")
     output.write(f"{escape(_readiness(text, where) if arguments.ready else f'alive: {where}')}\n")
@@ -184,8 +192,12 @@ def _reason(error: OSError | HTTPException) -> str:
     return error.strerror or str(error)
 
 
-def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
-    """Return a hint if only one side may be using TLS; empty if that cannot be the cause."""
+def _hint(settings: Settings, error: OSError | HTTPException) -> str:
+    """Return what to do: if nothing listens there, or if only one side may be using TLS."""
+    if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+        return f"; start the service, or name its {'--port' if settings.unix_socket is None else '--unix-socket'}"
+    if isinstance(error, gaierror):
+        return "; correct --host"
     if settings.tls_cert is not None and isinstance(error, (ssl.SSLError, ConnectionResetError, TimeoutError)):
         return "; if the service does not speak TLS, leave out --tls-cert and --tls-key"
     if settings.tls_cert is None and isinstance(error, (ConnectionResetError, HTTPException)):
@@ -193,12 +205,22 @@ def _tls_hint(settings: Settings, error: OSError | HTTPException) -> str:
     return ""
 
 
+def _address_flags() -> str:
+    """Return a line of help for each flag of the service that this command needs to find it."""
+    widest = max(map(len, _ADDRESS_FLAGS)) + 1
+    return "\n".join(
+        f"  {f'{config.flag(name)} {metavar}':{widest + 10}} {Settings.model_fields[name].description}"
+        for name, metavar in _ADDRESS_FLAGS.items()
+    )
+
+
 def parser() -> CommandParser:
     """Return the argument parser of `healthcheck`; unknown arguments are flags of the service."""
     command_parser = CommandParser(
         program("healthcheck"),
         description="Exit with 0 if the service on this host is alive, else with 1 and a one-line reason.",
-        epilog="It accepts the flags of the service, and reads its variables and .env, to find the address.\n\n"
+        usage=f"{program('healthcheck')} [-h] [--version] [--ready] [ADDRESS OF THE SERVICE]",
+        epilog=f"address of the service, from its flags, else from its variables and .env:\n{_address_flags()}\n\n"
         f"examples:\n  {program('healthcheck')}\n  {program('healthcheck')} --ready --port 9000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

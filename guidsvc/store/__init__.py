@@ -4,6 +4,7 @@ A store holds records and enforces no business rule. Every change of a record is
 check-then-act race is possible, even with concurrent writers.
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -29,7 +30,15 @@ def validate_store_url(url: str) -> None:
             from guidsvc.store.mongo.store import validate_mongo_url
         validate_mongo_url(url)
     else:
-        raise StartError(f"store_url: unsupported store {unsupported(url)}; use sqlite:///path or mongodb://host/name")
+        raise StartError(
+            f"store_url: unsupported store {unsupported(url)}; use {_sqlite_url(url)} or mongodb://host/name"
+        )
+
+
+def _sqlite_url(text: str) -> str:
+    """Return the URL of a SQLite store: of the file if the text is a path, else of any."""
+    is_path = re.fullmatch(r"[\w./+-]*[./][\w./+-]*", text) is not None
+    return f"sqlite:///{text}" if is_path else "sqlite:///path"
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ from tests.support.factories import GUID, record
 from tests.support.http_client import Client
 from tests.support.stored_records import GUIDS, PAGE, damage, fill_store
 
+NAME_IT = ": name the store of the service with --store-url"
 BACKUP = (ROOT / "docs" / "backup.md").read_text()
 FAULTS = (ROOT / "docs" / "failure-modes.md").read_text()
 SQLITE_SHELL = """#!{python}
@@ -329,7 +330,9 @@ def test_damaged_store_is_reported_and_leaves_no_backup(tmp_path: Path, serving:
     refused = pdapt(tmp_path, "backup", "backup.db")
 
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert re.fullmatch(r"pdapt.py: --store-url: .*guidsvc.db is damaged\n", refused.stderr), refused.stderr
+    assert re.fullmatch(
+        r"pdapt.py: --store-url: .*guidsvc.db is damaged; see docs/failure-modes.md\n", refused.stderr
+    ), refused.stderr
     assert not [each for each in tmp_path.iterdir() if "backup" in each.name]
 
 
@@ -337,7 +340,7 @@ def test_backup_creates_no_store(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "backup", "backup.db")
 
     assert refused.returncode == 1
-    assert refused.stderr == f"pdapt.py: --store-url: there is no store at {tmp_path / 'guidsvc.db'}\n"
+    assert refused.stderr == f"pdapt.py: --store-url: there is no store at {tmp_path / 'guidsvc.db'}{NAME_IT}\n"
     assert list(tmp_path.iterdir()) == []
 
 

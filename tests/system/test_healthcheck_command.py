@@ -97,6 +97,21 @@ def test_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: str)
         assert f":{port}/" in expect_healthy(tmp_path, *flags, **environment)
 
 
+def test_absent_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    at = ["--port", str(free_port())]
+
+    assert expect_unhealthy(tmp_path, *at).endswith("/livez: Connection refused; start the service, or name its --port")
+    missing = expect_unhealthy(tmp_path, "--unix-socket", "missing")
+    assert missing.endswith(": No such file or directory; start the service, or name its --unix-socket")
+
+
+def test_help_lists_the_flags_that_find_the_service(tmp_path: Path) -> None:
+    text = pdapt(tmp_path, "healthcheck", "--help").stdout
+
+    for flag in ("--host ADDRESS", "--port PORT", "--unix-socket PATH", "--tls-cert FILE", "--tls-key FILE"):
+        assert re.search(f"^  {flag}  ", text, re.MULTILINE), flag
+
+
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
 def test_tls_works_with_any_certificate_issuer(tmp_path: Path, certificate: Certificate, server: str) -> None:
     at = ["--port", str(free_port())]
@@ -118,7 +133,7 @@ def test_unix_socket_is_supported(tmp_path: Path, certificate: Certificate, serv
 def test_absent_or_foreign_service_is_reported_in_one_line(tmp_path: Path, own_redis: Server) -> None:
     port = str(free_port())
 
-    assert expect_unhealthy(tmp_path, "--port", port).endswith(f"http://127.0.0.1:{port}/livez: Connection refused")
+    assert f" http://127.0.0.1:{port}/livez: Connection refused; start " in expect_unhealthy(tmp_path, "--port", port)
     assert "not an HTTP response" in expect_unhealthy(tmp_path, "--port", str(own_redis.port))
 
 

@@ -177,7 +177,10 @@ def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("revoke", "0" * 12), "There is no key with the id 000000000000"),
+        (
+            ("revoke", "0" * 12),
+            "There is no key with the id 000000000000. `pdapt.py keys list` shows the ids of all keys.",
+        ),
         (("rotate", "0" * 12), "There is no key"),
         (("note", "0" * 12, "text"), "There is no key"),
         (("list", "--store-url", "sqlite:////nowhere/at/all"), "--store-url: there is no store at /nowhere/at/all: "),

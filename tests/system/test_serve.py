@@ -245,6 +245,7 @@ def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Serv
     [
         (["--store-url", "postgres://db/x"], "--store-url: unsupported store postgres; use sqlite:///"),
         (["--store-url", "guidsvc.db"], "--store-url: unsupported store 'guidsvc.db'; use "),
+        (["--store-url", "/tmp/foo.db"], "--store-url: unsupported store '/tmp/foo.db'; use sqlite:////tmp/foo.db or "),
         (["--cache-url", "redis"], "--cache-url: unsupported cache 'redis'; use "),
         (["--access", "keys", "--rate-limit", "lots"], "--rate-limit: invalid limit 'lots'; use "),
         (["--access", "keys", "--rate-limit", "0/second"], "--rate-limit: invalid limit '0/second'; use "),

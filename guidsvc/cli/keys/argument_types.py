@@ -9,13 +9,17 @@ from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, MAX_NOTE_CHARA
 from guidsvc.domain.caller import Scope, scopes_of
 from guidsvc.domain.durations import Moment, parse_moment, parse_whole_seconds
 from guidsvc.domain.record import User
+from guidsvc.program import program
 
 
 def key_id(text: str) -> str:
     """Return the id of a key."""
     if re.fullmatch(KEY_ID_PATTERN, text):
         return text
-    raise argparse.ArgumentTypeError(f"must be {ID_CHARACTERS} letters and digits: the part between gs_ and the next _")
+    raise argparse.ArgumentTypeError(
+        f"must be {ID_CHARACTERS} letters and digits: the part between gs_ and the next _, as `{program('keys list')}` "
+        "shows it"
+    )
 
 
 def owner(text: str) -> str:

@@ -19,7 +19,7 @@ from guidsvc.domain.api_key import OVERLAP_SECONDS, KeyFilter, KeyState
 from guidsvc.domain.caller import SCOPES
 from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS
 from guidsvc.domain.leases.limits import LifeLimits
-from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, OutcomeUnknown, StartError
+from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, NoSuchKey, OutcomeUnknown, StartError
 from guidsvc.monitoring.logs import log_config
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
@@ -73,7 +73,9 @@ def _error_text(error: GuidsvcError) -> str:
         case InvalidRequest():
             return "; ".join(f"{fault.pointer.lstrip('/')} {fault.detail}" for fault in error.faults)
         case OutcomeUnknown():
-            return f"outcome unknown: {error}; check it with `keys list`"
+            return f"outcome unknown: {error}; check it with `{program('keys list')}`"
+        case NoSuchKey():
+            return f"{error} `{program('keys list')}` shows the ids of all keys."
         case _:
             return str(error)
 

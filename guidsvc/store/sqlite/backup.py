@@ -67,13 +67,13 @@ def _copy_checked(
     source: Path, target: Path, copy: Callable[[sqlite3.Connection, Path], None], *, overwrite: bool
 ) -> Copied:
     if not source.exists():
-        raise StartError(f"store_url: there is no store at {source}")
+        raise StartError(f"store_url: there is no store at {source}: name the store of the service with --store-url")
     _refuse_target(source, target, overwrite=overwrite)
     with _temporary(target) as made:
         with _converting_errors(source, target), closing(connect(source, timeout_seconds=BUSY_SECONDS)) as connection:
             identify(connection, source, newest=len(MIGRATIONS))
             if not _has_tables(connection):
-                raise StartError(f"store_url: {source} contains no guidsvc tables")
+                raise StartError(f"store_url: {source} contains no guidsvc tables: name the store of the service")
             copy(connection, made)
         records = _checked(made)
         _refuse_target(source, target, overwrite=overwrite)  # again: the copy may have taken long

@@ -1,9 +1,11 @@
-"""Detection of incomplete SQLite stores: files that SQLite takes for an empty database, but that lost their data."""
+"""Files that SQLite takes for an empty database, but that lost their data; and why it cannot open a file at all."""
 
+import os
 import time
 from pathlib import Path
 
 from guidsvc.errors import StartError
+from guidsvc.store.sqlite.files import LOCK_SUFFIX
 
 WAIT_SECONDS = 5.0
 """How long another process may take to create the file."""
@@ -49,7 +51,25 @@ def _first_page(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise StartError(f"store_url: {path} cannot be read: {error.strerror}") from error
+        raise StartError(f"store_url: {path} cannot be read: {error.strerror}; name another file") from error
+
+
+def why_unopenable(path: Path) -> str:
+    """Say why SQLite cannot open a file of a store, and what to do. A fault of the folder is that of the store."""
+    store, folder = path.with_name(path.name.removesuffix(LOCK_SUFFIX)), path.parent
+    if not folder.exists():
+        fault, remedy = "its folder is missing", f"create {folder}"
+    elif not folder.is_dir():
+        fault, remedy = f"{folder} is not a folder", "move it away"
+    elif path.is_dir():
+        fault, remedy = f"{path} is a folder", "move it away"
+    elif path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        fault, remedy = f"{path} is not readable and writable to this user", "change its mode or owner"
+    elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        fault, remedy = f"its folder {folder} is not writable to this user", "change its mode or owner"
+    else:
+        fault, remedy = "SQLite cannot open it", f"look at the rights and the file system of {folder}"
+    return f"{store} cannot be opened: {fault}; {remedy}, or name another file"
 
 
 def _size(path: Path, suffix: str) -> int:

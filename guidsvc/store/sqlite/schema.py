@@ -12,7 +12,7 @@ import structlog
 
 from guidsvc.errors import StartError
 from guidsvc.store.sqlite.files import WAL_BYTES, connect
-from guidsvc.store.sqlite.parts import refuse_incomplete
+from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
 
 _log = structlog.get_logger(__name__)
 
@@ -283,15 +283,17 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(value)
 
 
+_REASONS = {
+    sqlite3.SQLITE_NOTADB: "is not a SQLite file; name another file",
+    sqlite3.SQLITE_READONLY: "cannot be written: it is read-only to this user; let this user write it",
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space",
+    sqlite3.SQLITE_BUSY: "is locked by another process; stop that, or try again later",
+    sqlite3.SQLITE_CORRUPT: "is damaged; see docs/failure-modes.md",
+}
+
+
 def start_error(path: Path, error: sqlite3.Error) -> StartError:
     """Convert a SQLite error to the StartError of a service or a command."""
-    reasons = {
-        sqlite3.SQLITE_NOTADB: "is not a SQLite file",
-        sqlite3.SQLITE_READONLY: "cannot be written: it is read-only to this user",
-        sqlite3.SQLITE_CANTOPEN: "cannot be opened: its folder is missing, or not writable to this user",
-        sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
-        sqlite3.SQLITE_BUSY: "is locked by another process",
-        sqlite3.SQLITE_CORRUPT: "is damaged",
-    }
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return StartError(f"store_url: {path} {reasons.get(code, f'cannot be used: {error}')}")
+    reason = why_unopenable(path) if code == sqlite3.SQLITE_CANTOPEN else f"{path} {_REASONS.get(code, error)}"
+    return StartError(f"store_url: {reason}")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from guidsvc.runtime.background import WorkerThreads
 from guidsvc.store.cache_fence import Mode
 from guidsvc.store.sqlite.engine import GROUP, SqliteEngine
 from guidsvc.store.sqlite.files import StoreFiles
-from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_reader, open_writer
+from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, claim, open_reader, open_writer
 from guidsvc.store.sqlite.search import (
     Finder,
     count_statement,
@@ -417,14 +418,36 @@ async def test_read_only_file_is_rejected(path: Path, tmp_path: Path) -> None:
 async def test_read_only_folder_is_rejected(path: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
 
-    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError, match="not writable"):
-        open_writer(path)
+    fault = f"^store_url: {path} cannot be opened: its folder {tmp_path} is not writable to this user; change its mode"
+    with ordinary_user(tmp_path, *tmp_path.parents[:3]):
+        with pytest.raises(StartError, match=fault):
+            open_writer(path)
+        with pytest.raises(StartError, match=fault):
+            claim(path, exclusive=True)
     tmp_path.chmod(0o755)
 
 
-async def test_missing_folder_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="folder is missing"):
-        open_writer(tmp_path / "none" / "guidsvc.db")
+async def test_lock_file_of_another_user_is_rejected(path: Path, tmp_path: Path) -> None:
+    lock = path.with_name("guidsvc.db-lock")
+    lock.touch(0o600)
+
+    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError) as caught:
+        claim(path, exclusive=True)
+    assert str(caught.value) == (
+        f"store_url: {path} cannot be opened: {lock} is not readable and writable to this user; "
+        "change its mode or owner, or name another file"
+    )
+
+
+@pytest.mark.parametrize("opened", [open_writer, partial(claim, exclusive=True)])
+async def test_missing_folder_is_rejected(tmp_path: Path, opened: Callable[[Path], object]) -> None:
+    folder = tmp_path / "none"
+
+    with pytest.raises(StartError) as caught:
+        opened(folder / "guidsvc.db")
+    assert str(caught.value) == (
+        f"store_url: {folder}/guidsvc.db cannot be opened: its folder is missing; create {folder}, or name another file"
+    )
 
 
 async def test_full_disk_at_the_start_is_reported_in_one_line(path: Path) -> None:
