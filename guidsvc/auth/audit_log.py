@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
-from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class
+from guidsvc.errors import Forbidden, GuidsvcError, RateLimited, StartError, Unauthorized, found_by_class, write_fault
 from guidsvc.http.client_address import network_of
 from guidsvc.http.hidden_characters import show_hidden
 from guidsvc.monitoring.logs.console_line import columns, event_line
@@ -285,7 +285,7 @@ def _open_file(path: str) -> Iterator[_File]:
     try:
         file = _File(path)
     except OSError as error:
-        reason = "no process reads this pipe" if error.errno == errno.ENXIO else error.strerror
+        reason = "no process reads this pipe" if error.errno == errno.ENXIO else write_fault(error)
         raise StartError(f"audit_log: cannot write {path}: {reason}") from error
     try:
         yield file

@@ -186,7 +186,7 @@ def _shared_folder(channel: WorkerChannel | None) -> Path | None:
     """Return the shared metrics folder, or None. A worker serves without it until its supervisor has created it."""
     path = os.environ.get(METRICS_VARIABLE)
     if path is not None and channel is None and not Path(path).is_dir():
-        raise StartError(f"{METRICS_VARIABLE}: not a directory: {path}")
+        raise StartError(f"{METRICS_VARIABLE}: not a directory: {path}; create it, or remove the variable")
     return None if path is None else Path(path)
 
 

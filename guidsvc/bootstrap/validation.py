@@ -17,7 +17,7 @@ from guidsvc.bootstrap.auth import ACCESS_SETTINGS, TOKEN_SETTINGS, is_controlle
 from guidsvc.cache import is_private, validate_cache_url
 from guidsvc.config import Check, Settings, load_valid, split_list
 from guidsvc.connection_urls import scheme_of
-from guidsvc.errors import StartError
+from guidsvc.errors import StartError, write_fault
 from guidsvc.http import public_url
 from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.host import HostNames
@@ -98,7 +98,8 @@ def _validate_audit_log(settings: Settings) -> None:
         return
     path = Path(destination)
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise StartError(f"audit_log: cannot write {path}: {strerror(EISDIR if path.is_dir() else ENOENT)}")
+        number = EISDIR if path.is_dir() else ENOENT
+        raise StartError(f"audit_log: cannot write {path}: {write_fault(OSError(number, strerror(number)))}")
     if scheme_of(settings.store_url) == "sqlite":
         _refuse_file_of_store(path, settings.store_url)
 

@@ -64,7 +64,7 @@ from guidsvc.errors.base import GuidsvcError, found_by_class
 from guidsvc.errors.limits import QuotaExceeded, RateLimited, ReceiptsFull, SpaceUsed
 from guidsvc.errors.records import CorruptRecord, Expired, NotFound, PreconditionFailed, PreconditionRequired
 from guidsvc.errors.requests import IdempotencyMismatch, InProgress, InvalidField, InvalidGuid, InvalidRequest
-from guidsvc.errors.start import NoStore, StartError
+from guidsvc.errors.start import NoStore, StartError, write_fault
 
 __all__ = [
     "CacheUnavailable",
@@ -105,4 +105,5 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "found_by_class",
+    "write_fault",
 ]

@@ -1,6 +1,16 @@
 """Errors that stop a command before it begins."""
 
+from errno import EACCES, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+
 from guidsvc.errors.base import GuidsvcError
+
+_REMEDIES = {
+    ENOENT: "create its folder, or name another file",
+    ENOTDIR: "name a file in a folder",
+    EISDIR: "name a file",
+    ENOSPC: "free some space, or name another file",
+    **dict.fromkeys((EACCES, EPERM, EROFS), "let this user write there, or name another file"),
+}
 
 
 class StartError(GuidsvcError):
@@ -13,3 +23,9 @@ class NoStore(StartError):
     def __init__(self, location: str) -> None:
         super().__init__(f"store_url: there is no store at {location}")
         self.location = location
+
+
+def write_fault(error: OSError) -> str:
+    """Return why a file that a setting or an argument names cannot be written, and what to do."""
+    remedy = _REMEDIES.get(error.errno or 0, "name another file")
+    return f"{error.strerror or error}; {remedy}"

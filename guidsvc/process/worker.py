@@ -45,7 +45,7 @@ class Worker:
                 line = await self._reader.readline()
         except TimeoutError as error:
             await self.kill()
-            raise StartError(f"a worker did not start within {START_SECONDS:g} s") from error
+            raise StartError(f"a worker did not start within {START_SECONDS:g} s; its log lines may say why") from error
         if line:
             status = json.loads(line)
             if "failed" not in status:
@@ -53,7 +53,9 @@ class Worker:
                 return
         exit_status = await self.wait()
         raise StartError(
-            status["failed"] if line else f"a worker exited during its start: {_describe_exit(exit_status)}"
+            status["failed"]
+            if line
+            else f"a worker exited during its start: {_describe_exit(exit_status)}; its log lines may say why"
         )
 
     async def wait(self) -> dict[str, object]:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, ECONNREFUSED
 from pathlib import Path
-from socket import AF_UNIX, IPPROTO_TCP, SOCK_STREAM, socket
+from socket import AF_UNIX, IPPROTO_TCP, SOCK_STREAM, gaierror, socket
 
 from tornado.netutil import bind_sockets
 
-from guidsvc.errors import StartError
+from guidsvc.errors import StartError, write_fault
 from guidsvc.program import make_hint
 
 BACKLOG = 4096
@@ -44,15 +44,17 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
             setting = (
                 f"host, port: cannot listen on {host}:{port}" if unix_socket is None else f"unix_socket: {unix_socket}"
             )
-            remedy = _remedy(error) if unix_socket is None else ""
-            raise StartError(f"{setting}: {getattr(error, 'strerror', None) or error}{remedy}") from error
+            raise StartError(f"{setting}: {_fault(error, is_path=unix_socket is not None)}") from error
         yield shares
 
 
-def _remedy(error: Exception) -> str:
-    """Return what to do about an address that cannot be used."""
-    number = getattr(error, "errno", None)
-    return _REMEDIES.get(number, "") + (make_hint("--port", "0") if number == EADDRINUSE else "")
+def _fault(error: Exception, *, is_path: bool) -> str:
+    """Return why an address or a path cannot be used, and what to do."""
+    if isinstance(error, OSError) and is_path:
+        return write_fault(error)
+    number = EADDRNOTAVAIL if isinstance(error, gaierror) else getattr(error, "errno", None)
+    remedy = _REMEDIES.get(number, "") + (make_hint("--port", "0") if number == EADDRINUSE else "")
+    return f"{getattr(error, 'strerror', None) or error}{remedy}"
 
 
 @contextmanager

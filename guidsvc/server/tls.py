@@ -94,17 +94,19 @@ def _load(certificate: str, key: str) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or error
         file = getattr(error, "filename", None) or f"{certificate}, {key}"
-        raise StartError(f"tls_cert, tls_key: {file}: {reason}") from error
+        is_unreadable = isinstance(error, (FileNotFoundError, PermissionError))
+        remedy = "; name a PEM file that this user can read" if is_unreadable else ""
+        raise StartError(f"tls_cert, tls_key: {file}: {reason}{remedy}") from error
 
 
 def _reject_wrong_kind(certificate: tuple[str, bytes], key: tuple[str, bytes]) -> None:
     """Raise StartError if a file, given with its content, holds the wrong kind of PEM; OpenSSL reports `PEM lib`."""
     if not _holds(certificate[1], _CERTIFICATE):
         is_swapped = _holds(certificate[1], _KEY) and _holds(key[1], _CERTIFICATE)
-        hint = "; the two files are swapped" if is_swapped else ""
+        hint = "; the two files are swapped" if is_swapped else "; name the file of the certificate"
         raise StartError(f"tls_cert, tls_key: {certificate[0]}: contains no PEM certificate{hint}")
     if not _holds(key[1], _KEY):
-        raise StartError(f"tls_cert, tls_key: {key[0]}: contains no PEM private key")
+        raise StartError(f"tls_cert, tls_key: {key[0]}: contains no PEM private key; name the file of the key")
 
 
 def _holds(content: bytes, kind: bytes) -> bool:

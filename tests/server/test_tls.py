@@ -206,7 +206,11 @@ def test_files_of_wrong_kind_are_named(certificate: Certificate) -> None:
 
     with pytest.raises(StartError, match=f": {key}: contains no PEM certificate; the two files are swapped$"):
         open_tls(key, cert)
-    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {key}: contains no PEM certificate$"):
+    with pytest.raises(
+        StartError, match=f"^tls_cert, tls_key: {key}: contains no PEM certificate; name the file of the certificate$"
+    ):
         open_tls(key, key)
-    with pytest.raises(StartError, match=f"^tls_cert, tls_key: {cert}: contains no PEM private key$"):
+    with pytest.raises(
+        StartError, match=f"^tls_cert, tls_key: {cert}: contains no PEM private key; name the file of the key$"
+    ):
         open_tls(cert, cert)

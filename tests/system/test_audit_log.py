@@ -623,7 +623,10 @@ def test_unwritable_file_stops_the_start_with_one_line(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, "--audit-log", "missing/audit.log")
 
     assert refused.returncode == 2
-    assert refused.stderr == "pdapt.py: --audit-log: cannot write missing/audit.log: No such file or directory\n"
+    assert refused.stderr == (
+        "pdapt.py: --audit-log: cannot write missing/audit.log: No such file or directory; create its folder, "
+        "or name another file\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -347,8 +347,11 @@ def test_backup_creates_no_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["x" * 300], r"backup: .*/x{300} cannot be written: File name too long"),
-        (["missing/backup.db"], r"backup: .*/missing/backup.db cannot be written: No such file or directory"),
+        (["x" * 300], r"backup: .*/x{300} cannot be written: File name too long; name another file"),
+        (
+            ["missing/backup.db"],
+            r"backup: .*/missing/backup.db cannot be written: No such file or directory; create its folder, .*",
+        ),
     ],
 )
 def test_impossible_backup_is_rejected_in_one_line(tmp_path: Path, store: Path, words: list[str], told: str) -> None:

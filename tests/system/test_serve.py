@@ -293,6 +293,7 @@ def test_invalid_settings_stop_the_start_with_one_line(tmp_path: Path, options: 
         (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
         (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "; start MongoDB, or correct host, port and tls"),
         (["--host", "x" * 64, "--access", "off"], "--host, --port: "),
+        (["--host", "nowhere.invalid", "--access", "off"], "; use an address of this host as --host"),
     ],
 )
 def test_unusable_resource_stops_the_start_with_one_line(tmp_path: Path, options: list[str], why: str) -> None:
@@ -302,6 +303,15 @@ def test_unusable_resource_stops_the_start_with_one_line(tmp_path: Path, options
     assert refused.stderr.startswith("pdapt.py: ")
     assert why in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_missing_folder_of_the_unix_socket_stops_the_start(tmp_path: Path) -> None:
+    refused = pdapt(tmp_path, "--unix-socket", "missing/s")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "pdapt.py: --unix-socket: missing/s: No such file or directory; create its folder, or name another file\n"
+    )
 
 
 def test_second_service_on_one_file_is_rejected_with_local_cache(tmp_path: Path) -> None:

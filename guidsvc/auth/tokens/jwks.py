@@ -64,7 +64,8 @@ def validate_jwks(location: str) -> None:
     try:
         key_set = parse_jwks(read_file(location, MAX_BYTES))
     except (OSError, ValueError) as error:
-        raise StartError(f"jwt_jwks: cannot use {location}: {_describe(error)}") from error
+        remedy = "; name a file that this user can read, or an https:// URL" if isinstance(error, OSError) else ""
+        raise StartError(f"jwt_jwks: cannot use {location}: {_describe(error)}{remedy}") from error
     _refuse_empty(key_set)
 
 
@@ -170,7 +171,7 @@ def _refuse_untrusted(url: str) -> None:
 def _refuse_empty(key_set: JwkSet) -> None:
     if not key_set.keys:
         ignored = "; ".join(key_set.ignored[:MAX_EXPLAINED])
-        raise StartError(f"jwt_jwks: contains no usable key: {ignored or 'it is empty'}")
+        raise StartError(f"jwt_jwks: contains no usable key: {ignored or 'it is empty'}; name the keys of the issuer")
 
 
 def _is_local(parts: SplitResult) -> bool:

@@ -38,7 +38,9 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
     def make(url: str) -> _Pool:
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+", parts.path):
-            raise ValueError(f"{parts.path} is not the number of a Redis database")
+            raise ValueError(
+                f"{parts.path} is not the number of a Redis database; write one, as in redis://host:6379/0"
+            )
         pool = kind.from_url(
             url,
             protocol=2,

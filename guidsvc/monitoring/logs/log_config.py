@@ -155,10 +155,10 @@ def _render_readable(general: Processor, logger: WrappedLogger, method: str, eve
 
 
 def _render_wrapped(general: Processor, logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """Return the line of an event; if it is wider than the terminal, its fields on lines of their own, origin last."""
+    """Return the line of an event; if it is wider than the terminal, its fields on lines of their own, logger last."""
     line, newline, traceback = str(general(logger, method, dict(event))).partition("\n")
     width = columns()
-    if visible_width(line) > width:
+    if sys.stderr.isatty() and visible_width(line) > width:  # a file has one line for each event, for grep
         head = general(logger, method, {name: event[name] for name in _HEAD if name in event})
         fields = {name: value for name, value in event.items() if name not in {*_HEAD, *_FAILURE, "logger"}}
         line = wrapped_line(str(head).rstrip(), {**fields, "logger": event.get("logger", "")}, width=width)

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from guidsvc.errors import StartError
+from guidsvc.errors import StartError, write_fault
 from guidsvc.store.sqlite.files import connect, is_file_of
 from guidsvc.store.sqlite.schema import MAKE_FENCE, MAKE_IDENTITY, MIGRATIONS, identify, open_writer, start_error
 
@@ -105,7 +105,7 @@ def _writable(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StartError(f"backup: {target} cannot be written: {error.strerror}") from error
+        raise StartError(f"backup: {target} cannot be written: {write_fault(error)}") from error
 
 
 @contextmanager

@@ -188,8 +188,11 @@ def _waits_for_share(lock: sqlite3.Connection, path: Path) -> bool:
         if _locks(lock, "DEFERRED"):
             return True
         if seconds == SILENT_SECONDS:
-            _log.info("store in use, waiting until it is shared", file=str(path), seconds=SHARE_SECONDS)
+            _log.info("store in use, waiting until it is shared", file=str(path), seconds=SHARE_SECONDS, reason=_ALONE)
     return False
+
+
+_ALONE = "another guidsvc starts just now, or does not share it because it caches in its own memory"
 
 
 def _in_use(path: Path, *, exclusive: bool) -> StartError:

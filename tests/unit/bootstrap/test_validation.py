@@ -9,6 +9,9 @@ from guidsvc.config import PREFIX, InvalidSettings, Settings
 from tests.support.certificates import Certificate
 
 
+NAME_JWKS = "name a file that this user can read, or an https:// URL"
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to start in."""
@@ -29,7 +32,7 @@ def test_settings_without_effect_are_checked_too(folder: Path) -> None:
     assert faults_of(*words) == [
         "rate_limit: invalid limit 'nonsense'; use 20000/second, 600/minute, or an empty value for no limit",
         "login_limit: invalid limit '0/minute'; use 20000/second, 600/minute, or an empty value for no limit",
-        "jwt_jwks: cannot use /no/such: No such file or directory",
+        f"jwt_jwks: cannot use /no/such: No such file or directory; {NAME_JWKS}",
     ]
     assert list(folder.iterdir()) == [], "nothing is opened"
 
@@ -50,19 +53,28 @@ def test_faults_of_values_and_meanings_are_listed_together() -> None:
         (["--public-url", "registry"], "public_url: this is not the address of a service"),
         (["--cors-origins", "a.example"], "cors_origins: "),
         (["--tls-cert", "cert.pem"], "tls_cert, tls_key: TLS requires both"),
-        (["--tls-cert", "cert.pem", "--tls-key", "key.pem"], "tls_cert, tls_key: cert.pem: No such file"),
+        (
+            ["--tls-cert", "cert.pem", "--tls-key", "key.pem"],
+            "tls_cert, tls_key: cert.pem: No such file or directory; name a PEM file",
+        ),
         (["--store-url", "postgres://h/x"], "store_url: unsupported store postgres"),
         (["--store-url", "sqlite:///:memory:"], "store_url: name a file"),
         (["--store-url", "mongodb://h/x?nonsense=1"], "store_url: Unknown option: nonsense"),
-        (["--cache-url", "redis://h/x"], "cache_url: /x is not the number"),
+        (
+            ["--cache-url", "redis://h/x"],
+            "cache_url: /x is not the number of a Redis database; write one, as in redis://",
+        ),
         (["--cache-url", "disk://"], "cache_url: unsupported cache disk"),
         (["--workers", "2"], "workers: 2 need a shared cache"),
         (["--host", "0.0.0.0"], "access: required"),
         (["--rate-limit", "1/second"], "rate_limit: has no effect while access is off"),
         (["--access", "keys", "--jwt-jwks", "https://a.example/jwks"], "jwt_issuer, jwt_audience: both are required"),
         (["--access", "off", "--jwt-jwks", "http://a.example/jwks"], "jwt_jwks: name a file, an https:// URL"),
-        (["--audit-log", "missing/audit.log"], "audit_log: cannot write missing/audit.log: No such file"),
-        (["--audit-log", "."], "audit_log: cannot write .: Is a directory"),
+        (
+            ["--audit-log", "missing/audit.log"],
+            "audit_log: cannot write missing/audit.log: No such file or directory; create its folder",
+        ),
+        (["--audit-log", "."], "audit_log: cannot write .: Is a directory; name a file"),
         (["--audit-log", "guidsvc.db"], "audit_log: guidsvc.db is a file of the store"),
     ],
 )
@@ -88,7 +100,9 @@ def test_every_setting_rejects_invalid_values(setting: str, monkeypatch: pytest.
 def test_empty_key_set_is_a_fault_even_with_access_off(folder: Path) -> None:
     (folder / "jwks").write_text('{"keys": []}')
 
-    assert faults_of("--access", "off", "--jwt-jwks", "jwks") == ["jwt_jwks: contains no usable key: it is empty"]
+    assert faults_of("--access", "off", "--jwt-jwks", "jwks") == [
+        "jwt_jwks: contains no usable key: it is empty; name the keys of the issuer"
+    ]
 
 
 def test_valid_settings_pass(folder: Path) -> None:

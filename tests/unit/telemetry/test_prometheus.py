@@ -76,7 +76,9 @@ def test_invalid_folder_stops_the_start_with_one_line(tmp_path: Path) -> None:
     refused = pdapt(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "missing"))
 
     assert refused.returncode == 1
-    assert re.fullmatch(r"pdapt.py: PROMETHEUS_MULTIPROC_DIR: not a directory: \S+\n", refused.stderr)
+    assert re.fullmatch(
+        r"pdapt.py: PROMETHEUS_MULTIPROC_DIR: not a directory: \S+; create it, or remove the variable\n", refused.stderr
+    )
 
 
 async def test_metrics_are_rendered_once_for_concurrent_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
