@@ -70,7 +70,8 @@ def _refuse_full(descriptor: int) -> None:
         raise OSError(EPIPE, "nothing reads it")
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         disk = os.fstatvfs(descriptor)
-        if disk.f_blocks and not disk.f_bavail:
+        free_blocks = disk.f_bavail if os.geteuid() else disk.f_bfree  # root may use the blocks that are reserved
+        if disk.f_blocks and not free_blocks:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
 
 

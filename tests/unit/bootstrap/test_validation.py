@@ -8,7 +8,6 @@ from guidsvc.bootstrap.validation import load, unused
 from guidsvc.config import PREFIX, InvalidSettings, Settings
 from tests.support.certificates import Certificate
 
-
 NAME_JWKS = "name a file that this user can read, or an https:// URL"
 
 
