@@ -157,7 +157,7 @@ def ratios() -> Iterator[Ratio]:
     yield Ratio("L1 read under redis:// to memory://", UNDER_REDIS, (L1,), 0.95)
     yield Ratio("Redis read to FastAPI + Redis", REDIS, FASTAPI, 5)
     yield Ratio("SQLite read to FastAPI + Redis", SQLITE, FASTAPI, 5)
-    yield Ratio("heartbeat that writes nothing to an L1 read", f"{HEARTBEAT}, {SERVICE}", (L1,), 0.6)
+    yield Ratio("heartbeat that writes nothing to an L1 read", f"{HEARTBEAT}, {SERVICE}", (L1,), 0.7)
     yield Ratio("404 to Tornado's own server", f"404, {SERVICE}", (TORNADO,), 5)
     yield Ratio("304 to Tornado's own server", f"304, {SERVICE}", (TORNADO,), 5)
     yield Ratio("/version to Tornado's own server", f"/version, {SERVICE}", (TORNADO,), 2)
