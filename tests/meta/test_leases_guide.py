@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
+
+import pytest
 
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, service
@@ -20,29 +23,33 @@ CURL = f"""#!{sys.executable}
 import sys
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
-words, options = sys.argv[1:], {{}}
+words, options, headers = sys.argv[1:], {{}}, {{"Content-Type": "application/x-www-form-urlencoded"}}
 while words:
     word = words.pop(0)
-    if word in ("-m", "-o", "-w", "-X", "-H", "-d"):
+    if word == "-H":
+        name, _, value = words.pop(0).partition(": ")
+        headers[name] = value
+    elif word in ("-m", "-o", "-w", "-X", "-D", "-d"):
         options[word] = words.pop(0)
-    elif word not in ("-fsS", "-sS"):
+    elif word not in ("-fsS", "-sS", "-s"):
         url = word
-kind = options.get("-H", ": application/x-www-form-urlencoded").partition(": ")[2]
 data = options["-d"].encode() if "-d" in options else None
-status, text, code = "000", "", 0
+status, text, code, head = "000", "", 0, ""
 try:
-    with urlopen(Request(url, data, {{"Content-Type": kind}}, method=options["-X"]), timeout=30) as response:
-        status, text = str(response.status), response.read().decode()
+    with urlopen(Request(url, data, headers, method=options.get("-X", "GET")), timeout=30) as response:
+        status, text, head = str(response.status), response.read().decode(), str(response.headers)
 except HTTPError as error:
-    status, code = str(error.code), 0 if "-w" in options else 22
+    status, code, head = str(error.code), 22 if "-fsS" in sys.argv else 0, str(error.headers)
 except URLError:
     code = 7
+if "-D" in options and head:
+    print(f"HTTP/1.1 {{status}} Reason\\r\\n{{head}}", end="")
 if "-o" not in options:
     print(text, end="")
 print(options.get("-w", "").replace("%{{http_code}}", status), end="")
 sys.exit(code)
 """
-"""What curl does with the options of the script, for machines that have no curl."""
+"""What curl does with the options of the scripts, for machines that have no curl."""
 
 
 def program(folder: Path, name: str) -> Path:
@@ -56,9 +63,9 @@ def program(folder: Path, name: str) -> Path:
 def test_lease_examples_answer_as_documented(tmp_path: Path) -> None:
     variables = {"AT": "http://127.0.0.1:8888"}
     assert len(EXAMPLES) == TEXT.count("```http") == TEXT.count("```sh\ncurl ") > 6
-    with service(tmp_path) as running:
+    with service(tmp_path) as server:
         for line, promised in EXAMPLES:
-            printed = curl.run(line, running.port, tmp_path, variables)
+            printed = curl.run(line, server.port, tmp_path, variables)
             head, _, text = promised.partition("\n\n")
             status, *headers = head.splitlines()
             assert str(printed.status) == status, (line, printed.text)
@@ -68,21 +75,19 @@ def test_lease_examples_answer_as_documented(tmp_path: Path) -> None:
 
 
 @contextmanager
-def worker(folder: Path, port: int, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the shell script of the guide with a command."""
+def running(folder: Path, port: int, name: str, *words: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a program of the guide. It is killed at the end of the block."""
     (folder / "curl").write_text(CURL)
     (folder / "curl").chmod(0o755)
-    environment = os.environ | {
-        "AT": f"http://127.0.0.1:{port}",
-        "BEAT": "0.2",
-        "PATH": f"{folder}:{os.environ['PATH']}",
-    }
-    process = subprocess.Popen(["sh", str(program(folder, "worker.sh")), *command], env=environment, cwd=folder)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    path = f"{folder}:{os.environ['PATH']}"
+    environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "PATH": path} | variables
+    interpreter = "sh" if name.endswith(".sh") else sys.executable
+    command = [interpreter, str(program(folder, name)), *words]
+    with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def live(port: int, folder: Path) -> list[str]:
@@ -100,44 +105,80 @@ def until_live(port: int, folder: Path, count: int) -> list[str]:
     return guids
 
 
+def line_of(process: "subprocess.Popen[str]", start: str) -> str:
+    """Wait until a program prints a line that starts so, and return the rest of it."""
+    assert process.stdout is not None
+    limit = Timer(SECONDS, process.kill)
+    limit.start()
+    while not (line := process.stdout.readline()).startswith(start):
+        assert line, "it has ended"
+    limit.cancel()
+    return line.removeprefix(start).strip()
+
+
+def delete(port: int, folder: Path, guid: str) -> None:
+    """Delete a lease."""
+    assert curl.run(f"curl -X DELETE http://127.0.0.1:8888/guid/{guid}", port, folder).status == 204
+
+
 def test_shell_worker_returns_the_status_of_its_command(tmp_path: Path) -> None:
-    with service(tmp_path) as running, worker(tmp_path, running.port, "sh", "-c", "sleep 1; exit 3") as process:
-        assert process.wait(SECONDS) == 3
-        assert live(running.port, tmp_path) == [], "it deleted its lease"
+    with service(tmp_path) as server:
+        command = ("sh", "-c", "sleep 1; exit 3")
+        with running(tmp_path, server.port, "worker.sh", *command, BEAT="0.2") as process:
+            assert process.wait(SECONDS) == 3
+        assert live(server.port, tmp_path) == [], "it deleted its lease"
 
 
 def test_shell_worker_stops_when_its_lease_is_lost(tmp_path: Path) -> None:
-    with service(tmp_path) as running, worker(tmp_path, running.port, "sleep", str(SECONDS)) as process:
-        (guid,) = until_live(running.port, tmp_path, 1)
-        assert curl.run(f"curl -X DELETE http://127.0.0.1:8888/guid/{guid}", running.port, tmp_path).status == 204
+    with (
+        service(tmp_path) as server,
+        running(tmp_path, server.port, "worker.sh", "sleep", str(SECONDS), BEAT="0.2") as process,
+    ):
+        delete(server.port, tmp_path, *until_live(server.port, tmp_path, 1))
         assert process.wait(SECONDS) == 75
 
 
-@contextmanager
-def candidate(folder: Path, port: int, name: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run a candidate of the guide with a short lease."""
-    environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "TTL": "4"}
-    command = [sys.executable, str(program(folder, "leader.py")), name]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def test_python_worker_holds_its_lease_until_it_is_done(tmp_path: Path) -> None:
+    """For longer than the life of a lease that nobody renews."""
+    with service(tmp_path) as server:
+        variables = {"TTL": "4", "TASK_SECONDS": "0.25"}
+        with running(tmp_path, server.port, "worker.py", "20", **variables) as process:
+            guids = until_live(server.port, tmp_path, 1)
+            line_of(process, "task 18")
+            assert live(server.port, tmp_path) == guids
+            assert process.wait(SECONDS) == 0
+        assert live(server.port, tmp_path) == [], "it deleted its lease"
+
+
+def test_python_worker_stops_when_its_lease_is_lost(tmp_path: Path) -> None:
+    with service(tmp_path) as server:
+        variables = {"TTL": "4", "TASK_SECONDS": "0.1"}
+        with running(tmp_path, server.port, "worker.py", "100000", **variables) as process:
+            line_of(process, "task 1")
+            delete(server.port, tmp_path, *until_live(server.port, tmp_path, 1))
+            assert process.wait(SECONDS) == 1
 
 
 def token(process: "subprocess.Popen[str]") -> int:
     """Wait until a candidate leads, and return its token."""
-    assert process.stdout is not None
-    while not (line := process.stdout.readline()).startswith("token "):
-        assert line, "it has ended"
-    return int(line.split()[1])
+    return int(line_of(process, "token "))
 
 
-def test_candidate_takes_over_with_a_higher_fencing_token(tmp_path: Path) -> None:
-    with service(tmp_path) as running, candidate(tmp_path, running.port, "first") as first:
+@pytest.mark.parametrize("name", ["leader.py", "leader.sh"])
+def test_candidate_takes_over_with_a_higher_fencing_token(tmp_path: Path, name: str) -> None:
+    with service(tmp_path) as server, running(tmp_path, server.port, name, "first", TTL="4") as first:
         tokens = [token(first)]
-        with candidate(tmp_path, running.port, "second") as second:
+        with running(tmp_path, server.port, name, "second", TTL="4") as second:
             tokens.append(token(first))
             first.kill()
             tokens += [token(second), token(second)]
         assert tokens == sorted(set(tokens))
+
+
+@pytest.mark.parametrize("name", ["leader.py", "leader.sh"])
+def test_leader_says_that_its_lease_is_lost(tmp_path: Path, name: str) -> None:
+    with service(tmp_path) as server, running(tmp_path, server.port, name, "first", TTL="4") as first:
+        token(first)
+        delete(server.port, tmp_path, "1EADE400000000000000000000000001")
+        line_of(first, "lost")
+        token(first)
