@@ -253,10 +253,15 @@ DETAILS: list[tuple[str, object, str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "detail"), DETAILS)
-async def test_mistake_about_a_key_is_answered_in_words(admin: Admin, path: str, body: object, detail: str) -> None:
-    reply = await admin.ask("POST", f"/keys{path.format(id=admin.held.key.id)}", json=body)
-    assert reply.status == 400
-    assert [fault["detail"] for fault in reply.json["errors"]] == [detail]
+async def test_mistake_about_a_key_is_answered_in_words(  # fixtures, and an example
+    serving: Serving, clock: FakeClock, sqlite_url: str, path: str, body: object, detail: str
+) -> None:
+    async with serving(access="keys") as client:
+        guarded = Guarded(client, sqlite_url, clock)
+        held = await guarded.give("root", "admin")
+        reply = await Asker(client, held).ask("POST", f"/keys{path.format(id=held.key.id)}", json=body)
+        assert reply.status == 400
+        assert [fault["detail"] for fault in reply.json["errors"]] == [detail]
 
 
 async def test_scopes_of_a_request_have_a_bound(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
