@@ -5,6 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "guidsvc"
 MAX_MODULES, MAX_LINES = 10, 340
+FOLDERS, TEXTS = ("bench", "docs", "guidsvc", "tests"), {".md", ".py", ".toml", ".yml", ".json", ".lua", ".in", ".txt"}
 MODULES = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
 
 
@@ -18,3 +19,15 @@ def test_module_has_a_bounded_length() -> None:
     lengths = {path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in MODULES}
 
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_no_file_has_the_marks_of_a_merge_conflict() -> None:
+    root = PACKAGE.parent
+    texts = [*root.glob("*.*"), *(path for folder in FOLDERS for path in (root / folder).rglob("*"))]
+    marks = tuple(f"{mark * 7}\n" for mark in "=") + tuple(f"{mark * 7} " for mark in "<>")
+
+    assert [
+        path.relative_to(root).as_posix()
+        for path in texts
+        if path.suffix in TEXTS and any(line.startswith(marks) for line in path.read_text().splitlines(keepends=True))
+    ] == []
