@@ -94,7 +94,7 @@ def _cache_state(preflight: Preflight) -> str:
     if preflight.cache_answers is None:
         return ""
     if preflight.unknown_host is not None:
-        return f" (the host {preflight.unknown_host} is unknown: correct --cache-url or the DNS; reads go to the store)"
+        return f" (unknown host {preflight.unknown_host}; correct the URL or the DNS; reads go to the store)"
     return " (answers)" if preflight.cache_answers else " (no answer yet; reads go to the store)"
 
 

@@ -64,7 +64,7 @@ def test_unknown_host_of_the_cache_is_named() -> None:
     lines = lines_of("--cache-url", "redis://:p@nosuch:6379/0", preflight=Preflight(False, None, "nosuch"))
 
     assert lines["cache"] == (
-        "redis://:***@nosuch:6379/0 (the host nosuch is unknown: correct --cache-url or the DNS; reads go to the store)"
+        "redis://:***@nosuch:6379/0 (unknown host nosuch; correct the URL or the DNS; reads go to the store)"
     )
 
 
