@@ -42,7 +42,7 @@ def require_writable() -> None:
             raise OSError(EBADF, "it is closed")
         _refuse_full(sys.stdout.fileno())
     except OSError as error:
-        if getattr(error, "errno", None) is not None:  # else a stream without a descriptor, which holds the text itself
+        if error.errno is not None:  # else a stream without a descriptor, which holds the text itself
             raise _failure(error, f"nothing was changed; {_REMEDY}") from error
 
 

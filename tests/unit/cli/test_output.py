@@ -1,8 +1,11 @@
 """What the commands print, where it cannot be printed after all: after a key was changed."""
 
 import asyncio
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +62,19 @@ def test_lost_secret_is_reported_with_the_command_to_rotate(monkeypatch: pytest.
     assert f"the key {made} was rotated, but its new secret is lost" in told
     assert "the old secret is valid for 60 more seconds" in told
     assert told.endswith(f"rotate it again with `guidsvc keys rotate {made}`")
+
+
+@pytest.mark.parametrize(("free_blocks", "is_full"), [(0, True), (1, False)])
+def test_full_disk_of_a_file_is_found_before_a_change(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, free_blocks: int, *, is_full: bool
+) -> None:
+    disk = SimpleNamespace(f_blocks=9, f_bavail=free_blocks, f_bfree=free_blocks)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+    with (folder / "out").open("w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        expected = pytest.raises(StartError, match="No space left on device; nothing was changed; ")
+        with expected if is_full else nullcontext():
+            output.require_writable()
 
 
 def test_characters_that_a_terminal_hides_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
