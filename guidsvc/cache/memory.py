@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.domain import lifecycle
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
 from guidsvc.runtime.clock import Clock
@@ -82,12 +83,14 @@ class MemoryCache(DelegatingRecords):
             put(self._entries, guid, record)
         return record
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         """Remove the key from the cache, and keep it out until the store has answered."""
         guid = (old or new).guid  # type: ignore[union-attr]  # by contract, one of them is a record
         self._mark(guid)
         try:
-            swapped = await self._records.swap(old, new, not_after=not_after)
+            swapped = await self._records.swap(old, new, not_after=not_after, origin=origin)
         except (OutcomeUnknown, asyncio.CancelledError):
             self._quarantine_key(guid)
             raise

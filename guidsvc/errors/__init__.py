@@ -11,6 +11,9 @@
     ├── PreconditionRequired  the request lacks a required precondition
     ├── IdempotencyMismatch   the idempotency key was used for a different request
     ├── InProgress            the same request is still in progress
+    ├── EventsGone            the feed of events cannot go on from a cursor
+    ├── EventsTrimmed         entries of the event log that were to be read are no longer kept
+    ├── TooManyStreams        too many streams of events are open
     ├── ReceiptsFull          the storage for idempotency receipts is full
     ├── SpaceUsed             the temporary files of one request have reached their size limit
     ├── Unauthorized          credentials are missing or invalid
@@ -61,6 +64,7 @@ from guidsvc.errors.availability import (
     Unavailable,
 )
 from guidsvc.errors.base import GuidsvcError, found_by_class
+from guidsvc.errors.events import EventsGone, EventsTrimmed, TooManyStreams
 from guidsvc.errors.limits import QuotaExceeded, RateLimited, ReceiptsFull, SpaceUsed
 from guidsvc.errors.records import CorruptRecord, Expired, NotFound, PreconditionFailed, PreconditionRequired
 from guidsvc.errors.requests import IdempotencyMismatch, InProgress, InvalidField, InvalidGuid, InvalidRequest
@@ -72,6 +76,8 @@ __all__ = [
     "Contention",
     "CorruptRecord",
     "DeadlineExceeded",
+    "EventsGone",
+    "EventsTrimmed",
     "Expired",
     "Forbidden",
     "GuidsvcError",
@@ -102,6 +108,7 @@ __all__ = [
     "StoreUnavailable",
     "TemporaryFileUnavailable",
     "TooManyConnections",
+    "TooManyStreams",
     "Unauthorized",
     "Unavailable",
     "found_by_class",

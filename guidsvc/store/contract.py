@@ -9,12 +9,14 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.commands.list_parameters import Position
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import GuidsvcError
 from guidsvc.store.cache_fence import FenceStore
+from guidsvc.store.event_log import EventLog
 
 Item = TypeVar("Item")
 
@@ -25,6 +27,7 @@ class Swap(NamedTuple):
     old: Record | None
     new: Record | None
     not_after: int | None = None
+    origin: Origin = NO_ORIGIN
 
     @property
     def guid(self) -> str:
@@ -75,8 +78,13 @@ class RecordRepository(Repository[Record], Protocol):
     async def get_linearizable(self, guid: str, /) -> Record | None:
         """Return what `get` would, once no earlier write is half done: a write that shows later was made later."""
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         """Replace `old` with `new`, as `Repository.swap` does, and before a deadline.
+
+        The same atomic step appends the entries of this change to the event log, with its origin; see
+        `guidsvc.domain.events.entry.change_of`.
 
         Also return False, and change nothing, if the change would take effect after `not_after`, in milliseconds by the
         store's own clock (see `FenceStore`). The deadline covers the change itself, not only the check: a store that
@@ -106,12 +114,6 @@ class RecordRepository(Repository[Record], Protocol):
         """Count the records of a selection, including every swap acknowledged before the call.
 
         Waits for unfinished swaps, so no swap whose `not_after` has passed can become visible after the count.
-        """
-
-    async def purge(self, before: int, limit: int) -> int:
-        """Delete at most `limit` records whose `purge_at` is before this time, in Unix seconds; return the number.
-
-        The time must not be in the future: a record that may still be served must not be purged.
         """
 
 
@@ -164,6 +166,10 @@ class Database(Protocol):
     @property
     def ledgers(self) -> LedgerRepository:
         """The quota ledgers."""
+
+    @property
+    def events(self) -> EventLog:
+        """The log of what happened to the records."""
 
     @property
     def fence(self) -> FenceStore:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from guidsvc.domain.commands.list_parameters import Position
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.contract import RecordRepository, WithoutGroups, WouldBlock
@@ -26,8 +27,10 @@ class DelegatingRecords(WithoutGroups):
     async def get_linearizable(self, guid: str, /) -> Record | None:
         return await self._records.get_linearizable(guid)
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
-        return await self._records.swap(old, new, not_after=not_after)
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
+        return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         return await self._records.find(selection, after, limit)
@@ -40,6 +43,3 @@ class DelegatingRecords(WithoutGroups):
 
     async def count_linearizable(self, selection: Selection) -> int:
         return await self._records.count_linearizable(selection)
-
-    async def purge(self, before: int, limit: int) -> int:
-        return await self._records.purge(before, limit)

@@ -10,6 +10,7 @@ from typing import Generic
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.commands.list_parameters import Position
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -39,6 +40,7 @@ class InstrumentedDatabase:
         self.receipts = InstrumentedReceipts(database.receipts, meter)
         self.api_keys = InstrumentedApiKeys(database.api_keys, meter)
         self.ledgers = InstrumentedRepository(database.ledgers, meter, "ledger")
+        self.events = database.events
         self.fence = InstrumentedFence(database.fence, meter)
 
     async def store_id(self) -> str:
@@ -153,10 +155,12 @@ class InstrumentedRecords(DelegatingRecords):
         with _Operation(self._meter, "get"):
             return await self._records.get_linearizable(guid)
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         begun = perf_counter()
         try:  # without _Operation, which costs each write seven calls
-            return await self._records.swap(old, new, not_after=not_after)
+            return await self._records.swap(old, new, not_after=not_after, origin=origin)
         except GuidsvcError:
             self._meter.failed("swap")
             raise

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import TemporaryFileUnavailable
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share, TemporarySpace
@@ -75,6 +76,7 @@ class OverlayRecords(DelegatingRecords):
         new: Record | None,
         *,
         not_after: int | None = None,  # noqa: ARG002  # no lease covers a rehearsal
+        origin: Origin = NO_ORIGIN,  # noqa: ARG002  # a rehearsal leaves no entry in the log
     ) -> bool:
         guid = (old or new).guid  # type: ignore[union-attr]  # the contract: one of them is a record
         stored = await self.get(guid)

@@ -31,6 +31,7 @@ from guidsvc.cache.redis.lua_scripts import FILL
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.cache.write_window import WriteWindows
 from guidsvc.domain import lifecycle
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
@@ -183,14 +184,18 @@ class RedisCache(DelegatingRecords):
             record_source(self._meter.store)  # get_nowait has counted the miss
         return await self._records.get(guid)  # an expired record may since have been purged and created again
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         """Write within a window; Unavailable, and nothing changed, if none can be obtained."""
         if old is None:
-            return await self._records.swap(None, new, not_after=not_after)
+            return await self._records.swap(None, new, not_after=not_after, origin=origin)
         with self._excluded_from_l1(old.guid):
             window = await self._windows.open(old.guid)
             try:
-                swapped = await self._records.swap(old, new, not_after=earliest(window.not_after, not_after))
+                swapped = await self._records.swap(
+                    old, new, not_after=earliest(window.not_after, not_after), origin=origin
+                )
             except Unavailable:
                 self._windows.close(window)
                 raise

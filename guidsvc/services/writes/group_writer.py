@@ -22,7 +22,7 @@ from guidsvc.errors import (
 )
 from guidsvc.runtime import cancel_scope
 from guidsvc.services.quota import NO_QUOTA
-from guidsvc.services.writes.record_writer import Make, Outcome, RecordWriter, action_of
+from guidsvc.services.writes.record_writer import Make, Outcome, RecordWriter, action_of, origin_of
 from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store.contract import WOULD_BLOCK, Swap
 
@@ -120,7 +120,10 @@ class GroupWriter(RecordWriter):
     ) -> None:
         """Swap in the store, and log each write that was done or whose outcome is unknown."""
         begin_write()
-        swaps = [Swap(stored, new, creations_until if stored is None else None) for _, stored, _, new in planned]
+        origin = origin_of(caller)
+        swaps = [
+            Swap(stored, new, creations_until if stored is None else None, origin) for _, stored, _, new in planned
+        ]
         outcomes: Sequence[bool | Exception]
         try:
             outcomes = await self._records.swap_many(swaps)

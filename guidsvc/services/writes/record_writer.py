@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 from guidsvc.domain import lifecycle
-from guidsvc.domain.caller import Caller, authorize
+from guidsvc.domain.caller import ANYONE, Caller, authorize
+from guidsvc.domain.events.entry import Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded
 from guidsvc.runtime import cancel_scope
@@ -16,6 +17,7 @@ from guidsvc.services.quota import Quota
 from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store.contract import RecordRepository
 from guidsvc.store.lease import LeaseClock, earliest
+from guidsvc.telemetry.tracing import CURRENT
 
 ATTEMPTS = 100
 """Maximum number of attempts of a write that loses its races, before it fails as unavailable."""
@@ -135,7 +137,7 @@ class RecordWriter:
         record = new if old is None or not new.is_deleted else old
         begin_write()
         try:
-            swapped = await self._records.swap(old, new, not_after=not_after)
+            swapped = await self._records.swap(old, new, not_after=not_after, origin=origin_of(caller))
         except BaseException as error:
             if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
                 self.note(action, record, caller, "unknown")
@@ -148,6 +150,12 @@ class RecordWriter:
         """Log an action in the audit log, if there is one."""
         if self._audit is not None:
             self._audit(action, record, caller, outcome)
+
+
+def origin_of(caller: Caller) -> Origin:
+    """Return who and which request the entries of a change name."""
+    trace = CURRENT.get()
+    return Origin("" if caller is ANYONE else caller.name, "" if trace is None else trace.request_id)
 
 
 def action_of(old: Record | None, new: Record) -> Action:

@@ -15,6 +15,7 @@ from pymongo import IndexModel
 from pymongo.errors import BulkWriteError
 
 from guidsvc.domain.commands.list_parameters import Position
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
@@ -133,7 +134,9 @@ class MongoRecords(WithoutGroups):
         document = await self._settled.ask(guid)
         return None if document is None else model_of(Record, document)
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         with write_failures():
             return await self._swap(old, new, not_after)
 

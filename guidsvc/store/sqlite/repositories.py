@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.commands.list_parameters import Position
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -70,7 +71,7 @@ class SqliteRecords:
         return None if found is None else row_of(RECORDS, guid, found)
 
     def swap(
-        self, old: Record | None, new: Record | None, *, not_after: int | None = None
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> Coroutine[Any, Any, bool]:
         return self._engine.swap(RECORDS.change(old, new, not_after=not_after), is_droppable=True)
 

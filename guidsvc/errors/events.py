@@ -1,0 +1,37 @@
+"""Errors of the event log and its feed."""
+
+from typing import Literal
+
+from guidsvc.errors.base import GuidsvcError
+
+GoneReason = Literal["trimmed", "rewound", "another-store"]
+_REASONS: dict[GoneReason, str] = {
+    "trimmed": "the events after this cursor are no longer kept",
+    "rewound": "the store was restored from a backup, and what this cursor has seen is not in it",
+    "another-store": "this cursor belongs to another store",
+}
+
+
+class EventsTrimmed(GuidsvcError):
+    """Entries that were to be read were cut off the log."""
+
+
+class EventsGone(GuidsvcError):
+    """The feed cannot go on from a cursor. `oldest` and `now` are cursors from which it can."""
+
+    def __init__(self, reason: GoneReason, *, oldest: str, now: str) -> None:
+        super().__init__(
+            f"The feed cannot go on from here: {_REASONS[reason]}. "
+            "Read all GUIDs again, then follow from `now`; or follow from `oldest`, which leaves a gap."
+        )
+        self.reason = reason
+        self.oldest = oldest
+        self.now = now
+
+
+class TooManyStreams(GuidsvcError):
+    """Too many streams of events are open, of this caller or of all."""
+
+    def __init__(self, *, is_own: bool) -> None:
+        whose = "You have" if is_own else "The service has"
+        super().__init__(f"{whose} as many open streams of events as it may; close one, or retry later.")

@@ -1,0 +1,96 @@
+"""The contract of the event log of a store.
+
+The log is a gapless sequence of entries, numbered from 1 in the order in which they became visible. A swap of a record
+appends its entries in the same atomic step. When entries are cut off, oldest first, the newest one always remains.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from guidsvc.domain.events.entry import Entry
+from guidsvc.domain.events.selection import EventSelection
+
+SCANNED = 10_000
+"""Maximum number of entries that one read looks at."""
+PAGE_BYTES = 1024 * 1024
+"""A page of entries ends early once its texts take this many bytes."""
+
+
+class Numbered(NamedTuple):
+    """An entry, and its number in the log."""
+
+    number: int
+    entry: Entry
+
+
+class LogBounds(NamedTuple):
+    """Where a log begins and ends."""
+
+    epoch: int
+    """A random number below `cursor.EPOCHS`, drawn when the log was made."""
+    floor: int
+    """The number of the last entry that was cut off; 0 if none was."""
+    floor_checksum: int
+    """The checksum of that entry's id; 0 if there is none."""
+    newest: int
+    """The number of the newest entry; 0 if the log never had one."""
+    newest_checksum: int
+
+
+class LogPage(NamedTuple):
+    """Part of a log."""
+
+    entries: Sequence[Numbered]
+    looked_to: int
+    """The number of the last entry that was looked at: all that match up to here are in the page."""
+    looked_to_checksum: int
+    newest: int
+    """The number of the newest entry at that time."""
+
+
+class EventLog(Protocol):
+    """The log of a store. Every method may raise Unavailable."""
+
+    poll_seconds: float
+    """How often `newest` is worth a call while somebody waits for an entry."""
+
+    async def newest(self) -> int:
+        """Return the number of the newest entry. This is cheap: a follower asks many times a second."""
+
+    async def bounds(self) -> LogBounds:
+        """Return where the log begins and ends."""
+
+    async def checksum(self, number: int) -> int | None:
+        """Return the checksum of the id of an entry, or of the last one that was cut off; None for any other."""
+
+    async def read(
+        self, after: int, limit: int, selection: EventSelection, *, queue_name: str | None = None
+    ) -> LogPage:
+        """Return the first `limit` entries of a selection after a number, in order.
+
+        It looks at no more than SCANNED entries, and ends early at PAGE_BYTES. EventsTrimmed if something after `after`
+        was cut off, also while it reads: a page never has a hole. Callers take turns by their `queue_name`.
+        """
+
+    async def history(self, guid: str, before: int, limit: int) -> Sequence[Numbered]:
+        """Return the newest `limit` entries of a stored GUID with numbers below `before`, newest first."""
+
+    async def advance(self, now: int, limit: int) -> int:
+        """Do what has become due by `now`, for at most `limit` records; return for how many.
+
+        `now` is in Unix milliseconds by the caller's clock; a store with a clock of its own uses that. This appends the
+        warnings and expiries that are due, and purges the records whose retention has ended. What it appends is
+        appended once, however many processes call this.
+        """
+
+    async def lag(self, now: int) -> float:
+        """Return for how many seconds the oldest step that is due has been waiting; 0 if none is."""
+
+    async def trim(self, before: int, size_bytes: int, limit: int) -> int:
+        """Cut off at most `limit` entries that are older than a time, in Unix milliseconds, or beyond a size.
+
+        Return how many. The newest entry, and those that are not complete yet, are never cut off.
+        """
+
+    async def size(self) -> tuple[int, int]:
+        """Return the size of the log in bytes, and the time of its oldest entry in Unix milliseconds (0 if empty)."""
