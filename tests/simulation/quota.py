@@ -24,6 +24,7 @@ from pydantic_core import from_json
 
 from guidsvc.domain import lifecycle
 from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.record import GUID_CHARACTERS, Record
@@ -214,7 +215,9 @@ class QuotaStoreOfProcess:
     async def count_linearizable(self, selection: Selection) -> int:
         return await self.far(lambda: self._store.count_linearizable(selection))
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         late = 4 * self._network.straggle()  # up to a minute: longer than any reservation
         return await self.far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), late)
 

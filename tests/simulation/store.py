@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TypeVar
 
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.store.cache_fence import NEW, Fence, FenceReading
@@ -123,7 +124,9 @@ class StoreOfProcess:
     async def get_linearizable(self, guid: str) -> Record | None:
         return await self.far(lambda: self._store.get_linearizable(guid))
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         unknown, late = OutcomeUnknown("no answer"), self._network.straggle()
         if not self._store.checks_at_begin:
             return await self.far(lambda: self._store.swap(old, new, not_after), unknown, late)

@@ -19,6 +19,7 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.caller import SCOPES, Caller
 from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import MAX_TIME, MAX_USER_CHARACTERS, Record
 from guidsvc.errors import Contention, Forbidden, OutcomeUnknown, RateLimited, StoreUnavailable, Unauthorized
@@ -269,7 +270,9 @@ async def test_unanswered_write_is_logged_with_unknown_outcome(clock: FakeClock,
 def swap_fault(store: GatedStore, fault: BaseException) -> None:
     """Have a store fail when it is written to."""
 
-    async def swap(old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         raise fault
 
     store.swap = swap  # type: ignore[method-assign]

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from guidsvc.domain import guid_generator, lifecycle
 from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
@@ -367,14 +368,16 @@ class RecordsStandingStill(DelegatingRecords):
         super().__init__(records)
         self._process = process
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         process = self._process
         if process.meanwhile:
             process.seconds += 11
             process.clock.advance(seconds=11)
             await process.meanwhile.pop()()
         real = not_after and not_after - round(process.seconds * 1000)
-        return await self._records.swap(old, new, not_after=real)
+        return await self._records.swap(old, new, not_after=real, origin=origin)
 
 
 class HasRecords(Protocol):

@@ -11,6 +11,7 @@ import pytest
 from guidsvc.domain import guid_generator
 from guidsvc.domain.caller import Caller, scopes_of
 from guidsvc.domain.commands import PatchCommand, PutCommand
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.quota_ledger import LEASE_MS, ROOM_MS, QuotaLedger
 from guidsvc.domain.record import Record
@@ -100,14 +101,16 @@ class Records(DelegatingRecords):
             await self._of.meanwhile.pop()()
         return found
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         of = self._of
         if isinstance(of.fails, StoreUnavailable):
             raise of.fails
         of.deadlines.append(not_after)
         if of.pauses:
             await of.pauses.pop()()
-        done = await self._records.swap(old, new, not_after=not_after and not_after - of.time.ahead_ms)
+        done = await self._records.swap(old, new, not_after=not_after and not_after - of.time.ahead_ms, origin=origin)
         if of.fails:
             raise of.fails
         if of.seen is not None:
