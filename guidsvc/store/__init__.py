@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from guidsvc.connection_urls import redact, scheme_of, unsupported
+from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.errors import StartError
 from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
@@ -43,7 +44,12 @@ def _sqlite_url(text: str) -> str:
 
 @asynccontextmanager
 async def open_store(
-    url: str, *, clock: Clock, exclusive: bool, meter: StoreMetrics | None = None
+    url: str,
+    *,
+    clock: Clock,
+    exclusive: bool,
+    meter: StoreMetrics | None = None,
+    events: EventPolicy = DEFAULT_POLICY,
 ) -> AsyncIterator[Database]:
     """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
 
@@ -54,7 +60,9 @@ async def open_store(
     if scheme_of(url) == "sqlite":
         from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 
-        async with open_sqlite(path_of_url(url), clock=clock, exclusive=exclusive, meter=meter) as sqlite:
+        async with open_sqlite(
+            path_of_url(url), clock=clock, exclusive=exclusive, meter=meter, events=events
+        ) as sqlite:
             yield sqlite
     else:
         from guidsvc.store.mongo.store import open_mongo

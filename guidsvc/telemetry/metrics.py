@@ -199,6 +199,19 @@ _OTHER_OPERATIONS = (
 """The operations on receipts, API keys and quota ledgers."""
 
 
+class EventMetrics:
+    """The event log. Its entries are counted by the one thread that writes the store; all else on the event loop."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """Entries that this process has appended, by kind."""
+        self.lag_seconds = 0.0
+        """For how long the oldest step of the schedule that is due has been waiting."""
+        self.size_bytes = 0
+        self.oldest_seconds = 0.0
+        """The age of the oldest entry."""
+
+
 class StoreMetrics:
     """Store operations, batches and purges."""
 
@@ -214,6 +227,7 @@ class StoreMetrics:
         """Called when an operation has failed."""
         self.lateness = Histogram(LATENESS)
         """For each purged record, the delay after the end of its retention, in seconds."""
+        self.events = EventMetrics()
 
     def failed(self, operation: str) -> None:
         """Count a failed operation."""

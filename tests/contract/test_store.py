@@ -300,15 +300,16 @@ async def test_work_on_a_count_is_measured(store: RecordRepository, database: Da
     assert of_records.seconds + of_receipts.seconds <= time.monotonic() - begun
 
 
-async def test_purge_deletes_due_records_up_to_its_limit(store: RecordRepository, clock: FakeClock) -> None:
-    due = clock.seconds + 3600
-    old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=due + number) for number in range(5)]
+async def test_due_records_are_purged_up_to_the_limit(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    due = [*(clock.seconds - 10 + number for number in range(4)), clock.seconds + 3600]
+    old = [record(clock(), guid=f"{number:032X}", expire=0, purge_at=at) for number, at in enumerate(due)]
     await asyncio.gather(*(store.swap(None, each) for each in old))
-    clock.advance(seconds=3700)
 
-    assert await store.purge(due + 4, 3) == 3
-    assert await store.purge(due + 4, 3) == 1
-    assert await store.purge(due + 4, 3) == 0
+    assert await database.events.advance(clock(), 3) == 3
+    assert await database.events.advance(clock(), 3) == 1
+    assert await database.events.advance(clock(), 3) == 0
     assert [await store.get(each.guid) for each in old] == [None, None, None, None, old[4]]
 
 

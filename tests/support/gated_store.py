@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from guidsvc.domain.commands.list_parameters import Position
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.store.cache_fence import NEW, Fence, FenceReading
@@ -45,7 +46,9 @@ class GatedStore(WithoutGroups):
     def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         return self.records.get(guid) if self.at_hand else WOULD_BLOCK
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         await (self.swap_gates.pop(0) if self.swap_gates else self.open).wait()
         if self.fault:
             raise self.fault
@@ -68,9 +71,6 @@ class GatedStore(WithoutGroups):
         return 0
 
     async def count_linearizable(self, selection: Selection) -> int:
-        return 0
-
-    async def purge(self, before: int, limit: int) -> int:
         return 0
 
 

@@ -90,3 +90,7 @@ class EventPolicy:
         entries = (expiring(record, leads[reached - 1], now),) if stage < reached else ()
         due = record.expire - leads[reached] if reached < len(leads) else record.expire
         return Step(entries, max(stage, reached), due)
+
+
+DEFAULT_POLICY = EventPolicy()
+"""All events, with the default warnings."""

@@ -13,11 +13,19 @@ from typing import NamedTuple
 
 from guidsvc.errors import StartError, write_fault
 from guidsvc.store.sqlite.files import connect, is_file_of
-from guidsvc.store.sqlite.schema import MAKE_FENCE, MAKE_IDENTITY, MIGRATIONS, identify, open_writer, start_error
+from guidsvc.store.sqlite.schema import (
+    MAKE_BOUNDS,
+    MAKE_FENCE,
+    MAKE_IDENTITY,
+    MIGRATIONS,
+    identify,
+    open_writer,
+    start_error,
+)
 
 BUSY_SECONDS = 5.0
 """How long a backup waits for a lock of the file. Writers hold no lock that blocks it."""
-TABLES = ("identity", "fence", "ledgers", "keys", "receipts", "records")
+TABLES = ("identity", "fence", "ledgers", "keys", "receipts", "log_bounds", "log", "records")
 _MODE = 0o600
 _STEPS = 100_000
 """SQLite instructions between two checks for signals, so that SIGTERM and SIGINT can end a backup."""
@@ -56,6 +64,7 @@ def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
                 for row in _rows(connection, table):
                     names, values = ", ".join(columns[: len(row)]), ", ".join("?" * len(row))  # an older file has fewer
                     writer.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})", row)  # noqa: S608  # nosec B608  # as above
+            _cut_log_at_last_gap(writer)
             _restore_single_rows(writer)
             writer.execute("COMMIT")
             writer.execute("PRAGMA journal_mode = DELETE")
@@ -231,6 +240,21 @@ def _indexed_keys(connection: sqlite3.Connection, table: str, key: str) -> set[o
 
 
 def _restore_single_rows(writer: sqlite3.Connection) -> None:
-    """Recreate the single rows of `identity` and `fence` if they could not be read."""
+    """Recreate the single rows of `identity`, `fence` and `log_bounds` if they could not be read."""
     writer.execute(MAKE_IDENTITY)
     writer.execute(MAKE_FENCE)
+    writer.execute(MAKE_BOUNDS)
+
+
+def _cut_log_at_last_gap(writer: sqlite3.Connection) -> None:
+    """Keep only the entries after the last one that could not be read: a log has no gaps."""
+    row = writer.execute(
+        "SELECT seq, total FROM log AS entry WHERE NOT EXISTS (SELECT 1 FROM log WHERE seq = entry.seq - 1) "
+        "ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    if row is not None and row[0] > 1:
+        writer.execute("DELETE FROM log WHERE seq < ?", (row[0],))
+        writer.execute(
+            "UPDATE log_bounds SET floor = ?, floor_checksum = 0, floor_total = ? WHERE floor < ?",
+            (row[0] - 1, row[1], row[0] - 1),
+        )

@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.background import WorkerThreads, spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
+from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import RECORDS, Change, Row, Table
-from guidsvc.store.sqlite.writer import Writer, failure
+from guidsvc.store.sqlite.writer import Write, Writer, failure
 from guidsvc.telemetry.metrics import BatchMetrics, StoreMetrics
 
 WRITE_SECONDS = 5.0
@@ -49,21 +51,21 @@ _Done = TypeVar("_Done")
 
 @dataclass(slots=True)
 class _Swap:
-    change: Change
+    change: Write
     is_droppable: bool  # together with the cancel scope of its caller
     is_taken: bool = False  # by the thread: the caller can no longer withdraw it
 
 
 @dataclass(eq=False)
 class _SwapGroup:
-    changes: Sequence[Change]
+    changes: Sequence[Write]
     is_taken: bool = False
 
 
 class SqliteEngine:
     """A reader connection for the event loop, a writer connection with its own thread, and the threads of searches."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one argument per collaborator
         self,
         writer: sqlite3.Connection,
         reader: sqlite3.Connection,
@@ -71,6 +73,7 @@ class SqliteEngine:
         *,
         write_seconds: float = WRITE_SECONDS,
         meter: StoreMetrics | None = None,
+        events: EventPolicy = DEFAULT_POLICY,
         is_claimed: bool = False,
     ) -> None:
         (_, _, self._file) = writer.execute("PRAGMA database_list").fetchone()
@@ -82,6 +85,8 @@ class SqliteEngine:
         self._thread = WorkerThreads(1, "sqlite-writer")
         self.meter = StoreMetrics() if meter is None else meter
         self.meter.wal_bytes = self.files.wal_bytes
+        self.appender = EventAppender(writer, events, self.meter.events.counts)
+        self.writer.on_begin, self.writer.on_commit = self.appender.begin, self.appender.commit
         self._swaps: Batcher[_Swap, bool] = Batcher(
             self._commit,
             limit=GROUP,
@@ -117,14 +122,14 @@ class SqliteEngine:
         """Return the row of a record once no earlier write is half done, in any process."""
         return await self._settled.ask(guid)
 
-    def swap(self, change: Change, *, is_droppable: bool = False) -> Coroutine[Any, Any, bool]:
+    def swap(self, change: Write, *, is_droppable: bool = False) -> Coroutine[Any, Any, bool]:
         """Apply a change together with others that wait; return whether it changed a row.
 
         A droppable change is dropped if the cancel scope of its caller is cancelled before it is sent.
         """
         return self._swaps.ask(_Swap(change, is_droppable))
 
-    async def swap_many(self, changes: Sequence[Change]) -> Sequence[bool | GuidsvcError]:
+    async def swap_many(self, changes: Sequence[Write]) -> Sequence[bool | GuidsvcError]:
         """Apply changes together; return for each whether it changed a row, or its error. They are droppable."""
         group = _SwapGroup(changes)
         self._waiting_groups.add(group)

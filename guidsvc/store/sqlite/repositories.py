@@ -17,6 +17,7 @@ from guidsvc.errors import CorruptRecord, GuidsvcError
 from guidsvc.store.cache_fence import Fence, FenceReading, Mode
 from guidsvc.store.contract import Swap
 from guidsvc.store.sqlite.engine import SqliteEngine, row_of
+from guidsvc.store.sqlite.events.appender import RecordSwap
 from guidsvc.store.sqlite.tables import (
     FENCE,
     KEYS,
@@ -29,7 +30,7 @@ from guidsvc.store.sqlite.tables import (
     Table,
     records_of,
 )
-from guidsvc.store.sqlite.writer import monotonic_ms
+from guidsvc.store.sqlite.writer import Write, monotonic_ms
 
 
 class SqliteRepository(Generic[Row]):
@@ -73,11 +74,18 @@ class SqliteRecords:
     def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> Coroutine[Any, Any, bool]:
-        return self._engine.swap(RECORDS.change(old, new, not_after=not_after), is_droppable=True)
+        return self._engine.swap(self._write(old, new, not_after, origin), is_droppable=True)
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
-        changes = [RECORDS.change(old, new, not_after=not_after) for old, new, not_after in swaps]
-        return await self._engine.swap_many(changes)
+        return await self._engine.swap_many(
+            [self._write(old, new, not_after, origin) for old, new, not_after, origin in swaps]
+        )
+
+    def _write(self, old: Record | None, new: Record | None, not_after: int | None, origin: Origin) -> Write:
+        """Return the write of a swap. One that leaves nothing, not even a tombstone, is no change that is logged."""
+        if new is None:
+            return RECORDS.change(old, new, not_after=not_after)
+        return RecordSwap(self._engine.appender, old, new, origin, not_after)
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         with self._engine.failures():
@@ -94,12 +102,6 @@ class SqliteRecords:
     async def count_linearizable(self, selection: Selection) -> int:
         await self.get_linearizable("")  # then no swap is half done: each is counted, or too late
         return await self.count(selection)
-
-    async def purge(self, before: int, limit: int) -> int:
-        purged = await self._engine.purge(RECORDS.purge, before, limit)
-        for due in purged:
-            self._engine.meter.lateness.observe(before - due)
-        return len(purged)
 
 
 class SqliteReceipts(SqliteRepository[Receipt]):

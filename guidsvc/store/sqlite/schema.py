@@ -99,10 +99,43 @@ MIGRATIONS = (
     CREATE INDEX records_owner ON records (owner, guid, expire, purge_at) WHERE owner <> '';
     CREATE INDEX records_owner_user ON records (owner, user, guid, expire, purge_at) WHERE owner <> '';
     """,
+    """
+    ALTER TABLE records ADD COLUMN due INTEGER;
+    ALTER TABLE records ADD COLUMN stage INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE records ADD COLUMN last INTEGER;
+    DROP INDEX records_purge_at;
+    CREATE INDEX records_due ON records (due);
+    CREATE TABLE log (
+        seq INTEGER PRIMARY KEY NOT NULL,
+        prev INTEGER,
+        total INTEGER NOT NULL,
+        appended INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        guid TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        owner TEXT NOT NULL,
+        user TEXT,
+        expire INTEGER,
+        metadata TEXT,
+        changed TEXT NOT NULL,
+        former_user TEXT,
+        caller TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        lead INTEGER NOT NULL
+    );
+    CREATE TABLE log_bounds (
+        epoch INTEGER NOT NULL, floor INTEGER NOT NULL, floor_checksum INTEGER NOT NULL, floor_total INTEGER NOT NULL
+    );
+    INSERT INTO log_bounds VALUES (random() & 4294967295, 0, 0, 0);
+    """,
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
 
-Columns are only added at the end of a table, which `salvage` depends on. The indexes on the owner leave out records
+Columns are only added at the end of a table, which `salvage` depends on. In `records`, `due` and `stage` are those of
+`EventPolicy`, and `last` is the number of the newest log entry of the GUID. In `log`, `prev` is the number of the
+previous entry of the GUID, and `total` the size of all entries so far, so that neither needs an index or a page of its
+own. `appended` is the time of the append; `at` may be far older. The indexes on the owner leave out records
 without one: without access control that is every record, and these two indexes took a third of the time of a creation.
 """
 
@@ -125,7 +158,12 @@ LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
 """Releases every lease."""
 MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM identity)"
 MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 FROM fence)"
-"""MAKE_IDENTITY and MAKE_FENCE restore the single row of each table where a damaged file has lost it."""
+MAKE_BOUNDS = """
+    INSERT INTO log_bounds
+    SELECT random() & 4294967295, ifnull(min(seq), 1) - 1, 0, ifnull(min(total), 0) FROM log
+    HAVING NOT EXISTS (SELECT 1 FROM log_bounds)
+"""
+"""MAKE_IDENTITY, MAKE_FENCE and MAKE_BOUNDS restore the single row of each table where a damaged file has lost it."""
 FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
 """Voids all cached entries: the file may have been restored from a backup."""
 

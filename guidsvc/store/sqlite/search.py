@@ -114,7 +114,7 @@ class Finder:
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
             return make(rows)
 
-        return await self._run(work, selection.turn)
+        return await self.run(work, selection.turn)
 
     async def find_by_expire(self, selection: Selection, after: Position, limit: int, make: Make) -> list[Record]:
         """Return the records of a page in order of expiry. `make` runs in the thread, too."""
@@ -124,7 +124,7 @@ class Finder:
         def work(connection: sqlite3.Connection) -> list[Record]:
             return make(_page_by_expire(connection, selection, values))
 
-        return await self._run(work, selection.turn)
+        return await self.run(work, selection.turn)
 
     async def count(self, selection: Selection) -> int:
         """Count the rows of a selection."""
@@ -134,7 +134,7 @@ class Finder:
             (count,) = connection.execute(count_statement(selection), values).fetchone()
             return int(count)
 
-        return await self._run(work, selection.turn)
+        return await self.run(work, selection.turn)
 
     async def receipt_usage(self, prefix: str) -> ReceiptUsage:
         """Count the receipts whose key starts with this prefix, and the bytes of their answers."""
@@ -142,7 +142,7 @@ class Finder:
         def work(connection: sqlite3.Connection) -> ReceiptUsage:
             return ReceiptUsage(*connection.execute(RECEIPT_USAGE, (prefix, prefix + AFTER_HEX)).fetchone())
 
-        return await self._run(work, prefix)
+        return await self.run(work, prefix)
 
     @property
     def is_idle(self) -> bool:
@@ -159,7 +159,7 @@ class Finder:
         await asyncio.to_thread(self._threads.shut_down)
         self._open.close()
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:
+    async def run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:
         """Run the work in a thread; waiting callers take turns."""
         try:
             async with asyncio.timeout(self._seconds), self._slots.slot(queue_name):

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
-import structlog
-
+from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, StartError, StoreReplaced, StoreUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.sqlite.engine import SqliteEngine
+from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import WAL_BYTES
 from guidsvc.store.sqlite.repositories import (
     SqliteApiKeys,
@@ -32,6 +32,7 @@ from guidsvc.store.sqlite.repositories import (
 from guidsvc.store.sqlite.schema import (
     FORGET,
     LET_GO,
+    MAKE_BOUNDS,
     MAKE_FENCE,
     MAKE_IDENTITY,
     RENAME,
@@ -45,16 +46,9 @@ from guidsvc.store.sqlite.schema import (
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import LEDGERS
 from guidsvc.telemetry.metrics import StoreMetrics
-from guidsvc.telemetry.outage import Outage
 
-SWEEP_SECONDS = 60.0
-"""Pause between two sweeps for records past their retention."""
 WATCH_SECONDS = 1.0
 """Pause between two checks of the files."""
-SWEEP_CHUNK, SWEEP_PAUSE = 500, 0.05
-"""A sweep deletes this many records at a time, and pauses this many seconds in between, so that others can write."""
-
-_log = structlog.get_logger(__name__)
 
 
 def path_of_url(url: str) -> Path:
@@ -95,19 +89,20 @@ def _refuse_special(path: Path) -> None:
 async def open_sqlite(
     path: Path,
     *,
-    clock: Clock,
+    clock: Clock,  # noqa: ARG001  # only the scheduler needs it
     exclusive: bool,
-    sweep_seconds: float = SWEEP_SECONDS,
+    events: EventPolicy = DEFAULT_POLICY,
     wal_bytes: int = WAL_BYTES,
     meter: StoreMetrics | None = None,
 ) -> AsyncIterator["SqliteStore"]:
-    """Open the store in a file, sweep it regularly, and close it once every write has been answered."""
+    """Open the store in a file, keep its log small, and close it once every write has been answered."""
     lock, alone = claim(path, exclusive=exclusive)
     with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         try:
             if alone:
                 writer.execute(MAKE_IDENTITY)
                 writer.execute(MAKE_FENCE)
+                writer.execute(MAKE_BOUNDS)
                 writer.execute(FORGET)
             if exclusive:
                 writer.execute(RENAME)
@@ -117,10 +112,9 @@ async def open_sqlite(
         if alone and not exclusive:
             share(lock)
         finder = Finder(path, wal_bytes=wal_bytes)
-        store = SqliteStore(SqliteEngine(writer, reader, finder, meter=meter, is_claimed=True))
+        store = SqliteStore(SqliteEngine(writer, reader, finder, meter=meter, events=events, is_claimed=True))
         try:
-            sweep, watch = partial(_sweep, store, clock, sweep_seconds), partial(_watch, store, wal_bytes)
-            async with running_in_background(sweep), running_in_background(watch):
+            async with running_in_background(partial(_watch, store, wal_bytes)):
                 yield store
         finally:
             await store.aclose()
@@ -153,6 +147,7 @@ class SqliteStore:
         self.receipts = SqliteReceipts(engine)
         self.api_keys = SqliteApiKeys(engine)
         self.ledgers = SqliteRepository(engine, LEDGERS)
+        self.events = SqliteEventLog(engine)
         self.fence = SqliteFence(engine)
 
     async def store_id(self) -> str:
@@ -197,21 +192,6 @@ class SqliteStore:
     async def aclose(self) -> None:
         """Wait until every write has been answered and the threads have ended. The caller closes the connections."""
         await self._engine.aclose()
-
-
-async def _sweep(store: SqliteStore, clock: Clock, seconds: float) -> None:
-    outage = Outage(_log, "sweep failed, retrying", "sweep succeeded again")
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            for purge in (store.records.purge, store.receipts.purge):
-                purged = SWEEP_CHUNK
-                while purged == SWEEP_CHUNK:
-                    purged = await purge(clock() // 1000, SWEEP_CHUNK)
-                    await asyncio.sleep(SWEEP_PAUSE)
-            outage.end()
-        except GuidsvcError as error:
-            outage.begin(error=str(error), retry_in_seconds=seconds)
 
 
 async def _watch(store: SqliteStore, wal_bytes: int) -> None:

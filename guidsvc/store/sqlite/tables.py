@@ -1,5 +1,6 @@
 """The tables of the SQLite file for compare-and-swap: key, version and statements."""
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -24,18 +25,24 @@ class Change(NamedTuple):
     values: tuple[object, ...]
     not_after: int | None = None
 
+    def apply(self, connection: sqlite3.Connection) -> bool:
+        """Execute the statement inside a transaction; return whether it changed a row."""
+        return connection.execute(self.statement, self.values).rowcount == 1
+
 
 class Table(Generic[Row]):
-    """A table of models with a column for each field: one is the key, and one is a version that every change raises."""
+    """A table of models with a column for each field: one is the key, and one is a version that every change raises.
 
-    def __init__(self, name: str, model: type[Row], *, key: str, version: str) -> None:
+    Further columns hold `extras`, which are the store's own and no part of the model.
+    """
+
+    def __init__(self, name: str, model: type[Row], *, key: str, version: str, extras: tuple[str, ...] = ()) -> None:
         columns = tuple(model.model_fields)
         same = f"{key} = ? AND {version} = ?"
         # All names are constants, never taken from a request.
         self.select = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} = ?"  # noqa: S608  # nosec B608  # our own names
         self.select_many = f"SELECT {', '.join(columns)} FROM {name} WHERE {key} IN (SELECT value FROM json_each(?))"  # noqa: S608  # nosec B608  # our own names
-        places = ", ".join("?" * len(columns))
-        self._insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  # nosec B608  # our own names
+        self._insert, self._insert_with_extras = _insert(name, columns), _insert(name, (*columns, *extras))
         self._name, self._key, self._same = name, key, same
         self._updates: dict[tuple[bool, ...], str] = {}  # by whether each column changes
         self._delete = f"DELETE FROM {name} WHERE {same}"  # noqa: S608  # nosec B608  # our own names
@@ -44,6 +51,7 @@ class Table(Generic[Row]):
         self._values: Callable[[Row], tuple[object, ...]] = attrgetter(*columns)
         self._identity: Callable[[Row], tuple[object, object]] = attrgetter(key, version)
         self.columns = columns
+        self._all_columns = (*columns, *extras)
         self.model = model
         # As `model_validate`, without its checks of options that are not used here
         self._validate: Callable[[object], Row] = model.__pydantic_validator__.validate_python
@@ -58,25 +66,43 @@ class Table(Generic[Row]):
             if old is None:
                 raise ValueError("a swap of nothing for nothing")
             return Change(self._delete, self._identity(old), not_after)
-        values = self._values(new)
         if old is None:
-            return Change(self._insert, values, not_after)
-        # Columns that stay the same are not set: SQLite rewrites each index on a column that is set.
-        changes = tuple(map(ne, values, self._values(old)))
-        return Change(self._update(changes), (*compress(values, changes), *self._identity(old)), not_after)
+            return Change(self._insert, self._values(new), not_after)
+        return Change(*self._update(old, self._values(new), self._values(old)), not_after)
 
-    def _update(self, changes: tuple[bool, ...]) -> str:
+    def insertion(self, new: Row, extras: tuple[object, ...]) -> Change:
+        """Return the statement that inserts a row with its extras, if its key is absent."""
+        return Change(self._insert_with_extras, (*self._values(new), *extras))
+
+    def update(self, old: Row, new: Row, old_extras: tuple[object, ...], extras: tuple[object, ...]) -> Change:
+        """Return the statement that replaces `old` and its extras."""
+        return Change(*self._update(old, (*self._values(new), *extras), (*self._values(old), *old_extras)))
+
+    def _update(
+        self, old: Row, values: tuple[object, ...], old_values: tuple[object, ...]
+    ) -> tuple[str, tuple[object, ...]]:
+        # Columns that stay the same are not set: SQLite rewrites each index on a column that is set.
+        changes = tuple(map(ne, values, old_values))
+        return self._update_statement(changes), (*compress(values, changes), *self._identity(old))
+
+    def _update_statement(self, changes: tuple[bool, ...]) -> str:
         """Return the statement that sets the columns that change. Cached, because there are few combinations."""
         statement = self._updates.get(changes)
         if statement is None:
-            assigned = ", ".join(f"{column} = ?" for column in compress(self.columns, changes))
+            assigned = ", ".join(f"{column} = ?" for column in compress(self._all_columns, changes))
             nothing = f"{self._key} = {self._key}"
             statement = f"UPDATE {self._name} SET {assigned or nothing} WHERE {self._same}"  # noqa: S608  # nosec B608  # our own names
             self._updates[changes] = statement
         return statement
 
 
-RECORDS = Table("records", Record, key="guid", version="version")
+def _insert(table: str, columns: Sequence[str]) -> str:
+    places = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608  # nosec B608  # our own names
+
+
+RECORDS = Table("records", Record, key="guid", version="version", extras=("due", "stage", "last"))
+"""The extras are those of `EventPolicy`, and the number of the newest log entry of the GUID."""
 RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
 KEYS = Table("keys", ApiKey, key="id", version="version")
 LEDGERS = Table("ledgers", QuotaLedger, key="owner", version="version")

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -37,22 +37,37 @@ def monotonic_ms() -> int:
     return time.clock_gettime_ns(_CLOCK) // 1_000_000
 
 
+class Write(Protocol):
+    """A change of one item in the file."""
+
+    @property
+    def not_after(self) -> int | None:
+        """By when it must take effect, by `monotonic_ms`; None for any time."""
+
+    def apply(self, connection: sqlite3.Connection, /) -> bool:
+        """Change the item inside a transaction; return False, and change nothing, if it is not as expected."""
+
+
 class Writer:
     """Writes with one connection. `is_failing` means that the disk rejected the last write."""
 
     def __init__(self, connection: sqlite3.Connection, files: StoreFiles) -> None:
-        self._connection = connection
+        self.connection = connection
+        self.on_begin: Callable[[], None] = _nothing
+        """Called at the beginning of each transaction."""
+        self.on_commit: Callable[[], None] = _nothing
+        """Called after each transaction that was committed."""
         self._files = files
         self._file = str(files.path)
         self.is_failing = False
 
-    def swaps(self, changes: Sequence[Change]) -> list[bool | GuidsvcError]:
+    def swaps(self, changes: Sequence[Write]) -> list[bool | GuidsvcError]:
         """Apply these changes in one transaction; return for each whether it changed a row, or its error.
 
         A damaged page fails only the changes that need it: a failing group is halved until they are isolated.
         """
         try:
-            return self.transaction(lambda: [self.execute(change) == 1 for change in changes])
+            return self.transaction(lambda: [self._apply(change) for change in changes])
         except CorruptRecord as error:
             if len(changes) == 1:
                 return [error]
@@ -61,20 +76,24 @@ class Writer:
         except GuidsvcError as error:
             return [error] * len(changes)
 
-    def swaps_of_groups(self, groups: Sequence[Sequence[Change]]) -> list[Sequence[bool | GuidsvcError]]:
+    def swaps_of_groups(self, groups: Sequence[Sequence[Write]]) -> list[Sequence[bool | GuidsvcError]]:
         """Apply groups of changes in one transaction; return the results of each group."""
         results = iter(self.swaps([change for group in groups for change in group]))
         return [[next(results) for _ in group] for group in groups]
 
-    def execute(self, change: Change) -> int:
-        """Execute a statement inside a transaction; return the number of changed rows, 0 if it is too late."""
+    def _apply(self, change: Write) -> bool:
+        """Apply a change inside a transaction; return whether it changed anything, False if it is too late."""
         if change.not_after is not None and monotonic_ms() > change.not_after:
-            return 0
-        return self._connection.execute(change.statement, change.values).rowcount
+            return False
+        return change.apply(self.connection)
+
+    def execute(self, change: Change) -> int:
+        """Execute a statement inside a transaction; return the number of changed rows."""
+        return self.connection.execute(change.statement, change.values).rowcount
 
     def execute_returning(self, change: Change) -> list[tuple[Any, ...]]:
         """Execute a statement inside a transaction, and return its RETURNING rows."""
-        return self._connection.execute(change.statement, change.values).fetchall()
+        return self.connection.execute(change.statement, change.values).fetchall()
 
     def rows(self, select: str, keys: Sequence[str]) -> list[tuple[object, ...] | GuidsvcError | None]:
         """Read rows under the writers' lock, which an unfinished write holds even if its process is suspended.
@@ -85,7 +104,7 @@ class Writer:
 
     def _row(self, select: str, key: str) -> tuple[object, ...] | GuidsvcError | None:
         try:
-            found: tuple[object, ...] | None = self._connection.execute(select, (key,)).fetchone()
+            found: tuple[object, ...] | None = self.connection.execute(select, (key,)).fetchone()
         except sqlite3.Error as error:
             fault = failure(error, self._file)
             if not isinstance(fault, CorruptRecord):
@@ -105,7 +124,7 @@ class Writer:
     def check(self) -> None:
         """Return if a trial write succeeds; StoreReadOnly if it fails."""
         try:
-            self._transaction(lambda: self._connection.execute(_TRIAL))
+            self._transaction(lambda: self.connection.execute(_TRIAL))
         except StoreReplaced:
             raise
         except (StoreUnavailable, OutcomeUnknown) as error:
@@ -118,7 +137,7 @@ class Writer:
         database would damage that database at the next start.
         """
         try:
-            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            busy, _, _ = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             _log.warning("write-ahead log cannot be checkpointed", file=self._file, error=str(error))
             return False
@@ -128,11 +147,12 @@ class Writer:
         self._files.check()
         committing = False
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
             self._files.check()  # again: a process that claims the store meanwhile writes before it reads
+            self.on_begin()
             done = work()
             committing = True
-            self._connection.execute("COMMIT")
+            self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             self.is_failing = self.is_failing or code_of(error) in _DISK
@@ -141,6 +161,7 @@ class Writer:
             self._roll_back()
             raise
         self.is_failing = False
+        self.on_commit()
         try:
             self._files.check()
         except StoreReplaced as error:
@@ -149,8 +170,8 @@ class Writer:
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):  # its own error would hide the first
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
 
 
 def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> GuidsvcError:
@@ -160,7 +181,7 @@ def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> Gui
     crash: the outcome is unknown. A full disk (SQLITE_FULL) differs: the last frame was not written.
     """
     code = code_of(error)
-    if str(error).startswith(_NOT_UTF_8):
+    if is_invalid_text(error):
         error.args = (str(error).partition(_QUOTED)[0],)  # cut here, because a traceback also shows the cause
         return CorruptRecord(f"SQLite: {file}: {error}")
     if committing and code == sqlite3.SQLITE_IOERR:
@@ -168,6 +189,15 @@ def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> Gui
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return CorruptRecord(f"SQLite: {file}: {error}")
     return StoreUnavailable(f"SQLite: {file}: {error}")
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def is_invalid_text(error: sqlite3.Error) -> bool:
+    """Whether a row that was read has a text that is not valid UTF-8."""
+    return str(error).startswith(_NOT_UTF_8)
 
 
 def code_of(error: sqlite3.Error) -> int:

@@ -102,7 +102,7 @@ async def test_search_that_outlasts_the_grace_is_interrupted(
     async with open_large(path, clock) as (store, large):
         runs = iter([f"SELECT (SELECT count(*) FROM records), ({ENDLESS})", "SELECT count(*) FROM records"])
         first = asyncio.create_task(
-            store._engine.finder._run(lambda connection: connection.execute(next(runs)).fetchone()[0])
+            store._engine.finder.run(lambda connection: connection.execute(next(runs)).fetchone()[0])
         )
         while store._engine.finder.is_idle:
             await asyncio.sleep(0)

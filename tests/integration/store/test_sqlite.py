@@ -300,7 +300,7 @@ async def test_unreadable_row_is_reported_only_to_its_readers(
 @pytest.mark.parametrize("damage", ["DELETE FROM fence", "UPDATE fence SET mode = 'x'", "UPDATE fence SET gen = 'x'"])
 async def test_damaged_fence_is_reported_and_rebuilt_at_the_start(path: Path, clock: FakeClock, damage: str) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
-        store._engine.writer._connection.execute(damage)
+        store._engine.writer.connection.execute(damage)
         with pytest.raises(CorruptRecord, match="restart"):
             await store.fence.read()
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
@@ -310,7 +310,7 @@ async def test_damaged_fence_is_reported_and_rebuilt_at_the_start(path: Path, cl
 @pytest.mark.parametrize("exclusive", [True, False])
 async def test_lost_identity_is_rebuilt_at_the_start(path: Path, clock: FakeClock, exclusive: bool) -> None:
     async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
-        store._engine.writer._connection.execute("DELETE FROM identity")
+        store._engine.writer.connection.execute("DELETE FROM identity")
         with pytest.raises(CorruptRecord, match="restart"):
             await store.store_id()
     async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
@@ -326,18 +326,6 @@ async def test_close_answers_waiting_requests(path: Path, clock: FakeClock) -> N
     assert await asyncio.gather(*swaps) == [True] * 2 * GROUP
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*) FROM records").fetchone() == (2 * GROUP,)
-
-
-async def test_records_past_retention_are_purged(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=True, sweep_seconds=0) as store:
-        await store.records.swap(None, record(clock(), guid="0" * 32, expire=0, purge_at=clock.seconds - 1))
-        await store.records.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
-        while await store.records.get("0" * 32) is not None:
-            await asyncio.sleep(0)
-        assert await store.records.get(GUID) == kept
-        clock.advance(seconds=2)
-        while await store.records.get(GUID) is not None:
-            await asyncio.sleep(0)
 
 
 async def test_new_file_opened_concurrently_is_created_once(path: Path) -> None:
@@ -712,7 +700,7 @@ async def test_search_over_its_time_limit_ends_and_frees_its_thread(path: Path) 
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     try:
         with pytest.raises(StoreUnavailable, match="a search took longer"):
-            await finder._run(lambda connection: connection.execute(endless).fetchone())
+            await finder.run(lambda connection: connection.execute(endless).fetchone())
         assert await finder.count(Selection()) == 0
     finally:
         await finder.aclose()
@@ -731,7 +719,7 @@ async def test_search_of_departed_caller_is_stopped(path: Path) -> None:
         ).fetchone()
 
     try:
-        search = asyncio.create_task(finder._run(endless))
+        search = asyncio.create_task(finder.run(endless))
         await begun.wait()
         search.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -775,7 +763,7 @@ async def test_update_sets_only_what_changes(store: SqliteStore, statements: lis
     assert not await store.records.swap(old, new)
 
     updates = [each.partition(" WHERE ")[0] for each in statements if each.startswith("UPDATE")]
-    assert updates[0] == f"UPDATE records SET user = 'Another', version = {new.version}"
+    assert updates[0] == f"UPDATE records SET user = 'Another', version = {new.version}, last = 2"
     assert updates[1] == "UPDATE records SET guid = guid"
     assert await store.records.get(GUID) == new
 

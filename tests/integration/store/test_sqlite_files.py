@@ -153,7 +153,7 @@ async def test_write_that_waited_for_the_next_owner_is_rejected(
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             begun: list[str] = []
-            store._engine.writer._connection.set_trace_callback(begun.append)
+            store._engine.writer.connection.set_trace_callback(begun.append)
             writing = asyncio.create_task(store.records.swap(None, record(clock())))
             async with asyncio.timeout(START_SECONDS):
                 while "BEGIN IMMEDIATE" not in begun:
@@ -283,7 +283,7 @@ async def test_active_reader_delays_nothing(path: Path, clock: FakeClock) -> Non
 
 async def test_sqlite_itself_limits_the_wal(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=True) as store:
-        (limit,) = store._engine.writer._connection.execute("PRAGMA journal_size_limit").fetchone()
+        (limit,) = store._engine.writer.connection.execute("PRAGMA journal_size_limit").fetchone()
         assert limit == WAL_BYTES
 
 

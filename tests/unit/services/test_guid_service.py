@@ -8,6 +8,8 @@ import pytest
 
 from guidsvc.domain.caller import ADMIN, SCOPES, Caller
 from guidsvc.domain.commands import ListQuery, PutCommand
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
+from guidsvc.domain.events.schedule import MARGIN_SECONDS
 from guidsvc.domain.lifecycle import CREATION_SECONDS, TOMBSTONE_SECONDS, RetentionPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, Expired, InvalidRequest, NotFound
@@ -28,14 +30,16 @@ class LosesRaces(DelegatingRecords):
 
     def __init__(self, store: Database, races: int) -> None:
         super().__init__(store.records)
-        self.fence = store.fence
+        self.fence, self.events = store.fence, store.events
         self.races = races
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         if self.races:
             self.races -= 1
             return False
-        return await self._records.swap(old, new, not_after=not_after)
+        return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
 
 class Stalls(DelegatingRecords):
@@ -46,11 +50,13 @@ class Stalls(DelegatingRecords):
         self.reached, self.goes_on = asyncio.Event(), asyncio.Event()
         self.deadlines: list[int | None] = []
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         self.deadlines.append(not_after)
         self.reached.set()
         await self.goes_on.wait()
-        return await self._records.swap(old, new, not_after=not_after)
+        return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
 
 @pytest.fixture
@@ -247,8 +253,8 @@ async def test_tombstone_is_removed_after_a_while(racing: LosesRaces, service: G
     await service.put(GUID, change(user="a"))
     await service.delete(GUID)
 
-    assert await racing.purge(clock.seconds + TOMBSTONE_SECONDS - 1, 10) == 0
-    assert await racing.purge(clock.seconds + TOMBSTONE_SECONDS + 1, 10) == 1
+    assert await racing.events.advance((clock.seconds + TOMBSTONE_SECONDS) * 1000, 10) == 0
+    assert await racing.events.advance((clock.seconds + TOMBSTONE_SECONDS + MARGIN_SECONDS) * 1000, 10) == 1
     assert await racing.get(GUID) is None
 
 

@@ -119,7 +119,7 @@ async def test_purged_records_are_counted_with_their_delay(tmp_path: Path, clock
     async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True, meter=meter) as store:
         old = record(clock())
         await store.records.swap(None, old)
-        assert await store.records.purge(old.purge_at + 50, 10) == 1
+        assert await store.events.advance((old.purge_at + 50) * 1000, 10) == 1
 
     assert sum(meter.lateness.counts) == 1
     assert meter.lateness.sum == 50

@@ -1,0 +1,124 @@
+"""Changes of records together with their log entries, inside the transactions of the writer.
+
+The writer's lock orders the transactions, so the order of the numbers is the order in which entries become visible, and
+no number is left out: a transaction that is rolled back gives its numbers back.
+"""
+
+import sqlite3
+from collections.abc import Iterable, MutableMapping
+from typing import NamedTuple
+
+from guidsvc.domain.events.entry import EXPIRED, Change, Entry, Origin, change_of
+from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
+from guidsvc.domain.record import Record
+from guidsvc.errors import CorruptRecord
+from guidsvc.store.sqlite.events.entries import BOUNDS, INSERT, LOST_BOUNDS, NEWEST, bytes_of
+from guidsvc.store.sqlite.tables import RECORDS
+
+_EXTRAS = "SELECT due, stage, last FROM records WHERE guid = ? AND version = ?"
+_NO_CHANGE = Change((), ())
+
+
+class EventAppender:
+    """Appends to the log with the connection of the writer. `begin` and `commit` frame each of its transactions."""
+
+    def __init__(self, connection: sqlite3.Connection, policy: EventPolicy, counts: MutableMapping[str, int]) -> None:
+        self.policy = policy
+        self._connection = connection
+        self._counts = counts
+        self._kinds: list[str] = []
+        self._newest: int | None = None
+        self._total = 0
+
+    def begin(self) -> None:
+        """Forget the end of the log: another process may have appended since the last transaction."""
+        self._newest = None
+        self._kinds.clear()
+
+    def commit(self) -> None:
+        """Count what the transaction has appended."""
+        for kind in self._kinds:
+            self._counts[kind] += 1
+
+    def newest(self) -> int:
+        """Return the number of the newest entry; it is read once in a transaction."""
+        if self._newest is None:
+            self._newest, self._total = self._read_end()
+        return self._newest
+
+    def total(self) -> int:
+        """Return the size of all entries that the log ever had, in bytes."""
+        self.newest()
+        return self._total
+
+    def append(self, entries: Iterable[Entry], last: int | None, at: int) -> int | None:
+        """Append those of the entries that the policy logs, all of one GUID; return the number of its newest entry.
+
+        `last` is the number of its newest entry before. `at` is the time of the append in Unix milliseconds.
+        """
+        for entry in entries:
+            if self.policy.logs(entry.kind):
+                number = self.newest() + 1
+                total = self._total + bytes_of(entry)
+                self._connection.execute(INSERT, (number, last, total, at, *entry))
+                self._kinds.append(entry.kind)
+                self._newest, self._total, last = number, total, number
+        return last
+
+    def swap(self, old: Record | None, new: Record, origin: Origin) -> bool:
+        """Replace `old` with `new`, and append the entries of that; return whether `old` was stored."""
+        change = change_of(old, new, origin) if self.policy.is_on and new is not old else _NO_CHANGE
+        return self._create(new, change.entries) if old is None else self._replace(old, new, change)
+
+    def _create(self, new: Record, entries: tuple[Entry, ...]) -> bool:
+        stage, due = self.policy.first(new)
+        number = self._number_after(entries)
+        if not RECORDS.insertion(new, (due, stage, number)).apply(self._connection):
+            return False
+        self.append(entries, None, new.updated)
+        return True
+
+    def _number_after(self, entries: tuple[Entry, ...]) -> int | None:
+        """Return which number the last of the entries will have."""
+        count = sum(self.policy.logs(entry.kind) for entry in entries)
+        return self.newest() + count if count else None
+
+    def _replace(self, old: Record, new: Record, change: Change) -> bool:
+        extras = self._connection.execute(_EXTRAS, (old.guid, old.version)).fetchone()
+        if extras is None:
+            return False
+        _, old_stage, last = extras
+        last = self.append(_still_owed(change.owed, old_stage), last, new.updated)
+        last = self.append(change.entries, last, new.updated)
+        stage, due = self.policy.first(new)
+        if not RECORDS.update(old, new, extras, (due, stage, last)).apply(self._connection):
+            raise CorruptRecord(f"the row of {old.guid} was found, and then not updated")
+        return True
+
+    def _read_end(self) -> tuple[int, int]:
+        found = self._connection.execute(NEWEST).fetchone()
+        if found is not None:
+            return int(found[0]), int(found[1])
+        bounds = self._connection.execute(BOUNDS).fetchone()
+        if bounds is None:
+            raise CorruptRecord(LOST_BOUNDS)
+        return int(bounds[1]), int(bounds[3])
+
+
+class RecordSwap(NamedTuple):
+    """A swap of a record in the store, as the writer applies it."""
+
+    appender: EventAppender
+    old: Record | None
+    new: Record
+    origin: Origin
+    not_after: int | None
+
+    def apply(self, _connection: sqlite3.Connection) -> bool:
+        """Swap inside a transaction of the appender's connection; return whether that changed the row."""
+        return self.appender.swap(self.old, self.new, self.origin)
+
+
+def _still_owed(owed: tuple[Entry, ...], stage: int) -> list[Entry]:
+    """Return the entries that the scheduler has not appended up to this stage."""
+    return [entry for entry in owed if stage < (EXPIRED_STAGE if entry.kind == EXPIRED else PURGED_STAGE)]

@@ -1,0 +1,84 @@
+"""The event log of the SQLite store: its contract over the connections and threads of the engine."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from guidsvc.domain.events.schedule import MARGIN_SECONDS
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.store.event_log import LogBounds, LogPage, Numbered
+from guidsvc.store.sqlite.engine import SqliteEngine
+from guidsvc.store.sqlite.events.due_steps import DueSteps
+from guidsvc.store.sqlite.events.entries import BOUNDS, NEWEST
+from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, read_history, read_page, snapshot
+from guidsvc.store.sqlite.events.trimming import size_and_age, trim
+
+POLL_SECONDS = 0.025
+_OLDEST_DUE = "SELECT due FROM records WHERE due IS NOT NULL ORDER BY due LIMIT 1"
+
+
+class SqliteEventLog:
+    """The log. What needs only a few pages is read on the event loop."""
+
+    poll_seconds = POLL_SECONDS
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        self._engine = engine
+        self._steps = DueSteps(engine.writer.connection, engine.writer, engine.appender)
+        self._data_version: int | None = None
+        self._newest = 0
+
+    async def newest(self) -> int:
+        reader = self._engine.reader
+        with self._engine.failures():
+            (data_version,) = reader.execute("PRAGMA data_version").fetchone()  # of the commits of all processes
+            if data_version != self._data_version:
+                found = reader.execute(NEWEST).fetchone() or reader.execute(BOUNDS).fetchone()[1:]
+                self._newest = int(found[0])
+                self._data_version = data_version  # read before the number: a commit in between is seen next time
+        return self._newest
+
+    async def bounds(self) -> LogBounds:
+        with self._engine.failures(), snapshot(self._engine.reader):
+            return bounds_of(self._engine.reader)
+
+    async def checksum(self, number: int) -> int | None:
+        with self._engine.failures(), snapshot(self._engine.reader):
+            return checksum_at(self._engine.reader, number)
+
+    async def read(
+        self, after: int, limit: int, selection: EventSelection, *, queue_name: str | None = None
+    ) -> LogPage:
+        page = partial(read_page, after=after, limit=limit, selection=selection)
+        with self._engine.failures():
+            return await self._engine.finder.run(page, queue_name)
+
+    async def history(self, guid: str, before: int, limit: int) -> Sequence[Numbered]:
+        with self._engine.failures():
+            return await self._engine.finder.run(partial(read_history, guid=guid, before=before, limit=limit))
+
+    async def advance(self, now: int, limit: int) -> int:
+        now -= MARGIN_SECONDS * 1000
+        with self._engine.failures():
+            if not self._steps.are_due(self._engine.reader, now):
+                return 0
+        stepped = await self._engine.in_thread(partial(self._steps.run, now, limit))
+        for purge_at in stepped.purged:
+            self._engine.meter.lateness.observe(now // 1000 + MARGIN_SECONDS - purge_at)
+        return stepped.records
+
+    async def lag(self, now: int) -> float:
+        with self._engine.failures():
+            found = self._engine.reader.execute(_OLDEST_DUE).fetchone()
+        return 0.0 if found is None else max(0.0, now / 1000 - MARGIN_SECONDS - int(found[0]))
+
+    async def trim(self, before: int, size_bytes: int, limit: int) -> int:
+        used_bytes, oldest_at = await self.size()
+        if used_bytes <= size_bytes and oldest_at >= before:
+            return 0
+        engine = self._engine
+        cut = partial(trim, engine.writer.connection, engine.appender, before, size_bytes, limit)
+        return await engine.in_thread(partial(engine.writer.transaction, cut))
+
+    async def size(self) -> tuple[int, int]:
+        with self._engine.failures(), snapshot(self._engine.reader):
+            return size_and_age(self._engine.reader)

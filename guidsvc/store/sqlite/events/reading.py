@@ -1,0 +1,136 @@
+"""Reads of the event log: pages in order, and the history of one GUID. They run in the threads of the finder."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.errors import CorruptRecord, EventsTrimmed
+from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogBounds, LogPage, Numbered
+from guidsvc.store.sqlite.events.entries import (
+    BOUNDS,
+    LOST_BOUNDS,
+    NEWEST,
+    SELECT,
+    SELECT_ID,
+    bytes_of,
+    checksum_of_row,
+    numbered,
+)
+from guidsvc.store.sqlite.tables import AFTER_HEX
+
+_LINK = "SELECT prev, guid FROM log WHERE seq = ?"
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads in the block see the same state of the file."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def bounds_of(connection: sqlite3.Connection) -> LogBounds:
+    """Return the bounds of the log; call it in a snapshot."""
+    found = connection.execute(BOUNDS).fetchone()
+    if found is None:
+        raise CorruptRecord(LOST_BOUNDS)
+    epoch, floor, floor_checksum, _ = found
+    newest = connection.execute(NEWEST).fetchone()
+    if newest is None:
+        return LogBounds(epoch, floor, floor_checksum, floor, floor_checksum)
+    checksum = checksum_of_row(connection.execute(SELECT_ID, (newest[0],)).fetchone())
+    return LogBounds(epoch, floor, floor_checksum, newest[0], checksum)
+
+
+def checksum_at(connection: sqlite3.Connection, number: int) -> int | None:
+    """Return the checksum of an entry, or of the last one that was cut off; None for any other."""
+    found = connection.execute(SELECT_ID, (number,)).fetchone()
+    if found is not None:
+        return checksum_of_row(found)
+    bounds = connection.execute(BOUNDS).fetchone()
+    return int(bounds[2]) if bounds is not None and bounds[1] == number else None
+
+
+def read_page(connection: sqlite3.Connection, after: int, limit: int, selection: EventSelection) -> LogPage:
+    """Return the first entries of a selection after a number, and up to which number was looked."""
+    with snapshot(connection):
+        bounds = bounds_of(connection)
+        if after < bounds.floor:
+            raise EventsTrimmed(f"the entries up to {bounds.floor} are no longer kept")
+        end = max(after, min(after + SCANNED, bounds.newest))
+        entries = _matching(connection, after, end, limit, selection)
+        if len(entries) == limit or _is_full(entries):
+            end = entries[-1].number
+        return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
+
+
+def read_history(connection: sqlite3.Connection, guid: str, before: int, limit: int) -> list[Numbered]:
+    """Return the newest entries of a stored GUID before a number, newest first, along its chain."""
+    with snapshot(connection):
+        number = _first_link(connection, guid, before)
+        found: list[Numbered] = []
+        for _ in range(SCANNED):
+            row = None if number is None else connection.execute(f"{SELECT} WHERE seq = ?", (number,)).fetchone()
+            if row is None or numbered(row).entry.guid != guid or len(found) == limit:
+                break  # the chain ends where the log was cut off, or at the creation
+            if row[0] < before:
+                found.append(numbered(row))
+            (number, _) = connection.execute(_LINK, (number,)).fetchone()
+        return found
+
+
+def _first_link(connection: sqlite3.Connection, guid: str, before: int) -> int | None:
+    """Return where to begin: at the predecessor of entry `before`, if it is of this GUID, or at its newest entry."""
+    link = connection.execute(_LINK, (before,)).fetchone()
+    if link is not None and link[1] == guid:
+        return None if link[0] is None else int(link[0])
+    found = connection.execute("SELECT last FROM records WHERE guid = ?", (guid,)).fetchone()
+    return None if found is None or found[0] is None else int(found[0])
+
+
+def _matching(
+    connection: sqlite3.Connection, after: int, end: int, limit: int, selection: EventSelection
+) -> list[Numbered]:
+    values = {
+        "after": after,
+        "end": end,
+        "owner": selection.owner,
+        "prefix": selection.guid_prefix,
+        "prefix_end": selection.guid_prefix + AFTER_HEX,
+        "user": selection.user,
+    }
+    rows = connection.execute(f"{SELECT} WHERE {_condition(selection)} ORDER BY seq LIMIT {limit:d}", values)
+    return _page(rows)
+
+
+def _page(rows: Iterator[tuple[object, ...]]) -> list[Numbered]:
+    """Convert rows until the page is full."""
+    entries: list[Numbered] = []
+    size_bytes = 0
+    for row in rows:
+        entries.append(numbered(row))
+        size_bytes += bytes_of(entries[-1].entry)
+        if size_bytes >= PAGE_BYTES:
+            break
+    return entries
+
+
+def _is_full(entries: Sequence[Numbered]) -> bool:
+    return sum(bytes_of(entry) for _, entry in entries) >= PAGE_BYTES
+
+
+def _condition(selection: EventSelection) -> str:
+    """Return the condition of a selection. Kinds are constants, never taken from a request as they are."""
+    conditions = ["seq > :after AND seq <= :end"]
+    if selection.owner is not None:
+        conditions.append("owner = :owner")
+    if selection.kinds is not None:
+        conditions.append(f"kind IN ({', '.join(repr(str(kind)) for kind in sorted(selection.kinds))})")
+    if selection.guid_prefix:
+        conditions.append("guid >= :prefix AND guid < :prefix_end")
+    if selection.user is not None:
+        conditions.append("(user = :user OR former_user = :user)")
+    return " AND ".join(conditions)
