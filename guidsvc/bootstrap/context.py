@@ -33,6 +33,7 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.services.events.scheduler import running_scheduler
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
@@ -64,6 +65,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         open_authenticator(
             settings, database.api_keys, clock, None if audit_log is None else audit_log.denied
         ) as authenticator,
+        running_scheduler(database, clock=clock, gauges=metrics.store.events),
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
         _reporting(log, audit_log),
         health.kept_current(database.ping, cache.check),

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, MutableMapping
 from typing import NamedTuple
 
-from guidsvc.domain.events.entry import EXPIRED, Change, Entry, Origin, change_of
+from guidsvc.domain.events.entry import EXPIRED, KINDS, Change, Entry, Origin, change_of
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
@@ -26,6 +26,7 @@ class EventAppender:
         self.policy = policy
         self._connection = connection
         self._counts = counts
+        counts.update(dict.fromkeys(KINDS, 0))
         self._kinds: list[str] = []
         self._newest: int | None = None
         self._total = 0

@@ -1,0 +1,1 @@
+"""Events in the service: the scheduler of what time does to records."""

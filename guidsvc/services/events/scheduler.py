@@ -1,0 +1,136 @@
+"""The scheduler: does to records what time makes due, and cuts off the log what is too old or too much.
+
+Every process runs it. The store decides what is due in the same atomic step that does it, so several schedulers do
+nothing twice, and none has to be elected. A GUID expires at its second in any case; only its event can be late.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Protocol
+
+import structlog
+
+from guidsvc.errors import GuidsvcError
+from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import Database
+from guidsvc.telemetry.outage import Outage
+
+RETENTION_SECONDS = 604_800
+"""Default time for which the log keeps an entry."""
+LOG_BYTES = 1024 * 1024 * 1024
+"""Default size above which the oldest entries are cut off, however young they are."""
+STEP_RECORDS = 200
+"""How many records one transaction advances, so that writes of clients wait for a few milliseconds at most."""
+MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 0.25, 1.0
+"""Pause before the next look at what is due. It doubles with each look that finds nothing."""
+TRIM_SECONDS, TRIM_ENTRIES = 10.0, 500
+RECEIPTS_SECONDS, RECEIPTS_CHUNK = 60.0, 500
+"""Pause between two purges of receipts, and how many are deleted at a time."""
+
+_log = structlog.get_logger(__name__)
+
+
+class EventGauges(Protocol):
+    """What the scheduler measures."""
+
+    lag_seconds: float
+    size_bytes: int
+    oldest_seconds: float
+
+
+class Scheduler:
+    """The work of the scheduler on one store."""
+
+    def __init__(
+        self, database: Database, *, clock: Clock, retention_seconds: int, size_bytes: int, gauges: EventGauges
+    ) -> None:
+        self._events = database.events
+        self._receipts = database.receipts
+        self._clock = clock
+        self._retention_seconds = retention_seconds
+        self._size_bytes = size_bytes
+        self._gauges = gauges
+
+    async def advance(self) -> int:
+        """Do all that is due, and return for how many records."""
+
+        async def step() -> int:
+            count = await self._events.advance(self._clock(), STEP_RECORDS)
+            self._gauges.lag_seconds = await self._events.lag(self._clock())
+            return count
+
+        return await _in_steps(step, STEP_RECORDS)
+
+    async def trim(self) -> int:
+        """Cut off all entries that are too old, or too many, and return how many."""
+
+        async def step() -> int:
+            before = self._clock() - self._retention_seconds * 1000
+            return await self._events.trim(before, self._size_bytes, TRIM_ENTRIES)
+
+        count = await _in_steps(step, TRIM_ENTRIES)
+        self._gauges.size_bytes, oldest_at = await self._events.size()
+        self._gauges.oldest_seconds = max(0, self._clock() - oldest_at) / 1000 if oldest_at else 0.0
+        return count
+
+    async def purge_receipts(self) -> int:
+        """Delete all receipts whose retention has ended, and return how many."""
+        return await _in_steps(lambda: self._receipts.purge(self._clock() // 1000, RECEIPTS_CHUNK), RECEIPTS_CHUNK)
+
+
+@asynccontextmanager
+async def running_scheduler(
+    database: Database,
+    *,
+    clock: Clock,
+    gauges: EventGauges,
+    retention_seconds: int = RETENTION_SECONDS,
+    size_bytes: int = LOG_BYTES,
+) -> AsyncIterator[None]:
+    """Run a scheduler while the block runs."""
+    scheduler = Scheduler(
+        database, clock=clock, retention_seconds=retention_seconds, size_bytes=size_bytes, gauges=gauges
+    )
+    advances = Outage(_log, "expiry schedule failed, retrying", "expiry schedule succeeded again")
+    trims = Outage(_log, "event log trim failed, retrying", "event log trim succeeded again")
+    purges = Outage(_log, "receipt purge failed, retrying", "receipt purge succeeded again")
+    async with (
+        running_in_background(lambda: _repeat(scheduler.advance, advances, MIN_IDLE_SECONDS, MAX_IDLE_SECONDS)),
+        running_in_background(lambda: _repeat(scheduler.trim, trims, TRIM_SECONDS, TRIM_SECONDS)),
+        running_in_background(lambda: _repeat(scheduler.purge_receipts, purges, RECEIPTS_SECONDS, RECEIPTS_SECONDS)),
+    ):
+        yield
+
+
+async def _in_steps(step: Callable[[], Awaitable[int]], limit: int) -> int:
+    """Repeat a step until it does less than its limit; return what all did.
+
+    Pause in between for as long as a step took, so that clients have the store for half of the time.
+    """
+    total = 0
+    while True:
+        begun = monotonic()
+        count = await step()
+        total += count
+        if count < limit:
+            return total
+        await asyncio.sleep(monotonic() - begun)
+
+
+async def _repeat(
+    work: Callable[[], Awaitable[int]], outage: Outage, min_idle_seconds: float, max_idle_seconds: float
+) -> None:
+    """Do the work for ever. The pause doubles, up to a maximum, while there is nothing to do."""
+    pause_seconds = min_idle_seconds
+    while True:
+        await asyncio.sleep(pause_seconds)
+        try:
+            done = await work()
+            outage.end()
+        except GuidsvcError as error:
+            done = 0
+            outage.begin(error=str(error), retry_in_seconds=max_idle_seconds)
+        pause_seconds = min_idle_seconds if done else min(2 * pause_seconds, max_idle_seconds)
