@@ -5,6 +5,8 @@ expiry, unless the scheduler has appended them already. So the order of the entr
 what happened.
 """
 
+from itertools import compress
+from operator import attrgetter, ne
 from typing import Literal, NamedTuple
 
 from guidsvc.domain import lifecycle
@@ -22,6 +24,7 @@ KINDS: tuple[Kind, ...] = CREATED, UPDATED, RENEWED, DELETED, EXPIRING, EXPIRED,
 
 _MEMBERS = "expire", "user", "metadata"
 """The members of a record that a client can change."""
+_members_of = attrgetter(*_MEMBERS)
 
 
 class Origin(NamedTuple):
@@ -118,10 +121,21 @@ def _owed(old: Record, now: int) -> tuple[Entry, ...]:
 
 
 def _update_entry(old: Record, new: Record, origin: Origin) -> Entry:
-    changed = [name for name in _MEMBERS if getattr(old, name) != getattr(new, name)]
-    kind = RENEWED if changed == ["expire"] and new.expire > old.expire else UPDATED
-    former_user = old.user if old.user != new.user else None
-    return _entry(kind, new, origin)._replace(changed=",".join(changed), former_user=former_user)
+    changed = ",".join(compress(_MEMBERS, map(ne, _members_of(old), _members_of(new))))
+    return Entry(  # without `_replace`, which would take half of the time: this is for each update
+        RENEWED if changed == "expire" and new.expire > old.expire else UPDATED,
+        new.guid,
+        new.version,
+        new.updated,
+        new.owner,
+        new.user,
+        new.expire,
+        new.metadata,
+        changed,
+        None if old.user == new.user else old.user,
+        origin.caller,
+        origin.request_id,
+    )
 
 
 def _entry(kind: Kind, record: Record, origin: Origin) -> Entry:

@@ -160,8 +160,9 @@ MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT
 MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 FROM fence)"
 MAKE_BOUNDS = """
     INSERT INTO log_bounds
-    SELECT random() & 4294967295, ifnull(min(seq), 1) - 1, 0, ifnull(min(total), 0) FROM log
-    HAVING NOT EXISTS (SELECT 1 FROM log_bounds)
+    SELECT random() & 4294967295, ifnull((SELECT min(seq) FROM log), 1) - 1, 0,
+        ifnull((SELECT total FROM log ORDER BY seq LIMIT 1), 0)
+    WHERE NOT EXISTS (SELECT 1 FROM log_bounds)
 """
 """MAKE_IDENTITY, MAKE_FENCE and MAKE_BOUNDS restore the single row of each table where a damaged file has lost it."""
 FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"

@@ -12,7 +12,7 @@ from guidsvc.domain.events.entry import EXPIRED, KINDS, Change, Entry, Origin, c
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
-from guidsvc.store.sqlite.events.entries import BOUNDS, INSERT, LOST_BOUNDS, NEWEST, bytes_of
+from guidsvc.store.sqlite.events.entries import BOUNDS, INSERT, LOST_BOUNDS, NEWEST, bytes_of, values_of
 from guidsvc.store.sqlite.tables import RECORDS
 
 _EXTRAS = "SELECT due, stage, last FROM records WHERE guid = ? AND version = ?"
@@ -25,6 +25,7 @@ class EventAppender:
     def __init__(self, connection: sqlite3.Connection, policy: EventPolicy, counts: MutableMapping[str, int]) -> None:
         self.policy = policy
         self._connection = connection
+        self._logged_kinds = frozenset(filter(policy.logs, KINDS))
         self._counts = counts
         counts.update(dict.fromkeys(KINDS, 0))
         self._kinds: list[str] = []
@@ -52,45 +53,45 @@ class EventAppender:
         self.newest()
         return self._total
 
+    def logged(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return those of the entries that the policy logs."""
+        kinds = self._logged_kinds
+        return [entry for entry in entries if entry.kind in kinds]
+
     def append(self, entries: Iterable[Entry], last: int | None, at: int) -> int | None:
-        """Append those of the entries that the policy logs, all of one GUID; return the number of its newest entry.
+        """Append entries of one GUID; return the number of its newest entry.
 
         `last` is the number of its newest entry before. `at` is the time of the append in Unix milliseconds.
         """
+        number, total = self.newest(), self._total
         for entry in entries:
-            if self.policy.logs(entry.kind):
-                number = self.newest() + 1
-                total = self._total + bytes_of(entry)
-                self._connection.execute(INSERT, (number, last, total, at, *entry))
-                self._kinds.append(entry.kind)
-                self._newest, self._total, last = number, total, number
+            number += 1
+            total += bytes_of(entry)
+            self._connection.execute(INSERT, (number, last or 0, total, at, *values_of(entry)))
+            self._kinds.append(entry.kind)
+            self._newest, self._total, last = number, total, number
         return last
 
     def swap(self, old: Record | None, new: Record, origin: Origin) -> bool:
         """Replace `old` with `new`, and append the entries of that; return whether `old` was stored."""
         change = change_of(old, new, origin) if self.policy.is_on and new is not old else _NO_CHANGE
-        return self._create(new, change.entries) if old is None else self._replace(old, new, change)
+        return self._create(new, self.logged(change.entries)) if old is None else self._replace(old, new, change)
 
-    def _create(self, new: Record, entries: tuple[Entry, ...]) -> bool:
+    def _create(self, new: Record, entries: list[Entry]) -> bool:
         stage, due = self.policy.first(new)
-        number = self._number_after(entries)
-        if not RECORDS.insertion(new, (due, stage, number)).apply(self._connection):
+        last = self.newest() + len(entries) if entries else None
+        if not RECORDS.insertion(new, (due, stage, last)).apply(self._connection):
             return False
         self.append(entries, None, new.updated)
         return True
-
-    def _number_after(self, entries: tuple[Entry, ...]) -> int | None:
-        """Return which number the last of the entries will have."""
-        count = sum(self.policy.logs(entry.kind) for entry in entries)
-        return self.newest() + count if count else None
 
     def _replace(self, old: Record, new: Record, change: Change) -> bool:
         extras = self._connection.execute(_EXTRAS, (old.guid, old.version)).fetchone()
         if extras is None:
             return False
         _, old_stage, last = extras
-        last = self.append(_still_owed(change.owed, old_stage), last, new.updated)
-        last = self.append(change.entries, last, new.updated)
+        owed = _still_owed(change.owed, old_stage) if change.owed else []
+        last = self.append(self.logged((*owed, *change.entries)), last, new.updated)
         stage, due = self.policy.first(new)
         if not RECORDS.update(old, new, extras, (due, stage, last)).apply(self._connection):
             raise CorruptRecord(f"the row of {old.guid} was found, and then not updated")

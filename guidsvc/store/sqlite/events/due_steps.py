@@ -96,7 +96,7 @@ class DueSteps:
         record, stage, last = found
         step = self._appender.policy.step(record, stage, now)
         self._at = None  # damage of the log is no damage of this row
-        last = self._appender.append(step.entries, last, now)
+        last = self._appender.append(self._appender.logged(step.entries), last, now)
         self._at = guid
         if step.due is None:
             self._connection.execute(_DELETE, (guid,))

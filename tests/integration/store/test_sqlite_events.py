@@ -1,0 +1,522 @@
+"""The event log of the SQLite store: its numbers, its file, and what damage and other processes do to it."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from guidsvc.domain.events.schedule import EXPIRED_STAGE, MARGIN_SECONDS, EventPolicy
+from guidsvc.domain.record import Record
+from guidsvc.errors import CorruptRecord, StoreUnavailable
+from guidsvc.store.contract import Swap
+from guidsvc.store.sqlite.backup import back_up, salvage
+from guidsvc.store.sqlite.events import due_steps
+from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
+from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
+from guidsvc.store.sqlite.tables import RECORDS
+from guidsvc.telemetry.metrics import StoreMetrics
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.events import ALL, changed, every_entry, ids
+from tests.support.factories import GUID, record
+
+DAY = 86_400
+MARGIN = MARGIN_SECONDS * 1000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
+    async with open_sqlite(path, clock=clock, exclusive=False) as opened:
+        yield opened
+
+
+def made(clock: FakeClock, count: int, **fields: object) -> list[Record]:
+    """Return records of different GUIDs."""
+    return [record(clock(), guid=f"{number:032X}", **fields) for number in range(count)]
+
+
+async def create(store: SqliteStore, records: list[Record]) -> None:
+    """Store new records."""
+    assert set(await asyncio.gather(*(store.records.swap(None, each) for each in records))) <= {True}
+
+
+async def advance_all(store: SqliteStore, now: int) -> None:
+    """Do all that is due."""
+    while await store.events.advance(now, 200):
+        pass
+
+
+async def kinds(store: SqliteStore) -> Counter[str]:
+    """Count the entries by kind."""
+    return Counter(entry.kind for _, entry in await every_entry(store.events))
+
+
+def fails_on(connection: sqlite3.Connection, table: str, condition: str) -> None:
+    """Let each insert of such a row fail."""
+    connection.execute(
+        f"CREATE TEMP TRIGGER fault BEFORE INSERT ON {table} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+
+
+# Numbers
+
+
+async def test_rolled_back_group_gives_its_numbers_back(store: SqliteStore, clock: FakeClock) -> None:
+    await create(store, [record(clock(), guid="F" * 32)])
+    connection = store._engine.writer.connection
+    fails_on(connection, "records", "NEW.user = 'bad'")
+    group = [*made(clock, 3), record(clock(), guid="E" * 32, user="bad")]
+    answers = await asyncio.gather(*(store.records.swap(None, each) for each in group), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 4
+    connection.execute("DROP TRIGGER fault")
+    await create(store, made(clock, 3))
+
+    assert [number for number, _ in await every_entry(store.events)] == [1, 2, 3, 4]
+    assert store._engine.meter.events.counts["created"] == 4
+
+
+async def test_write_whose_entry_fails_is_undone(store: SqliteStore, clock: FakeClock) -> None:
+    old, other = made(clock, 2)
+    await create(store, [old])
+    fails_on(store._engine.writer.connection, "log", "NEW.guid >= ''")
+
+    for before, after in ((None, other), (old, changed(old, clock() + 1, user="b"))):
+        with pytest.raises(StoreUnavailable):
+            await store.records.swap(before, after)
+    assert (await store.records.get(other.guid), await store.records.get(old.guid)) == (None, old)
+
+
+async def test_group_of_a_batch_appends_in_its_order(store: SqliteStore, clock: FakeClock) -> None:
+    first, second, third = made(clock, 3)
+    after = changed(second, clock() + 1, user="b")
+    swaps = [Swap(None, third), Swap(None, first), Swap(None, second), Swap(second, after), Swap(None, first)]
+    assert await store.records.swap_many(swaps) == [True, True, True, True, False]
+
+    entries = [entry for _, entry in await every_entry(store.events)]
+    assert [entry.guid for entry in entries] == [third.guid, first.guid, second.guid, second.guid]
+
+
+async def test_two_processes_share_one_sequence(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False) as other:
+        records = made(clock, 200)
+        await asyncio.gather(
+            *(one.records.swap(None, each) for number, each in enumerate(records) for one in (store, other))
+        )
+        assert await store.events.newest() == await other.events.newest() == 200
+        numbered = await every_entry(other.events)
+        assert [number for number, _ in numbered] == list(range(1, 201))
+        assert sorted(entry.guid for _, entry in numbered) == [each.guid for each in records]
+        totals = [store._engine.meter.events.counts["created"], other._engine.meter.events.counts["created"]]
+        assert sum(totals) == 200
+
+
+async def test_two_schedulers_append_each_expiry_once(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    records = made(clock, 300, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    await create(store, records)
+    async with open_sqlite(path, clock=clock, exclusive=False) as other:
+        for seconds in (5 + MARGIN_SECONDS, 10 + MARGIN_SECONDS):
+            now = clock() + seconds * 1000
+            await asyncio.gather(*(advance_all(one, now) for one in (store, other, store, other)))
+
+    assert await kinds(store) == {"created": 300, "expired": 300, "purged": 300}
+    assert await store.records.get(records[0].guid) is None
+
+
+async def test_newest_shows_the_commits_of_all_processes(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    statements: list[str] = []
+    store._engine.reader.set_trace_callback(statements.append)
+    async with open_sqlite(path, clock=clock, exclusive=False) as other:
+        for number, one in enumerate((store, other, store, other)):
+            await create(one, [record(clock(), guid=f"{number:032X}")])
+            assert await store.events.newest() == number + 1
+    statements.clear()
+    for _ in range(5):
+        await store.events.newest()
+    assert statements == ["PRAGMA data_version"] * 5, "nothing else is read while nothing is written"
+
+
+# The policy
+
+
+async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("off")) as store:
+        old = record(clock(), expire=clock.seconds + 60, purge_at=clock.seconds + 120)
+        renewed = changed(old, clock() + 1, expire=clock.seconds + 90)
+        await store.records.swap(None, old)
+        await store.records.swap(old, renewed)
+        assert await store.events.advance(clock() + 100_000, 10) == 0
+        assert await store.records.get(GUID) == renewed
+        assert await store.events.advance(clock() + 120_000 + MARGIN, 10) == 1
+        assert await store.records.get(GUID) is None
+        assert await every_entry(store.events) == []
+        assert await store.events.newest() == 0
+
+
+async def test_log_of_changes_leaves_renewals_out(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("changes")) as store:
+        old = record(clock(), expire=clock.seconds + 60)
+        renewed = changed(old, clock() + 1, expire=clock.seconds + 90)
+        updated = changed(renewed, clock() + 2, user="b")
+        for before, after in ((None, old), (old, renewed), (renewed, updated)):
+            assert await store.records.swap(before, after)
+        await advance_all(store, clock() + 60_000 + MARGIN)
+        assert await kinds(store) == {"created": 1, "updated": 1, "expiring": 1}
+        await advance_all(store, clock() + 90_000 + MARGIN)
+        assert [number for number, _ in await store.events.history(GUID, 100, 10)] == [4, 3, 2, 1]
+
+
+async def test_warnings_are_appended_at_their_leads(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("all", (5, 2))) as store:
+        expires = clock.seconds + 20
+        await create(store, [record(clock(), expire=expires, purge_at=expires + DAY)])
+        await create(store, [record(clock(), guid="0" * 32, expire=clock.seconds + 4, purge_at=expires + DAY)])
+        appended: list[tuple[int, str, int]] = []
+        for second in range(30):
+            before = await store.events.newest()
+            await store.events.advance(clock() + second * 1000, 100)
+            page = await store.events.read(before, 100, ALL)
+            appended += [(second - MARGIN_SECONDS, entry.id[33:], entry.lead) for _, entry in page.entries]
+
+    version = clock()
+    assert appended == [
+        (2, f"{version}-expiring-2", 2),
+        (4, f"{version}-expired", 0),
+        (15, f"{version}-expiring-5", 5),
+        (18, f"{version}-expiring-2", 2),
+        (20, f"{version}-expired", 0),
+    ]
+
+
+async def test_pause_leaves_no_stale_warning(path: Path, clock: FakeClock) -> None:
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await create(store, made(clock, 50, expire=clock.seconds + 30 * DAY, purge_at=clock.seconds + 60 * DAY))
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await advance_all(store, clock() + 31 * DAY * 1000)
+        assert await kinds(store) == {"created": 50, "expired": 50}
+
+
+async def test_clock_set_back_appends_nothing_again(store: SqliteStore, clock: FakeClock) -> None:
+    await create(store, [record(clock(), expire=clock.seconds + 5)])
+    for seconds in (7, 3, 0, 7, 8):
+        await store.events.advance(clock() + seconds * 1000, 10)
+    assert await kinds(store) == {"created": 1, "expired": 1}
+
+
+async def test_mass_expiry_is_done_in_order_of_time(store: SqliteStore, clock: FakeClock) -> None:
+    """20,000 in one second, after 200 that are due earlier: each step is one bounded transaction."""
+    second = clock.seconds + 5
+    late = made(clock, 20_000, expire=second, purge_at=second + DAY)
+    early = [record(clock(), guid=f"F{n:031X}", expire=second - 1, purge_at=second + DAY) for n in range(200)]
+    for start in range(0, len(late), 5000):
+        await create(store, late[start : start + 5000])
+    await create(store, early)
+    begin = await store.events.newest()
+
+    now = (second + 10) * 1000
+    steps = 0
+    while count := await store.events.advance(now, 200):
+        assert count == 200
+        steps += 1
+        if steps == 1:
+            assert {entry.guid for _, entry in (await store.events.read(begin, 500, ALL)).entries} == {
+                each.guid for each in early
+            }
+            assert await store.events.lag(now) == 10 - MARGIN_SECONDS
+    assert steps == 101
+    assert await store.events.lag(now) == 0
+    assert (await kinds(store))["expired"] == 20_200
+
+
+# Upgrades and copies
+
+
+async def test_older_file_gets_its_schedule(path: Path, clock: FakeClock) -> None:
+    dead, gone, alive = (
+        record(clock() - DAY * 1000, guid=guid * 32, expire=clock.seconds + expire, purge_at=clock.seconds + purge)
+        for guid, expire, purge in (("0", -60, 60), ("1", -60, -30), ("2", 60, 120))
+    )
+    with closing(open_writer(path, MIGRATIONS[:9])) as older:
+        for each in (dead, gone, alive):
+            older.execute(*RECORDS.change(None, each)[:2])
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        assert await store.events.newest() == 0
+        await advance_all(store, clock() + MARGIN)
+        found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
+        assert found == [("expiring", alive.guid), ("purged", gone.guid)], "not what has expired before the upgrade"
+        await advance_all(store, (alive.expire + MARGIN_SECONDS) * 1000)
+        assert (await kinds(store))["expired"] == 1
+        await advance_all(store, (alive.purge_at + MARGIN_SECONDS) * 1000)
+        assert (await kinds(store))["purged"] == 3
+
+
+async def test_schedule_of_older_file_is_made_in_chunks(path: Path, clock: FakeClock) -> None:
+    with closing(open_writer(path, MIGRATIONS[:9])) as older:
+        for each in made(clock, 25):
+            older.execute(*RECORDS.change(None, each)[:2])
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        assert [await store.events.advance(clock(), 10) for _ in range(4)] == [10, 10, 5, 0]
+    with closing(open_writer(path)) as file:
+        assert file.execute("SELECT count(*) FROM records WHERE due IS NULL").fetchone() == (0,)
+        assert file.execute("SELECT DISTINCT stage FROM records").fetchall() == [(0,)]
+
+
+async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock) -> None:
+    copy = path.with_name("copy.db")
+    first, lost, instead = made(clock, 3)
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await create(store, [first])
+        back_up(path, copy, overwrite=False)
+        await create(store, [lost])
+        bounds = await store.events.bounds()
+    copy.replace(path)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        restored = await store.events.bounds()
+        assert (restored.epoch, restored.newest) == (bounds.epoch, 1)
+        assert await store.events.checksum(bounds.newest) is None
+        await create(store, [instead])
+        assert await store.events.checksum(bounds.newest) not in {None, bounds.newest_checksum}
+
+
+async def test_salvaged_log_begins_after_its_last_gap(path: Path, clock: FakeClock) -> None:
+    copy = path.with_name("copy.db")
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await create(store, made(clock, 20))
+        numbered = await every_entry(store.events)
+        size_bytes, _ = await store.events.size()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("DELETE FROM log WHERE seq IN (3, 8)")
+        file.commit()
+    salvage(path, copy, overwrite=False)
+
+    async with open_sqlite(copy, clock=clock, exclusive=False) as store:
+        assert await every_entry(store.events) == numbered[8:]
+        assert (await store.events.bounds()).floor == 8
+        assert 0 < (await store.events.size())[0] < size_bytes
+        assert len(await store.events.history(numbered[10].entry.guid, 100, 5)) == 1
+        await create(store, [record(clock())])
+        assert await store.events.newest() == 21
+
+
+async def test_salvaged_store_without_log_begins_a_new_one(path: Path, clock: FakeClock) -> None:
+    copy = path.with_name("copy.db")
+    old = record(clock())
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await create(store, [*made(clock, 5), old])
+    with closing(sqlite3.connect(path)) as file:
+        file.executescript("DELETE FROM log; DELETE FROM log_bounds; UPDATE records SET last = 1 WHERE guid > '8'")
+    salvage(path, copy, overwrite=False)
+
+    async with open_sqlite(copy, clock=clock, exclusive=False) as store:
+        assert (await store.events.bounds())[1:] == (0, 0, 0, 0)
+        await create(store, [record(clock(), guid="F" * 32)])
+        await store.records.swap(old, changed(old, clock() + 1, user="b"))
+        history = await store.events.history(GUID, 100, 5)
+        assert ids([entry for _, entry in history]) == [("updated", clock() + 1)], "not the entry of another GUID"
+
+
+# Damage
+
+
+def damage(path: Path, table: str, pages: int = 1) -> None:
+    """Overwrite the root of a table or an index."""
+    with closing(sqlite3.connect(path)) as file:
+        (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        (size,) = file.execute("PRAGMA page_size").fetchone()
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as damaged:
+        damaged.seek((root - 1) * size)
+        damaged.write(b"\xff" * size * pages)
+
+
+async def test_damaged_log_fails_its_readers_only(path: Path, clock: FakeClock) -> None:
+    old = record(clock())
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await create(store, [old])
+    damage(path, "log")
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await store.ping()
+        assert await store.records.get(GUID) == old
+        with pytest.raises(CorruptRecord):
+            await store.events.read(0, 10, ALL)
+
+
+@pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "user = CAST(x'ff41' AS TEXT)"])
+async def test_invalid_row_holds_up_no_other(store: SqliteStore, path: Path, clock: FakeClock, column: str) -> None:
+    bad, good = made(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    await create(store, [bad, good])
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"UPDATE records SET {column} WHERE guid = ?", (bad.guid,))
+        file.commit()
+
+    await advance_all(store, clock() + 5000 + MARGIN)
+    assert [entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
+    await advance_all(store, clock() + 10_000 + MARGIN)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "also the invalid row is purged"
+
+
+async def test_damaged_page_holds_up_no_other(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+    metadata = '{"a":"' + "x" * 1500 + '"}'
+    records = made(clock, 40, expire=clock.seconds + 5, purge_at=clock.seconds + DAY, metadata=metadata)
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await create(store, records)
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        found = file.execute(
+            "SELECT pageno FROM dbstat WHERE name = 'records' AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET 3"
+        ).fetchone()
+    with path.open("r+b") as damaged:
+        damaged.seek((found[0] - 1) * 4096)
+        damaged.write(b"\xff" * 4096)
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        await advance_all(store, clock() + 5000 + MARGIN)
+        expired = {entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"}
+        unreadable = set()
+        for each in records:
+            try:
+                await store.records.get(each.guid)
+            except CorruptRecord:
+                unreadable.add(each.guid)
+        assert 0 < len(unreadable) < 10
+        assert expired == {each.guid for each in records} - unreadable
+    expected_logs.add("record damaged, its expiry is not logged")
+
+
+async def test_too_many_damaged_rows_stop_the_schedule(
+    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due_steps, "MAX_DAMAGED", 0)
+    await create(store, [record(clock(), expire=clock.seconds + 5)])
+    steps = store._engine.writer.connection
+
+    def corrupt(*_: object) -> int:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    steps.create_function("corrupt", 0, corrupt)
+    fails_on(steps, "log", "corrupt() = 1")
+    with pytest.raises((CorruptRecord, StoreUnavailable)):
+        await store.events.advance(clock() + 10_000, 10)
+    assert await store.records.get(GUID) is not None
+
+
+async def test_full_disk_fails_the_write_and_trim_makes_room(store: SqliteStore, clock: FakeClock) -> None:
+    """A full disk is what refuses, not the log: what it has cut off is room for new records."""
+    writer = store._engine.writer.connection
+    await create(store, made(clock, 2000))
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    more = [record(clock(), guid=f"F{number:031X}") for number in range(2000)]
+    answers = await asyncio.gather(*(store.records.swap(None, each) for each in more), return_exceptions=True)
+    assert StoreUnavailable in map(type, answers)
+
+    while await store.events.trim(0, 0, 500):
+        pass
+    for number in range(300):
+        assert await store.records.swap(None, record(clock(), guid=f"E{number:031X}"))
+
+
+# A crash
+
+CRASH = """
+import asyncio, json, sys, time
+from pathlib import Path
+from guidsvc.domain.record import Record
+from guidsvc.store.sqlite.store import open_sqlite
+
+async def main(path, number):
+    clock = lambda: time.time_ns() // 1_000_000
+    async with open_sqlite(Path(path), clock=clock, exclusive=False) as store:
+        async def write(place):
+            guid, version = f"{number:016X}{place:016X}", clock()
+            old = None
+            while True:
+                seconds = version // 1000
+                new = Record(guid=guid, user="u", expire=seconds + (0 if version % 3 else 60), version=version,
+                             created=version, updated=version, purge_at=seconds + 600)
+                if not await store.records.swap(old, new):
+                    raise SystemExit("lost a race")
+                print(json.dumps([guid, version]), flush=True)
+                old, version = new, max(version + 1, clock())
+
+        async def advance():
+            while True:
+                await store.events.advance(clock() + 2000, 50)
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(advance(), *(write(place) for place in range(20)))
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+async def test_kill_leaves_each_acknowledged_write_one_entry(path: Path, clock: FakeClock) -> None:
+    acknowledged: list[tuple[str, int]] = []
+    for number in range(3):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CRASH, str(path), str(number), stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+        )
+        assert process.stdout is not None
+        lines = [await process.stdout.readline() for _ in range(random.randint(200, 600))]
+        os.kill(process.pid, signal.SIGKILL)
+        lines += (await process.stdout.read()).splitlines(keepends=True)
+        assert await process.wait() == -signal.SIGKILL
+        acknowledged += [tuple(json.loads(line)) for line in lines if line.endswith(b"\n")]
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        numbered = await every_entry(store.events)
+        assert [number for number, _ in numbered] == list(range(1, len(numbered) + 1))
+        writes = Counter(
+            (entry.guid, entry.version) for _, entry in numbered if entry.kind in {"created", "updated", "renewed"}
+        )
+        assert set(writes.values()) == {1}
+        assert set(acknowledged) <= set(writes)
+        assert len(writes) - len(acknowledged) <= 3 * 20, "at most those that were under way"
+        assert max(Counter(entry.id for _, entry in numbered).values()) == 1
+        for guid in {guid for guid, _ in writes}:
+            versions = [entry.version for _, entry in numbered if entry.guid == guid]
+            assert versions == sorted(versions)
+            stored = await store.records.get(guid)
+            assert stored is not None
+            assert stored.version == versions[-1]
+
+
+async def test_purges_are_counted_with_their_lateness(path: Path, clock: FakeClock) -> None:
+    meter = StoreMetrics()
+    async with open_sqlite(path, clock=clock, exclusive=False, meter=meter) as store:
+        await create(store, made(clock, 3, expire=clock.seconds, purge_at=clock.seconds + 10))
+        await advance_all(store, clock() + 30_000)
+    assert (sum(meter.lateness.counts), meter.lateness.sum) == (3, 60)
+    assert meter.events.counts["purged"] == 3
+    assert meter.events.counts["updated"] == 0
+
+
+async def test_stage_says_what_the_log_has(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    await create(store, [record(clock(), expire=clock.seconds + 5, purge_at=clock.seconds + 10)])
+    await store.events.advance(clock() + 5000 + MARGIN, 10)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT due, stage, last FROM records").fetchone() == (
+            clock.seconds + 10,
+            EXPIRED_STAGE,
+            2,
+        )

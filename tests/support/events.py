@@ -1,0 +1,52 @@
+"""What tests read from an event log, and write for it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from guidsvc.domain.events.entry import Entry
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.record import DELETED_EXPIRE, Record
+from guidsvc.store.event_log import EventLog, Numbered
+
+ALL = EventSelection()
+READ_SECONDS = 30.0
+
+
+async def numbered_after(log: EventLog, after: int, count: int) -> Sequence[Numbered]:
+    """Return the entries after a number, once there are so many: a store may append them a moment later."""
+    async with asyncio.timeout(READ_SECONDS):
+        while len(entries := (await log.read(after, 10_000, ALL)).entries) < count:
+            await asyncio.sleep(0.01)
+    return entries
+
+
+async def entries_after(log: EventLog, after: int, count: int) -> list[Entry]:
+    """Return the entries after a number, once there are so many."""
+    return [entry for _, entry in await numbered_after(log, after, count)]
+
+
+async def every_entry(log: EventLog) -> list[Numbered]:
+    """Return all entries from the floor on, page by page."""
+    found: list[Numbered] = []
+    after = (await log.bounds()).floor
+    while True:
+        page = await log.read(after, 500, ALL)
+        found += page.entries
+        if page.looked_to == after:
+            return found
+        after = page.looked_to
+
+
+def ids(entries: Sequence[Entry]) -> list[tuple[str, int]]:
+    """Return the kind and version of each entry."""
+    return [(entry.kind, entry.version) for entry in entries]
+
+
+def changed(old: Record, at: int, **fields: object) -> Record:
+    """Make the next version of a record, written at this time in Unix milliseconds."""
+    return old.model_copy(update={"version": max(old.version + 1, at), "updated": at, **fields})
+
+
+def tombstone(old: Record, at: int) -> Record:
+    """Make the tombstone of a record that is deleted at this time."""
+    return changed(old, at, expire=DELETED_EXPIRE, user="deleted", metadata=None, purge_at=at // 1000 + 60)
