@@ -1,0 +1,204 @@
+"""The event log beside a model of a few lines: whatever is written, and whenever time passes, both say the same."""
+
+import asyncio
+import sqlite3
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guidsvc.domain.events.schedule import MARGIN_SECONDS, EventMode, EventPolicy
+from guidsvc.domain.record import Record
+from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
+from tests.support.events import changed, every_entry, tombstone
+from tests.support.factories import record
+
+LEAD, RETENTION = 10, 30
+START_MS = 1_800_000_000_000
+GUIDS = [f"{number:032X}" for number in range(3)]
+
+
+class Op(NamedTuple):
+    """A write to a GUID, or time that passes, or a look of the scheduler."""
+
+    name: str
+    place: int
+    seconds: int
+
+
+OPS = st.builds(
+    Op,
+    st.sampled_from(["write", "write", "renew", "delete", "lose", "wait", "wait", "advance", "trim", "reopen"]),
+    st.integers(0, len(GUIDS) - 1),
+    st.sampled_from([-5, 0, 1, 5, 19, 20, 31, 60]),
+)
+
+
+@dataclass
+class Known:
+    """What the model knows of a record."""
+
+    record: Record
+    is_warned: bool = False
+    is_expired: bool = False
+
+
+@dataclass
+class Model:
+    """What the log has to hold: for each GUID, kinds and versions in order."""
+
+    mode: EventMode
+    now: int = START_MS
+    known: dict[str, Known] = field(default_factory=dict)
+    entries: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: {guid: [] for guid in GUIDS})
+    begin: dict[str, int] = field(default_factory=lambda: dict.fromkeys(GUIDS, 0))
+    """How many of these are from before the row was last deleted, with its chain."""
+
+    def append(self, kind: str, of: Record) -> None:
+        if self.mode == "all" or (self.mode == "changes" and kind != "renewed"):
+            self.entries[of.guid].append((kind, of.version))
+
+    def write(self, kind: str, new: Record) -> None:
+        """Note a write, and before it what the old version is owed."""
+        known = self.known.get(new.guid)
+        if known is not None and not known.record.is_deleted:
+            old = known.record
+            if self.now >= old.expire * 1000 and not known.is_expired:
+                self.append("expired", old)
+            if self.now >= old.purge_at * 1000:
+                self.append("purged", old)
+        self.append(kind, new)
+        self.known[new.guid] = Known(new)
+        if new.expire * 1000 <= self.now and not new.is_deleted:
+            self.append("expired", new)
+            self.known[new.guid].is_expired = True
+
+    def advance(self) -> None:
+        """Note what is due."""
+        seconds = self.now // 1000 - MARGIN_SECONDS
+        for guid, known in list(self.known.items()):
+            of = known.record
+            if not of.is_deleted:
+                self._expire(known, seconds)
+                if seconds >= of.purge_at:
+                    self.append("purged", of)
+            if seconds >= of.purge_at:
+                del self.known[guid]
+                self.begin[guid] = len(self.entries[guid])
+
+    def _expire(self, known: Known, seconds: int) -> None:
+        of = known.record
+        has_lead = of.expire - of.updated // 1000 >= 2 * LEAD
+        if seconds >= of.expire and not known.is_expired:
+            self.append("expired", of)
+            known.is_expired = True
+        elif of.expire - LEAD <= seconds < of.expire and has_lead and not known.is_warned:
+            self.append("expiring", of)
+            known.is_warned = True
+
+
+class Run:
+    """One run: a store, and the model beside it."""
+
+    def __init__(self, path: Path, mode: EventMode) -> None:
+        self.path = path
+        self.policy = EventPolicy(mode, (LEAD,))
+        self.model = Model(mode)
+        self.found: list[tuple[int, str, str, int]] = []
+        """Number, GUID, kind and version of all entries, also of those that were trimmed since."""
+
+    async def do(self, store: SqliteStore, op: Op) -> None:
+        """Do an operation in both."""
+        model = self.model
+        known = model.known.get(GUIDS[op.place])
+        old = None if known is None else known.record
+        is_absent = old is None or old.is_deleted or model.now >= old.purge_at * 1000
+        if op.name == "wait":
+            model.now += max(op.seconds, 0) * 1000 + 137
+        elif op.name == "advance":
+            while await store.events.advance(model.now, 2):
+                pass
+            model.advance()
+        elif op.name == "trim":
+            await self.collect(store)
+            await store.events.trim(model.now + 1, 0, 2)
+        elif op.name == "lose":
+            stale = record(model.now, guid=GUIDS[op.place], version=1)
+            assert not await store.records.swap(stale, changed(stale, model.now))
+        elif op.name == "write" or (op.name == "renew" and not is_absent):
+            await self.write(store, op, old, is_absent=is_absent)
+        elif op.name == "delete" and old is not None and not is_absent:
+            new = tombstone(old, model.now)
+            assert await store.records.swap(old, new)
+            model.write("deleted", new)
+
+    async def write(self, store: SqliteStore, op: Op, old: Record | None, *, is_absent: bool) -> None:
+        now = self.model.now
+        expire = now // 1000 + op.seconds
+        times = {"expire": expire, "purge_at": max(expire, now // 1000) + RETENTION}
+        if old is None or is_absent:
+            version = now if old is None else max(now, old.version + 1)
+            new, kind = record(now, guid=GUIDS[op.place], version=version, **times), "created"
+        elif op.name == "renew" and expire > old.expire:
+            new, kind = changed(old, now, **times), "renewed"
+        else:
+            new, kind = changed(old, now, user=f"user {now}{old.version}", **times), "updated"
+        assert await store.records.swap(old, new)
+        self.model.write(kind, new)
+
+    async def collect(self, store: SqliteStore) -> None:
+        """Read what was appended since the last time."""
+        last = self.found[-1][0] if self.found else 0
+        self.found += [
+            (number, entry.guid, entry.kind, entry.version)
+            for number, entry in await every_entry(store.events)
+            if number > last
+        ]
+
+    async def check(self, store: SqliteStore) -> None:
+        """Compare."""
+        await self.collect(store)
+        assert [number for number, *_ in self.found] == list(range(1, len(self.found) + 1))
+        for guid in GUIDS:
+            assert [(kind, version) for _, of, kind, version in self.found if of == guid] == self.model.entries[guid]
+            await self.check_history(store, guid)
+        size_bytes, _ = await store.events.size()
+        assert (size_bytes > 0) == bool(self.found)
+
+    async def check_history(self, store: SqliteStore, guid: str) -> None:
+        """Compare what one GUID leads to."""
+        await self.collect(store)
+        floor = (await store.events.bounds()).floor
+        if await store.records.get(guid) is not None:
+            history = [number for number, _ in await store.events.history(guid, 2**40, 1000)]
+            assert history == self.since_purge(guid, floor), guid
+
+    def since_purge(self, guid: str, floor: int) -> list[int]:
+        """Return the numbers of a GUID, newest first, since its row was last deleted."""
+        numbers = [number for number, of, *_ in self.found if of == guid][self.model.begin[guid] :]
+        return [number for number in reversed(numbers) if number > floor]
+
+
+async def run(ops: list[Op], mode: EventMode) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        path = Path(folder) / "a.db"
+        of = Run(path, mode)
+        remaining = list(ops)
+        while remaining:
+            async with open_sqlite(path, clock=lambda: of.model.now, exclusive=False, events=of.policy) as store:
+                while remaining and (op := remaining.pop(0)).name != "reopen":
+                    await of.do(store, op)
+                    await of.check_history(store, GUIDS[op.place])
+                await of.check(store)
+        with closing(sqlite3.connect(path)) as file:
+            assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(OPS, min_size=20, max_size=60), st.sampled_from(["all", "changes", "off"]))
+def test_log_equals_its_model(ops: list[Op], mode: EventMode) -> None:
+    asyncio.run(run(ops, mode))
