@@ -20,7 +20,7 @@ SIZES = tuple(2.0**power for power in range(10))
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Histogram bounds in seconds. Timers are not exact below a millisecond."""
 LATENESS = (1.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)
-"""Histogram bounds in seconds. The purge runs once a minute."""
+"""Histogram bounds in seconds."""
 
 
 class Histogram:

@@ -375,19 +375,23 @@ async def test_invalid_row_holds_up_no_other(store: SqliteStore, path: Path, clo
         assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "also the invalid row is purged"
 
 
-async def test_damaged_page_holds_up_no_other(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+async def damage_row(path: Path, clock: FakeClock) -> list[Record]:
+    """Store records that expire soon, and damage a page of some of them; return all."""
     metadata = '{"a":"' + "x" * 1500 + '"}'
     records = made(clock, 40, expire=clock.seconds + 5, purge_at=clock.seconds + DAY, metadata=metadata)
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         await create(store, records)
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        found = file.execute(
-            "SELECT pageno FROM dbstat WHERE name = 'records' AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET 3"
-        ).fetchone()
-    with path.open("r+b") as damaged:
-        damaged.seek((found[0] - 1) * 4096)
-        damaged.write(b"\xff" * 4096)
+    content = path.read_bytes()
+    place = content.index(records[20].guid.encode() + b"Cylance") // 4096
+    path.write_bytes(content[: place * 4096] + b"\xff" * 4096 + content[(place + 1) * 4096 :])
+    return records
+
+
+async def test_damaged_page_holds_up_no_other(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("record damaged, its expiry is not logged")
+    records = await damage_row(path, clock)
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         await advance_all(store, clock() + 5000 + MARGIN)
@@ -400,24 +404,38 @@ async def test_damaged_page_holds_up_no_other(path: Path, clock: FakeClock, expe
                 unreadable.add(each.guid)
         assert 0 < len(unreadable) < 10
         assert expired == {each.guid for each in records} - unreadable
-    expected_logs.add("record damaged, its expiry is not logged")
 
 
 async def test_too_many_damaged_rows_stop_the_schedule(
-    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Then the whole store is in doubt: the outage is logged, and nothing else is remembered."""
     monkeypatch.setattr(due_steps, "MAX_DAMAGED", 0)
-    await create(store, [record(clock(), expire=clock.seconds + 5)])
-    steps = store._engine.writer.connection
+    await damage_row(path, clock)
 
-    def corrupt(*_: object) -> int:
-        raise sqlite3.DatabaseError("database disk image is malformed")
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        with pytest.raises(CorruptRecord):
+            await advance_all(store, clock() + 5000 + MARGIN)
 
-    steps.create_function("corrupt", 0, corrupt)
-    fails_on(steps, "log", "corrupt() = 1")
-    with pytest.raises((CorruptRecord, StoreUnavailable)):
-        await store.events.advance(clock() + 10_000, 10)
-    assert await store.records.get(GUID) is not None
+
+async def test_writes_of_older_process_get_their_schedule(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    """A process of the version before may still write the migrated file: its writes have no events, and do no harm."""
+    old = record(clock(), expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    other = record(clock(), guid="0" * 32, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    longer = changed(other, clock() + 1, expire=clock.seconds + 20, purge_at=clock.seconds + 25)
+    await create(store, [other])
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        older.execute(*RECORDS.change(None, old)[:2])
+        older.execute(*RECORDS.change(other, longer)[:2])
+
+    await advance_all(store, clock())
+    await advance_all(store, clock() + 5000 + MARGIN)
+    assert await store.records.get(other.guid) == longer
+    await advance_all(store, clock() + 20_000 + MARGIN)
+    await advance_all(store, clock() + 25_000 + MARGIN)
+    found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
+    assert [kind for kind, guid in found if guid == old.guid] == ["expired", "purged"]
+    assert [kind for kind, guid in found if guid == other.guid] == ["created", "expired", "purged"]
 
 
 async def test_full_disk_fails_the_write_and_trim_makes_room(store: SqliteStore, clock: FakeClock) -> None:
