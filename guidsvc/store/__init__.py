@@ -67,7 +67,7 @@ async def open_store(
     else:
         from guidsvc.store.mongo.store import open_mongo
 
-        async with open_mongo(url, exclusive=exclusive, meter=meter) as mongo:
+        async with open_mongo(url, exclusive=exclusive, meter=meter, events=events) as mongo:
             yield mongo
 
 

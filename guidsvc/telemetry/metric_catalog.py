@@ -42,6 +42,10 @@ def _reads(meters: Metrics, about: About) -> Read:
     return {(L1,): cache.l1_hits, **redis, (MISS,): cache.misses}
 
 
+def _if_known(value: float | None) -> Read:
+    return {} if value is None else {(): value}
+
+
 def _fence(meters: Metrics, _: About) -> Read:
     now = meters.cache.mode
     return {} if now is None else {(mode,): int(mode == now) for mode in FENCE_MODES}
@@ -230,6 +234,22 @@ METRICS = (
         (),
         lambda meters, _: {(): meters.store.events.oldest_seconds},
         "livemax",
+    ),
+    MetricSpec(
+        "guidsvc_sequencer_lag_seconds",
+        "gauge",
+        "Age of the oldest event that is not in the log of MongoDB yet, from the process that moves events to it.",
+        (),
+        lambda meters, _: _if_known(meters.store.sequencer_lag_seconds),
+        "livemax",
+    ),
+    MetricSpec(
+        "guidsvc_clock_skew_seconds",
+        "gauge",
+        "By how much the clock of the host is ahead of that of MongoDB; negative if it is behind.",
+        (),
+        lambda meters, _: _if_known(meters.store.clock_skew_seconds),
+        "livemostrecent",
     ),
     MetricSpec(
         "guidsvc_audit_failures_total",

@@ -223,6 +223,10 @@ class StoreMetrics:
         self.batches: dict[str, BatchMetrics] = {}
         self.wal_bytes: Callable[[], int] | None = None
         """The size of the write-ahead log; None if the store has none."""
+        self.sequencer_lag_seconds: float | None = None
+        """The age of the oldest event that is not in the log yet; None unless this process moves events to the log."""
+        self.clock_skew_seconds: float | None = None
+        """By how much the clock of this host is ahead of that of the store; None if the store has no clock."""
         self.on_failure: Callable[[], None] | None = None
         """Called when an operation has failed."""
         self.lateness = Histogram(LATENESS)

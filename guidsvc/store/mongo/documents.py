@@ -20,6 +20,10 @@ LATE = {53, 66}
 """The error codes with which MongoDB rejects a late creation: InvalidIdField, ImmutableField."""
 _NO_VERSION = -1
 """A version that no record has."""
+OUTBOX = "g"
+"""The member of a record's document that holds its outbox and its schedule. It is no part of the record."""
+WITHOUT_OUTBOX = {OUTBOX: 0}
+"""The projection that leaves the outbox out."""
 Document = Mapping[str, Any]
 Creation = InsertOne[dict[str, Any]] | UpdateOne
 Model = TypeVar("Model", Record, Receipt, ApiKey, QuotaLedger)
@@ -43,13 +47,12 @@ def no_later_than(milliseconds: int) -> dict[str, Any]:
     return {"$expr": {"$lte": [NOW, milliseconds]}}
 
 
-def creation_of(record: Record, not_after: int | None) -> Creation:
-    """Return the operation that creates a record unless its GUID exists or the time is past `not_after`.
+def creation_of(document: dict[str, Any], not_after: int | None) -> Creation:
+    """Return the operation that creates a document unless its `_id` exists or the time is past `not_after`.
 
     An insert has no condition. An upsert whose filter matches nothing inserts the result of its pipeline. If it is
     late, the result is a document that MongoDB never accepts, with an array as its `_id`.
     """
-    document = document_of(record)
     if not_after is None:
         return InsertOne(document)
     is_timely = no_later_than(not_after)["$expr"]
@@ -61,7 +64,7 @@ _NEW_KEY_FIELDS = {"note", "max_ttl", "max_life"}
 
 
 def document_of(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any]:
-    """Convert a model to a document: its key becomes `_id`, and `purge_at` a date, which the TTL index requires."""
+    """Convert a model to a document: its key becomes `_id`, and `purge_at` a date, as the TTL index of receipts requires."""
     fields = model.model_dump()
     if "purge_at" in fields:
         fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)
@@ -97,6 +100,7 @@ def usage_of(keys: Document, limit: int) -> list[Document]:
 def model_of(model: type[Model], document: Document) -> Model:
     """Convert a document to a model; CorruptRecord if it is invalid."""
     fields = dict(document)
+    fields.pop(OUTBOX, None)
     name, purge_at = fields.pop("_id"), fields.get("purge_at")
     if isinstance(purge_at, DatetimeMS):
         fields["purge_at"] = int(purge_at) // 1000

@@ -11,7 +11,7 @@ from typing import Any
 
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
-from guidsvc.store.mongo.documents import filter_of
+from guidsvc.store.mongo.documents import WITHOUT_OUTBOX, Document, filter_of
 from guidsvc.store.mongo.repository import Collection
 
 NEAR = 500
@@ -59,7 +59,11 @@ class ExpirySearch:
         return [{"expire": expire, "_id": {"$gt": guid}}, {"expire": {"$gt": expire, "$lt": self._before}}]
 
     async def _walk(
-        self, ranges: list[dict[str, Any]], wanted: dict[str, Any], limit: int, projection: dict[str, Any] | None = None
+        self,
+        ranges: list[dict[str, Any]],
+        wanted: dict[str, Any],
+        limit: int,
+        projection: Document = WITHOUT_OUTBOX,
     ) -> _Documents:
         """Return the first documents of the ranges that match a filter."""
         found: _Documents = []
@@ -75,7 +79,8 @@ class ExpirySearch:
         A changed one would be out of order, and the next page, which begins after the last record, would skip others.
         """
         expiries = {entry["_id"]: entry["expire"] for entry in entries}
-        cursor = self._collection.find({"$and": [{"_id": {"$in": list(expiries)}}, self._filter]}).sort(_ORDER)
+        wanted = {"$and": [{"_id": {"$in": list(expiries)}}, self._filter]}
+        cursor = self._collection.find(wanted, WITHOUT_OUTBOX).sort(_ORDER)
         documents = await cursor.to_list(len(entries)) if entries else []
         return [document for document in documents if document["expire"] == expiries[document["_id"]]]
 

@@ -20,7 +20,7 @@ class MongoFence:
 
     def __init__(self, collection: Collection, bulkheads: Bulkheads) -> None:
         self._collection = linearizable(collection)
-        self._bulkheads = bulkheads
+        self.bulkheads = bulkheads
         self.clock = StoreClock()
         self._clock_reading = SingleFlight(self.read)
 
@@ -33,7 +33,7 @@ class MongoFence:
         asked = time.monotonic()
         pipeline: list[Document] = [{"$match": {"_id": FENCE_ID}}, {"$addFields": {"now": NOW}}]
         with read_failures():
-            documents = await self._bulkheads.reads.run(lambda: self._collection.aggregate(pipeline).to_list(1))
+            documents = await self.bulkheads.reads.run(lambda: self._collection.aggregate(pipeline).to_list(1))
         if not documents:
             raise CorruptRecord("the store has no fence; restart all processes that use it")
         (found,) = documents
@@ -43,7 +43,7 @@ class MongoFence:
     async def swap(self, old: Fence, new: Fence) -> bool:
         update = partial(self._collection.update_one, fence_document(old), {"$set": fence_document(new)})
         with write_failures():
-            done = await self._bulkheads.updates.run(update)
+            done = await self.bulkheads.updates.run(update)
         return bool(done.matched_count == 1)
 
 

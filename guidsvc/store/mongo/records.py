@@ -21,9 +21,10 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.contract import WOULD_BLOCK, WithoutGroups, WouldBlock
-from guidsvc.store.mongo.bulkhead import QUERIES, TIMEOUT_MS, UNANSWERED, Bulkheads, Queued
+from guidsvc.store.mongo.bulkhead import QUERIES, TIMEOUT_MS, UNANSWERED, Queued
 from guidsvc.store.mongo.documents import (
     LATE,
+    WITHOUT_OUTBOX,
     Creation,
     Document,
     creation_of,
@@ -33,10 +34,12 @@ from guidsvc.store.mongo.documents import (
     no_later_than,
     same_as,
 )
+from guidsvc.store.mongo.events import outbox
+from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.expiry_search import ExpirySearch
 from guidsvc.store.mongo.failures import read_failures, write_failures
 from guidsvc.store.mongo.fence import MongoFence
-from guidsvc.store.mongo.repository import Collection, linearizable, purge, replace_one
+from guidsvc.store.mongo.repository import Collection, linearizable
 from guidsvc.telemetry.metrics import StoreMetrics
 
 CLOCK_SECONDS = 10.0
@@ -45,6 +48,8 @@ PROOF_SECONDS = 2.0
 """How long a fence read proves that its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
 QUERY = 256
 """Maximum number of GUIDs in one query."""
+DRAINS = 3
+"""How often a write drains a full outbox before it fails."""
 SETTLED = 100
 """Maximum number of GUIDs in one linearizable query, so that one reply holds all and no `getMore` is needed."""
 
@@ -57,11 +62,11 @@ _BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_
 _BY = {(False, False): _BY_KEY, (False, True): _BY_USER, (True, False): _BY_OWNER, (True, True): _BY_BOTH}
 """The index with the keys in order, by whether the selection names an owner, and a user."""
 INDEXES = [
-    IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
     IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
     IndexModel([("owner", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_OWNER),
     IndexModel([("owner", 1), ("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_BOTH),
     IndexModel([("expire", 1), ("_id", 1), ("purge_at", 1)], name=_BY_EXPIRE),
+    *outbox.INDEXES,
 ]
 
 
@@ -84,7 +89,7 @@ class MongoRecords(WithoutGroups):
         self,
         collection: Collection,
         fence: MongoFence,
-        bulkheads: Bulkheads,
+        events: MongoEventLog,
         *,
         few: int = FEW,
         proof_seconds: float = PROOF_SECONDS,
@@ -92,7 +97,8 @@ class MongoRecords(WithoutGroups):
     ) -> None:
         self._collection = collection
         self._fence = fence
-        self._bulkheads = bulkheads
+        self._bulkheads = bulkheads = fence.bulkheads
+        self._events = events
         self._few = few
         self._proof_seconds = proof_seconds
         meter = StoreMetrics() if meter is None else meter
@@ -138,7 +144,10 @@ class MongoRecords(WithoutGroups):
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> bool:
         with write_failures():
-            return await self._swap(old, new, not_after)
+            swapped = await self._swap(old, new, not_after, origin)
+        if swapped:
+            self._events.wake()
+        return swapped
 
     async def find(self, selection: Selection, after: str, limit: int) -> list[Record]:
         wanted = filter_of(selection)
@@ -146,7 +155,8 @@ class MongoRecords(WithoutGroups):
 
         async def page() -> list[dict[str, Any]]:
             index = await self.index_for(selection)
-            return await self._collection.find(wanted).hint(index).sort("_id", 1).limit(limit).to_list(limit)
+            found = self._collection.find(wanted, WITHOUT_OUTBOX).hint(index).sort("_id", 1)
+            return await found.limit(limit).to_list(limit)
 
         with read_failures():
             documents = await self._bulkheads.finds.run(page, group=selection.turn)
@@ -167,9 +177,6 @@ class MongoRecords(WithoutGroups):
     async def count_linearizable(self, selection: Selection) -> int:
         return await self._count(linearizable(self._collection), selection)
 
-    async def purge(self, before: int, limit: int) -> int:
-        return await self._bulkheads.updates.run(partial(purge, self._collection, before, limit))
-
     async def drain(self) -> None:
         """Wait until every batched operation has ended."""
         for batcher in (self._gets, self._settled, self._creations):
@@ -183,28 +190,50 @@ class MongoRecords(WithoutGroups):
                 return _BY_EXPIRE
         return _by_key(selection)
 
-    async def _swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool:
+    async def _swap(self, old: Record | None, new: Record | None, not_after: int | None, origin: Origin) -> bool:
         since = time.monotonic()
         if old is None:
             if new is None:
                 raise ValueError("a swap of nothing for nothing")
             # A group shares one command and its time limit, so each must begin that long before its deadline.
             begin = None if not_after is None else not_after - TIMEOUT_MS
-            return await self._creations.ask(_QueuedCreation(creation_of(new, begin), since + self._seconds))
+            creation = creation_of(outbox.created(new, self._events.policy, origin), begin)
+            return await self._creations.ask(_QueuedCreation(creation, since + self._seconds))
         if not_after is not None:
             await self._fence.require_clock(CLOCK_SECONDS)
-        replace = partial(self._replace, old, new, not_after)
-        return await self._bulkheads.updates.run(replace, since=since, is_droppable=True)
+        replace = partial(self._replace, old, new, not_after, origin)
+        for _ in range(DRAINS):
+            swapped = await self._bulkheads.updates.run(replace, since=since, is_droppable=True)
+            if swapped is not None:
+                return swapped
+            await self._events.drain_outbox(old.guid)
+        raise StoreUnavailable("MongoDB: the event log accepts no more events of this record; retry later")
 
-    async def _replace(self, old: Record, new: Record | None, not_after: int | None) -> bool:
-        """Replace a record. Called when it can be sent, because the deadline is split by the time that is left."""
+    async def _replace(self, old: Record, new: Record | None, not_after: int | None, origin: Origin) -> bool | None:
+        """Replace a record. Called when it can be sent, because the deadline is split by the time that is left.
+
+        None if its outbox must be drained first.
+        """
         if not_after is None:
-            return await replace_one(self._collection, same_as(old), new)
+            return await self._change(old, new, origin, {})
         deadline = self._fence.clock.deadline(not_after, self._bulkheads.timeout_ms)
         if deadline.run_ms == 0:
             return False
         with pymongo.timeout(deadline.run_ms / 1000):  # sets the maxTimeMS of the command
-            return await replace_one(self._collection, same_as(old) | no_later_than(deadline.begin_ms), new)
+            return await self._change(old, new, origin, no_later_than(deadline.begin_ms))
+
+    async def _change(self, old: Record, new: Record | None, origin: Origin, timely: Document) -> bool | None:
+        same = {**same_as(old), **timely}
+        if new is None:
+            obstacle = outbox.IS_PENDING
+            done = (await self._collection.delete_one(same | outbox.IS_DRAINED)).deleted_count
+        else:
+            obstacle = outbox.IS_FULL
+            update = outbox.swapped(old, new, self._events.policy, origin)
+            done = (await self._collection.update_one(same | outbox.HAS_ROOM, update)).matched_count
+        if done:
+            return True
+        return None if await self._collection.find_one(same_as(old) | obstacle, {"_id": 1}) else False
 
     async def _count(self, collection: Collection, selection: Selection) -> int:
         by_key = _by_key(selection)
@@ -243,7 +272,7 @@ class MongoRecords(WithoutGroups):
 async def _find(collection: Collection, guids: list[str]) -> list[Document | None]:
     unique = list(set(guids))
     with read_failures():
-        found = await collection.find({"_id": {"$in": unique}}).to_list(len(unique))
+        found = await collection.find({"_id": {"$in": unique}}, WITHOUT_OUTBOX).to_list(len(unique))
     documents: dict[str, dict[str, Any]] = {document["_id"]: document for document in found}
     return [documents.get(guid) for guid in guids]
 

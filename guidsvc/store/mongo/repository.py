@@ -110,11 +110,7 @@ async def swap_one(collection: Collection, old: Model | None, new: Model | None)
     if old is None and new is not None:
         await collection.insert_one(document_of(new))
         return True
-    return await replace_one(collection, {} if old is None else same_as(old), new)
-
-
-async def replace_one(collection: Collection, same: dict[str, Any], new: Model | None) -> bool:
-    """Replace the document that this filter matches with `new`, or delete it; return whether there was one."""
+    same = {} if old is None else same_as(old)
     if new is None:
         return (await collection.delete_one(same)).deleted_count == 1
     return (await collection.replace_one(same, document_of(new))).matched_count == 1

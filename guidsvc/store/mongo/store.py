@@ -21,12 +21,17 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from guidsvc.connection_urls import connect_with_redacted_errors, redact
+from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.errors import CorruptRecord, NoStore, StartError
+from guidsvc.runtime.background import running_in_background
 from guidsvc.store.cache_fence import NEW
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS, Bulkheads, reserve_threads
 from guidsvc.store.mongo.documents import LEASED
 from guidsvc.store.mongo.error_reason import reason_of
+from guidsvc.store.mongo.events.log import LogCollections, MongoEventLog
+from guidsvc.store.mongo.events.retention import bounds_document
+from guidsvc.store.mongo.events.sequencer import BOUNDS_ID, LOG_INDEXES
 from guidsvc.store.mongo.failures import read_failures
 from guidsvc.store.mongo.fence import FENCE_ID, MongoFence, fence_document
 from guidsvc.store.mongo.records import FEW, INDEXES, PROOF_SECONDS, MongoRecords
@@ -36,6 +41,11 @@ from guidsvc.telemetry.metrics import StoreMetrics
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
 KEYS, LEDGERS = "keys", "ledgers"
 """Names of the collections: records, receipts, store id, fence, API keys, ledgers; and of the default database."""
+LOG, BOUNDS, LEASES = "log", "log_bounds", "leases"
+"""Names of the collections of the event log: its entries, where it begins, and who works on it."""
+_FORMER_INDEX = "purge_at_ttl"
+"""An index by which MongoDB deleted records after their retention: also those whose events are not in the log."""
+_NO_INDEX, _NO_COLLECTION = 27, 26
 _BY_LEASE = "open_leased_until"
 _RECEIPT_INDEXES = [
     IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
@@ -64,6 +74,7 @@ async def open_mongo(
     timeout_ms: int = TIMEOUT_MS,
     few: int = FEW,
     meter: StoreMetrics | None = None,
+    events: EventPolicy = DEFAULT_POLICY,
 ) -> AsyncIterator["MongoStore"]:
     """Open the store, create missing indexes, and close the connections at the end."""
     reserve_threads()
@@ -74,9 +85,18 @@ async def open_mongo(
         )
         is_sharded = await _prepare(collection, exclusive=exclusive)
         proof_seconds = math.inf if exclusive else 0.0 if is_sharded else PROOF_SECONDS
-        store = MongoStore(collection, few=few, timeout_ms=timeout_ms, proof_seconds=proof_seconds, meter=meter)
+        store = MongoStore(
+            collection,
+            few=few,
+            timeout_ms=timeout_ms,
+            proof_seconds=proof_seconds,
+            meter=meter,
+            events=events,
+        )
         try:
-            yield store
+            async with running_in_background(store.events.run_sequencer):
+                yield store
+            await store.events.release_leases()
         finally:
             await store.drain()
     finally:
@@ -139,6 +159,8 @@ async def _prepare(collection: Collection, *, exclusive: bool) -> bool:
         with pymongo.timeout(INDEX_SECONDS):
             await collection.create_indexes(INDEXES)
             await receipts.create_indexes(_RECEIPT_INDEXES)
+            await collection.database[LOG].create_indexes(LOG_INDEXES)
+            await _drop_former_index(collection)
         if exclusive:
             await _release_leases(receipts)
         await collection.database[IDENTITY].update_one(
@@ -147,9 +169,20 @@ async def _prepare(collection: Collection, *, exclusive: bool) -> bool:
         await collection.database[FENCE].update_one(
             {"_id": FENCE_ID}, {"$setOnInsert": fence_document(NEW)}, upsert=True
         )
+        await collection.database[BOUNDS].update_one(
+            {"_id": BOUNDS_ID}, {"$setOnInsert": bounds_document()}, upsert=True
+        )
         return bool(hello.get("msg") == "isdbgrid")
     except PyMongoError as error:
         raise _unusable(error) from error
+
+
+async def _drop_former_index(collection: Collection) -> None:
+    try:
+        await collection.drop_index(_FORMER_INDEX)
+    except OperationFailure as error:
+        if error.code not in {_NO_INDEX, _NO_COLLECTION}:
+            raise
 
 
 async def _release_leases(receipts: Collection) -> None:
@@ -183,12 +216,16 @@ class MongoStore:
         timeout_ms: int = TIMEOUT_MS,
         proof_seconds: float = PROOF_SECONDS,
         meter: StoreMetrics | None = None,
+        events: EventPolicy = DEFAULT_POLICY,
     ) -> None:
+        meter = StoreMetrics() if meter is None else meter
         self._database = collection.database
         self._bulkheads = bulkheads = Bulkheads(timeout_ms)
         self.fence = MongoFence(self._database[FENCE], bulkheads)
+        collections = LogCollections(collection, *(self._majority(name) for name in (LOG, BOUNDS, LEASES)))
+        self.events = MongoEventLog(collections, bulkheads, policy=events, meter=meter)
         self.records = MongoRecords(
-            collection, self.fence, bulkheads, few=few, proof_seconds=proof_seconds, meter=meter
+            collection, self.fence, self.events, few=few, proof_seconds=proof_seconds, meter=meter
         )
         self.receipts = MongoReceipts(self._majority(RECEIPTS), bulkheads)
         self.api_keys = MongoApiKeys(self._majority(KEYS), bulkheads)

@@ -30,6 +30,7 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from guidsvc.store.mongo.documents import LEASED, document_of, filter_of
+from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.expiry_search import ExpirySearch
 from guidsvc.store.mongo.failures import write_failure
 from guidsvc.store.mongo.records import PROOF_SECONDS, SETTLED
@@ -76,7 +77,10 @@ def commands(listener: Commands) -> Commands:
 
 
 @pytest.fixture
-async def store(commands: Commands, mongo_url: str) -> AsyncIterator[MongoStore]:
+async def store(commands: Commands, mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoStore]:
+    """A store whose sequencer sends no commands besides."""
+    monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
+    monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
     async with open_mongo(mongo_url) as opened:
         yield opened
 
@@ -89,10 +93,12 @@ async def test_writes_need_journaled_majority_and_are_retryable(
     await store.records.swap(old, new)
     await store.records.swap(new, None)
 
-    for command in [*commands.named("insert"), *commands.named("update"), *commands.named("delete")]:
+    writes = [command for command in commands.sent if {"insert", "update", "delete", "findAndModify"} & set(command)]
+    for command in writes:
         assert command["writeConcern"] == {"w": "majority", "j": True} | command["writeConcern"]
         assert "txnNumber" in command
-    assert len(commands.named("insert") + commands.named("update") + commands.named("delete")) == 3
+    assert {next(iter(command)) for command in writes} == {"insert", "update", "delete"}
+    assert len(commands.named("insert", "log")) == 1
 
 
 async def test_url_cannot_weaken_write_guarantees(mongo_url: str, commands: Commands, clock: FakeClock) -> None:
@@ -132,7 +138,7 @@ async def test_write_starts_and_ends_before_its_deadline(
     assert await store.records.swap(old, new, not_after=not_after)
     assert await store.records.swap(new, None, not_after=not_after)
 
-    (update,), (delete,) = commands.named("update"), commands.named("delete")
+    update, delete = commands.named("update")[0], commands.named("delete")[-1]
     for command, (sent,) in (update, update["updates"]), (delete, delete["deletes"]):
         _, begin_ms = sent["q"]["$expr"]["$lte"]
         assert 0 < command["maxTimeMS"] <= not_after - begin_ms <= 2_000
@@ -269,8 +275,11 @@ async def test_indexes_are_created_once_and_again_without_harm(store: MongoStore
         pass
     indexes = await store.records._collection.index_information()
 
-    assert indexes["purge_at_ttl"]["expireAfterSeconds"] == 0
-    assert indexes["purge_at_ttl"]["key"] == [("purge_at", 1)]
+    assert "purge_at_ttl" not in indexes, "MongoDB would delete records whose events are not in the log"
+    assert indexes["g_due"]["key"] == [("g.due", 1)]
+    assert indexes["g_pending"]["sparse"]
+    assert (await store.receipts._collection.index_information())["purge_at_ttl"]["expireAfterSeconds"] == 0
+    assert (await store.records._collection.database["log"].index_information())["event"]["unique"]
 
 
 async def test_store_name_changes_after_exclusive_use(mongo_url: str) -> None:
@@ -292,7 +301,7 @@ def test_document_of_a_key_without_note_is_that_of_version_0_1(clock: FakeClock)
     assert document_of(key.model_copy(update={"note": "n"}))["note"] == "n"
 
 
-async def test_purge_at_is_a_date_for_the_ttl_index(store: MongoStore, mongo_url: str, clock: FakeClock) -> None:
+async def test_purge_at_is_stored_as_a_date(store: MongoStore, mongo_url: str, clock: FakeClock) -> None:
     await store.records.swap(None, new := record(clock()))
 
     with pymongo.MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:

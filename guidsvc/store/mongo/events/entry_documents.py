@@ -1,0 +1,62 @@
+"""Entries as documents, in an outbox and in the log; and selections of entries as filters."""
+
+from typing import Any
+
+import bson
+
+from guidsvc.domain.events.entry import Entry
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.record import GUID_CHARACTERS
+from guidsvc.store.event_log import Numbered
+from guidsvc.store.mongo.documents import Document
+
+KEY = "guid", "version", "kind", "lead"
+"""The members that together occur once in the log. They name an event, as its id does."""
+_REQUIRED = {"kind", "version", "at", "owner", "lead"}
+_DEFAULTS = Entry._field_defaults
+
+
+def item_of(entry: Entry) -> dict[str, Any]:
+    """Convert an entry to an item of an outbox. The GUID is that of the record's document."""
+    fields = entry._asdict()
+    del fields["guid"]
+    filled = {name: value for name, value in fields.items() if name in _REQUIRED or value != _DEFAULTS[name]}
+    return {"id": entry.id} | filled
+
+
+def log_document(guid: str, item: Document, number: int, total_bytes: int) -> dict[str, Any]:
+    """Convert an item of an outbox to a document of the log; `total_bytes` is the size of all entries before it."""
+    document = {"_id": number, "guid": guid} | {name: value for name, value in item.items() if name != "id"}
+    document["total"] = total_bytes + len(bson.encode(document))
+    return document
+
+
+def key_of(document: Document) -> dict[str, Any]:
+    """Return the filter that matches the document of the same event in the log."""
+    return {name: document[name] for name in KEY}
+
+
+def numbered(document: Document) -> Numbered:
+    """Convert a document of the log to its entry."""
+    return Numbered(document["_id"], entry_in(document))
+
+
+def entry_in(document: Document) -> Entry:
+    """Return the entry in a document of the log."""
+    return Entry(**{name: document[name] for name in Entry._fields if name in document})
+
+
+def filter_of(selection: EventSelection) -> dict[str, Any]:
+    """Convert a selection of entries to a MongoDB filter."""
+    wanted: dict[str, Any] = {}
+    if selection.owner is not None:
+        wanted["owner"] = selection.owner
+    if selection.kinds is not None:
+        wanted["kind"] = {"$in": sorted(selection.kinds)}
+    if len(selection.guid_prefix) == GUID_CHARACTERS:
+        wanted["guid"] = selection.guid_prefix
+    elif selection.guid_prefix:
+        wanted["guid"] = {"$gte": selection.guid_prefix, "$lt": f"{selection.guid_prefix}G"}
+    if selection.user is not None:
+        wanted["$or"] = [{"user": selection.user}, {"former_user": selection.user}]
+    return wanted

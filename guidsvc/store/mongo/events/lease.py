@@ -1,0 +1,86 @@
+"""Leases in MongoDB: documents that prevent that several processes do the same work.
+
+They last by the server's clock. Nothing depends on them but the cost: the log is correct, whoever appends to it.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from secrets import token_hex
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from guidsvc.store.mongo.documents import NOW, Document
+from guidsvc.store.mongo.events.operations import Operations
+from guidsvc.store.mongo.events.server_clock import ServerClock
+from guidsvc.store.mongo.repository import Collection
+
+LEASE_SECONDS = 6.0
+"""How long a lease lasts without a renewal. So long nobody does the work after its holder has died."""
+RENEW_SECONDS = 2.0
+"""How often a lease is renewed, or requested if another process holds it."""
+
+
+class Lease:
+    """A lease by name. `hold` obtains and renews it."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        name: str,
+        operations: Operations,
+        clock: ServerClock,
+        *,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._collection = collection
+        self._name = name
+        self._operations = operations
+        self._clock = clock
+        self._timer = timer
+        self._holder = token_hex(8)
+        self._is_held = False
+        self._next_request = -1.0
+
+    async def hold(self) -> bool:
+        """Return whether this process holds the lease. Request it if that is due."""
+        if self._timer() >= self._next_request:
+            requested_at = self._timer()
+            self._is_held = False
+            self._is_held = await self._request(LEASE_SECONDS)
+            self._next_request = requested_at + RENEW_SECONDS
+        return self._is_held
+
+    async def release(self) -> None:
+        """Give the lease up, if this process holds it."""
+        if self._is_held:
+            self._is_held, self._next_request = False, -1.0
+            await self._request(0)
+
+    async def _request(self, seconds: float) -> bool:
+        """Set the end of the lease if it is ours or has ended; return whether it is ours."""
+        is_free = {"$lte": [{"$ifNull": ["$until", 0]}, NOW]}
+        may = {"$or": [{"$eq": ["$holder", self._holder]}, is_free]}
+        until = {"$add": [NOW, int(seconds * 1000)]}
+        update = {"now": NOW, "holder": _if(may, self._holder, "$holder"), "until": _if(may, until, "$until")}
+        started = self._clock.start()
+        document = await self._operations.write(partial(self._update, [{"$set": update}]))
+        if document is None:
+            return False
+        self._clock.note(started, document["now"])
+        return bool(document["holder"] == self._holder)
+
+    async def _update(self, pipeline: list[Document]) -> dict[str, Any] | None:
+        try:
+            updated: dict[str, Any] = await self._collection.find_one_and_update(
+                {"_id": self._name}, pipeline, upsert=True, return_document=ReturnDocument.AFTER
+            )
+        except DuplicateKeyError:  # another process created the document just now
+            return None
+        return updated
+
+
+def _if(condition: Document, value: object, otherwise: object) -> Document:
+    return {"$cond": [condition, value, otherwise]}

@@ -1,0 +1,166 @@
+"""The event log of a MongoDB store."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import structlog
+
+from guidsvc.domain.events.schedule import EventPolicy
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
+from guidsvc.store.event_log import LogBounds, LogPage, Numbered
+from guidsvc.store.mongo.bulkhead import Bulkheads
+from guidsvc.store.mongo.events.lease import Lease
+from guidsvc.store.mongo.events.operations import Operations
+from guidsvc.store.mongo.events.reading import Reading
+from guidsvc.store.mongo.events.retention import Retention
+from guidsvc.store.mongo.events.sequencer import Sequencer
+from guidsvc.store.mongo.events.server_clock import ServerClock
+from guidsvc.store.mongo.events.steps import Steps
+from guidsvc.store.mongo.repository import Collection
+from guidsvc.telemetry.metrics import StoreMetrics
+from guidsvc.telemetry.outage import Outage
+
+POLL_SECONDS = 0.2
+"""How often the outboxes are read for entries of other processes, and how often `newest` is worth a call."""
+GATHER_SECONDS = 0.01
+"""How long the sequencer waits after a write of its own process, so that one round takes several."""
+RETRY_SECONDS = 1.0
+FAILING_SECONDS = 10.0
+"""A sequencer that fails for so long is logged. Before, the health of the store says what is wrong."""
+
+_log = structlog.get_logger(__name__)
+
+
+class LogCollections(NamedTuple):
+    """The collections of a log, and that of the records."""
+
+    records: Collection
+    log: Collection
+    bounds: Collection
+    leases: Collection
+
+
+class MongoEventLog:
+    """The event log: a collection that a sequencer appends to."""
+
+    poll_seconds = POLL_SECONDS
+
+    def __init__(
+        self,
+        collections: LogCollections,
+        bulkheads: Bulkheads,
+        *,
+        policy: EventPolicy,
+        meter: StoreMetrics,
+    ) -> None:
+        operations = Operations(bulkheads)
+        records, log, bounds, leases = collections
+        self.policy = policy
+        self._meter = meter
+        self.server_clock = ServerClock(meter)
+        self._sequencing = Lease(leases, "sequencer", operations, self.server_clock)
+        self._scheduling = Lease(leases, "scheduler", operations, self.server_clock)
+        self._sequencer = Sequencer(records, log, bounds, operations)
+        self._retention = Retention(records, log, bounds, operations, self._sequencer)
+        self._reading = Reading(log, operations, self._sequencer, self._retention)
+        self._steps = Steps(records, operations, policy, meter)
+        self._written = asyncio.Event()
+        self._outage = Outage(_log, "event sequencer failing", "event sequencer works again")
+
+    async def newest(self) -> int:
+        return (await self._sequencer.head()).number
+
+    async def bounds(self) -> LogBounds:
+        return await self._retention.bounds()
+
+    async def checksum(self, number: int) -> int | None:
+        return await self._reading.checksum(number)
+
+    async def read(
+        self, after: int, limit: int, selection: EventSelection, *, queue_name: str | None = None
+    ) -> LogPage:
+        return await self._reading.page(after, limit, selection, queue_name)
+
+    async def history(self, guid: str, before: int, limit: int) -> Sequence[Numbered]:
+        return await self._reading.history(guid, before, limit)
+
+    async def advance(self, now: int, limit: int) -> int:
+        if not await self._scheduling.hold():
+            return 0
+        done = await self._steps.advance(self._now(now), limit)
+        if done:
+            self.wake()
+        return done
+
+    async def lag(self, now: int) -> float:
+        return await self._steps.lag(self._now(now))
+
+    async def trim(self, before: int, size_bytes: int, limit: int) -> int:
+        return await self._retention.trim(before, size_bytes, limit)
+
+    async def size(self) -> tuple[int, int]:
+        return await self._retention.size()
+
+    def wake(self) -> None:
+        """Let the sequencer begin a round, because this process has filled an outbox."""
+        self._written.set()
+
+    async def drain_outbox(self, guid: str) -> None:
+        """Move entries from the outbox of one GUID to the log."""
+        try:
+            await self._sequencer.run_round(guid)
+        except OutcomeUnknown as error:  # what is unknown is not the write that waits for this
+            raise StoreUnavailable(str(error)) from error
+
+    async def run_sequencer(self) -> None:
+        """Move entries from the outboxes to the log, for as long as this process holds the lease; until cancelled."""
+        failing_since: float | None = None
+        timer = asyncio.get_running_loop().time
+        while True:
+            await self._wait_for_write()
+            try:
+                await self._move_all()
+            except GuidsvcError as error:
+                failing_since = timer() if failing_since is None else failing_since
+                if timer() - failing_since >= FAILING_SECONDS:
+                    self._outage.begin(error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                failing_since = None
+                self._outage.end()
+
+    async def release_leases(self) -> None:
+        """Give up the leases, so that another process goes on at once."""
+        for lease in (self._sequencing, self._scheduling):
+            with suppress(GuidsvcError):  # then they end by themselves
+                await lease.release()
+
+    async def _wait_for_write(self) -> None:
+        try:
+            async with asyncio.timeout(self.poll_seconds):
+                await self._written.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+        except TimeoutError:
+            pass  # other processes write too
+        self._written.clear()
+
+    async def _move_all(self) -> None:
+        """Run rounds until no entry is left to move."""
+        while await self._sequencing.hold():
+            moved = await self._sequencer.run_round()
+            self._note_lag()
+            if not moved:
+                return
+        self._meter.sequencer_lag_seconds = None  # another process holds the lease, and measures it
+
+    def _note_lag(self) -> None:
+        pending, now = self._sequencer.pending, self.server_clock.now()
+        self._meter.sequencer_lag_seconds = 0.0 if pending is None or now is None else max(0.0, (now - pending) / 1000)
+
+    def _now(self, now: int) -> int:
+        """Return the time by the server's clock; `now` if no answer has told it."""
+        server_now = self.server_clock.now()
+        return now if server_now is None else server_now

@@ -1,0 +1,54 @@
+"""The clock of the server, and by how much the clock of this host differs from it."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from guidsvc.runtime.clock import Clock, system_clock
+from guidsvc.telemetry.metrics import StoreMetrics
+from guidsvc.telemetry.outage import Outage
+
+TOLERABLE_SECONDS = 0.5
+"""A greater difference is logged. Hosts that differ by less than a second never serve what the log calls expired."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerClock:
+    """A lower estimate of the server's clock, from its last answer."""
+
+    def __init__(
+        self,
+        meter: StoreMetrics,
+        *,
+        clock: Clock = system_clock,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._meter = meter
+        self._clock = clock
+        self._timer = timer
+        self._offset_ms: float | None = None
+        self._outage = Outage(_log, "clock differs from that of MongoDB", "clock agrees with that of MongoDB again")
+
+    def start(self) -> int:
+        """Return the time of this host, to pass to `note` with the answer to a request that begins now."""
+        return self._clock()
+
+    def note(self, started: int, server_now: int) -> None:
+        """Note the time that the server has answered, in Unix milliseconds.
+
+        It was read between start and end of the request, so only a difference beyond both is one of the clocks.
+        """
+        self._offset_ms = server_now - 1000 * self._timer()
+        ahead, behind = max(0, started - server_now), max(0, server_now - self._clock())
+        skew_seconds = (ahead - behind) / 1000
+        self._meter.clock_skew_seconds = skew_seconds
+        if abs(skew_seconds) > TOLERABLE_SECONDS:
+            self._outage.begin(ahead_seconds=skew_seconds)
+        else:
+            self._outage.end()
+
+    def now(self) -> int | None:
+        """Return the time by the server's clock, in Unix milliseconds; None if no answer has told it."""
+        return None if self._offset_ms is None else int(self._offset_ms + 1000 * self._timer())
