@@ -16,6 +16,8 @@ from tests.nemesis.cluster import QUOTA, WORKERS, Cluster, cluster, going_on
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.load import KEYS, Notes, load, read_all
 from tests.nemesis.verdict import Exit, Run, report, samples, write_histories
+from tests.support.event_checker import check_events
+from tests.support.event_log import whole_log
 from tests.support.history import Operation, Read, Violation
 from tests.support.history_checker import check
 from tests.support.once_checker import Count, check_once, check_quota
@@ -88,6 +90,8 @@ async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
             await read_all(made.hosts, notes, rng, WORKERS)
         await fence.once()
         history, violations = await asyncio.to_thread(_checked, notes, quota.counts, made)
+        events = await whole_log(made.database.own_url, made.database.versions())
+        violations += check_events(events, history, made.database.versions())
         restarts = sum(host.restarts for host in made.hosts)
     return Run(
         seconds,
@@ -101,6 +105,7 @@ async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
         repeated=sum(len(request.attempts) > 1 for request in notes.requests),
         refused=sum(count for answer, count in notes.answers.items() if answer.endswith(" 403")),
         counts=len(quota.counts),
+        events=len(events),
     )
 
 

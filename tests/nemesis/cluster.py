@@ -98,8 +98,14 @@ class Database(Protocol):
     def url(self, port: int | None) -> str:
         """Return where the service finds it: through a proxy on this port, if it has a server."""
 
+    own_url: str
+    """The URL of the store itself, past all proxies."""
+
     def records(self) -> dict[str, tuple[int, str]]:
         """Return the version and the user of each GUID."""
+
+    def versions(self) -> dict[str, int]:
+        """Return the version of each GUID, also of those that are deleted."""
 
     def live(self) -> int:
         """Return how many records there are, of which none expires; OSError if it does not answer."""
@@ -115,6 +121,10 @@ class Sqlite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.own_url = self.url(None)
+
+    def versions(self) -> dict[str, int]:
+        return dict(self._rows("SELECT guid, version FROM records"))
 
     def url(self, port: int | None) -> str:
         return f"sqlite:///{self._path}"
@@ -143,7 +153,10 @@ class Mongo:
 
     def __init__(self, server: Server) -> None:
         self.server: Server | None = server
-        self._own = self.url(server.port)
+        self.own_url = self.url(server.port)
+
+    def versions(self) -> dict[str, int]:
+        return {each["_id"]: each["version"] for each in self._documents("records")}
 
     def url(self, port: int | None) -> str:
         # A direct connection: the server would tell its own address, past the proxy.
@@ -167,7 +180,7 @@ class Mongo:
             raise OSError from error
 
     def _documents(self, collection: str) -> list[dict[str, Any]]:
-        with pymongo.MongoClient[dict[str, Any]](self._own, timeoutMS=2000) as client:
+        with pymongo.MongoClient[dict[str, Any]](self.own_url, timeoutMS=2000) as client:
             return list(client[DATABASE][collection].find(batch_size=10_000))  # in one reply: as of one moment
 
 

@@ -21,6 +21,7 @@ GOOD = Run(
     repeated=600,
     refused=600,
     counts=1200,
+    events=1800,
 )
 STALE: list[Operation] = [Write("key", 1.25, 1.5, "client", "w", Outcome.OK, 7), Read("key", 2, 3, "client", None)]
 
@@ -39,10 +40,11 @@ def test_good_run_passes() -> None:
         (replace(GOOD, repeated=1), "1 repeated requests are fewer than 2"),
         (replace(GOOD, refused=0, seconds=10), "0 creations beyond the quota are fewer than 2"),
         (replace(GOOD, counts=3), "3 counts of live records are fewer than 4"),
+        (replace(GOOD, events=5), "5 events are fewer than 6"),
         (replace(GOOD, cycles=0, seconds=60), "0 cycles of the fence are fewer than 1"),
         (replace(GOOD, cycles=19, seconds=600), "19 cycles of the fence are fewer than 20"),
     ],
-    ids=["operations", "hits", "levels", "repeated", "refused", "counts", "fence", "fence, long"],
+    ids=["operations", "hits", "levels", "repeated", "refused", "counts", "events", "fence", "fence, long"],
 )
 def test_run_with_little_traffic_proves_nothing(run: Run, told: str) -> None:
     assert run.exit is Exit.INVALID

@@ -18,6 +18,8 @@ SECONDS_A_CYCLE, WHEN_SHORT, SHORT_SECONDS = 30, 60, 600
 """The fence is let down and put up again at least as often as this; less often will do where chance decides more."""
 REPEATED_A_SECOND, REFUSED_A_SECOND, COUNTS_A_SECOND = 1, 0.2, 2
 """Requests that were repeated under their Idempotency-Key, creations beyond the quota, and counts of live records."""
+EVENTS_A_SECOND = 3
+"""Entries of the event log: one for each write."""
 STORE = "store"
 
 
@@ -50,6 +52,8 @@ class Run:
     """How many creations were beyond the quota."""
     counts: int = 0
     """How often the live records were counted."""
+    events: int = 0
+    """How many entries the event log had in the end."""
 
     @property
     def hits(self) -> float | None:
@@ -85,6 +89,7 @@ class Run:
             "repeated requests": (self.repeated, REPEATED_A_SECOND),
             "creations beyond the quota": (self.refused, REFUSED_A_SECOND),
             "counts of live records": (self.counts, COUNTS_A_SECOND),
+            "events": (self.events, EVENTS_A_SECOND),
         }
         return [
             f"{count:,} {name} are fewer than {rate * self.seconds:,.0f}"
@@ -112,6 +117,7 @@ def report(run: Run) -> str:
         f"restarts    {run.restarts}",
         f"idempotency {run.repeated:,} requests were sent more than once",
         f"quota       {run.refused:,} creations were beyond it; live records were counted {run.counts:,} times",
+        f"events      {run.events:,} in the log",
         f"violations  {len(run.violations)}",
         *(f"unexpected: {answer}" for answer in run.faults_of_the_service()),
         *(f"proves nothing: {reason}" for reason in run.shortcomings()),

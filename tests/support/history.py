@@ -81,6 +81,8 @@ class Rule(StrEnum):
     """A request that was repeated under its Idempotency-Key created more than one record."""
     QUOTA = "over the quota"
     """There were more live records than the quota allows."""
+    EVENTS = "events"
+    """The event log lacks a write, has one twice or out of order, or has one that was never done."""
     VERSION = "version"
     """A version of two writes, a write of two versions, or a version that is not above those before it."""
 

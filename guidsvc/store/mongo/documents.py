@@ -64,7 +64,7 @@ _NEW_KEY_FIELDS = {"note", "max_ttl", "max_life"}
 
 
 def document_of(model: Record | Receipt | ApiKey | QuotaLedger) -> dict[str, Any]:
-    """Convert a model to a document: its key becomes `_id`, and `purge_at` a date, as the TTL index of receipts requires."""
+    """Convert a model to a document: its key becomes `_id`, and `purge_at` a date, which TTL indexes require."""
     fields = model.model_dump()
     if "purge_at" in fields:
         fields["purge_at"] = DatetimeMS(fields["purge_at"] * 1000)

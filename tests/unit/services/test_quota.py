@@ -60,7 +60,7 @@ class Store:
             Ledgers(store.ledgers, self),
             Fence(store.fence, self),
         )
-        self.receipts, self.api_keys = store.receipts, store.api_keys
+        self.receipts, self.api_keys, self.events = store.receipts, store.api_keys, store.events
         self.tallies = self.ledger_swaps = self.races = 0
         self.seen: list[int] | None = None
         """How many records are live after each swap, where that is to be looked at."""

@@ -104,6 +104,7 @@ class Sequencer:
                 items.append(_Item(each["id"], document["_id"], each))
                 size_bytes += len(each.get("metadata", ""))
             if len(items) >= BATCH or size_bytes >= BATCH_BYTES:
+                await cursor.close()
                 break
         return Batch(items[:BATCH], pending)
 

@@ -1,0 +1,171 @@
+"""The collections of the simulated MongoDB, as one process reaches them, with the methods of motor that the log uses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from pymongo import DeleteOne, UpdateOne
+from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, PyMongoError
+
+from tests.simulation.events.server import Document, Duplicate, Shard
+from tests.simulation.network import Network
+from tests.simulation.world import World
+
+DRIVER_SECONDS = 2.0
+"""The time limit of an operation."""
+_DUPLICATE_KEY = 11_000
+
+
+class Result(NamedTuple):
+    """What a bulk write has done."""
+
+    matched_count: int
+    deleted_count: int
+
+
+class Cursor:
+    """A query that is sent when its documents are asked for."""
+
+    def __init__(self, collection: "SimulatedCollection", wanted: Document) -> None:
+        self._collection = collection
+        self._wanted = wanted
+        self._sort: tuple[str, int] | None = None
+        self._limit = 0
+        self._found: list[Document] | None = None
+
+    def sort(self, name: str, direction: int) -> "Cursor":
+        self._sort = (name, direction)
+        return self
+
+    def limit(self, number: int) -> "Cursor":
+        self._limit = number
+        return self
+
+    def hint(self, _: str) -> "Cursor":
+        return self
+
+    batch_size = hint
+
+    async def close(self) -> None:
+        """Do nothing: all documents came at once."""
+
+    async def to_list(self, length: int | None) -> list[Document]:
+        found = await self._collection.documents(self._wanted)
+        if self._sort is not None:
+            name, direction = self._sort
+            found.sort(key=lambda each: _at(each, name), reverse=direction < 0)
+        ends = [each for each in (self._limit, length) if each]
+        return found[: min(ends)] if ends else found
+
+    def __aiter__(self) -> "Cursor":
+        """Return the cursor itself."""
+        return self
+
+    async def __anext__(self) -> Document:
+        """Return the next document."""
+        if self._found is None:
+            self._found = await self.to_list(None)
+        if not self._found:
+            raise StopAsyncIteration
+        return self._found.pop(0)
+
+
+def _at(document: Document, path: str) -> Any:
+    value: Any = document
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+class SimulatedCollection:
+    """A collection as one process reaches it, with the methods of motor that the log uses."""
+
+    def __init__(self, world: World, shard: Shard, name: str, network: Network, *, is_local: bool = False) -> None:
+        self._world, self._shard, self._name, self._network = world, shard, name, network
+        self._is_local = is_local
+
+    def with_options(self, *, read_concern: Any) -> "SimulatedCollection":
+        is_local = read_concern.level == "local"
+        return SimulatedCollection(self._world, self._shard, self._name, self._network, is_local=is_local)
+
+    def find(self, wanted: Document, projection: Document | None = None) -> Cursor:  # more does no harm
+        return Cursor(self, wanted)
+
+    async def find_one(self, wanted: Document, projection: Document | None = None) -> Document | None:
+        found = await self.documents(wanted)
+        return found[0] if found else None
+
+    async def documents(self, wanted: Document) -> list[Document]:
+        """Return all documents that match."""
+        found: list[Document] = await self._far(
+            lambda: self._shard.find(self._name, wanted, is_local=self._is_local), 0.0
+        )
+        return found
+
+    async def insert_many(self, documents: Sequence[Document], *, ordered: bool = True) -> None:
+        """Insert documents one by one; others may write in between."""
+        faults: list[Document] = []
+
+        async def insert(term: int) -> None:
+            for index, document in enumerate(documents):
+                try:
+                    self._shard.insert(self._name, document)
+                except Duplicate:
+                    faults.append({"index": index, "code": _DUPLICATE_KEY})
+                    if ordered:
+                        return
+                await self._pause(term)
+
+        await self._write(insert)
+        if faults:
+            raise BulkWriteError({"writeErrors": faults, "writeConcernErrors": []})
+
+    async def update_one(self, wanted: Document, update: Any) -> Result:
+        return await self.bulk_write([UpdateOne(wanted, update)])
+
+    async def delete_many(self, wanted: Document) -> None:
+        async def delete(term: int) -> None:
+            while self._shard.delete(self._name, wanted):
+                await self._pause(term)
+
+        await self._write(delete)
+
+    async def bulk_write(self, operations: Sequence[UpdateOne | DeleteOne], *, ordered: bool = True) -> Result:
+        """Do updates and deletions one by one; others may write in between."""
+        matched = deleted = 0
+
+        async def do(term: int) -> None:
+            nonlocal matched, deleted
+            for each in operations:
+                if isinstance(each, UpdateOne):
+                    matched += self._shard.update(self._name, dict(each._filter), each._doc)
+                else:
+                    deleted += self._shard.delete(self._name, dict(each._filter))
+                await self._pause(term)
+
+        await self._write(do)
+        return Result(matched, deleted)
+
+    async def _pause(self, term: int) -> None:
+        """Let others go on between two statements of a command; AutoReconnect if the primary has failed meanwhile."""
+        if self._world.random.random() < 0.1:
+            await asyncio.sleep(0.01 * self._world.random.random())
+        if self._shard.term != term:
+            raise AutoReconnect("the primary has failed")
+
+    async def _write(self, work: Callable[[int], Awaitable[None]]) -> None:
+        async def write() -> PyMongoError | None:
+            term = self._shard.term
+            try:
+                await work(term)
+            except AutoReconnect as error:
+                return error
+            return None if await self._shard.majority(term) else AutoReconnect("the primary has failed")
+
+        await self._far(write, self._network.straggle())
+
+    async def _far(self, work: Callable[[], Any], straggle: float) -> Any:
+        done = await self._world.run_far(self._network, work, NetworkTimeout("no answer"), DRIVER_SECONDS, straggle)
+        if isinstance(done, PyMongoError):
+            raise done
+        return done

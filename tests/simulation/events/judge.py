@@ -1,0 +1,134 @@
+"""What must hold of the log, whatever goes wrong."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from guidsvc.domain.record import Record
+from guidsvc.store.event_log import Numbered
+from guidsvc.store.mongo.documents import model_of
+from guidsvc.store.mongo.events.entry_documents import KEY, numbered
+from tests.simulation.events.server import EPOCH_MS, Applied
+from tests.simulation.world import World
+
+LATE_MS = 25_000
+"""So long after the last fault all that was due has been done."""
+_ORDER = {"created": 0, "updated": 0, "renewed": 0, "deleted": 0, "expiring": 1, "expired": 2, "purged": 3}
+Key = tuple[Any, ...]
+
+
+@dataclass
+class Version:
+    """A version of a record, and when it was written."""
+
+    record: Record
+    at_ms: int
+
+
+@dataclass
+class Judge:
+    """Sees each change that a majority has, and says what is wrong."""
+
+    world: World
+    violations: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    log: dict[int, Numbered] = field(default_factory=dict)
+    """All entries that were ever visible."""
+    versions: dict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
+    floor: int = 0
+    _keys: set[Key] = field(default_factory=set)
+    _outboxes: dict[str, list[str]] = field(default_factory=dict)
+    _ever: set[str] = field(default_factory=set)
+
+    def note(self, applied: Applied) -> None:
+        """Take note of a change."""
+        if applied.collection == "records":
+            self._note_record(applied)
+        elif applied.collection == "log":
+            self._note_entry(applied)
+        elif applied.document is not None:
+            self.floor = applied.document["floor"]
+
+    def _wrong(self, what: str) -> None:
+        self.violations.append(f"at {self.world.now:.3f}: {what}")
+
+    def _note_record(self, applied: Applied) -> None:
+        before = self._outboxes.get(applied.id, [])
+        if applied.document is None:
+            if before:
+                self._wrong(f"{applied.id} was deleted with {before} in its outbox")
+            self._outboxes.pop(applied.id, None)
+            return
+        outbox = [item["id"] for item in applied.document["g"].get("out", ())]
+        for added in outbox:
+            if added not in before and added in self._ever:
+                self._wrong(f"{added} was put into the outbox again")
+        self._ever.update(outbox)
+        self._outboxes[applied.id] = outbox
+        record, versions = model_of(Record, applied.document), self.versions[applied.id]
+        if not versions or versions[-1].record.version != record.version:
+            versions.append(Version(record, applied.at_ms))
+            self.counts["writes"] += 1
+
+    def _note_entry(self, applied: Applied) -> None:
+        number = applied.id
+        if applied.document is None:
+            if number > self.floor:
+                self._wrong(f"entry {number} was deleted, and the floor is {self.floor}")
+            return
+        if number <= self.floor:
+            self.counts["void"] += 1
+            return
+        entry, key = numbered(applied.document), tuple(applied.document[name] for name in KEY)
+        if number != len(self.log) + 1:
+            self._wrong(f"entry {number} follows entry {len(self.log)}")
+        if key in self._keys:
+            self._wrong(f"{entry.entry.id} is in the log again, as entry {number}")
+        self._keys.add(key)
+        self.log[number] = entry
+        self.counts["entries"] += 1
+
+    def read(self, after: int, entries: list[Numbered]) -> None:
+        """Judge a page that a reader was given."""
+        for number, each in enumerate(entries, after + 1):
+            if each != self.log.get(number):
+                self._wrong(f"a reader was given {each} for entry {number}")
+                return
+        self.counts["read"] += len(entries)
+
+    def finish(self) -> None:
+        """Judge what is left when all is well again."""
+        by_guid = defaultdict(list)
+        for each in sorted(self.log.values()):
+            by_guid[each.entry.guid].append(each.entry)
+        for guid, outbox in self._outboxes.items():
+            if outbox:
+                self._wrong(f"{outbox} were never appended: {guid}")
+        for guid, versions in self.versions.items():
+            order = [(entry.version, _ORDER[entry.kind]) for entry in by_guid[guid]]
+            if order != sorted(order):
+                self._wrong(f"the entries of {guid} are out of order: {order}")
+            for version, following in pairwise([*versions, None]):
+                assert version is not None
+                self._judge_version(
+                    version, following, [e.kind for e in by_guid[guid] if e.version == version.record.version]
+                )
+
+    def _judge_version(self, version: Version, following: Version | None, kinds: list[str]) -> None:
+        record = version.record
+        name = f"version {record.version} of {record.guid}"
+        if [_ORDER[kind] for kind in kinds].count(0) != 1:
+            self._wrong(f"{name} has these entries: {kinds}")
+        if record.is_deleted:
+            return
+        for kind, due in ("expired", record.expire), ("purged", record.purge_at):
+            self.counts[kind] += kind in kinds
+            end_ms = following.record.updated if following else version.at_ms + int(1000 * self.world.now)
+            must = due * 1000 <= end_ms if following else due * 1000 <= self._now_ms() - LATE_MS
+            may = following is None or due * 1000 <= max(following.at_ms, following.record.updated)
+            if kinds.count(kind) > 1 or (must and kind not in kinds) or (kind in kinds and not may):
+                self._wrong(f"{name}, {kind} at {due}, followed by {following}, has {kinds}")
+
+    def _now_ms(self) -> int:
+        return EPOCH_MS + int(1000 * self.world.now)

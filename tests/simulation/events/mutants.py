@@ -1,0 +1,54 @@
+"""Mutants of the event log: the code with one guard taken out of it, each of which must be found within so many seeds.
+
+The edits are of files in `guidsvc`.
+"""
+
+from tests.simulation.mutants import Mutant, run_on
+
+_PACKAGE = "store/mongo/events/"
+_SEQUENCER, _RETENTION, _OUTBOX, _STEPS = (
+    f"{_PACKAGE}{name}.py" for name in ("sequencer", "retention", "outbox", "steps")
+)
+SEEDS = 30
+
+MUTANTS = (
+    Mutant("no unique key", {_SEQUENCER: ("name=BY_EVENT, unique=True)", "name=BY_EVENT)")}, SEEDS),
+    Mutant("the head is remembered, and counted up, after a duplicate", {_SEQUENCER: (
+        "        head = await self.head()\n",
+        '        head = self.__dict__.get("memory") or await self.head()\n        self.__dict__["memory"] = Head(head.number + 1, head.total_bytes)\n',
+    )}, SEEDS),
+    Mutant("what follows a duplicate is inserted", {_SEQUENCER: ("documents, ordered=True)", "documents, ordered=False)")}, SEEDS),
+    Mutant("the outbox is drained before the entries are acknowledged", {_SEQUENCER: (
+        "        moved = await self._append(head, batch.items)\n        if moved:\n            await self._operations.write(partial(self._remove, moved))\n",
+        "        moved = batch.items\n        await self._operations.write(partial(self._remove, moved))\n        await self._append(head, moved)\n",
+    )}, SEEDS),
+    Mutant("an outbox with entries is not pending", {_OUTBOX: ("left, pending=NOW)", 'left, pending="$$REMOVE")')}, SEEDS),
+    Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("last = await self._last_to_cut(head)", "last = head.number - 1")}, SEEDS),
+    Mutant("the newest entry is cut off", {_RETENTION: (
+        "            return head.number - 1\n", "            return head.number\n",
+    )}, SEEDS),
+    Mutant("the floor is raised after the deletion", {_RETENTION: (
+        "        return cut if cut and await",
+        '        await self._operations.write(partial(self._log.delete_many, {"_id": {"$lte": documents[cut - 1]["_id"] if cut else 0}}))\n        return cut if cut and await',
+    )}, SEEDS),
+    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number <= self._doomed.newest + BATCH", "False")}, 120),
+    Mutant("an expiry before a write is not logged", {_OUTBOX: ("[*owed, {", "[{")}, SEEDS),
+    Mutant("a write does not look at the stage", {_OUTBOX: ('{"$lt": [{"$ifNull": ["$g.stage", 0]}, stage]}', '{"$literal": True}')}, SEEDS),
+    Mutant("a step is done for a version that was replaced", {_STEPS: (
+        'same = _same_as(document) | {"g.stage": stage}', 'same = {"_id": document["_id"]}',
+    )}, SEEDS),
+    Mutant("a duplicate is drained before a majority has it", {_SEQUENCER: (
+        "found = self._log.find(wanted, dict.fromkeys(KEY, 1))",
+        'found = self._log.with_options(read_concern=__import__("pymongo.read_concern").read_concern.ReadConcern("local")).find(wanted)',
+    )}, 120),
+    Mutant("an entry below the floor counts", {_SEQUENCER: ("if number > floor]", "if number > 0]")}, 120),
+    Mutant("the outboxes are read before the head", {_SEQUENCER: (
+        "        moved = await self._append(head, batch.items)\n", "        moved = await self._append(await self.head(), batch.items)\n",
+    ), _RETENTION: ("head.number <= self._doomed.newest + BATCH", "head.number <= self._doomed.newest")}, 120),
+    Mutant("a record is deleted with entries in its outbox", {_OUTBOX: ('IS_DRAINED: dict[str, Any] = {"g.pending": None}', "IS_DRAINED: dict[str, Any] = {}")}, SEEDS),
+)  # fmt: skip
+
+
+def found_at(mutant: Mutant) -> int | None:
+    """Run seeds on a mutant; return the first that finds it, None if none does."""
+    return run_on(mutant, "--events")
