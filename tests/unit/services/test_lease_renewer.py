@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from guidsvc.domain.commands import PutCommand, RenewCommand
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.leases.renewal import Renewal
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import Record
@@ -30,11 +31,13 @@ class DelayedRecords(DelegatingRecords):
         self.has_begun, self.may_go_on = asyncio.Event(), asyncio.Event()
         self.deadlines: list[int | None] = []
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         self.deadlines.append(not_after)
         self.has_begun.set()
         await self.may_go_on.wait()
-        return await self._records.swap(old, new, not_after=not_after)
+        return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
 
 def service_of(records: RecordRepository, database: Database, clock: FakeClock) -> GuidService:
