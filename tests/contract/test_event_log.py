@@ -201,8 +201,8 @@ async def test_advance_appends_each_step_once(store: RecordRepository, database:
         await store.swap(None, each)
     await asyncio.gather(*(database.events.advance(clock(), 100) for _ in range(4)))
 
-    entries = (await entries_after(database.events, 0, 6))[3:]
-    assert sorted((entry.kind, entry.guid) for entry in entries) == [
+    entries = await entries_after(database.events, 0, 6)
+    assert sorted((entry.kind, entry.guid) for entry in entries if entry.kind != "created") == [
         ("expired", gone.guid),
         ("expired", dead.guid),
         ("purged", gone.guid),

@@ -1,4 +1,4 @@
-"""The collections of the simulated MongoDB, as one process reaches them, with the methods of motor that the log uses."""
+"""The collections of the simulated MongoDB, as a process reaches them: with the methods of motor that the log uses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
