@@ -52,7 +52,8 @@ MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 @asynccontextmanager
 async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChannel | None) -> AsyncIterator[ApiContext]:
     """Open the logs, the store, the cache and the authenticator, and yield them with the services on top."""
-    metrics, log, health = Metrics(), _access_log(settings, channel), Health()
+    metrics, log = Metrics(), _access_log(settings, channel)
+    health = Health(lambda: metrics.store.clock_skew_seconds)
     metrics.dropped_log_lines = standard_streams.dropped_lines
     metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
     async with (

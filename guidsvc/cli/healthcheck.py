@@ -38,7 +38,7 @@ _ADDRESS_FLAGS = {
     "tls_key": "FILE",
 }
 """Settings that say where the service listens, and how; with the names of their values."""
-_PARTS = ("store", "cache")
+_PARTS = ("store", "cache", "clock")
 _NEAR = 0.8
 """Similarity of a misspelt flag to one of this command, from 0 to 1. It may also be a misspelt setting."""
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}

@@ -24,6 +24,8 @@ MIN_PAUSE_SECONDS = 0.05
 """Least pause between two probes, however many operations fail."""
 TIMEOUT_SECONDS = 2.0
 """Timeout of a probe. A part that does not answer in time is down."""
+TOLERABLE_SKEW_SECONDS = 0.5
+"""If the clock of this host differs from that of the store by more, the service is degraded."""
 DOUBT_SECONDS = 0.5
 """A part is down at once if an operation fails while a probe has had no answer for this long."""
 
@@ -98,10 +100,12 @@ class PartHealth:
 class Health:
     """The health of the store and the cache.
 
-    The connection to Redis and the files of the store log their outages themselves.
+    The connection to Redis and the files of the store log their outages themselves. `clock_skew_seconds` returns by how
+    much the clock of this host is ahead of that of the store; None if that is not known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock_skew_seconds: Callable[[], float | None] = lambda: None) -> None:
+        self._clock_skew_seconds = clock_skew_seconds
         self.store = PartHealth(
             {
                 DOWN: Outage(_log, "store unavailable", "store available again"),
@@ -121,9 +125,18 @@ class Health:
             yield
 
     def report(self) -> dict[str, str | int]:
-        """Return the state of each part, and the age of the older one in milliseconds."""
+        """Return the state of each part, and the age of the older one in milliseconds; `clock` only if it is wrong."""
         age_seconds = max(self.store.age_seconds, self.cache.age_seconds)
-        return {"store": self.store.state, "cache": self.cache.state, "age_ms": round(1000 * age_seconds)}
+        skew = _describe_skew(self._clock_skew_seconds() or 0.0)
+        states = {"store": self.store.state, "cache": self.cache.state} | ({} if skew is None else {"clock": skew})
+        return states | {"age_ms": round(1000 * age_seconds)}
+
+
+def _describe_skew(seconds: float) -> str | None:
+    """Say by how much a clock is wrong, as in `1.2 s ahead`; None if the difference is tolerable."""
+    if abs(seconds) <= TOLERABLE_SKEW_SECONDS:
+        return None
+    return f"{abs(seconds):.1f} s {'ahead' if seconds > 0 else 'behind'}"
 
 
 def _state_of(error: Exception | None) -> str:

@@ -32,7 +32,8 @@ def readiness(health: Health) -> dict[str, object]:
     report = health.report()
     if report["store"] == DOWN:
         raise NotReady("The store does not answer.", report)
-    status = "ready" if report["store"] == report["cache"] == UP else "degraded"
+    is_whole = report["store"] == report["cache"] == UP and "clock" not in report
+    status = "ready" if is_whole else "degraded"
     return {"ready": True, "status": status, **report}
 
 
@@ -50,7 +51,7 @@ class LiveHandler(Handler):
 
 
 class ReadyHandler(Handler):
-    """Readiness: the store answers. Degraded: reads are slower without the cache, or the store rejects writes."""
+    """Readiness: the store answers. Degraded: it has no cache, the store rejects writes, or a clock is wrong."""
 
     label = "health"
 

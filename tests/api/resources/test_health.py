@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 import guidsvc
+from guidsvc.runtime.clock import system_clock
+from guidsvc.store.mongo.events.server_clock import ServerClock
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server
@@ -39,6 +41,20 @@ async def test_service_without_redis_is_degraded_and_still_serves(
         own_redis.start()
         await until_ready(client, status="ready")
         assert (await client.put(f"/guid/{GUID}", {"user": "another"})).status == 200
+
+
+async def test_service_with_a_wrong_clock_is_degraded(
+    serving: Serving, patient_mongo_url: str, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected_logs.add("clock differs from that of MongoDB")
+    monkeypatch.setattr(ServerClock, "start", lambda _: system_clock() + 60_000)
+    async with serving(store_url=patient_mongo_url) as client:
+        reply = await until_ready(client, status="degraded")
+        assert (reply.status, reply.json["store"], reply.json["cache"]) == (200, "up", "up")
+        assert reply.json["clock"] == "60.0 s ahead"
+        metrics = (await client.get("/metrics")).body.decode()
+        assert float(metrics.split("\nguidsvc_clock_skew_seconds ")[1].split()[0]) == pytest.approx(60, abs=1)
+        assert "\nguidsvc_sequencer_lag_seconds 0.0" in metrics
 
 
 async def test_readiness_detects_dead_redis_without_traffic(

@@ -9,7 +9,7 @@ from structlog.testing import LogCapture
 
 from guidsvc.errors import CacheUnavailable, GuidsvcError, StoreReadOnly, StoreReplaced, StoreUnavailable
 from guidsvc.monitoring import health
-from guidsvc.monitoring.health import DOUBT_SECONDS, DOWN, READ_ONLY, REPLACED, UP, PartHealth
+from guidsvc.monitoring.health import DOUBT_SECONDS, DOWN, READ_ONLY, REPLACED, UP, Health, PartHealth
 from guidsvc.runtime.background import running_in_background
 from guidsvc.telemetry.outage import Outage
 
@@ -127,3 +127,10 @@ def test_outage_is_logged_once_with_its_duration() -> None:
         {"event": "store unavailable", "error": "fault 0", "log_level": "warning"},
         {"event": "store available again", "down_seconds": 12.3, "log_level": "info"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clock"), [(None, None), (0.5, None), (-0.4, None), (1.24, "1.2 s ahead"), (-61.0, "61.0 s behind")]
+)
+async def test_clock_is_reported_if_it_is_wrong(seconds: float | None, clock: str | None) -> None:
+    assert Health(lambda: seconds).report().get("clock") == clock

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guidsvc.api.contract.schemas.fields import Digits, optional
 from guidsvc.api.contract.schemas.records import GuidRecord
-from guidsvc.api.contract.schemas.service import AGE_OF_STATES
+from guidsvc.api.contract.schemas.service import AGE_OF_STATES, CLOCK
 
 
 class Problem(BaseModel):
@@ -66,6 +66,7 @@ class Unready(Problem):
     ready: Literal[False] = optional("Whether the service is ready for requests.")
     store: Literal["up", "down", "read-only", "replaced"] = optional("The last known state of the store.")
     cache: Literal["up", "down"] = optional("The last known state of the cache.")
+    clock: str = optional(CLOCK)
     age_ms: int = optional(AGE_OF_STATES)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from guidsvc.api.contract.schemas.fields import closed
+from guidsvc.api.contract.schemas.fields import closed, optional
 
 
 class Live(BaseModel):
@@ -18,8 +18,11 @@ class Live(BaseModel):
 AGE_OF_STATES = "The age of the states, in milliseconds: a background task checks each part every second."
 
 
+CLOCK = "If the clock of the host and that of MongoDB differ by more than 0.5 s: by how much, as in `1.2 s ahead`."
+
+
 class Readiness(BaseModel):
-    """The service is ready. It is `degraded` without its cache, or if the store rejects writes."""
+    """The service is ready. It is `degraded` without its cache, if the store rejects writes, or if its clock is wrong."""
 
     model_config = closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250})
 
@@ -27,6 +30,7 @@ class Readiness(BaseModel):
     status: Literal["ready", "degraded"]
     store: Literal["up", "read-only", "replaced"]
     cache: Literal["up", "down"]
+    clock: str = optional(CLOCK)
     age_ms: Annotated[int, Field(ge=0, description=AGE_OF_STATES)]
 
 

@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 import structlog
 
+from guidsvc.monitoring.health import TOLERABLE_SKEW_SECONDS
 from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.telemetry.metrics import StoreMetrics
 from guidsvc.telemetry.outage import Outage
-
-TOLERABLE_SECONDS = 0.5
-"""A greater difference is logged. Hosts that differ by less than a second never serve what the log calls expired."""
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +42,7 @@ class ServerClock:
         ahead, behind = max(0, started - server_now), max(0, server_now - self._clock())
         skew_seconds = (ahead - behind) / 1000
         self._meter.clock_skew_seconds = skew_seconds
-        if abs(skew_seconds) > TOLERABLE_SECONDS:
+        if abs(skew_seconds) > TOLERABLE_SKEW_SECONDS:
             self._outage.begin(ahead_seconds=skew_seconds)
         else:
             self._outage.end()
