@@ -49,6 +49,8 @@ class Judge:
             self._note_entry(applied)
         elif applied.document is not None:
             self.floor = applied.document["floor"]
+            if self.log and self.floor >= len(self.log):
+                self._wrong(f"the newest entry, {len(self.log)}, was cut off")
 
     def _wrong(self, what: str) -> None:
         self.violations.append(f"at {self.world.now:.3f}: {what}")

@@ -18,11 +18,11 @@ class Live(BaseModel):
 AGE_OF_STATES = "The age of the states, in milliseconds: a background task checks each part every second."
 
 
-CLOCK = "If the clock of the host and that of MongoDB differ by more than 0.5 s: by how much, as in `1.2 s ahead`."
+CLOCK = "If the clocks of the host and of MongoDB differ by more than 0.5 s: by how much, as in `1.2 s ahead`."
 
 
 class Readiness(BaseModel):
-    """The service is ready. It is `degraded` without its cache, if the store rejects writes, or if its clock is wrong."""
+    """The service is ready. It is `degraded` without its cache, if the store rejects writes, or with a wrong clock."""
 
     model_config = closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250})
 
