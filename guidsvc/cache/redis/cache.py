@@ -193,9 +193,8 @@ class RedisCache(DelegatingRecords):
         with self._excluded_from_l1(old.guid):
             window = await self._windows.open(old.guid)
             try:
-                swapped = await self._records.swap(
-                    old, new, not_after=earliest(window.not_after, not_after), origin=origin
-                )
+                until = earliest(window.not_after, not_after)
+                swapped = await self._records.swap(old, new, not_after=until, origin=origin)
             except Unavailable:
                 self._windows.close(window)
                 raise

@@ -225,15 +225,14 @@ class MongoRecords(WithoutGroups):
     async def _change(self, old: Record, new: Record | None, origin: Origin, timely: Document) -> bool | None:
         same = {**same_as(old), **timely}
         if new is None:
-            obstacle = outbox.IS_PENDING
             done = (await self._collection.delete_one(same | outbox.IS_DRAINED)).deleted_count
         else:
-            obstacle = outbox.IS_FULL
             update = outbox.swapped(old, new, self._events.policy, origin)
             done = (await self._collection.update_one(same | outbox.HAS_ROOM, update)).matched_count
         if done:
             return True
-        return None if await self._collection.find_one(same_as(old) | obstacle, {"_id": 1}) else False
+        # If the record is there all the same, its outbox was in the way, and may have been drained since.
+        return None if await self._collection.find_one(same, {"_id": 1}) else False
 
     async def _count(self, collection: Collection, selection: Selection) -> int:
         by_key = _by_key(selection)

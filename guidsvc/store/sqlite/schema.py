@@ -150,8 +150,6 @@ SHARE_SECONDS = 5.0
 SILENT_SECONDS = 0.5
 """How long it waits before it logs that it waits."""
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop; in WAL mode they wait only for a recovery
-
-
 RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
 """Gives the store a new id."""
 LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"

@@ -24,7 +24,6 @@ MAX_ITEMS = 64
 """A writer that finds this many entries in the outbox drains it first, so that the document cannot grow."""
 HAS_ROOM: dict[str, Any] = {f"g.out.{MAX_ITEMS - 1}": {"$exists": False}}
 """The filter that matches documents with room in their outbox."""
-IS_FULL: dict[str, Any] = {f"g.out.{MAX_ITEMS - 1}": {"$exists": True}}
 IS_PENDING: dict[str, Any] = {"g.pending": {"$gt": 0}}
 IS_DRAINED: dict[str, Any] = {"g.pending": None}
 """The filter that matches documents whose entries are all in the log."""
