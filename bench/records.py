@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bench.running import Running, ask
+from guidsvc.domain.events.schedule import DEFAULT_POLICY
 from guidsvc.store.sqlite.tables import RECORDS
 
 NDJSON = "application/x-ndjson"
@@ -32,19 +33,21 @@ def put_in(running: Running, first: int, count: int, *, user: str = USER) -> Non
 
 def fill(file: Path, count: int) -> None:
     """Put records into a SQLite file that the service has made, and that nobody uses; quicker than over HTTP."""
-    places = ", ".join("?" * len(RECORDS.columns))
+    columns = (*RECORDS.columns, "due")
+    places = ", ".join("?" * len(columns))
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
         rows = sorted(_row(number) for number in range(count))  # in key order SQLite only ever appends
-        connection.executemany(f"INSERT INTO records ({', '.join(RECORDS.columns)}) VALUES ({places})", rows)
+        connection.executemany(f"INSERT INTO records ({', '.join(columns)}) VALUES ({places})", rows)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _row(number: int) -> tuple[object, ...]:
     expire = 4_102_444_800
-    return (key(number), USER, expire, None, "", _NOW, _NOW, _NOW, expire + 604_800)
+    due = expire - max(DEFAULT_POLICY.warn_before)  # as the store sets it, so that it has nothing to catch up on
+    return (key(number), USER, expire, None, "", _NOW, _NOW, _NOW, expire + 604_800, due)
 
 
 def _lines(first: int, count: int, user: str) -> Iterator[bytes]:

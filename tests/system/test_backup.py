@@ -27,6 +27,7 @@ from guidsvc.store.sqlite.backup import back_up, salvage
 from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
 from guidsvc.store.sqlite.store import path_of_url
 from guidsvc.store.sqlite.tables import KEYS as KEY_TABLE
+from guidsvc.store.sqlite.tables import RECORDS
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import ROOT, START_SECONDS, pdapt, service, wait_until
 from tests.support.factories import GUID, record
@@ -209,7 +210,8 @@ def store(tmp_path: Path) -> Path:
     """A store with one record."""
     path = tmp_path / "guidsvc.db"
     with closing(open_writer(path)) as writer:
-        writer.execute("INSERT INTO records VALUES (?, 'a', 1, NULL, '', 1, 1, 1, 2)", (GUID,))
+        columns = ", ".join(RECORDS.columns)
+        writer.execute(f"INSERT INTO records ({columns}) VALUES (?, 'a', 1, NULL, '', 1, 1, 1, 2)", (GUID,))
     return path
 
 

@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, MARGIN_SECONDS, EventPolicy
+from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import Record
-from guidsvc.errors import CorruptRecord, StoreUnavailable
+from guidsvc.errors import CorruptRecord, EventsTrimmed, StoreUnavailable
 from guidsvc.store.contract import Swap
 from guidsvc.store.sqlite.backup import back_up, salvage
-from guidsvc.store.sqlite.events import due_steps
-from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
+from guidsvc.store.sqlite.events import due_steps, reading
+from guidsvc.store.sqlite.events.entries import SELECT
+from guidsvc.store.sqlite.events.reading import read_page
+from guidsvc.store.sqlite.schema import MIGRATIONS, open_reader, open_writer
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from guidsvc.store.sqlite.tables import RECORDS
 from guidsvc.telemetry.metrics import StoreMetrics
@@ -147,6 +150,58 @@ async def test_newest_shows_the_commits_of_all_processes(store: SqliteStore, pat
     for _ in range(5):
         await store.events.newest()
     assert statements == ["PRAGMA data_version"] * 5, "nothing else is read while nothing is written"
+
+
+# Reads
+
+
+async def test_page_is_whole_though_another_process_trims(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    """The log is cut off between the look at the floor and the read of the entries."""
+    await create(store, made(clock, 10))
+    cuts: list[str] = []
+
+    def cut(statement: str) -> None:
+        if statement.startswith("SELECT seq, kind") and not cuts:
+            cuts.append(statement)
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.executescript("UPDATE log_bounds SET floor = 5; DELETE FROM log WHERE seq <= 5")
+
+    with closing(open_reader(path)) as reader:
+        reader.set_trace_callback(cut)
+        page = read_page(reader, 0, 100, ALL)
+    assert cuts
+    assert [number for number, _ in page.entries] == list(range(1, 11))
+    with pytest.raises(EventsTrimmed):
+        await store.events.read(4, 100, ALL)
+
+
+async def test_page_ends_after_a_number_of_entries(
+    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few match: a follower of rare events moves on, and never scans the whole log at once."""
+    monkeypatch.setattr(reading, "SCANNED", 4)
+    await create(store, made(clock, 10))
+
+    rare = EventSelection(kinds=frozenset({"purged"}))
+    places = [0]
+    while (page := await store.events.read(places[-1], 100, rare)).looked_to > places[-1]:
+        assert page.entries == []
+        assert page.looked_to_checksum == await store.events.checksum(page.looked_to)
+        places.append(page.looked_to)
+    assert places == [0, 4, 8, 10]
+
+
+async def test_log_is_read_by_number_and_the_schedule_by_time(store: SqliteStore, clock: FakeClock) -> None:
+    connection = store._engine.writer.connection
+    await create(store, made(clock, 3))
+    selection = EventSelection(owner="a", kinds=frozenset({"created"}), guid_prefix="00", user="b")
+    values = {"after": 0, "end": 9, "owner": "a", "prefix": "00", "prefix_end": "00g", "user": "b"}
+    page = f"{SELECT} WHERE {reading._condition(selection)} ORDER BY seq LIMIT 5"
+    (plan,) = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {page}", values)]
+    assert plan == "SEARCH log USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
+    due = connection.execute(f"EXPLAIN QUERY PLAN {due_steps._DUE}", {"now": 0, "limit": 1, "damaged": "[]"}).fetchall()
+    assert due[0][3] == "SEARCH records USING COVERING INDEX records_due (due<?)"
+    assert not [row for row in due if "TEMP B-TREE" in row[3]], "in order without sorting"
 
 
 # The policy
