@@ -5,6 +5,7 @@ current version, and `due`, the Unix second at which the next step is due. Each 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from guidsvc.domain.events.entry import RENEWED, Entry, Kind, expired, expiring, purged
@@ -40,10 +41,14 @@ class EventPolicy:
     warn_before: tuple[int, ...] = (604_800, 86_400)
     """How many seconds before the expiry a warning is due: at most MAX_WARNINGS, in any order."""
 
-    @property
+    @cached_property
     def is_on(self) -> bool:
         """Whether there is a log."""
         return self.mode != "off"
+
+    @cached_property
+    def _longest_first(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.warn_before), reverse=True))
 
     def logs(self, kind: Kind) -> bool:
         """Whether the log holds entries of this kind."""
@@ -56,9 +61,9 @@ class EventPolicy:
         when a third of that life is left.
         """
         life = record.expire - record.updated // 1000
-        leads = tuple(sorted((lead for lead in set(self.warn_before) if 2 * lead <= life), reverse=True))
+        leads = [lead for lead in self._longest_first if 2 * lead <= life]
         if leads or not self.warn_before or life < SHORTEST_WARNED_SECONDS:
-            return leads
+            return tuple(leads)
         return (life // 3,)
 
     def first(self, record: Record) -> tuple[int, int]:

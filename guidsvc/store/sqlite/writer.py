@@ -67,7 +67,7 @@ class Writer:
         A damaged page fails only the changes that need it: a failing group is halved until they are isolated.
         """
         try:
-            return self.transaction(lambda: [self._apply(change) for change in changes])
+            return self.transaction(lambda: self._apply(changes))
         except CorruptRecord as error:
             if len(changes) == 1:
                 return [error]
@@ -81,11 +81,12 @@ class Writer:
         results = iter(self.swaps([change for group in groups for change in group]))
         return [[next(results) for _ in group] for group in groups]
 
-    def _apply(self, change: Write) -> bool:
-        """Apply a change inside a transaction; return whether it changed anything, False if it is too late."""
-        if change.not_after is not None and monotonic_ms() > change.not_after:
-            return False
-        return change.apply(self.connection)
+    def _apply(self, changes: Sequence[Write]) -> list[bool | GuidsvcError]:
+        """Apply changes inside a transaction; return for each whether it changed anything, False if it is too late."""
+        return [
+            (change.not_after is None or monotonic_ms() <= change.not_after) and change.apply(self.connection)
+            for change in changes
+        ]
 
     def execute(self, change: Change) -> int:
         """Execute a statement inside a transaction; return the number of changed rows."""
