@@ -1,12 +1,16 @@
 """What tests read from an event log, and write for it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import DELETED_EXPIRE, Record
 from guidsvc.store.event_log import EventLog, Numbered
+from guidsvc.store.sqlite.store import SqliteStore
+from tests.conftest import FakeClock
+from tests.support.factories import record
 
 ALL = EventSelection()
 READ_SECONDS = 30.0
@@ -50,3 +54,24 @@ def changed(old: Record, at: int, **fields: object) -> Record:
 def tombstone(old: Record, at: int) -> Record:
     """Make the tombstone of a record that is deleted at this time."""
     return changed(old, at, expire=DELETED_EXPIRE, user="deleted", metadata=None, purge_at=at // 1000 + 60)
+
+
+def made(clock: FakeClock, count: int, **fields: object) -> list[Record]:
+    """Return records of different GUIDs."""
+    return [record(clock(), guid=f"{number:032X}", **fields) for number in range(count)]
+
+
+async def create(store: SqliteStore, records: list[Record]) -> None:
+    """Store new records."""
+    assert set(await asyncio.gather(*(store.records.swap(None, each) for each in records))) <= {True}
+
+
+async def advance_all(store: SqliteStore, now: int) -> None:
+    """Do all that is due."""
+    while await store.events.advance(now, 200):
+        pass
+
+
+async def kinds(store: SqliteStore) -> Counter[str]:
+    """Count the entries by kind."""
+    return Counter(entry.kind for _, entry in await every_entry(store.events))

@@ -8,8 +8,7 @@ from guidsvc.domain.events.selection import EventSelection
 from guidsvc.store.event_log import LogBounds, LogPage, Numbered
 from guidsvc.store.sqlite.engine import SqliteEngine
 from guidsvc.store.sqlite.events.due_steps import DueSteps
-from guidsvc.store.sqlite.events.entries import BOUNDS, NEWEST
-from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, read_history, read_page, snapshot
+from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, newest_of, read_history, read_page, snapshot
 from guidsvc.store.sqlite.events.trimming import size_and_age, trim
 
 POLL_SECONDS = 0.025
@@ -32,8 +31,7 @@ class SqliteEventLog:
         with self._engine.failures():
             (data_version,) = reader.execute("PRAGMA data_version").fetchone()  # of the commits of all processes
             if data_version != self._data_version:
-                found = reader.execute(NEWEST).fetchone() or reader.execute(BOUNDS).fetchone()[1:]
-                self._newest = int(found[0])
+                self._newest = newest_of(reader)
                 self._data_version = data_version  # read before the number: a commit in between is seen next time
         return self._newest
 

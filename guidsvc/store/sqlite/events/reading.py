@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import CorruptRecord, EventsTrimmed
@@ -29,7 +29,15 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("ROLLBACK")
+        while connection.in_transaction:
+            with suppress(sqlite3.OperationalError):  # a search that is interrupted just now: it must not stay open
+                connection.execute("ROLLBACK")
+
+
+def newest_of(connection: sqlite3.Connection) -> int:
+    """Return the number of the newest entry."""
+    found = connection.execute(NEWEST).fetchone()
+    return bounds_of(connection).floor if found is None else int(found[0])
 
 
 def bounds_of(connection: sqlite3.Connection) -> LogBounds:
