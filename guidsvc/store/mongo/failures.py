@@ -9,7 +9,6 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
     WriteConcernError,
 )
 
@@ -38,10 +37,14 @@ def write_failures() -> Iterator[None]:
 
 
 def write_failure(error: PyMongoError) -> GuidsvcError:
-    """Convert an error of a write: StoreUnavailable only if the write was certainly not done."""
+    """Convert an error of a write: StoreUnavailable only if the write was certainly not done.
+
+    Without a free connection in time (WaitQueueTimeoutError) the outcome is unknown: the driver also raises that if its
+    retry found none, although the first attempt may have been executed.
+    """
     if isinstance(error, BulkWriteError):  # many writes: distinguishing their outcomes is not worth it
         return OutcomeUnknown(_reason(error))
-    never_sent = isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError)
+    never_sent = isinstance(error, ServerSelectionTimeoutError)
     refused = isinstance(error, OperationFailure) and not isinstance(error, WriteConcernError) and not error.timeout
     if never_sent or (refused and not error.has_error_label("RetryableWriteError")):
         return StoreUnavailable(_reason(error))
