@@ -42,6 +42,8 @@ BATCH = 4
 """The size of a batch: so small that the log grows by more than one in a run."""
 KEPT_SECONDS = 0.0, 1.0, 6.0
 """How long an entry is kept, in one world or another."""
+PAUSES = (0.01, 0.3, 2.0), (1.0, 6.0)
+"""For how long a writer pauses, at most, in one world or another. While nobody writes, the newest entry stays it."""
 POLICY = EventPolicy("all", (2,))
 _NO_INDEX: list[IndexModel] = []
 _Done = TypeVar("_Done")
@@ -82,6 +84,7 @@ class Database:
         self.records = Shard(world, {"records": _NO_INDEX}, judge.note)
         self.log = Shard(world, {"log": LOG_INDEXES, "log_bounds": _NO_INDEX}, judge.note)
         self.kept_seconds = world.random.choice(KEPT_SECONDS)
+        self.pauses = world.random.choice(PAUSES)
         self.log.insert("log_bounds", {"_id": BOUNDS_ID, **bounds_document()})
 
 
@@ -117,7 +120,7 @@ class EventProcess:
         self._reading = Reading(log, operations, self._sequencer, self._retention)
         self._steps = Steps(records, operations, POLICY, StoreMetrics())
         for _ in range(WRITERS):
-            actor.start(self._again(self._write, (0.01, 0.3, 2.0), until=SECONDS))
+            actor.start(self._again(self._write, self._database.pauses, until=SECONDS))
         actor.start(self._again(self._sequencer.run_round, (0.02, 0.2, 1.0)))
         actor.start(self._again(self._advance, (0.3, 1.0)))
         actor.start(self._again(self._trim, (0.5, 2.0)))

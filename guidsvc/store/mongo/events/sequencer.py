@@ -22,6 +22,7 @@ from pymongo import DeleteOne, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from guidsvc.domain.events.entry import PURGED
+from guidsvc.errors import OutcomeUnknown
 from guidsvc.store.mongo.documents import Document
 from guidsvc.store.mongo.events.entry_documents import KEY, key_of, log_document
 from guidsvc.store.mongo.events.operations import Operations
@@ -70,6 +71,7 @@ class Sequencer:
         self._log = log
         self._bounds = bounds
         self._operations = operations
+        self._limit = BATCH
         self.pending: int | None = None
         """The time of the oldest entry that was not in the log at the begin of the last round, in Unix milliseconds."""
 
@@ -81,9 +83,14 @@ class Sequencer:
             self.pending = batch.pending
         if not batch.items:
             return 0
-        moved = await self._append(head, batch.items)
-        if moved:
-            await self._operations.write(partial(self._remove, moved))
+        try:
+            moved = await self._append(head, batch.items)
+            if moved:
+                await self._operations.write(partial(self._remove, moved))
+        except OutcomeUnknown:  # a slow server may not do as much within the time limit
+            self._limit = max(1, self._limit // 2)
+            raise
+        self._limit = min(2 * self._limit, BATCH)
         return len(moved)
 
     async def head(self) -> Head:
@@ -98,15 +105,15 @@ class Sequencer:
         cursor = self._records.find({**IS_PENDING, **whose}, {"g": 1}).sort("g.pending", 1)
         if not whose:
             cursor = cursor.hint(BY_PENDING)
-        async for document in cursor.limit(BATCH).batch_size(50):
+        async for document in cursor.limit(self._limit).batch_size(50):
             pending = document["g"]["pending"] if pending is None else pending
             for each in document["g"]["out"]:
                 items.append(_Item(each["id"], document["_id"], each))
                 size_bytes += len(each.get("metadata", ""))
-            if len(items) >= BATCH or size_bytes >= BATCH_BYTES:
+            if len(items) >= self._limit or size_bytes >= BATCH_BYTES:
                 await cursor.close()
                 break
-        return Batch(items[:BATCH], pending)
+        return Batch(items[: self._limit], pending)
 
     async def _append(self, head: Head, items: Sequence[_Item]) -> Sequence[_Item]:
         """Insert the entries after the head. Return those that a majority has in the log."""
