@@ -38,7 +38,8 @@ class LeaseClock:
 
         The result is never later, however the clocks differ. Unavailable if the store's clock cannot be read.
         """
-        await self._refresh()
+        if self.timer() - self._seen >= FRESH_SECONDS:
+            await self._reading.run()
         left = deadline - self._seen
         return self._now + floor((left - abs(left) * SLACK - SKEW_SECONDS) * 1000)
 
@@ -48,13 +49,9 @@ class LeaseClock:
         The result is late by what the clocks drift apart within FRESH_SECONDS, and by SKEW_SECONDS at most after a
         failover.
         """
-        await self._refresh()
-        return self._now + floor((local_time - self._seen) * 1000)
-
-    async def _refresh(self) -> None:
-        """Read the store's clock, if the last reading is not recent."""
         if self.timer() - self._seen >= FRESH_SECONDS:
             await self._reading.run()
+        return self._now + floor((local_time - self._seen) * 1000)
 
     async def _read(self) -> None:
         reading = await self._fence.read()

@@ -58,6 +58,20 @@ async def test_accepted_write_ends_before_its_deadline(rate: float, later: float
     assert clocks.looks == 1
 
 
+@pytest.mark.parametrize("later", [0.0, FRESH_SECONDS / 2])
+async def test_store_time_of_a_local_time_has_no_margin(later: float) -> None:
+    """It is early by the time that the reading took, and never late while the clocks run alike."""
+    clocks = Clocks(1.0)
+    clock = LeaseClock(clocks, timer=clocks.timer)
+    await clock.store_time(0)
+    clocks.seconds += later
+
+    for seconds in (-5.0, 0.0, 10.0):
+        expected = clocks.store_ms + seconds * 1000
+        assert expected - 201 <= await clock.store_time(clocks.seconds + seconds) <= expected
+    assert clocks.looks == 1
+
+
 async def test_store_clock_is_reread_when_the_last_reading_is_old() -> None:
     clocks = Clocks(1.0)
     clock = LeaseClock(clocks, timer=clocks.timer)
