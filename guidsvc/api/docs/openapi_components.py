@@ -1,4 +1,4 @@
-"""The shared components of the OpenAPI document: headers, problem responses, and the parameter of every operation.
+"""The shared components of the OpenAPI document: request and response headers, and problem responses.
 
 Each is described once, and operations refer to it. Without that, the document would be five times as large.
 """
@@ -11,7 +11,7 @@ from openapi_pydantic.util import PydanticSchema
 from pydantic import BaseModel, Field, create_model
 
 from guidsvc.api.contract import headers, problems, schemas
-from guidsvc.api.contract.headers import CLIENT_REQUEST_ID, Header
+from guidsvc.api.contract.headers import Header
 from guidsvc.api.docs.problem_catalog import EXPLANATIONS, ProblemDoc
 from guidsvc.api.html.page import HTML
 
@@ -22,7 +22,15 @@ _EVERYWHERE = (
     headers.CACHE_CONTROL,
     headers.ALLOW_ORIGIN,
 )
-_REQUEST_ID = CLIENT_REQUEST_ID.name
+
+_SHORT_NAMES = {
+    headers.REQUEST_ID.name: "Id",
+    headers.NOSNIFF.name: "NoSniff",
+    headers.NO_FRAMES.name: "NoFrames",
+    headers.CACHE_CONTROL.name: "Cache",
+    headers.ALLOW_ORIGIN.name: "CORS",
+}
+"""The components of the headers that every response refers to: long names would take a tenth of the document."""
 
 
 class SharedComponents:
@@ -30,6 +38,7 @@ class SharedComponents:
 
     def __init__(self) -> None:
         self._headers: dict[str, Any] = {}
+        self._request_headers: dict[str, Header] = {}
         self._responses: dict[str, Any] = {}
 
     def build(self, *, has_keys: bool) -> oas.Components:
@@ -37,7 +46,7 @@ class SharedComponents:
         optional: dict[str, Any] = {"securitySchemes": {KEY: oas.SecurityScheme(**_BEARER)}} if has_keys else {}
         return oas.Components(
             headers=self._headers,
-            parameters={_REQUEST_ID: header_parameter(CLIENT_REQUEST_ID)},
+            parameters={name: header_parameter(header) for name, header in self._request_headers.items()},
             responses=self._responses,
             **optional,
         )
@@ -46,9 +55,12 @@ class SharedComponents:
         """Return references to the headers of a response, and to those of every response."""
         return {header.name: self._header(header) for header in (*_EVERYWHERE, *specs)}
 
-    def request_header(self, header: Header) -> oas.Parameter | oas.Reference:
-        """Return the parameter of a request header."""
-        return _reference("parameters", _REQUEST_ID) if header is CLIENT_REQUEST_ID else header_parameter(header)
+    def request_header(self, header: Header) -> oas.Reference:
+        """Return a reference to the parameter of a request header. Several headers may have one name."""
+        name = header.name
+        while self._request_headers.setdefault(name, header) is not header:
+            name += "-Here"
+        return _reference("parameters", name)
 
     def problem(self, method: str, kinds: list[ProblemDoc]) -> oas.Reference:
         """Return a reference to the response to a method with one of these problems, which have the same status."""
@@ -61,6 +73,8 @@ class SharedComponents:
 
     def _header(self, header: Header) -> oas.Reference:
         name = header.name if header.required else f"Optional-{header.name}"
+        if header in _EVERYWHERE:
+            name = _SHORT_NAMES[header.name]
         members: dict[str, Any] = {"description": header.description, "schema": header.schema}
         members |= {"example": header.example, **({"required": True} if header.required else {})}
         self._headers[name] = oas.Header(**members)
@@ -73,7 +87,7 @@ class SharedComponents:
             examples={kind.problem.code: {"value": kind.example} for kind in kinds},  # with the title in it
         )
         description = " ".join(f"`{kind.problem.code}`: {kind.when}" for kind in kinds)
-        page = text_content({HTML: "The problem as a page, for browsers."})
+        page = text_content({HTML: "As a page, for browsers."})
         return oas.Response(
             description=description, headers=self.headers(*specs), content={problems.CONTENT_TYPE: content} | page
         )
