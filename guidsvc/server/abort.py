@@ -5,6 +5,7 @@ from typing import Any
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection
 
+from guidsvc.server.protocol.response_writer import ResponseWriter
 from guidsvc.server.protocol.send_buffer import reset_on_close
 
 
@@ -14,6 +15,15 @@ def break_off(connection: HTTPConnection) -> None:
     if is_open_ended(connection):
         reset_on_close(closeable.stream.socket)
     closeable.close()
+
+
+def hang_up_at_eof(connection: HTTPConnection | None) -> None:
+    """Close the connection once the client sends nothing more, although its response is not complete.
+
+    A client that has gone is then noticed without a write. Tornado's server does this for every request.
+    """
+    if isinstance(connection, ResponseWriter):
+        connection.hang_up_at_eof()
 
 
 def is_open_ended(connection: HTTPConnection | None) -> bool:

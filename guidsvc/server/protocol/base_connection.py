@@ -24,6 +24,7 @@ class BaseConnection(asyncio.Protocol):
 
     __slots__ = (
         "_cycle",
+        "_cycle_until_eof",
         "_drain_waiter",
         "_has_eof",
         "_incoming_bytes",
@@ -52,6 +53,7 @@ class BaseConnection(asyncio.Protocol):
         self.network = network
         # The current request, and those queued behind it
         self._cycle: RequestCycle | None = None
+        self._cycle_until_eof: RequestCycle | None = None  # whose connection closes when the client sends nothing more
         self._queued: list[RawRequest] = []
         self._incoming_bytes = 0  # of unanswered requests, at the last count
         # The connection
@@ -124,6 +126,11 @@ class BaseConnection(asyncio.Protocol):
         if self._responses:
             self._flush()
         self._send_buffer.close()
+
+    def hang_up_at_eof(self) -> None:
+        self._cycle_until_eof = self._cycle
+        if self._has_eof:
+            self.abort()
 
     def abort(self) -> None:
         if self._is_open_ended:

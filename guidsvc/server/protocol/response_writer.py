@@ -46,6 +46,9 @@ class ResponseSink(Protocol):
     def set_body_timeout(self, seconds: float | None) -> None:
         """Set the timeout of the request's whole body; None is unlimited."""
 
+    def hang_up_at_eof(self) -> None:
+        """Close at the end of the client's data, although the response is not complete."""
+
 
 class ResponseWriter(HTTPConnection):
     """The response to a request of this method and version; `last` closes the connection after it."""
@@ -115,6 +118,11 @@ class ResponseWriter(HTTPConnection):
         """Set the timeout of the whole body in seconds, as in Tornado; None is unlimited."""
         if self._sink is not None:
             self._sink.set_body_timeout(timeout)
+
+    def hang_up_at_eof(self) -> None:
+        """Close the connection at the end of the client's data, although the response is not complete."""
+        if self._sink is not None:
+            self._sink.hang_up_at_eof()
 
     def close(self) -> None:
         """Close the connection even if the response is incomplete, as in Tornado."""
