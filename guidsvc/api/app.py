@@ -13,6 +13,7 @@ from guidsvc.api.parsing.query import bound_parsing
 from guidsvc.api.request_log import log_function
 from guidsvc.api.resources.batch.handler import BatchHandler
 from guidsvc.api.resources.batch.slots import BatchSlots
+from guidsvc.api.resources.events.handler import EventsHandler
 from guidsvc.api.resources.guid import GuidHandler
 from guidsvc.api.resources.guid_collection import GuidsHandler
 from guidsvc.api.resources.health import LiveHandler, ReadyHandler, RootHandler, VersionHandler
@@ -52,6 +53,7 @@ def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
         Route("/guid:batch", BatchHandler, {"slots": BatchSlots()}),
         Route(ROUTE, GuidHandler),
         Route(RENEWAL_ROUTE, RenewalHandler),
+        Route("/events", EventsHandler),
         Route("/keys", KeysHandler),
         Route("/keys/self", OwnKeyHandler),
         Route("/keys/{id}", KeyHandler),
@@ -73,6 +75,8 @@ def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
 def _observe(context: ApiContext) -> None:
     """Let the metrics read the requests in flight and the state of admission control."""
     requests, admission = context.monitor.meters.requests, context.admission
+    if context.feed is not None:
+        context.monitor.meters.streams = context.feed.streams.open_count
     requests.in_flight = context.in_flight.__len__
     requests.in_progress = lambda: admission.in_progress
     requests.waiting = lambda: admission.waiting

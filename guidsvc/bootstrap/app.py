@@ -41,6 +41,8 @@ async def serving(
                 try:
                     yield port_of(sockets, settings)
                 finally:
+                    if context.feed is not None:
+                        context.feed.close()
                     await drain(server, context.in_flight, settings.grace)
 
 

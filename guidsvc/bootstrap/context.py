@@ -9,6 +9,7 @@ from pathlib import Path
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.auth.audit_log import AuditLog, open_audit_log
 from guidsvc.bootstrap.auth import accepted_hosts, audit_destination, is_controlled, open_authenticator
+from guidsvc.bootstrap.events import event_policy, open_feed
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, split_list
 from guidsvc.connection_urls import scheme_of
@@ -66,7 +67,14 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         open_authenticator(
             settings, database.api_keys, clock, None if audit_log is None else audit_log.denied
         ) as authenticator,
-        running_scheduler(database, clock=clock, gauges=metrics.store.events),
+        running_scheduler(
+            database,
+            clock=clock,
+            gauges=metrics.store.events,
+            retention_seconds=settings.events_retention,
+            size_bytes=settings.events_size,
+        ),
+        open_feed(settings, database.events, clock) as feed,
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
         _reporting(log, audit_log),
         health.kept_current(database.ping, cache.check),
@@ -75,6 +83,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             service=_guid_service(settings, cache, lease_clock, quota, clock, audit_log, metrics.renewals.outcomes),
             idempotency=_idempotency(settings, database, lease_clock, clock),
             keys=KeyService(database.api_keys, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
+            feed=feed,
             health=health,
             authenticator=authenticator,
             admission=_admission(settings),
@@ -99,8 +108,10 @@ async def _open_database(
     settings: Settings, clock: Clock, metrics: Metrics
 ) -> AsyncIterator[tuple[Database, LeaseClock]]:
     """Open the store, exclusively if its cache lives in this process alone, and measure it; estimate its clock."""
-    exclusive = is_private(settings.cache_url)
-    async with open_store(settings.store_url, clock=clock, exclusive=exclusive, meter=metrics.store) as database:
+    exclusive, events = is_private(settings.cache_url), event_policy(settings)
+    async with open_store(
+        settings.store_url, clock=clock, exclusive=exclusive, meter=metrics.store, events=events
+    ) as database:
         instrumented = InstrumentedDatabase(database, metrics.store)
         yield instrumented, LeaseClock(instrumented.fence)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from guidsvc.auth.audit_log import OFF, STDERR
 from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy
 from guidsvc.bootstrap.auth import ACCESS_SETTINGS, TOKEN_SETTINGS, is_controlled, limit_of, refuse_unguarded
+from guidsvc.bootstrap.events import EVENT_SETTINGS, event_policy
 from guidsvc.cache import is_private, validate_cache_url
 from guidsvc.config import Check, Settings, load_valid, split_list
 from guidsvc.connection_urls import scheme_of
@@ -53,6 +54,8 @@ def unused(settings: Settings) -> Iterator[Unused]:
         yield from _changed(
             settings, ("head_timeout", "max_incoming_bytes"), "only the server httptools has this limit"
         )
+    if settings.events == "off":
+        yield from _changed(settings, EVENT_SETTINGS, "events is off")
     if settings.temp_bytes_per_batch > settings.temp_bytes:
         yield Unused("temp_bytes_per_batch", "it is larger than --temp-bytes, which limits all batches")
     if settings.receipt_bytes_per_owner > settings.receipt_bytes:
@@ -121,6 +124,7 @@ _CHECKS = (
     Check(("store_url",), lambda settings: validate_store_url(settings.store_url)),
     Check(("cache_url",), lambda settings: validate_cache_url(settings.cache_url)),
     Check(("workers", "cache_url"), _validate_workers),
+    Check(("warn_before",), event_policy),
     Check(("rate_limit",), partial(_validate_limit, "rate_limit")),
     Check(("login_limit",), partial(_validate_limit, "login_limit")),
     Check(("host", "unix_socket", "access"), is_controlled),

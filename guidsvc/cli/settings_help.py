@@ -32,6 +32,13 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "require_preconditions": "",
     },
     "Cache": {"cache_url": "URL", "cache_size": "SIZE", "max_age": "DURATION", "cache_status": ""},
+    "Events": {
+        "events": "MODE",
+        "events_retention": "DURATION",
+        "events_size": "SIZE",
+        "warn_before": "DURATIONS",
+        "max_streams": "COUNT",
+    },
     "Access control": {
         "access": "MODE",
         "jwt_jwks": "FILE|URL",

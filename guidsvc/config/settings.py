@@ -19,6 +19,7 @@ ENV_FILE = ".env"
 
 _YEAR = 366 * 24 * 3600
 _MIN_CACHE_BYTES = 1024 * 1024
+_MIN_LOG_BYTES = 64 * 1024
 _PLAIN_NUMBER = re.compile(r"\s*[+-]?[0-9][0-9_.eE+-]*\s*")
 
 
@@ -41,6 +42,13 @@ def _cache_bytes(value: Size) -> Size:
     """Return the size of the cache. A few bytes hold no record: they were probably meant as mebibytes."""
     if 0 < value < _MIN_CACHE_BYTES:
         raise ValueError("must be 0 (no cache) or at least 1MiB")
+    return value
+
+
+def _log_bytes(value: Size) -> Size:
+    """Return the size of the event log. A log of a few bytes keeps no event for a reader to catch up."""
+    if value < _MIN_LOG_BYTES:
+        raise ValueError(f"must be at least {_MIN_LOG_BYTES // 1024}KiB")
     return value
 
 
@@ -149,6 +157,26 @@ class Settings(BaseSettings):
     )
     cache_status: bool = Field(
         False, description="report the source of a record in Cache-Status (RFC 9211): memory, Redis or store"
+    )
+
+    # Events
+    events: Literal["all", "changes", "off"] = Field(
+        "all", description="what the event log keeps: all events, changes without renewals, or nothing (off)"
+    )
+    events_retention: Annotated[WholeSeconds, Field(ge=1, le=100 * _YEAR)] = Field(
+        604_800, description="seconds that an event is kept"
+    )
+    events_size: Annotated[Size, AfterValidator(_log_bytes)] = Field(
+        Size(2**30), description="size of the event log; beyond it, the oldest events go first, whatever their age"
+    )
+    warn_before: str = Field(
+        "604800,86400",
+        description="how long before its expiry a GUID gets the event guid.expiring: up to 4 durations, separated by "
+        "commas; empty is never",
+    )
+    max_streams: Annotated[int, Field(ge=1)] = Field(
+        500,
+        description="streams of events of a process, with requests that wait for one; a caller may have a sixteenth",
     )
 
     # Access control

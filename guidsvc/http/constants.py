@@ -2,6 +2,8 @@
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream"
+"""Server-sent events, as the HTML standard defines them."""
 MERGE_PATCH = "application/merge-patch+json"
 PATCHES = (MERGE_PATCH, JSON)
 """Accepted media types of a PATCH body."""

@@ -119,6 +119,13 @@ METRICS = (
         lambda meters, _: {(): meters.connections()},
     ),
     MetricSpec(
+        "guidsvc_streams",
+        "gauge",
+        "Open streams of events, and requests that wait for an event.",
+        (),
+        lambda meters, _: {(): meters.streams()},
+    ),
+    MetricSpec(
         "guidsvc_cache_reads_total",
         "counter",
         "Reads of a record, by source: l1 is the memory of the process, miss is the store.",

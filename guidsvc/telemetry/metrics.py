@@ -295,4 +295,6 @@ class Metrics:
         self.lag = Histogram(LAGS)
         """Event-loop lag in seconds, sampled a few times a second."""
         self.connections: Callable[[], int] = int
+        self.streams: Callable[[], int] = int
+        """Open streams of events, and requests that wait for an event."""
         self.dropped_log_lines: Callable[[], int] = int

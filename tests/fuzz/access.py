@@ -34,7 +34,7 @@ KINDS = {
     "admin": "admin",
 }
 """Who asks: with which scopes."""
-PATHS = "^/(guid|keys|metrics)"
+PATHS = "^/(guid|events|keys|metrics)"
 PHASES = "examples,coverage,fuzzing,stateful"
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance"
 CHECKS += ",response_schema_conformance"

@@ -24,6 +24,7 @@ def api_context(**members: Any) -> ApiContext:
         "service": cast(GuidService, None),
         "idempotency": cast(Idempotency, None),
         "keys": cast(KeyService, None),
+        "feed": None,
         "health": Health(),
         "authenticator": None,
         "admission": Admission(),

@@ -36,6 +36,8 @@ def test_flag_overrides_environment_which_overrides_dotenv(folder: Path, monkeyp
 def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {
         "access": "keys",
+        "events": "changes",
+        "events_size": "2GiB",
         "access_log": "false",
         "public_metrics": "true",
         "jwt_shared_owners": "true",

@@ -131,11 +131,15 @@ class OutputHandler(InputHandler):
                 self.write(part)
                 del part  # the connection keeps it until it is sent
                 try:
-                    await self.flush()
+                    await self.flush_part()
                 except StreamClosedError:  # on_connection_close handles it
                     return
         self._streaming = None
         self.finish()
+
+    async def flush_part(self) -> None:
+        """Send the part of a stream that was written; return once the client has read enough."""
+        await self.flush()
 
     def vary(self, names: str) -> None:
         """Add request headers to Vary, beside those that every response has."""

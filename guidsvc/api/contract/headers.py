@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from guidsvc.domain.events.query import CURSOR_PATTERN
+
 
 class Header(NamedTuple):
     """A header: its name, meaning, JSON Schema, an example, and whether it is always present."""
@@ -46,6 +48,11 @@ IDEMPOTENCY_KEY = Header(
     'printable ASCII characters. If the key contains a space or a `"`, enclose it in `"..."`, and write `\\"` for `"` '
     "and `\\\\` for `\\`.",
     {"type": "string", "pattern": r'^([!#-~]{1,255}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
+)
+LAST_EVENT_ID = Header(
+    "Last-Event-ID",
+    "The same as `cursor`, which it overrides. Browsers send it when they connect again.",
+    {"type": "string", "pattern": CURSOR_PATTERN},
 )
 CLIENT_REQUEST_ID = Header(
     "X-Request-Id",
@@ -118,6 +125,12 @@ VARY = Header("Vary", "The request headers that the response depends on.", _TEXT
 CONTENT_SECURITY = Header("Content-Security-Policy", "What the page may load.", _TEXT, "default-src 'none'")
 OF_DATA_PAGES = (VARY, CONTENT_SECURITY, REFERRER)
 """Headers that a response has if a browser gets it as a page."""
+ACCEL_BUFFERING = Header(
+    "X-Accel-Buffering",
+    "Present in a stream of events, which proxies must not buffer.",
+    {"type": "string", "enum": ["no"]},
+    "no",
+)
 CACHE_STATUS = Header(
     "Cache-Status",
     "The source of the record (RFC 9211), with `--cache-status`.",

@@ -31,6 +31,9 @@ CONTENT_TYPE = "application/problem+json"
 RECEIPTS_AFTER = "60"
 """`Retry-After` of `receipts-full`, in seconds: the interval at which stored receipts are counted."""
 
+STREAMS_AFTER = "5"
+"""`Retry-After` of `too-many-streams`, in seconds."""
+
 MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
 """Maximum size of the first error in the `detail` of an invalid request, as JSON, and where a longer one is cut. The
 brief result of an operation in a batch has room for it; the whole is in `errors`."""
@@ -74,6 +77,8 @@ TABLE: Mapping[type[Exception], Problem] = {
     errors.PreconditionFailed: Problem("precondition-failed", 412, "The precondition failed"),
     errors.PreconditionRequired: Problem("precondition-required", 428, "A precondition is required"),
     errors.InProgress: Problem("in-progress", 409, "The request is still in progress"),
+    errors.EventsGone: Problem("events-gone", 410, "The events are no longer kept"),
+    errors.TooManyStreams: Problem("too-many-streams", 429, "Too many streams of events"),
     errors.IdempotencyMismatch: Problem(
         "idempotency-mismatch", 422, "The idempotency key was used for another request"
     ),
@@ -117,6 +122,8 @@ def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a ta
             return {"Retry-After": str(error.retry_after), **error.limit_headers}
         case errors.ReceiptsFull():
             return {"Retry-After": RECEIPTS_AFTER}
+        case errors.TooManyStreams():
+            return {"Retry-After": STREAMS_AFTER}
         case errors.Unavailable() | errors.InProgress():
             return {"Retry-After": RETRY_AFTER}
         case _:
@@ -242,7 +249,7 @@ def _reason(error: errors.Unavailable) -> str:
             return "A component that this request needs is unavailable."
 
 
-def _members(error: BaseException) -> dict[str, Any]:
+def _members(error: BaseException) -> dict[str, Any]:  # noqa: PLR0911  # a table
     match error:
         case errors.InvalidRequest():
             return {"errors": [_fault(fault) for fault in error.faults]}
@@ -252,6 +259,8 @@ def _members(error: BaseException) -> dict[str, Any]:
             return {"ready": False, **error.parts}
         case LifeLimitReached() | ExpiresTooSoon():
             return _lease_members(error)
+        case errors.EventsGone():
+            return {"reason": error.reason, "oldest": error.oldest, "now": error.now}
         case errors.Expired():
             return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
         case _:

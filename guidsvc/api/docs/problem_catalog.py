@@ -157,6 +157,20 @@ _ALL = (
         errors.QuotaExceeded(1000),
     ),
     ProblemDoc(
+        "The feed of events cannot go on from the cursor. The reason is trimmed (the events after it were kept for "
+        "their time, or for their room), rewound (the store was restored from a backup), or another-store.",
+        "Read all GUIDs again with GET /guid?state=all, and follow the feed from now. Or follow it from oldest, which "
+        "leaves a gap.",
+        errors.EventsGone("trimmed", oldest="AmJkFzcAAAAAAAAAKhei", now="AmJkFzcAAAAAAAAEsoYv"),
+    ),
+    ProblemDoc(
+        "As many streams of events are open as the service, or the caller, may have. A request that waits for an event "
+        "is one, too.",
+        "Close a stream, or try again after the seconds in Retry-After. One stream can follow all your GUIDs. The "
+        "operators of the service set the limit with --max-streams.",
+        errors.TooManyStreams(is_own=True),
+    ),
+    ProblemDoc(
         "The key has exceeded its rate limit, or too many logins from this address have failed.",
         "Wait for the seconds in Retry-After, then send requests less often.",
         used_up(100, 1, 1),

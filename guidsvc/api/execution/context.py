@@ -13,6 +13,7 @@ from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.runtime.temporary_space import TemporarySpace
+from guidsvc.services.events.feed import EventFeed
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
@@ -25,6 +26,8 @@ class ApiContext:
     service: GuidService
     idempotency: Idempotency
     keys: KeyService
+    feed: EventFeed | None
+    """None if there is no event log."""
     health: Health
     authenticator: Authenticator | None
     """None if access control is off: every caller may do everything."""

@@ -35,11 +35,16 @@ class ListRequest(NamedTuple):
 
 def check_query(query: ListQuery, session: Session | None) -> None:
     """Reject the owner of another caller if the caller is no admin, and a cursor of a list in another order."""
-    if session is not None and query.owner not in {None, session.caller.owner}:
-        session.require_scope(ADMIN)
+    check_owner(query.owner, session)
     if query.cursor is not None and query.cursor.order != query.sort:
         detail = f"is of a list with sort={query.cursor.order}; send the same parameters as for the first page"
         raise InvalidRequest(InvalidField("", detail, parameter="cursor"))
+
+
+def check_owner(owner: str | None, session: Session | None) -> None:
+    """Reject the owner that a query names if it is not the caller's own, and the caller is no admin."""
+    if session is not None and owner not in {None, session.caller.owner}:
+        session.require_scope(ADMIN)
 
 
 def render_records(service: GuidService, query: ListQuery, records: Sequence[Record]) -> list[bytes]:

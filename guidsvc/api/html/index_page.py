@@ -12,6 +12,7 @@ _ABOUT = {
     "docs": "the API documentation, where you can send requests",
     "openapi": "the same as an OpenAPI document, for generators of clients",
     "guid": "the GUIDs in this registry",
+    "events": "what happened to them, as JSON",
     "problems": "the kinds of errors, and what to do about each",
     "readyz": "whether the service is ready",
     "livez": "whether the process runs",

@@ -45,8 +45,7 @@ class Source(NamedTuple):
     @property
     def known_names(self) -> Sequence[str]:
         """The names that the client may send."""
-        schema: Mapping[str, Any] = self.model.model_fields
-        return sorted(schema)
+        return sorted(field.alias or name for name, field in self.model.model_fields.items())
 
     @property
     def example(self) -> str:
@@ -80,7 +79,8 @@ def body_faults(error: ValidationError, source: Source) -> Iterator[InvalidField
 
 def query_faults(error: ValidationError, source: Source) -> Iterator[InvalidField]:
     """Yield the faults of a query, each with the name of its parameter."""
-    return (InvalidField("", detail, parameter=str(each["loc"][0])) for each, detail in faults_of(error, source))
+    for each, detail in faults_of(error, source):
+        yield InvalidField("", detail, parameter=str(each["loc"][0]), is_clause=each["type"] in _CLAUSES)
 
 
 def pointer(*steps: str | int) -> str:

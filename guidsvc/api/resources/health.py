@@ -14,6 +14,7 @@ from guidsvc.monitoring.health import DOWN, UP, Health
 
 LINKS = {
     "guid": "/guid",
+    "events": "/events",
     "livez": "/livez",
     "readyz": "/readyz",
     "metrics": "/metrics",

@@ -15,6 +15,7 @@ ALLOWED = (
     "If-Match",
     "If-None-Match",
     "Idempotency-Key",
+    "Last-Event-ID",
     "Prefer",
     "X-Request-Id",
 )

@@ -27,6 +27,7 @@ READ = frozenset(
         b"idempotency-key",
         b"if-match",
         b"if-none-match",
+        b"last-event-id",
         b"prefer",
     }
 )

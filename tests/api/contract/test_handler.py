@@ -164,7 +164,8 @@ def test_every_domain_error_has_a_status_or_is_internal() -> None:
     rows = {cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, errors.GuidsvcError)}
     internal = {cls for cls in rows if problems.problem_of(cls.__new__(cls)) is problems.INTERNAL}
 
-    assert internal == {errors.GuidsvcError, errors.CorruptRecord, errors.StartError, errors.NoStore}
+    never_shown = {errors.EventsTrimmed}  # the feed makes it EventsGone
+    assert internal == {errors.GuidsvcError, errors.CorruptRecord, errors.StartError, errors.NoStore, *never_shown}
 
 
 def test_each_problem_code_has_one_status_and_title() -> None:
@@ -176,6 +177,8 @@ def test_each_problem_code_has_one_status_and_title() -> None:
         "headers-too-large": 431,
         "misdirected-request": 421,
         "invalid-request": 400,
+        "events-gone": 410,
+        "too-many-streams": 429,
         "not-found": 404,
         "method-not-allowed": 405,
         "not-implemented": 501,

@@ -71,6 +71,9 @@ ROWS: Mapping[str, Row] = {
     "optionsGuid": OPTIONS,
     "createRenewal": Row("write", 200, 404, {}),
     "optionsRenewal": OPTIONS,
+    "listEvents": Row("read", 200, 200),
+    "headEvents": Row("read", 200, 200),
+    "optionsEvents": OPTIONS,
     "listKeys": Row("admin", 200, 403),
     "headKeys": Row("admin", 200, 403),
     "createKey": Row("admin", 201, 403, KEY),
@@ -338,6 +341,9 @@ async def test_record_of_another_owner_seems_absent(world: World) -> None:
         "GET", "/guid?state=all", headers={"Accept": "application/x-ndjson"}
     )
     assert CANARY not in lines.body.decode()
+    events = await Asker(world.client, world.bob).ask("GET", "/events", headers={"Accept": "application/x-ndjson"})
+    assert {line["record"]["user"] for line in events.lines[:-1]} == {"u"}, "those of what it made itself"
+    assert CANARY not in events.body.decode()
     assert await world.state() == before
 
 

@@ -44,7 +44,7 @@ async def test_allowed_origin_may_use_the_methods_of_a_path(serving: Serving, or
             assert set(said["Access-Control-Allow-Methods"].split(", ")) >= methods
             assert set(said["Access-Control-Allow-Headers"].lower().split(", ")) == {
                 *("authorization", "content-type", "if-match", "if-none-match"),
-                *("idempotency-key", "prefer", "x-request-id"),
+                *("idempotency-key", "last-event-id", "prefer", "x-request-id"),
             }
             assert said["Access-Control-Max-Age"] == "600"
             assert reply.headers["Vary"] == "Origin"

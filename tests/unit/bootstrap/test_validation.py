@@ -51,6 +51,10 @@ def test_faults_of_values_and_meanings_are_listed_together() -> None:
         (["--hosts", "http://a"], "hosts: 'http://a' is not a host name"),
         (["--public-url", "registry"], "public_url: this is not the address of a service"),
         (["--cors-origins", "a.example"], "cors_origins: "),
+        (["--warn-before", "1d,soon"], "warn_before: 'soon' must be a number of seconds or a duration"),
+        (["--warn-before", "500ms"], "warn_before: '500ms' must be a whole number of seconds"),
+        (["--warn-before", "0"], "warn_before: '0' must be 1 second or more"),
+        (["--warn-before", "5,4,3,2,1"], "warn_before: 5 durations are too many; use at most 4"),
         (["--tls-cert", "cert.pem"], "tls_cert, tls_key: TLS requires both"),
         (
             ["--tls-cert", "cert.pem", "--tls-key", "key.pem"],
@@ -119,6 +123,7 @@ def test_valid_settings_pass(folder: Path) -> None:
         (["--access", "off", "--jwt-audience", "a"], {"jwt_audience"}, "access is off"),
         (["--access", "off", "--rate-limit", "1/second"], {"rate_limit"}, "access is off"),
         (["--access", "off", "--public-metrics"], {"public_metrics"}, "access is off"),
+        (["--events", "off", "--warn-before", "1d"], {"warn_before"}, "events is off"),
         (
             ["--access", "keys", "--jwt-issuer", "a", "--jwt-shared-owners"],
             {"jwt_issuer", "jwt_shared_owners"},

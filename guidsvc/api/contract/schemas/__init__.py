@@ -4,6 +4,7 @@ Handlers do not use these models to render responses; tests validate the respons
 """
 
 from guidsvc.api.contract.schemas.batches import Batch, BatchResults, Operation, Result
+from guidsvc.api.contract.schemas.events import Event, EventPage
 from guidsvc.api.contract.schemas.keys import IssuedKey, Key, KeyPage, OwnKey, QuotaUsed, RateLeft
 from guidsvc.api.contract.schemas.leases import Renewal, RenewalRequest
 from guidsvc.api.contract.schemas.problems import (
@@ -13,6 +14,7 @@ from guidsvc.api.contract.schemas.problems import (
     Explanation,
     Fault,
     Faulty,
+    Gone,
     Limited,
     Outdated,
     Problem,
@@ -33,9 +35,12 @@ __all__ = [
     "Conflicting",
     "Creation",
     "Document",
+    "Event",
+    "EventPage",
     "Explanation",
     "Fault",
     "Faulty",
+    "Gone",
     "GuidRecord",
     "IssuedKey",
     "Key",

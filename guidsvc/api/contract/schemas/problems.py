@@ -77,6 +77,20 @@ class Limited(Problem):
     expire: Digits = optional("The expiry of the record.")
 
 
+class Gone(Problem):
+    """A problem with the places at which the feed of events can go on."""
+
+    reason: Annotated[
+        Literal["trimmed", "rewound", "another-store"],
+        Field(
+            description="`trimmed`: the events after the cursor are no longer kept. `rewound`: the store was restored "
+            "from a backup. `another-store`: the cursor belongs to another store."
+        ),
+    ]
+    oldest: Annotated[str, Field(description="The cursor before the oldest event.")]
+    now: Annotated[str, Field(description="The cursor after the newest event.")]
+
+
 class TooSoon(Problem):
     """A problem with the expiry, in Unix seconds, the seconds that are left, and those that the read demands."""
 
@@ -92,6 +106,7 @@ PROBLEMS: dict[str, type[Problem]] = {
     "unavailable": Unready,
     "life-limit": Limited,
     "expires-too-soon": TooSoon,
+    "events-gone": Gone,
 }
 """The schemas of problems with specific members, by code."""
 

@@ -1,0 +1,183 @@
+"""The handler of `/events`."""
+
+import asyncio
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import OK
+
+from guidsvc.api.base.handler import Handler
+from guidsvc.api.contract import schemas
+from guidsvc.api.contract.headers import ACCEL_BUFFERING, LAST_EVENT_ID, LINK
+from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.execution.list_response import check_owner
+from guidsvc.api.parsing.query import link_to_next
+from guidsvc.api.resources.events.forms import EventLines, ServerSentEvents, StreamForm
+from guidsvc.api.resources.events.stream import CHECK_SECONDS, EventStream, Reader, StreamOptions
+from guidsvc.domain.caller import READ
+from guidsvc.domain.events import cursor as cursors
+from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.query import CURSOR_FAULT, EventQuery
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.errors import EventsGone, Forbidden, InvalidField, InvalidRequest, ShuttingDown, TooManyStreams
+from guidsvc.http import constants
+from guidsvc.http.headers.negotiation import preferred
+from guidsvc.server.abort import hang_up_at_eof
+from guidsvc.services.events.feed import PAGE_BYTES, PART_BYTES, PART_EVENTS, EventFeed, EventPage, selection_of
+from guidsvc.services.events.rendering import EventView
+
+_FORMS: dict[str, StreamForm] = {form.content_type: form for form in (EventLines(), ServerSentEvents())}
+
+
+class EventsHandler(Handler):
+    """The feed of events."""
+
+    label = "events"
+
+    @operation(
+        "listEvents",
+        "Read events",
+        ResponseSpec(
+            200,
+            "A page of events, or a stream of them.",
+            schemas.EventPage,
+            other={
+                constants.NDJSON: "Events and bookmarks, one per line, as JSON.",
+                constants.EVENT_STREAM: "Server-sent events. It goes on at the newest event.",
+            },
+            headers=(LINK, ACCEL_BUFFERING),
+        ),
+        query=EventQuery,
+        headers=(LAST_EVENT_ID,),
+        problems=(InvalidRequest, EventsGone, TooManyStreams),
+        required_scope=READ,
+    )
+    async def get(self) -> None:
+        """Return what happened to GUIDs: a page, a stream of lines, or server-sent events.
+
+        Those of one GUID are in order. To go on, send `next`, or the `cursor` of the last event. The same event always
+        has the same `id`. Ignore types that you do not know: new ones may come.
+        """
+        query, form = self._parse()
+        if form is None:
+            await self._send_page(query)
+        else:
+            await self._send_stream(query, form)
+
+    head = get
+
+    @property
+    def feed(self) -> EventFeed:
+        """The feed. Forbidden if there is no event log."""
+        if self.context.feed is None:
+            detail = "The event log is off: start the service with --events all, or --events changes."
+            raise Forbidden(None, detail)
+        return self.context.feed
+
+    async def flush_part(self) -> None:
+        """Send a part; meanwhile, check that the caller may still read, and that the service is not about to end."""
+        sent = self.flush()
+        while not sent.done():
+            await asyncio.wait((sent,), timeout=CHECK_SECONDS)
+            if not sent.done() and self.feed.is_closed:
+                raise ShuttingDown("the client did not take the rest of a stream of events")
+            await self.confirm()
+        await sent
+
+    def _parse(self) -> tuple[EventQuery, StreamForm | None]:
+        """Return the query, with the cursor of Last-Event-ID if there is one, and the form of a stream."""
+        _ = self.feed  # without one, nothing else matters
+        query = self.read_query(EventQuery)
+        check_owner(query.owner, self.session)
+        last = self.request.headers.get("Last-Event-ID", "")
+        if last:
+            query = query.model_copy(update={"cursor": _last_event(last)})
+        offers = (constants.JSON, *_FORMS)
+        form = _FORMS.get(preferred(self.request.headers.get("Accept"), offers))
+        if form is None and query.follow == "true":
+            detail = f"needs a stream; send Accept: {constants.NDJSON}, or {constants.EVENT_STREAM}"
+            raise InvalidRequest(InvalidField("", detail, parameter="follow"))
+        return query, form
+
+    async def _send_page(self, query: EventQuery) -> None:
+        selection = selection_of(query, self.caller)
+        page = await self._first_page(query, selection, query.page, PAGE_BYTES)
+        if query.wait and self.request.method == "GET" and not (page.events or page.has_more):
+            page = await self._waited_page(query, selection, page)
+        view = self._view(query)
+        items = b",".join([b'{"cursor":"%b",%b}' % (each.cursor, each.members(view)) for each in page.events])
+        cursor = page.next.encode()
+        end = f'],"next":"{cursor}","more":{"true" if page.has_more else "false"}}}'
+        self.set_header("Link", link_to_next(self.request, cursor))
+        self.respond(OK, b'{"items":[%b%b' % (items, end.encode()))
+
+    async def _waited_page(self, query: EventQuery, selection: EventSelection, page: EventPage) -> EventPage:
+        """Wait for the first event after an empty page; return what there is then."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + query.wait
+        self._streaming = asyncio.current_task()
+        with self._waiting():
+            while not page.events and not self.feed.is_closed and (left := until - loop.time()) > 0:
+                await self.feed.wait(page.next, selection, min(CHECK_SECONDS, left))
+                await self.confirm()
+                page = await self._next_page(page.next, selection, query.page)
+        self._streaming = None
+        return page
+
+    async def _next_page(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage:
+        """Return what comes after a place: from memory, or else from the store."""
+        page = self.feed.at_hand(place, selection, limit)
+        return await self._read(place, selection, limit) if page is None else page
+
+    async def _send_stream(self, query: EventQuery, form: StreamForm) -> None:
+        is_following = query.follow == "true" or form.content_type == constants.EVENT_STREAM
+        limit = sys.maxsize if query.limit is None else query.limit
+        selection = selection_of(query, self.caller)
+        page = await self._first_page(query, selection, min(PART_EVENTS, limit), PART_BYTES)
+
+        async def read(place: Cursor, most: int) -> EventPage:
+            return await self._read(place, selection, most)
+
+        confirm_seconds = math.inf if self.session is None else CHECK_SECONDS
+        reader = Reader(selection, self._view(query), read, self.confirm, confirm_seconds)
+        options = StreamOptions(limit, is_following, query.wait)
+        self.set_header("Content-Type", form.content_type)
+        self.set_header(ACCEL_BUFFERING.name, "no")
+        with self._waiting(is_needed=is_following or query.wait > 0):
+            stream = EventStream(self.feed, form, reader, options, page)
+            await self.stream(stream.parts(), is_done=True)  # it takes slots and confirms the session by itself
+
+    async def _first_page(self, query: EventQuery, selection: EventSelection, limit: int, most_bytes: int) -> EventPage:
+        """Find the place at which the reader begins, and read what comes next."""
+        feed = self.feed
+        async with self.list_slot(feed.pages):
+            place = await feed.start(query.cursor, is_now=query.begin == "now")
+            page = await feed.read(place, selection, limit, self.queue_name, most_bytes)
+            await self.confirm()  # last, as a page may wait for its turn and for the store
+        return page
+
+    async def _read(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage:
+        """Read from the store for a reader that was waiting. It holds a slot only while it reads."""
+        async with self.feed.pages.slot(self.queue_name), self.slot(patient=True):
+            return await self.feed.read(place, selection, limit, self.queue_name, PART_BYTES)
+
+    def _view(self, query: EventQuery) -> EventView:
+        return EventView(has_owner=self.caller.is_admin, has_record=query.view is None)
+
+    @contextmanager
+    def _waiting(self, *, is_needed: bool = True) -> Iterator[None]:
+        """Count as a stream inside the block, and keep the feed current; TooManyStreams if there are too many."""
+        if not is_needed:
+            yield
+            return
+        with self.feed.streams.slot(self.queue_name), self.feed.watched():
+            hang_up_at_eof(self.request.connection)
+            yield
+
+
+def _last_event(text: str) -> Cursor:
+    cursor = cursors.decode(text)
+    if cursor is None:
+        raise InvalidRequest(InvalidField("", CURSOR_FAULT, header="Last-Event-ID"))
+    return cursor

@@ -1,0 +1,47 @@
+"""The event log and its feed, by the settings."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from guidsvc.config import Settings, split_list
+from guidsvc.domain.durations import parse_whole_seconds
+from guidsvc.domain.events.schedule import MAX_WARNINGS, EventPolicy
+from guidsvc.errors import StartError
+from guidsvc.runtime.clock import Clock
+from guidsvc.services.events.feed import EventFeed
+from guidsvc.store.event_log import EventLog
+
+EVENT_SETTINGS = ("events_retention", "events_size", "warn_before", "max_streams")
+"""Settings without effect if there is no event log."""
+
+
+def event_policy(settings: Settings) -> EventPolicy:
+    """Return what the event log holds; StartError if the warnings are not valid."""
+    return EventPolicy(settings.events, _warn_before(settings.warn_before))
+
+
+@asynccontextmanager
+async def open_feed(settings: Settings, log: EventLog, clock: Clock) -> AsyncIterator[EventFeed | None]:
+    """Yield the feed of the events of a log, or None if it is off."""
+    if settings.events == "off":
+        yield None
+        return
+    async with EventFeed(log, clock=clock, max_streams=settings.max_streams).running() as feed:
+        yield feed
+
+
+def _warn_before(text: str) -> tuple[int, ...]:
+    warnings = [_seconds(each) for each in split_list(text)]
+    if len(warnings) > MAX_WARNINGS:
+        raise StartError(f"warn_before: {len(warnings)} durations are too many; use at most {MAX_WARNINGS}")
+    return tuple(warnings)
+
+
+def _seconds(text: str) -> int:
+    try:
+        seconds = parse_whole_seconds(text)
+    except ValueError as error:
+        raise StartError(f"warn_before: {text!r} {error}, such as 7d,1d") from error
+    if not seconds:
+        raise StartError(f"warn_before: {text!r} must be 1 second or more; leave it empty for no warning")
+    return seconds

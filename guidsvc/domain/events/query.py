@@ -1,0 +1,114 @@
+"""The query of the feed of events: where to begin, which events, how many, and how long to wait for one."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
+
+from guidsvc.domain.commands.fields import optional_field
+from guidsvc.domain.commands.queries import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Limit, NoQuery, Owner
+from guidsvc.domain.events import cursor as cursors
+from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.entry import KINDS, Kind
+from guidsvc.domain.record import DIGITS, GUID_CHARACTERS, GUID_PATTERN, User, parse_guid, validation_error
+from guidsvc.errors import InvalidGuid
+
+MAX_WAIT_SECONDS = 30
+TYPES: dict[str, Kind] = {f"guid.{kind}": kind for kind in KINDS}
+"""The types of events, as clients name them."""
+CURSOR_FAULT = "is not valid; send the `cursor` of an event, or `next` of a response, unchanged"
+_PREFIX_PATTERN = f"^[0-9A-F]{{1,{GUID_CHARACTERS}}}$"
+CURSOR_PATTERN = f"^A[g-v][A-Za-z0-9_-]{{{cursors.CHARACTERS - 2}}}$"
+"""Base64 whose first byte is the form."""
+_TYPE = rf"guid\.({'|'.join(KINDS)})"
+_TYPES_SCHEMA: dict[str, Any] = {"type": "string", "pattern": f"^{_TYPE}(,{_TYPE})*$"}
+
+
+def _parse_cursor(value: str) -> Cursor:
+    cursor = cursors.decode(value)
+    if cursor is None:
+        raise validation_error("cursor_invalid", CURSOR_FAULT)
+    return cursor
+
+
+def _parse_types(value: str) -> frozenset[Kind]:
+    names = value.split(",", len(TYPES))
+    if not set(names) <= TYPES.keys():
+        raise validation_error(
+            "event_types", "must be one or more of {known}, separated by commas", known=", ".join(TYPES)
+        )
+    return frozenset(TYPES[name] for name in names)
+
+
+def _parse_guid(value: str) -> str:
+    try:
+        return parse_guid(value)
+    except InvalidGuid as error:
+        raise validation_error("guid_form", "{reason}", reason=str(error)) from error
+
+
+def _parse_prefix(value: str) -> str:
+    if re.fullmatch(_PREFIX_PATTERN[1:-1], value) is None:
+        raise validation_error("guid_prefix", "must be 1 to 32 upper-case hexadecimal characters (0-9, A-F)")
+    return value
+
+
+def _parse_wait(value: str) -> int:
+    if not DIGITS.fullmatch(value) or not 0 <= int(value.lstrip("0")[:3] or "0") <= MAX_WAIT_SECONDS:
+        raise validation_error("wait", "must be a whole number of seconds from 0 to {most}", most=MAX_WAIT_SECONDS)
+    return int(value)
+
+
+EventCursor = Annotated[
+    Cursor, PlainValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": CURSOR_PATTERN})
+]
+EventTypes = Annotated[frozenset[Kind], PlainValidator(_parse_types), WithJsonSchema(_TYPES_SCHEMA)]
+EventGuid = Annotated[str, PlainValidator(_parse_guid), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})]
+GuidPrefix = Annotated[
+    str, PlainValidator(_parse_prefix), WithJsonSchema({"type": "string", "pattern": _PREFIX_PATTERN})
+]
+Wait = Annotated[
+    int,
+    BeforeValidator(_parse_wait),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS}),
+]
+
+
+class EventQuery(NoQuery):
+    """The query of the feed of events."""
+
+    cursor: EventCursor | None = optional_field(
+        "Where to continue: `next` of a page, or the `cursor` of an event or bookmark, unchanged."
+    )
+    begin: Literal["oldest", "now"] = Field("oldest", alias="from", description="Where to begin without a cursor.")
+    type: EventTypes | None = optional_field("Only events of these types, separated by commas.")
+    guid: EventGuid | None = optional_field("Only events of this GUID.")
+    guid_prefix: GuidPrefix | None = optional_field("Only events of GUIDs that begin so.")
+    user: User | None = optional_field("Only events of records whose user this is, or was.")
+    owner: Owner | None = optional_field(
+        "Only events of records of this owner. Only admins may name another owner than their own."
+    )
+    limit: Limit | None = optional_field(
+        f"The number of events on a page: {DEFAULT_PAGE_SIZE} by default, at most {MAX_PAGE_SIZE}; or in a stream."
+    )
+    wait: Wait = Field(
+        0,
+        description="If there is no event yet, wait up to so many seconds for the first.",
+    )
+    view: Literal["brief"] | None = optional_field("`brief` leaves out the records.")
+    follow: Literal["true", "false"] = Field(
+        "false", description="`true` goes on at the newest event, in a stream of lines."
+    )
+
+    @field_validator("guid_prefix")
+    @classmethod
+    def _exclude_guid(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Reject a prefix beside a GUID."""
+        if value is not None and info.data.get("guid") is not None:
+            raise validation_error("prefix_excludes", "excludes `guid`; send one of them")
+        return value
+
+    @property
+    def page(self) -> int:
+        """The number of events on a page."""
+        return min(self.limit or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)

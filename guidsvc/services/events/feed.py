@@ -1,0 +1,170 @@
+"""The feed of events: where a reader begins, what comes next for it, and waiting for that.
+
+A reader is a place in the log. What it reads comes from the tail in memory if it has caught up, else from the store.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import NamedTuple
+
+from guidsvc.domain.caller import Caller
+from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.query import EventQuery
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.errors import EventsGone, EventsTrimmed
+from guidsvc.errors.events import GoneReason
+from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+from guidsvc.services.events.rendering import FeedEvent
+from guidsvc.services.events.stream_slots import StreamSlots
+from guidsvc.services.events.tail import EventTail
+from guidsvc.store.event_log import PAGE_BYTES as LOG_PAGE_BYTES
+from guidsvc.store.event_log import EventLog, LogBounds
+
+PAGES = 16
+"""Maximum number of pages that are read from the store concurrently, to bound memory; further readers wait."""
+PAGE_BYTES = LOG_PAGE_BYTES
+"""Approximate maximum size of a page."""
+PART_BYTES, PART_EVENTS = 64 * 1024, 64
+"""Approximate maximum size of a part of a stream, and maximum number of its events."""
+
+
+class EventPage(NamedTuple):
+    """Events in the order of the log, and the place after them."""
+
+    events: Sequence[FeedEvent]
+    next: Cursor
+    has_more: bool
+    """Whether there are more entries after `next`; they need not match the selection."""
+
+
+def selection_of(query: EventQuery, caller: Caller) -> EventSelection:
+    """Return the events that a query selects. Admins may select those of any owner or all; others only their own."""
+    return EventSelection(
+        owner=query.owner if caller.is_admin else caller.owner,
+        kinds=query.type,
+        guid_prefix=query.guid or query.guid_prefix or "",
+        user=query.user,
+    )
+
+
+class EventFeed:
+    """The feed of the events of a log, for all readers of a process."""
+
+    def __init__(self, log: EventLog, *, clock: Clock, max_streams: int) -> None:
+        self._log = log
+        self.clock = clock
+        self._tail = EventTail(log)
+        self.pages = FairSemaphore(PAGES)
+        """Slots of which a reader of the store must hold one."""
+        self.streams = StreamSlots(max_streams)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["EventFeed"]:
+        """Keep the tail current inside the block, while anybody waits."""
+        async with running_in_background(self._tail.run):
+            yield self
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Return a block in which a reader may `wait`."""
+        return self._tail.watched()
+
+    def close(self) -> None:
+        """Let nobody wait any longer: the service is about to end."""
+        self._tail.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody may wait any longer."""
+        return self._tail.is_closed
+
+    async def start(self, cursor: Cursor | None, *, is_now: bool) -> Cursor:
+        """Return the place of a cursor; without one, the newest or the oldest place. EventsGone if it is not there."""
+        bounds = await self._log.bounds()
+        if cursor is None:
+            return _now(bounds) if is_now else _oldest(bounds)
+        reason = await self._fault_of(cursor, bounds)
+        if reason is not None:
+            raise await self._gone(reason)
+        return cursor
+
+    async def read(
+        self, place: Cursor, selection: EventSelection, limit: int, queue_name: str, most_bytes: int = PAGE_BYTES
+    ) -> EventPage:
+        """Read what comes after a place from the store. The caller holds one of the `pages`."""
+        try:
+            page = await self._log.read(place.number, limit, selection, queue_name=queue_name)
+        except EventsTrimmed as error:
+            raise await self._gone("trimmed") from error
+        events = _fitting([FeedEvent(place.epoch, numbered) for numbered in page.entries], most_bytes)
+        if len(events) < len(page.entries):
+            return EventPage(events, events[-1].place, has_more=True)
+        if page.looked_to <= place.number:
+            return EventPage((), place, has_more=False)
+        end = Cursor(place.epoch, page.looked_to, page.looked_to_checksum)
+        return EventPage(events, end, has_more=page.looked_to < page.newest)
+
+    def at_hand(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage | None:
+        """Return what comes after a place if it is in memory; None if it must be read from the store."""
+        found = self._tail.after(place.number)
+        if found is None:
+            return None
+        events, last = _select(found, selection, limit)
+        if last is None:
+            return EventPage((), place, has_more=False)
+        return EventPage(events, last.place, has_more=last is not found[-1])
+
+    async def wait(self, place: Cursor, selection: EventSelection, seconds: float) -> None:
+        """Wait until there may be an event after a place, for at most so many seconds, or until the feed is closed."""
+        await self._tail.wait(place.number, selection.owner, seconds)
+
+    async def _fault_of(self, cursor: Cursor, bounds: LogBounds) -> GoneReason | None:
+        if cursor.epoch != bounds.epoch:
+            return "another-store"
+        if cursor.number > bounds.newest:
+            return "rewound"
+        known = {bounds.floor: bounds.floor_checksum, bounds.newest: bounds.newest_checksum}
+        checksum = known.get(cursor.number)
+        if checksum is None:
+            checksum = await self._log.checksum(cursor.number)
+        if checksum is None:  # it was cut off
+            return "trimmed"
+        return None if checksum == cursor.checksum else "rewound"
+
+    async def _gone(self, reason: GoneReason) -> EventsGone:
+        bounds = await self._log.bounds()
+        return EventsGone(reason, oldest=_oldest(bounds).encode(), now=_now(bounds).encode())
+
+
+def _oldest(bounds: LogBounds) -> Cursor:
+    return Cursor(bounds.epoch, bounds.floor, bounds.floor_checksum)
+
+
+def _now(bounds: LogBounds) -> Cursor:
+    return Cursor(bounds.epoch, bounds.newest, bounds.newest_checksum)
+
+
+def _select(
+    events: Sequence[FeedEvent], selection: EventSelection, limit: int
+) -> tuple[Sequence[FeedEvent], FeedEvent | None]:
+    """Return the first events that match, up to a limit and to PART_BYTES, and the last event that was looked at."""
+    selected: list[FeedEvent] = []
+    size, event, owner = 0, None, selection.owner
+    for event in events:
+        if (owner is None or event.owner == owner) and selection.matches(event.entry):
+            selected.append(event)
+            size += event.text_bytes
+            if len(selected) == limit or size >= PART_BYTES:
+                break
+    return selected, event
+
+
+def _fitting(events: Sequence[FeedEvent], most_bytes: int) -> Sequence[FeedEvent]:
+    """Return the longest prefix of at most `most_bytes`, or the first event if it is larger."""
+    size = 0
+    for count, event in enumerate(events):
+        size += event.text_bytes
+        if count and size > most_bytes:
+            return events[:count]
+    return events

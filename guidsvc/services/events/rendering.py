@@ -1,0 +1,111 @@
+"""Events as clients see them: JSON, rendered once for all readers."""
+
+from typing import NamedTuple
+
+from pydantic_core import to_json
+
+from guidsvc.domain.events.cursor import Cursor, checksum_of
+from guidsvc.domain.events.entry import EXPIRING, Entry, Kind
+from guidsvc.domain.record import render_body
+from guidsvc.store.event_log import Numbered
+
+TYPE_PREFIX = "guid."
+FRAME_BYTES = 384
+"""Bytes of an event beyond the user and the metadata of its record."""
+EVENT_BYTES = 640
+"""Memory of an event beyond its texts, in bytes."""
+
+
+class EventView(NamedTuple):
+    """The members of an event that a reader sees, besides those that every reader sees."""
+
+    has_owner: bool
+    has_record: bool
+
+
+def type_of(kind: Kind) -> str:
+    """Return the type of the events of a kind, such as `guid.created`."""
+    return f"{TYPE_PREFIX}{kind}"
+
+
+class FeedEvent:
+    """An entry of the log as clients see it. It is rendered on first use, and then for all readers."""
+
+    __slots__ = ("_cursor", "_epoch", "_parts", "entry", "number", "owner")
+
+    def __init__(self, epoch: int, numbered: Numbered) -> None:
+        self.number, self.entry = numbered
+        self.owner = self.entry.owner
+        self._epoch = epoch
+        self._cursor: bytes | None = None
+        self._parts: _Parts | None = None
+
+    @property
+    def text_bytes(self) -> int:
+        """The approximate size of the event as clients see it, in bytes."""
+        entry = self.entry
+        return FRAME_BYTES + len(entry.metadata or "") + len(entry.user or "")
+
+    @property
+    def memory_bytes(self) -> int:
+        """The approximate memory of the event, with its rendering, in bytes."""
+        return EVENT_BYTES + 2 * self.text_bytes
+
+    @property
+    def place(self) -> Cursor:
+        """The place after the event."""
+        return Cursor(self._epoch, self.number, checksum_of(self.entry.id))
+
+    @property
+    def cursor(self) -> bytes:
+        """The place after the event, as clients see it."""
+        if self._cursor is None:
+            self._cursor = self.place.encode().encode()
+        return self._cursor
+
+    def members(self, view: EventView) -> bytes:
+        """Return the members of the event apart from its cursor, as JSON without braces."""
+        parts = self._parts
+        if parts is None:
+            parts = self._parts = _render(self.entry)
+        return b"%b%b%b%b" % (
+            parts.head,
+            parts.owner if view.has_owner else b"",
+            parts.others,
+            parts.record if view.has_record else b"",
+        )
+
+
+class _Parts(NamedTuple):
+    """The members of an event. Each part but the first begins with a comma, or is empty."""
+
+    head: bytes
+    owner: bytes
+    others: bytes
+    record: bytes
+
+
+def _render(entry: Entry) -> _Parts:
+    head = f'"id":"{entry.id}","type":"{TYPE_PREFIX}{entry.kind}","at":"{entry.at}"'
+    head += f',"guid":"{entry.guid}","version":"{entry.version}"'
+    return _Parts(head.encode(), b',"owner":%b' % to_json(entry.owner), _others(entry), _record(entry))
+
+
+def _others(entry: Entry) -> bytes:
+    members: dict[str, object] = {}
+    if entry.changed:
+        members["changed"] = entry.changed.split(",")
+    if entry.caller:
+        members["by"] = entry.caller
+    if entry.request_id:
+        members["request_id"] = entry.request_id
+    if entry.kind == EXPIRING and entry.expire is not None:
+        left = max(0, entry.expire * 1000 - entry.at) // 1000
+        members |= {"left": str(left), "warning": str(entry.lead)}
+    return b",%b" % to_json(members)[1:-1] if members else b""
+
+
+def _record(entry: Entry) -> bytes:
+    if entry.user is None or entry.expire is None:
+        return b""
+    return b',"record":%b' % render_body(entry.guid, entry.expire, entry.user, entry.metadata)

@@ -1,0 +1,328 @@
+"""Streams of events that follow the feed: bookmarks, limits, and how they end."""
+
+import asyncio
+import gc
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+import pytest
+from tornado.httputil import HTTPHeaders
+
+from guidsvc.api.resources.events import stream as event_stream
+from guidsvc.domain.caller import ADMIN
+from guidsvc.server.protocol.send_buffer import SendBudget
+from guidsvc.services.events import tail
+from guidsvc.store import open_store
+from guidsvc.store.sqlite.events.log import SqliteEventLog
+from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_problem
+from tests.support.event_reader import (
+    LINES,
+    SSE,
+    StreamReader,
+    all_events,
+    now,
+    page,
+    reading,
+    until_streams,
+)
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, hang_up
+from tests.support.secured_service import Asker, Guarded
+from tests.support.slow_readers import narrow
+
+PATH = f"/guid/{GUID}"
+FOLLOW = "?from=now&follow=true"
+
+
+async def write(client: Client, *numbers: int) -> None:
+    """Create GUIDs."""
+    await asyncio.gather(*(client.put(f"/guid/{number:032X}", {"user": USER}) for number in numbers))
+
+
+async def numbers(stream: StreamReader, count: int) -> list[int]:
+    """Read so many events; return the numbers of their GUIDs."""
+    found: list[int] = []
+    while len(found) < count:
+        line = await stream.line()
+        found += [] if line["type"] == "bookmark" else [int(line["guid"], 16)]
+    return found
+
+
+@pytest.mark.both_servers
+async def test_follower_gets_each_event_once(client: Client) -> None:
+    await write(client, 1)
+    async with reading(client.port, "?follow=true") as lines, reading(client.port, "", SSE) as sse:
+        assert lines.headers["Content-Type"] == "application/x-ndjson"
+        assert sse.headers["Content-Type"] == "text/event-stream"
+        assert {each.headers["X-Accel-Buffering"] for each in (lines, sse)} == {"no"}
+        assert (await sse.block()).fields == {"retry": "2000"}
+        for number in range(2, 30):
+            await write(client, number)
+        assert await numbers(lines, 29) == list(range(1, 30))
+        events = [await sse.block() for _ in range(29)]
+    assert [each.event and int(each.event["guid"], 16) for each in events] == list(range(1, 30))
+    assert [each.fields["id"] for each in events] == [each["cursor"] for each in await all_events(client)]
+
+
+async def test_browser_that_begins_now_gets_a_place_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it misses nothing if its first connection breaks before an event comes."""
+    monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 600)
+    await write(client, 1)
+    cursor = await now(client)
+    async with reading(client.port, "?from=now", SSE) as stream:
+        assert [(await stream.block()).fields for _ in range(2)] == [{"retry": "2000"}, {"id": cursor}]
+
+
+@pytest.mark.parametrize("headers", [LINES, SSE], ids=["lines", "sse"])
+async def test_bookmarks_come_regularly(
+    client: Client, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], clock: FakeClock
+) -> None:
+    monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 0.05)
+    async with reading(client.port, f"{FOLLOW}&type=guid.deleted", headers) as stream:
+        await write(client, 1, 2)
+        cursor = await now(client)
+        text = ""
+        while cursor not in text:  # it moves on, although nothing is selected
+            text = await stream.text()
+        if headers is SSE:
+            assert text == f"id: {cursor}"
+        else:
+            assert text == f'{{"type":"bookmark","cursor":"{cursor}","at":"{clock()}"}}'
+        assert cursor in await stream.text()
+
+
+async def test_stream_ends_after_its_time_with_a_bookmark(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (event_stream.FOLLOW_SECONDS, event_stream.FOLLOW_SPREAD) == (3600, 0.1)
+    monkeypatch.setattr(event_stream, "FOLLOW_SECONDS", 0.3)
+    await write(client, 1)
+    for headers in (LINES, SSE):
+        async with reading(client.port, "?follow=true", headers) as stream:
+            texts = [text async for text in stream.texts()]
+            assert not stream.is_cut_off
+            assert await now(client) in texts[-1]
+    await until_streams(client, 0)
+
+
+async def test_limit_ends_a_stream_that_follows(client: Client) -> None:
+    for headers in (LINES, SSE):
+        async with reading(client.port, f"{FOLLOW}&limit=2", headers) as stream:
+            await until_streams(client, 1)
+            await write(client, 1)
+            await write(client, 2, 3)
+            texts = [text async for text in stream.texts()]
+            assert sum('"record"' in text for text in texts) == 2
+        for number in (1, 2, 3):
+            await client.delete(f"/guid/{number:032X}")
+
+
+@pytest.mark.both_servers
+async def test_end_of_service_ends_streams_with_bookmarks(serving: Serving) -> None:
+    async with AsyncExitStack() as streams, AsyncExitStack() as service:
+        client = await service.enter_async_context(serving(grace=20))
+        await write(client, 1)
+        cursor = await now(client)
+        opened = [await streams.enter_async_context(reading(client.port, FOLLOW, each)) for each in (LINES, SSE) * 5]
+        waiting = asyncio.create_task(page(client, "?from=now&wait=30"))
+        await until_streams(client, 11)
+        started = perf_counter()
+        end = asyncio.create_task(service.aclose())
+        texts = [[text async for text in stream.texts()] for stream in opened]
+        took_seconds = perf_counter() - started
+        assert all(cursor in each[-1] for each in texts)
+        assert not any(stream.is_cut_off for stream in opened)
+        assert (await waiting)["next"] == cursor
+        assert took_seconds < 1
+        await end
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("leave", ["close", "half-close"])
+async def test_stream_whose_client_leaves_ends(client: Client, leave: str) -> None:
+    async with asyncio.timeout(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /events?follow=true HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/x-ndjson\r\n\r\n")
+        await until_streams(client, 1)
+        connection: socket.socket = writer.get_extra_info("socket")
+        if leave == "half-close":
+            connection.shutdown(socket.SHUT_WR)
+        else:
+            writer.close()
+        await until_streams(client, 0)
+        await hang_up(writer)
+
+
+@asynccontextmanager
+async def guarded(serving: Serving, sqlite_url: str, clock: FakeClock, **settings: object) -> AsyncIterator[Guarded]:
+    """Serve with access control."""
+    async with serving(access="keys", login_limit="", **settings) as client:
+        yield Guarded(client, sqlite_url, clock)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"revoked": 1}, {"expire": 1}, {"scopes": "write"}], ids=str)
+async def test_stream_ends_when_its_key_ends(
+    serving: Serving, sqlite_url: str, clock: FakeClock, change: dict[str, Any]
+) -> None:
+    """Within 5 seconds, whether its client reads or not; and a request that waits, too."""
+    async with guarded(serving, sqlite_url, clock) as service:
+        key = await service.give()
+        async with (
+            reading(service.client.port, FOLLOW, LINES | key.headers) as lines,
+            reading(service.client.port, "", SSE | key.headers) as sse,
+        ):
+            waiting = asyncio.create_task(service.client.get("/events?from=now&wait=30", headers=key.headers))
+            other = await service.give("ops", "admin monitor")
+            await asyncio.sleep(0.5)
+            await service.change(key, **change)
+            started = perf_counter()
+            for stream in (lines, sse):
+                assert [text async for text in stream.texts() if "record" in text] == []
+                assert stream.is_cut_off
+            assert (await waiting).status == 401
+            assert perf_counter() - started < 5
+            reply = await service.client.get("/events", headers=SSE | key.headers)
+            assert reply.status == (403 if "scopes" in change else 401)
+            assert "guidsvc_streams 0.0" in (await service.client.get("/metrics", headers=other.headers)).body.decode()
+
+
+async def test_owners_see_their_own_events_only(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
+    """No event, count or hint of others; an admin sees all, and whose they are."""
+    async with guarded(serving, sqlite_url, clock) as service, AsyncExitStack() as stack:
+        held = {owner: await service.give(owner) for owner in ("alice", "bob")}
+        held["ops"] = await service.give("ops", ADMIN)
+        askers = {owner: Asker(service.client, key) for owner, key in held.items()}
+        port = service.client.port
+        streams = {
+            owner: await stack.enter_async_context(reading(port, f"{FOLLOW}&limit=4", LINES | key.headers))
+            for owner, key in held.items()
+        }
+        for number, owner in enumerate(("alice", "bob") * 4):
+            await askers[owner].ask("PUT", f"/guid/{number:032X}", json={"user": f"of {owner}"})
+        for owner in ("alice", "bob"):
+            events = await streams[owner].lines()
+            assert [event["record"]["user"] for event in events[:-1]] == [f"of {owner}"] * 4
+            assert all("owner" not in event for event in events)
+            assert {event["by"] for event in events[:-1]} == {f"key:{held[owner].key.id}"}
+            found = (await askers[owner].ask("GET", "/events")).json
+            assert [event["record"]["user"] for event in found["items"]] == [f"of {owner}"] * 4
+            refused = await askers[owner].ask("GET", "/events?owner=ops", headers=LINES)
+            assert_problem(refused, 403, "forbidden")
+        events = await streams["ops"].lines()
+        assert [event["owner"] for event in events[:-1]] == ["alice", "bob"] * 2
+        for query, count in (("", 8), ("?owner=bob", 4), ("?owner=", 0)):
+            assert len((await askers["ops"].ask("GET", f"/events{query}")).json["items"]) == count
+
+
+async def test_each_caller_has_a_share_of_the_streams(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
+    async with guarded(serving, sqlite_url, clock, max_streams=32) as service, AsyncExitStack() as stack:
+        keys = [await service.give(f"owner {number}") for number in range(17)]
+        port = service.client.port
+        for key in keys[:16]:
+            for _ in range(2):
+                stream = await stack.enter_async_context(reading(port, FOLLOW, LINES | key.headers))
+                assert stream.status == 200
+            for query, headers in ((FOLLOW, LINES), ("", SSE), ("?from=now&wait=1", {})):
+                reply = await service.client.get(f"/events{query}", headers=headers | key.headers)
+                assert_problem(reply, 429, "too-many-streams")
+                assert reply.headers["Retry-After"] == "5"
+                assert reply.json["detail"].startswith("You have")
+            assert (await service.client.get("/events", headers=LINES | key.headers)).status == 200, "it does not wait"
+        reply = await service.client.get("/events", headers=SSE | keys[16].headers)
+        assert_problem(reply, 429, "too-many-streams")
+        assert reply.json["detail"].startswith("The service has")
+
+
+async def test_waiting_streams_hold_no_admission_slot(serving: Serving) -> None:
+    async with serving(max_in_progress=1, max_streams=160) as client, AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(reading(client.port, FOLLOW)) for _ in range(5)]
+        waiting = asyncio.create_task(page(client, "?from=now&wait=30"))
+        await until_streams(client, 6)
+        assert "guidsvc_requests_in_progress 0.0" in (await client.get("/metrics")).body.decode()
+        for number in range(20):
+            await write(client, number)
+        for stream in streams:
+            assert await numbers(stream, 20) == list(range(20))
+        assert (await waiting)["items"]
+
+
+async def test_follower_that_falls_out_of_the_tail_misses_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "TAIL_EVENTS", 4)
+    async with reading(client.port, FOLLOW) as stream:
+        await until_streams(client, 1)
+        expected: list[str] = []
+        for start in range(0, 200, 20):
+            await write(client, *range(start, start + 20))
+        expected = [event["cursor"] for event in await all_events(client)]
+        assert [(await stream.line())["cursor"] for _ in range(200)] == expected
+
+
+async def test_follower_behind_the_log_is_told_so(
+    serving: Serving, sqlite_url: str, redis_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last line, or block, says from where it can go on."""
+    monkeypatch.setattr(tail, "TAIL_EVENTS", 1)
+    monkeypatch.setattr(SqliteEventLog, "poll_seconds", 0.2)
+    async with serving(cache_url=redis_url) as client, open_store(sqlite_url, clock=clock, exclusive=False) as store:
+        for headers in (LINES, SSE):
+            async with reading(client.port, FOLLOW, headers) as stream:
+                await until_streams(client, 1)
+                ended = asyncio.create_task(stream.all_texts())
+                while not ended.done():  # the follower may read just before the log is trimmed
+                    await write(client, *range(5))
+                    for number in range(5):
+                        await client.delete(f"/guid/{number:032X}")
+                    await store.events.trim(clock() + 1, 2**30, 1000)
+                    await asyncio.wait((ended,), timeout=0.3)
+                text = (await ended)[-1].removeprefix("data: " if headers is SSE else "")
+                assert not stream.is_cut_off
+            gone = json.loads(text)
+            assert gone == {"type": "events.gone", "oldest": gone["oldest"], "now": gone["now"]}
+            assert (await page(client, f"?cursor={gone['now']}"))["items"] == []
+
+
+async def test_reader_of_rare_events_keeps_up_by_its_bookmarks(
+    serving: Serving, sqlite_url: str, redis_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It continues at the last one, although all events before that are no longer kept; and it has missed none."""
+    monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 0.05)
+    async with serving(cache_url=redis_url) as client, open_store(sqlite_url, clock=clock, exclusive=False) as store:
+        first = await now(client)
+        async with reading(client.port, f"{FOLLOW}&type=guid.deleted") as stream:
+            await write(client, *range(100))
+            newest = await now(client)
+            while (line := await stream.line())["cursor"] != newest:
+                assert line["type"] == "bookmark"
+        await client.delete(f"/guid/{1:032X}")
+        await store.events.trim(clock() + 1, 2**30, 100)
+        assert_problem(await client.get(f"/events?cursor={first}"), 410, "events-gone")
+        here = await page(client, f"?type=guid.deleted&cursor={newest}")
+        assert [event["guid"] for event in here["items"]] == [f"{1:032X}"]
+
+
+async def test_slow_reader_costs_little_memory(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has not taken is read from the store when it takes it; meanwhile others get everything."""
+    metadata = {"a": "x" * 16_000}
+    async with narrow(client.port) as (reader, writer), reading(client.port, FOLLOW) as other:
+        writer.write(f"GET /events{FOLLOW} HTTP/1.1\r\nHost: a\r\nAccept: application/x-ndjson\r\n\r\n".encode())
+        await until_streams(client, 2)
+        unsent = []
+        for start in range(0, 1000, 50):
+            puts = (
+                client.put(f"/guid/{number:032X}", {"user": USER, "metadata": metadata})
+                for number in range(start, start + 50)
+            )
+            await asyncio.gather(*puts)
+            assert sorted(await numbers(other, 50)) == list(range(start, start + 50))
+            unsent.append(sum(budget.unsent_bytes for budget in gc.get_objects() if isinstance(budget, SendBudget)))
+        assert max(unsent) < 256 * 1024
+        assert unsent[-1] > 0, "it did fall behind"
+        head = await reader.readuntil(b"\r\n\r\n")
+        stream = StreamReader(200, HTTPHeaders.parse(head.decode().partition("\r\n")[2]), reader, is_sse=False)
+        assert sorted(await numbers(stream, 1000)) == list(range(1000)), "it misses nothing"

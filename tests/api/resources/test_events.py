@@ -1,0 +1,337 @@
+"""Pages of the feed of events: what an event says, filters, cursors, and waiting for the first."""
+
+import asyncio
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from guidsvc.domain.events import cursor as cursors
+from guidsvc.domain.events.cursor import Cursor
+from guidsvc.services.events import feed
+from guidsvc.store import open_store
+from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_problem
+from tests.support.event_reader import LINES, SSE, all_events, now, page, parse_block, reading, until_streams
+from tests.support.factories import GUID, USER
+from tests.support.http_client import Client, Reply
+
+PATH = f"/guid/{GUID}"
+FUTURE = 4_102_444_800
+
+
+async def live(client: Client, path: str = PATH) -> None:
+    """Let a GUID be created, updated, renewed, revoked and deleted."""
+    await client.put(path, {"user": USER, "expire": FUTURE, "metadata": {"a": "é\n"}})
+    await client.put(path, {"user": "another"})
+    await client.put(path, {"expire": FUTURE + 1})
+    await client.put(path, {"expire": 0})
+    await client.delete(path)
+
+
+def types(events: list[dict[str, Any]]) -> list[str]:
+    """Return the types of events, without what they have in common."""
+    return [event["type"].removeprefix("guid.") for event in events]
+
+
+@pytest.mark.both_servers
+async def test_event_says_what_happened_to_the_guid(client: Client, clock: FakeClock) -> None:
+    created = await client.put(
+        PATH, {"user": USER, "expire": FUTURE, "metadata": {"a": 1}}, headers={"X-Request-Id": "x"}
+    )
+    version = created.headers["ETag"].strip('"')
+    here = await page(client)
+    assert here["items"] == [
+        {
+            "cursor": here["next"],
+            "id": f"{GUID}-{version}",
+            "type": "guid.created",
+            "at": str(clock()),
+            "guid": GUID,
+            "version": version,
+            "owner": "",
+            "request_id": "x",
+            "record": created.json,
+        }
+    ]
+    assert here["more"] is False
+
+
+async def test_each_kind_of_change_has_its_type(client: Client) -> None:
+    await live(client)
+    events = await all_events(client)
+    assert types(events) == ["created", "updated", "renewed", "updated", "expired", "deleted"]
+    assert [event.get("changed") for event in events] == [None, ["user"], ["expire"], ["expire"], None, None]
+    assert events[-1]["record"] == events[3]["record"], "the record before the deletion"
+    assert [event["version"] for event in events] == sorted(event["version"] for event in events)
+    assert len({event["id"] for event in events}) == len(events)
+
+
+async def test_pages_follow_each_other_without_gap(client: Client) -> None:
+    for number in range(7):
+        await client.put(f"/guid/{number:032X}", {"user": USER})
+    found, path = [], "/events?limit=3&view=brief&from=oldest"
+    while path:
+        reply = await client.get(path)
+        assert reply.headers["Cache-Control"] == "no-store"
+        found.append(reply.json)
+        target, _, relation = reply.headers["Link"].partition("; ")
+        assert relation == 'rel="next"'
+        path = target.strip("<>") if reply.json["more"] else ""
+    assert [len(each["items"]) for each in found] == [3, 3, 1]
+    events = [event for each in found for event in each["items"]]
+    assert [int(event["guid"], 16) for event in events] == list(range(7))
+    assert all("record" not in event for event in events)
+    assert [each["next"] for each in found] == [each["items"][-1]["cursor"] for each in found]
+    assert (await page(client, f"?cursor={found[-1]['next']}")) == {
+        "items": [],
+        "next": found[-1]["next"],
+        "more": False,
+    }
+
+
+async def test_head_equals_get_without_body(client: Client) -> None:
+    await live(client)
+    for query in ("", "?limit=2", "?from=now&wait=30"):
+        got, head = await client.get(f"/events{query.replace('30', '0')}"), await client.ask("HEAD", f"/events{query}")
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["Content-Length"] == got.headers["Content-Length"]
+    head = await client.ask("HEAD", "/events", headers=SSE)
+    assert (head.status, head.headers["Content-Type"]) == (200, "text/event-stream")
+
+
+@pytest.mark.parametrize(
+    ("query", "selected"),
+    [
+        ("type=guid.deleted", ["deleted"]),
+        ("type=guid.created,guid.renewed", ["created", "renewed", "created"]),
+        (f"guid={GUID}", ["created", "updated", "renewed", "updated", "expired", "deleted"]),
+        ("guid_prefix=FF", ["created"]),
+        ("guid_prefix=FE", []),
+        ("user=another", ["updated", "renewed", "updated", "expired", "deleted"]),
+        (f"user={USER.replace(' ', '%20')}", ["created", "updated"]),
+        ("owner=", ["created", "updated", "renewed", "updated", "expired", "deleted", "created"]),
+        ("owner=x", []),
+    ],
+)
+async def test_filters_select_events_in_each_form(client: Client, query: str, selected: list[str]) -> None:
+    await live(client)
+    await client.put(f"/guid/{'F' * 32}", {"user": "third"})
+    assert types(await all_events(client, f"?limit=2&{query}")) == selected
+    async with reading(client.port, f"?{query}") as stream:
+        *events, bookmark = await stream.lines()
+    assert types(events) == selected
+    assert bookmark == {"type": "bookmark", "cursor": await now(client), "at": bookmark["at"]}
+
+
+async def test_all_forms_show_the_same_events(client: Client) -> None:
+    await live(client)
+    items = await all_events(client)
+    lines = (await client.get("/events", headers=LINES)).lines
+    reply = await client.get(f"/events?limit={len(items)}", headers=SSE)
+    first, *blocks, last = [parse_block(text) for text in reply.body.decode().split("\n\n")[:-1]]
+
+    assert lines[:-1] == items
+    assert [{"cursor": block.fields["id"]} | (block.event or {}) for block in blocks] == items
+    assert first.fields == {"retry": "2000"}
+    assert last.fields == {"id": items[-1]["cursor"]}
+    assert all(block.fields.keys() == {"id", "data"} for block in blocks), "no name, which only some listeners get"
+
+
+async def test_limit_ends_a_stream_of_lines(client: Client) -> None:
+    await live(client)
+    lines = (await client.get("/events?limit=2", headers=LINES)).lines
+    assert types(lines) == ["created", "updated", "bookmark"]
+    assert lines[-1]["cursor"] == lines[1]["cursor"]
+    rest = (await client.get(f"/events?cursor={lines[-1]['cursor']}", headers=LINES)).lines
+    assert types(rest) == ["renewed", "updated", "expired", "deleted", "bookmark"]
+
+
+async def test_last_event_id_wins_over_the_cursor(client: Client) -> None:
+    await live(client)
+    events = await all_events(client)
+    headers = {"Last-Event-ID": events[-2]["cursor"]}
+    for query in ("", "?from=now", f"?cursor={events[0]['cursor']}"):
+        assert types((await page(client, query, headers=headers))["items"]) == ["deleted"]
+    assert types((await page(client, "?from=now", headers={"Last-Event-ID": ""}))["items"]) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("cursor=null", "`cursor` is not valid; send the `cursor` of an event"),
+        ("cursor=", "`cursor` is not valid"),
+        ("type=guid.createt", "`type` must be one or more of guid.created, guid.updated"),
+        ("type=", "`type` must be one or more of"),
+        ("from=newest", "`from` must be `oldest` or `now`"),
+        ("start=now", "`start` is not a known query parameter"),
+        ("guid=a", "A GUID is 32 upper-case hexadecimal characters"),
+        ("guid_prefix=g", "`guid_prefix` must be 1 to 32 upper-case hexadecimal characters"),
+        (f"guid={GUID}&guid_prefix=0", "`guid_prefix` excludes `guid`"),
+        ("wait=31", "`wait` must be a whole number of seconds from 0 to 30"),
+        ("wait=-1", "`wait` must be"),
+        ("wait=1.5", "`wait` must be"),
+        ("wait=", "`wait` must be"),
+        ("limit=0", "`limit` must be"),
+        ("view=full", "`view` must be `brief`"),
+        ("follow=yes", "`follow` must be `true` or `false`"),
+        ("follow=true", "`follow` needs a stream; send Accept: application/x-ndjson"),
+        ("user=", "`user` must have 1 to 256 characters"),
+        ("last_event_id=x", "`last_event_id` is not a known query parameter"),
+    ],
+)
+async def test_invalid_parameter_is_rejected(client: Client, query: str, fault: str) -> None:
+    reply = await client.get(f"/events?{query}")
+    assert_problem(reply, 400, "invalid-request")
+    assert reply.json["detail"].startswith(fault)
+    assert reply.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_invalid_last_event_id_is_rejected(client: Client) -> None:
+    cursor = await now(client)
+    for text in ("null", cursor[:-1], f"{cursor}A", "A" * 20, f"{cursor[:-1]}="):
+        reply = await client.get("/events", headers=SSE | {"Last-Event-ID": text})
+        assert_problem(reply, 400, "invalid-request")
+        assert reply.json["errors"][0]["header"] == "Last-Event-ID"
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("headers", [{}, LINES, SSE], ids=["json", "lines", "sse"])
+async def test_cursor_that_is_gone_gets_410_in_each_form(client: Client, headers: dict[str, str]) -> None:
+    await live(client)
+    place = cursors.decode(await now(client))
+    assert place is not None
+    gone = {
+        "another-store": place._replace(epoch=place.epoch ^ 1),
+        "rewound": place._replace(number=place.number + 1),
+    }
+    changed = {"rewound": place._replace(checksum=place.checksum ^ 1)}
+    for reason, cursor in [*gone.items(), *changed.items(), ("rewound", Cursor(place.epoch, 0, 1))]:
+        reply = await client.get(f"/events?cursor={cursor.encode()}", headers=headers)
+        assert_problem(reply, 410, "events-gone")
+        assert reply.json["reason"] == reason
+        assert reply.json["now"] == place.encode()
+        assert types((await page(client, f"?cursor={reply.json['oldest']}"))["items"])[0] == "created"
+        assert (await page(client, f"?cursor={reply.json['now']}"))["items"] == []
+
+
+async def test_trimmed_events_are_gone_and_the_rest_is_there(
+    serving: Serving, sqlite_url: str, clock: FakeClock
+) -> None:
+    async with serving() as client:
+        await live(client)
+        events = await all_events(client)
+    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+        assert await store.events.trim(clock() + 1, 2**30, 3) == 3
+    async with serving() as client:
+        for headers in ({}, LINES, SSE):
+            reply = await client.get(f"/events?cursor={events[1]['cursor']}", headers=headers)
+            assert_problem(reply, 410, "events-gone")
+            assert reply.json["reason"] == "trimmed"
+        assert reply.json["oldest"] == events[2]["cursor"], "the edge is still known"
+        assert (await page(client, f"?cursor={events[2]['cursor']}"))["items"] == events[3:]
+        assert (await page(client))["items"] == events[3:]
+        assert reply.json["now"] == events[-1]["cursor"]
+
+
+async def test_scan_without_match_moves_the_cursor(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guidsvc.store.sqlite.events.reading.SCANNED", 2)
+    await live(client)
+    query, found = "?type=guid.deleted", []
+    while True:
+        here = await page(client, query)
+        found.append((len(here["items"]), here["more"]))
+        query = f"?type=guid.deleted&cursor={here['next']}"
+        if not here["more"]:
+            break
+    assert found == [(0, True), (0, True), (1, False)]
+    lines = (await client.get("/events?type=guid.deleted", headers=LINES)).lines
+    assert types(lines) == ["deleted", "bookmark"]
+
+
+@pytest.mark.both_servers
+async def test_wait_ends_with_the_first_event(client: Client) -> None:
+    cursor = await now(client)
+    for query in (f"?cursor={cursor}&wait=30", "?from=now&wait=30"):
+        waiting = asyncio.create_task(page(client, query))
+        await until_streams(client, 1)
+        await client.put(PATH, {"user": query})
+        assert types((await asyncio.wait_for(waiting, 10))["items"])[-1] in {"created", "updated"}
+    await until_streams(client, 0)
+
+
+async def test_wait_passes_over_events_that_are_not_selected(client: Client) -> None:
+    waiting = asyncio.create_task(page(client, "?type=guid.deleted&wait=30&from=now"))
+    await until_streams(client, 1)
+    await client.put(PATH, {"user": USER})
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await client.delete(PATH)
+    here = await asyncio.wait_for(waiting, 10)
+    assert types(here["items"]) == ["deleted"]
+    assert here["next"] == await now(client)
+
+
+async def test_wait_without_event_returns_an_empty_page(client: Client) -> None:
+    started = asyncio.get_running_loop().time()
+    here = await page(client, "?wait=1")
+    assert (here["items"], here["more"]) == ([], False)
+    assert asyncio.get_running_loop().time() - started >= 1
+    await client.put(PATH, {"user": USER})
+    assert types((await page(client, "?wait=30"))["items"]) == ["created"], "it does not wait if there is one"
+
+
+@pytest.mark.both_servers
+async def test_waiting_client_that_leaves_frees_its_place(client: Client) -> None:
+    async with asyncio.timeout(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /events?wait=30 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await until_streams(client, 1)
+        writer.close()
+        await until_streams(client, 0)
+
+
+async def test_lines_wait_for_the_first_event(client: Client) -> None:
+    async with reading(client.port, "?wait=30") as stream:
+        await until_streams(client, 1)
+        await client.put(PATH, {"user": USER})
+        assert types(await stream.lines()) == ["created", "bookmark"]
+
+
+async def test_feed_is_forbidden_without_event_log(serving: Serving) -> None:
+    async with serving(events="off") as client:
+        await client.put(PATH, {"user": USER})
+        for headers in ({}, LINES, SSE):
+            reply = await client.get("/events?nonsense=1", headers=headers)
+            assert_problem(reply, 403, "forbidden")
+            assert "--events all" in reply.json["detail"]
+
+
+async def test_changes_mode_leaves_renewals_out(serving: Serving) -> None:
+    async with serving(events="changes") as client:
+        await live(client)
+        assert types(await all_events(client)) == ["created", "updated", "updated", "expired", "deleted"]
+
+
+async def test_page_ends_at_its_size_in_bytes(client: Client) -> None:
+    for number in range(80):
+        await client.put(f"/guid/{number:032X}", {"user": USER, "metadata": {"a": "x" * 16_000}})
+    reply = await client.get("/events?limit=500")
+    assert reply.json["more"] is True
+    assert len(reply.body) < 1.2 * feed.PAGE_BYTES
+    assert len(await all_events(client)) == 80
+
+
+async def test_events_of_one_guid_are_in_order(client: Client) -> None:
+    """Whatever runs at the same time."""
+
+    async def write(writer: int) -> list[Reply]:
+        return [await client.put(PATH, {"user": f"{writer}-{number}"}) for number in range(20)]
+
+    replies = [reply for each in await asyncio.gather(*map(write, range(4))) for reply in each]
+    events = await all_events(client)
+    versions = [int(event["version"]) for event in events]
+    assert all(earlier < later for earlier, later in pairwise(versions))
+    assert sorted(f'"{version}"' for version in versions) == sorted(reply.headers["ETag"] for reply in replies)
+    assert {json.dumps(event["record"]) for event in events} == {json.dumps(reply.json) for reply in replies}

@@ -1,0 +1,243 @@
+"""The feed of events of real processes: nothing is lost, told twice, or out of order, whatever breaks."""
+
+import asyncio
+import json
+import random
+import shutil
+import signal
+import time
+from collections import defaultdict
+from contextlib import AsyncExitStack, suppress
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from tests.support.backing_servers import Service, service
+from tests.support.event_reader import LINES, SSE, Event, all_events, now, page, reading, until_streams
+from tests.support.http_client import Client
+
+pytestmark = pytest.mark.slow
+
+GUIDS = [f"{number:032X}" for number in range(50)]
+WRITERS, BATCHES, OPERATIONS = 4, 12, 40
+"""So many clients send so many batches of so many operations."""
+CUTS = 50
+"""How often each reader is cut off."""
+
+
+class Storm:
+    """Clients that create, update and delete the same GUIDs by batches, and note what was acknowledged."""
+
+    def __init__(self, running: Service) -> None:
+        self._running = running
+        self.versions: defaultdict[str, set[str]] = defaultdict(set)
+        """The versions of each GUID that some response names."""
+        self.created_users: set[str] = set()
+        self.refused_users: set[str] = set()
+        """The users of operations that were refused."""
+
+    async def rage(self, writer: int) -> None:
+        """Send batches; one whose response is lost is not sent again."""
+        draw = random.Random(writer)
+        for batch in range(BATCHES):
+            operations = [self._operation(draw, f"{writer}-{batch}-{number}") for number in range(OPERATIONS)]
+            client = Client(self._running.port)
+            with suppress(ConnectionError):
+                reply = await client.post("/guid:batch", {"operations": operations})
+                for operation, result in zip(operations, reply.json["results"], strict=True):
+                    self._note(operation, result)
+            await client.aclose()
+            await asyncio.sleep(0)
+
+    def _operation(self, draw: random.Random, mark: str) -> dict[str, str]:
+        guid = draw.choice(GUIDS)
+        kind = draw.random()
+        if kind < 0.2:
+            return {"op": "delete", "guid": guid}
+        refused = {"if_match": '"1"'} if kind < 0.3 else {}
+        return {"guid": guid, "user": mark} | refused
+
+    def _note(self, operation: dict[str, str], result: dict[str, str | int]) -> None:
+        if result["status"] in {200, 201}:
+            self.versions[operation["guid"]].add(str(result["etag"]).strip('"'))
+            self.created_users.add(operation["user"])
+        elif 400 <= int(result["status"]) < 500 and "user" in operation:
+            self.refused_users.add(operation["user"])
+
+
+async def kill_and_restart(running: Service, rounds: int) -> None:
+    """Kill the service a few times."""
+    for _ in range(rounds):
+        await asyncio.sleep(0.4)
+        running.process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(running.process.wait)
+        await asyncio.to_thread(running.start)
+
+
+class Follower:
+    """A reader that is cut off at random, and continues at its last cursor."""
+
+    def __init__(self, running: Service, headers: dict[str, str], cursor: str, seed: int) -> None:
+        self._running = running
+        self._headers = headers
+        self._draw = random.Random(seed)
+        self.cursor = cursor
+        self.events: list[Event] = []
+
+    async def follow(self) -> None:
+        """Read until cancelled."""
+        cuts = 0
+        while True:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                cuts += 1
+                await self._read(self._draw.randrange(1, 60) if cuts <= CUTS else None)
+            await asyncio.sleep(0.01)
+
+    async def _read(self, count: int | None) -> None:
+        """Read so many events, or all that come."""
+        is_sse = self._headers is SSE
+        headers = SSE | {"Last-Event-ID": self.cursor} if is_sse else LINES
+        query = "" if is_sse else f"?follow=true&cursor={self.cursor}"
+        async with reading(self._running.port, query, headers) as stream:
+            assert stream.status == 200
+            async for text in stream.texts():
+                self._take(text, is_sse=is_sse)
+                count = None if count is None else count - 1
+                if count == 0:
+                    return
+
+    def _take(self, text: str, *, is_sse: bool) -> None:
+        if is_sse:
+            fields = dict(line.split(": ", 1) for line in text.split("\n"))
+            self.cursor = fields.get("id", self.cursor)
+            if "data" in fields:
+                self.events.append(json.loads(fields["data"]))
+            return
+        line = json.loads(text)
+        self.cursor = line.pop("cursor")
+        if line["type"] != "bookmark":
+            self.events.append(line)
+
+
+async def test_feed_is_complete_and_ordered_over_crashes(tmp_path: Path) -> None:
+    """Each acknowledged write is one event, no refused one is; and readers that are cut off see each event once."""
+    with service(tmp_path, "--no-access-log") as running:
+        client = Client(running.port)
+        start = await now(client)
+        followers = [Follower(running, headers, start, seed) for seed, headers in enumerate((LINES, SSE, LINES))]
+        tasks = [asyncio.create_task(each.follow()) for each in followers]
+        storm = Storm(running)
+        await asyncio.gather(kill_and_restart(running, 3), *(storm.rage(writer) for writer in range(WRITERS)))
+        await storm.rage(WRITERS)
+        events = await all_events(client)
+        end = events[-1]["cursor"]
+        async with asyncio.timeout(60):
+            while any(follower.cursor != end for follower in followers):
+                await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await client.aclose()
+    check_log(events, storm)
+    told = [{name: value for name, value in event.items() if name != "cursor"} for event in events]
+    for follower in followers:
+        assert follower.events == told
+
+
+def check_log(events: list[Event], storm: Storm) -> None:
+    """Check the log against what was acknowledged."""
+    versions: defaultdict[str, list[int]] = defaultdict(list)
+    for event in events:
+        versions[event["guid"]].append(int(event["version"]))
+    assert all(earlier < later for found in versions.values() for earlier, later in pairwise(found))
+    for guid, acknowledged in storm.versions.items():
+        assert acknowledged <= set(map(str, versions[guid]))
+    users = {event["record"]["user"] for event in events if event["type"] in {"guid.created", "guid.updated"}}
+    assert storm.created_users <= users
+    assert not storm.refused_users & users
+    assert storm.created_users
+    assert storm.refused_users
+
+
+async def test_cursor_of_a_rewound_store_is_gone(tmp_path: Path) -> None:
+    """What it has seen never happened in the store that was put back; other events did, under the same numbers."""
+    path = tmp_path / "guidsvc.db"
+    with service(tmp_path, "--no-access-log") as running:
+        await write(running, range(20))
+    shutil.copy(path, tmp_path / "copy")
+    with service(tmp_path, "--no-access-log") as running:
+        await write(running, range(20, 40))
+        seen = await events_of(running)
+    for file in tmp_path.glob("guidsvc.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "copy", path)
+    with service(tmp_path, "--no-access-log") as running:
+        client = Client(running.port)
+        rewound = seen[20:]
+        for event in rewound:
+            assert (await client.get(f"/events?cursor={event['cursor']}")).json["reason"] == "rewound"
+        await write(running, range(100, 140))
+        for event in rewound:
+            reply = await client.get(f"/events?cursor={event['cursor']}")
+            assert (reply.status, reply.json["reason"]) == (410, "rewound")
+        assert len((await page(client, f"?cursor={seen[19]['cursor']}"))["items"]) == 40, "which is before"
+        await client.aclose()
+
+
+async def write(running: Service, numbers: range) -> None:
+    """Create GUIDs, one after the other."""
+    client = Client(running.port)
+    for number in numbers:
+        assert (await client.put(f"/guid/{number:032X}", {"user": f"user {number}"})).status == 201
+    await client.aclose()
+
+
+async def events_of(running: Service) -> list[Event]:
+    """Return all events."""
+    client = Client(running.port)
+    events = await all_events(client)
+    await client.aclose()
+    return events
+
+
+async def test_streams_of_many_callers_end_with_bookmarks(tmp_path: Path) -> None:
+    """Of the limit, one more is refused; and a signal ends all of them within a second."""
+    with service(tmp_path, "--no-access-log", "--max-streams", "160", "--hosts", "127.0.0.1") as running:
+        client = Client(running.port)
+        await write(running, range(1))
+        cursor = await now(client)
+        async with AsyncExitStack() as stack:
+            hosts = [f"127.0.0.{number}" for number in range(2, 18) for _ in range(10)]
+            streams = [
+                await stack.enter_async_context(reading(running.port, "?from=now&follow=true", LINES, host=host))
+                for host in hosts
+            ]
+            await until_streams(client, 160)
+            reply = await client.get("/events", headers=SSE)
+            assert (reply.status, reply.json["code"]) == (429, "too-many-streams")
+            await client.aclose()
+            started = perf_counter()
+            running.process.send_signal(signal.SIGTERM)
+            lines = await asyncio.gather(*(stream.lines() for stream in streams))
+            took_seconds = perf_counter() - started
+            assert [each[-1]["type"] for each in lines] == ["bookmark"] * 160
+            assert {each[-1]["cursor"] for each in lines} == {cursor}
+            assert took_seconds < 1
+        assert await asyncio.to_thread(running.process.wait) == 0
+
+
+async def test_waiting_request_is_answered_at_once(tmp_path: Path) -> None:
+    """The best of several times is taken: the machine may be busy."""
+    with service(tmp_path, "--no-access-log") as running:
+        client, took = Client(running.port), []
+        for number in range(20):
+            waiting = asyncio.create_task(page(client, "?from=now&wait=20"))
+            await until_streams(client, 1)
+            started = time.monotonic()
+            await write(running, range(number, number + 1))
+            assert len((await waiting)["items"]) == 1
+            took.append(time.monotonic() - started)
+        await client.aclose()
+    assert min(took) < 0.1

@@ -1,0 +1,133 @@
+"""Events of what time does, as clients of a real process see them: warnings, expiries, and what was cut off."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.backing_servers import Service, service, suspend
+from tests.support.event_reader import LINES, Event, all_events, page, reading
+from tests.support.http_client import Client
+
+pytestmark = pytest.mark.slow
+
+QUIET = "--no-access-log"
+
+
+def guids(count: int) -> list[str]:
+    """Return so many GUIDs."""
+    return [f"{number:032X}" for number in range(count)]
+
+
+def types_of(events: list[Event], guid: str) -> list[str]:
+    """Return the types of the events of a GUID."""
+    return [event["type"].removeprefix("guid.") for event in events if event["guid"] == guid]
+
+
+async def lease(client: Client, guid: str, ttl: int) -> int:
+    """Create a GUID, and return its expiry."""
+    reply = await client.put(f"/guid/{guid}", {"user": "u", "ttl": ttl})
+    assert reply.status == 201
+    return int(reply.json["expire"])
+
+
+async def until(running: Service, count: int, query: str) -> list[Event]:
+    """Wait until there are so many events, and return them."""
+    client = Client(running.port)
+    async with asyncio.timeout(60):
+        while len(events := await all_events(client, query)) < count:
+            await asyncio.sleep(0.1)
+    await client.aclose()
+    return events
+
+
+async def test_expiry_of_what_was_not_renewed_is_one_event(tmp_path: Path) -> None:
+    """None comes before its second, and reads return 410 from that second on."""
+    with service(tmp_path, QUIET) as running:
+        client = Client(running.port)
+        expiries = dict(
+            zip(guids(60), await asyncio.gather(*(lease(client, guid, 3) for guid in guids(60))), strict=True)
+        )
+        renewed = set(guids(60)[::2])
+        async with reading(running.port, "?type=guid.expired&follow=true&from=now&limit=30", LINES) as stream:
+            await asyncio.sleep(max(0.0, min(expiries.values()) - 1 - time.time()))
+            for guid in renewed:
+                assert (await client.post(f"/guid/{guid}/renewal", {"ttl": 600})).json["renewed"]
+            late, seen = [], Counter[str]()
+            for _ in range(30):
+                event = await stream.line()
+                late.append(time.time() - expiries[event["guid"]])
+                assert event["at"] == str(expiries[event["guid"]] * 1000)
+                assert (await client.get(f"/guid/{event['guid']}")).status == 410
+                seen[event["guid"]] += 1
+        assert seen == Counter(expiries.keys() - renewed)
+        assert min(late) >= 0
+        assert len(await all_events(client, "?type=guid.expired")) == 30
+        await client.aclose()
+
+
+async def test_change_after_the_expiry_comes_after_its_event(tmp_path: Path) -> None:
+    """Also where the process stood still in between, so that the change races with the scheduler."""
+    with service(tmp_path, QUIET) as running:
+        client = Client(running.port)
+        expiries = await asyncio.gather(*(lease(client, guid, 2) for guid in guids(20)))
+        await asyncio.to_thread(suspend, running.process)
+        await asyncio.sleep(max(0.0, max(expiries) + 1.5 - time.time()))
+        renewals = [asyncio.create_task(client.put(f"/guid/{guid}", {})) for guid in guids(20)]
+        await asyncio.sleep(0.1)
+        running.process.send_signal(signal.SIGCONT)
+        assert {(await renewal).status for renewal in renewals} == {200}
+        await client.aclose()
+        events = await until(running, 60, "?limit=500")
+        for guid in guids(20):
+            assert types_of(events, guid) == ["created", "expired", "renewed"]
+
+
+async def test_start_after_a_pause_tells_expiries_and_no_warnings(tmp_path: Path) -> None:
+    with service(tmp_path, QUIET, "--warn-before", "1") as running:
+        client = Client(running.port)
+        expiries = await asyncio.gather(*(lease(client, guid, 4) for guid in guids(100)))
+        await client.aclose()
+        await asyncio.to_thread(running.kill)
+        await asyncio.sleep(max(0.0, max(expiries) + 0.5 - time.time()))
+        await asyncio.to_thread(running.start)
+        events = await until(running, 200, "?limit=500")
+        assert Counter(event["type"] for event in events) == {"guid.created": 100, "guid.expired": 100}
+
+
+async def test_each_warning_comes_once_before_the_expiry(tmp_path: Path) -> None:
+    with service(tmp_path, QUIET, "--warn-before", "3s,1s") as running:
+        client = Client(running.port)
+        await asyncio.gather(lease(client, guids(2)[0], 7), lease(client, guids(2)[1], 3))
+        events = await until(running, 6 + 1, "?limit=500&view=brief")
+        await client.aclose()
+    long, short = ([event for event in events if event["guid"] == guid] for guid in guids(2))
+    assert [event.get("warning") for event in long] == [None, "3", "1", None]
+    assert [event.get("warning") for event in short] == [None, "1", None]
+    for event in (*long, *short):
+        if event["type"] == "guid.expiring":
+            assert 0 <= int(event["left"]) <= int(event["warning"])
+            assert event["id"] == f"{event['guid']}-{event['version']}-expiring-{event['warning']}"
+
+
+async def test_small_log_loses_old_events_and_rejects_no_write(tmp_path: Path) -> None:
+    with service(tmp_path, QUIET, "--events-size", "64KiB") as running:
+        client = Client(running.port)
+        first = (await page(client))["next"]
+        for start in range(0, 400, 50):
+            puts = (client.put(f"/guid/{number:032X}", {"user": "u" * 200}) for number in range(start, start + 50))
+            assert {reply.status for reply in await asyncio.gather(*puts)} == {201}
+        async with asyncio.timeout(60):
+            while (reply := await client.get(f"/events?cursor={first}")).status == 200:
+                await asyncio.sleep(0.2)
+        assert (reply.status, reply.json["reason"]) == (410, "trimmed")
+        kept = await all_events(client)
+        assert 0 < len(kept) < 400
+        assert kept == (await page(client, f"?limit=500&cursor={reply.json['oldest']}"))["items"]
+        assert (await page(client, f"?cursor={reply.json['now']}"))["items"] == []
+        assert (await client.put("/guid/" + "F" * 32, {"user": "u"})).status == 201
+        assert len((await page(client, f"?cursor={reply.json['now']}"))["items"]) == 1
+        await client.aclose()
