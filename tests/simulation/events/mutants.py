@@ -31,7 +31,7 @@ MUTANTS = (
         "        return cut if cut and await",
         '        await self._operations.write(partial(self._log.delete_many, {"_id": {"$lte": documents[cut - 1]["_id"] if cut else 0}}))\n        return cut if cut and await',
     )}, SEEDS),
-    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number <= self._doomed.newest + BATCH", "False")}, 120),
+    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number <= self._doomed.newest + BATCH", "False")}, 300),
     Mutant("an expiry before a write is not logged", {_OUTBOX: ("[*owed, {", "[{")}, SEEDS),
     Mutant("a write does not look at the stage", {_OUTBOX: ('{"$lt": [{"$ifNull": ["$g.stage", 0]}, stage]}', '{"$literal": True}')}, SEEDS),
     Mutant("a step is done for a version that was replaced", {_STEPS: (
@@ -44,8 +44,8 @@ MUTANTS = (
     Mutant("an entry below the floor counts", {_SEQUENCER: ("if number > floor]", "if number > 0]")}, 120),
     Mutant("the outboxes are read before the head", {_SEQUENCER: (
         "moved = await self._append(head, batch.items)", "moved = await self._append(await self.head(), batch.items)",
-    ), _RETENTION: ("head.number <= self._doomed.newest + BATCH", "head.number <= self._doomed.newest")}, 120),
-    Mutant("a record is deleted with entries in its outbox", {_OUTBOX: ('IS_DRAINED: dict[str, Any] = {"g.pending": None}', "IS_DRAINED: dict[str, Any] = {}")}, SEEDS),
+    ), _RETENTION: ("head.number <= self._doomed.newest + BATCH", "head.number <= self._doomed.newest")}, 200),
+    Mutant("a record is deleted with entries in its outbox", {_OUTBOX: ('IS_DRAINED: dict[str, Any] = {"g.pending": None}', "IS_DRAINED: dict[str, Any] = {}")}, 120),
 )  # fmt: skip
 
 
