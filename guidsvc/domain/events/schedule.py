@@ -76,8 +76,8 @@ class EventPolicy:
     def step(self, record: Record, stage: int, now: int) -> Step:
         """Return what is due by `now`, in Unix milliseconds and already less the margin, for a record at this stage.
 
-        A warning whose record has expired meanwhile is left out. Of several warnings that are due, only the last one
-        is appended. So after a pause nobody is warned of what is over.
+        A warning whose record has expired meanwhile is left out, also within the margin. Of several warnings that are
+        due, only the last one is appended. So after a pause nobody is warned of what is over.
         """
         seconds = now // 1000
         if seconds < record.expire:
@@ -90,9 +90,10 @@ class EventPolicy:
         return Step(entries, PURGED_STAGE, None)
 
     def _warning(self, record: Record, stage: int, now: int) -> Step:
-        leads = self.leads(record)
-        reached = sum(record.expire - lead <= now // 1000 for lead in leads)
-        entries = (expiring(record, leads[reached - 1], now),) if stage < reached else ()
+        leads, seconds = self.leads(record), now // 1000
+        reached = sum(record.expire - lead <= seconds for lead in leads)
+        is_timely = stage < reached and seconds + MARGIN_SECONDS < record.expire
+        entries = (expiring(record, leads[reached - 1], now),) if is_timely else ()
         due = record.expire - leads[reached] if reached < len(leads) else record.expire
         return Step(entries, max(stage, reached), due)
 
