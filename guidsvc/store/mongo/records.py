@@ -36,7 +36,7 @@ from guidsvc.store.mongo.documents import (
 )
 from guidsvc.store.mongo.events import outbox
 from guidsvc.store.mongo.events.log import MongoEventLog
-from guidsvc.store.mongo.expiry_search import ExpirySearch
+from guidsvc.store.mongo.expiry_search import NEAR, ExpirySearch
 from guidsvc.store.mongo.failures import read_failures, write_failures
 from guidsvc.store.mongo.fence import MongoFence
 from guidsvc.store.mongo.repository import Collection, linearizable
@@ -183,10 +183,13 @@ class MongoRecords(WithoutGroups):
             await batcher.drain()
 
     async def index_for(self, selection: Selection) -> str:
-        """Choose the fastest index for a page. MongoDB would reuse its own choice for other bounds."""
+        """Choose the fastest index for a page. MongoDB would reuse its own choice for other bounds.
+
+        An owner's page looks at few entries of others: the time would reveal their number.
+        """
         if selection.by_expire:
-            few = await self._collection.count_documents(expiring(selection), hint=_BY_EXPIRE, limit=self._few)
-            if few < self._few:
+            few = min(NEAR, self._few) if selection.owner else self._few
+            if await self._collection.count_documents(expiring(selection), hint=_BY_EXPIRE, limit=few) < few:
                 return _BY_EXPIRE
         return _by_key(selection)
 

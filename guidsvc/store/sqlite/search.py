@@ -6,10 +6,12 @@ first way is tried before counting:
 
     near    scan a limited number of rows in key order: most selections match most rows
     few     read the keys of all matches from the index on the expiry, sort them, and read the rows of the page
-    many    scan in key order and skip other rows: by the index on the user if the selection names one,
+    many    scan in key order and skip other rows: by the index on the owner or user if the selection names one,
             else by the primary key
 
-In each case the cost does not depend on the position in the list.
+In each case the cost does not depend on the position in the list. Nor does that of an owner's page depend on the number
+of records that others have, beyond the next entries of the index on the expiry: its time would reveal that number. So
+for an owner, few are as many as those entries.
 
 A page in order of expiry is read from the index on the expiry. If the selection names an owner or a user, few entries
 of that index may match. Then only the next entries are tried (near). After that, the keys of the page are selected from
@@ -32,7 +34,7 @@ from pydantic_core import to_json
 
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import ReceiptUsage
-from guidsvc.domain.record import MAX_TIME, Record
+from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import StoreUnavailable
 from guidsvc.runtime.background import WorkerThreads
@@ -64,8 +66,9 @@ _PROBE = """
     )
 """
 _BY_EXPIRE, _EXPIRE_PAGE = "INDEXED BY records_expire", "ORDER BY expire, guid LIMIT :limit"
-_AFTER_EXPIRE = "(expire, guid) > (:after_expire, :after) AND expire < :expire_before"
-_EXPIRE_ENTRIES = f"SELECT expire, guid FROM records {_BY_EXPIRE} WHERE {_AFTER_EXPIRE} ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
+_AFTER_EXPIRE = "(expire, guid) > (:after_expire, :after)"
+_EXPIRE_RANGE = f"{_AFTER_EXPIRE} AND expire < :expire_before"
+_EXPIRE_ENTRIES = f"SELECT expire, guid FROM records {_BY_EXPIRE} WHERE {_EXPIRE_RANGE} ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
 Make = Callable[[Sequence[tuple[object, ...]]], list[Record]]
 """Converts rows to records."""
 _Found = TypeVar("_Found")
@@ -213,8 +216,9 @@ class Finder:
         return connection.execute(statement(selection, few=few), values).fetchall()
 
     def _are_few(self, connection: sqlite3.Connection, selection: Selection) -> bool:
-        (found,) = connection.execute(_PROBE, values_of(selection, "") | {"few": self._few}).fetchone()
-        return bool(found < self._few)
+        few = min(self._near, self._few) if selection.owner else self._few
+        (found,) = connection.execute(_PROBE, values_of(selection, "") | {"few": few}).fetchone()
+        return bool(found < few)
 
     def _connect(self) -> sqlite3.Connection:
         if self.files is not None:
@@ -253,10 +257,11 @@ def _page_by_expire(
 ) -> list[tuple[object, ...]]:
     if selection.owner is None and selection.user is None:
         return connection.execute(expire_statement(selection), values).fetchall()
-    end = connection.execute(f"{_EXPIRE_ENTRIES} LIMIT 1 OFFSET :near", values).fetchone() or (MAX_TIME + 1, "")
-    near = connection.execute(expire_statement(selection, end=True), values | {"end_expire": end[0], "end": end[1]})
-    rows = near.fetchall()
-    if end[0] > MAX_TIME or len(rows) == values["limit"]:
+    last = connection.execute(f"{_EXPIRE_ENTRIES} LIMIT 1 OFFSET :near", values).fetchone()
+    end_expire, end = last or (selection.expire_before, "")  # no key sorts before "": the expiry is exclusive
+    values |= {"end_expire": end_expire, "end": end}
+    rows = connection.execute(expire_statement(selection, end=True), values).fetchall()
+    if last is None or len(rows) == values["limit"]:
         return rows
     return connection.execute(top_statement(selection), values).fetchall()
 
@@ -274,24 +279,29 @@ def end_statement(selection: Selection) -> str:
 
 def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
     """Return the statement that finds a page, for `few` or many matches of the expiry; `end` bounds it at a key."""
-    if few:  # sort the keys, which are in the index, and not the rows, which may be large
-        keys = f"SELECT guid FROM records INDEXED BY records_expire WHERE {_condition(selection)} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
-        return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY guid"  # noqa: S608  # nosec B608  # our own names
     index = _by_key(selection)
+    is_sparse = selection.by_expire and not end and _index(selection) is not None
+    if few or is_sparse:  # select the keys, which are in the index, and not the rows, each of which is a look-up
+        keys_index = _BY_EXPIRE if few else index
+        keys = f"SELECT guid FROM records {keys_index} WHERE {_condition(selection)} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
+        return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY guid"  # noqa: S608  # nosec B608  # our own names
     where = f"{_condition(selection)} AND guid <= :end" if end else _condition(selection)
     return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
 
 
 def expire_statement(selection: Selection, *, end: bool = False) -> str:
-    """Return the statement that reads a page in order of expiry; `end` bounds it at an expiry and key."""
-    where = f"{_owner_condition(selection)}{_AFTER_EXPIRE} {_kept(selection)}"
-    bound = " AND (expire, guid) <= (:end_expire, :end)" if end else ""
-    return f"SELECT {', '.join(RECORDS.columns)} FROM records {_BY_EXPIRE} WHERE {where}{bound} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
+    """Return the statement that reads a page in order of expiry; `end` bounds it at an expiry and key.
+
+    It has one upper bound: of two, SQLite ends the scan of the index at the first, and tests each row for the other.
+    """
+    entries = f"{_AFTER_EXPIRE} AND (expire, guid) <= (:end_expire, :end)" if end else _EXPIRE_RANGE
+    where = f"{_owner_condition(selection)}{entries} {_kept(selection)}"
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records {_BY_EXPIRE} WHERE {where} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
 
 
 def top_statement(selection: Selection) -> str:
     """Return the statement that selects the keys of a page in order of expiry from the index on the owner or user."""
-    where = f"{_owner_condition(selection)}{_AFTER_EXPIRE} {_kept(selection)}"
+    where = f"{_owner_condition(selection)}{_EXPIRE_RANGE} {_kept(selection)}"
     keys = f"SELECT guid FROM records {_by_key(selection)} WHERE {where} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
     return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
 

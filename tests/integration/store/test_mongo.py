@@ -31,7 +31,7 @@ from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnava
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
 from guidsvc.store.mongo.documents import LEASED, document_of, filter_of
 from guidsvc.store.mongo.events.log import MongoEventLog
-from guidsvc.store.mongo.expiry_search import ExpirySearch
+from guidsvc.store.mongo.expiry_search import NEAR, ExpirySearch
 from guidsvc.store.mongo.failures import write_failure
 from guidsvc.store.mongo.records import PROOF_SECONDS, SETTLED
 from guidsvc.store.mongo.store import MongoStore, open_mongo
@@ -509,6 +509,17 @@ async def test_frequent_matches_are_searched_in_key_order(mongo_url: str, clock:
         assert await store.records.index_for(Selection(expire_from=1)) == "_id_"
         assert await store.records.index_for(Selection(expire_from=1, user="x")) == "user_key"
         assert len(await store.records.find(Selection(expire_from=1), "", 10)) == 4
+
+
+async def test_page_of_an_owner_ignores_most_records_of_others(mongo_url: str, clock: FakeClock) -> None:
+    """Whether others have many or very many records that expire then, the page reads the same index."""
+    selection = Selection(owner="a", expire_from=1)
+    async with open_mongo(mongo_url) as store:
+        others = [record(clock(), guid=f"{number:032X}", owner="b") for number in range(NEAR)]
+        await store.records._collection.insert_many(map(document_of, others[:-1]))
+        assert await store.records.index_for(selection) == "expire_key"
+        await store.records._collection.insert_one(document_of(others[-1]))
+        assert await store.records.index_for(selection) == "owner_key"
 
 
 async def test_write_rejected_by_the_database_hides_its_record(mongo_url: str, clock: FakeClock) -> None:

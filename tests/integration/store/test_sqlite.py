@@ -557,6 +557,21 @@ def test_every_search_uses_an_index(writer: sqlite3.Connection, selection: Selec
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
+        (Selection(owner="x", expire_from=1), "records_owner (owner=? AND guid>?)"),
+        (Selection(user="x", expire_from=1), "records_user (user=? AND guid>?)"),
+    ],
+)
+def test_rows_of_other_expiries_are_not_read(writer: sqlite3.Connection, selection: Selection, expected: str) -> None:
+    values = values_of(selection, "") | {"limit": 1}
+    plan = writer.execute(f"EXPLAIN QUERY PLAN {statement(selection, few=False)}", values).fetchall()
+
+    of_keys = ["LIST SUBQUERY 1", f"SEARCH records USING COVERING INDEX {expected}"]
+    assert [row[3] for row in plan] == ["SEARCH records USING PRIMARY KEY (guid=?)", *of_keys]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
         (Selection(expire_from=1), ["PRIMARY KEY (guid>?)", "PRIMARY KEY (guid>? AND guid<?)"]),
         (
             Selection(user="x", expire_from=1),
@@ -658,9 +673,13 @@ def test_page_by_expiry_is_read_in_order_from_an_index(
 ) -> None:
     """Nothing is sorted, but the keys of a page that are selected from the index on an owner or user."""
     values = values_of(selection, "") | {"after_expire": 0, "limit": 1, "end_expire": 1, "end": "A"}
-    in_order = "SEARCH records USING INDEX records_expire ((expire,guid)>(?,?) AND expire<?)"
-    for each in (expire_statement(Selection()), expire_statement(selection, end=True)):
-        assert [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {each}", values)] == [in_order]
+    in_order = "SEARCH records USING INDEX records_expire ((expire,guid)>(?,?) AND {})"
+    near = in_order.format("(expire,guid)<(?,?)")
+    for each, scan in (
+        (expire_statement(Selection()), in_order.format("expire<?")),
+        (expire_statement(selection, end=True), near),
+    ):
+        assert [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {each}", values)] == [scan]
     plan = [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {top_statement(selection)}", values)]
     assert plan[:3] == [
         "SEARCH records USING PRIMARY KEY (guid=?)",

@@ -1,0 +1,152 @@
+"""The cost of searches in SQLite, in steps of its virtual machine: it is bounded, and reveals nothing about others."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, closing
+from pathlib import Path
+
+import pytest
+
+from guidsvc.domain.commands.list_parameters import Position
+from guidsvc.domain.record import MAX_TIME, Record
+from guidsvc.domain.selection import Selection
+from guidsvc.store.sqlite import search
+from guidsvc.store.sqlite.schema import open_reader, open_writer
+from guidsvc.store.sqlite.search import NEAR, Finder
+from guidsvc.store.sqlite.tables import RECORDS, records_of
+from tests.conftest import FakeClock
+from tests.support.factories import record
+
+LIMIT = 50
+MANY = 4 * NEAR
+STEPS_PER_ENTRY = 40
+"""More steps than any statement takes for one entry of an index and its row."""
+_Search = Callable[[Finder, Selection], Awaitable[object]]
+_Create = Callable[[str, range, int], None]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+def create(path: Path, clock: FakeClock) -> _Create:
+    """Create records of an owner, whose expiries begin at a time, one second after another."""
+
+    def create(owner: str, guids: range, begin: int) -> None:
+        template = record(clock(), owner=owner, user="u", purge_at=MAX_TIME)
+        changes = [
+            RECORDS.change(None, template.model_copy(update={"guid": f"{guid:032X}", "expire": begin + place}))
+            for place, guid in enumerate(guids)
+        ]
+        with closing(open_writer(path)) as writer:
+            writer.execute("BEGIN")
+            writer.executemany(changes[0].statement, [change.values for change in changes])
+            writer.execute("COMMIT")
+
+    return create
+
+
+class Meter:
+    """A finder, and the steps that its searches take."""
+
+    def __init__(self, path: Path) -> None:
+        self.finder = Finder(path)
+        self._steps = 0
+
+    def open_reader(self, path: Path) -> sqlite3.Connection:
+        connection = open_reader(path)
+        connection.set_progress_handler(self._count, 1)
+        return connection
+
+    def _count(self) -> None:
+        self._steps += 1
+
+    async def steps_of(self, find: _Search, selection: Selection) -> int:
+        """Count the steps of a search on a connection that has read the schema."""
+        await find(self.finder, selection)
+        self._steps = 0
+        await find(self.finder, selection)
+        return self._steps
+
+
+@pytest.fixture
+async def meter(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Meter]:
+    meter = Meter(path)
+    monkeypatch.setattr(search, "open_reader", meter.open_reader)
+    async with aclosing(meter.finder):
+        yield meter
+
+
+async def by_expire(finder: Finder, selection: Selection) -> list[Record]:
+    return await finder.find_by_expire(selection, Position("", 0), LIMIT, records_of)
+
+
+async def by_key(finder: Finder, selection: Selection) -> list[Record]:
+    return await finder.find(selection, "", LIMIT, records_of)
+
+
+async def count(finder: Finder, selection: Selection) -> int:
+    return await finder.count(selection)
+
+
+@pytest.mark.parametrize("others_expire", [1_000, 100_000], ids=["others_sooner", "others_later"])
+@pytest.mark.parametrize("own", [20, MANY])
+@pytest.mark.parametrize("find", [by_expire, by_key, count])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(owner="a"),
+        Selection(owner="a", user="u"),
+        Selection(owner="a", user="nobody"),
+        Selection(owner="a", expire_from=500),
+        Selection(owner="a", expire_from=500, expire_before=200_000),
+        Selection(owner="a", expire_from=500, expire_before=40_000),
+        Selection(owner="a", expire_before=40_000),
+        Selection(owner="a", expire_from=90_000),
+    ],
+    ids=str,
+)
+async def test_cost_for_an_owner_hides_the_number_of_others(
+    create: _Create, meter: Meter, find: _Search, selection: Selection, own: int, others_expire: int
+) -> None:
+    """Their records cost the next entries of the index on the expiry, and no more however many they are."""
+    create("a", range(own), 50_000)
+    create("b", range(10_000, 10_000 + 2 * NEAR), others_expire)
+    before = await meter.steps_of(find, selection)
+    create("b", range(20_000, 20_000 + 8 * NEAR), others_expire + 2 * NEAR)
+    after = await meter.steps_of(find, selection)
+
+    assert after == before
+
+
+@pytest.mark.parametrize("find", [by_expire, by_key])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(owner="a", user="nobody"),
+        Selection(owner="a", expire_before=40_000),
+        Selection(owner="a", expire_from=500, expire_before=40_000),
+    ],
+    ids=str,
+)
+async def test_page_costs_at_most_the_next_entries_and_a_total(
+    create: _Create, meter: Meter, find: _Search, selection: Selection
+) -> None:
+    create("a", range(MANY), 50_000)
+    create("b", range(10_000, 10_000 + MANY), 1_000)
+    page = await meter.steps_of(find, selection)
+    total = await meter.steps_of(count, Selection(owner="a"))
+
+    assert page <= 2 * total + NEAR * STEPS_PER_ENTRY
+
+
+async def test_page_by_expiry_ends_at_its_bound(create: _Create, meter: Meter) -> None:
+    """The expiry that a selection ends before bounds the scan, although the next entries reach further."""
+    create("a", range(20), 1_000)
+    create("b", range(10_000, 10_000 + MANY), 1_020)
+    selection = Selection(owner="a", expire_before=1_010)
+    found = await by_expire(meter.finder, selection)
+    assert [each.expire for each in found] == list(range(1_000, 1_010))
+    assert await meter.steps_of(by_expire, selection) < 20 * STEPS_PER_ENTRY
