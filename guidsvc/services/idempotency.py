@@ -17,10 +17,10 @@ A process may be suspended until its lease expires and another executes the requ
 after the end of the lease, as last renewed.
 
 A receipt belongs to an owner, a kind of credential and a set of scopes: responses are never replayed to callers with
-other rights. A request that is rejected before its first write leaves no receipt. Once claimed, a request continues
-even if its client disconnects. If its caller loses its access on the way, the response with the rejected parts is
-stored too. Receipts are limited in bytes, per owner and in total (`guidsvc.services.receipts.quota`); at the limit, new
-requests are rejected at once.
+other rights. A request that fails before its first write, for whatever reason, leaves no receipt. Once claimed, a
+request continues even if its client disconnects. If its caller loses its access on the way, the response with the
+rejected parts is stored too. Receipts are limited in bytes, per owner and in total
+(`guidsvc.services.receipts.quota`); at the limit, new requests are rejected at once.
 
 A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
 record, and a repetition would create it again.
@@ -38,12 +38,7 @@ from pydantic_core import to_json
 
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.receipt import Receipt
-from guidsvc.errors import (
-    GuidsvcError,
-    IdempotencyMismatch,
-    InProgress,
-    OutcomeUnknown,
-)
+from guidsvc.errors import IdempotencyMismatch, InProgress, OutcomeUnknown
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
@@ -181,10 +176,9 @@ class Idempotency:
         try:
             async with running_in_background(partial(self._renew, lease)):
                 yield lease, attempt
-        except BaseException as error:
-            # An error may concern one part only. Whether earlier parts wrote anything, only the attempt's mark tells.
-            is_rejection = isinstance(error, GuidsvcError) and not isinstance(error, OutcomeUnknown)
-            await self._end(request, lease, is_unused=fresh and is_rejection and not attempt.has_begun)
+        except BaseException:
+            # Whether anything was written, only the attempt's mark tells, and not the class of the error.
+            await self._end(request, lease, is_unused=fresh and not attempt.has_begun)
             raise
         finally:
             write_attempt.CURRENT.reset(token)

@@ -16,7 +16,7 @@ from guidsvc.api.parsing import conditional as conditions
 from guidsvc.domain.caller import DELETE, READ, WRITE, Scope
 from guidsvc.domain.commands import PatchCommand, PutCommand, RenewCommand
 from guidsvc.domain.leases.renewal import Renewal, renew_at
-from guidsvc.domain.preconditions import etag_of
+from guidsvc.domain.preconditions import Conditions, etag_of
 from guidsvc.domain.record import Record, parse_guid
 from guidsvc.http import constants
 from guidsvc.http.headers import prefer as preferences
@@ -88,7 +88,13 @@ async def delete(service: GuidService, request: GuidRequest) -> Response:
 
 async def renew(service: GuidService, request: GuidRequest) -> Response:
     """Move the expiry of the record of a GUID, never back."""
-    asked, preconditions = read_renewal(request), conditions.parse(request.headers)
+    return await execute_renewal(service, request, read_renewal(request), conditions.parse(request.headers))
+
+
+async def execute_renewal(
+    service: GuidService, request: GuidRequest, asked: RenewCommand, preconditions: Conditions
+) -> Response:
+    """Execute a renewal whose body has been read."""
     renewal = service.renewer.at_hand(request.guid, service.renewal_terms(asked, preconditions))
     if renewal is None:
         renewal = await service.renew(request.guid, asked, preconditions)

@@ -15,7 +15,8 @@ from guidsvc.api.resources.guid import (
     GuidHandler,
     RecordHandler,
 )
-from guidsvc.domain.commands import NoQuery
+from guidsvc.domain.commands import NoQuery, RenewCommand
+from guidsvc.domain.record import parse_guid
 from guidsvc.errors import Expired, InvalidGuid, NotFound, PreconditionRequired
 from guidsvc.http.response import Response
 from guidsvc.services.idempotency import GuidFactory
@@ -53,8 +54,13 @@ class RenewalHandler(RecordHandler):
         """
         self.read_query(NoQuery)
 
-        async def renew(guid_factory: GuidFactory | None) -> Response:  # noqa: ARG001  # it generates no GUID
-            return await guid_actions.renew(self.service, self.guid_request(text))
+        async with self.slot():
+            parse_guid(text)
+            asked = await self.read_body(RenewCommand)
+            conditions = self.read_conditions()
 
-        async with self.confirmed_slot():
+            async def renew(guid_factory: GuidFactory | None) -> Response:  # noqa: ARG001  # it generates no GUID
+                return await guid_actions.execute_renewal(self.service, self.guid_request(text), asked, conditions)
+
+            await self.confirm()  # last, as a large body waits for its turn
             await self.send_idempotent(renew, repeatable=False)

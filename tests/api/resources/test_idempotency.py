@@ -1,6 +1,8 @@
 """Idempotency-Key, over HTTP."""
 
 import asyncio
+import itertools
+import json
 import re
 import sqlite3
 from contextlib import closing
@@ -8,8 +10,10 @@ from contextlib import closing
 import pytest
 
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY
+from guidsvc.api.resources.batch.handler import MAX_BYTES as BATCH_BYTES
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import ExpectedLogs, FakeClock, Serving
+from tests.support.api_document import RENDERED, resolved
 from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, raw
@@ -84,6 +88,70 @@ async def test_corrected_request_can_reuse_its_key(client: Client) -> None:
     assert_problem(failed, 412, "precondition-failed")
 
     assert (await client.post("/guid", {"user": USER}, headers=KEY)).status == 201
+
+
+PATHS = {
+    "createGuid": ("POST", "/guid", {"user": USER}),
+    "drawGuid": ("PUT", "/guid", {"user": USER}),
+    "doBatch": ("POST", "/guid:batch", {"operations": [{"guid": GUID, "user": USER}]}),
+    "createRenewal": ("POST", f"/guid/{GUID}/renewal", {"ttl": 10_000}),
+}
+"""A valid request for each operation that accepts a key."""
+JSON = {"Content-Type": "application/json"}
+REJECTIONS: dict[str, tuple[int, dict[str, str], bytes | None]] = {
+    "type": (415, {"Content-Type": "text/plain"}, None),
+    "no_type": (415, {"Content-Type": ""}, None),
+    "compressed": (415, JSON | {"Content-Encoding": "gzip"}, None),
+    "too_large": (413, JSON, b" " * (BATCH_BYTES + 1)),
+    "not_json": (400, JSON, b"{"),
+    "empty": (400, JSON, b""),
+    "condition": (412, JSON | {"If-Match": '"1"'}, None),
+    "invalid_condition": (400, JSON | {"If-Match": '"'}, None),
+}
+"""The status, and the headers and the body that cause it; None is the valid body."""
+
+
+WITHOUT_CONDITIONS = {("doBatch", "condition"), ("doBatch", "invalid_condition")}
+"""A batch has its conditions in its operations."""
+
+
+def test_every_operation_that_accepts_a_key_has_an_example() -> None:
+    operations = [each for item in resolved(json.loads(RENDERED))["paths"].values() for each in item.values()]
+    with_key = {
+        each["operationId"]
+        for each in operations
+        if any(parameter["name"] == IDEMPOTENCY_KEY.name for parameter in each.get("parameters", ()))
+    }
+    assert with_key == PATHS.keys()
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [pair for pair in itertools.product(PATHS, REJECTIONS) if pair not in WITHOUT_CONDITIONS],
+)
+async def test_rejected_request_leaves_its_key_free(client: Client, operation: str, reason: str) -> None:
+    (method, path, valid), (status, headers, body) = PATHS[operation], REJECTIONS[reason]
+    await client.put(f"/guid/{GUID}", {"user": USER, "ttl": 100})
+    rejected = await client.ask(
+        method, path, body=json.dumps(valid).encode() if body is None else body, headers=KEY | headers
+    )
+    assert rejected.status == status
+
+    corrected = await client.ask(method, path, json=valid, headers=KEY)
+    assert corrected.status in {200, 201}
+    assert "Idempotent-Replayed" not in corrected.headers
+
+
+@pytest.mark.parametrize("operation", PATHS)
+async def test_body_is_checked_before_its_key(client: Client, operation: str) -> None:
+    """The response is not replayed to a body that is not accepted."""
+    method, path, valid = PATHS[operation]
+    await client.put(f"/guid/{GUID}", {"user": USER, "ttl": 100})
+    assert (await client.ask(method, path, json=valid, headers=KEY)).status in {200, 201}
+
+    typed = KEY | {"Content-Type": "text/plain"}
+    rejected = await client.ask(method, path, body=json.dumps(valid).encode(), headers=typed)
+    assert_problem(rejected, 415, "unsupported-media-type")
 
 
 @pytest.mark.parametrize(("bare", "quoted"), [("abc", '"abc"'), ("a\\b", r'"a\\b"'), (r"a\\b", r'"a\\\\b"')])

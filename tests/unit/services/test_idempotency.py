@@ -1,6 +1,7 @@
 """Requests that may be sent again, over real stores: done once, whoever comes twice and whatever dies in between."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, Protocol
@@ -23,11 +24,13 @@ from guidsvc.errors import (
     QuotaExceeded,
     StoreUnavailable,
 )
+from guidsvc.http.errors import TooLarge, UnsupportedMediaType
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.receipts.lease import MAX_ANSWER_BYTES
 from guidsvc.services.receipts.quota import pack
+from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store import open_store
 from guidsvc.store.cache_fence import FenceReader, FenceReading
 from guidsvc.store.contract import Database, RecordRepository
@@ -204,15 +207,22 @@ async def test_one_of_two_concurrent_requests_must_retry(idempotency: Idempotenc
 
 
 async def test_request_without_changes_leaves_no_receipt(idempotency: Idempotency, backend: Database) -> None:
-    for error in (InvalidRequest(), StoreUnavailable("no")):
+    errors: list[BaseException] = [InvalidRequest(), StoreUnavailable("no"), OutcomeUnknown("of the quota")]
+    errors += [TooLarge(), UnsupportedMediaType("POST", "no", ()), ValueError("a fault"), asyncio.CancelledError()]
+    for error, repeatable in itertools.product(errors, (True, False)):
+        request = REQUEST._replace(repeatable=repeatable)
         with pytest.raises(type(error)):
-            await idempotency.once(REQUEST, Works(fails(error)))
-        assert await backend.receipts.get(REQUEST.name) is None
+            await idempotency.once(request, Works(fails(error)))
+        assert await backend.receipts.get(request.name) is None
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("?"), ValueError("a fault"), asyncio.CancelledError()], ids=repr)
 async def test_uncertain_request_is_repeated_with_the_same_seed(idempotency: Idempotency, error: BaseException) -> None:
-    first, second = Works(fails(error)), Works()
+    async def write() -> None:
+        begin_write()
+        raise error
+
+    first, second = Works(write), Works()
 
     with pytest.raises(type(error)):
         await idempotency.once(REQUEST, first)
