@@ -1,6 +1,6 @@
 """The pages of a record and of a list of records. They show the members that the JSON has, and dates for its times."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
@@ -23,35 +23,40 @@ MAX_LIST_RECORDS = 100
 
 RenderedRecord = tuple[Record, bytes]
 """A record, and its JSON."""
+QueryWith = Callable[..., str]
+"""Returns the query of the page with these parameters set, and without those that are None."""
 
 
-def record_page(rendered: RenderedRecord, path: str) -> bytes:
+def record_page(rendered: RenderedRecord, path: str, query_with: QueryWith) -> bytes:
     """Render the page of a record."""
     (record, _), members = rendered, _members(rendered)
     items = ((name, _value(name, value)) for name, value in members.items())
-    views = _views(is_full=_FULL_ONLY in members)
+    views = _views(query_with, is_full=_FULL_ONLY in members)
     return page.render(f"GUID {record.guid}", path, f"{page.definition_list(items)}\n{views}")
 
 
-def _views(*, is_full: bool) -> str:
+def _views(query_with: QueryWith, *, is_full: bool) -> str:
     """Return the links to both views of a record, of which one is shown."""
-    brief = _choice("?", "those that you can set", is_current=not is_full)
-    return f"<p>Members: {brief}, {_choice('?view=full', 'all', is_current=is_full)}</p>"
+    brief = _choice(query_with(view=None), "those that you can set", is_current=not is_full)
+    return f"<p>Members: {brief}, {_choice(query_with(view='full'), 'all', is_current=is_full)}</p>"
 
 
-def list_page(records: Sequence[RenderedRecord], path: str, next_url: str | None, *, state: str) -> bytes:
+def list_page(
+    records: Sequence[RenderedRecord], path: str, next_url: str | None, query_with: QueryWith, *, state: str
+) -> bytes:
     """Render a page of a list of records in a state; `next_url` is the absolute path and query of the next page."""
     root = page.root_of(path)
     more = "" if next_url is None else f'<p><a rel="next" href="{root}{escape(next_url[1:])}">Next page</a></p>\n'
-    states = ", ".join(_choice(f"?state={each}", each, is_current=each == state) for each in _STATES)
+    queries = {each: query_with(state=each, cursor=None) for each in _STATES}
+    states = ", ".join(_choice(query, each, is_current=each == state) for each, query in queries.items())
     content = f"<p>State: {states}</p>\n{_table([_members(each) for each in records], root)}\n{more}"
     return page.render("GUIDs", path, content)
 
 
-def _choice(href: str, text: str, *, is_current: bool) -> str:
-    """Return a link to one of several forms of a page; the current form is marked."""
+def _choice(query: str, text: str, *, is_current: bool) -> str:
+    """Return a link to one of several forms of a page, by its query; the current form is marked."""
     current = ' aria-current="page"' if is_current else ""
-    return f'<a href="{href}"{current}>{text}</a>'
+    return f'<a href="?{escape(query)}"{current}>{text}</a>'
 
 
 def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:

@@ -67,8 +67,14 @@ def url_of_next(request: Target, cursor: str) -> str:
     """Return the path and query of the next page of a list, which begins at the cursor."""
     if not request.query_arguments:
         return f"{request.path}?cursor={cursor}"
-    parameters = {name: values[0] for name, values in request.query_arguments.items()}
-    return f"{request.path}?{urlencode(parameters | {'cursor': cursor}, encoding='latin-1')}"
+    return f"{request.path}?{query_with(request, cursor=cursor)}"
+
+
+def query_with(request: Target, **changes: str | None) -> str:
+    """Return the query of a request with some parameters set, and without those that are None."""
+    parameters: dict[str, bytes | str | None] = {name: values[0] for name, values in request.query_arguments.items()}
+    parameters |= changes
+    return urlencode({name: value for name, value in parameters.items() if value is not None}, encoding="latin-1")
 
 
 def _name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from http.client import CREATED
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from guidsvc.api.execution import guid_actions
 from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import record_page
+from guidsvc.api.parsing.query import query_with
 from guidsvc.domain.commands import NoQuery, ReadQuery, RecordQuery
 from guidsvc.domain.leases.errors import ExpiresTooSoon, LifeLimitReached
 from guidsvc.domain.preconditions import ANY
@@ -179,7 +181,7 @@ class GuidHandler(RecordHandler):
             record, is_wanted = await self.service.get(parse_guid(text), conditions, self._valid_for)
         if is_wanted:
             (record_json,) = self.render_records([record])
-            self.respond_page(record_page((record, record_json), self.request.path))
+            self.respond_page(record_page((record, record_json), self.request.path, partial(query_with, self.request)))
         else:
             self.vary("Accept")
             self.respond(304)

@@ -22,7 +22,7 @@ from guidsvc.api.execution import list_response
 from guidsvc.api.execution.list_response import ListRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import fitting, list_page
-from guidsvc.api.parsing.query import url_of_next
+from guidsvc.api.parsing.query import query_with, url_of_next
 from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEYS, OF_LIVES, OF_WRITES, RecordHandler
 from guidsvc.domain.caller import READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
@@ -129,7 +129,7 @@ class GuidsHandler(RecordHandler):
         records = fitting(list(zip(page.records, self.render_records(page.records), strict=True)))
         last = page.next if len(records) == len(page.records) else Position.after(records[-1][0], query.sort)
         url = None if last is None else url_of_next(self.request, render_cursor(last))
-        return list_page(records, self.request.path, url, state=query.state)
+        return list_page(records, self.request.path, url, partial(query_with, self.request), state=query.state)
 
     def _list_request(self) -> ListRequest:
         request = self.request

@@ -171,6 +171,23 @@ async def test_list_page_marks_the_state_that_it_shows(client: Client, state: st
     assert re.findall(r'aria-current="page">(\w+)<', text) == [state or "live"]
 
 
+async def test_links_to_forms_of_a_page_keep_its_query(client: Client) -> None:
+    """Each changes its own parameter alone; another state begins at its first page."""
+    await client.put(PATH, {"user": 'a&"<é'})
+    user = "a%26%22%3C%C3%A9"
+    first = f"/guid?view=full&user={user}&limit=1&expires_after=-1h"
+    await client.put(f"/guid/{'F' * 32}", {"user": 'a&"<é'})
+    (following,) = (f"/{link}" for link in (await page(client, first)).links if "cursor=" in link)
+    for path in (first, following):
+        links = (await page(client, path)).links
+        for state in ("live", "expired", "all"):
+            assert f"?view=full&user={user}&limit=1&expires_after=-1h&state={state}" in links
+    assert "?state=all&sort=expire" in (await page(client, "/guid?state=live&sort=expire")).links
+
+    links = (await page(client, f"{PATH}?valid_for=1&view=full")).links
+    assert {"?valid_for=1", "?valid_for=1&view=full"} <= set(links)
+
+
 async def test_cells_of_a_list_have_names_for_narrow_screens(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     text = (await client.get("/guid", headers=BROWSER)).body.decode()
