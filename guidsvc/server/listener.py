@@ -71,6 +71,7 @@ class Listener:
         self._options = {} if tls is None else tls.options
         self._loop = asyncio.get_running_loop()
         self._setups: dict[object, asyncio.Task[None]] = {}  # by protocol
+        self._cancelled: set[object] = set()  # those of them whose transport must be closed
         self._is_closed = False
         listener.setblocking(False)
         if self._is_secure:
@@ -86,13 +87,24 @@ class Listener:
 
     def abort(self) -> None:
         """Cancel all connections that are not set up yet."""
-        for setup in self._setups.values():
-            setup.cancel()
+        for protocol in list(self._setups):
+            self.cancel(protocol)
 
     def cancel(self, protocol: object) -> None:
-        """Cancel a connection if it is not set up yet, for example because its TLS handshake is not complete."""
+        """Cancel a connection if it is not set up yet, for example because its TLS handshake is not complete.
+
+        Its protocol may still get a transport, but that is closed. Without TLS the task must not be cancelled: after
+        `connection_made`, uvloop would close the transport without `connection_lost`.
+        """
         if protocol in self._setups:
-            self._setups[protocol].cancel()
+            self._cancelled.add(protocol)
+            if self._is_secure:
+                self._setups[protocol].cancel()
+
+    @property
+    def is_setting_up(self) -> bool:
+        """Whether a connection is not set up yet, or not closed yet after that was cancelled."""
+        return bool(self._setups)
 
     def _resume(self) -> None:
         if not self._is_closed:
@@ -125,12 +137,15 @@ class Listener:
 
     def _end_setup(self, connection: socket, protocol: asyncio.Protocol, setup: asyncio.Task[None]) -> None:
         del self._setups[protocol]
+        self._cancelled.discard(protocol)
         if setup.cancelled():  # perhaps before its first step; then nothing else closes the socket
             connection.close()
 
     async def _set_up(self, connection: socket, protocol: asyncio.Protocol, address: str) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._options)
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._options)
+            if protocol in self._cancelled:
+                transport.abort()
         except BaseException as error:
             self._on_failure(protocol)
             if isinstance(error, ssl.SSLError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from socket import socket
@@ -74,6 +74,7 @@ class Server:
         fast_path: FastPath | None,
     ) -> None:
         self._state = ServerState(app, hooks, limits, fast_path)
+        self._table = self._state.table
         self._listeners: list[Listener] = []
         self._rejected: set[_RejectedConnection] = set()
         self._limit_log = ConnectionLimitLog()
@@ -89,7 +90,7 @@ class Server:
 
     def connections(self) -> int:
         """Return the number of open connections."""
-        return len(self._state.connections)
+        return len(self._table.connections)
 
     def stop(self) -> None:
         """Stop accepting connections; open ones continue."""
@@ -107,54 +108,71 @@ class Server:
 
     def _has_work_left(self, start: float) -> bool:
         """Close connections that have been idle for LAME_SECONDS; return whether others are left."""
-        state = self._state
+        table = self._table
         now = self._advance()
         cutoff = now - LAME_SECONDS
         # Idle times may start a tick early
         idle_before = cutoff if cutoff >= start else start - LAME_SECONDS - TICK_SECONDS
-        busy = [each for each in list(state.connections) if each.retire(idle_before)]
-        return bool(busy) or any(max(since, start) > cutoff for since in state.connecting.values())
+        busy = [each for each in list(table.connections) if self._manage(each, lambda each: each.retire(idle_before))]
+        return bool(busy) or any(max(since, start) > cutoff for since in table.connecting.values())
 
     async def close_all_connections(self) -> None:
         """Close the connections once pending data is sent; abort them after CLOSE_SECONDS."""
-        for connection in list(self._state.connections):
-            connection.close()
+        for connection in list(self._table.connections):
+            self._manage(connection, lambda each: each.close())
+        for connection in list(self._table.connecting):
+            self._table.end(connection)
         for listener in self._listeners:
             listener.abort()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
-        while self._state.connections and loop.time() < deadline:  # noqa: ASYNC110  # polling is cheaper than an event per connection
+        while self._is_closing() and loop.time() < deadline:  # noqa: ASYNC110  # polling is cheaper than an event per connection
             await asyncio.sleep(0.01)
-        for connection in list(self._state.connections):
-            connection.abort()
+        for connection in list(self._table.connections):
+            self._manage(connection, lambda each: each.abort())
+
+    def _is_closing(self) -> bool:
+        return bool(self._table.connections) or any(listener.is_setting_up for listener in self._listeners)
 
     async def keep_time(self) -> None:
         """Close timed-out connections, every TICK_SECONDS."""
-        state = self._state
+        table = self._table
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._advance()
-            for each in list(state.paused_connections):
-                each.regulate()  # the client may have disconnected meanwhile
-            idle_before = now - state.limits.head_seconds - TICK_SECONDS
-            for each in [each for each, since in state.connecting.items() if since <= idle_before]:
-                self._forget(each)
-            overdue = [each for each in state.connections if each.is_overdue(now)]
+            for each in list(table.paused_connections):
+                self._manage(each, lambda each: each.regulate())  # the client may have disconnected meanwhile
+            idle_before = now - self._state.limits.head_seconds - TICK_SECONDS
+            for each in [each for each, since in table.connecting.items() if since <= idle_before]:
+                self._cancel(each)
+            overdue = [each for each in list(table.connections) if self._is_overdue(each, now)]
             if overdue:
                 await asyncio.sleep(LATE_READ_SECONDS)
-            for connection in overdue:
-                self._expire(connection, now)
-            if state.budget.should_release(now):
+            for each in overdue:
+                if each in table.connections and self._is_overdue(each, now):
+                    self._manage(each, lambda each: each.expire())
+            if self._state.budget.should_release(now):
                 await asyncio.to_thread(release)
 
-    def _expire(self, connection: ManagedConnection, now: float) -> None:
-        """Close a connection if it is still overdue. An error aborts only this connection."""
+    def _is_overdue(self, connection: ManagedConnection, now: float) -> bool:
+        return bool(self._manage(connection, lambda each: each.is_overdue(now)))
+
+    def _manage(self, connection: ManagedConnection, call: Callable[[ManagedConnection], bool | None]) -> bool | None:
+        """Return the result of a call on a connection. An error ends this connection, and no other."""
         try:
-            if connection in self._state.connections and connection.is_overdue(now):
-                connection.expire()
-        except Exception:  # noqa: BLE001  # logged; the others must be closed too
-            _log.exception("closing a connection failed")
+            return call(connection)
+        except Exception:  # noqa: BLE001  # logged; the others must be managed too
+            _log.exception("managing a connection failed, closing it")
+            self._discard(connection)
+            return None
+
+    def _discard(self, connection: ManagedConnection) -> None:
+        """Abort a broken connection, and remove it even if that fails: it must not count for ever."""
+        try:
             connection.abort()
+        except Exception:  # noqa: BLE001  # logged; see above
+            _log.exception("closing a connection failed")
+        self._table.end(connection)
 
     def _advance(self) -> float:
         self._state.tick = self._ticks.advance()
@@ -163,44 +181,45 @@ class Server:
 
     def _connection(self, address: str) -> asyncio.Protocol:
         state = self._state
-        network = state.networks.find(address)
-        is_full = len(state.connections) + len(state.connecting) >= state.limits.connections
+        network = self._table.networks.find(address)
+        is_full = len(self._table) >= state.limits.connections
         if is_full and not self._make_room(network):
-            self._limit_log.log_rejection(len(state.connections), state.limits.connections)
+            self._limit_log.log_rejection(len(self._table.connections), state.limits.connections)
             return _RejectedConnection(state.hooks, self._rejected)
         connection = Connection(state, network)
-        state.connecting[connection] = state.tick
-        state.networks.join(connection)
+        self._table.begin(connection, state.tick)
         return connection
 
     def _make_room(self, network: ClientNetwork) -> bool:
         """Close a connection of a network that has more than this one; return whether there was one."""
         state = self._state
         if not self._victims and self._victims_tick != state.tick:  # choosing takes a look at all connections
-            self._victims, self._victims_tick = state.networks.victims(), state.tick
+            self._victims, self._victims_tick = self._table.networks.victims(), state.tick
         while self._victims:
             victim = self._victims[-1]
-            is_open = victim in state.connections or victim in state.connecting
-            if is_open and len(victim.network.connections) <= len(network.connections):
+            has_ended = victim not in self._table
+            if not has_ended and len(victim.network.connections) <= len(network.connections):
                 return False
             self._victims.pop()
-            if is_open and self._close_waiting(victim):
+            if not has_ended and self._close_waiting(victim):
                 self._limit_log.log_closing(victim.network.name, state.limits.connections)
                 return True
         return False
 
     def _close_waiting(self, connection: ManagedConnection) -> bool:
         """Close a connection that waits for its client, or for its setup; return whether it did."""
-        state = self._state
-        if connection in state.connecting:
-            del state.connecting[connection]
-            for listener in self._listeners:
-                listener.cancel(connection)  # only one of them has accepted it
-        elif connection.waiting_since is None or not connection.expire():
+        if connection in self._table.connecting:
+            self._cancel(connection)
+        elif not self._manage(connection, lambda each: each.waiting_since is not None and each.expire()):
             return False
-        state.connections.discard(connection)
-        state.networks.leave(connection)
+        self._table.end(connection)
         return True
+
+    def _cancel(self, connection: ManagedConnection) -> None:
+        """End a connection that is not set up yet."""
+        self._table.end(connection)
+        for listener in self._listeners:
+            listener.cancel(connection)  # only one of them has accepted it
 
     def _secure_connection(self, address: str) -> asyncio.Protocol | None:
         """Return the protocol for a connection before its TLS handshake; None if it must be closed."""
@@ -217,8 +236,7 @@ class Server:
         if isinstance(connection, _RejectedConnection):
             self._rejected.discard(connection)
         elif isinstance(connection, Connection):
-            self._state.connecting.pop(connection, None)
-            self._state.networks.leave(connection)
+            self._table.end(connection)
 
 
 class ConnectionLimitLog:

@@ -81,7 +81,8 @@ class BaseConnection(asyncio.Protocol):
             should_pause = not has_sent_all(self._transport)  # else its EOF must be read, which follows all other data
         if should_pause != self._is_reading_paused and not self._transport.is_closing():
             self._is_reading_paused = should_pause
-            (self._state.paused_connections.add if should_pause else self._state.paused_connections.discard)(self)
+            paused = self._state.table.paused_connections
+            (paused.add if should_pause else paused.discard)(self)
             (self._transport.pause_reading if should_pause else self._transport.resume_reading)()
 
     def is_overdue(self, now: float) -> bool:
@@ -182,7 +183,7 @@ class BaseConnection(asyncio.Protocol):
     def _reject_over_share(self, size: int) -> bool:
         """Reject `size` more bytes if the connection would exceed its share; return whether it did."""
         state = self._state
-        if self._parser.is_finished or not state.networks.exceeds_share(
+        if self._parser.is_finished or not state.table.networks.exceeds_share(
             self.network, state.limits.incoming_bytes, self._incoming_bytes, size
         ):
             return False

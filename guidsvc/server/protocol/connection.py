@@ -40,14 +40,15 @@ class Connection(BaseConnection):
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._state.connecting.pop(self, None)
         self._transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix sockets all have both directions
         self.context = Peer(self._transport)
         self._send_buffer = SendBuffer(
             self._transport, self._state.budget, secure=self.context.secure, network=self.network.name
         )
-        self._state.connections.add(self)
         self._send_buffer.open()
+        if not self._state.table.open(self):
+            self._parser.is_finished = True  # data may still arrive
+            self.abort()
 
     def data_received(self, data: bytes) -> None:  # each call that it is spared is an answer sooner
         parser = self._parser
@@ -84,9 +85,7 @@ class Connection(BaseConnection):
         return (is_complete or bool(self._queued)) and not self._is_lingering and self.context.protocol == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        self._state.connections.discard(self)
-        self._state.networks.leave(self)
-        self._state.paused_connections.discard(self)
+        self._state.table.end(self)
         self._parser.close()
         self._send_buffer.end()
         self._queued.clear()

@@ -11,7 +11,8 @@ from httptools import HttpRequestParser
 from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.runtime.admission import Admission
-from guidsvc.server.client_networks import ClientNetworks, ManagedConnection, address_of
+from guidsvc.server.client_networks import address_of
+from guidsvc.server.connection_table import ConnectionTable
 from guidsvc.server.protocol.read_throttle import ReadThrottle
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.send_buffer import SendBudget
@@ -130,15 +131,9 @@ class ServerState:
         self.limits = limits
         self.fast_path = fast_path
         self.admission = None if fast_path is None else fast_path.admission
-        self.connections: set[ManagedConnection] = set()
-        self.networks = ClientNetworks()
-        """The networks of these connections, and of those in `connecting`."""
-        self.connecting: dict[ManagedConnection, float] = {}
-        """Connections not set up yet, for example in the TLS handshake, with their start time."""
+        self.table = ConnectionTable()
         self.incoming_bytes = 0
         """Bytes of unanswered requests, of all connections."""
-        self.paused_connections: set[ManagedConnection] = set()
-        """Connections whose reading is paused."""
         self.read_throttle = ReadThrottle()
         self.budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self.tick = asyncio.get_running_loop().time()
@@ -167,16 +162,26 @@ class Peer:
 
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:
-    """Whether unread data has arrived; closing now could discard a request."""
+    """Whether unread data has arrived; closing now could discard a request. False if the transport is closed."""
+    descriptor = _descriptor_of(transport)
+    if descriptor < 0:
+        return False
     with _Selector() as selector:  # of a kind that needs no file descriptor: none may be left
-        selector.register(transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+        selector.register(descriptor, selectors.EVENT_READ)
         return bool(selector.select(0))
 
 
 def has_sent_all(transport: asyncio.BaseTransport) -> bool:
     """Whether the client has sent EOF, though data before it may be unread; False if the system cannot tell."""
-    if _HUNG_UP is None:
+    descriptor = _descriptor_of(transport)
+    if _HUNG_UP is None or descriptor < 0:
         return False
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
+    poll.register(descriptor, _HUNG_UP)
     return bool(poll.poll(0))
+
+
+def _descriptor_of(transport: asyncio.BaseTransport) -> int:
+    """Return the file descriptor of a transport, or -1 if it is closed. uvloop then has no socket."""
+    connection = transport.get_extra_info("socket")
+    return -1 if connection is None else int(connection.fileno())
