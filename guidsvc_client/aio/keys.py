@@ -1,0 +1,48 @@
+"""The API keys of the async client."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Unpack
+
+from guidsvc_client.aio.session import AsyncSession
+from guidsvc_client.key_models import IssuedKey, Key
+from guidsvc_client.protocol import key_calls
+from guidsvc_client.protocol.key_calls import KeyFilter, KeyLimits
+from guidsvc_client.protocol.values import Duration
+
+
+class AsyncKeys:
+    """API keys, for admins."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def create(self, owner: str, scopes: Iterable[str], **limits: Unpack[KeyLimits]) -> IssuedKey:
+        """Create a key. Only this result has its secret. It is not repeated if its response is lost."""
+        return await self._session.send(key_calls.create(owner, scopes, limits))
+
+    async def get(self, key_id: str) -> Key:
+        """Return a key by its id."""
+        return await self._session.send(key_calls.get(key_id))
+
+    async def list(self, **filters: Unpack[KeyFilter]) -> AsyncIterator[Key]:
+        """Yield the keys that a filter selects."""
+        cursor: str | None = None
+        while True:
+            page = await self._session.send(key_calls.list_page(filters, cursor))
+            for key in page.items:
+                yield key
+            if page.next is None:
+                return
+            cursor = page.next
+
+    async def set_note(self, key_id: str, note: str | None) -> Key:
+        """Set the note of a key, or remove it."""
+        return await self._session.send(key_calls.set_note(key_id, note))
+
+    async def rotate(self, key_id: str, overlap: Duration | None = None) -> IssuedKey:
+        """Give a key a new secret. The previous one stays valid for `overlap`, an hour by default."""
+        return await self._session.send(key_calls.rotate(key_id, overlap))
+
+    async def revoke(self, key_id: str) -> None:
+        """Revoke a key."""
+        await self._session.send(key_calls.revoke(key_id))

@@ -1,0 +1,123 @@
+"""Leases of the async client: a task renews them, and cancels the task of the block when they are lost."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from guidsvc_client.aio.session import AsyncSession
+from guidsvc_client.errors import GuidsvcError, LeaseLost
+from guidsvc_client.lease_state import LeaseState
+from guidsvc_client.protocol import lease_flows
+from guidsvc_client.protocol.lease_flows import Plan
+
+log = logging.getLogger("guidsvc_client")
+
+
+class AsyncLease:
+    """A lease that a task renews: `async with client.lease(...) as lease`.
+
+    If the lease is lost, the block is cancelled where it waits, and raises LeaseLost at its end. Call `check()` before
+    each step that needs the lease and does not wait.
+    """
+
+    def __init__(self, session: AsyncSession, plan: Plan) -> None:
+        self._plan = plan
+        self._session = session.with_policy(session.policy.within(plan.ttl_seconds / 4))
+        self._state: LeaseState | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self._holder: asyncio.Task[object] | None = None
+        self._cancellations = 0
+        self._has_cancelled = False
+
+    @property
+    def guid(self) -> str:
+        """The GUID of the lease."""
+        return self._plan.guid
+
+    @property
+    def token(self) -> int:
+        """The version of the record: a fencing token, which rises with each holder and each renewal."""
+        return self._held.term.version
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the lease is still granted; 0 if it is lost."""
+        return self._held.remaining_seconds
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lease is lost."""
+        return self._held.is_lost
+
+    def check(self) -> None:
+        """Raise LeaseLost if the lease is lost."""
+        self._held.check()
+
+    async def __aenter__(self) -> Self:
+        self._state = LeaseState(self.guid, await self._session.run(lease_flows.acquire(self._plan)))
+        self._holder = asyncio.current_task()
+        self._cancellations = self._holder.cancelling() if self._holder else 0
+        self._renewal = asyncio.create_task(self._renew(), name=f"lease {self.guid}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        state = self._held
+        state.end()
+        is_cancelled = await self._end_renewal(error)
+        if not state.is_lost:
+            await self._release(state)
+        if state.is_lost and (error is None or is_cancelled):
+            raise state.loss() from error
+        if state.is_lost and error is not None and not isinstance(error, LeaseLost | asyncio.CancelledError):
+            error.add_note(str(state.loss()))
+
+    @property
+    def _held(self) -> LeaseState:
+        if self._state is None:
+            raise RuntimeError("the lease is not acquired yet; use it inside `async with client.lease(...) as lease:`")
+        return self._state
+
+    async def _renew(self) -> None:
+        """Renew until the lease is released; cancel the block if it is lost."""
+        state = self._held
+        while not state.is_lost:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(state.remaining_seconds):
+                    await asyncio.sleep(state.seconds_until_renewal)
+                    await self._renew_once(state)
+        if self._holder:
+            self._has_cancelled = True
+            self._holder.cancel()
+
+    async def _renew_once(self, state: LeaseState) -> None:
+        try:
+            state.extend(await self._session.run(lease_flows.renew(self._plan, state.term.version)))
+        except GuidsvcError as error:
+            log.debug("lease %s not renewed: %s", self.guid, error)
+            state.fail(error)
+
+    async def _end_renewal(self, error: BaseException | None) -> bool:
+        """Stop the renewal. Return whether the block was cancelled by the loss of the lease, and by nothing else."""
+        assert self._renewal is not None  # noqa: S101  # for mypy
+        self._renewal.cancel()
+        try:
+            await asyncio.wait({self._renewal})
+        except asyncio.CancelledError:  # the cancellation came as the block ended
+            if not self._has_cancelled:
+                raise
+        if not self._has_cancelled or self._holder is None:
+            return False
+        is_only_by_loss = self._holder.uncancel() <= self._cancellations
+        return is_only_by_loss and isinstance(error, asyncio.CancelledError)
+
+    async def _release(self, state: LeaseState) -> None:
+        try:
+            await self._session.run(lease_flows.release(self._plan, state.term.version))
+        except LeaseLost as error:
+            state.fail(error)
+        except GuidsvcError as error:
+            log.warning("lease %s not released; it expires by itself: %s", self.guid, error)

@@ -1,0 +1,89 @@
+"""Lists and feeds of the async client: async iterators that read page by page."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
+
+from guidsvc_client.aio.session import AsyncSession
+from guidsvc_client.errors import GuidsvcError
+from guidsvc_client.models import Event, EventPage, Page, Record
+from guidsvc_client.protocol import calls, event_calls
+from guidsvc_client.protocol.calls import Filter
+from guidsvc_client.protocol.event_calls import EventFilter, Start
+from guidsvc_client.protocol.retrying import backoff_seconds, is_temporary
+
+RecordT = TypeVar("RecordT", bound=Record)
+log = logging.getLogger("guidsvc_client")
+
+
+class AsyncRecordList(Generic[RecordT]):
+    """The records that a filter selects. Iterate over it, or over its `pages()`."""
+
+    def __init__(self, session: AsyncSession, filters: Filter, kind: type[RecordT], page_size: int) -> None:
+        self._session = session
+        self._filters = filters
+        self._kind = kind
+        self._page_size = page_size
+
+    async def __aiter__(self) -> AsyncIterator[RecordT]:
+        async for page in self.pages():
+            for record in page.items:
+                yield record
+
+    async def pages(self, cursor: str | None = None) -> AsyncIterator[Page[RecordT]]:
+        """Yield the pages, from a cursor on: the `next` of an earlier page."""
+        while True:
+            page = await self._page(self._page_size, cursor)
+            yield page
+            if page.next is None:
+                return
+            cursor = page.next
+
+    async def total(self) -> int:
+        """Count the records."""
+        return (await self._page(1, None, has_total=True)).total or 0
+
+    async def _page(self, limit: int, cursor: str | None, *, has_total: bool = False) -> Page[RecordT]:
+        return await self._session.send(calls.list_page(self._filters, self._kind, limit, cursor, has_total=has_total))
+
+
+class AsyncEventFeed:
+    """What happened to GUIDs, in order, from `cursor` on. Iterate over it; iterate again to go on.
+
+    `cursor` moves on with each event, and also past events that the filter leaves out. Save it to resume later.
+    """
+
+    def __init__(
+        self, session: AsyncSession, filters: EventFilter, *, start: Start, cursor: str | None, should_follow: bool
+    ) -> None:
+        self.cursor = cursor
+        self._session = session
+        self._query = event_calls.query_of(filters)
+        self._start = start
+        self._should_follow = should_follow
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            page = await self._next_page()
+            for event in page.items:
+                self.cursor = event.cursor
+                yield event
+            self.cursor = page.next
+            if not self._should_follow and not page.has_more:
+                return
+
+    async def _next_page(self) -> EventPage:
+        """Read the next page. One that follows waits as long as the service does not respond."""
+        wait = event_calls.WAIT_SECONDS if self._should_follow else 0
+        failures = 0
+        while True:
+            call = event_calls.page(self._query, start=self._start, cursor=self.cursor, wait_seconds=wait)
+            try:
+                return await self._session.send(call)
+            except GuidsvcError as error:
+                if not self._should_follow or not is_temporary(error):
+                    raise
+                log.debug("events not read, trying again: %s", error)
+            await asyncio.sleep(backoff_seconds(failures))
+            failures += 1

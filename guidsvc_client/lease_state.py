@@ -1,0 +1,77 @@
+"""What the holder of a lease knows about it: until when it is granted, and whether it is lost."""
+
+import threading
+
+from guidsvc_client.errors import LeaseLost
+from guidsvc_client.problems import LifeLimit
+from guidsvc_client.protocol.lease_flows import Term, clock
+from guidsvc_client.protocol.retrying import backoff_seconds
+
+
+class LeaseState:
+    """The state of one lease. Once lost, it stays lost: also if a late response says that it was renewed."""
+
+    def __init__(self, guid: str, term: Term) -> None:
+        self.guid = guid
+        self.term = term
+        self._lock = threading.Lock()
+        self._next = term.renews
+        self._failures = 0
+        self._error: Exception | None = None
+        self._loss: str | None = None
+        self._has_ended = False
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the lease is still granted, by the clock of this host."""
+        return 0.0 if self.is_lost else max(0.0, self.term.ends - clock())
+
+    @property
+    def seconds_until_renewal(self) -> float:
+        """How long to wait before the next renewal."""
+        return max(0.0, min(self._next, self.term.ends) - clock())
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lease is lost."""
+        with self._lock:
+            return self._is_lost()
+
+    def extend(self, term: Term) -> None:
+        """Note a renewal, unless the lease was lost before its response came."""
+        with self._lock:
+            if not self._is_lost():
+                self.term, self._next, self._failures, self._error = term, term.renews, 0, None
+
+    def fail(self, error: Exception) -> None:
+        """Note a renewal that failed, and when to try again. A limit of the life stays."""
+        with self._lock:
+            self._error = error
+            if isinstance(error, LeaseLost):
+                self._loss = self._loss or str(error)
+            self._next = self.term.ends if isinstance(error, LifeLimit) else clock() + backoff_seconds(self._failures)
+            self._failures += 1
+
+    def end(self) -> None:
+        """Note the end of the work: what happens later by the clock does not matter any more."""
+        with self._lock:
+            self._has_ended = not self._is_lost()
+
+    def check(self) -> None:
+        """Raise LeaseLost if the lease is lost."""
+        if self.is_lost:
+            raise self.loss()
+
+    def loss(self) -> LeaseLost:
+        """Return the error of a lease that is lost."""
+        error = self._error
+        if isinstance(error, LeaseLost):
+            return error
+        lost = LeaseLost(self.guid, self._loss or "")
+        lost.__cause__ = error
+        return lost
+
+    def _is_lost(self) -> bool:
+        if self._loss is None and not self._has_ended and clock() >= self.term.ends:
+            self._loss = "its time has run out, and no renewal was confirmed in time"
+        return self._loss is not None

@@ -1,0 +1,180 @@
+"""What the service returns, as frozen dataclasses. Times are integers as on the wire; `expires_at` is a datetime."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as replaced
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from guidsvc_client.protocol.values import Moment, expiry_of
+
+Document = Mapping[str, Any]
+"""A JSON object."""
+
+
+def integer(digits: str | int | None) -> int | None:
+    """Return the number that a string of digits stands for; None for null and for an absent member."""
+    return None if digits is None else int(digits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A GUID, its user, its expiry in Unix seconds, and its metadata.
+
+    `version` is None where the service does not send it: in lists and streams without `full`.
+    """
+
+    guid: str
+    user: str
+    expire: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    version: int | None = None
+
+    @property
+    def expires_at(self) -> datetime:
+        """The expiry as a time of UTC."""
+        return datetime.fromtimestamp(self.expire, UTC)
+
+    def replace(
+        self, *, user: str | None = None, expire: Moment | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Return a copy with other values. `metadata` replaces all metadata."""
+        return replaced(
+            self,
+            user=self.user if user is None else user,
+            expire=self.expire if expire is None else expiry_of(expire),
+            metadata=self.metadata if metadata is None else metadata,
+        )
+
+    @classmethod
+    def from_wire(cls, document: Document, version: int | None = None) -> Self:
+        """Return the record of a response, or a FullRecord if this is that class."""
+        return cls(**cls.members(document, version))
+
+    @classmethod
+    def members(cls, document: Document, version: int | None) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {
+            "guid": document["guid"],
+            "user": document["user"],
+            "expire": int(document["expire"]),
+            "metadata": document.get("metadata", {}),
+            "version": integer(document.get("version", version)),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullRecord(Record):
+    """A record with all its members: `created` and `updated` in Unix milliseconds, the other times in Unix seconds.
+
+    `renew_at` is None for a revoked record, `max_expire` if there is no limit, and `owner` if the key may not see it.
+    """
+
+    version: int
+    created: int
+    updated: int
+    purge_at: int
+    renew_at: int | None
+    max_expire: int | None
+    state: Literal["live", "expired"]
+    owner: str | None
+
+    @classmethod
+    def members(cls, document: Document, version: int | None) -> dict[str, Any]:
+        times = ("created", "updated", "purge_at", "renew_at", "max_expire")
+        full = {name: integer(document.get(name)) for name in times}
+        return Record.members(document, version) | full | {"state": document["state"], "owner": document.get("owner")}
+
+
+RecordT_co = TypeVar("RecordT_co", bound=Record, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[RecordT_co]):
+    """A page of a list."""
+
+    items: Sequence[RecordT_co]
+    next: str | None
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a renewal granted: `granted` seconds from the renewal to `expire`. `renew_at` says when to renew again."""
+
+    guid: str
+    expire: int
+    is_renewed: bool
+    granted: int
+    is_capped: bool
+    max_expire: int | None
+    renew_at: int
+    version: int | None = None
+
+    @classmethod
+    def from_wire(cls, document: Document, version: int | None = None) -> Self:
+        """Return the renewal of a response."""
+        return cls(
+            guid=document["guid"],
+            expire=int(document["expire"]),
+            is_renewed=document["renewed"],
+            granted=int(document["granted"]),
+            is_capped=document["capped"],
+            max_expire=integer(document["max_expire"]),
+            renew_at=int(document["renew_at"]),
+            version=version,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a GUID at `at`, in Unix milliseconds. The same event always has the same `id`.
+
+    `cursor` is the place after the event. `record` is the record after the change, or before a deletion. `details` has
+    the members that only some types of events have, as on the wire. New types may come: ignore unknown ones.
+    """
+
+    cursor: str
+    id: str
+    type: str
+    at: int
+    guid: str
+    version: int
+    record: Record | None
+    details: Document
+
+    @classmethod
+    def from_wire(cls, document: Document) -> Self:
+        """Return an event of a page."""
+        details = dict(document)
+        record, version = details.pop("record", None), int(details.pop("version"))
+        return cls(
+            cursor=details.pop("cursor"),
+            id=details.pop("id"),
+            type=details.pop("type"),
+            at=int(details.pop("at")),
+            guid=details.pop("guid"),
+            version=version,
+            record=None if record is None else Record.from_wire(record, version),
+            details=details,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """A page of the feed: `next` is where to go on, also after an empty page."""
+
+    items: Sequence[Event]
+    next: str
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the service is ready, and the state of its parts."""
+
+    is_ready: bool
+    status: str
+    store: str
+    cache: str
+    age_ms: int

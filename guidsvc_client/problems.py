@@ -1,0 +1,290 @@
+"""The problems of the service (RFC 9457), one class for each code.
+
+A code that this version of the client does not know is a `Problem` itself, with the same attributes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from guidsvc_client.errors import GuidsvcError
+from guidsvc_client.models import Document, Record, integer
+from guidsvc_client.protocol.values import version_of
+
+
+class Problem(GuidsvcError):
+    """The service rejected the request.
+
+    `code` is stable; `detail` is for people and may change. `errors` lists the invalid members of a request. `page` is
+    the path, or the URL, of the explanation. `retry_after` is in seconds. `members` has everything that was sent.
+    """
+
+    code: str = ""
+
+    def __init__(self, members: Document, headers: Mapping[str, str]) -> None:
+        self.members = members
+        self.code = members["code"]
+        self.status: int = members["status"]
+        self.title: str = members["title"]
+        self.detail: str = members.get("detail", self.title)
+        self.page: str = members["type"]
+        self.request_id: str = members.get("request_id", "")
+        self.errors: Sequence[Mapping[str, str]] = members.get("errors", ())
+        self.version = version_of(headers.get("etag"))
+        self.retry_after = _seconds(headers.get("retry-after"))
+        super().__init__(f"{self.detail} ({self.code}, request {self.request_id}, explained at {self.page})")
+
+    def _integer(self, name: str) -> int | None:
+        return integer(self.members.get(name))
+
+
+class _WithRecord(Problem):
+    """A problem that shows the current record, if the key may read it."""
+
+    @property
+    def record(self) -> Record | None:
+        """The current record, with its version."""
+        document = self.members.get("record")
+        return None if document is None else Record.from_wire(document, self.version)
+
+
+class InvalidGuid(Problem):
+    """The GUID in the path is malformed."""
+
+    code = "invalid-guid"
+
+
+class InvalidRequest(Problem):
+    """Path, query, headers or body are invalid; see `errors`."""
+
+    code = "invalid-request"
+
+
+class NotFound(Problem):
+    """There is no such GUID, key or path."""
+
+    code = "not-found"
+
+
+class MethodNotAllowed(Problem):
+    """The path does not support the method."""
+
+    code = "method-not-allowed"
+
+
+class MethodNotImplemented(Problem):
+    """The service does not know the method, or the transfer coding of the body."""
+
+    code = "not-implemented"
+
+
+class HttpVersionNotSupported(Problem):
+    """The service does not support the version of HTTP."""
+
+    code = "http-version-not-supported"
+
+
+class Expired(Problem):
+    """The GUID has expired: at `expired_at`. It can be renewed until `renewable_until`. Both are Unix seconds."""
+
+    code = "expired"
+
+    @property
+    def expired_at(self) -> int | None:
+        """When the GUID expired."""
+        return self._integer("expired_at")
+
+    @property
+    def renewable_until(self) -> int | None:
+        """Until when a change with a future expiry renews it."""
+        return self._integer("renewable_until")
+
+
+class LifeLimit(Problem):
+    """No write may give the GUID so long a life; the latest expiry is `max_expire`, in Unix seconds."""
+
+    code = "life-limit"
+
+    @property
+    def max_expire(self) -> int | None:
+        """The latest expiry."""
+        return self._integer("max_expire")
+
+
+class ExpiresTooSoon(Problem):
+    """The GUID is valid, but only for `left` seconds, until `expire`."""
+
+    code = "expires-too-soon"
+
+    @property
+    def expire(self) -> int | None:
+        """The expiry, in Unix seconds."""
+        return self._integer("expire")
+
+    @property
+    def left(self) -> int | None:
+        """The seconds that are left."""
+        return self._integer("left")
+
+
+class PreconditionFailed(_WithRecord):
+    """The record has another version than the request demands; `record` and `version` are the current ones."""
+
+    code = "precondition-failed"
+
+
+class PreconditionRequired(Problem):
+    """The service demands a precondition: pass `if_match`."""
+
+    code = "precondition-required"
+
+
+class Unauthorized(Problem):
+    """The key is missing, invalid, revoked or expired."""
+
+    code = "unauthorized"
+
+
+class Forbidden(Problem):
+    """The key lacks the required scope."""
+
+    code = "forbidden"
+
+
+class KeyEnded(Problem):
+    """The key to rotate is revoked or expired."""
+
+    code = "key-ended"
+
+
+class QuotaExceeded(Problem):
+    """The owner has reached its quota of GUIDs."""
+
+    code = "quota-exceeded"
+
+
+class RateLimited(Problem):
+    """The key has exceeded its rate limit."""
+
+    code = "rate-limited"
+
+
+class TooManyStreams(Problem):
+    """Too many streams of events are open."""
+
+    code = "too-many-streams"
+
+
+class InProgress(Problem):
+    """An earlier request with the same idempotency key is still in progress."""
+
+    code = "in-progress"
+
+
+class IdempotencyMismatch(Problem):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency-mismatch"
+
+
+class ReceiptsFull(Problem):
+    """The storage for idempotency keys is full. Nothing was done."""
+
+    code = "receipts-full"
+
+
+class TooLarge(Problem):
+    """The body is too large, or a result does not fit."""
+
+    code = "too-large"
+
+
+class MisdirectedRequest(Problem):
+    """The service does not accept the host name of the URL."""
+
+    code = "misdirected-request"
+
+
+class HeadersTooLarge(Problem):
+    """The request line and the headers are too large."""
+
+    code = "headers-too-large"
+
+
+class UnsupportedMediaType(Problem):
+    """The service does not accept the content type."""
+
+    code = "unsupported-media-type"
+
+
+class EventsGone(Problem):
+    """The feed does not reach back to the cursor, for this `reason`: trimmed, rewound, or another-store.
+
+    Read all GUIDs again, then follow from `now`; or follow from `oldest`, which leaves a gap.
+    """
+
+    code = "events-gone"
+
+    @property
+    def reason(self) -> str:
+        """Why the feed cannot go on."""
+        return str(self.members["reason"])
+
+    @property
+    def oldest(self) -> str:
+        """The cursor of the oldest event that there is."""
+        return str(self.members["oldest"])
+
+    @property
+    def now(self) -> str:
+        """The cursor of the newest event."""
+        return str(self.members["now"])
+
+
+class InternalError(Problem):
+    """A fault in the service. A change may have taken effect."""
+
+    code = "internal"
+
+
+class Unavailable(Problem):
+    """The service cannot respond now. Nothing was changed."""
+
+    code = "unavailable"
+
+
+class OutcomeUnknown(_WithRecord):
+    """A write may have taken effect, or may not. Read the record before you write again.
+
+    `record` is the current record if a repetition met another version than it demands, perhaps that of its own first
+    attempt.
+    """
+
+    code = "outcome-unknown"
+
+
+def classes_of(base: type[Problem] = Problem) -> dict[str, type[Problem]]:
+    """Return the class of each code."""
+    found = {base.code: base} if base.code else {}
+    for each in base.__subclasses__():
+        found |= classes_of(each)
+    return found
+
+
+CLASSES: Mapping[str, type[Problem]] = classes_of()
+
+
+def problem_of(members: Document, headers: Mapping[str, str]) -> Problem:
+    """Return the exception of a problem document."""
+    return CLASSES.get(members["code"], Problem)(members, headers)
+
+
+def unknown_outcome(problem: Problem) -> OutcomeUnknown:
+    """Return the error for a rejected repetition whose first attempt may have taken effect."""
+    detail = f"An earlier attempt of this request may have taken effect; its repetition was rejected: {problem.detail}"
+    members: dict[str, Any] = dict(problem.members) | {"code": OutcomeUnknown.code, "detail": detail}
+    headers = {} if problem.version is None else {"etag": f'"{problem.version}"'}
+    return OutcomeUnknown(members, headers)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    return float(retry_after) if retry_after and retry_after.isdecimal() else None

@@ -1,0 +1,130 @@
+"""A call: one request of the interface, and what its response means."""
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NoReturn, TypeVar
+from urllib.parse import urlencode
+from uuid import uuid4
+
+from guidsvc_client.errors import RecordWithheld, UnexpectedResponse
+from guidsvc_client.models import Record
+from guidsvc_client.problems import Problem, problem_of
+from guidsvc_client.protocol.values import version_of
+
+T = TypeVar("T")
+RecordT = TypeVar("RecordT", bound=Record)
+JSON, NDJSON, MERGE_PATCH = "application/json", "application/x-ndjson", "application/merge-patch+json"
+_PROBLEM = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response. The names of the headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        """The content, which must be JSON."""
+        try:
+            return json.loads(self.content)
+        except ValueError as error:
+            raise UnexpectedResponse(self.status, self.content) from error
+
+    @property
+    def version(self) -> int | None:
+        """The version in the ETag."""
+        return version_of(self.headers.get("etag"))
+
+    def check(self) -> None:
+        """Raise the error that the response reports, if it does."""
+        if self.status < 300:  # noqa: PLR2004  # 200, 201 and 204
+            return
+        if self.headers.get("content-type", "").startswith(_PROBLEM):
+            raise problem_of(self.json, self.headers)
+        raise UnexpectedResponse(self.status, self.content)
+
+
+def _reject(problem: Problem) -> NoReturn:
+    raise problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T]):
+    """One request, and the function that reads its response."""
+
+    method: str
+    path: str
+    read: Callable[[Reply], T]
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    is_repeatable: bool = True
+    """Whether a second request has no further effect, so that it may follow one with an unknown outcome."""
+    settle: Callable[[Problem], T] = _reject
+    """Returns the result if the rejection of a repetition shows that an earlier attempt had success; else raises."""
+    accepts: frozenset[int] = frozenset()
+    """The statuses of errors that `read` can read."""
+    wait_seconds: float = 0
+    """How much longer than usual the response may take."""
+
+    @property
+    def target(self) -> str:
+        """The path with the query."""
+        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+
+    def result(self, reply: Reply) -> T:
+        """Return the result that the response reports, or raise its error."""
+        if reply.status not in self.accepts:
+            reply.check()
+        return self.read(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A step of a flow: wait."""
+
+    seconds: float
+
+
+Flow = Generator[Call[Any] | Pause, Any, T]
+"""Several calls, and what comes of them. The client performs each step, and sends back its result or its error."""
+
+
+def send(call: Call[T]) -> Flow[T]:
+    """Let a flow send a call."""
+    result: T = yield call
+    return result
+
+
+def with_json(call: Call[T], body: object, content_type: str = JSON) -> Call[T]:
+    """Return a call with a body of JSON."""
+    return replace(call, content=dump(body), headers={**call.headers, "Content-Type": content_type})
+
+
+def with_key(call: Call[T], key: str | None) -> Call[T]:
+    """Return a call with this idempotency key, or a new one: repetitions get the first response."""
+    return replace(call, headers={**call.headers, "Idempotency-Key": key or uuid4().hex})
+
+
+def dump(value: object) -> bytes:
+    """Return compact JSON in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def record_reader(kind: type[RecordT]) -> Callable[[Reply], RecordT]:
+    """Return a function that reads a record from a response."""
+
+    def read(reply: Reply) -> RecordT:
+        if not reply.content:
+            raise RecordWithheld(reply.version)
+        return kind.from_wire(reply.json, reply.version)
+
+    return read
+
+
+def read_nothing(reply: Reply) -> None:
+    """Read a response without content."""

@@ -1,0 +1,49 @@
+"""The calls about events: what happened to GUIDs, in order."""
+
+from collections.abc import Iterable
+from typing import Literal, TypedDict
+
+from guidsvc_client.models import Event, EventPage
+from guidsvc_client.protocol.call import Call, Reply
+from guidsvc_client.protocol.values import Guid, guid_of
+
+MAX_PAGE_SIZE = 500
+WAIT_SECONDS = 30
+"""How long a page waits for its first event: the longest time that the service accepts."""
+Start = Literal["oldest", "now"]
+
+
+class EventFilter(TypedDict, total=False):
+    """Which events a feed has. Only admins may name an `owner`. `view="brief"` leaves the records out."""
+
+    types: Iterable[str]
+    guid: Guid
+    guid_prefix: str
+    user: str
+    owner: str
+    view: Literal["brief"]
+
+
+def page(query: dict[str, str], *, start: Start, cursor: str | None, wait_seconds: int) -> Call[EventPage]:
+    """Read a page of the feed, after a cursor or else from the start; wait for the first event."""
+
+    def read(reply: Reply) -> EventPage:
+        document = reply.json
+        items = [Event.from_wire(each) for each in document["items"]]
+        return EventPage(items, document["next"], document["more"])
+
+    place = {"from": start} if cursor is None else {"cursor": cursor}
+    wait = {"wait": str(wait_seconds)} if wait_seconds else {}
+    whole = {**query, **place, **wait, "limit": str(MAX_PAGE_SIZE)}
+    return Call(method="GET", path="/events", read=read, query=whole, wait_seconds=wait_seconds)
+
+
+def query_of(filters: EventFilter) -> dict[str, str]:
+    """Return the parameters of a filter."""
+    query: dict[str, str] = {}
+    for name, value in filters.items():
+        if name == "types":
+            query["type"] = ",".join(filters["types"])
+        else:
+            query[name] = guid_of(filters["guid"]) if name == "guid" else str(value)
+    return query

@@ -1,0 +1,180 @@
+"""The flows of a lease: acquire, renew, release. docs/leases.md says why they are safe.
+
+A lease is a record with a mark of its holder in the metadata, `holder`: it tells the own writes from those of others
+when a response was lost. All renewals carry the version in `If-Match`, so they never renew the lease of a successor.
+All times are counted from before the request, by a clock of this host.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from socket import gethostname
+from typing import Any, Required, TypedDict
+from uuid import uuid4
+
+from guidsvc_client.errors import LeaseHeld, LeaseLost
+from guidsvc_client.models import FullRecord, Record
+from guidsvc_client.problems import Expired, Forbidden, NotFound, OutcomeUnknown, PreconditionFailed
+from guidsvc_client.protocol import calls
+from guidsvc_client.protocol.call import Call, Flow, Pause, send
+from guidsvc_client.protocol.calls import Change
+from guidsvc_client.protocol.values import Duration, Guid, guid_of, seconds_of
+
+HOLDER = "holder"
+_RACES = 5
+"""How often a claim or a renewal may meet another version before it gives up."""
+_Rejected = (PreconditionFailed, OutcomeUnknown)
+clock: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""A monotonic clock that goes on while the host is suspended, where there is one."""
+
+
+class LeaseOptions(TypedDict, total=False):
+    """What a lease is to be. `wait` is how long to wait for one that another client holds, 0 by default."""
+
+    ttl: Required[Duration]
+    user: str
+    metadata: Mapping[str, Any]
+    wait: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What lease to acquire, and how."""
+
+    guid: str
+    ttl_seconds: int
+    user: str
+    metadata: Mapping[str, Any]
+    wait_seconds: float
+    """How long to wait until another client releases the lease, or loses it."""
+    is_deleted: bool
+    """Whether to delete the lease at its end. That of an election is revoked, so that its versions go on rising."""
+    holder: str
+
+    @property
+    def change(self) -> Change:
+        """The record of the lease."""
+        return {"user": self.user, "ttl": self.ttl_seconds, "metadata": {**self.metadata, HOLDER: self.holder}}
+
+    def has_written(self, record: Record | None) -> bool:
+        """Return whether a record is that of this holder."""
+        return record is not None and record.metadata.get(HOLDER) == self.holder
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A lease that is granted until `ends`, and should be renewed at `renews`, by the clock of this host."""
+
+    version: int
+    expire: int
+    ends: float
+    renews: float
+
+
+def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
+    """Return the plan of a lease, with a new holder."""
+    return Plan(
+        guid=guid_of(guid or uuid4()),
+        ttl_seconds=seconds_of(options["ttl"]),
+        user=options.get("user") or gethostname(),
+        metadata=options.get("metadata", {}),
+        wait_seconds=seconds_of(options.get("wait", 0)),
+        is_deleted=guid is None,
+        holder=uuid4().hex,
+    )
+
+
+def acquire(plan: Plan) -> Flow[Term]:
+    """Create the lease, or take it over once it has expired. LeaseHeld if another client has it for too long."""
+    gives_up = clock() + plan.wait_seconds
+    while True:
+        try:
+            return (yield from _claim(plan))
+        except LeaseHeld:
+            pause = min(plan.ttl_seconds / 4, 1.0)
+            if clock() + pause > gives_up:
+                raise
+        yield Pause(pause)
+
+
+def renew(plan: Plan, version: int) -> Flow[Term]:
+    """Renew the lease. LeaseLost if it is not that of this holder any more."""
+    for _ in range(_RACES):
+        asked = clock()
+        try:
+            renewal = yield from send(calls.renew(plan.guid, {"ttl": plan.ttl_seconds}, version))
+        except _Rejected as error:
+            if not plan.has_written(error.record) or error.version is None:
+                raise LeaseLost(plan.guid, "another client has it") from error
+            version = error.version  # an earlier renewal, whose response was lost, or somebody has added to the record
+        except (NotFound, Expired) as error:
+            raise LeaseLost(plan.guid, "a renewal came too late") from error
+        else:
+            ends = asked + renewal.granted
+            return Term(renewal.version or version, renewal.expire, ends, ends - (renewal.expire - renewal.renew_at))
+    raise LeaseLost(plan.guid, "other clients change its record all the time")
+
+
+def release(plan: Plan, version: int) -> Flow[None]:
+    """Revoke or delete the lease. LeaseLost if it was not that of this holder any more."""
+    is_deleted = plan.is_deleted
+    for _ in range(_RACES):
+        change: Change = {"expire": 0}
+        call = calls.delete(plan.guid, version) if is_deleted else calls.put(plan.guid, change, Record, version)
+        try:
+            return (yield from send(_without_result(call)))
+        except Forbidden:  # the key may not delete
+            if not is_deleted:
+                raise
+            is_deleted = False
+        except OutcomeUnknown as error:
+            if not plan.has_written(error.record) or error.version is None:
+                return None  # released by an attempt whose response was lost, and another client has it since
+            version = error.version
+        except PreconditionFailed as error:
+            if not plan.has_written(error.record) or error.version is None:
+                raise LeaseLost(plan.guid, "another client has it") from error
+            version = error.version
+        except NotFound as error:
+            raise LeaseLost(plan.guid, "it was deleted") from error
+    return None
+
+
+def _without_result(call: Call[Any]) -> Call[None]:
+    return call
+
+
+def _claim(plan: Plan) -> Flow[Term]:
+    """Create the lease, or take over the version of it that has expired."""
+    asked = clock()
+    version: int | None = None
+    for _ in range(_RACES):
+        put = partial(calls.put, plan.guid, plan.change, FullRecord)
+        try:
+            record = yield from send(put(if_none_match="*") if version is None else put(if_match=version))
+        except _Rejected as error:
+            if error.record is None or error.version is None:
+                raise
+            if plan.has_written(error.record):  # by an attempt whose response was lost
+                return Term(error.version, error.record.expire, asked + plan.ttl_seconds, asked + plan.ttl_seconds / 2)
+            held = error.record
+            version = yield from _version_to_take_over(plan, error.version)
+        else:
+            ends = asked + plan.ttl_seconds
+            renews = ends - (record.expire - (record.renew_at or record.expire))
+            return Term(record.version, record.expire, ends, renews)
+    raise LeaseHeld(held)
+
+
+def _version_to_take_over(plan: Plan, version: int) -> Flow[int | None]:
+    """Return the version if it has expired, or None if there is no record any more. LeaseHeld if it is live."""
+    try:
+        record = yield from send(calls.get(plan.guid, Record))
+    except Expired:
+        return version
+    except NotFound:
+        return None
+    raise LeaseHeld(record)

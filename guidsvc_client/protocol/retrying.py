@@ -1,0 +1,180 @@
+"""When a call is sent again: the table of docs/clients.md, as code.
+
+A repetition is safe if nothing was done, or if it has no further effect. So a call that changes something is repeated
+after a lost response only if it `is_repeatable`.
+"""
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from uuid import uuid4
+
+import stamina
+
+from guidsvc_client.errors import Disconnected, GuidsvcError, TimedOut, UnexpectedResponse, Unreachable
+from guidsvc_client.problems import InProgress, OutcomeUnknown, Problem, RateLimited, TooManyStreams, Unavailable
+from guidsvc_client.protocol.call import Call, Reply
+
+T = TypeVar("T")
+
+
+class AttemptIterator(Protocol):
+    """What stamina returns: contexts of attempts, in threads and on an event loop."""
+
+    def __iter__(self) -> Iterator[stamina.Attempt]: ...
+    def __aiter__(self) -> AsyncIterator[stamina.Attempt]: ...
+
+
+log = logging.getLogger("guidsvc_client")
+
+NOT_DONE = (Unreachable, Unavailable, RateLimited, TooManyStreams, InProgress)
+"""Errors that say that the request changed nothing, and that it may have success later."""
+PERHAPS_DONE = (Disconnected, TimedOut, OutcomeUnknown)
+"""Errors after which the request may have taken effect."""
+_OF_PROXIES = frozenset({502, 503, 504})
+"""Statuses of a proxy that had no response of the service to pass on."""
+
+
+def is_perhaps_done(error: Exception) -> bool:
+    """Return whether a request may have taken effect although it failed."""
+    of_proxy = isinstance(error, UnexpectedResponse) and error.status in _OF_PROXIES
+    return of_proxy or isinstance(error, PERHAPS_DONE)
+
+
+def is_temporary(error: Exception) -> bool:
+    """Return whether the same request may have success later."""
+    return isinstance(error, NOT_DONE) or is_perhaps_done(error)
+
+
+def should_repeat(call: Call[T], error: Exception) -> bool:
+    """Return whether to send a call again after this error."""
+    return isinstance(error, NOT_DONE) or (call.is_repeatable and is_perhaps_done(error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A request as the hook `on_request` sees it: without the key. `attempt` counts from 1."""
+
+    method: str
+    target: str
+    request_id: str
+    attempt: int
+
+
+class Options(TypedDict, total=False):
+    """The options of a client: `timeout` in seconds, `retries`, and hooks.
+
+    `on_request` is called before each request, `on_retry` before each repetition, with the error that caused it.
+    """
+
+    timeout: float
+    retries: int
+    on_request: Callable[[Sent], None]
+    on_retry: Callable[[Sent, GuidsvcError], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long to wait for responses, how often to repeat requests, and whom to tell about it."""
+
+    timeout_seconds: float = 6.0
+    """The longest wait for a response: longer than the time limit of the service, which is 5 seconds."""
+    connect_seconds: float = 2.0
+    retries: int = 3
+    retry_seconds: float = 10.0
+    """No repetition begins later than so long after the first attempt."""
+    on_request: Callable[[Sent], None] | None = None
+    on_retry: Callable[[Sent, GuidsvcError], None] | None = None
+
+    @classmethod
+    def of(cls, options: Options) -> "Policy":
+        """Return the policy of a client with these options."""
+        given: dict[str, Any] = dict(options)
+        if "timeout" in given:
+            given["timeout_seconds"] = given.pop("timeout")
+        return cls(**given)
+
+    def within(self, seconds: float) -> "Policy":
+        """Return a policy for calls that are of use only for this time."""
+        return replace(
+            self,
+            timeout_seconds=min(self.timeout_seconds, seconds),
+            connect_seconds=min(self.connect_seconds, seconds),
+            retry_seconds=min(self.retry_seconds, seconds),
+        )
+
+
+@dataclass(slots=True)
+class Attempts(Generic[T]):
+    """The attempts of one call, with one request id for all of them."""
+
+    call: Call[T]
+    policy: Policy
+    request_id: str = field(default_factory=lambda: uuid4().hex)
+    _count: int = 0
+    _error: GuidsvcError | None = None
+    _doubt: GuidsvcError | None = None
+    """The first error after which the request may have taken effect."""
+    _began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Raise, inside, the first doubt rather than a last error that says that nothing was done."""
+        try:
+            yield
+        except NOT_DONE as error:
+            if self._doubt is None:
+                raise
+            raise self._doubt from error
+
+    def context(self) -> AttemptIterator:
+        """Return the iterator of attempts."""
+        return stamina.retry_context(
+            on=self._backoff,
+            attempts=self.policy.retries + 1,
+            timeout=self.policy.retry_seconds,
+            wait_max=2.0,
+            wait_jitter=0.3,
+        )
+
+    def headers(self) -> Mapping[str, str]:
+        """Begin an attempt, and return the headers of its request."""
+        self._count += 1
+        sent = Sent(method=self.call.method, target=self.call.target, request_id=self.request_id, attempt=self._count)
+        log.debug("%s %s, attempt %d, request %s", sent.method, sent.target, sent.attempt, sent.request_id)
+        if self._error is not None and self.policy.on_retry:
+            self.policy.on_retry(sent, self._error)
+        if self.policy.on_request:
+            self.policy.on_request(sent)
+        return {**self.call.headers, "X-Request-Id": self.request_id}
+
+    def result(self, reply: Reply) -> T:
+        """Return the result of a response, or raise its error."""
+        try:
+            return self.call.result(reply)
+        except Problem as problem:
+            if self._doubt and not is_temporary(problem):
+                return self.call.settle(problem)
+            raise
+
+    def _backoff(self, error: Exception) -> bool | float:
+        """Return whether to try again, or after how many seconds."""
+        if not isinstance(error, GuidsvcError) or not should_repeat(self.call, error):
+            return False
+        self._error = error
+        if self.call.method != "GET" and is_perhaps_done(error):
+            self._doubt = self._doubt or error
+        asked = error.retry_after if isinstance(error, Problem) else None
+        if asked is None:
+            return True
+        seconds = asked * random.uniform(1, 1.2)  # noqa: S311  # so that clients do not all come back at once
+        return seconds if time.monotonic() + seconds < self._began + self.policy.retry_seconds else False
+
+
+def backoff_seconds(failures: int) -> float:
+    """Return how long to wait after so many failures of something that goes on for ever."""
+    return min(30.0, 0.25 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311

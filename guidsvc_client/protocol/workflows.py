@@ -1,0 +1,70 @@
+"""Flows of several calls: the update that loses nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from guidsvc_client.errors import RecordWithheld
+from guidsvc_client.models import Record
+from guidsvc_client.problems import PreconditionFailed, ReceiptsFull, Unavailable
+from guidsvc_client.protocol.batches import batch, rendered
+from guidsvc_client.protocol.call import Flow, Pause, send
+from guidsvc_client.protocol.calls import Change, get, put
+from guidsvc_client.protocol.retrying import backoff_seconds
+from guidsvc_client.protocol.values import Guid
+
+MAX_CONFLICTS = 50
+"""How many other writers may come first before an update fails."""
+MAX_UNAVAILABLE = 3
+
+
+def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
+    """Read a record, change it, and write it if nobody else has; else change the record that there is now.
+
+    The write is a batch of one with an idempotency key. So its repetition gets the response of the first attempt, and
+    not a failed precondition, which would not tell whether this write or another changed the version.
+    """
+    record = yield from send(get(guid, Record))
+    for conflicts in range(1, MAX_CONFLICTS + 1):
+        members = _changed_members(record, change(record))
+        if not members:
+            return record
+        try:
+            return (yield from _write(record, members))
+        except PreconditionFailed as error:
+            if error.record is None or conflicts == MAX_CONFLICTS:
+                raise
+            record = error.record
+    raise AssertionError("the last conflict is raised")
+
+
+def _write(record: Record, members: Change) -> Flow[Record]:
+    """Write members to a version of a record, once."""
+    operation = {"guid": record.guid, "if_match": record.version or "*", **members}
+    for failures in range(MAX_UNAVAILABLE):
+        try:
+            (result,) = yield from send(batch([rendered(operation)]))
+        except ReceiptsFull:  # then without: a lost response remains a doubt, which the caller gets to know
+            call = put(record.guid, members, Record, if_match=record.version)
+            return (yield from send(replace(call, is_repeatable=False)))
+        if not isinstance(result.error, Unavailable):
+            break
+        yield Pause(backoff_seconds(failures))
+    if result.error is not None:
+        raise result.error
+    if result.record is None:
+        raise RecordWithheld(result.version)
+    return result.record
+
+
+def _changed_members(old: Record, new: Record) -> Change:
+    """Return the members that a change has changed."""
+    if new.guid != old.guid:
+        raise ValueError(f"the change returned {new.guid} in place of {old.guid}; return record.replace(...)")
+    changed: Change = {}
+    if new.user != old.user:
+        changed["user"] = new.user
+    if new.expire != old.expire:
+        changed["expire"] = new.expire
+    if new.metadata != old.metadata:
+        changed["metadata"] = new.metadata
+    return changed

@@ -1,0 +1,88 @@
+"""Lists and feeds of the sync client: iterators that read page by page."""
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from guidsvc_client.errors import GuidsvcError
+from guidsvc_client.models import Event, EventPage, Page, Record
+from guidsvc_client.protocol import calls, event_calls
+from guidsvc_client.protocol.calls import Filter
+from guidsvc_client.protocol.event_calls import EventFilter, Start
+from guidsvc_client.protocol.retrying import backoff_seconds, is_temporary
+from guidsvc_client.sync.session import Session
+
+RecordT = TypeVar("RecordT", bound=Record)
+log = logging.getLogger("guidsvc_client")
+
+
+class RecordList(Generic[RecordT]):
+    """The records that a filter selects. Iterate over it, or over its `pages()`."""
+
+    def __init__(self, session: Session, filters: Filter, kind: type[RecordT], page_size: int) -> None:
+        self._session = session
+        self._filters = filters
+        self._kind = kind
+        self._page_size = page_size
+
+    def __iter__(self) -> Iterator[RecordT]:
+        for page in self.pages():
+            yield from page.items
+
+    def pages(self, cursor: str | None = None) -> Iterator[Page[RecordT]]:
+        """Yield the pages, from a cursor on: the `next` of an earlier page."""
+        while True:
+            page = self._page(self._page_size, cursor)
+            yield page
+            if page.next is None:
+                return
+            cursor = page.next
+
+    def total(self) -> int:
+        """Count the records."""
+        return self._page(1, None, has_total=True).total or 0
+
+    def _page(self, limit: int, cursor: str | None, *, has_total: bool = False) -> Page[RecordT]:
+        return self._session.send(calls.list_page(self._filters, self._kind, limit, cursor, has_total=has_total))
+
+
+class EventFeed:
+    """What happened to GUIDs, in order, from `cursor` on. Iterate over it; iterate again to go on.
+
+    `cursor` moves on with each event, and also past events that the filter leaves out. Save it to resume later.
+    """
+
+    def __init__(
+        self, session: Session, filters: EventFilter, *, start: Start, cursor: str | None, should_follow: bool
+    ) -> None:
+        self.cursor = cursor
+        self._session = session
+        self._query = event_calls.query_of(filters)
+        self._start = start
+        self._should_follow = should_follow
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            page = self._next_page()
+            for event in page.items:
+                self.cursor = event.cursor
+                yield event
+            self.cursor = page.next
+            if not self._should_follow and not page.has_more:
+                return
+
+    def _next_page(self) -> EventPage:
+        """Read the next page. One that follows waits as long as the service does not respond."""
+        wait = event_calls.WAIT_SECONDS if self._should_follow else 0
+        failures = 0
+        while True:
+            call = event_calls.page(self._query, start=self._start, cursor=self.cursor, wait_seconds=wait)
+            try:
+                return self._session.send(call)
+            except GuidsvcError as error:
+                if not self._should_follow or not is_temporary(error):
+                    raise
+                log.debug("events not read, trying again: %s", error)
+            time.sleep(backoff_seconds(failures))
+            failures += 1

@@ -1,0 +1,106 @@
+"""What both transports share: the address and the key of the service, httpx2's errors, and the bound of responses."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import httpx2
+
+from guidsvc_client.errors import Disconnected, TimedOut, Unreachable
+from guidsvc_client.protocol.call import Call, Reply
+from guidsvc_client.protocol.retrying import Attempts, Policy
+from guidsvc_client.version import __version__
+
+MAX_REPLY_BYTES = 64 << 20
+_NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The address of the service, and the key to it, which no `repr` shows."""
+
+    url: str
+    key: str | None = field(repr=False)
+
+    @classmethod
+    def named(cls, url: str | None, key: str | None) -> "Service":
+        """Return the service that the arguments name, or else GUIDSVC_URL and GUIDSVC_KEY."""
+        address = url or os.environ.get("GUIDSVC_URL")
+        if not address:
+            raise ValueError("the client has no URL; pass one, such as http://127.0.0.1:8888, or set GUIDSVC_URL")
+        return cls(address.rstrip("/"), key or os.environ.get("GUIDSVC_KEY"))
+
+    def request(self, attempts: Attempts[Any]) -> dict[str, Any]:
+        """Begin an attempt, and return the arguments of its request."""
+        call = attempts.call
+        headers = {"User-Agent": f"guidsvc-client/{__version__}", "Accept-Encoding": "identity", **attempts.headers()}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        _inject_trace(headers)
+        return {
+            "method": call.method,
+            "url": self.url + call.target,
+            "headers": headers,
+            "content": call.content,
+            "timeout": timeout_of(attempts.policy, call),
+        }
+
+
+def timeout_of(policy: Policy, call: Call[Any]) -> httpx2.Timeout:
+    """Return the time limits of a call."""
+    return httpx2.Timeout(policy.timeout_seconds + call.wait_seconds, connect=policy.connect_seconds)
+
+
+@contextmanager
+def own_errors(request_id: str) -> Iterator[None]:
+    """Raise, inside, the errors of this package in place of those of httpx2."""
+    try:
+        yield
+    except _NOT_CONNECTED as error:
+        raise Unreachable(f"no connection to the service: {_reason(error)}", request_id) from error
+    except httpx2.TimeoutException as error:
+        raise TimedOut("no response in time; a change may have taken effect", request_id) from error
+    except httpx2.TransportError as error:
+        reason = f"the connection broke off: {_reason(error)}; a change may have taken effect"
+        raise Disconnected(reason, request_id) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+class BoundedReply:
+    """The parts of a response, joined up to a size."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+
+    def add(self, part: bytes) -> None:
+        """Add a part; Disconnected if the response is too large."""
+        self._parts.append(part)
+        self._size_bytes += len(part)
+        if self._size_bytes > MAX_REPLY_BYTES:
+            raise Disconnected(f"the response has more than {MAX_REPLY_BYTES} bytes; a change may have taken effect")
+
+    def reply(self) -> Reply:
+        """Return the whole response."""
+        headers: Mapping[str, str] = {name.lower(): value for name, value in self._response.headers.items()}
+        return Reply(self._response.status_code, headers, b"".join(self._parts))
+
+
+def _trace_injector() -> Callable[[dict[str, str]], None]:
+    """Return the function that adds `traceparent`, if the program uses OpenTelemetry."""
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.propagate") is None:
+        return lambda _: None
+    propagate = import_module("opentelemetry.propagate")
+    return partial(propagate.inject)
+
+
+_inject_trace = _trace_injector()
