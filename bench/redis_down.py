@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.nemesis.proxy import Proxy, Spoil, Way, proxy
 from tests.support.backing_servers import Server, redis_server, service
 from tests.support.http_client import Client
+from tests.support.network_proxy import Proxy, Spoil, Way, proxy
 
 GUIDS = [f"{number:032X}" for number in range(20)]
 FAULT_SECONDS = 12.0

@@ -1,6 +1,5 @@
 """The service under a nemesis: real processes, Redis, stores and sockets, faults by a seed, and a checked history.
 
-proxy      the way to a server, on which all that can go wrong with TCP does
 cluster    the hosts, the servers behind them, and their proxies
 faults     what goes wrong, and when
 load       the clients, who note what they ask and are told

@@ -16,8 +16,8 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from guidsvc.config import Settings
-from tests.nemesis.proxy import Proxy, proxy
 from tests.support.backing_servers import ROOT, Server, Service, children_of, free_port, mongo_server, redis_server
+from tests.support.network_proxy import Proxy, proxy
 
 SUPERVISED = "workers" in Settings.model_fields
 HOSTS, WORKERS = (2, 2) if SUPERVISED else (4, 1)

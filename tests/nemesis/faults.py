@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tests.nemesis.cluster import Cluster, Host
-from tests.nemesis.proxy import Proxy, Spoil, Way
 from tests.support.backing_servers import Server
+from tests.support.network_proxy import Proxy, Spoil, Way
 
 FAULT_SECONDS = 0.3, 5.0
 CALM_SECONDS = 11.0, 17.0

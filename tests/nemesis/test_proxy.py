@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.nemesis.proxy import Proxy, Spoil, Way, proxy
 from tests.support.backing_servers import free_port
 from tests.support.http_client import hang_up
+from tests.support.network_proxy import Proxy, Spoil, Way, proxy
 
 REPLY = b"0123456789"
 SECONDS = 30.0

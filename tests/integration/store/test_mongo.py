@@ -36,9 +36,9 @@ from guidsvc.store.mongo.failures import write_failure
 from guidsvc.store.mongo.records import PROOF_SECONDS, SETTLED
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
-from tests.nemesis.proxy import Spoil, proxy
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, record
+from tests.support.network_proxy import Spoil, proxy
 
 TIMEOUT_MS = 300
 
