@@ -160,6 +160,16 @@ async def test_reply_is_dropped_after_execution(way: Proxy, server: Server) -> N
         assert server.lines[-1] == b"done\n"
 
 
+async def test_lost_request_does_not_reach_the_server(way: Proxy, server: Server) -> None:
+    async with client(way) as (reader, writer):
+        with way.losing():
+            writer.write(b"not done\n")
+            with pytest.raises(ConnectionResetError):
+                await reader.readexactly(1)
+        await until(lambda: server.ended == 1)
+        assert server.lines == [b"hello\n"]
+
+
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 async def test_replies_are_broken_at_random(way: Proxy, chance: float) -> None:
     async with client(way):

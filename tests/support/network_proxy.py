@@ -43,6 +43,7 @@ class Proxy:
         self._delay = 0.0
         self._spoil: Spoil | None = None
         self._chance = self._spoils = 0.0
+        self._loss = 0.0
         self._open = {way: asyncio.Event() for way in Way}
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         for way in Way:
@@ -77,6 +78,15 @@ class Proxy:
         finally:
             self._spoil = None
 
+    @contextmanager
+    def losing(self, chance: float = 1.0) -> Iterator[None]:
+        """Inside, requests are lost, each with this chance, and their connections reset: what was asked is not done."""
+        self._loss = chance
+        try:
+            yield
+        finally:
+            self._loss = 0.0
+
     def reset(self) -> None:
         """Break off all connections there are, at both ends."""
         for connection in list(self._connections.values()):
@@ -94,6 +104,10 @@ class Proxy:
             await asyncio.sleep(self._rng.uniform(0, self._delay))
         await self._open[way].wait()
         self.held -= 1
+
+    def loses(self) -> bool:
+        """Decide whether a request is lost."""
+        return self._loss > 0 and self._rng.random() < self._loss
 
     def spoils(self) -> Spoil | None:
         """Decide what becomes of a reply."""
@@ -157,6 +171,10 @@ class _Connection:
         with suppress(OSError):
             while piece := await reader.read(_PIECE):
                 await rules.passes(Way.TO_SERVER)
+                if rules.loses():
+                    rules.resets += 1
+                    self.reset()
+                    return
                 writer.write(piece)
                 await writer.drain()
         await rules.passes(Way.TO_SERVER)  # the end of a connection takes the same way
