@@ -48,7 +48,7 @@ class UnexpectedResponse(GuidsvcError):
 
     def __init__(self, status: int, content: bytes) -> None:
         shown = content[:200].decode(errors="replace")
-        super().__init__(f"status {status} without a problem of guidsvc; check the URL and the proxies: {shown!r}")
+        super().__init__(f"the response, {status}, is not one of guidsvc; check the URL and the proxies: {shown!r}")
         self.status = status
 
 

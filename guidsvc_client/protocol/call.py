@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import urlencode
@@ -29,10 +30,7 @@ class Reply:
     @property
     def json(self) -> Any:
         """The content, which must be JSON."""
-        try:
-            return json.loads(self.content)
-        except ValueError as error:
-            raise UnexpectedResponse(self.status, self.content) from error
+        return json.loads(self.content)
 
     @property
     def version(self) -> int | None:
@@ -43,8 +41,9 @@ class Reply:
         """Raise the error that the response reports, if it does."""
         if self.status < 300:  # noqa: PLR2004  # 200, 201 and 204
             return
-        if self.headers.get("content-type", "").startswith(_PROBLEM):
-            raise problem_of(self.json, self.headers)
+        with suppress(LookupError, TypeError, ValueError):  # it may be that of a proxy
+            if self.headers.get("content-type", "").startswith(_PROBLEM):
+                raise problem_of(self.json, self.headers)
         raise UnexpectedResponse(self.status, self.content)
 
 
@@ -80,7 +79,10 @@ class Call(Generic[T]):
         """Return the result that the response reports, or raise its error."""
         if reply.status not in self.accepts:
             reply.check()
-        return self.read(reply)
+        try:
+            return self.read(reply)
+        except (LookupError, TypeError, ValueError) as error:
+            raise UnexpectedResponse(reply.status, reply.content) from error
 
 
 @dataclass(frozen=True, slots=True)

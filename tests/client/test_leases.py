@@ -1,0 +1,296 @@
+"""Leases through the client: renewed in the background, taken over, and never lost unnoticed."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from guidsvc_client import (
+    AsyncClient,
+    Expired,
+    GuidsvcError,
+    LeaseHeld,
+    LeaseLost,
+    LifeLimit,
+    NotFound,
+    Record,
+    Unreachable,
+)
+from guidsvc_client.lease_state import LeaseState
+from guidsvc_client.protocol.lease_flows import Term, clock
+from tests.conftest import ExpectedLogs
+from tests.support.backing_servers import Service
+from tests.support.client_in_thread import client_of
+from tests.support.network_proxy import Proxy, Spoil, Way, proxy
+
+SECONDS = 60
+"""Time limit of what must happen."""
+
+
+async def work_until_lost(lease: Any) -> None:
+    """Work in small steps, and check the lease before each; it must be lost within the time limit."""
+    for _ in range(SECONDS * 20):
+        lease.check()
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def through_proxy(kind: str, running: Service) -> AsyncIterator[tuple[Proxy, Any]]:
+    """Yield a proxy to the service, and a client that uses it."""
+    async with (
+        proxy(running.port, random.Random(7)) as way,
+        client_of(kind, f"http://127.0.0.1:{way.port}") as client,
+    ):
+        yield way, client
+
+
+async def test_lease_is_renewed_while_the_block_runs(guids: Any) -> None:
+    async with guids.lease(ttl=2, user="worker 7", metadata={"host": "db-3"}) as lease:
+        first = lease.token
+        begin = time.monotonic()
+        while time.monotonic() < begin + 4:
+            lease.check()
+            record = await guids.get(lease.guid)
+            await asyncio.sleep(0.1)
+        assert (record.user, record.metadata["host"]) == ("worker 7", "db-3")
+        assert lease.token > first
+        assert 0 < lease.remaining_seconds <= 3
+    with pytest.raises(NotFound):
+        await guids.get(lease.guid)
+
+
+async def test_lease_of_an_election_is_revoked_at_the_end(guids: Any) -> None:
+    guid, tokens = uuid4(), []
+    for _ in range(3):
+        async with guids.lease(guid, ttl=30) as lease:
+            with pytest.raises(LeaseHeld, match="holds the lease") as held:
+                async with guids.lease(guid, ttl=30):
+                    pass
+            assert held.value.record.metadata["holder"]
+            tokens.append(lease.token)
+        with pytest.raises(Expired):
+            await guids.get(guid)
+    assert tokens == sorted(set(tokens))
+
+
+async def test_lease_waits_for_its_holder(guids: Any) -> None:
+    guid = uuid4()
+
+    async def hold() -> float:
+        async with guids.lease(guid, ttl=30, wait=SECONDS) as lease:
+            begin = time.monotonic()
+            await asyncio.sleep(0.2)
+            lease.check()
+            return begin
+
+    begins = sorted(await asyncio.gather(*(hold() for _ in range(3))))
+    assert all(later - earlier > 0.2 for earlier, later in pairwise(begins))
+
+
+async def test_expired_lease_is_taken_over(guids: Any) -> None:
+    dead = await guids.put(uuid4(), user="dead worker", ttl=1)
+    async with guids.lease(dead.guid, ttl=30, wait=SECONDS) as lease:
+        assert lease.token > dead.version
+
+
+@pytest.mark.parametrize("loss", ["deleted", "taken"])
+async def test_loss_is_raised_where_the_work_is_done(guids: Any, loss: str) -> None:
+    with pytest.raises(LeaseLost) as lost:
+        async with guids.lease(ttl=2) as lease:
+            await guids.delete(lease.guid)
+            if loss == "taken":
+                await guids.put(lease.guid, user="another", ttl=60)
+            await work_until_lost(lease)
+    assert lost.value.guid == lease.guid
+    assert lease.is_lost
+    assert lease.remaining_seconds == 0
+
+
+async def test_loss_that_only_the_release_finds_is_raised(guids: Any) -> None:
+    with pytest.raises(LeaseLost, match="another client has it"):
+        async with guids.lease(ttl=60) as lease:
+            await guids.delete(lease.guid)
+            taken = await guids.put(lease.guid, user="another", ttl=60)
+    assert await guids.get(lease.guid) == taken, "the lease of the successor is left alone"
+    with pytest.raises(LeaseLost, match=r"was deleted|another client"):
+        async with guids.lease(ttl=60) as lease:
+            await guids.delete(lease.guid)
+
+
+async def test_change_of_another_client_does_not_lose_the_lease(guids: Any) -> None:
+    def note(record: Record) -> Record:
+        return record.replace(metadata={**record.metadata, "note": "still there?"})
+
+    async with guids.lease(ttl=2) as lease:
+        changed = await guids.update(lease.guid, note)
+        begin = time.monotonic()
+        while lease.token <= changed.version:
+            lease.check()
+            assert time.monotonic() < begin + SECONDS
+            await asyncio.sleep(0.05)
+
+
+async def test_cut_network_loses_the_lease_in_time(kind: str, running: Service) -> None:
+    async with through_proxy(kind, running) as (way, guids):
+        with pytest.raises(LeaseLost) as lost:
+            async with guids.lease(ttl=2) as lease:
+                begin = time.monotonic()
+                with way.black_hole(*Way):
+                    await work_until_lost(lease)
+        assert time.monotonic() - begin < SECONDS / 2
+        assert "its time has run out" in str(lost.value)
+        assert isinstance(lost.value.__cause__, GuidsvcError | asyncio.CancelledError | None)
+
+
+async def test_lease_ends_no_later_than_it_was_granted(kind: str, running: Service) -> None:
+    """Its life counts from before the request, whose response may come late."""
+    async with through_proxy(kind, running) as (way, guids):
+        with way.slow(0.4):
+            before = clock()
+            async with guids.lease(ttl=30) as lease:
+                assert clock() + lease.remaining_seconds <= before + 30 + 0.001
+
+
+async def test_lost_responses_do_not_lose_the_lease(kind: str, running: Service) -> None:
+    async with through_proxy(kind, running) as (way, guids):
+        with way.spoiling(Spoil.SWALLOWED, most=1):
+            async with guids.lease(ttl=2) as lease:  # whose creation is answered at the second attempt
+                begin, token = time.monotonic(), lease.token
+                with way.spoiling(Spoil.SWALLOWED, most=1):
+                    while lease.token == token:
+                        lease.check()
+                        assert time.monotonic() < begin + SECONDS
+                        await asyncio.sleep(0.05)
+                    assert way.resets >= 1
+        async with AsyncClient(running.url) as direct:
+            with pytest.raises(NotFound):
+                await direct.get(lease.guid)
+
+
+async def test_lease_survives_a_short_outage(kind: str, running: Service) -> None:
+    async with through_proxy(kind, running) as (way, guids), guids.lease(ttl=6) as lease:
+        token = lease.token
+        with way.black_hole(*Way):
+            way.reset()
+            await asyncio.sleep(1)
+        begin = time.monotonic()
+        while lease.token == token:
+            lease.check()
+            assert time.monotonic() < begin + SECONDS
+            await asyncio.sleep(0.05)
+
+
+async def test_failed_release_is_logged(kind: str, running: Service, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("not released; it expires by itself")
+    async with through_proxy(kind, running) as (way, guids), AsyncClient(running.url) as direct:
+        with ExitStack() as cut:
+            async with guids.lease(uuid4(), ttl=8) as lease:
+                cut.enter_context(way.losing())
+        assert (await direct.get(lease.guid)).version == lease.token
+
+
+async def test_error_of_the_block_is_not_hidden(guids: Any) -> None:
+    with pytest.raises(KeyError) as raised:
+        async with guids.lease(ttl=30):
+            raise KeyError("of the work")
+    assert not hasattr(raised.value, "__notes__")
+    with pytest.raises(KeyError) as noted:
+        async with guids.lease(ttl=30) as lease:
+            await guids.delete(lease.guid)
+            raise KeyError("of the work")
+    assert "is lost" in noted.value.__notes__[0]
+
+
+async def test_lease_is_not_used_before_it_is_acquired(guids: Any) -> None:
+    with pytest.raises(RuntimeError, match="not acquired yet"):
+        guids.lease(ttl=30).check()
+
+
+async def test_lease_that_cannot_be_acquired_raises_why(kind: str, running: Service) -> None:
+    async with client_of(kind, "http://127.0.0.1:1", retries=0) as guids:
+        with pytest.raises(Unreachable):
+            async with guids.lease(ttl=30):
+                pass
+
+
+# Of the async client
+
+
+async def test_loss_cancels_the_block_where_it_waits(running: Service) -> None:
+    async with AsyncClient(running.url) as guids:
+        begin = time.monotonic()
+        with pytest.raises(LeaseLost) as lost:
+            async with guids.lease(ttl=2) as lease:
+                await guids.delete(lease.guid)
+                await asyncio.sleep(SECONDS)
+        assert time.monotonic() - begin < SECONDS / 2
+        assert isinstance(lost.value.__cause__, asyncio.CancelledError | GuidsvcError)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        await asyncio.sleep(0)  # nothing is left that would cancel this
+
+
+async def test_cut_network_cancels_the_block(running: Service) -> None:
+    async with through_proxy("async", running) as (way, guids):
+        begin = time.monotonic()
+        with pytest.raises(LeaseLost, match="its time has run out"):
+            async with guids.lease(ttl=2):
+                with way.black_hole(*Way):
+                    await asyncio.sleep(SECONDS)
+        assert time.monotonic() - begin < SECONDS / 2
+
+
+async def test_cancellation_from_outside_releases_the_lease(running: Service) -> None:
+    async with AsyncClient(running.url) as guids:
+        guid = uuid4()
+
+        async def work() -> None:
+            async with guids.lease(guid, ttl=60):
+                await asyncio.sleep(SECONDS)
+
+        task = asyncio.create_task(work())
+        begin = time.monotonic()
+        while not [record async for record in guids.list() if record.guid == guid.hex.upper()]:
+            assert time.monotonic() < begin + SECONDS
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(Expired):
+            await guids.get(guid)
+
+
+# The state of a lease
+
+
+def test_late_renewal_does_not_revive_a_lost_lease() -> None:
+    state = LeaseState("0" * 32, Term(1, 1, ends=clock() - 0.001, renews=0.0))
+    state.extend(Term(2, 2, ends=clock() + 60, renews=clock() + 30))
+
+    assert state.is_lost
+    with pytest.raises(LeaseLost, match="its time has run out"):
+        state.check()
+
+
+def test_lease_that_ended_in_time_is_not_lost_later() -> None:
+    state = LeaseState("0" * 32, Term(1, 1, ends=clock() + 0.05, renews=0.0))
+    state.end()
+    while clock() < state.term.ends:
+        time.sleep(0.01)
+    assert not state.is_lost
+
+
+def test_limit_of_the_life_stops_renewals() -> None:
+    state = LeaseState("0" * 32, Term(1, 1, ends=clock() + 60, renews=0.0))
+    state.fail(Unreachable("no connection"))
+    assert state.seconds_until_renewal < 1
+    state.fail(LifeLimit({"type": "", "title": "", "status": 409, "code": "life-limit"}, {}))
+    assert state.seconds_until_renewal > 50
+    assert not state.is_lost

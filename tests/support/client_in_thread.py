@@ -1,0 +1,50 @@
+"""The sync client of guidsvc_client with the interface of the async one: its methods run in threads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from guidsvc_client import AsyncClient, Client
+
+_IMMEDIATE = {"list", "stream", "put_many", "events", "lease", "pages", "with_options"}
+"""Methods that return an object without a request."""
+_END = object()
+
+
+class InThread:
+    """An object of the sync client. What its methods return is awaited, or iterated over, as with the async client."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name in _IMMEDIATE:
+            return lambda *args, **options: InThread(found(*args, **options))
+        if name == "keys":
+            return InThread(found)
+        return partial(asyncio.to_thread, found) if callable(found) and name != "check" else found
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        iterator = iter(self._inner)
+        while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+            yield item
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._inner.__enter__)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._inner.__exit__, kind, error, trace)
+
+
+KINDS = ["sync", "async"]
+
+
+def client_of(kind: str, url: str, **options: Any) -> Any:
+    """Return a client of a kind, to be used like an AsyncClient."""
+    return AsyncClient(url, **options) if kind == "async" else InThread(Client(url, **options))
