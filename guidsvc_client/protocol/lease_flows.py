@@ -13,12 +13,13 @@ from socket import gethostname
 from typing import Any, Required, TypedDict
 from uuid import uuid4
 
-from guidsvc_client.errors import LeaseHeld, LeaseLost
+from guidsvc_client.errors import GuidsvcError, LeaseHeld, LeaseLost
 from guidsvc_client.models import FullRecord, Record
 from guidsvc_client.problems import Expired, Forbidden, NotFound, OutcomeUnknown, PreconditionFailed
 from guidsvc_client.protocol import calls
 from guidsvc_client.protocol.call import Call, Flow, Pause, send
 from guidsvc_client.protocol.calls import Change
+from guidsvc_client.protocol.retrying import is_temporary
 from guidsvc_client.protocol.values import Duration, Guid, guid_of, seconds_of
 
 HOLDER = "holder"
@@ -32,7 +33,7 @@ clock: Callable[[], float] = (
 
 
 class LeaseOptions(TypedDict, total=False):
-    """What a lease is to be. `wait` is how long to wait for one that another client holds, 0 by default."""
+    """What a lease is to be. `wait` is how long to wait while another holds it, or the service does not respond."""
 
     ttl: Required[Duration]
     user: str
@@ -49,7 +50,7 @@ class Plan:
     user: str
     metadata: Mapping[str, Any]
     wait_seconds: float
-    """How long to wait until another client releases the lease, or loses it."""
+    """How long to wait for a lease that another client holds, or for the service."""
     is_deleted: bool
     """Whether to delete the lease at its end. That of an election is revoked, so that its versions go on rising."""
     holder: str
@@ -93,9 +94,9 @@ def acquire(plan: Plan) -> Flow[Term]:
     while True:
         try:
             return (yield from _claim(plan))
-        except LeaseHeld:
+        except GuidsvcError as error:
             pause = min(plan.ttl_seconds / 4, 1.0)
-            if clock() + pause > gives_up:
+            if clock() + pause > gives_up or not (isinstance(error, LeaseHeld) or is_temporary(error)):
                 raise
         yield Pause(pause)
 
@@ -149,19 +150,17 @@ def _without_result(call: Call[Any]) -> Call[None]:
 
 def _claim(plan: Plan) -> Flow[Term]:
     """Create the lease, or take over the version of it that has expired."""
-    asked = clock()
     version: int | None = None
     for _ in range(_RACES):
-        put = partial(calls.put, plan.guid, plan.change, FullRecord)
+        put, asked = partial(calls.put, plan.guid, plan.change, FullRecord), clock()
         try:
             record = yield from send(put(if_none_match="*") if version is None else put(if_match=version))
         except _Rejected as error:
             if error.record is None or error.version is None:
                 raise
-            if plan.has_written(error.record):  # by an attempt whose response was lost
-                return Term(error.version, error.record.expire, asked + plan.ttl_seconds, asked + plan.ttl_seconds / 2)
-            held = error.record
-            version = yield from _version_to_take_over(plan, error.version)
+            held, version = error.record, error.version
+            if not plan.has_written(held):  # else by an attempt whose response was lost: its life begins anew
+                version = yield from _version_to_take_over(plan, version)
         else:
             ends = asked + plan.ttl_seconds
             renews = ends - (record.expire - (record.renew_at or record.expire))

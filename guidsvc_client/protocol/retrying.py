@@ -119,6 +119,8 @@ class Attempts(Generic[T]):
     _error: GuidsvcError | None = None
     _doubt: GuidsvcError | None = None
     """The first error after which the request may have taken effect."""
+    _is_settled: bool = False
+    """Whether a rejection has said all that there is to know."""
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -157,13 +159,14 @@ class Attempts(Generic[T]):
         try:
             return self.call.result(reply)
         except Problem as problem:
-            if self._doubt and not is_temporary(problem):
+            self._is_settled = self._doubt is not None and not is_temporary(problem)
+            if self._is_settled:
                 return self.call.settle(problem)
             raise
 
     def _backoff(self, error: Exception) -> bool | float:
         """Return whether to try again, or after how many seconds."""
-        if not isinstance(error, GuidsvcError) or not should_repeat(self.call, error):
+        if self._is_settled or not isinstance(error, GuidsvcError) or not should_repeat(self.call, error):
             return False
         self._error = error
         if self.call.method != "GET" and is_perhaps_done(error):

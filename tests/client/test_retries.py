@@ -208,6 +208,7 @@ async def test_rejected_repetition_is_in_doubt(kind: str, call: Callable[[Any], 
         assert isinstance(error, OutcomeUnknown)
         assert error.record is not None
         assert (error.record.user, error.version) == ("a", 9)
+    assert len(server.requests) == 2, "a doubt is not sent again"
     async with scripted_server(Script(MISMATCH)) as server, client_of(kind, server.url) as guids:
         assert isinstance(await failure(call(guids)), PreconditionFailed), "that of a first attempt is no doubt"
 

@@ -1,7 +1,8 @@
 """The sync client of guidsvc_client with the interface of the async one: its methods run in threads."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,12 @@ from guidsvc_client import AsyncClient, Client
 _IMMEDIATE = {"list", "stream", "put_many", "events", "lease", "pages", "with_options"}
 """Methods that return an object without a request."""
 _END = object()
+_THREADS = ThreadPoolExecutor(256)
+"""More than the default, so that clients that wait for a lease leave a thread to its holder."""
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(function, *args, **options))
 
 
 class InThread:
@@ -25,21 +32,21 @@ class InThread:
             return lambda *args, **options: InThread(found(*args, **options))
         if name == "keys":
             return InThread(found)
-        return partial(asyncio.to_thread, found) if callable(found) and name != "check" else found
+        return partial(_in_thread, found) if callable(found) and name != "check" else found
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         iterator = iter(self._inner)
-        while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+        while (item := await _in_thread(next, iterator, _END)) is not _END:
             yield item
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._inner.__enter__)
+        await _in_thread(self._inner.__enter__)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self._inner.__exit__, kind, error, trace)
+        await _in_thread(self._inner.__exit__, kind, error, trace)
 
 
 KINDS = ["sync", "async"]

@@ -1,0 +1,20 @@
+"""A dozen seeds of the nemesis of the client; `python -m tests.client` runs 500."""
+
+import asyncio
+
+import pytest
+
+from tests.client.nemesis import Findings, run_seed
+from tests.support.backing_servers import Service
+
+
+@pytest.mark.slow
+async def test_lost_messages_do_no_harm(running: Service) -> None:
+    whole = Findings()
+    for found in await asyncio.gather(*(run_seed(seed, running.port) for seed in range(12))):
+        whole.add(found)
+
+    assert whole.violations == []
+    assert whole.counts["connections cut"] > 50
+    assert whole.counts["loss: noticed"] > 12
+    assert whole.counts["tenures"] > 12
