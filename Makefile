@@ -67,7 +67,7 @@ lint: $(VENV)/dev.done  ## check style, types, the direction of imports, and wha
 	$(BIN)/lint-imports
 	@# Bandit alone would warn of each piece of an f-string that a nosec on its line was not needed for.
 	$(BIN)/python -c "import logging, bandit.cli.main as bandit; logging.disable(logging.WARNING); bandit.main()" \
-		--quiet --recursive guidsvc pdapt.py
+		--quiet --recursive guidsvc guidsvc_client pdapt.py
 	$(BIN)/python -m tests.meta.audit
 
 audit: $(VENV)/dev.done  ## ask whether anything is known against what is installed

@@ -27,7 +27,7 @@ class Record:
     guid: str
     user: str
     expire: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     version: int | None = None
 
     @property
@@ -70,7 +70,7 @@ class FullRecord(Record):
     `renew_at` is None for a revoked record, `max_expire` if there is no limit, and `owner` if the key may not see it.
     """
 
-    version: int
+    version: int = field()  # it has no default here
     created: int
     updated: int
     purge_at: int

@@ -1,7 +1,7 @@
 """What both transports share: the address and the key of the service, httpx2's errors, and the bound of responses."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,7 +57,7 @@ def timeout_of(policy: Policy, call: Call[Any]) -> httpx2.Timeout:
 
 
 @contextmanager
-def own_errors(request_id: str) -> Iterator[None]:
+def own_errors(request_id: str) -> Generator[None]:
     """Raise, inside, the errors of this package in place of those of httpx2."""
     try:
         yield

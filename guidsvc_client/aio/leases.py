@@ -102,7 +102,7 @@ class AsyncLease:
 
     async def _end_renewal(self, error: BaseException | None) -> bool:
         """Stop the renewal. Return whether the block was cancelled by the loss of the lease, and by nothing else."""
-        assert self._renewal is not None  # noqa: S101  # for mypy
+        assert self._renewal is not None  # noqa: S101  # nosec B101  # the block has begun
         self._renewal.cancel()
         try:
             await asyncio.wait({self._renewal})

@@ -60,7 +60,7 @@ class AsyncEventFeed:
         self.cursor = cursor
         self._session = session
         self._query = event_calls.query_of(filters)
-        self._start = start
+        self._start: Start = start
         self._should_follow = should_follow
 
     async def __aiter__(self) -> AsyncIterator[Event]:

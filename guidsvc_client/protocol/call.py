@@ -58,8 +58,8 @@ class Call(Generic[T]):
     method: str
     path: str
     read: Callable[[Reply], T]
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     content: bytes | None = None
     is_repeatable: bool = True
     """Whether a second request has no further effect, so that it may follow one with an unknown outcome."""

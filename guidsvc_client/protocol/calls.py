@@ -209,7 +209,7 @@ def _filters(filters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _preconditions(if_match: Version | None, if_none_match: Version | None = None) -> dict[str, str]:
-    given = {"If-Match": if_match, "If-None-Match": if_none_match}
+    given: dict[str, Version | None] = {"If-Match": if_match, "If-None-Match": if_none_match}
     return {name: etag_of(version) for name, version in given.items() if version is not None}
 
 

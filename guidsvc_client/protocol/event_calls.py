@@ -40,10 +40,10 @@ def page(query: dict[str, str], *, start: Start, cursor: str | None, wait_second
 
 def query_of(filters: EventFilter) -> dict[str, str]:
     """Return the parameters of a filter."""
-    query: dict[str, str] = {}
-    for name, value in filters.items():
-        if name == "types":
-            query["type"] = ",".join(filters["types"])
-        else:
-            query[name] = guid_of(filters["guid"]) if name == "guid" else str(value)
+    query = {name: str(value) for name, value in filters.items()}
+    if "types" in filters:
+        del query["types"]
+        query["type"] = ",".join(filters["types"])
+    if "guid" in filters:
+        query["guid"] = guid_of(filters["guid"])
     return query

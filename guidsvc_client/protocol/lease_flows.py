@@ -151,21 +151,23 @@ def _without_result(call: Call[Any]) -> Call[None]:
 def _claim(plan: Plan) -> Flow[Term]:
     """Create the lease, or take over the version of it that has expired."""
     version: int | None = None
-    for _ in range(_RACES):
+    for race in range(1, _RACES + 1):
         put, asked = partial(calls.put, plan.guid, plan.change, FullRecord), clock()
         try:
             record = yield from send(put(if_none_match="*") if version is None else put(if_match=version))
         except _Rejected as error:
             if error.record is None or error.version is None:
                 raise
-            held, version = error.record, error.version
-            if not plan.has_written(held):  # else by an attempt whose response was lost: its life begins anew
+            if race == _RACES:
+                raise LeaseHeld(error.record) from error
+            version = error.version
+            if not plan.has_written(error.record):  # else by an attempt whose response was lost: its life begins anew
                 version = yield from _version_to_take_over(plan, version)
         else:
             ends = asked + plan.ttl_seconds
             renews = ends - (record.expire - (record.renew_at or record.expire))
             return Term(record.version, record.expire, ends, renews)
-    raise LeaseHeld(held)
+    raise AssertionError("the last race returns or raises")
 
 
 def _version_to_take_over(plan: Plan, version: int) -> Flow[int | None]:

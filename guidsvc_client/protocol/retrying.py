@@ -7,7 +7,7 @@ after a lost response only if it `is_repeatable`.
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
@@ -124,7 +124,7 @@ class Attempts(Generic[T]):
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def judged(self) -> Iterator[None]:
+    def judged(self) -> Generator[None]:
         """Raise, inside, the first doubt rather than a last error that says that nothing was done."""
         try:
             yield
@@ -174,10 +174,15 @@ class Attempts(Generic[T]):
         asked = error.retry_after if isinstance(error, Problem) else None
         if asked is None:
             return True
-        seconds = asked * random.uniform(1, 1.2)  # noqa: S311  # so that clients do not all come back at once
+        seconds = asked * _at_random(1, 1.2)
         return seconds if time.monotonic() + seconds < self._began + self.policy.retry_seconds else False
 
 
 def backoff_seconds(failures: int) -> float:
     """Return how long to wait after so many failures of something that goes on for ever."""
-    return min(30.0, 0.25 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311
+    return min(30.0, 0.25 * 2.0 ** min(failures, 10)) * _at_random(0.5, 1)
+
+
+def _at_random(least: float, most: float) -> float:
+    """Return a random number, so that clients do not all come back at the same time."""
+    return random.uniform(least, most)  # noqa: S311  # nosec B311  # no secret

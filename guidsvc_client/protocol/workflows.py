@@ -6,7 +6,7 @@ from dataclasses import replace
 from guidsvc_client.errors import RecordWithheld
 from guidsvc_client.models import Record
 from guidsvc_client.problems import PreconditionFailed, ReceiptsFull, Unavailable
-from guidsvc_client.protocol.batches import batch, rendered
+from guidsvc_client.protocol.batches import Result, batch, rendered
 from guidsvc_client.protocol.call import Flow, Pause, send
 from guidsvc_client.protocol.calls import Change, get, put
 from guidsvc_client.protocol.retrying import backoff_seconds
@@ -15,6 +15,7 @@ from guidsvc_client.protocol.values import Guid
 MAX_CONFLICTS = 50
 """How many other writers may come first before an update fails."""
 MAX_UNAVAILABLE = 3
+"""How often a write is sent again because the service is unavailable."""
 
 
 def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
@@ -39,16 +40,22 @@ def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
 
 def _write(record: Record, members: Change) -> Flow[Record]:
     """Write members to a version of a record, once."""
-    operation = {"guid": record.guid, "if_match": record.version or "*", **members}
-    for failures in range(MAX_UNAVAILABLE):
+    operation = rendered({"guid": record.guid, "if_match": record.version or "*", **members})
+    failures = 0
+    while True:
         try:
-            (result,) = yield from send(batch([rendered(operation)]))
+            (result,) = yield from send(batch([operation]))
         except ReceiptsFull:  # then without: a lost response remains a doubt, which the caller gets to know
             call = put(record.guid, members, Record, if_match=record.version)
             return (yield from send(replace(call, is_repeatable=False)))
-        if not isinstance(result.error, Unavailable):
-            break
+        if not isinstance(result.error, Unavailable) or failures == MAX_UNAVAILABLE:
+            return _record_of(result)
         yield Pause(backoff_seconds(failures))
+        failures += 1
+
+
+def _record_of(result: Result) -> Record:
+    """Return the record of a result, or raise its error."""
     if result.error is not None:
         raise result.error
     if result.record is None:

@@ -59,7 +59,7 @@ class EventFeed:
         self.cursor = cursor
         self._session = session
         self._query = event_calls.query_of(filters)
-        self._start = start
+        self._start: Start = start
         self._should_follow = should_follow
 
     def __iter__(self) -> Iterator[Event]:

@@ -14,21 +14,22 @@ import stamina
 from tests.client.nemesis import Findings, run_seed
 from tests.support.backing_servers import service
 
-PARALLEL = 24
-"""How many seeds run at the same time: each mostly waits for leases."""
+PARALLEL, STAGGER_SECONDS = 12, 0.5
+"""How many seeds run at the same time, as each mostly waits for leases, and how long after each other they start."""
 
 
 async def run_seeds(seeds: Iterable[int], port: int, deadline: float) -> tuple[Findings, int]:
     """Run seeds until the deadline; return what they found, and how many there were."""
     remaining, whole, count = iter(seeds), Findings(), 0
 
-    async def run() -> None:
+    async def run(number: int) -> None:
         nonlocal count
+        await asyncio.sleep(number * STAGGER_SECONDS)
         for seed in until(deadline, remaining):
             whole.add(await run_seed(seed, port))
             count += 1
 
-    await asyncio.gather(*(run() for _ in range(PARALLEL)))
+    await asyncio.gather(*(run(number) for number in range(PARALLEL)))
     return whole, count
 
 
