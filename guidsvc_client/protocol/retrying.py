@@ -83,12 +83,16 @@ class Policy:
 
     timeout_seconds: float = 6.0
     """The longest wait for a response: longer than the time limit of the service, which is 5 seconds."""
-    connect_seconds: float = 2.0
     retries: int = 3
     retry_seconds: float = 10.0
     """No repetition begins later than so long after the first attempt."""
     on_request: Callable[[Sent], None] | None = None
     on_retry: Callable[[Sent, GuidsvcError], None] | None = None
+
+    @property
+    def connect_seconds(self) -> float:
+        """The longest wait for a connection: 2 seconds by default."""
+        return self.timeout_seconds / 3
 
     @classmethod
     def of(cls, options: Options) -> "Policy":
@@ -103,7 +107,6 @@ class Policy:
         return replace(
             self,
             timeout_seconds=min(self.timeout_seconds, seconds),
-            connect_seconds=min(self.connect_seconds, seconds),
             retry_seconds=min(self.retry_seconds, seconds),
         )
 

@@ -74,7 +74,7 @@ async def run_seed(seed: int, port: int) -> Findings:
     """Run a seed against the service on this port."""
     rng = random.Random(seed)
     found = Findings()
-    async with AsyncClient(f"http://127.0.0.1:{port}") as direct:
+    async with AsyncClient(f"http://127.0.0.1:{port}", timeout=120) as direct:
         async with faulty_clients(rng, port, found) as clients:
             await asyncio.gather(
                 creations(seed, clients, direct, found),

@@ -1,0 +1,109 @@
+"""docs/clients.md says what the clients do: every example in Python and with curl is run.
+
+Those in TypeScript are run by tests/browser/test_typescript_client.py, and the tables of retries by
+tests/client/test_retries.py.
+"""
+
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import guidsvc_client
+from guidsvc_client import Client, GuidsvcError, NoResponse, Problem
+from guidsvc_client.problems import CLASSES
+from tests.support import curl_examples as curl
+from tests.support.backing_servers import ROOT, Service, service
+from tests.support.event_feed import EventFeed
+from tests.support.scripted_server import scripted_server
+
+PAGE = (ROOT / "docs" / "clients.md").read_text()
+EVENTS = PAGE.partition("## Events\n")[2].partition("\n## ")[0]
+PYTHON = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", PAGE, re.DOTALL)
+CURL = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```", PAGE, re.DOTALL)
+URL = "http://127.0.0.1:8888"
+SECONDS = 60
+
+
+def run(text: str, url: str, folder: Path) -> str:
+    """Run a program of the guide with a service at another URL, and return what it prints."""
+    path = folder / "program.py"
+    assert URL in text
+    path.write_text(text.replace(URL, url))
+    command, environment = [sys.executable, str(path)], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_curl(running: Service, folder: Path) -> None:
+    """Run the examples with curl."""
+    for line, promised in CURL:
+        printed = curl.run(line, running.port, folder, {"AT": URL, "GUID": "9094E4C980C74043A4B586B420E69DDF"})
+        head, _, text = promised.partition("\n\n")
+        status, *headers = head.splitlines()
+        assert str(printed.status) == status, printed.text
+        for name, value in (header.split(": ", 1) for header in headers):
+            assert re.fullmatch(curl.pattern(value), printed.headers[name] or ""), name
+        assert re.fullmatch(curl.pattern(text), printed.text.rstrip("\n"), re.DOTALL), printed.text
+
+
+def test_client_examples_print_as_documented(tmp_path: Path) -> None:
+    assert len(PYTHON) == PAGE.count("```python") > 5
+    assert len(CURL) == PAGE.count("```http") == PAGE.count("```sh\ncurl ") > 0
+    with service(tmp_path) as running:
+        for text, promised in PYTHON:
+            if text not in EVENTS:
+                assert run(text, running.url, tmp_path) == promised, text
+        run_curl(running, tmp_path)
+
+
+async def test_event_example_prints_as_documented(tmp_path: Path) -> None:
+    ((text, promised),) = [example for example in PYTHON if example[0] in EVENTS]
+    feed = EventFeed()
+    guid = "9094E4C980C74043A4B586B420E69DDF"
+    for kind in ("guid.created", "guid.updated", "guid.deleted"):
+        feed.add(kind, guid, record={"guid": guid, "expire": "4102444800", "user": "worker 7"})
+    async with scripted_server(feed.answer) as server:
+        assert await asyncio.to_thread(run, text, server.url, tmp_path) == promised
+
+
+def rows(section: str) -> list[list[str]]:
+    """Return the cells of the tables of a section, without their heads and the marks of code."""
+    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\|(?! class)(?!---)(.*)\|$", text, re.MULTILINE)
+    return [[cell.strip().replace("`", "") for cell in line.split("|")] for line in lines]
+
+
+def test_errors_of_the_guide_are_those_of_the_client() -> None:
+    problems = {row[0]: (row[1], row[2]) for row in rows("Errors") if len(row) == 3}
+    others = {row[0] for row in rows("Errors") if len(row) == 2}
+
+    assert problems == {kind.__name__: (code, ", ".join(properties(kind))) for code, kind in CLASSES.items()}
+    named = [getattr(guidsvc_client, name) for name in guidsvc_client.__all__]
+    errors = {each for each in named if inspect.isclass(each) and issubclass(each, GuidsvcError)}
+    assert others == {each.__name__ for each in errors - {*CLASSES.values(), GuidsvcError, NoResponse, Problem}}
+
+
+def properties(kind: type) -> list[str]:
+    """Return the names of the properties of a class, sorted."""
+    return sorted({name for base in kind.__mro__ for name, each in vars(base).items() if isinstance(each, property)})
+
+
+def test_methods_of_the_guide_exist() -> None:
+    text = PAGE.partition("| to | Python |\n")[2].partition("\n\n")[0]
+    names = set(re.findall(r"`(?:keys\.)?(\w+)\(", text)) - {"pages", "total"}
+    methods = {name for name in dir(Client) if not name.startswith("_")}
+
+    assert {name for name in names if not hasattr(Client, name)} == {"rotate", "revoke"}, "which keys have"
+    assert methods - names == {"close", "events", "keys", "lease", "with_options"}, "which have sections of their own"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/architecture.md", "CONTRIBUTING.md"])
+def test_page_mentions_the_client(name: str) -> None:
+    assert re.search(r"guidsvc_client|clients", (ROOT / name).read_text())
