@@ -1,11 +1,12 @@
 """Types for TypeScript that are generated from `/openapi.json`, and a program that uses them."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.support import node_packages
-from tests.support.backing_servers import service
+from tests.support.backing_servers import ROOT, service
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -45,3 +46,24 @@ def test_generated_types_are_accepted_strictly(tmp_path: Path, access: str) -> N
 
     compiler = node_packages.package("typescript") / "bin" / "tsc"
     node_packages.run(tmp_path, compiler, "--noEmit", "--strict", "--skipLibCheck", "false", "use.ts", "types.ts")
+
+
+EXAMPLES = re.findall(
+    r"```typescript\n(.*?)```\n```text\n(.*?)```", (ROOT / "docs" / "clients.md").read_text(), re.DOTALL
+)
+
+
+def test_examples_of_the_guide_compile_and_run(tmp_path: Path) -> None:
+    """Strictly typed by what the guide generates; Node.js runs them as they are."""
+    assert len(EXAMPLES) == (ROOT / "docs" / "clients.md").read_text().count("```typescript") > 0
+    compiler = node_packages.package("typescript") / "bin" / "tsc"
+    with service(tmp_path) as running:
+        generator = node_packages.package("openapi-typescript") / "bin" / "cli.js"
+        node_packages.run(tmp_path, generator, f"{running.url}/openapi.json", "--output", "types.ts")
+        for text, promised in EXAMPLES:
+            assert "http://127.0.0.1:8888" in text
+            (tmp_path / "example.ts").write_text(text.replace("http://127.0.0.1:8888", running.url))
+            options = ["--strict", "--target", "es2022", "--module", "esnext", "--lib", "es2022,dom"]
+            node_packages.run(tmp_path, compiler, *options, "example.ts", "types.ts")
+            (tmp_path / "example.js").rename(tmp_path / "example.mjs")
+            assert node_packages.run(tmp_path, tmp_path / "example.mjs") == promised

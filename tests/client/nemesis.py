@@ -29,6 +29,7 @@ from guidsvc_client import (
     OutcomeUnknown,
     Record,
     TimedOut,
+    Unavailable,
     Unreachable,
 )
 from tests.support.client_in_thread import KINDS, client_of
@@ -41,7 +42,7 @@ LIMIT_SECONDS = 60
 MAX_CHANCE = 0.25
 """The highest chance that a request is lost, and that a response is."""
 DOUBTS = (Disconnected, TimedOut, OutcomeUnknown)
-FAILURES = (Unreachable, *DOUBTS)
+FAILURES = (Unreachable, Unavailable, *DOUBTS)
 
 
 @dataclass
