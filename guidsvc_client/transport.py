@@ -95,7 +95,7 @@ class BoundedReply:
         return Reply(self._response.status_code, headers, b"".join(self._parts))
 
 
-def _trace_injector() -> Callable[[dict[str, str]], None]:
+def trace_injector() -> Callable[[dict[str, str]], None]:
     """Return the function that adds `traceparent`, if the program uses OpenTelemetry."""
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.propagate") is None:
         return lambda _: None
@@ -103,4 +103,4 @@ def _trace_injector() -> Callable[[dict[str, str]], None]:
     return partial(propagate.inject)
 
 
-_inject_trace = _trace_injector()
+_inject_trace = trace_injector()

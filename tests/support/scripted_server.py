@@ -59,6 +59,8 @@ class ScriptedServer:
                     return
                 writer.write(response)
                 await writer.drain()
+                if b"\r\nConnection: close\r\n" in response:
+                    return
 
 
 @asynccontextmanager

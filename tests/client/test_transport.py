@@ -1,0 +1,120 @@
+"""What the client does with responses that are too large, cut off, or not of the service; and what it sends along."""
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from guidsvc_client import Disconnected, StreamTruncated, Unavailable, UnexpectedResponse, transport
+from guidsvc_client.protocol.values import expiry_of, guid_of, seconds_of, version_of
+from tests.support.backing_servers import Service
+from tests.support.client_in_thread import client_of
+from tests.support.scripted_server import problem, response, scripted_server
+
+GUID = "9094E4C980C74043A4B586B420E69DDF"
+LINE = b'{"guid":"%b","expire":"4102444800","user":"a"}\n' % GUID.encode()
+CHUNKED = b"HTTP/1.1 200 -\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n%x\r\n%b\r\n"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(CHUNKED % (len(LINE), LINE), id="without its end"),
+        pytest.param(CHUNKED % (len(LINE) + 9, LINE + LINE[:9]) + b"0\r\n\r\n", id="within a line"),
+        pytest.param(CHUNKED % (len(LINE) + 5, LINE + b"oops\n") + b"0\r\n\r\n", id="not JSON"),
+        pytest.param(CHUNKED % (len(LINE) + (1 << 21), LINE + b" " * (1 << 21)) + b"0\r\n\r\n", id="an endless line"),
+    ],
+)
+async def test_stream_that_breaks_off_is_truncated(kind: str, stream: bytes) -> None:
+    records = []
+    async with scripted_server(lambda _: stream) as server, client_of(kind, server.url) as guids:
+        with pytest.raises(StreamTruncated):
+            async for record in guids.stream():
+                records.append(record)  # noqa: PERF401  # also before it fails
+        assert len(server.requests) == 1
+        assert server.requests[0].headers["accept"] == "application/x-ndjson"
+    assert [record.guid for record in records] == [GUID]
+
+
+async def test_stream_that_has_not_begun_is_opened_again(kind: str) -> None:
+    answers = [problem("unavailable", 503, Retry_After="0"), CHUNKED % (len(LINE), LINE) + b"0\r\n\r\n"]
+    async with scripted_server(lambda _: answers.pop(0)) as server, client_of(kind, server.url) as guids:
+        assert [record.guid async for record in guids.stream()] == [GUID]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(200, b"<html>", "text/html"),
+        response(200, b"{}"),
+        response(200, b"[]"),
+        response(302, b"", Location="/login"),
+        response(403, b"<html>", "text/html"),
+        response(403, b"{}", "application/problem+json"),
+        response(403, b"oops", "application/problem+json"),
+    ],
+)
+async def test_response_of_another_server_is_unexpected(kind: str, answer: bytes) -> None:
+    async with scripted_server(lambda _: answer) as server, client_of(kind, server.url) as guids:
+        with pytest.raises(UnexpectedResponse, match="not one of guidsvc"):
+            await guids.get(GUID)
+
+
+async def test_response_has_a_bound_in_bytes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_REPLY_BYTES", 1000)
+    large = response(200, LINE.rstrip() + b" " * 1000)
+    async with scripted_server(lambda _: large) as server, client_of(kind, server.url, retries=0) as guids:
+        with pytest.raises(Disconnected, match="more than 1000 bytes"):
+            await guids.get(GUID)
+        assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+async def test_unready_service_says_so(kind: str) -> None:
+    parts = {"ready": False, "store": "down", "cache": "up", "age_ms": 7}
+    down = problem("unavailable", 503, parts)
+    async with scripted_server(lambda _: down) as server, client_of(kind, server.url) as guids:
+        ready = await guids.ready()
+        assert (ready.is_ready, ready.status, ready.store, ready.age_ms) == (False, "unavailable", "down", 7)
+        assert len(server.requests) == 1
+    busy = problem("unavailable", 503)
+    async with scripted_server(lambda _: busy) as server, client_of(kind, server.url, retries=0) as guids:
+        with pytest.raises(Unavailable):
+            await guids.ready()
+
+
+@pytest.mark.parametrize("make", [httpx2.Client, httpx2.AsyncClient])
+async def test_given_http_client_stays_open(running: Service, make: Callable[[], Any]) -> None:
+    http = make()
+    async with client_of("sync" if make is httpx2.Client else "async", running.url, http=http) as guids:
+        await guids.version()
+    assert not http.is_closed
+    http.close() if make is httpx2.Client else await http.aclose()
+
+
+def test_trace_of_the_program_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "opentelemetry"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "propagate.py").write_text("def inject(carrier): carrier['traceparent'] = '00-1-2-01'")
+    headers: dict[str, str] = {}
+    transport.trace_injector()(headers)
+    assert headers == {}, "without OpenTelemetry"
+
+    monkeypatch.syspath_prepend(tmp_path)
+    transport.trace_injector()(headers)
+    assert headers == {"traceparent": "00-1-2-01"}
+    for name in ("opentelemetry", "opentelemetry.propagate"):
+        del sys.modules[name]
+
+
+def test_values_are_rounded_up_to_seconds() -> None:
+    assert expiry_of(datetime(2027, 1, 1, 0, 0, 0, 1, tzinfo=UTC)) == 1_798_761_601
+    assert (seconds_of(timedelta(milliseconds=1500)), seconds_of(0.2), seconds_of(60)) == (2, 1, 60)
+    assert guid_of(" urn:uuid:9094e4c9-80c7-4043-a4b5-86b420e69ddf ") == GUID
+    assert [version_of(etag) for etag in ('"7"', None, 'W/"7"', '"x"')] == [7, None, None, None]
+    with pytest.raises(ValueError, match="no time zone"):
+        expiry_of(datetime(2027, 1, 1))  # noqa: DTZ001  # which is the fault
