@@ -29,6 +29,7 @@ async def open_server(
         body_seconds=settings.body_timeout,
         idle_seconds=settings.idle_timeout,
         connections=file_descriptors.room_for(settings.max_connections),
+        spare_connections=file_descriptors.spare_connections(),
         unsent_bytes=settings.max_unsent_bytes,
     )
     hooks = ServerHooks(app.context.monitor.meters.requests, app.context.public_url)

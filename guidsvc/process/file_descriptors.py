@@ -55,6 +55,12 @@ def temporary_files() -> int:
     return (RESERVED if limit is None else _reserved(limit)) // 2
 
 
+def spare_connections() -> int:
+    """Return how many descriptors connections may use beyond their limit: a quarter of the reserved descriptors."""
+    limit = _limit()
+    return max(4, (RESERVED if limit is None else _reserved(limit)) // 4)
+
+
 def _reserved(limit: int) -> int:
     return min(RESERVED, limit // RESERVED_PART)
 

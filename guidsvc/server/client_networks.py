@@ -4,6 +4,8 @@ Limits on connections and bytes protect the process. Without a share for each ne
 limit, and with it the service of all others.
 """
 
+from collections import OrderedDict
+from collections.abc import Collection
 from typing import Protocol
 
 from guidsvc.http.client_address import network_of
@@ -31,6 +33,12 @@ class ManagedConnection(Protocol):
     def expire(self) -> bool:
         """Abort the connection, unless it is idle and an unread request has arrived; return whether it was aborted."""
 
+    def leave(self) -> bool:
+        """Close the connection as soon as no response can be lost by that; return whether it was closed at once.
+
+        It answers its present request, or the one that has arrived, and reads no further request.
+        """
+
     def close(self) -> None:
         """Send pending data, and close; with a reset if the answer would otherwise look complete."""
 
@@ -45,7 +53,7 @@ class ClientNetwork:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.connections: set[ManagedConnection] = set()
+        self.connections: OrderedDict[ManagedConnection, None] = OrderedDict()
         self.incoming_bytes = 0
         """Bytes of unanswered requests."""
 
@@ -55,6 +63,9 @@ class ClientNetworks:
 
     def __init__(self) -> None:
         self._networks: dict[str, ClientNetwork] = {}
+        self._by_size: dict[int, OrderedDict[ClientNetwork, None]] = {}  # by number of connections
+        self.most = 0
+        """The number of connections of the largest network."""
 
     def find(self, address: str) -> ClientNetwork:
         """Return the network of an address, which may have no connections yet."""
@@ -64,13 +75,21 @@ class ClientNetworks:
     def join(self, connection: ManagedConnection) -> None:
         """Add a connection to its network."""
         network = connection.network
-        network.connections.add(connection)
+        self._remove_size(network)
+        network.connections[connection] = None
+        self._add_size(network)
         self._networks[network.name] = network
 
     def leave(self, connection: ManagedConnection) -> None:
         """Remove a connection from its network; do nothing if it has left."""
         network = connection.network
-        network.connections.discard(connection)
+        if connection not in network.connections:
+            return
+        self._remove_size(network)
+        del network.connections[connection]
+        self._add_size(network)
+        while self.most and self.most not in self._by_size:
+            self.most -= 1
         if not network.connections and self._networks.get(network.name) is network:
             del self._networks[network.name]
 
@@ -91,15 +110,39 @@ class ClientNetworks:
         They belong to the networks with the most connections. Those that have waited for their clients longest come
         last in the list. Connections that execute a request are not in it.
         """
-        most = max((len(each.connections) for each in self._networks.values()), default=0)
         candidates = [
             (since, id(connection), connection)
-            for each in self._networks.values()
-            if len(each.connections) == most
+            for each in self._by_size.get(self.most, ())
             for connection in each.connections
             if (since := connection.waiting_since) is not None
         ]
         return [connection for *_, connection in sorted(candidates, reverse=True)]
+
+    def next_of_largest(self, excluded: Collection[ManagedConnection]) -> ManagedConnection | None:
+        """Return a connection of the network with the most, whatever it does; each gets its turn."""
+        network = next(iter(self._by_size.get(self.most, ())), None)
+        if network is None:
+            return None
+        for _ in range(min(self.most, len(excluded) + 1)):
+            connection = next(iter(network.connections))
+            network.connections.move_to_end(connection)
+            if connection not in excluded:
+                return connection
+        return None
+
+    def _remove_size(self, network: ClientNetwork) -> None:
+        size = len(network.connections)
+        if size:
+            networks = self._by_size[size]
+            del networks[network]
+            if not networks:
+                del self._by_size[size]
+
+    def _add_size(self, network: ClientNetwork) -> None:
+        size = len(network.connections)
+        if size:
+            self._by_size.setdefault(size, OrderedDict())[network] = None
+            self.most = max(self.most, size)
 
 
 def address_of(name: object) -> str:

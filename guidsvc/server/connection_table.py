@@ -5,7 +5,13 @@ handshake, a time-out, or a new connection that takes its place. An ended connec
 transport is set up after that.
 """
 
+from collections.abc import Callable
+
+import structlog
+
 from guidsvc.server.client_networks import ClientNetworks, ManagedConnection
+
+_log = structlog.get_logger(__name__)
 
 
 class ConnectionTable:
@@ -18,6 +24,8 @@ class ConnectionTable:
         """Open connections."""
         self.paused_connections: set[ManagedConnection] = set()
         """Open connections whose reading is paused."""
+        self.leaving: set[ManagedConnection] = set()
+        """Open connections that close after their present request, to give way to others."""
         self.networks = ClientNetworks()
         """The networks of all of these."""
 
@@ -46,5 +54,23 @@ class ConnectionTable:
         if connection in self:
             self.connecting.pop(connection, None)
             self.connections.discard(connection)
+            self.leaving.discard(connection)
             self.paused_connections.discard(connection)
             self.networks.leave(connection)
+
+    def manage(self, connection: ManagedConnection, call: Callable[[ManagedConnection], bool | None]) -> bool | None:
+        """Return the result of a call on a connection. An error ends this connection, and no other."""
+        try:
+            return call(connection)
+        except Exception:  # noqa: BLE001  # logged; the others must be managed too
+            _log.exception("managing a connection failed, closing it")
+            self._discard(connection)
+            return None
+
+    def _discard(self, connection: ManagedConnection) -> None:
+        """Abort a broken connection, and remove it even if that fails: it must not count for ever."""
+        try:
+            connection.abort()
+        except Exception:  # noqa: BLE001  # logged; see above
+            _log.exception("closing a connection failed")
+        self.end(connection)

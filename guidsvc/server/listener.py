@@ -1,87 +1,86 @@
 """Accept connections, with or without TLS. Over the limit, a connection is closed before its TLS handshake.
 
 `loop.create_server` would start the handshake first: a client that never completes it would hold a descriptor despite
-the limit. It also accepts one connection per event loop iteration: under load, new clients would wait for many.
+the limit. All handshakes that are due would run in one iteration of the event loop. It also accepts one connection per
+iteration: under load, new clients would wait for many.
 """
 
 import asyncio
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from socket import SO_RCVBUF, SOL_SOCKET, socket
-from typing import Any
 
 import structlog
 
+from guidsvc.http.client_address import network_of
+from guidsvc.server.accepting.descriptors import Descriptors
+from guidsvc.server.accepting.handshake import Handshake, HandshakeTurns
+from guidsvc.server.accepting.rejection import dismiss
 from guidsvc.server.client_networks import address_of
 from guidsvc.server.tls import log_failed_handshake
 
 MAX_ACCEPTS = 100
 """Maximum connections accepted in one event loop iteration."""
-PAUSE_SECONDS = 1.0
-"""Pause in accepting connections after `accept` failed."""
+PAUSE_SECONDS = 0.1
+"""Maximum pause in accepting connections after `accept` failed; it ends sooner if a descriptor is closed."""
+FAILURE_LOG_SECONDS = 10.0
+"""Minimum interval between log lines about that."""
 RECEIVE_BYTES = 32 * 1024
 """Kernel receive buffer of a TLS connection; Linux doubles it.
 
 A TLS connection reads all of it at once, into buffers that last as long as the connection.
 """
-SHUTDOWN_SECONDS = 10.0
-"""Time for the client to complete the TLS shutdown."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Tls:
-    """The TLS context, and the timeout of the handshake."""
+    """The TLS context, and the timeout and the turns of handshakes."""
 
     context: ssl.SSLContext
     handshake_seconds: float
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return the arguments of `loop.connect_accepted_socket`."""
-        return {
-            "ssl": self.context,
-            "ssl_handshake_timeout": self.handshake_seconds,
-            "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
-        }
+    turns: HandshakeTurns = field(default_factory=HandshakeTurns)
 
 
 class Listener:
     """Accepts the connections of a socket that is listening already, with `tls` or without.
 
-    `make_protocol` returns the protocol of a new connection from an address, or None to close it. `on_failure` is
-    called with that protocol if the connection cannot be set up, for example because the TLS handshake timed out.
+    `make_protocol` returns the protocol of a new connection from an address, or the bytes to send before it is closed.
+    `on_setup_end` is called with that protocol when it is connected, or never will be: the TLS handshake may time out.
+    All listeners share the `descriptors`. While none is free, new connections wait in the system's backlog.
     """
 
     def __init__(
         self,
         listener: socket,
-        make_protocol: Callable[[str], asyncio.Protocol | None],
-        on_failure: Callable[[asyncio.Protocol], None],
+        make_protocol: Callable[[str], asyncio.Protocol | bytes],
+        on_setup_end: Callable[[asyncio.Protocol], None],
         *,
         tls: Tls | None = None,
+        descriptors: Descriptors | None = None,
     ) -> None:
         self._listener = listener
         self._make_protocol = make_protocol
-        self._on_failure = on_failure
-        self._is_secure = tls is not None
-        self._options = {} if tls is None else tls.options
+        self._on_setup_end = on_setup_end
+        self._tls = tls
+        self._descriptors = descriptors or Descriptors()
         self._loop = asyncio.get_running_loop()
         self._setups: dict[object, asyncio.Task[None]] = {}  # by protocol
         self._cancelled: set[object] = set()  # those of them whose transport must be closed
-        self._is_closed = False
+        self._is_closed = self._is_accepting = False
+        self._failure_log_time = -FAILURE_LOG_SECONDS
         listener.setblocking(False)
-        if self._is_secure:
+        if tls is not None:
             _bound_buffer(listener)  # each connection inherits it
         self._resume()
 
     def close(self) -> None:
         """Stop accepting connections; open ones continue."""
         if not self._is_closed:
-            self._is_closed = True
+            self._is_closed, self._is_accepting = True, False
             self._loop.remove_reader(self._listener)
             self._listener.close()
 
@@ -98,7 +97,7 @@ class Listener:
         """
         if protocol in self._setups:
             self._cancelled.add(protocol)
-            if self._is_secure:
+            if self._tls is not None:
                 self._setups[protocol].cancel()
 
     @property
@@ -107,29 +106,45 @@ class Listener:
         return bool(self._setups)
 
     def _resume(self) -> None:
-        if not self._is_closed:
+        if not self._is_closed and not self._is_accepting:
+            self._is_accepting = True
             self._loop.add_reader(self._listener, self._accept)
+
+    def _pause(self) -> None:
+        """Accept no connection until a descriptor is closed."""
+        self._is_accepting = False
+        self._loop.remove_reader(self._listener)
+        self._descriptors.wait(self._resume)
 
     def _accept(self) -> None:
         for _ in range(MAX_ACCEPTS):
+            if self._descriptors.free <= 0:
+                self._pause()
+                return
             try:
                 connection, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                _log.warning("accepting connections failed, retrying", error=str(error))
-                self._loop.remove_reader(self._listener)
+                self._log_failure(error)
+                self._pause()
                 self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
-            self._begin(connection, address_of(address))
+            self._begin(self._descriptors.take(connection), address_of(address))
+
+    def _log_failure(self, error: OSError) -> None:
+        now = self._loop.time()
+        if now - self._failure_log_time >= FAILURE_LOG_SECONDS:
+            self._failure_log_time = now
+            _log.warning("accepting connections failed, retrying", error=str(error))
 
     def _begin(self, connection: socket, address: str) -> None:
         protocol = self._make_protocol(address)
-        if protocol is None:
-            connection.close()
+        if isinstance(protocol, bytes):
+            dismiss(connection, protocol)
             return
         connection.setblocking(False)
-        if self._is_secure:
+        if self._tls is not None:
             _bound_buffer(connection)  # it may predate the listener's bound
         setup = self._loop.create_task(self._set_up(connection, protocol, address))
         self._setups[protocol] = setup
@@ -138,20 +153,27 @@ class Listener:
     def _end_setup(self, connection: socket, protocol: asyncio.Protocol, setup: asyncio.Task[None]) -> None:
         del self._setups[protocol]
         self._cancelled.discard(protocol)
+        self._on_setup_end(protocol)
         if setup.cancelled():  # perhaps before its first step; then nothing else closes the socket
             connection.close()
 
     async def _set_up(self, connection: socket, protocol: asyncio.Protocol, address: str) -> None:
         try:
-            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._options)
-            if protocol in self._cancelled:
-                transport.abort()
-        except BaseException as error:
-            self._on_failure(protocol)
-            if isinstance(error, ssl.SSLError):
-                log_failed_handshake(address, error)
-            elif not isinstance(error, OSError):  # the client disconnected or timed out
-                raise
+            if self._tls is None:
+                await self._connect(connection, protocol)
+            else:
+                tls = self._tls
+                handshake = Handshake(tls.context, tls.handshake_seconds, tls.turns, network_of(address))
+                await handshake.run(connection, protocol)
+        except ssl.SSLError as error:
+            log_failed_handshake(address, error)
+        except OSError:
+            pass  # the client disconnected or timed out
+
+    async def _connect(self, connection: socket, protocol: asyncio.Protocol) -> None:
+        transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, connection)
+        if protocol in self._cancelled:
+            transport.abort()
 
 
 def _bound_buffer(bounded: socket) -> None:

@@ -2,25 +2,26 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from math import inf
 from socket import socket
 
-import structlog
 import tornado.platform.asyncio  # noqa: F401  # Tornado would import it in the first request, if a file can be opened then
 from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
-from guidsvc.server.client_networks import ClientNetwork, ManagedConnection
+from guidsvc.server.accepting.connection_limit import ConnectionLimit
+from guidsvc.server.accepting.descriptors import Descriptors
+from guidsvc.server.accepting.handshake import HandshakeTurns
+from guidsvc.server.accepting.rejection import MAX_TLS_REJECTIONS, RejectedConnection, Rejections
+from guidsvc.server.client_networks import ManagedConnection
 from guidsvc.server.listener import Listener, Tls
 from guidsvc.server.protocol.connection import Connection
 from guidsvc.server.protocol.state import (
     ApplicationHooks,
     ConnectionLimits,
     FastPath,
-    Peer,
     ServerState,
 )
 from guidsvc.server.ticks import TICK_SECONDS, Ticks
@@ -32,14 +33,8 @@ LAME_SECONDS = 1.0
 `Connection: close`."""
 RETIRING_TICK_SECONDS = 0.02
 """Interval, during shutdown, between scans for connections that can be closed."""
-LIMIT_LOG_SECONDS = 10.0
-"""Minimum interval between log lines about too many connections."""
-MAX_TLS_REJECTIONS = 8
-"""Maximum TLS connections over the limit that complete a handshake to read the rejection; others are closed at once."""
 CLOSE_SECONDS = 2.0
 """On shutdown, time for sent responses to reach their clients."""
-
-_log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -76,17 +71,19 @@ class Server:
         self._state = ServerState(app, hooks, limits, fast_path)
         self._table = self._state.table
         self._listeners: list[Listener] = []
-        self._rejected: set[_RejectedConnection] = set()
-        self._limit_log = ConnectionLimitLog()
         self._ticks = Ticks()
-        self._victims: list[ManagedConnection] = []
-        self._victims_tick = -inf  # the tick at which they were chosen
+        spare = limits.spare_connections
+        self._descriptors = Descriptors(limits.connections + spare)
+        self._limit = ConnectionLimit(self._table, limits.connections, max(1, spare // 2), self._cancel)
+        self._rejections = Rejections(hooks, min(MAX_TLS_REJECTIONS, max(1, spare // 4)))
 
     def listen(self, sockets: Sequence[socket], context: ssl.SSLContext | None) -> None:
         """Accept connections on these sockets, which must be listening already."""
-        tls = None if context is None else Tls(context, self._state.limits.head_seconds)
+        tls = None if context is None else Tls(context, self._state.limits.head_seconds, HandshakeTurns())
         make_protocol = self._connection if tls is None else self._secure_connection
-        self._listeners += [Listener(each, make_protocol, self._forget, tls=tls) for each in sockets]
+        self._listeners += [
+            Listener(each, make_protocol, self._end_setup, tls=tls, descriptors=self._descriptors) for each in sockets
+        ]
 
     def connections(self) -> int:
         """Return the number of open connections."""
@@ -113,13 +110,15 @@ class Server:
         cutoff = now - LAME_SECONDS
         # Idle times may start a tick early
         idle_before = cutoff if cutoff >= start else start - LAME_SECONDS - TICK_SECONDS
-        busy = [each for each in list(table.connections) if self._manage(each, lambda each: each.retire(idle_before))]
+        busy = [
+            each for each in list(table.connections) if self._table.manage(each, lambda each: each.retire(idle_before))
+        ]
         return bool(busy) or any(max(since, start) > cutoff for since in table.connecting.values())
 
     async def close_all_connections(self) -> None:
         """Close the connections once pending data is sent; abort them after CLOSE_SECONDS."""
         for connection in list(self._table.connections):
-            self._manage(connection, lambda each: each.close())
+            self._table.manage(connection, lambda each: each.close())
         for connection in list(self._table.connecting):
             self._table.end(connection)
         for listener in self._listeners:
@@ -129,7 +128,7 @@ class Server:
         while self._is_closing() and loop.time() < deadline:  # noqa: ASYNC110  # polling is cheaper than an event per connection
             await asyncio.sleep(0.01)
         for connection in list(self._table.connections):
-            self._manage(connection, lambda each: each.abort())
+            self._table.manage(connection, lambda each: each.abort())
 
     def _is_closing(self) -> bool:
         return bool(self._table.connections) or any(listener.is_setting_up for listener in self._listeners)
@@ -141,7 +140,7 @@ class Server:
             await asyncio.sleep(TICK_SECONDS)
             now = self._advance()
             for each in list(table.paused_connections):
-                self._manage(each, lambda each: each.regulate())  # the client may have disconnected meanwhile
+                self._table.manage(each, lambda each: each.regulate())  # the client may have disconnected meanwhile
             idle_before = now - self._state.limits.head_seconds - TICK_SECONDS
             for each in [each for each, since in table.connecting.items() if since <= idle_before]:
                 self._cancel(each)
@@ -150,70 +149,33 @@ class Server:
                 await asyncio.sleep(LATE_READ_SECONDS)
             for each in overdue:
                 if each in table.connections and self._is_overdue(each, now):
-                    self._manage(each, lambda each: each.expire())
+                    self._table.manage(each, lambda each: each.expire())
             if self._state.budget.should_release(now):
                 await asyncio.to_thread(release)
 
     def _is_overdue(self, connection: ManagedConnection, now: float) -> bool:
-        return bool(self._manage(connection, lambda each: each.is_overdue(now)))
-
-    def _manage(self, connection: ManagedConnection, call: Callable[[ManagedConnection], bool | None]) -> bool | None:
-        """Return the result of a call on a connection. An error ends this connection, and no other."""
-        try:
-            return call(connection)
-        except Exception:  # noqa: BLE001  # logged; the others must be managed too
-            _log.exception("managing a connection failed, closing it")
-            self._discard(connection)
-            return None
-
-    def _discard(self, connection: ManagedConnection) -> None:
-        """Abort a broken connection, and remove it even if that fails: it must not count for ever."""
-        try:
-            connection.abort()
-        except Exception:  # noqa: BLE001  # logged; see above
-            _log.exception("closing a connection failed")
-        self._table.end(connection)
+        return bool(self._table.manage(connection, lambda each: each.is_overdue(now)))
 
     def _advance(self) -> float:
         self._state.tick = self._ticks.advance()
-        self._victims.clear()
         return self._state.tick
 
-    def _connection(self, address: str) -> asyncio.Protocol:
+    def _connection(self, address: str) -> Connection | bytes:
+        """Return the protocol of a new connection, or the response of its rejection."""
+        return self._admit(address) or self._rejections.reject()
+
+    def _secure_connection(self, address: str) -> asyncio.Protocol | bytes:
+        """Return the protocol of a new connection, to be connected after its TLS handshake, or b"" to close it."""
+        return self._admit(address) or self._rejections.reject_secure()
+
+    def _admit(self, address: str) -> Connection | None:
         state = self._state
         network = self._table.networks.find(address)
-        is_full = len(self._table) >= state.limits.connections
-        if is_full and not self._make_room(network):
-            self._limit_log.log_rejection(len(self._table.connections), state.limits.connections)
-            return _RejectedConnection(state.hooks, self._rejected)
+        if not self._limit.admit(network, state.tick):
+            return None
         connection = Connection(state, network)
         self._table.begin(connection, state.tick)
         return connection
-
-    def _make_room(self, network: ClientNetwork) -> bool:
-        """Close a connection of a network that has more than this one; return whether there was one."""
-        state = self._state
-        if not self._victims and self._victims_tick != state.tick:  # choosing takes a look at all connections
-            self._victims, self._victims_tick = self._table.networks.victims(), state.tick
-        while self._victims:
-            victim = self._victims[-1]
-            has_ended = victim not in self._table
-            if not has_ended and len(victim.network.connections) <= len(network.connections):
-                return False
-            self._victims.pop()
-            if not has_ended and self._close_waiting(victim):
-                self._limit_log.log_closing(victim.network.name, state.limits.connections)
-                return True
-        return False
-
-    def _close_waiting(self, connection: ManagedConnection) -> bool:
-        """Close a connection that waits for its client, or for its setup; return whether it did."""
-        if connection in self._table.connecting:
-            self._cancel(connection)
-        elif not self._manage(connection, lambda each: each.waiting_since is not None and each.expire()):
-            return False
-        self._table.end(connection)
-        return True
 
     def _cancel(self, connection: ManagedConnection) -> None:
         """End a connection that is not set up yet."""
@@ -221,56 +183,9 @@ class Server:
         for listener in self._listeners:
             listener.cancel(connection)  # only one of them has accepted it
 
-    def _secure_connection(self, address: str) -> asyncio.Protocol | None:
-        """Return the protocol for a connection before its TLS handshake; None if it must be closed."""
-        connection = self._connection(address)
-        if isinstance(connection, _RejectedConnection):
-            if len(self._rejected) >= MAX_TLS_REJECTIONS:
-                self._state.hooks.reject_connection(secure=True)
-                return None
-            self._rejected.add(connection)
-        return connection
-
-    def _forget(self, connection: object) -> None:
+    def _end_setup(self, protocol: object) -> None:
         """Drop a connection that was not set up, for example because its TLS handshake failed."""
-        if isinstance(connection, _RejectedConnection):
-            self._rejected.discard(connection)
-        elif isinstance(connection, Connection):
-            self._table.end(connection)
-
-
-class ConnectionLimitLog:
-    """A log of connections over the limit, with each event at most once in LIMIT_LOG_SECONDS."""
-
-    def __init__(self) -> None:
-        self._times: dict[str, float] = {}  # of the last line, by event
-
-    def log_rejection(self, connections: int, limit: int) -> None:
-        """Log that a connection is rejected."""
-        self._log("too many connections, rejecting new ones", connections=connections, limit=limit)
-
-    def log_closing(self, network: str, limit: int) -> None:
-        """Log that a connection of this client network is closed for another."""
-        self._log("too many connections, closing those of the client with most", client=network, limit=limit)
-
-    def _log(self, event: str, **members: object) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._times.get(event, -LIMIT_LOG_SECONDS) >= LIMIT_LOG_SECONDS:
-            self._times[event] = now
-            _log.warning(event, **members)
-
-
-class _RejectedConnection(asyncio.Protocol):
-    """A connection over the limit. With TLS, it is in `rejected` while it holds a descriptor."""
-
-    def __init__(self, hooks: ApplicationHooks, rejected: "set[_RejectedConnection]") -> None:
-        self._hooks = hooks
-        self._rejected = rejected
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        writable: asyncio.Transport = transport  # type: ignore[assignment]  # TCP, TLS and Unix transports are all writable
-        writable.write(self._hooks.reject_connection(secure=Peer(writable).secure))
-        writable.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        self._rejected.discard(self)
+        if isinstance(protocol, RejectedConnection):
+            self._rejections.end(protocol)
+        elif isinstance(protocol, Connection) and protocol in self._table.connecting:
+            self._table.end(protocol)

@@ -17,7 +17,7 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.iostream import IOStream, SSLIOStream
+from tornado.iostream import IOStream
 from tornado.web import Application
 
 from guidsvc.http.client_address import network_of
@@ -26,11 +26,13 @@ from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.abort import is_open_ended
+from guidsvc.server.accepting.connection_limit import ConnectionLimitLog
+from guidsvc.server.accepting.rejection import dismiss
 from guidsvc.server.client_networks import address_of
 from guidsvc.server.protocol.request import TLS_START, other_protocol
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
-from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS, ConnectionLimitLog
+from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS
 from guidsvc.server.ticks import TICK_SECONDS, Ticks
 from guidsvc.server.tls import log_failed_handshake
 from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced
@@ -51,7 +53,17 @@ class TornadoServer(HTTPServer):
         return len(self._connections)
 
     def _handle_connection(self, connection: socket, address: Any) -> None:
-        """Set up a new connection, or close it if the client has already reset it, which Tornado reports as a fault."""
+        """Set up a new connection, or reject it if it is over the limit.
+
+        Over the limit it is closed at once, so that it holds no descriptor. It is also closed if the client has already
+        reset it, which Tornado reports as a fault.
+        """
+        if len(self._connections) >= self._limits.connections:
+            is_secure = self.ssl_options is not None  # it may never complete the handshake
+            response = self._hooks.reject_connection(secure=is_secure)
+            self._limit_log.log_rejection(len(self._connections), self._limits.connections)
+            dismiss(connection, b"" if is_secure else response)
+            return
         try:
             super()._handle_connection(connection, address)
         except SSLError as error:
@@ -59,18 +71,9 @@ class TornadoServer(HTTPServer):
             log_failed_handshake(address_of(address), error)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Serve a new connection, or reject it if it is over the limit."""
-        if len(self._connections) < self._limits.connections:
-            self._clients[stream] = _Client(stream, self._budget, network_of(address_of(address)))
-            super().handle_stream(stream, address)
-            return
-        self._limit_log.log_rejection(len(self._connections), self._limits.connections)
-        if isinstance(stream, SSLIOStream):  # it may never complete the handshake
-            self._hooks.reject_connection(secure=True)
-            stream.close()
-        else:
-            response = self._hooks.reject_connection(secure=False)
-            stream.write(response).add_done_callback(lambda _: stream.close())
+        """Serve a new connection."""
+        self._clients[stream] = _Client(stream, self._budget, network_of(address_of(address)))
+        super().handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin a request, and record its connection, which knows the state of the response."""

@@ -12,8 +12,11 @@ from tornado.web import Application
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.server import Server, serving_on
+from guidsvc.server.tls import Tls
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs
+from tests.support.certificates import Certificate
+from tests.support.client_hello import client_hello
 
 LIMIT = 4
 TURNS = 12
@@ -42,26 +45,38 @@ async def wait_for_none(server: Server) -> None:
 
 
 @pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("first_turn", range(4))
 def test_connection_that_gives_way_during_setup_is_removed(
-    loop_factory: Callable[[], asyncio.AbstractEventLoop], first_turn: int, expected_logs: ExpectedLogs
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+    first_turn: int,
+    is_secure: bool,
+    certificate: Certificate,
+    expected_logs: ExpectedLogs,
 ) -> None:
     """A new connection arrives in each turn of the event loop, so one of them arrives in each step of the setup."""
+    expected_logs.add("tls handshake failed")
+    tls = Tls(*certificate.settings.values()).context if is_secure else None
     expected_logs.add("too many connections")
     limits = ConnectionLimits(connections=LIMIT)
 
     async def churn(stack: ExitStack) -> None:
         listening = listen(stack)
         clients = [connect(stack, listening, "127.0.0.2") for _ in range(LIMIT)]
-        async with serving_on([listening], Application(), ServerHooks(RequestMetrics()), limits=limits) as server:
+        async with serving_on(
+            [listening], Application(), ServerHooks(RequestMetrics()), limits=limits, tls=tls
+        ) as server:
             for turn in range(TURNS):
                 if turn >= first_turn:
                     clients.append(connect(stack, listening, f"127.0.0.{3 + turn % 3}"))
+                    clients[-1].sendall(client_hello() if is_secure else b"")
                 await asyncio.sleep(0)
             for client in clients:
                 client.close()
             await wait_for_none(server)
             await server.drain_connections()
+            while server._table.connecting or server._descriptors.free < LIMIT + limits.spare_connections:
+                await asyncio.sleep(0.01)
 
     run(loop_factory, churn)
 

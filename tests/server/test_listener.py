@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tornado.web import Application
 
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.server import listener
+from guidsvc.server.accepting.descriptors import Descriptors
 from guidsvc.server.listener import MAX_ACCEPTS, Listener
 from guidsvc.server.server import serving_on
 from guidsvc.telemetry.metrics import RequestMetrics
@@ -25,12 +26,25 @@ class Failing(socket.socket):
     """A socket that cannot accept at first, as where no descriptor is left."""
 
     failures = 3
+    bound = 1000
+    """The number of connections after which it cannot accept any more."""
 
     def accept(self) -> tuple[socket.socket, object]:
-        if self.failures:
-            self.failures -= 1
+        if self.failures or not self.bound:
+            self.failures = max(0, self.failures - 1)
             raise OSError(errno.EMFILE, "too many open files")
-        return super().accept()
+        accepted = super().accept()
+        self.bound -= 1
+        return accepted
+
+
+class Open(asyncio.Protocol):
+    """A connection that stays open. `count` is the number of those that were connected."""
+
+    count = 0
+
+    def connection_made(self, _: asyncio.BaseTransport) -> None:
+        Open.count += 1
 
 
 class Waiting(asyncio.Protocol):
@@ -85,6 +99,45 @@ async def test_accept_is_retried_after_an_error_of_the_system(
             while not server.connections():
                 await asyncio.sleep(0.01)
     assert not failing.failures
+
+
+@pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+@pytest.mark.parametrize("has_failed", [False, True], ids=["counted", "failed"])
+def test_connections_beyond_the_descriptors_wait_for_one(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+    has_failed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    expected_logs: ExpectedLogs,
+) -> None:
+    """Neither the count nor the system leaves one: the next is accepted when one is closed, not after a pause."""
+    expected_logs.add("accepting connections failed")
+    monkeypatch.setattr(listener, "PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(Open, "count", 0)
+
+    async def fill(stack: ExitStack) -> None:
+        failing = stack.enter_context(Failing())
+        failing.failures, failing.bound = 0, 3 if has_failed else CLIENTS
+        failing.bind(("127.0.0.1", 0))
+        failing.listen(CLIENTS)
+        clients = [stack.enter_context(socket.create_connection(failing.getsockname())) for _ in range(8)]
+        descriptors = Descriptors(CLIENTS if has_failed else 3)
+        accepting = Listener(failing, lambda _: Open(), lambda _: None, descriptors=descriptors)
+        for number, client in enumerate(clients[:5], 3):
+            while Open.count < number:
+                await asyncio.sleep(0.01)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert Open.count == number, "no more are accepted"
+            failing.bound += 1
+            client.close()
+        accepting.close()
+        for client in clients:
+            client.close()
+        while descriptors.free < (CLIENTS if has_failed else 3):
+            await asyncio.sleep(0.01)
+
+    with ExitStack() as stack, asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(asyncio.wait_for(fill(stack), 60))
 
 
 async def test_connection_still_in_setup_is_closed_at_shutdown() -> None:

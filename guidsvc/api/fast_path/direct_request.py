@@ -142,7 +142,7 @@ class DirectRequest:
     def _render(self, outcome: Response | Exception, trace: RequestTrace, source: str | None, start: float) -> bytes:
         """Return the bytes of a response, or of the problem document of an error."""
         pipeline, request = self._pipeline, self._request
-        self.last = pipeline.in_flight.draining
+        self.last = self.last or pipeline.in_flight.draining
         is_head, request_id, secure = request.method == "HEAD", self._request_id, request.secure
         varies = pipeline.context.cors.any
         extra_lines = pipeline.extra_header_lines(self._session, source, trace, perf_counter() - start)

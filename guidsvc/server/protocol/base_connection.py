@@ -11,7 +11,7 @@ from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
 from guidsvc.server.protocol.request import RawRequest
 from guidsvc.server.protocol.send_buffer import SendBuffer
-from guidsvc.server.protocol.state import Peer, ServerState, has_sent_all, has_unread
+from guidsvc.server.protocol.state import Peer, ServerState, has_sent_all, has_unacknowledged, has_unread
 
 MAX_BODY_BUFFER_BYTES = 256 * 1024
 """Maximum bytes of a body buffered for its handler; beyond it, reading pauses."""
@@ -28,6 +28,7 @@ class BaseConnection(asyncio.Protocol):
         "_drain_waiter",
         "_has_eof",
         "_incoming_bytes",
+        "_is_leaving",
         "_is_lingering",
         "_is_parsing_soon",
         "_is_reading_paused",
@@ -64,6 +65,7 @@ class BaseConnection(asyncio.Protocol):
         self._is_throttled = False  # reading is paused by the ReadThrottle
         self._is_parsing_soon = False  # parsing goes on in the next turn of the event loop
         self._is_lingering = False  # input is discarded until the client closes
+        self._is_leaving = False  # the connection closes after its present request
         self._has_eof = False  # the client has sent EOF
         self._timeout_start = state.tick  # start of the current time-out
 
@@ -118,6 +120,18 @@ class BaseConnection(asyncio.Protocol):
             return False
         self.abort()
         return True
+
+    def leave(self) -> bool:
+        if self.waiting_since is None:
+            self._is_leaving = True
+            if self._cycle is not None:
+                self._cycle.make_last()
+            return False
+        is_sending = self._is_lingering and (not self._send_buffer.is_empty or has_unacknowledged(self._transport))
+        if not is_sending and self.expire():
+            return True
+        self._is_leaving = True
+        return False
 
     def close(self) -> None:
         self._parser.is_finished = True

@@ -37,6 +37,12 @@ class Connection(BaseConnection):
         self._parser = RequestParser(self, state.limits.head_bytes)
         self._pending_error: Exception | None = None  # sent once all earlier requests are answered
 
+    def leave(self) -> bool:
+        has_ended = super().leave()
+        if not has_ended:  # a handler answers the next request, for the fast path never closes
+            self._serve_repeated_read, self._response_bytes = None, MAX_RESPONSE_BYTES
+        return has_ended
+
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -134,7 +140,7 @@ class Connection(BaseConnection):
         last = not parser.should_keep_alive() or method == b"CONNECT"
         if version == "HTTP/1.0" and not last:  # llhttp ignores `close` here if there is `keep-alive`, too
             last = any(has_close(value.decode("latin-1")) for name, value in headers if name.lower() == b"connection")
-        message = RawRequest(method, target, version, headers, last=last)
+        message = RawRequest(method, target, version, headers, last=last or self._is_leaving)
         message.validate()
         message.timeout_seconds = state.limits.body_seconds
         self._timeout_start = state.tick
@@ -197,7 +203,7 @@ class Connection(BaseConnection):
         self._timeout_start = self._state.tick
         if self._send_buffer.is_closing:
             return
-        if not is_complete:
+        if not is_complete or self._is_leaving:
             self._linger()
         elif last:
             self.close()

@@ -94,6 +94,14 @@ class RequestCycle:
         """Whether the connection closes after the response."""
         return self._writer is not None and self._writer.last
 
+    def make_last(self) -> None:
+        """Close the connection after the response, and say so in it unless its head was sent."""
+        self.message.last = True
+        if self._writer is not None:
+            self._writer.last = True
+        if self._direct_request is not None:
+            self._direct_request.last = True
+
     def begin(self, app: HTTPServerConnectionDelegate) -> None:
         """Begin to answer. Raise HTTPInputError if Tornado rejects the request as malformed."""
         message, connection = self.message, self._connection

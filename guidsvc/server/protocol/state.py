@@ -3,7 +3,9 @@
 import asyncio
 import select
 import selectors
+import struct
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -107,6 +109,8 @@ class ConnectionLimits:
     write_bytes_per_second: float = 2048.0
     """Minimum rate. A part of a stream, which is at most 64 KiB, then has about `write_seconds`."""
     connections: int = 10_000
+    spare_connections: int = 32
+    """Descriptors beyond `connections`: for connections that close or are rejected, and for those in their places."""
     unsent_bytes: int = 128 * 1024 * 1024
     """Unsent bytes of answers, of all connections together."""
     connection_unsent_bytes: int = 32 * 1024 * 1024
@@ -179,6 +183,20 @@ def has_sent_all(transport: asyncio.BaseTransport) -> bool:
     poll = select.poll()
     poll.register(descriptor, _HUNG_UP)
     return bool(poll.poll(0))
+
+
+def has_unacknowledged(transport: asyncio.BaseTransport) -> bool:
+    """Whether the client's system has not acknowledged all data that was sent; also True if that is unknown."""
+    descriptor = _descriptor_of(transport)
+    if descriptor < 0:
+        return False
+    with suppress(ImportError, OSError):  # Windows cannot tell
+        from fcntl import ioctl
+        from termios import TIOCOUTQ
+
+        unacknowledged: int = struct.unpack("i", ioctl(descriptor, TIOCOUTQ, bytes(4)))[0]
+        return unacknowledged > 0
+    return True
 
 
 def _descriptor_of(transport: asyncio.BaseTransport) -> int:

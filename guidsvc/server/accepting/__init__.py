@@ -1,0 +1,1 @@
+"""What happens to a new connection: limits, descriptors, the TLS handshake, rejection."""

@@ -1,0 +1,205 @@
+"""TLS handshakes: few of them take their CPU time in one iteration of the event loop, and client networks take turns.
+
+A handshake costs the server a signature, and the client next to nothing: it may send the same bytes each time. So all
+that arrives before a handshake is complete waits for a turn. Requests on open connections are answered between turns.
+"""
+
+import asyncio
+import ssl
+import time
+from socket import socket
+from typing import Any
+
+from guidsvc.runtime.fairness.fair_queue import FairQueue
+
+TURN_SECONDS = 0.002
+"""Maximum time for handshakes in one event loop iteration; it is exceeded by at most one step of a handshake."""
+MAX_PENDING_BYTES = 64 * 1024
+"""Bytes of a handshake that wait for their turn; beyond it, reading pauses."""
+SHUTDOWN_SECONDS = 10.0
+"""Time for the client to complete the TLS shutdown."""
+
+
+class HandshakeTurns:
+    """The handshakes that wait for their turn, by client network."""
+
+    def __init__(self) -> None:
+        self._waiting: FairQueue[Handshake] = FairQueue()
+        self._is_scheduled = False
+
+    def append(self, handshake: "Handshake") -> None:
+        """Continue a handshake when it is its turn."""
+        self._waiting.append(handshake.network, handshake)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._is_scheduled = False
+        deadline = time.perf_counter() + TURN_SECONDS
+        try:
+            while (turn := self._waiting.pop(lambda _: True)) is not None:
+                turn[1].proceed()
+                if time.perf_counter() >= deadline:
+                    break
+        finally:  # also after an error in one: the others would wait forever
+            if self._waiting.length:
+                self._schedule()
+
+
+class Handshake(asyncio.Protocol):
+    """The protocol of a connection until its handshake is complete. `network` is the group whose turns it takes."""
+
+    def __init__(self, context: ssl.SSLContext, seconds: float, turns: HandshakeTurns, network: str) -> None:
+        self.network = network
+        self._context = context
+        self._seconds = seconds
+        self._turns = turns
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._tls: Any = None  # asyncio's or uvloop's SSLProtocol
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._is_paused = self._is_queued = self._has_eof = self._is_lost = False
+        self._has_begun: asyncio.Future[None] = self._loop.create_future()
+
+    async def run(self, connection: socket, protocol: asyncio.Protocol) -> None:
+        """Complete the handshake, and connect the protocol. Raise OSError if the client fails to do its part."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                transport, _ = await self._loop.connect_accepted_socket(lambda: self, connection)
+                await self._has_begun
+                await self._upgrade(transport, protocol)
+        except BaseException:
+            if self._transport is not None:
+                self._transport.abort()
+            raise
+
+    async def _upgrade(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+        if transport.is_closing():
+            raise ConnectionResetError("the client disconnected before the TLS handshake")
+        if self._is_paused:
+            self._is_paused = False  # `start_tls` pauses and resumes reading
+            transport.resume_reading()
+        self._loop.call_soon(self._interpose, transport)  # before the TLS protocol gets its first data
+        early = _EarlyData()
+        upgraded = await self._loop.start_tls(
+            transport,
+            early,
+            self._context,
+            server_side=True,
+            ssl_handshake_timeout=self._seconds,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+        if upgraded is None or self._is_lost:
+            raise ConnectionResetError("the client disconnected during the TLS handshake")
+        secure: asyncio.Transport = upgraded
+        secure.set_protocol(protocol)
+        protocol.connection_made(secure)
+        early.pass_on(protocol)
+        self._finish(transport)
+
+    def _interpose(self, transport: asyncio.Transport) -> None:
+        """Take the place of the TLS protocol, which `start_tls` has given to the transport."""
+        if transport.is_closing():
+            return
+        self._tls = transport.get_protocol()
+        transport.set_protocol(self)
+        self._loop.call_soon(self._queue)  # the TLS protocol is connected before that
+
+    def _finish(self, transport: asyncio.Transport) -> None:
+        """Give the transport to the TLS protocol."""
+        self._feed()
+        if self._is_lost:
+            return
+        transport.set_protocol(self._tls)
+        if self._is_paused:
+            transport.resume_reading()
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # TCP and Unix sockets have both directions
+
+    def data_received(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes > MAX_PENDING_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._queue()
+
+    def eof_received(self) -> bool:
+        """Handle EOF in its turn, after all data. Return whether there was any."""
+        self._has_eof = True
+        self._queue()
+        return bool(self._pending) or self._tls is not None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        if self._tls is not None:
+            self._tls.connection_lost(exc)
+        if not self._has_begun.done():
+            self._has_begun.set_exception(ConnectionResetError("the client disconnected before the TLS handshake"))
+            self._has_begun.exception()  # mark it retrieved: the task may have been cancelled
+
+    def pause_writing(self) -> None:
+        if self._tls is not None:
+            self._tls.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._tls is not None:
+            self._tls.resume_writing()
+
+    # Called by HandshakeTurns
+
+    def done(self) -> bool:
+        """Return whether it waits no longer for a turn."""
+        return self._is_lost
+
+    def proceed(self) -> None:
+        """Process what has arrived."""
+        self._is_queued = False
+        if self._tls is not None:
+            self._feed()
+        elif not self._has_begun.done():
+            self._has_begun.set_result(None)
+
+    def _queue(self) -> None:
+        if not self._is_queued and not self._is_lost and (self._pending or self._has_eof):
+            self._is_queued = True
+            self._turns.append(self)
+
+    def _feed(self) -> None:
+        data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
+        while data and not self._is_lost:
+            buffer = self._tls.get_buffer(len(data))
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            self._tls.buffer_updated(size)
+            data = data[size:]
+        if self._has_eof and self._transport is not None and not self._is_lost:
+            self._has_eof = False
+            self._tls.eof_received()
+            self._transport.close()
+        elif self._is_paused and self._transport is not None and not self._transport.is_closing():
+            self._is_paused = False
+            self._transport.resume_reading()
+
+
+class _EarlyData(asyncio.Protocol):
+    """The data that arrives with the end of a handshake, before the real protocol is connected."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+
+    def data_received(self, data: bytes) -> None:
+        self._data.append(data)
+
+    def pass_on(self, protocol: asyncio.Protocol) -> None:
+        """Pass the data on to the real protocol."""
+        for each in self._data:
+            protocol.data_received(each)

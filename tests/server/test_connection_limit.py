@@ -1,0 +1,154 @@
+"""At the limit of connections, those that execute requests give way too, and lose no response by that."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+
+import pytest
+from tornado.web import Application, RequestHandler
+
+from guidsvc.api.execution.server_hooks import ServerHooks
+from guidsvc.server.protocol.state import ConnectionLimits
+from guidsvc.server.server import Server, serving_on
+from guidsvc.telemetry.metrics import RequestMetrics
+from tests.conftest import ExpectedLogs
+from tests.support.http_client import Reply, hang_up, read_reply
+
+LIMIT = 4
+WAIT, NOW = (b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % name for name in (b"wait", b"now"))
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Gate:
+    """What the handlers wait for, and the number of requests that have reached it."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.requests = 0
+
+
+class Waiting(RequestHandler):
+    """Waits at the gate, as a request that executes for long; then writes."""
+
+    def initialize(self, gate: Gate) -> None:
+        self.gate = gate
+
+    async def post(self) -> None:
+        self.gate.requests += 1
+        await self.gate.opened.wait()
+        self.write(b"written")
+
+
+class Now(RequestHandler):
+    """Answers at once."""
+
+    def post(self) -> None:
+        self.write(b"now")
+
+
+@asynccontextmanager
+async def full_server(gate: Gate, *, spare: int) -> AsyncIterator[tuple[int, list[Pair]]]:
+    """A server of which one network has all connections, each with a request in execution and another behind it."""
+    app = Application([("/wait", Waiting, {"gate": gate}), ("/now", Now)])
+    limits = ConnectionLimits(connections=LIMIT, spare_connections=spare)
+    async with AsyncExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = listening.getsockname()[1]
+        await stack.enter_async_context(serving_on([listening], app, ServerHooks(RequestMetrics()), limits=limits))
+        held = [await connect(stack, port, "127.0.0.2", 2 * WAIT) for _ in range(LIMIT)]
+        while gate.requests < LIMIT:
+            await asyncio.sleep(0.01)
+        yield port, held
+
+
+async def connect(stack: AsyncExitStack, port: int, address: str, sent: bytes) -> Pair:
+    """Open a connection from an address of this host, and send some bytes on it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    stack.push_async_callback(hang_up, writer)
+    writer.write(sent)
+    return reader, writer
+
+
+async def replies_of(connection: Pair, count: int) -> list[Reply]:
+    """Return at most so many replies, fewer if the connection ends after one of them."""
+    replies: list[Reply] = []
+    while len(replies) < count:
+        try:
+            replies.append(await read_reply(connection[0], "POST"))
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                raise
+            break
+    return replies
+
+
+async def test_executing_connection_leaves_after_its_response(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("too many connections")
+    gate = Gate()
+    async with asyncio.timeout(60), full_server(gate, spare=32) as (port, held), AsyncExitStack() as stack:
+        other = await connect(stack, port, "127.0.0.3", NOW)
+        assert (await read_reply(other[0], "POST")).body == b"now"
+        assert gate.requests == LIMIT
+        gate.opened.set()
+        replies = [await replies_of(each, 2) for each in held]
+        assert all(reply.status == 200 and reply.body == b"written" for each in replies for reply in each)
+        assert sorted(len(each) for each in replies) == [1] + [2] * (LIMIT - 1)
+        assert [each[0].headers.get("Connection") for each in replies if len(each) == 1] == ["close"]
+        assert gate.requests == 2 * LIMIT - 1, "it begins no further request"
+
+
+async def test_places_beyond_the_limit_are_few_and_for_others(expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("too many connections")
+    async with asyncio.timeout(60), full_server(Gate(), spare=4) as (port, held), AsyncExitStack() as stack:
+        statuses = []
+        for address in ("127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.4", "127.0.0.5"):
+            reader, _ = await connect(stack, port, address, NOW)
+            statuses.append((await read_reply(reader, "POST")).status)
+        assert statuses == [503, 200, 503, 200, 503]
+        assert not any(reader.at_eof() for reader, _ in held)
+
+
+async def test_place_of_leaving_connection_stays_free_for_others(expected_logs: ExpectedLogs) -> None:
+    """Another small network uses it again when its first user has gone; no further connection must leave."""
+    expected_logs.add("too many connections")
+    async with asyncio.timeout(60), full_server(Gate(), spare=2) as (port, _):
+        for _ in range(5):
+            async with AsyncExitStack() as stack:
+                reader, writer = await connect(stack, port, "127.0.0.3", NOW)
+                assert (await read_reply(reader, "POST")).status == 200
+                writer.write(NOW.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+                assert (await read_reply(reader, "POST")).status == 200
+                assert await reader.read() == b"", "the server has closed it"
+
+
+@pytest.mark.parametrize("unread", [b"", NOW], ids=["idle", "unread"])
+async def test_idle_connection_leaves_at_once_unless_a_request_is_unread(unread: bytes) -> None:
+    app = Application([("/now", Now)])
+    async with asyncio.timeout(60):
+        with ExitStack() as stack:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            async with serving_on([listening], app, ServerHooks(RequestMetrics())) as server:
+                client = stack.enter_context(socket.create_connection(listening.getsockname(), 30))
+                connection = await only_connection(server)
+                client.sendall(unread)
+                assert connection.leave() == (not unread)
+                received = await asyncio.to_thread(receive_all, client)
+    assert received.count(b"HTTP/1.1 200 ") == (1 if unread else 0)
+    assert (b"Connection: close" in received) == bool(unread)
+
+
+async def only_connection(server: Server):  # type: ignore[no-untyped-def]  # noqa: ANN201  # a ManagedConnection
+    """Return the connection of a server, once it has one."""
+    while not server.connections():
+        await asyncio.sleep(0.01)
+    (connection,) = server._table.connections
+    return connection
+
+
+def receive_all(client: socket.socket) -> bytes:
+    """Return all that a connection sends until it ends."""
+    received = b""
+    while data := client.recv(65_536):
+        received += data
+    return received
