@@ -1,9 +1,9 @@
 """Admission control: bounded concurrency with a short queue; excess load is shed immediately.
 
-Cached reads, health probes and other fixed answers need no slot, and logins and lists wait without one. Every other
-request holds one while it is processed. Admission owns the
-slots, their queue and the time budget of a request, and knows nothing of the work itself. Each request, or part of a
-batch, has a CancelScope: the `scope` below.
+Cached reads, health probes and other fixed answers need no slot. Logins, lists, and updates behind others of their GUID
+wait without one. Every other request holds one while it is processed. Admission owns the slots, their queue and the
+time budget of a request, and knows nothing of the work itself. Each request, or part of a batch, has a CancelScope: the
+`scope` below.
 
     a slot is free    the request starts
     no slot is free   the request waits briefly in the queue
@@ -24,6 +24,10 @@ finds room, without evicting a queued request.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded
@@ -62,6 +66,7 @@ class Admission:
         self.queue_seconds = seconds
         self.budget_seconds = budget
         self._started_at: dict[CancelScope, float] = {}  # when their time limits began
+        self._without_slot: Counter[str | None] = Counter()  # by caller: those that have released their slot for a wait
         self._scan_timer = ScanTimer(seconds, self._scan)
         self._warnings = OverloadWarnings(slots)
         # Counters, for the metrics
@@ -81,8 +86,8 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """The number of requests that wait for a slot."""
-        return self._waiting.length
+        """The number of requests that wait for a slot, or have released theirs to wait for something else."""
+        return self._waiting.length + self._without_slot.total()
 
     def is_idle(self) -> bool:
         """Return whether no request holds a slot or waits for one."""
@@ -141,6 +146,7 @@ class Admission:
         if scope.is_cancelled:
             raise scope.error()
         scope.task, scope.has_started = asyncio.current_task(), True
+        scope.without_slot = self.without_slot
         CURRENT.set(scope)
         if scope in self._started_at:
             if scope.caller is None and self._slots.assign(caller):
@@ -198,6 +204,32 @@ class Admission:
         """Release the slot of a request, if it holds one, to the next caller in turn."""
         if self._started_at.pop(scope, None) is not None:
             self._release(scope.caller)
+
+    @asynccontextmanager
+    async def without_slot(self, scope: CancelScope) -> AsyncIterator[None]:
+        """Run a block that waits without the slot of a request, and then wait for a slot again, as patiently.
+
+        The time limit of the request applies. A caller may have as many requests in such blocks as the room for all has
+        left, which is that of the queue; raise Overloaded at once for any other. Without a slot, just run the block.
+        """
+        begun_at, waiting = self._started_at.get(scope), self._without_slot
+        if begun_at is None:
+            yield
+            return
+        if waiting[scope.caller] >= 2 * QUEUE * self._slot_count - waiting.total():
+            raise self.refuse()
+        scope.begun_at, end = begun_at, begun_at + self.budget_seconds
+        timer = asyncio.get_running_loop().call_at(end, partial(scope.cancel, is_disconnected=False))
+        waiting[scope.caller] += 1
+        self.release(scope)
+        try:
+            yield
+            await self.acquire(scope, patient=True)
+        finally:
+            timer.cancel()
+            waiting[scope.caller] -= 1
+            if not waiting[scope.caller]:
+                del waiting[scope.caller]
 
     async def _wait(self, caller: str | None, waiter: "_Waiter") -> None:
         self._waiting.append(caller, waiter)

@@ -6,8 +6,8 @@ and code that can still stop calls `checkpoint`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -27,6 +27,7 @@ class CancelScope:
         "is_persistent",
         "shield_depth",
         "task",
+        "without_slot",
     )
 
     def __init__(self) -> None:
@@ -43,6 +44,8 @@ class CancelScope:
         """It was cancelled because the client disconnected, not because the deadline passed."""
         self.is_persistent = False
         """It continues after its client has disconnected."""
+        self.without_slot: Callable[[CancelScope], AbstractAsyncContextManager[None]] | None = None
+        """Runs a block without the admission slot that it holds; see `Admission.without_slot`."""
         self.shield_depth = 0
         """The number of `shielded` blocks that it is in."""
 

@@ -92,7 +92,7 @@ METRICS = (
     MetricSpec(
         "guidsvc_requests_waiting",
         "gauge",
-        "Requests that wait for an admission slot.",
+        "Requests that wait for an admission slot, or without one for earlier writes of their GUID.",
         (),
         lambda meters, _: {(): meters.requests.waiting()},
     ),

@@ -15,6 +15,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
 from guidsvc.services.writes.write_attempt import begin_write
+from guidsvc.services.writes.write_turns import WriteTurns
 from guidsvc.store.contract import RecordRepository
 from guidsvc.store.lease import LeaseClock, earliest
 from guidsvc.telemetry.tracing import CURRENT
@@ -68,6 +69,7 @@ class RecordWriter:
         self._audit = audit
         self._attempts = attempts
         self._locks = KeyedLock()
+        self._turns = WriteTurns()
 
     async def write(
         self, guid: str, make: Make, caller: Caller, *, while_live: bool = False
@@ -80,8 +82,14 @@ class RecordWriter:
         A creation has a deadline: until then, the tombstone of any record that came between is still stored.
         With `while_live`, so has the change of a live record: it takes effect before that expires, or not at all.
         """
-        if not caller.is_admin and self._locks.is_held(guid):
+        if not self._locks.is_held(guid):
+            return await self._write(guid, make, caller, while_live=while_live)
+        if not caller.is_admin:
             await self._reject_other_owner(guid, caller)
+        async with self._turns.turn(guid):
+            return await self._write(guid, make, caller, while_live=while_live)
+
+    async def _write(self, guid: str, make: Make, caller: Caller, *, while_live: bool) -> tuple[Record | None, Record]:
         async with self._locks.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:

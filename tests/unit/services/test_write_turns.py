@@ -1,0 +1,158 @@
+"""Writers that wait for others of their GUID: they leave their slots to other callers, and get them back in turn."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.lifecycle import RetentionPolicy
+from guidsvc.domain.record import Record
+from guidsvc.errors import DeadlineExceeded, Overloaded
+from guidsvc.runtime.admission import QUEUE, Admission
+from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.services.guid_service import GuidService
+from guidsvc.store import open_store
+from guidsvc.store.contract import Database
+from guidsvc.store.delegating import DelegatingRecords
+from guidsvc.store.lease import LeaseClock
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.factories import GUID
+
+OTHER, THIRD = GUID[::-1], "C" * 32
+
+
+class Gated(DelegatingRecords):
+    """The records of a store, of which each GUID has a gate that its swaps wait for."""
+
+    def __init__(self, store: Database) -> None:
+        super().__init__(store.records)
+        self.fence = store.fence
+        self.gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.arrived: list[str] = []
+
+    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+        assert new is not None
+        self.arrived.append(new.user)
+        await self.gates[new.guid].wait()
+        return await self._records.swap(old, new, not_after=not_after)
+
+
+@pytest.fixture
+async def records(clock: FakeClock, sqlite_url: str) -> AsyncIterator[Gated]:
+    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+        yield Gated(store)
+
+
+class Writers:
+    """Requests that put a GUID, each in a slot of its caller."""
+
+    def __init__(self, records: Gated, admission: Admission, clock: FakeClock) -> None:
+        policy = RetentionPolicy(lifetime=3600, retention=600)
+        self.admission = admission
+        self._service = GuidService(
+            records,
+            LeaseClock(records.fence),
+            clock=clock,
+            generator=lambda _: GUID,
+            policy=policy,
+        )
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def put(self, guid: str, user: str) -> None:
+        await self._service.put(guid, PutCommand(user=user))
+
+    def begin(self, caller: str, work: Callable[[], Awaitable[object]]) -> "asyncio.Task[None]":
+        """Begin a request of a caller."""
+
+        async def request() -> None:
+            async with self.admission.slot(CancelScope(), caller):
+                await work()
+
+        self.tasks.append(asyncio.create_task(request()))
+        return self.tasks[-1]
+
+    def begin_puts(self, caller: str, guid: str, count: int) -> "list[asyncio.Task[None]]":
+        return [self.begin(caller, lambda user=f"{caller} {n}": self.put(guid, user)) for n in range(count)]  # type: ignore[misc]
+
+    def assert_empty(self) -> None:
+        """Nothing is left of requests that have ended."""
+        assert (self.admission.in_progress, self.admission.waiting) == (0, 0)
+        assert self.admission._without_slot == Counter()
+        assert self.admission._slots._held_slots == {}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def unfinished(requests: "list[asyncio.Task[None]]", count: int) -> None:
+    """Return when only so many of the requests have not ended."""
+    await until(lambda: sum(not each.done() for each in requests) == count)
+
+
+async def test_writers_of_a_few_guids_leave_slots_to_others(records: Gated, clock: FakeClock) -> None:
+    """Two owners have twenty writers each, which wait for one that the store does not answer."""
+    writers = Writers(records, Admission(8, share=0.75, seconds=60, budget=60), clock)
+    writers.begin_puts("alice", GUID, 20)
+    writers.begin_puts("bob", OTHER, 20)
+    await until(lambda: writers.admission.waiting == 36 and len(records.arrived) == 2)
+    assert writers.admission.in_progress == 4, "the first writer of each GUID, and the one that is next"
+
+    records.gates[THIRD].set()
+    await writers.begin("carol", lambda: writers.put(THIRD, "carol"))
+    records.gates[GUID].set()
+    records.gates[OTHER].set()
+    await asyncio.gather(*writers.tasks)
+    for caller in ("alice", "bob"):
+        of_caller = [user for user in records.arrived if user.startswith(caller)]
+        assert of_caller == [f"{caller} {number}" for number in range(20)], "in order of arrival"
+    writers.assert_empty()
+
+
+async def test_waiting_writers_of_a_caller_are_bounded(
+    records: Gated, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """As in the queue, a caller may have as many as there is room left: half of all, the next one half of the rest."""
+    expected_logs.add("overloaded, rejecting requests")
+    writers, room = Writers(records, Admission(6, seconds=60, budget=60), clock), 2 * QUEUE * 6
+    for caller, guid, part in (("alice", GUID, 2), ("bob", OTHER, 4)):
+        await unfinished(writers.begin_puts(caller, guid, room), room // part + 2)
+    assert (writers.admission.in_progress, writers.admission.waiting) == (4, room // 2 + room // 4)
+    refused = [each for each in writers.tasks if each.done()]
+    assert {type(each.exception()) for each in refused} == {Overloaded}
+    for gate in (GUID, OTHER):
+        records.gates[gate].set()
+    await asyncio.wait(writers.tasks)
+    assert all(each in refused or each.exception() is None for each in writers.tasks)
+    writers.assert_empty()
+
+
+async def test_waiting_writer_keeps_its_time_limit(records: Gated, clock: FakeClock) -> None:
+    writers = Writers(records, Admission(4, seconds=60, budget=0.2), clock)
+    requests = writers.begin_puts("alice", GUID, 4)
+    await unfinished(requests, 1)
+    for each in requests[1:]:
+        assert isinstance(each.exception(), DeadlineExceeded)
+    records.gates[GUID].set()
+    await asyncio.gather(*requests, return_exceptions=True)
+    writers.assert_empty()
+
+
+async def test_batch_and_waiting_writer_do_not_block_each_other(records: Gated, clock: FakeClock) -> None:
+    """An operation of a batch waits with its slot, so nobody may wait for a slot with the lock of its GUID."""
+    writers = Writers(records, Admission(3, seconds=60, budget=60), clock)
+    writers.begin_puts("alice", GUID, 1)
+    await until(lambda: len(records.arrived) == 1)
+    writers.begin("carol", lambda: asyncio.gather(*(writers.put(GUID, f"part {n}") for n in range(3))))
+    await until(lambda: writers.admission.in_progress == 2)
+    writers.begin_puts("bob", GUID, 3)
+    await until(lambda: writers.admission.waiting == 2)
+    assert writers.admission.in_progress == 3, "the batch keeps its slot, and one of bob's writers is next"
+    records.gates[GUID].set()
+    await asyncio.gather(*writers.tasks)
+    assert len(records.arrived) == 7
+    writers.assert_empty()
