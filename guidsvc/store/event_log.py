@@ -87,10 +87,13 @@ class EventLog(Protocol):
         """Return for how many seconds the oldest step that is due has been waiting; 0 if none is."""
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
-        """Cut off at most `limit` entries that are older than a time, in Unix milliseconds, or beyond a size.
+        """Cut off at most `limit` entries that were appended before a time, in Unix milliseconds, or beyond a size.
 
         Return how many. The newest entry, and those that are not complete yet, are never cut off.
         """
 
     async def size(self) -> tuple[int, int]:
-        """Return the size of the log in bytes, and the time of its oldest entry in Unix milliseconds (0 if empty)."""
+        """Return the size of the log in bytes, and when its oldest entry was appended, in Unix milliseconds.
+
+        Both are 0 if it is empty. The time of an append is by the clock of the store; that of the event may be older.
+        """

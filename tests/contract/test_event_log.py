@@ -358,6 +358,25 @@ async def test_trim_cuts_off_the_oldest_and_never_the_newest(
     assert [number for number, _ in await numbered_after(log, 9, 2)] == [10, 11]
 
 
+async def test_age_of_an_entry_counts_from_its_append(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    """An expiry that is logged late is kept for the whole retention."""
+    log = database.events
+    old = overdue(clock, expire=clock.seconds - 60)
+    await store.swap(None, old)
+    assert await log.advance(clock(), 100) == 1
+    for count, guid in (3, "0" * 32), (4, "1" * 32):  # the last waits until the outboxes of the others are empty
+        await store.swap(None, record(clock(), guid=guid))
+        await numbered_after(log, 0, count)
+
+    a_retention_ago = clock() - 30_000
+    await log.trim(a_retention_ago, 2**40, 500)
+    kept = [(entry.kind, entry.guid) for _, entry in await every_entry(log)]
+    assert kept[-3:] == [("expired", GUID), ("created", "0" * 32), ("created", "1" * 32)]
+    assert (await log.size())[1] >= a_retention_ago
+
+
 async def test_page_is_whole_while_the_log_is_trimmed(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:

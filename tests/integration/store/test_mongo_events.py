@@ -410,8 +410,35 @@ async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) 
     assert await store.events.history("F" * 32, 2**53, 10) == []
 
 
-async def test_log_is_cut_off_by_age_but_for_the_newest(store: MongoStore, now: int) -> None:
+def append_at(documents: Documents, now: int) -> None:
+    """Let entry 1 have been appended at this time, and each other one a millisecond after the one before."""
+    for each in documents["log"].find({}, {"_id": 1}):
+        documents["log"].update_one({"_id": each["_id"]}, {"$set": {"appended": now + each["_id"] - 1}})
+
+
+async def test_entry_has_the_time_of_its_append(store: MongoStore, documents: Documents, now: int) -> None:
+    """It is by the clock of the server, whatever the clock of a host says about the event."""
+    await store.records.swap(None, record(now + 2**40))
+    await entries(store, 1)
+    (found,) = documents["log"].find()
+
+    assert found["at"] == now + 2**40
+    assert now <= found["appended"] <= time.time_ns() // 1_000_000
+    assert await store.events.size() == (found["total"], found["appended"])
+
+
+async def test_event_of_the_far_future_does_not_block_the_cut(store: MongoStore, now: int) -> None:
+    await store.records.swap(None, record(now + 2**40, guid="F" * 32))
+    await filled(store, now)
+
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await store.events.bounds()).floor < 9:
+            await store.events.trim(now + 3_600_000, 2**40, 100)
+
+
+async def test_log_is_cut_off_by_age_but_for_the_newest(store: MongoStore, documents: Documents, now: int) -> None:
     all_entries = await filled(store, now)
+    append_at(documents, now)
 
     async with asyncio.timeout(WAIT_SECONDS):
         while (cut := await store.events.trim(now + 3, 2**40, 100)) == 0:
@@ -449,6 +476,7 @@ async def test_entries_are_deleted_once_no_sequencer_can_repeat_them(
     store: MongoStore, documents: Documents, now: int
 ) -> None:
     await filled(store, now, 5)
+    append_at(documents, now)
     async with asyncio.timeout(WAIT_SECONDS):
         while await store.events.trim(now + 4, 2**40, 100) == 0:
             await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from pymongo import DeleteOne, UpdateOne
 from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, PyMongoError
 
+from guidsvc.store.mongo.documents import NOW
 from tests.simulation.events.server import Document, Duplicate, Shard
 from tests.simulation.network import Network
 from tests.simulation.world import World
@@ -26,9 +27,10 @@ class Result(NamedTuple):
 class Cursor:
     """A query that is sent when its documents are asked for."""
 
-    def __init__(self, collection: "SimulatedCollection", wanted: Document) -> None:
+    def __init__(self, collection: "SimulatedCollection", wanted: Document, *, has_now: bool = False) -> None:
         self._collection = collection
         self._wanted = wanted
+        self._has_now = has_now
         self._sort: tuple[str, int] | None = None
         self._limit = 0
         self._found: list[Document] | None = None
@@ -50,7 +52,7 @@ class Cursor:
         """Do nothing: all documents came at once."""
 
     async def to_list(self, length: int | None) -> list[Document]:
-        found = await self._collection.documents(self._wanted)
+        found = await self._collection.documents(self._wanted, has_now=self._has_now)
         if self._sort is not None:
             name, direction = self._sort
             found.sort(key=lambda each: _at(each, name), reverse=direction < 0)
@@ -91,15 +93,25 @@ class SimulatedCollection:
     def find(self, wanted: Document, projection: Document | None = None) -> Cursor:  # more does no harm
         return Cursor(self, wanted)
 
+    def aggregate(self, pipeline: Sequence[Document], *, batchSize: int, hint: str = "") -> Cursor:  # noqa: N803  # the driver's name
+        """Run the pipeline of the sequencer: match, sort, limit, and a projection with the time of the server."""
+        match, sort, limit, project = (argument for stage in pipeline for argument in stage.values())
+        ((name, direction),) = sort.items()
+        assert project["now"] == NOW
+        return Cursor(self, match, has_now=True).sort(name, direction).limit(limit)
+
     async def find_one(self, wanted: Document, projection: Document | None = None) -> Document | None:
         found = await self.documents(wanted)
         return found[0] if found else None
 
-    async def documents(self, wanted: Document) -> list[Document]:
-        """Return all documents that match."""
-        found: list[Document] = await self._far(
-            lambda: self._shard.find(self._name, wanted, is_local=self._is_local), 0.0
-        )
+    async def documents(self, wanted: Document, *, has_now: bool = False) -> list[Document]:
+        """Return all documents that match, and the time of the server with each if it is asked for."""
+
+        def find() -> list[Document]:
+            found = self._shard.find(self._name, wanted, is_local=self._is_local)
+            return [each | {"now": self._shard.now_ms} for each in found] if has_now else found
+
+        found: list[Document] = await self._far(find, 0.0)
         return found
 
     async def insert_many(self, documents: Sequence[Document], *, ordered: bool = True) -> None:

@@ -12,6 +12,8 @@ from guidsvc.store.mongo.events.entry_documents import KEY, numbered
 from tests.simulation.events.server import EPOCH_MS, Applied
 from tests.simulation.world import World
 
+SKEW_MS = 300
+"""The error of the clock of a primary, at most."""
 LATE_MS = 25_000
 """So long after the last fault all that was due has been done."""
 _ORDER = {"created": 0, "updated": 0, "renewed": 0, "deleted": 0, "expiring": 1, "expired": 2, "purged": 3}
@@ -37,9 +39,12 @@ class Judge:
     """All entries that were ever visible."""
     versions: dict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
     floor: int = 0
+    kept_ms: int = 0
+    """How long an entry is kept after it came into an outbox, at least."""
     _keys: set[Key] = field(default_factory=set)
     _outboxes: dict[str, list[str]] = field(default_factory=dict)
-    _ever: set[str] = field(default_factory=set)
+    _ever: dict[str, int] = field(default_factory=dict)
+    """When each entry first came into an outbox, in Unix milliseconds."""
 
     def note(self, applied: Applied) -> None:
         """Take note of a change."""
@@ -48,7 +53,8 @@ class Judge:
         elif applied.collection == "log":
             self._note_entry(applied)
         elif applied.document is not None:
-            self.floor = applied.document["floor"]
+            before, self.floor = self.floor, applied.document["floor"]
+            self._judge_ages(range(before + 1, self.floor + 1))
             if self.log and self.floor >= len(self.log):
                 self._wrong(f"the newest entry, {len(self.log)}, was cut off")
 
@@ -66,12 +72,19 @@ class Judge:
         for added in outbox:
             if added not in before and added in self._ever:
                 self._wrong(f"{added} was put into the outbox again")
-        self._ever.update(outbox)
+            self._ever.setdefault(added, applied.at_ms)
         self._outboxes[applied.id] = outbox
         record, versions = model_of(Record, applied.document), self.versions[applied.id]
         if not versions or versions[-1].record.version != record.version:
             versions.append(Version(record, applied.at_ms))
             self.counts["writes"] += 1
+
+    def _judge_ages(self, cut_off: range) -> None:
+        for number in cut_off:
+            each = self.log[number].entry.id
+            age_ms = self._now_ms() - self._ever[each]
+            if age_ms < self.kept_ms - SKEW_MS:
+                self._wrong(f"{each} was cut off after {age_ms} ms")
 
     def _note_entry(self, applied: Applied) -> None:
         number = applied.id

@@ -19,14 +19,15 @@ MUTANTS = (
     )}, SEEDS),
     Mutant("what follows a duplicate is inserted", {_SEQUENCER: ("documents, ordered=True)", "documents, ordered=False)")}, SEEDS),
     Mutant("the outbox is drained before the entries are acknowledged", {_SEQUENCER: (
-        "            moved = await self._append(head, batch.items)\n            if moved:\n                await self._operations.write(partial(self._remove, moved))\n",
-        "            moved = batch.items\n            await self._operations.write(partial(self._remove, moved))\n            await self._append(head, moved)\n",
+        "            moved = await self._append(head, batch)\n            if moved:\n                await self._operations.write(partial(self._remove, moved))\n",
+        "            moved = batch.items\n            await self._operations.write(partial(self._remove, moved))\n            await self._append(head, batch)\n",
     )}, SEEDS),
     Mutant("an outbox with entries is not pending", {_OUTBOX: ("left, pending=NOW)", 'left, pending="$$REMOVE")')}, SEEDS),
     Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("last = await self._last_to_cut(head)", "last = head.number - 1")}, SEEDS),
     Mutant("the newest entry is cut off", {_RETENTION: (
         "            return head.number - 1\n", "            return head.number\n",
     )}, SEEDS),
+    Mutant("the age of an entry is that of its event", {_RETENTION: ('document["appended"] >= before', 'document["at"] >= before')}, SEEDS),
     Mutant("the floor is raised after the deletion", {_RETENTION: (
         "        return cut if cut and await",
         '        await self._operations.write(partial(self._log.delete_many, {"_id": {"$lte": documents[cut - 1]["_id"] if cut else 0}}))\n        return cut if cut and await',
@@ -43,7 +44,7 @@ MUTANTS = (
     )}, 120),
     Mutant("an entry below the floor counts", {_SEQUENCER: ("if number > floor]", "if number > 0]")}, 120),
     Mutant("the outboxes are read before the head", {_SEQUENCER: (
-        "moved = await self._append(head, batch.items)", "moved = await self._append(await self.head(), batch.items)",
+        "moved = await self._append(head, batch)", "moved = await self._append(await self.head(), batch)",
     ), _RETENTION: ("head.number <= self._doomed.newest + BATCH", "head.number <= self._doomed.newest")}, 200),
     Mutant("a record is deleted with entries in its outbox", {_OUTBOX: ('IS_DRAINED: dict[str, Any] = {"g.pending": None}', "IS_DRAINED: dict[str, Any] = {}")}, 120),
 )  # fmt: skip

@@ -84,6 +84,7 @@ class Database:
         self.records = Shard(world, {"records": _NO_INDEX}, judge.note)
         self.log = Shard(world, {"log": LOG_INDEXES, "log_bounds": _NO_INDEX}, judge.note)
         self.kept_seconds = world.random.choice(KEPT_SECONDS)
+        judge.kept_ms = int(1000 * self.kept_seconds)
         self.pauses = world.random.choice(PAUSES)
         self.log.insert("log_bounds", {"_id": BOUNDS_ID, **bounds_document()})
 

@@ -24,9 +24,13 @@ def item_of(entry: Entry) -> dict[str, Any]:
     return {"id": entry.id} | filled
 
 
-def log_document(guid: str, item: Document, number: int, total_bytes: int) -> dict[str, Any]:
-    """Convert an item of an outbox to a document of the log; `total_bytes` is the size of all entries before it."""
-    document = {"_id": number, "guid": guid} | {name: value for name, value in item.items() if name != "id"}
+def log_document(guid: str, item: Document, number: int, total_bytes: int, appended: int) -> dict[str, Any]:
+    """Convert an item of an outbox to a document of the log; `total_bytes` is the size of all entries before it.
+
+    `appended` is the time of the append in Unix milliseconds. The time of the event may be far older.
+    """
+    document = {"_id": number, "guid": guid, "appended": appended}
+    document |= {name: value for name, value in item.items() if name != "id"}
     document["total"] = total_bytes + len(bson.encode(document))
     return document
 

@@ -79,15 +79,15 @@ class Retention:
         return LogBounds(floor.epoch, floor.number, floor.checksum, number, checksum)
 
     async def size(self) -> tuple[int, int]:
-        """Return the size of the log in bytes, and the time of its oldest entry."""
+        """Return the size of the log in bytes, and when its oldest entry was appended."""
         floor = await self.floor()
         head = await self._sequencer.head()
-        oldest = self._log.find({"_id": {"$gt": floor.number}}, {"at": 1}).sort("_id", 1).limit(1)
+        oldest = self._log.find({"_id": {"$gt": floor.number}}, {"appended": 1}).sort("_id", 1).limit(1)
         found = await self._operations.read(partial(oldest.to_list, 1))
-        return head.total_bytes - floor.total_bytes, found[0]["at"] if found else 0
+        return head.total_bytes - floor.total_bytes, found[0]["appended"] if found else 0
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
-        """Cut off entries that are older than a time, or beyond a size; return how many."""
+        """Cut off entries that were appended before a time, or are beyond a size; return how many."""
         floor, head = await self.floor(), await self._sequencer.head()
         await self._delete_doomed(floor, head, limit)
         last = await self._last_to_cut(head)
@@ -133,13 +133,13 @@ class Retention:
 
 
 def _cut(documents: Sequence[Document], before: int, floor_bytes: int, excess_bytes: int) -> int:
-    """Return how many of the oldest entries to cut off: those before a time, and those that make the log too large.
+    """Return how many of the oldest entries to cut off: those appended before a time, or that make the log too large.
 
     `excess_bytes` is the size of all entries up to the last that must go; `floor_bytes` that of those that have gone.
     """
     total_bytes = floor_bytes
     for place, document in enumerate(documents):
-        if document["at"] >= before and total_bytes >= excess_bytes:
+        if document["appended"] >= before and total_bytes >= excess_bytes:
             return place
         total_bytes = document["total"]
     return len(documents)

@@ -23,7 +23,7 @@ from pymongo.errors import BulkWriteError
 
 from guidsvc.domain.events.entry import PURGED
 from guidsvc.errors import OutcomeUnknown
-from guidsvc.store.mongo.documents import Document
+from guidsvc.store.mongo.documents import NOW, Document
 from guidsvc.store.mongo.events.entry_documents import KEY, key_of, log_document
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.outbox import BY_PENDING, IS_DRAINED, IS_PENDING, IS_PURGED, drained
@@ -61,6 +61,8 @@ class Batch(NamedTuple):
     items: Sequence[_Item]
     pending: int | None
     """The time of the oldest entry in Unix milliseconds; None if there is none."""
+    read_at: int
+    """When they were read, by the server's clock, in Unix milliseconds; 0 if there are none."""
 
 
 class Sequencer:
@@ -84,7 +86,7 @@ class Sequencer:
         if not batch.items:
             return 0
         try:
-            moved = await self._append(head, batch.items)
+            moved = await self._append(head, batch)
             if moved:
                 await self._operations.write(partial(self._remove, moved))
         except OutcomeUnknown:  # a slow server may not do as much within the time limit
@@ -101,27 +103,29 @@ class Sequencer:
 
     async def _read_outboxes(self, whose: Document) -> Batch:
         items: list[_Item] = []
-        pending, size_bytes = None, 0
-        cursor = self._records.find({**IS_PENDING, **whose}, {"g": 1}).sort("g.pending", 1)
-        if not whose:
-            cursor = cursor.hint(BY_PENDING)
-        async for document in cursor.limit(self._limit).batch_size(50):
-            pending = document["g"]["pending"] if pending is None else pending
+        pending, size_bytes, read_at = None, 0, 0
+        pipeline: list[Document] = [
+            {"$match": {**IS_PENDING, **whose}},
+            {"$sort": {"g.pending": 1}},
+            {"$limit": self._limit},
+            {"$project": {"g": 1, "now": NOW}},
+        ]
+        hint = {} if whose else {"hint": BY_PENDING}
+        cursor = self._records.aggregate(pipeline, batchSize=50, **hint)
+        async for document in cursor:
+            if pending is None:
+                pending, read_at = document["g"]["pending"], document["now"]
             for each in document["g"]["out"]:
                 items.append(_Item(each["id"], document["_id"], each))
                 size_bytes += len(each.get("metadata", ""))
             if len(items) >= self._limit or size_bytes >= BATCH_BYTES:
                 await cursor.close()
                 break
-        return Batch(items[: self._limit], pending)
+        return Batch(items[: self._limit], pending, read_at)
 
-    async def _append(self, head: Head, items: Sequence[_Item]) -> Sequence[_Item]:
+    async def _append(self, head: Head, batch: Batch) -> Sequence[_Item]:
         """Insert the entries after the head. Return those that a majority has in the log."""
-        documents: list[dict[str, Any]] = []
-        number, total_bytes = head
-        for number, item in enumerate(items, head.number + 1):
-            documents.append(log_document(item.guid, item.document, number, total_bytes))
-            total_bytes = documents[-1]["total"]
+        items, documents = batch.items, _log_documents(head, batch)
         inserted = await self._operations.write(partial(self._insert, documents))
         in_log = dict(zip(items[:inserted], (each["_id"] for each in documents), strict=False))
         if inserted < len(items):
@@ -181,6 +185,16 @@ class Sequencer:
         updates = [UpdateOne({"_id": guid}, drained(each)) for guid, each in ids.items()]
         deletions = [DeleteOne({"_id": guid, **IS_PURGED, **IS_DRAINED}) for guid in sorted(purged)]
         await self._records.bulk_write([*updates, *deletions])
+
+
+def _log_documents(head: Head, batch: Batch) -> list[dict[str, Any]]:
+    """Return the documents of the log that hold a batch after the head."""
+    documents: list[dict[str, Any]] = []
+    total_bytes = head.total_bytes
+    for number, item in enumerate(batch.items, head.number + 1):
+        documents.append(log_document(item.guid, item.document, number, total_bytes, batch.read_at))
+        total_bytes = documents[-1]["total"]
+    return documents
 
 
 def _key_of(item: _Item) -> tuple[object, ...]:
