@@ -121,7 +121,8 @@ class Judge:
             if outbox:
                 self._wrong(f"{outbox} were never appended: {guid}")
         for guid, versions in self.versions.items():
-            order = [(entry.version, _ORDER[entry.kind]) for entry in by_guid[guid]]
+            places = {version.record.version: place for place, version in enumerate(versions)}
+            order = [(places[entry.version], _ORDER[entry.kind]) for entry in by_guid[guid]]
             if order != sorted(order):
                 self._wrong(f"the entries of {guid} are out of order: {order}")
             for version, following in pairwise([*versions, None]):
