@@ -38,7 +38,7 @@ class Service:
     def request(self, attempts: Attempts[Any]) -> dict[str, Any]:
         """Begin an attempt, and return the arguments of its request."""
         call = attempts.call
-        headers = {"User-Agent": f"guidsvc-client/{__version__}", "Accept-Encoding": "identity", **attempts.headers()}
+        headers = {"User-Agent": f"guidsvc-client/{__version__}", "Accept-Encoding": "identity", **attempts.begin()}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         _inject_trace(headers)

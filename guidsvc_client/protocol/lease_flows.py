@@ -1,7 +1,7 @@
 """The flows of a lease: acquire, renew, release. docs/leases.md says why they are safe.
 
-A lease is a record with a mark of its holder in the metadata, `holder`: it tells the own writes from those of others
-when a response was lost. All renewals carry the version in `If-Match`, so they never renew the lease of a successor.
+A lease is a record whose metadata have a random `holder`. After a lost response, it distinguishes writes of this holder
+from those of other clients. All renewals carry the version in `If-Match`, so they never renew the lease of a successor.
 All times are counted from before the request, by a clock of this host.
 """
 
@@ -25,7 +25,7 @@ from guidsvc_client.protocol.values import Duration, Guid, guid_of, seconds_of
 HOLDER = "holder"
 _RACES = 5
 """How often a claim or a renewal may meet another version before it gives up."""
-_Rejected = (PreconditionFailed, OutcomeUnknown)
+_REJECTED = (PreconditionFailed, OutcomeUnknown)
 clock: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
@@ -77,9 +77,12 @@ class Term:
 
 def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
     """Return the plan of a lease, with a new holder."""
+    ttl_seconds = seconds_of(options["ttl"])
+    if ttl_seconds < 1:
+        raise ValueError("the ttl of a lease is less than a second; pass a timedelta or seconds, such as 15")
     return Plan(
         guid=guid_of(guid or uuid4()),
-        ttl_seconds=seconds_of(options["ttl"]),
+        ttl_seconds=ttl_seconds,
         user=options.get("user") or gethostname(),
         metadata=options.get("metadata", {}),
         wait_seconds=seconds_of(options.get("wait", 0)),
@@ -107,7 +110,7 @@ def renew(plan: Plan, version: int) -> Flow[Term]:
         asked = clock()
         try:
             renewal = yield from send(calls.renew(plan.guid, {"ttl": plan.ttl_seconds}, version))
-        except _Rejected as error:
+        except _REJECTED as error:
             if not plan.has_written(error.record) or error.version is None:
                 raise LeaseLost(plan.guid, "another client has it") from error
             version = error.version  # an earlier renewal, whose response was lost, or somebody has added to the record
@@ -155,13 +158,13 @@ def _claim(plan: Plan) -> Flow[Term]:
         put, asked = partial(calls.put, plan.guid, plan.change, FullRecord), clock()
         try:
             record = yield from send(put(if_none_match="*") if version is None else put(if_match=version))
-        except _Rejected as error:
+        except _REJECTED as error:
             if error.record is None or error.version is None:
                 raise
             if race == _RACES:
                 raise LeaseHeld(error.record) from error
             version = error.version
-            if not plan.has_written(error.record):  # else by an attempt whose response was lost: its life begins anew
+            if not plan.has_written(error.record):  # else an attempt with a lost response did
                 version = yield from _version_to_take_over(plan, version)
         else:
             ends = asked + plan.ttl_seconds

@@ -1,4 +1,4 @@
-"""When a call is sent again: the table of docs/clients.md, as code.
+"""When to repeat a call: the table of docs/clients.md, as code.
 
 A repetition is safe if nothing was done, or if it has no further effect. So a call that changes something is repeated
 after a lost response only if it `is_repeatable`.
@@ -20,15 +20,6 @@ from guidsvc_client.problems import InProgress, OutcomeUnknown, Problem, RateLim
 from guidsvc_client.protocol.call import Call, Reply
 
 T = TypeVar("T")
-
-
-class AttemptIterator(Protocol):
-    """What stamina returns: contexts of attempts, in threads and on an event loop."""
-
-    def __iter__(self) -> Iterator[stamina.Attempt]: ...
-    def __aiter__(self) -> AsyncIterator[stamina.Attempt]: ...
-
-
 log = logging.getLogger("guidsvc_client")
 
 NOT_DONE = (Unreachable, Unavailable, RateLimited, TooManyStreams, InProgress)
@@ -79,7 +70,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long to wait for responses, how often to repeat requests, and whom to tell about it."""
+    """How long to wait for responses, how often to repeat requests, and the hooks."""
 
     timeout_seconds: float = 6.0
     """The longest wait for a response: longer than the time limit of the service, which is 5 seconds."""
@@ -111,6 +102,13 @@ class Policy:
         )
 
 
+class AttemptIterator(Protocol):
+    """What stamina returns: contexts of attempts, in threads and on an event loop."""
+
+    def __iter__(self) -> Iterator[stamina.Attempt]: ...
+    def __aiter__(self) -> AsyncIterator[stamina.Attempt]: ...
+
+
 @dataclass(slots=True)
 class Attempts(Generic[T]):
     """The attempts of one call, with one request id for all of them."""
@@ -123,12 +121,12 @@ class Attempts(Generic[T]):
     _doubt: GuidsvcError | None = None
     """The first error after which the request may have taken effect."""
     _is_settled: bool = False
-    """Whether a rejection has said all that there is to know."""
+    """Whether the outcome is decided, so that nothing is repeated."""
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def judged(self) -> Generator[None]:
-        """Raise, inside, the first doubt rather than a last error that says that nothing was done."""
+        """Raise the first doubt in place of a last error, raised inside, that says that nothing was done."""
         try:
             yield
         except NOT_DONE as error:
@@ -146,7 +144,7 @@ class Attempts(Generic[T]):
             wait_jitter=0.3,
         )
 
-    def headers(self) -> Mapping[str, str]:
+    def begin(self) -> Mapping[str, str]:
         """Begin an attempt, and return the headers of its request."""
         self._count += 1
         sent = Sent(method=self.call.method, target=self.call.target, request_id=self.request_id, attempt=self._count)
@@ -182,7 +180,7 @@ class Attempts(Generic[T]):
 
 
 def backoff_seconds(failures: int) -> float:
-    """Return how long to wait after so many failures of something that goes on for ever."""
+    """Return how long to wait after so many failures of a task that is repeated without end."""
     return min(30.0, 0.25 * 2.0 ** min(failures, 10)) * _at_random(0.5, 1)
 
 

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -29,6 +30,7 @@ from tests.support.backing_servers import Service
 from tests.support.client_in_thread import client_of
 from tests.support.network_proxy import Proxy, Spoil, Way, proxy
 
+pytestmark = pytest.mark.slow
 SECONDS = 60
 """Time limit of what must happen."""
 
@@ -210,6 +212,12 @@ async def test_error_of_the_block_is_not_hidden(guids: Any) -> None:
 async def test_lease_is_not_used_before_it_is_acquired(guids: Any) -> None:
     with pytest.raises(RuntimeError, match="not acquired yet"):
         guids.lease(ttl=30).check()
+
+
+@pytest.mark.parametrize("ttl", [0, -1, timedelta(0)])
+async def test_lease_without_a_life_is_rejected_unsent(guids: Any, ttl: Any) -> None:
+    with pytest.raises(ValueError, match="less than a second"):
+        guids.lease(ttl=ttl)
 
 
 async def test_lease_that_cannot_be_acquired_raises_why(kind: str, running: Service) -> None:

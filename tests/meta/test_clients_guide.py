@@ -63,6 +63,12 @@ def test_client_examples_print_as_documented(tmp_path: Path) -> None:
         run_curl(running, tmp_path)
 
 
+def test_example_of_the_package_runs(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "guidsvc_client" / "README.md").read_text(), re.DOTALL)
+    with service(tmp_path) as running:
+        assert run(text, running.url, tmp_path) == ""
+
+
 async def test_event_example_prints_as_documented(tmp_path: Path) -> None:
     ((text, promised),) = [example for example in PYTHON if example[0] in EVENTS]
     feed = EventFeed()
