@@ -118,6 +118,13 @@ def children_of(parent: int) -> list[int]:
     return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent)
 
 
+def is_there(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for does not."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return _state_of(pid) != "Z"
+    return False
+
+
 def _state_of(pid: int) -> str:
     """Return the state of a process as the kernel names it: R runs, S sleeps, T is stopped, Z has ended."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]

@@ -3,9 +3,12 @@
 import asyncio
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import pymongo
 import pytest
 
 from tests.support.backing_servers import Service, service, suspend
@@ -84,6 +87,61 @@ async def test_change_after_the_expiry_comes_after_its_event(tmp_path: Path) -> 
         events = await until(running, 60, "?limit=500")
         for guid in guids(20):
             assert types_of(events, guid) == ["created", "expired", "renewed"]
+
+
+@pytest.fixture
+def four(tmp_path: Path, mongo_url: str, redis_url: str) -> Iterator[list[Service]]:
+    """Four processes on one MongoDB and one Redis."""
+    with ExitStack() as stack:
+        processes = []
+        for number in range(4):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            options = [QUIET, "--store-url", mongo_url, "--cache-url", redis_url]
+            processes.append(stack.enter_context(service(folder, *options)))
+        yield processes
+
+
+async def is_sequencer(running: Service) -> bool:
+    """Whether this process moves the events to the log."""
+    client = Client(running.port)
+    text = (await client.get("/metrics")).body.decode()
+    await client.aclose()
+    return "\nguidsvc_sequencer_lag_seconds" in text
+
+
+async def kill_the_sequencer(four: list[Service]) -> None:
+    """Kill the process that moves the events, or else the one that has run for longest; and start it again."""
+    holders = [each for each in four if await is_sequencer(each)]
+    victim = (holders or four)[0]
+    four.remove(victim)
+    four.append(victim)
+    await asyncio.to_thread(victim.kill)
+    await asyncio.to_thread(victim.start)
+
+
+async def test_each_expiry_is_one_event_whoever_is_killed(four: list[Service], mongo_url: str) -> None:
+    """Of four processes, the one that holds a lease is killed every three seconds, while leases of GUIDs expire."""
+    clients = [Client(each.port) for each in four]
+    leases = [(guid, 4 + place % 12) for place, guid in enumerate(guids(400))]
+    puts = (lease(clients[place % 4], guid, ttl) for place, (guid, ttl) in enumerate(leases))
+    expiries = dict(zip(guids(400), await asyncio.gather(*puts), strict=True))
+    holders = defaultdict[str, set[str]](set)
+    with pymongo.MongoClient[dict[str, str]](mongo_url) as mongo:
+        while time.time() < max(expiries.values()):
+            for document in mongo.get_default_database()["leases"].find():
+                holders[document["_id"]].add(document["holder"])
+            await asyncio.gather(kill_the_sequencer(four), asyncio.sleep(3))
+    for client in clients:
+        await client.aclose()
+
+    events = await until(four[-1], 400, "?type=guid.expired&limit=500")
+    assert Counter(event["guid"] for event in events) == Counter(guids(400))
+    assert {event["guid"]: event["at"] for event in events} == {
+        guid: str(expire * 1000) for guid, expire in expiries.items()
+    }
+    assert len(holders["sequencer"]) > 1
+    assert len(holders["scheduler"]) > 1
 
 
 async def test_start_after_a_pause_tells_expiries_and_no_warnings(tmp_path: Path) -> None:

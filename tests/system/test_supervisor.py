@@ -22,7 +22,7 @@ import pytest
 from guidsvc.process.supervisor import Backoff
 from guidsvc.process.worker_channel import MARGIN_SECONDS
 from guidsvc.server.sockets import open_listeners
-from tests.support.backing_servers import Service, children_of, free_port, pdapt, service, wait_until
+from tests.support.backing_servers import Service, children_of, free_port, is_there, pdapt, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client, read_reply
 from tests.support.load_generator import KEYS, Load
@@ -42,13 +42,6 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder in which others create and remove files."""
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_there(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has asked for does not."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    return False
 
 
 # Metrics
