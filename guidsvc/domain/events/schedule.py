@@ -22,6 +22,8 @@ SHORTEST_WARNED_SECONDS = 30
 MARGIN_SECONDS = 1
 """How long after its second a step is done. Hosts whose clocks differ by less never serve what the log calls expired.
 """
+MAX_DELAY_SECONDS = 5
+"""How late a warning may be for which the record was not scheduled, because the leads were other ones then."""
 
 
 class Step(NamedTuple):
@@ -73,15 +75,16 @@ class EventPolicy:
         leads = self.leads(record)
         return 0, record.expire - leads[0] if leads else record.expire
 
-    def step(self, record: Record, stage: int, now: int) -> Step:
+    def step(self, record: Record, stage: int, due: int, now: int) -> Step:
         """Return what is due by `now`, in Unix milliseconds and already less the margin, for a record at this stage.
 
-        A warning whose record has expired meanwhile is left out, also within the margin. Of several warnings that are
-        due, only the last one is appended. So after a pause nobody is warned of what is over.
+        `due` is when this step was to be done. A warning whose record has expired meanwhile is left out, also within
+        the margin. Of several warnings that are due, only the last one is appended. So after a pause, no warning comes
+        that is void.
         """
         seconds = now // 1000
         if seconds < record.expire:
-            return self._warning(record, stage, now)
+            return self._warning(record, stage, due, now)
         entries: tuple[Entry, ...] = () if stage >= EXPIRED_STAGE or not self.is_on else (expired(record),)
         if seconds < record.purge_at:
             return Step(entries, EXPIRED_STAGE, record.purge_at)
@@ -89,13 +92,22 @@ class EventPolicy:
             entries += (purged(record, now),)
         return Step(entries, PURGED_STAGE, None)
 
-    def _warning(self, record: Record, stage: int, now: int) -> Step:
-        leads, seconds = self.leads(record), now // 1000
-        reached = sum(record.expire - lead <= seconds for lead in leads)
-        is_timely = stage < reached and seconds + MARGIN_SECONDS < record.expire
-        entries = (expiring(record, leads[reached - 1], now),) if is_timely else ()
-        due = record.expire - leads[reached] if reached < len(leads) else record.expire
-        return Step(entries, max(stage, reached), due)
+    def _warning(self, record: Record, stage: int, due: int, now: int) -> Step:
+        """Return the warning that is due, and schedule the next one.
+
+        If the leads have changed since the record was scheduled, its due time is that of none of them, or of another
+        one. Then only a warning whose time has just come is appended: no lead is appended late or twice.
+        """
+        times, seconds = [record.expire - lead for lead in self.leads(record)], now // 1000
+        reached = sum(time <= seconds for time in times)
+        is_scheduled = stage < len(times) and times[stage] == due
+        next_due = times[reached] if reached < len(times) else record.expire
+        if stage >= EXPIRED_STAGE or not reached or seconds + MARGIN_SECONDS >= record.expire:
+            return Step((), stage if stage >= EXPIRED_STAGE else reached, next_due)
+        earliest = due if is_scheduled else max(due, seconds - MAX_DELAY_SECONDS)
+        time = times[reached - 1]
+        entries = (expiring(record, record.expire - time, now),) if time >= earliest else ()
+        return Step(entries, reached, next_due)
 
 
 DEFAULT_POLICY = EventPolicy()

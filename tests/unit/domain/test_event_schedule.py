@@ -15,9 +15,16 @@ def living(seconds: int) -> Record:
     return record((EXPIRE - seconds) * 1000, expire=EXPIRE, purge_at=PURGE_AT)
 
 
-def kinds(policy: EventPolicy, stage: int, before_expiry: int, life: int = 1000) -> tuple[list[str], int, int | None]:
-    """Return what is appended so many seconds before the expiry, with the new stage and the next due time."""
-    step = policy.step(living(life), stage, (EXPIRE - before_expiry) * 1000)
+def kinds(
+    policy: EventPolicy, stage: int, before_expiry: int, life: int = 1000, *, due: int | None = None
+) -> tuple[list[str], int, int | None]:
+    """Return what is appended so many seconds before the expiry, with the new stage and the next due time.
+
+    Without `due`, in seconds before the expiry, the record was scheduled by this policy.
+    """
+    leads = policy.leads(living(life))
+    planned = (leads[stage] if stage < len(leads) else 0) if due is None else due
+    step = policy.step(living(life), stage, EXPIRE - planned, (EXPIRE - before_expiry) * 1000)
     return [f"{entry.kind} {entry.lead}" for entry in step.entries], step.stage, step.due
 
 
@@ -62,3 +69,24 @@ def test_nothing_is_appended_without_a_log() -> None:
     policy = EventPolicy("off")
     assert policy.first(living(1000)) == (EXPIRED_STAGE, PURGE_AT)
     assert kinds(policy, EXPIRED_STAGE, EXPIRE - PURGE_AT) == ([], PURGED_STAGE, None)
+
+
+def test_other_leads_make_no_late_warning() -> None:
+    later = EventPolicy(warn_before=(20, 3600))
+    assert kinds(later, 0, 10, 60, due=10) == ([], 1, EXPIRE)  # it was scheduled for 10s
+    assert kinds(later, 0, 10, 60, due=30) == ([], 1, EXPIRE)  # nothing looked at it at 20s
+    assert kinds(later, 0, 10, 60) == (["expiring 20"], 1, EXPIRE)  # with the same leads, it is late after a pause
+
+
+def test_other_leads_warn_at_their_own_time() -> None:
+    assert kinds(POLICY, 0, 500, due=500) == ([], 0, EXPIRE - 100)
+    assert kinds(POLICY, 1, 100, due=100) == (["expiring 100"], 1, EXPIRE - 5)
+    assert kinds(POLICY, 0, 96, due=300) == (["expiring 100"], 1, EXPIRE - 5)
+    assert kinds(POLICY, 3, 50, due=50) == ([], 1, EXPIRE - 5)
+
+
+def test_lead_is_appended_once_after_a_change_of_leads() -> None:
+    earlier, later = EventPolicy(warn_before=(35,)), EventPolicy(warn_before=(35, 15))
+    assert kinds(earlier, 0, 35, 75) == (["expiring 35"], 1, EXPIRE)
+    assert kinds(later, 1, 34, 75, due=0) == ([], 1, EXPIRE - 15)
+    assert kinds(later, 1, 15, 75, due=15) == (["expiring 15"], 2, EXPIRE)

@@ -1,7 +1,7 @@
 """Does what has become due: adds warnings and expiries to the outboxes of records, and purges records.
 
-Each step is one update that matches only the version and the stage for which it was decided. So each is done once,
-however many processes do this, and never for a version that a write has replaced.
+Each step is one update that matches only the version, the stage and the due time for which it was decided. So each is
+done once, however many processes do this, and never for a version that a write has replaced.
 """
 
 from functools import partial
@@ -75,11 +75,11 @@ class Steps:
         return UpdateOne(_same_as(document) | {"g.due": None}, {"$set": {"g.stage": stage, "g.due": due}})
 
     def _step(self, document: Document, now: int) -> _Operation:
-        record, stage = _parse(document), document["g"]["stage"]
-        same = _same_as(document) | {"g.stage": stage}
+        record, stage, due = _parse(document), document["g"]["stage"], document["g"]["due"]
+        same = _same_as(document) | {"g.stage": stage, "g.due": due}
         if record is None:
             return UpdateOne(same, {"$set": {"g.due": now // 1000 + CORRUPT_SECONDS}})
-        step = self._policy.step(record, stage, now)
+        step = self._policy.step(record, stage, due, now)
         if step.due is not None:
             return UpdateOne(same, advanced(step.stage, step.due, step.entries, self._policy))
         if stage < PURGED_STAGE:

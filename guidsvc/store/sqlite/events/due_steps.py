@@ -93,8 +93,8 @@ class DueSteps:
         found = self._read(guid, now)
         if found is None:
             return
-        record, stage, last = found
-        step = self._appender.policy.step(record, stage, now)
+        record, due, stage, last = found
+        step = self._appender.policy.step(record, stage, due, now)
         self._at = None  # damage of the log is no damage of this row
         last = self._appender.append(self._appender.logged(step.entries), last, now)
         self._at = guid
@@ -110,21 +110,21 @@ class DueSteps:
         self._at = guid
         found = self._read(guid, now)
         if found is not None:
-            record, _, last = found
+            record, _, _, last = found
             stage, due = self._appender.policy.first(record)
             if record.expire * 1000 <= now:
                 stage, due = EXPIRED_STAGE, record.purge_at
             self._connection.execute(_SET, (due, stage, last, guid))
         self._at = None
 
-    def _read(self, guid: str, now: int) -> tuple[Record, int, int | None] | None:
-        """Return a record with its stage and the number of its newest entry; None if the row is invalid.
+    def _read(self, guid: str, now: int) -> tuple[Record, int, int, int | None] | None:
+        """Return a record with its due time, its stage and the number of its newest entry; None if the row is invalid.
 
         An invalid row is purged after its retention, and has no other step.
         """
         try:
-            *values, _, stage, last = self._connection.execute(_ROW, (guid,)).fetchone()
-            return RECORDS.row(tuple(values)), stage, last
+            *values, due, stage, last = self._connection.execute(_ROW, (guid,)).fetchone()
+            return RECORDS.row(tuple(values)), due, stage, last
         except ValidationError:
             pass
         except sqlite3.Error as error:
