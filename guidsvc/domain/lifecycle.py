@@ -85,14 +85,15 @@ def require_valid_for(record: Record, seconds: int, now: int) -> None:
         raise ExpiresTooSoon(record.guid, expire=record.expire, left=left_ms // 1000, valid_for=seconds)
 
 
-def expired(record: Record) -> Expired:
-    """Return the error of a use of a record that is not live."""
+def expired(record: Record, *, is_renewal: bool = False) -> Expired:
+    """Return the error of a use of a record that is not live; if `is_renewal`, of its renewal as a lease."""
     return Expired(
         record.guid,
         expired_at=record.expire,
         renewable_until=record.purge_at,
         is_revoked=is_revoked(record),
         is_unchanged=is_first_version(record),
+        is_renewal=is_renewal,
     )
 
 

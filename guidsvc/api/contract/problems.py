@@ -39,7 +39,7 @@ MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
 brief result of an operation in a batch has room for it; the whole is in `errors`."""
 _CREATION = (
     f"Callers that may write can create it: PUT a body such as {json.dumps({'user': EXAMPLE['user']})} to its path. If "
-    "that PUT is not found either, choose another GUID."
+    "that PUT returns 404 too, the GUID belongs to another owner: choose another one."
 )
 """What follows the reason of a 404. A caller that may only read gets the same, and so does one whose PUT failed."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
@@ -176,7 +176,7 @@ def _detail(error: BaseException) -> str:
     match error:
         case errors.InvalidRequest():
             return _summary(error.faults)
-        case errors.NotFound():
+        case errors.NotFound(is_renewal=False):
             return f"{error} {_CREATION}"
         case errors.Unavailable():
             return f"{_reason(error)} Nothing was changed; try again."

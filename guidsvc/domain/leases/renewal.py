@@ -34,7 +34,7 @@ def renew(record: Record, asked: RenewCommand, now: int, policy: RetentionPolicy
     """
     is_live = lifecycle.is_live(record, now)
     if not is_live and not _may_revive(record, asked):
-        raise lifecycle.expired(record)
+        raise lifecycle.expired(record, is_renewal=True)
     wanted = expire_after(now, max(policy.lifetime if asked.ttl is None else asked.ttl, asked.at_least or 0))
     max_expire = policy.limits.max_expire(now, record.created)
     expire = wanted if max_expire is None else min(wanted, max_expire)

@@ -11,7 +11,7 @@ from guidsvc.domain.leases.renewal import Renewal, is_needed, renew
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions, check_change
 from guidsvc.domain.record import Record
-from guidsvc.errors import Expired, NotFound, StoreUnavailable
+from guidsvc.errors import Expired, NotFound, PreconditionFailed, StoreUnavailable
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
@@ -58,6 +58,12 @@ class LeaseRenewer:
         except (Expired, LifeLimitReached) as error:
             self._outcomes["expired" if isinstance(error, Expired) else "limited"] += 1
             raise
+        except NotFound as error:
+            raise NotFound(guid, is_renewal=True) from error
+        except PreconditionFailed as error:
+            raise PreconditionFailed(
+                guid, error.version, error.wire, is_excluded=error.is_excluded, is_renewal=True
+            ) from error
 
     def at_hand(self, guid: str, terms: RenewalTerms) -> Renewal | None:
         """Return what `renew` would if the cache shows that it would change nothing; else None. It counts nothing."""

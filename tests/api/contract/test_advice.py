@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from tests.conftest import Serving
+from guidsvc.domain.api_key import generate
+from guidsvc.store import open_keys
+from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import raw
 
@@ -42,6 +44,40 @@ async def test_failed_precondition_says_what_to_send(serving: Serving) -> None:
         assert (
             stale.json["detail"] == f"GUID {GUID} is at version {number}; read it again and send If-Match: {version}."
         )
+
+
+LOST = "If you held it as a lease, you have lost it: stop what depends on it."
+
+
+async def test_failed_renewal_says_that_the_lease_is_lost(serving: Serving, clock: FakeClock) -> None:
+    async with serving() as client:
+        absent = await client.post(f"{AT}/renewal", {})
+        assert absent.json["detail"] == f"No GUID {GUID} is registered. {LOST} To acquire it again, PUT it."
+        await client.put(AT, {"user": "a", "ttl": 60})
+        tag = (await client.put(AT, {"user": "b"})).headers["ETag"]
+        changed = await client.post(f"{AT}/renewal", {}, headers={"If-Match": '"1"'})
+        assert changed.json["detail"] == (
+            f"GUID {GUID} has changed, and is at version {tag[1:-1]}. If `record` belongs to another holder, you have "
+            f"lost the lease: stop what depends on it. If it is your own, renew it with If-Match: {tag}."
+        )
+        clock.advance(seconds=60)
+        expired = (await client.post(f"{AT}/renewal", {})).json["detail"]
+        assert f'Z. {LOST} To make it valid again, renew it with "revive": true, before ' in expired
+        await client.put(AT, {"user": "b", "expire": 0})
+        revoked = (await client.post(f"{AT}/renewal", {"revive": True})).json["detail"]
+        assert f'{LOST} To make it valid again, renew it with "revive": true and a "ttl", before ' in revoked
+
+
+async def test_failed_renewal_without_scope_read_shows_no_record(serving: Serving, sqlite_url: str) -> None:
+    key, text = generate("alice", ["write"], 0)
+    async with open_keys(sqlite_url) as api_keys:
+        await api_keys.swap(None, key)
+    authorization = {"Authorization": f"Bearer {text}"}
+    async with serving(access="keys", store_url=sqlite_url) as client:
+        await client.put(AT, {"user": "a", "ttl": 60}, headers=authorization)
+        reply = await client.post(f"{AT}/renewal", {}, headers={"If-Match": '"1"', **authorization})
+        assert reply.status == 412
+        assert reply.json["detail"].endswith(LOST)
 
 
 HOSTS = {

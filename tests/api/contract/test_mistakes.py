@@ -35,7 +35,7 @@ PARAMETERS = "The known parameters are `cursor`, `expires_after`, `expires_befor
 SECONDS = "must be Unix time in seconds"
 RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
 NOTATION = "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has"
-CREATION = f"Callers that may write can create it: PUT a body such as {OBJECT} to its path. If that PUT is not found either, choose another GUID."
+CREATION = f"Callers that may write can create it: PUT a body such as {OBJECT} to its path. If that PUT returns 404 too, the GUID belongs to another owner: choose another one."
 UNNAMED = "remove it. Its name is not shown: it is too long, has special characters or looks like an API key."
 BODIES = [
     put("", f"The body is empty; send a JSON object, such as {RECORD}."),
