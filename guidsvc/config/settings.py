@@ -176,7 +176,8 @@ class Settings(BaseSettings):
     )
     max_streams: Annotated[int, Field(ge=1)] = Field(
         500,
-        description="streams of events of a process, with requests that wait for one; a caller may have a sixteenth",
+        description="streams of events of a process, with requests that wait for one; a caller may have a sixteenth, "
+        "at least 1",
     )
 
     # Access control

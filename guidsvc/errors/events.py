@@ -6,7 +6,7 @@ from guidsvc.errors.base import GuidsvcError
 
 GoneReason = Literal["trimmed", "rewound", "another-store"]
 _REASONS: dict[GoneReason, str] = {
-    "trimmed": "the events after this cursor are no longer kept",
+    "trimmed": "events after this cursor were removed, because of their age or the size of the log",
     "rewound": "the store was restored from a backup, and what this cursor has seen is not in it",
     "another-store": "this cursor belongs to another store",
 }
@@ -30,8 +30,12 @@ class EventsGone(GuidsvcError):
 
 
 class TooManyStreams(GuidsvcError):
-    """Too many streams of events are open, of this caller or of all."""
+    """Too many streams of events are open in this process: `most`, of this caller if `is_own`, or of all callers."""
 
-    def __init__(self, *, is_own: bool) -> None:
+    def __init__(self, most: int, *, is_own: bool) -> None:
         whose = "You have" if is_own else "The service has"
-        super().__init__(f"{whose} as many open streams of events as it may; close one, or retry later.")
+        noun = "stream" if most == 1 else "streams"
+        super().__init__(
+            f"{whose} {most} open {noun} of events, which is the maximum{' of a caller' if is_own else ''}; close one, "
+            "or retry later."
+        )

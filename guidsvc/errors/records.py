@@ -40,7 +40,7 @@ class Expired(GuidsvcError):
     request was to renew a lease.
     """
 
-    def __init__(  # noqa: PLR0913  # one argument per fact in the message
+    def __init__(
         self,
         guid: str,
         *,

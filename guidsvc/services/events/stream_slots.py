@@ -27,9 +27,9 @@ class StreamSlots:
     def slot(self, caller: str) -> Iterator[None]:
         """Count a stream of a caller inside the block; TooManyStreams if it has, or all have, as many as they may."""
         if self._streams[caller] >= self._most_of_caller:
-            raise TooManyStreams(is_own=True)
+            raise TooManyStreams(self._most_of_caller, is_own=True)
         if self._count >= self._most:
-            raise TooManyStreams(is_own=False)
+            raise TooManyStreams(self._most, is_own=False)
         self._add(caller, 1)
         try:
             yield

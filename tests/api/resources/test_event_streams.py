@@ -230,11 +230,11 @@ async def test_each_caller_has_a_share_of_the_streams(serving: Serving, sqlite_u
                 reply = await service.client.get(f"/events{query}", headers=headers | key.headers)
                 assert_problem(reply, 429, "too-many-streams")
                 assert reply.headers["Retry-After"] == "5"
-                assert reply.json["detail"].startswith("You have")
+                assert reply.json["detail"].startswith("You have 2 open streams of events, which is the maximum of a ")
             assert (await service.client.get("/events", headers=LINES | key.headers)).status == 200, "it does not wait"
         reply = await service.client.get("/events", headers=SSE | keys[16].headers)
         assert_problem(reply, 429, "too-many-streams")
-        assert reply.json["detail"].startswith("The service has")
+        assert reply.json["detail"].startswith("The service has 32 open streams of events, which is the maximum;")
 
 
 async def test_waiting_streams_hold_no_admission_slot(serving: Serving) -> None:
