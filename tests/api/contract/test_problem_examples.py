@@ -143,8 +143,8 @@ async def read_corrupt(world: World) -> Reply:
 async def renew_at_limit(world: World) -> Reply:
     async with world.serving(max_life=60) as client:
         assert (await client.put(PATH, BODY | {"ttl": 60})).status == 201
-        world.clock.advance(seconds=60)
-        return await client.post(f"{PATH}/renewal", {"revive": True})
+        world.clock.advance(seconds=30)
+        return await client.post(f"{PATH}/renewal", {"ttl": 60})
 
 
 PROVOCATIONS: Mapping[str, Provocation] = {
