@@ -26,7 +26,8 @@ async def open_feed(settings: Settings, log: EventLog, clock: Clock) -> AsyncIte
     if settings.events == "off":
         yield None
         return
-    async with EventFeed(log, clock=clock, max_streams=settings.max_streams).running() as feed:
+    policy = event_policy(settings)
+    async with EventFeed(log, policy=policy, clock=clock, max_streams=settings.max_streams).running() as feed:
         yield feed
 
 

@@ -89,7 +89,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     HeadersTooLarge: Problem("headers-too-large", 431, "The request head is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
     errors.Unauthorized: Problem("unauthorized", 401, "Missing or invalid credentials"),
-    errors.Forbidden: Problem("forbidden", 403, "Permission denied"),
+    errors.Forbidden: Problem("forbidden", 403, "Not permitted, or disabled in this service"),
     errors.QuotaExceeded: Problem("quota-exceeded", 403, "The quota is exceeded"),
     errors.RateLimited: Problem("rate-limited", 429, "Too many requests"),
     errors.Unavailable: Problem("unavailable", 503, "Service unavailable; nothing was changed"),

@@ -12,7 +12,7 @@ from guidsvc.domain.caller import ADMIN
 from guidsvc.domain.commands import ListQuery
 from guidsvc.domain.commands.list_parameters import render_cursor
 from guidsvc.domain.record import Record, render_bodies
-from guidsvc.errors import InvalidField, InvalidRequest
+from guidsvc.errors import Forbidden, InvalidField, InvalidRequest
 from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
@@ -44,7 +44,11 @@ def check_query(query: ListQuery, session: Session | None) -> None:
 def check_owner(owner: str | None, session: Session | None) -> None:
     """Reject the owner that a query names if it is not the caller's own, and the caller is no admin."""
     if session is not None and owner not in {None, session.caller.owner}:
-        session.require_scope(ADMIN)
+        try:
+            session.require_scope(ADMIN)
+        except Forbidden as error:
+            detail = f"`owner` names another owner than your own; leave it out to select what is yours. {error}"
+            raise Forbidden(error.scope, detail) from error
 
 
 def render_records(service: GuidService, query: ListQuery, records: Sequence[Record]) -> list[bytes]:

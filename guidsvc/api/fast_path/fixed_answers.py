@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.execution.responses import serialize, split_at_request_id
 from guidsvc.api.fast_path.eligibility import request_id_for
-from guidsvc.api.resources.health import LIVE, ROOT, VERSION, readiness
+from guidsvc.api.resources.health import LIVE, VERSION, readiness, root
 from guidsvc.errors import NotReady
 from guidsvc.http.dates import http_date
 from guidsvc.http.response import Response
@@ -33,7 +33,7 @@ class FixedAnswers:
         self._responses = {
             b"/version": _response(VERSION),
             b"/livez": _response(LIVE),
-            b"/": _response(ROOT, Vary="Accept"),
+            b"/": _response(root(has_events=self._context.feed is not None), Vary="Accept"),
         }
         self.targets = frozenset({_READY, *self._responses})
         """The targets that have a fixed answer."""

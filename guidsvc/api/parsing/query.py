@@ -58,16 +58,16 @@ class Target(Protocol):
         """The parameters of the query, as Tornado has them."""
 
 
-def link_to_next(request: Target, cursor: str) -> str:
-    """Return the Link header of a list page, with the URL of the next page."""
-    return f'<{url_of_next(request, cursor)}>; rel="next"'
+def link_to_next(request: Target, cursor: str, *, without: str = "") -> str:
+    """Return the Link header of a list page, with the URL of the next page. `without` is a parameter to leave out."""
+    return f'<{url_of_next(request, cursor, without=without)}>; rel="next"'
 
 
-def url_of_next(request: Target, cursor: str) -> str:
+def url_of_next(request: Target, cursor: str, *, without: str = "") -> str:
     """Return the path and query of the next page of a list, which begins at the cursor."""
     if not request.query_arguments:
         return f"{request.path}?cursor={cursor}"
-    return f"{request.path}?{query_with(request, cursor=cursor)}"
+    return f"{request.path}?{query_with(request, **{without: None, 'cursor': cursor})}"
 
 
 def query_with(request: Target, **changes: str | None) -> str:

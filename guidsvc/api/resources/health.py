@@ -1,6 +1,6 @@
 """Health and version: `/livez`, `/readyz`, `/version` and `/`."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import guidsvc
 from guidsvc.api.base.handler import Handler
@@ -25,7 +25,11 @@ LINKS = {
 }
 LIVE = {"status": "live"}
 VERSION = {"name": "guidsvc", "version": guidsvc.__version__}
-ROOT: Mapping[str, object] = {**VERSION, "links": LINKS}
+
+
+def root(*, has_events: bool) -> dict[str, Any]:
+    """Return the name and version of the service, and the links to its paths; that to events only if there are any."""
+    return {**VERSION, "links": {name: path for name, path in LINKS.items() if has_events or name != "events"}}
 
 
 def readiness(health: Health) -> dict[str, object]:
@@ -100,10 +104,11 @@ class RootHandler(Handler):
     async def get(self) -> None:
         """Return the name and version of the service, and links to its paths."""
         self.vary("Accept")
+        entry = root(has_events=self.context.feed is not None)
         if self.prefers_page():
             has_access_control = self.pipeline.is_access_controlled
-            self.respond_page(index_page(LINKS, self.base_url, has_access_control=has_access_control))
+            self.respond_page(index_page(entry["links"], self.base_url, has_access_control=has_access_control))
             return
-        self.respond(200, ROOT)
+        self.respond(200, entry)
 
     head = get

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 
+from guidsvc import similarity
 from guidsvc.domain.commands.fields import optional_field
 from guidsvc.domain.commands.queries import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Limit, NoQuery, Owner
 from guidsvc.domain.events import cursor as cursors
@@ -20,6 +21,8 @@ CURSOR_FAULT = "is not valid; send the `cursor` of an event, or `next` of a resp
 _PREFIX_PATTERN = f"^[0-9A-F]{{1,{GUID_CHARACTERS}}}$"
 CURSOR_PATTERN = f"^A[g-v][A-Za-z0-9_-]{{{cursors.CHARACTERS - 2}}}$"
 """Base64 whose first byte is the form."""
+_MAX_TYPE, _MIN_SIMILARITY = 40, 0.8
+"""How much of the name of a type is compared with the known ones, and how similar a suggestion must be."""
 _TYPE = rf"guid\.({'|'.join(KINDS)})"
 _TYPES_SCHEMA: dict[str, Any] = {"type": "string", "pattern": f"^{_TYPE}(,{_TYPE})*$"}
 
@@ -33,11 +36,22 @@ def _parse_cursor(value: str) -> Cursor:
 
 def _parse_types(value: str) -> frozenset[Kind]:
     names = value.split(",", len(TYPES))
-    if not set(names) <= TYPES.keys():
+    unknown = next((name for name in names if name not in TYPES), None)
+    if unknown is not None:
         raise validation_error(
-            "event_types", "must be one or more of {known}, separated by commas", known=", ".join(TYPES)
+            "event_types",
+            "must be one or more of {known}, separated by commas{question}",
+            known=", ".join(TYPES),
+            question=_question(unknown),
         )
     return frozenset(TYPES[name] for name in names)
+
+
+def _question(name: str) -> str:
+    """Return a question that suggests the type that a name probably means; empty if there is none."""
+    bare = name[:_MAX_TYPE].strip().lower().removeprefix("guid.")
+    near = similarity.nearest(f"guid.{bare}", TYPES.keys(), min_similarity=_MIN_SIMILARITY)
+    return "" if near is None else f"; did you mean {near}?"
 
 
 def _parse_guid(value: str) -> str:

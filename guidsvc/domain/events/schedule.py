@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from guidsvc.domain.events.entry import RENEWED, Entry, Kind, expired, expiring, purged
+from guidsvc.domain.events.entry import EXPIRING, RENEWED, Entry, Kind, expired, expiring, purged
 from guidsvc.domain.record import Record
 
 EventMode = Literal["all", "changes", "off"]
@@ -55,6 +55,12 @@ class EventPolicy:
     def logs(self, kind: Kind) -> bool:
         """Whether the log holds entries of this kind."""
         return self.mode == "all" or (self.mode == "changes" and kind != RENEWED)
+
+    def exclusion(self, kind: Kind) -> str | None:
+        """Return the setting by which the log has no entries of this kind; None if it has them."""
+        if not self.logs(kind):
+            return f"--events {self.mode}"
+        return "an empty --warn-before" if kind == EXPIRING and not self.warn_before else None
 
     def leads(self, record: Record) -> tuple[int, ...]:
         """Return the leads of the warnings of a record, in seconds, longest first.

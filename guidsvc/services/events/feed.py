@@ -10,6 +10,7 @@ from typing import NamedTuple
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.events.cursor import Cursor
 from guidsvc.domain.events.query import EventQuery
+from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import EventsGone, EventsTrimmed
 from guidsvc.errors.events import GoneReason
@@ -52,8 +53,10 @@ def selection_of(query: EventQuery, caller: Caller) -> EventSelection:
 class EventFeed:
     """The feed of the events of a log, for all readers of a process."""
 
-    def __init__(self, log: EventLog, *, clock: Clock, max_streams: int) -> None:
+    def __init__(self, log: EventLog, *, policy: EventPolicy, clock: Clock, max_streams: int) -> None:
         self._log = log
+        self.policy = policy
+        """What the log holds."""
         self.clock = clock
         self._tail = EventTail(log)
         self.pages = FairSemaphore(PAGES)

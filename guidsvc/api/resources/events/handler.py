@@ -14,6 +14,7 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution.list_response import check_owner
 from guidsvc.api.parsing.query import link_to_next
 from guidsvc.api.resources.events.forms import EventLines, ServerSentEvents, StreamForm
+from guidsvc.api.resources.events.query_checks import check_query
 from guidsvc.api.resources.events.stream import CHECK_SECONDS, EventStream, Reader, StreamOptions
 from guidsvc.domain.caller import READ
 from guidsvc.domain.events import cursor as cursors
@@ -71,7 +72,10 @@ class EventsHandler(Handler):
     def feed(self) -> EventFeed:
         """The feed. Forbidden if there is no event log."""
         if self.context.feed is None:
-            detail = "The event log is off: start the service with --events all, or --events changes."
+            detail = (
+                "This service keeps no events, for any key: it runs with --events off. To keep them, start it with "
+                "--events all, or --events changes."
+            )
             raise Forbidden(None, detail)
         return self.context.feed
 
@@ -90,15 +94,12 @@ class EventsHandler(Handler):
         _ = self.feed  # without one, nothing else matters
         query = self.read_query(EventQuery)
         check_owner(query.owner, self.session)
+        content_type = preferred(self.request.headers.get("Accept"), (constants.JSON, *_FORMS))
+        check_query(query, self.feed.policy, content_type)
         last = self.request.headers.get("Last-Event-ID", "")
         if last:
             query = query.model_copy(update={"cursor": _last_event(last)})
-        offers = (constants.JSON, *_FORMS)
-        form = _FORMS.get(preferred(self.request.headers.get("Accept"), offers))
-        if form is None and query.follow == "true":
-            detail = f"needs a stream; send Accept: {constants.NDJSON}, or {constants.EVENT_STREAM}"
-            raise InvalidRequest(InvalidField("", detail, parameter="follow"))
-        return query, form
+        return query, _FORMS.get(content_type)
 
     async def _send_page(self, query: EventQuery) -> None:
         selection = selection_of(query, self.caller)
@@ -109,7 +110,7 @@ class EventsHandler(Handler):
         items = b",".join([b'{"cursor":"%b",%b}' % (each.cursor, each.members(view)) for each in page.events])
         cursor = page.next.encode()
         end = f'],"next":"{cursor}","more":{"true" if page.has_more else "false"}}}'
-        self.set_header("Link", link_to_next(self.request, cursor))
+        self.set_header("Link", link_to_next(self.request, cursor, without="from"))
         self.respond(OK, b'{"items":[%b%b' % (items, end.encode()))
 
     async def _waited_page(self, query: EventQuery, selection: EventSelection, page: EventPage) -> EventPage:

@@ -1,0 +1,101 @@
+"""Queries of the feed of events that the service rejects: what has no effect, and what nothing can match."""
+
+import pytest
+
+from guidsvc.domain import api_key
+from guidsvc.store import open_keys
+from tests.conftest import Serving
+from tests.support.assertions import assert_problem
+from tests.support.event_reader import LINES, SSE, now
+from tests.support.http_client import Client
+
+TYPES = "guid.created, guid.updated, guid.renewed, guid.deleted, guid.expiring, guid.expired, guid.purged"
+LEFT_OUT = "which this service does not log"
+
+
+@pytest.mark.parametrize(
+    ("query", "question"),
+    [
+        ("created", "; did you mean guid.created?"),
+        ("guid.createt", "; did you mean guid.created?"),
+        ("guid.created,Renewed", "; did you mean guid.renewed?"),
+        ("", ""),
+        ("x" * 1000, ""),
+    ],
+)
+async def test_unknown_type_gets_a_suggestion(client: Client, query: str, question: str) -> None:
+    reply = await client.get(f"/events?type={query}")
+    assert_problem(reply, 400, "invalid-request")
+    assert reply.json["errors"][0]["detail"] == f"must be one or more of {TYPES}, separated by commas{question}"
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "parameter", "fault"),
+    [
+        ("follow=false", SSE, "follow", "with Accept: text/event-stream, which always follows; leave it out"),
+        ("wait=5", SSE, "wait", "on a stream that follows, which always waits; leave it out"),
+        ("wait=5&follow=true", LINES, "wait", "on a stream that follows, which always waits; leave it out"),
+        ("from=now&cursor=CURSOR", {}, "from", "beside `cursor`, which says where to begin; leave it out"),
+        ("from=oldest&cursor=CURSOR", LINES, "from", "beside `cursor`, which says where to begin; leave it out"),
+    ],
+)
+async def test_parameter_without_effect_is_rejected(
+    client: Client, query: str, headers: dict[str, str], parameter: str, fault: str
+) -> None:
+    cursor = await now(client)
+    reply = await client.get(f"/events?{query.replace('CURSOR', cursor)}", headers=headers)
+    assert_problem(reply, 400, "invalid-request")
+    assert reply.json["errors"] == [{"parameter": parameter, "detail": f"has no effect {fault}"}]
+
+
+async def test_last_event_id_wins_over_from(client: Client) -> None:
+    cursor = await now(client)
+    reply = await client.get("/events?from=now", headers={"Last-Event-ID": cursor})
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "setting"),
+    [
+        ({"events": "changes"}, "renewed", "--events changes"),
+        ({"warn_before": ""}, "expiring", "an empty --warn-before"),
+    ],
+)
+async def test_type_that_is_not_logged_is_rejected(
+    serving: Serving, settings: dict[str, str], kind: str, setting: str
+) -> None:
+    async with serving(**settings) as client:
+        reply = await client.get(f"/events?type=guid.created,guid.{kind}")
+        assert_problem(reply, 400, "invalid-request")
+        assert reply.json["detail"] == f"`type` selects guid.{kind}, {LEFT_OUT} ({setting}); leave that type out."
+        assert (await client.get("/events?type=guid.created")).status == 200
+
+
+async def test_feed_without_log_is_named_disabled_and_not_linked(serving: Serving) -> None:
+    async with serving(events="off") as client:
+        problem = (await client.get("/events")).json
+        assert problem["title"] == "Not permitted, or disabled in this service"
+        assert problem["detail"] == (
+            "This service keeps no events, for any key: it runs with --events off. To keep them, start it with "
+            "--events all, or --events changes."
+        )
+        assert "events" not in (await client.get("/")).json["links"]
+        assert "/events" not in (await client.get("/", headers={"Accept": "text/html"})).body.decode()
+    async with serving() as client:
+        assert (await client.get("/")).json["links"]["events"] == "/events"
+        assert "/events" in (await client.get("/", headers={"Accept": "text/html"})).body.decode()
+
+
+@pytest.mark.parametrize("path", ["/guid", "/events"])
+async def test_owner_of_others_is_answered_with_the_way_out(serving: Serving, sqlite_url: str, path: str) -> None:
+    key, text = api_key.generate("alice", ["read"], 0)
+    async with open_keys(sqlite_url) as keys:
+        await keys.swap(None, key)
+    async with serving(access="keys", store_url=sqlite_url) as client:
+        reply = await client.get(f"{path}?owner=bob", headers={"Authorization": f"Bearer {text}"})
+        assert_problem(reply, 403, "forbidden")
+        assert reply.json["detail"].startswith(
+            "`owner` names another owner than your own; leave it out to select what is yours. The key lacks the scope "
+            "admin. To create a key that has it, run "
+        )
+        assert reply.headers["WWW-Authenticate"].endswith('error="insufficient_scope", scope="admin"')
