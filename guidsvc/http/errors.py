@@ -18,10 +18,14 @@ class NoSuchPath(Exception):
 
 
 class MethodNotAllowed(Exception):
-    """The path does not support this method; `allow` lists the methods that it supports."""
+    """The path does not support this method; `allow` lists the methods that it supports.
 
-    def __init__(self, method: str, allow: str) -> None:
-        super().__init__(f"{method} is not supported here; use {' or '.join(allow.rsplit(', ', 1))}.")
+    `hint` is a sentence about what the client may have meant.
+    """
+
+    def __init__(self, method: str, allow: str, hint: str = "") -> None:
+        detail = f"{method} is not supported here; use {' or '.join(allow.rsplit(', ', 1))}."
+        super().__init__(f"{detail} {hint}".rstrip())
         self.allow = allow
 
 

@@ -28,6 +28,11 @@ def put(sent: str | bytes, detail: str) -> Mistake:
     return Mistake("PUT", AT, encoded, JSON, 400, "invalid-request", detail)
 
 
+def patch(sent: str, detail: str) -> Mistake:
+    """Return the mistake of a PATCH with this body."""
+    return Mistake("PATCH", AT, sent.encode(), JSON, 400, "invalid-request", detail)
+
+
 def expire(value: object, detail: str) -> Mistake:
     """Return the mistake of a PUT with this expiry."""
     return put(json.dumps({"user": "a", "expire": value}), f"`expire` {detail}")
@@ -67,9 +72,10 @@ def media_type(headers: dict[str, str], detail: str) -> Mistake:
     return Mistake("POST", "/guid", b'{"user": "a"}', headers, 415, "unsupported-media-type", whole)
 
 
-def method(name: str, at: str, allowed: str) -> Mistake:
+def method(name: str, at: str, allowed: str, hint: str = "") -> Mistake:
     """Return the mistake of a method that a path does not serve."""
-    return Mistake(name, at, b"", JSON, 405, "method-not-allowed", f"{name} is not supported here; use {allowed}.")
+    detail = f"{name} is not supported here; use {allowed}.{hint}"
+    return Mistake(name, at, b"", JSON, 405, "method-not-allowed", detail)
 
 
 def unknown(name: str, at: str, detail: str) -> Mistake:

@@ -40,6 +40,8 @@ class Handler(OutputHandler):
     """The OpenAPI tag of the path."""
     in_path: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """JSON Schema of each path parameter, by name."""
+    method_hints: ClassVar[Mapping[str, str]] = {}
+    """What a client may have meant by a method that the path does not support, by method."""
 
     request_id: str
     failure: Failure | None = None
@@ -181,7 +183,7 @@ class Handler(OutputHandler):
             method = str(self.request.method)
             if method not in KNOWN_METHODS:
                 return UnknownMethod(method, self.allowed_methods())
-            return MethodNotAllowed(method, self.allowed_methods())
+            return MethodNotAllowed(method, self.allowed_methods(), self.method_hints.get(method, ""))
         if error is None and self._is_disconnected:  # its task was cancelled
             return ClientDisconnected("its client has gone")
         return error or RuntimeError("an error without an exception")

@@ -83,7 +83,7 @@ def unknown(name: str, kind: str, known: Sequence[str]) -> str:
     """
     plain = name.strip().lower().replace("-", "_")
     for (other, similar), what in _ADVICE.items():
-        if plain == other and similar in known:
+        if plain == other and similar in known and plain not in known:
             return f"is not a known {kind}{what}"
     advice = did_you_mean(name, known) or "remove it."
     return f"is not a known {kind}; {advice} {_listed(kind, known)}"

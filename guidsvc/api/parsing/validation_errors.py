@@ -92,6 +92,9 @@ def _unknown(error: ErrorDetails, source: Source, count: int) -> str:
     name = str(error["loc"][-1])
     if name in getattr(source.model, "read_only", ()):
         return _WRITE_BACK if count == 1 else _READ_ONLY
+    advice = getattr(source.model, "advice", {}).get(name.lower())
+    if advice is not None:
+        return f"is not a known {source.kind}{advice}"
     if source.kind == "query parameter" and count <= MAX_EXPLAINED and name in BODY_MEMBERS:
         place = "in the JSON body" if source.method in _BODY_METHODS else "in the JSON body of a PUT, POST or PATCH"
         return f"is not a query parameter of {source.method or 'this request'}; send it {place}"

@@ -1,10 +1,10 @@
 """The resource `/guid/{guid}`, and the base class that it shares with `/guid`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from http.client import CREATED
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas
@@ -139,6 +139,7 @@ class GuidHandler(RecordHandler):
             "examples": [EXAMPLE_GUID],
         }
     }
+    method_hints: ClassVar[Mapping[str, str]] = {"POST": "To renew the GUID, POST to /guid/{guid}/renewal."}
 
     @operation(
         "getGuid",

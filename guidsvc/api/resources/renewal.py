@@ -1,5 +1,8 @@
 """The resource `/guid/{guid}/renewal`: renewal of a lease."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, REPLAYED
 from guidsvc.api.contract.operation import ResponseSpec, operation
@@ -26,6 +29,7 @@ class RenewalHandler(RecordHandler):
     """The renewal of the GUID in the path."""
 
     in_path = GuidHandler.in_path
+    method_hints: ClassVar[Mapping[str, str]] = dict.fromkeys(("PUT", "PATCH"), "To renew the GUID, send a POST.")
 
     @operation(
         "createRenewal",

@@ -3,6 +3,7 @@
 A body is validated with the GUID of the path, or None, as `guid` in the context.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -114,8 +115,14 @@ def _check_patch(value: object) -> dict[str, Any] | None:
     raise validation_error("metadata_type", "must be a JSON object")
 
 
+_PATCHED_TTL = " of a PATCH; send `expire`, in Unix seconds, or use PUT, or POST to /guid/{guid}/renewal"
+
+
 class PatchCommand(_Members):
     """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is a patch too, or None to remove all of it."""
+
+    advice: ClassVar[Mapping[str, str]] = dict.fromkeys(("ttl", "spread"), _PATCHED_TTL)
+    """What follows the message that a name is unknown, for names that other bodies know."""
 
     model_config = ConfigDict(
         json_schema_extra={

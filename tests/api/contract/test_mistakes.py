@@ -20,6 +20,7 @@ from tests.support.mistakes import (
     header,
     media_type,
     method,
+    patch,
     path,
     put,
     renewal,
@@ -36,6 +37,7 @@ SECONDS = "must be Unix time in seconds"
 RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
 NOTATION = "A GUID is 32 upper-case hexadecimal characters (0-9, A-F); this one has"
 CREATION = f"Callers that may write can create it: PUT a body such as {OBJECT} to its path. If that PUT returns 404 too, the GUID belongs to another owner: choose another one."
+RENEWED = "send `expire`, in Unix seconds, or use PUT, or POST to /guid/{guid}/renewal"
 UNNAMED = "remove it. Its name is not shown: it is too long, has special characters or looks like an API key."
 BODIES = [
     put("", f"The body is empty; send a JSON object, such as {RECORD}."),
@@ -115,7 +117,10 @@ VALUES = [
     put('{"ttl": 60, "expire": 1798761600}', "`ttl` excludes `expire`; send one of them."),
     put('{"ttl": true, "expire": 1798761600}', f"`ttl` {WHOLE_SECONDS}; and it excludes `expire`; send one of them."),
     put('{"spread": 60}', "`spread` requires `ttl`: it adds up to so many seconds to it, at random."),
-    Mistake("PATCH", AT, b'{"ttl": 60}', JSON, 400, "invalid-request", "`ttl` is not a known member; send the time of expiry as `expire`, in Unix seconds."),
+    put('{"TTL": 60}', f"`TTL` is not a known member; did you mean `ttl`? {MEMBERS}"),
+    put('{"ttL": 60}', f"`ttL` is not a known member; did you mean `ttl`? {MEMBERS}"),
+    patch('{"ttl": 60}', f"`ttl` is not a known member of a PATCH; {RENEWED}."),
+    patch('{"Spread": 60}', f"`Spread` is not a known member of a PATCH; {RENEWED}."),
     put('{"colour": "red"}', f"`colour` is not a known member; remove it. {MEMBERS}"),
     put('{"state": "live"}', "`state` is set by the service; remove it. Responses without view=full contain only members that can be sent back."),
     put('{"gs_0123456789abcdef": 1}', f"The body has an unknown member; {UNNAMED}"),
@@ -192,7 +197,9 @@ PLACES = [
     get(AT, f"No GUID {GUID} is registered. {CREATION}", 404, "not-found"),
     Mistake("PATCH", AT, b"{}", JSON, 404, "not-found", f"No GUID {GUID} is registered. {CREATION}"),
     Mistake("DELETE", AT, None, {}, 404, "not-found", f"No GUID {GUID} is registered. {CREATION}"),
-    method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE or OPTIONS"),
+    method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE or OPTIONS", " To renew the GUID, POST to /guid/{guid}/renewal."),
+    method("PUT", f"{AT}/renewal", "POST or OPTIONS", " To renew the GUID, send a POST."),
+    method("PATCH", f"{AT}/renewal", "POST or OPTIONS", " To renew the GUID, send a POST."),
     method("DELETE", "/guid", "GET, HEAD, POST, PUT or OPTIONS"),
     unknown("put", AT, "The names of methods are in upper case: send PUT (curl: -X PUT)."),
     unknown("Get", "/guid", "The names of methods are in upper case: send GET (curl: -X GET)."),
