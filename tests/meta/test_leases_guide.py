@@ -2,11 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
 
@@ -83,7 +84,9 @@ def running(folder: Path, port: int, name: str, *words: str, **variables: str) -
     environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "PATH": path} | variables
     interpreter = "sh" if name.endswith(".sh") else sys.executable
     command = [interpreter, str(program(folder, name)), *words]
-    with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             yield process
         finally:
@@ -136,6 +139,55 @@ def test_shell_worker_stops_when_its_lease_is_lost(tmp_path: Path) -> None:
     ):
         delete(server.port, tmp_path, *until_live(server.port, tmp_path, 1))
         assert process.wait(SECONDS) == 75
+
+
+COMMANDS = {
+    "a command with a child": "sleep 600 & echo pid $!; wait",
+    "a command that ignores TERM": "trap '' TERM; sleep 600 & echo pid $!; wait; wait",
+}
+
+
+def until_gone(pid: int) -> None:
+    """Wait until a process has ended. A zombie that nobody has waited for yet has ended, too."""
+    deadline = time.monotonic() + SECONDS
+    with suppress(FileNotFoundError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline, pid
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Let the scripts trap INT, also if the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_stopped_shell_worker_leaves_no_process_or_lease(tmp_path: Path, command: str, end: signal.Signals) -> None:
+    """Ctrl+C sends INT to the group of the script. TERM goes to the script alone."""
+    with service(tmp_path) as server:
+        with running(tmp_path, server.port, "worker.sh", "sh", "-c", command, BEAT="0.2") as process:
+            child = int(line_of(process, "pid "))
+            (os.killpg if end == signal.SIGINT else os.kill)(process.pid, end)
+            assert process.wait(SECONDS) == 128 + end
+            until_gone(child)
+        assert live(server.port, tmp_path) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_shell_worker_without_lease_stops_all_processes(tmp_path: Path, command: str) -> None:
+    with (
+        service(tmp_path) as server,
+        running(tmp_path, server.port, "worker.sh", "sh", "-c", command, BEAT="0.2") as process,
+    ):
+        child = int(line_of(process, "pid "))
+        delete(server.port, tmp_path, *until_live(server.port, tmp_path, 1))
+        assert process.wait(SECONDS) == 75
+        until_gone(child)
 
 
 def test_python_worker_holds_its_lease_until_it_is_done(tmp_path: Path) -> None:
