@@ -17,7 +17,7 @@ from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, service
 
 TEXT = (ROOT / "docs" / "leases.md").read_text()
-EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```", TEXT, re.DOTALL)
+EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```|```sh\n(\w+=\$\(curl .*?\))\n```", TEXT, re.DOTALL)
 SECONDS = 60
 """Time limit of what a process is to print."""
 CURL = f"""#!{sys.executable}
@@ -63,9 +63,12 @@ def program(folder: Path, name: str) -> Path:
 
 def test_lease_examples_answer_as_documented(tmp_path: Path) -> None:
     variables = {"AT": "http://127.0.0.1:8888"}
-    assert len(EXAMPLES) == TEXT.count("```http") == TEXT.count("```sh\ncurl ") > 6
+    assert len(EXAMPLES) - 1 == TEXT.count("```http") == TEXT.count("```sh\ncurl ") > 6
     with service(tmp_path) as server:
-        for line, promised in EXAMPLES:
+        for line, promised, assignment in EXAMPLES:
+            if assignment:
+                variables |= curl.run_assignment(assignment, server.port, tmp_path, variables)
+                continue
             printed = curl.run(line, server.port, tmp_path, variables)
             head, _, text = promised.partition("\n\n")
             status, *headers = head.splitlines()
@@ -225,6 +228,21 @@ def test_candidate_takes_over_with_a_higher_fencing_token(tmp_path: Path, name: 
             first.kill()
             tokens += [token(second), token(second)]
         assert tokens == sorted(set(tokens))
+
+
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["leader.py", "leader.sh"])
+def test_stopped_leader_revokes_its_lease(tmp_path: Path, name: str, end: signal.Signals) -> None:
+    """The lease would last longer than the test: the successor need not wait for its expiry."""
+    with service(tmp_path) as server:
+        with running(tmp_path, server.port, name, "first", TTL="8") as first:
+            before = token(first)
+            os.killpg(first.pid, end)
+            assert first.wait(SECONDS) == 128 + end
+        assert live(server.port, tmp_path) == []
+        with running(tmp_path, server.port, name, "second", TTL="8") as second:
+            assert token(second) > before
 
 
 @pytest.mark.parametrize("name", ["leader.py", "leader.sh"])
