@@ -123,7 +123,7 @@ async def test_place_of_leaving_connection_stays_free_for_others(expected_logs: 
 
 
 @pytest.mark.parametrize("unread", [b"", NOW], ids=["idle", "unread"])
-async def test_idle_connection_leaves_at_once_unless_a_request_is_unread(unread: bytes) -> None:
+async def test_idle_connection_leaves_unless_a_request_is_unread(unread: bytes) -> None:
     app = Application([("/now", Now)])
     async with asyncio.timeout(60):
         with ExitStack() as stack:

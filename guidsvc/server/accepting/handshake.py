@@ -14,8 +14,8 @@ from guidsvc.runtime.fairness.fair_queue import FairQueue
 
 TURN_SECONDS = 0.002
 """Maximum time for handshakes in one event loop iteration; it is exceeded by at most one step of a handshake."""
-MAX_PENDING_BYTES = 64 * 1024
-"""Bytes of a handshake that wait for their turn; beyond it, reading pauses."""
+STEP_BYTES = 4096
+"""Bytes of a handshake that are read at once. Reading then pauses until its turn."""
 SHUTDOWN_SECONDS = 10.0
 """Time for the client to complete the TLS shutdown."""
 
@@ -25,6 +25,8 @@ class HandshakeTurns:
 
     def __init__(self) -> None:
         self._waiting: FairQueue[Handshake] = FairQueue()
+        self.buffer = memoryview(bytearray(STEP_BYTES))
+        """What is read at once; each handshake copies it."""
         self._is_scheduled = False
 
     def append(self, handshake: "Handshake") -> None:
@@ -50,7 +52,7 @@ class HandshakeTurns:
                 self._schedule()
 
 
-class Handshake(asyncio.Protocol):
+class Handshake(asyncio.BufferedProtocol):
     """The protocol of a connection until its handshake is complete. `network` is the group whose turns it takes."""
 
     def __init__(self, context: ssl.SSLContext, seconds: float, turns: HandshakeTurns, network: str) -> None:
@@ -61,9 +63,8 @@ class Handshake(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._tls: Any = None  # asyncio's or uvloop's SSLProtocol
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-        self._is_paused = self._is_queued = self._has_eof = self._is_lost = False
+        self._pending = b""
+        self._is_queued = self._has_eof = self._is_lost = False
         self._has_begun: asyncio.Future[None] = self._loop.create_future()
 
     async def run(self, connection: socket, protocol: asyncio.Protocol) -> None:
@@ -81,9 +82,6 @@ class Handshake(asyncio.Protocol):
     async def _upgrade(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
         if transport.is_closing():
             raise ConnectionResetError("the client disconnected before the TLS handshake")
-        if self._is_paused:
-            self._is_paused = False  # `start_tls` pauses and resumes reading
-            transport.resume_reading()
         self._loop.call_soon(self._interpose, transport)  # before the TLS protocol gets its first data
         early = _EarlyData()
         upgraded = await self._loop.start_tls(
@@ -113,22 +111,20 @@ class Handshake(asyncio.Protocol):
     def _finish(self, transport: asyncio.Transport) -> None:
         """Give the transport to the TLS protocol."""
         self._feed()
-        if self._is_lost:
-            return
-        transport.set_protocol(self._tls)
-        if self._is_paused:
-            transport.resume_reading()
+        if not self._is_lost:
+            transport.set_protocol(self._tls)
 
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # TCP and Unix sockets have both directions
 
-    def data_received(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._pending_bytes += len(data)
-        if self._pending_bytes > MAX_PENDING_BYTES and not self._is_paused and self._transport is not None:
-            self._is_paused = True
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
+        return self._turns.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._pending += self._turns.buffer[:nbytes]
+        if self._transport is not None:
             self._transport.pause_reading()
         self._queue()
 
@@ -174,7 +170,7 @@ class Handshake(asyncio.Protocol):
             self._turns.append(self)
 
     def _feed(self) -> None:
-        data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
+        data, self._pending = self._pending, b""
         while data and not self._is_lost:
             buffer = self._tls.get_buffer(len(data))
             size = min(len(buffer), len(data))
@@ -185,8 +181,7 @@ class Handshake(asyncio.Protocol):
             self._has_eof = False
             self._tls.eof_received()
             self._transport.close()
-        elif self._is_paused and self._transport is not None and not self._transport.is_closing():
-            self._is_paused = False
+        elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
 

@@ -4,6 +4,7 @@ A connection sets no timers: the server periodically checks `is_overdue`.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from guidsvc.errors import Overloaded
 from guidsvc.server.client_networks import ClientNetwork
@@ -15,6 +16,8 @@ from guidsvc.server.protocol.state import Peer, ServerState, has_sent_all, has_u
 
 MAX_BODY_BUFFER_BYTES = 256 * 1024
 """Maximum bytes of a body buffered for its handler; beyond it, reading pauses."""
+MAX_RESPONSE_BYTES = 64 * 1024
+"""Bytes of fast-path answers collected for pipelined requests. Beyond it, the next requests are queued for handlers."""
 LINGER_SECONDS = 2.0
 """After a rejection, data from the client is read and discarded this long, so that it can read the answer."""
 
@@ -38,6 +41,7 @@ class BaseConnection(asyncio.Protocol):
         "_response_bytes",
         "_responses",
         "_send_buffer",
+        "_serve_repeated_read",
         "_state",
         "_timeout_start",
         "_transport",
@@ -46,6 +50,7 @@ class BaseConnection(asyncio.Protocol):
     )
     context: Peer
     _parser: RequestParser
+    _serve_repeated_read: Callable[[bytes, Peer], bytes | None] | None
     _send_buffer: SendBuffer
     _transport: asyncio.Transport
 
@@ -131,6 +136,8 @@ class BaseConnection(asyncio.Protocol):
         if not is_sending and self.expire():
             return True
         self._is_leaving = True
+        # A handler answers the next request: the fast path never closes
+        self._serve_repeated_read, self._response_bytes = None, MAX_RESPONSE_BYTES
         return False
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 from guidsvc.http.headers.connection import has_close
 from guidsvc.runtime.admission import Admission
 from guidsvc.server.client_networks import ClientNetwork
-from guidsvc.server.protocol.base_connection import BaseConnection
+from guidsvc.server.protocol.base_connection import MAX_RESPONSE_BYTES, BaseConnection
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
 from guidsvc.server.protocol.request import RawHeaders, RawRequest, not_http, unquoted
@@ -20,8 +20,6 @@ from guidsvc.server.protocol.response_writer import closed_future
 from guidsvc.server.protocol.send_buffer import SendBuffer
 from guidsvc.server.protocol.state import DirectRequest, Peer, ServerState
 
-MAX_RESPONSE_BYTES = 64 * 1024
-"""Bytes of fast-path answers collected for pipelined requests. Beyond it, the next requests are queued for handlers."""
 MAX_QUEUED = 16
 """Maximum queued requests per connection; bytes beyond them stay unparsed."""
 
@@ -29,19 +27,13 @@ MAX_QUEUED = 16
 class Connection(BaseConnection):
     """A client connection that answers requests. The methods are grouped by their caller."""
 
-    __slots__ = ("_pending_error", "_serve_repeated_read")
+    __slots__ = ("_pending_error",)
 
     def __init__(self, state: ServerState, network: ClientNetwork) -> None:
         super().__init__(state, network)
         self._serve_repeated_read = None if state.fast_path is None else state.fast_path.serve_repeated_read
         self._parser = RequestParser(self, state.limits.head_bytes)
         self._pending_error: Exception | None = None  # sent once all earlier requests are answered
-
-    def leave(self) -> bool:
-        has_ended = super().leave()
-        if not has_ended:  # a handler answers the next request, for the fast path never closes
-            self._serve_repeated_read, self._response_bytes = None, MAX_RESPONSE_BYTES
-        return has_ended
 
     # Called by the transport
 
