@@ -92,7 +92,7 @@ _ALL = (
     ProblemDoc(
         "The path does not support this method.",
         "Use one of the methods in the header Allow.",
-        MethodNotAllowed("POST", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS"),
+        MethodNotAllowed("DELETE", "GET, HEAD, POST, PUT, OPTIONS"),
     ),
     ProblemDoc(
         "No path supports this method, or the body has a transfer coding other than chunked.",

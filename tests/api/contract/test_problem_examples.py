@@ -4,7 +4,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,9 +13,11 @@ from guidsvc.api.docs.problem_catalog import EXPLANATIONS
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.record import EXAMPLE
 from guidsvc.domain.record import EXAMPLE_GUID as GUID
+from guidsvc.store import open_store
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import Server
+from tests.support.event_reader import LINES, reading
 from tests.support.http_client import Client, Reply, raw
 from tests.support.secured_service import Guarded
 
@@ -147,15 +149,35 @@ async def renew_at_limit(world: World) -> Reply:
         return await client.post(f"{PATH}/renewal", {"ttl": 60})
 
 
+async def follow_from_trimmed_events(world: World) -> Reply:
+    async with world.serving() as client:
+        for user in ("first", "second", "third"):
+            await client.put(PATH, {"user": user})
+        first = (await client.get("/events?limit=1")).json["next"]
+    async with open_store(world.sqlite_url, clock=world.clock, exclusive=False) as store:
+        assert await store.events.trim(world.clock() + 1, 2**30, 2) == 2
+    async with world.serving() as client:
+        return await client.get(f"/events?cursor={first}")
+
+
+async def open_too_many_streams(world: World) -> Reply:
+    async with world.serving(max_streams=32) as client, AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(reading(client.port, "?follow=true", LINES))
+        return await client.get("/events?follow=true", headers=LINES)
+
+
 PROVOCATIONS: Mapping[str, Provocation] = {
     "invalid-guid": asked("GET", "/guid/9094e4c9-80c7-4043-a4b5-86b420e69ddf"),
     "invalid-request": asked("PUT", body={"expire": 1_798_761_600_000, "metdata": {}}),
     "not-found": asked("GET"),
-    "method-not-allowed": asked("POST"),
+    "method-not-allowed": asked("DELETE", "/guid"),
     "not-implemented": asked("put", body=BODY),
     "http-version-not-supported": send_version,
     "expired": written(read_late, BODY | {"ttl": 60}),
     "life-limit": renew_at_limit,
+    "events-gone": follow_from_trimmed_events,
+    "too-many-streams": open_too_many_streams,
     "expires-too-soon": written(lambda client, _: client.get(f"{PATH}?valid_for=600"), BODY | {"ttl": 60}),
     "precondition-failed": written(lambda client, _: client.put(PATH, BODY, headers={"If-Match": '"1"'}), EXAMPLE),
     "precondition-required": written(lambda client, _: client.put(PATH, BODY), EXAMPLE, require_preconditions=True),
@@ -182,6 +204,7 @@ def shown(problem: Mapping[str, Any]) -> str:
     text = json.dumps({name: value for name, value in problem.items() if name != "request_id"}, indent=1)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<TIME>", text)
     text = re.sub(r"\bKey \w{12}\b", "Key <ID>", text)
+    text = re.sub(r'"[\w-]{20}"', '"<CURSOR>"', text)
     return re.sub(r"\b\d+\b", "<NUMBER>", text)
 
 
