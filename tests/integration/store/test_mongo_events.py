@@ -14,7 +14,7 @@ from guidsvc.domain.events.entry import Entry, Kind, Origin
 from guidsvc.domain.events.schedule import EventMode, EventPolicy
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import DELETED_EXPIRE, Record
-from guidsvc.errors import EventsTrimmed, OutcomeUnknown
+from guidsvc.errors import EventsTrimmed, GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.event_log import PAGE_BYTES, Numbered
 from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
@@ -279,8 +279,9 @@ async def test_two_stores_log_each_event_once(patient_mongo_url: str, now: int) 
         assert await another.events.newest() == 40
 
 
+@pytest.mark.parametrize(("operation", "error"), [("_append", StoreUnavailable), ("_remove", OutcomeUnknown)])
 async def test_batch_shrinks_while_mongodb_is_slow(
-    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch
+    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch, operation: str, error: type[GuidsvcError]
 ) -> None:
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
@@ -289,13 +290,13 @@ async def test_batch_shrinks_while_mongodb_is_slow(
         for number in range(3):
             await store.records.swap(None, record(now + number, guid=f"{number:032X}"))
 
-        async def time_out(_: object) -> None:
-            raise OutcomeUnknown("no answer in time")
+        async def time_out(*_: object) -> None:
+            raise error("no answer in time")
 
         with monkeypatch.context() as slow:
-            slow.setattr(sequencer, "_remove", time_out)
+            slow.setattr(sequencer, operation, time_out)
             for _ in range(10):
-                with pytest.raises(OutcomeUnknown):
+                with pytest.raises(error):
                     await sequencer.run_round()
         assert [await sequencer.run_round() for _ in range(3)] == [1, 2, 0]
         assert await kinds(store, 3) == [("created", now), ("created", now + 1), ("created", now + 2)]

@@ -12,6 +12,7 @@ from guidsvc.store.mongo.documents import Document
 
 KEY = "guid", "version", "kind", "lead"
 """The members that together occur once in the log. They name an event, as its id does."""
+Key = tuple[Any, ...]
 _REQUIRED = {"kind", "version", "at", "owner", "lead"}
 _DEFAULTS = Entry._field_defaults
 
@@ -35,9 +36,9 @@ def log_document(guid: str, item: Document, number: int, total_bytes: int, appen
     return document
 
 
-def key_of(document: Document) -> dict[str, Any]:
-    """Return the filter that matches the document of the same event in the log."""
-    return {name: document[name] for name in KEY}
+def key_of(document: Document) -> Key:
+    """Return the key of the event in a document of the log."""
+    return tuple(document[name] for name in KEY)
 
 
 def numbered(document: Document) -> Numbered:

@@ -104,12 +104,11 @@ class Retention:
         found = await self._operations.read(partial(outboxes.to_list, UNDRAINED))
         if len(found) == UNDRAINED:
             return 0
-        keys = [key_of({"guid": each["_id"], **item}) for each in found for item in each["g"]["out"]]
+        keys = [key_of({**item, "guid": each["_id"]}) for each in found for item in each["g"]["out"]]
         if not keys:
             return head.number - 1
-        first = self._log.find({"$or": keys}, {"_id": 1}).sort("_id", 1).limit(1)
-        moved = await self._operations.read(partial(first.to_list, 1))
-        return min(head.number, moved[0]["_id"] if moved else head.number) - 1
+        numbers = await self._sequencer.numbers_of(keys)
+        return min(head.number, *numbers.values()) - 1 if numbers else head.number - 1
 
     async def _raise_floor(self, floor: Floor, last: Document) -> bool:
         """Raise the floor to an entry; False if another process has raised it."""

@@ -22,9 +22,9 @@ from pymongo import DeleteOne, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from guidsvc.domain.events.entry import PURGED
-from guidsvc.errors import OutcomeUnknown
+from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.store.mongo.documents import NOW, Document
-from guidsvc.store.mongo.events.entry_documents import KEY, key_of, log_document
+from guidsvc.store.mongo.events.entry_documents import KEY, Key, key_of, log_document
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.outbox import BY_PENDING, IS_DRAINED, IS_PENDING, IS_PURGED, drained
 from guidsvc.store.mongo.repository import Collection
@@ -79,20 +79,25 @@ class Sequencer:
 
     async def run_round(self, guid: str | None = None) -> int:
         """Append what is in the outboxes, or in that of one GUID, up to a batch; return how many entries were moved."""
+        try:
+            moved = await self._move(guid)
+        except (OutcomeUnknown, StoreUnavailable):  # a slow server may not do as much within the time limit
+            self._limit = max(1, self._limit // 2)
+            raise
+        if moved:
+            self._limit = min(2 * self._limit, BATCH)
+        return moved
+
+    async def _move(self, guid: str | None) -> int:
         head = await self.head()
         batch = await self._operations.read(partial(self._read_outboxes, {} if guid is None else {"_id": guid}))
         if guid is None:
             self.pending = batch.pending
         if not batch.items:
             return 0
-        try:
-            moved = await self._append(head, batch)
-            if moved:
-                await self._operations.write(partial(self._remove, moved))
-        except OutcomeUnknown:  # a slow server may not do as much within the time limit
-            self._limit = max(1, self._limit // 2)
-            raise
-        self._limit = min(2 * self._limit, BATCH)
+        moved = await self._append(head, batch)
+        if moved:
+            await self._operations.write(partial(self._remove, moved))
         return len(moved)
 
     async def head(self) -> Head:
@@ -145,11 +150,18 @@ class Sequencer:
 
     async def _find_in_log(self, items: Sequence[_Item]) -> dict[_Item, int]:
         """Return the numbers of those entries that a majority has in the log, from another process."""
-        keys = {_key_of(item): item for item in items}
-        wanted = {"$or": [{**key_of({"guid": item.guid, **item.document})} for item in items]}
+        numbers = await self.numbers_of(map(_key_of, items))
+        return {item: numbers[_key_of(item)] for item in items if _key_of(item) in numbers}
+
+    async def numbers_of(self, keys: Iterable[Key]) -> Mapping[Key, int]:
+        """Return the numbers of those events that a majority has in the log."""
+        asked = set(keys)
+        members = (sorted(set(values)) for values in zip(*asked, strict=True))
+        wanted = {name: {"$in": values} for name, values in zip(KEY, members, strict=True)}
         found = self._log.find(wanted, dict.fromkeys(KEY, 1))
-        documents = await self._operations.read(partial(found.to_list, len(items)))
-        return {keys[tuple(document[name] for name in KEY)]: document["_id"] for document in documents}
+        documents = await self._operations.read(partial(found.to_list, None))
+        numbers = {key_of(document): document["_id"] for document in documents}
+        return {key: number for key, number in numbers.items() if key in asked}
 
     async def _above_floor(self, in_log: Mapping[_Item, int], inserted: Sequence[Document]) -> list[_Item]:
         """Return the entries whose numbers are above the floor of the log, and delete others that do not count."""
@@ -197,5 +209,5 @@ def _log_documents(head: Head, batch: Batch) -> list[dict[str, Any]]:
     return documents
 
 
-def _key_of(item: _Item) -> tuple[object, ...]:
-    return (item.guid, *(item.document[name] for name in KEY[1:]))
+def _key_of(item: _Item) -> Key:
+    return key_of({**item.document, "guid": item.guid})
