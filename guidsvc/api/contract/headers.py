@@ -56,14 +56,14 @@ LAST_EVENT_ID = Header(
 )
 CLIENT_REQUEST_ID = Header(
     "X-Request-Id",
-    "The request id to use in the log and in the response: 1 to 128 characters of `A-Z a-z 0-9 . _ -`. The service "
+    "The request id for the log and the response: 1 to 128 characters of `A-Z a-z 0-9 . _ -`. The service "
     "generates one if this is missing or malformed.",
     _TEXT,
 )
 
 # Response headers
 
-REQUEST_ID = Header("X-Request-Id", "The request id. The log contains it too.", _TEXT, "my-request-1")
+REQUEST_ID = Header("X-Request-Id", "The request id, as in the log.", _TEXT, "my-request-1")
 ETAG = Header(
     "ETag",
     "The version of the record, as an entity tag.",
@@ -114,7 +114,7 @@ ALLOW_ORIGIN = Header(
     "https://a.example",
 )
 REFERRER = Header("Referrer-Policy", "What browsers send as `Referer` when they leave the page.", _TEXT, "no-referrer")
-CACHE_CONTROL = Header("Cache-Control", "Who may cache the response, and for how long.", _TEXT, "private, no-cache")
+CACHE_CONTROL = Header("Cache-Control", "Who may cache it, and for how long.", _TEXT, "private, no-cache")
 CONTENT_ENCODING = Header(
     "Content-Encoding",
     "Present if the content is compressed, as `Accept-Encoding` permits.",

@@ -203,7 +203,7 @@ _ALL = (
     ),
     ProblemDoc(
         "The service does not accept the host name in the header Host or in the request target. Without access control "
-        "on a loopback address, it accepts only loopback names, so that no web page can reach it by DNS rebinding.",
+        "on a loopback address, it accepts only loopback names, against DNS rebinding.",
         "Use localhost or 127.0.0.1. If clients need another name, the operators of the service can add it with "
         "--hosts.",
         MisdirectedRequest("registry.example"),
