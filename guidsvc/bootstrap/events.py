@@ -32,9 +32,15 @@ async def open_feed(settings: Settings, log: EventLog, clock: Clock) -> AsyncIte
 
 
 def _warn_before(text: str) -> tuple[int, ...]:
-    warnings = [_seconds(each) for each in split_list(text)]
-    if len(warnings) > MAX_WARNINGS:
-        raise StartError(f"warn_before: {len(warnings)} durations are too many; use at most {MAX_WARNINGS}")
+    items = split_list(text)
+    if len(items) > MAX_WARNINGS:
+        raise StartError(f"warn_before: {len(items)} durations are too many; use at most {MAX_WARNINGS}")
+    warnings: list[int] = []
+    for item in items:
+        seconds = _seconds(item)
+        if seconds in warnings:
+            raise StartError(f"warn_before: {item!r} is in the list twice; remove one")
+        warnings.append(seconds)
     return tuple(warnings)
 
 

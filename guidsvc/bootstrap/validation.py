@@ -16,7 +16,7 @@ from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy
 from guidsvc.bootstrap.auth import ACCESS_SETTINGS, TOKEN_SETTINGS, is_controlled, limit_of, refuse_unguarded
 from guidsvc.bootstrap.events import EVENT_SETTINGS, event_policy
 from guidsvc.cache import is_private, validate_cache_url
-from guidsvc.config import Check, Settings, load_valid, split_list
+from guidsvc.config import LISTS, Check, Settings, load_valid, split_list
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError, write_fault
 from guidsvc.http import public_url
@@ -87,6 +87,17 @@ def _validate_limit(name: str, settings: Settings) -> None:
         limit_of(name, value)
 
 
+def _validate_list(name: str, settings: Settings) -> None:
+    """Raise StartError if an item of a list is empty or repeated: another one was probably meant."""
+    text: str = getattr(settings, name)
+    items = [item.strip().lower() for item in text.split(",")] if text.strip() else []
+    if "" in items:
+        raise StartError(f"{name}: an item of the list is empty; remove a comma, or write the item")
+    for item in items:
+        if items.count(item) > 1:
+            raise StartError(f"{name}: {item!r} is in the list twice; remove one")
+
+
 def _validate_workers(settings: Settings) -> None:
     if settings.workers > 1 and is_private(settings.cache_url):
         raise StartError(
@@ -116,6 +127,7 @@ def _refuse_file_of_store(path: Path, store_url: str) -> None:
 
 
 _CHECKS = (
+    *(Check((name,), partial(_validate_list, name)) for name in LISTS),
     Check(("trusted_proxies",), lambda settings: TrustedProxies(split_list(settings.trusted_proxies))),
     Check(("hosts",), lambda settings: HostNames(split_list(settings.hosts))),
     Check(("public_url",), lambda settings: public_url.parse(settings.public_url)),

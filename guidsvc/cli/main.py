@@ -48,7 +48,7 @@ def serve(words: Sequence[str]) -> None:
 
 def _serve(words: Sequence[str]) -> None:
     from guidsvc.bootstrap import run, validation
-    from guidsvc.cli.unused_settings import warn_of_unused
+    from guidsvc.cli.setting_warnings import warn_of_settings
     from guidsvc.errors import StartError
     from guidsvc.monitoring.logs import log_config, standard_streams
     from guidsvc.process.worker_channel import WorkerChannel
@@ -60,7 +60,7 @@ def _serve(words: Sequence[str]) -> None:
             worker = None if channel is None else channel.slot
             log_config.configure(settings.log_level, settings.log_format, worker=worker)
             if channel is None:
-                warn_of_unused(settings, words)
+                warn_of_settings(settings, words)
             run.run(settings, channel)
     except StartError as error:
         if channel is not None:

@@ -6,13 +6,14 @@ with the suffix _FILE names a file with the value, such as a secret in a contain
 
 from guidsvc.config.env_file import Assignment
 from guidsvc.config.loading import FILE_SUFFIX, InvalidSettings, UsageError, env_file, load
-from guidsvc.config.settings import ENV_FILE, FLAGS, PREFIX, Settings, Size, flag, split_list
+from guidsvc.config.settings import ENV_FILE, FLAGS, LISTS, PREFIX, Settings, Size, flag, split_list
 from guidsvc.config.validation import Check, load_valid
 
 __all__ = [
     "ENV_FILE",
     "FILE_SUFFIX",
     "FLAGS",
+    "LISTS",
     "PREFIX",
     "Assignment",
     "Check",

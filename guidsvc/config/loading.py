@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError, model_validator
@@ -27,6 +28,8 @@ _LENIENT: Mapping[str, Any] = {"_cli_ignore_unknown_args": True}
 """Argument of `Settings` that makes it accept unknown flags."""
 _VALUE_OF_SWITCH = re.compile(r"argument (--[\w-]+)/(--no-[\w-]+): ignored explicit argument .*", re.DOTALL)
 """The message of argparse for a flag that takes no value and was given one."""
+_FAULTY_FLAG = re.compile(r"argument (--[\w-]+)")
+"""The start of the message of argparse for a known flag that lacks its value, or takes none."""
 _UNKNOWN_ARGUMENTS = "unrecognized arguments: "
 """The start of the message of argparse for unknown flags and surplus words."""
 _FLAG = re.compile("--?[A-Za-z]")
@@ -60,9 +63,8 @@ def load(arguments: Sequence[str]) -> Settings:
     try:
         settings = Settings(**sources)
     except SettingsError as error:
-        usage = _usage_fault(str(error).removeprefix("error parsing CLI: "), arguments)
-        invalid = _invalid_beside_usage_faults(sources, filed)
-        kind, faults = UsageError, [usage, *faults, *invalid.faults]
+        usage, invalid = _usage_faults(error, sources, filed)
+        kind, faults = UsageError, [*usage, *faults, *invalid.faults]
     except ValidationError as error:
         invalid = _invalid(error, sources, filed)
         faults += invalid.faults
@@ -80,12 +82,49 @@ def _settings_of(variable: str) -> Iterator[str]:
         yield name
 
 
+def _usage_faults(
+    error: SettingsError, sources: Mapping[str, Any], filed: Collection[str]
+) -> tuple[list[str], InvalidSettings]:
+    """Return all faults of the command line, of which the parser reports only the first, and those of the values."""
+    words: list[str] = sources["_cli_parse_args"]
+    faults, names = [], set[str]()
+    invalid: InvalidSettings | None = None
+    while invalid is None:
+        message = str(error).removeprefix("error parsing CLI: ")
+        faults.append(_usage_fault(message, words))
+        others, setting = _without_faulty_flag(message, words)
+        names |= {setting} - {""}
+        options = {} if setting else _LENIENT
+        try:
+            invalid = _invalid_beside_usage_faults({**sources, "_cli_parse_args": others, **options}, filed)
+        except SettingsError as next_error:
+            if others == words:
+                return faults, InvalidSettings([])
+            error, words = next_error, others
+    return faults, InvalidSettings(invalid.faults, invalid.settings, {*invalid.names, *names})
+
+
+def _without_faulty_flag(message: str, words: Sequence[str]) -> tuple[list[str], str]:
+    """Return the words without the flag that a message of argparse is about, and the setting of that flag."""
+    match = _FAULTY_FLAG.match(message)
+    if match is None:
+        return list(words), ""
+    value = _value_like_a_flag(match[1], words)
+    flags = {match[1], f"--no-{match[1][2:]}"}
+    others = [word for word in words if word.partition("=")[0] not in flags and word != value]
+    return others, match[1][2:].replace("-", "_")
+
+
+def _value_like_a_flag(name: str, words: Sequence[str]) -> str | None:
+    """Return the word after a flag that lacks its value, if that word begins like a flag, and is none."""
+    following = dict(pairwise(words)).get(name, "")
+    return following if following.startswith("-") and following.partition("=")[0] not in FLAGS else None
+
+
 def _invalid_beside_usage_faults(sources: Mapping[str, Any], filed: Collection[str]) -> InvalidSettings:
-    """Return the faults of the other settings if the command line has unknown flags."""
+    """Return the faults of the settings; raise SettingsError if the command line has faults."""
     try:
-        return InvalidSettings([], Settings(**sources, **_LENIENT))
-    except SettingsError:
-        return InvalidSettings([])
+        return InvalidSettings([], Settings(**sources))
     except ValidationError as error:
         return _invalid(error, sources, filed)
 
@@ -101,7 +140,7 @@ def _invalid(error: ValidationError, sources: Mapping[str, Any], filed: Collecti
         def drop_invalid(cls, values: dict[str, Any]) -> dict[str, Any]:
             return {name: value for name, value in values.items() if name not in names}
 
-    settings = ValidSettings(**sources, **_LENIENT)
+    settings = ValidSettings(**{**sources, **_LENIENT})
     return InvalidSettings([fault_text(each, filed) for each in faults], settings, names)
 
 
@@ -175,6 +214,11 @@ def _usage_fault(text: str, words: Sequence[str]) -> str:
     switch = _VALUE_OF_SWITCH.fullmatch(text)
     if switch is not None:
         return f"{switch[1]} takes no value: use {switch[1]} or {switch[2]}"
+    faulty = _FAULTY_FLAG.match(text)
+    value = None if faulty is None else _value_like_a_flag(faulty[1], words)
+    if faulty is not None and value is not None:
+        name, shown = faulty[1], redact(value)
+        return f"{name} lacks its value: {shown} is read as a flag; if it is the value, write {name}={shown}"
     hints = _flag_suggestions(words) if text.startswith(_UNKNOWN_ARGUMENTS) else []
     return f"{text}{''.join(hints) or '; --help lists the flags'}"
 

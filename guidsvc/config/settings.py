@@ -295,10 +295,19 @@ def flag(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
+LISTS = ("hosts", "trusted_proxies", "cors_origins", "warn_before")
+"""The settings that are lists separated by commas."""
+
+
 def split_list(setting: str) -> list[str]:
     """Return the items of a setting that is a list separated by commas."""
     return [each.strip() for each in setting.split(",") if each.strip()]
 
 
-FLAGS = frozenset({*map(flag, Settings.model_fields), *(f"--no-{flag(name)[2:]}" for name in Settings.model_fields)})
+FLAGS = frozenset(
+    {
+        *map(flag, Settings.model_fields),
+        *(f"--no-{flag(name)[2:]}" for name, field in Settings.model_fields.items() if field.annotation is bool),
+    }
+)
 """The flags of the settings, with the negative forms that switches have."""

@@ -23,12 +23,19 @@ _SHORT_FLAGS = {
     "-V": "--version",
 }
 """Short flags of other programs; this one has only long ones."""
+_SWITCHED_OFF = {
+    "--no-events": "--events off",
+    "--no-access": "--access off",
+    "--no-audit-log": "--audit-log off",
+    "--no-cache": "--cache-size 0",
+}
+"""What turns off settings that are no switches."""
 _SETTINGS = {word: setting for setting, words in _SYNONYMS.items() for word in words.split()}
 
 
 def suggestion(word: str, known: Collection[str]) -> str:
     """Return a question that suggests a known flag or variable, or an empty string if none is near."""
-    near = similarity.nearest(word, known, synonym=_synonym(word), min_similarity=0.8)
+    near = _SWITCHED_OFF.get(word) or similarity.nearest(word, known, synonym=_synonym(word), min_similarity=0.8)
     return "" if near is None else f"; did you mean {near}?"
 
 

@@ -253,6 +253,15 @@ TWO_UNKNOWN = (
 )
 
 
+NO_VALUE = "--access-log takes no value: use --access-log or --no-access-log"
+ALL_FAULTS = (
+    f"{NO_VALUE}\n"
+    "--server-timing takes no value: use --server-timing or --no-server-timing\n"
+    "unrecognized arguments: --nonsense; --help lists the flags\n"
+    "port: must be a whole number from 0 to 65535, not 'x'"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -278,6 +287,14 @@ TWO_UNKNOWN = (
         ),
         (["--nonsense"], "unrecognized arguments: --nonsense; --help lists the flags"),
         (["--port"], "argument --port: expected one argument; --help lists the flags"),
+        (
+            ["--warn-before", "-1h"],
+            "--warn-before lacks its value: -1h is read as a flag; if it is the value, write --warn-before=-1h",
+        ),
+        (["--no-events"], "unrecognized arguments: --no-events; did you mean --events off?"),
+        (["--no-cache"], "unrecognized arguments: --no-cache; did you mean --cache-size 0?"),
+        (["--access-log=no", "--port", "x", "--nonsense", "--server-timing=1"], ALL_FAULTS),
+        (["--no-access-log=x", "--prot"], f"{NO_VALUE}\nunrecognized arguments: --prot; did you mean --port?"),
     ],
 )
 def test_wrong_command_line_is_a_usage_error_with_a_suggestion(arguments: list[str], message: str) -> None:

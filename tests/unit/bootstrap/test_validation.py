@@ -48,6 +48,12 @@ def test_faults_of_values_and_meanings_are_listed_together() -> None:
     ("words", "fault"),
     [
         (["--trusted-proxies", "10.0.0.0/8,x"], "trusted_proxies: 'x' does not appear"),
+        (["--hosts", "a,,b"], "hosts: an item of the list is empty; remove a comma, or write the item"),
+        (["--trusted-proxies", "unix,"], "trusted_proxies: an item of the list is empty; remove a comma"),
+        (["--cors-origins", "http://a, http://a"], "cors_origins: 'http://a' is in the list twice; remove one"),
+        (["--warn-before", "1h,,2h"], "warn_before: an item of the list is empty; remove a comma"),
+        (["--warn-before", "1h,1h"], "warn_before: '1h' is in the list twice; remove one"),
+        (["--warn-before", "1h,60m"], "warn_before: '60m' is in the list twice; remove one"),
         (["--hosts", "http://a"], "hosts: 'http://a' is not a host name"),
         (["--public-url", "registry"], "public_url: this is not the address of a service"),
         (["--cors-origins", "a.example"], "cors_origins: "),
