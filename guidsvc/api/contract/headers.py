@@ -97,7 +97,7 @@ REPLAYED = Header(
 )
 NOSNIFF = Header(
     "X-Content-Type-Options",
-    "Browsers must not guess another media type than `Content-Type`.",
+    "Browsers must not guess the media type.",
     {"type": "string", "enum": ["nosniff"]},
     "nosniff",
 )

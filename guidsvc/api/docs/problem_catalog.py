@@ -219,7 +219,7 @@ _ALL = (
         UnsupportedMediaType("POST", type_fault("POST", "text/plain", (JSON,)), (JSON,)),
     ),
     ProblemDoc(
-        "An internal error occurred. If the request was a change, it may or may not have taken effect.",
+        "An internal error occurred. If the request was a change, it may have taken effect.",
         "Report the request_id to the operators of the service: the log has the details under this id.",
         RuntimeError(),
     ),
