@@ -142,3 +142,20 @@ async def test_events_that_are_gone_raise_where_to_go_on(followed: Followed, rea
     assert gone.value.now == followed.feed.cursor(len(followed.feed.events))
     rest = await collected(followed.guids.events(cursor=gone.value.oldest, follow=False))
     assert len(rest) == len(followed.feed.events) - followed.feed.trimmed
+
+
+async def test_feed_of_the_service_resumes_and_ends(guids: Any) -> None:
+    """The other tests use a feed that breaks on command; this one is that of the service."""
+    start = guids.events(start="now", follow=False)
+    assert await collected(start) == []
+    made = await guids.create(user="first")
+    await guids.patch(made.guid, {"user": "second"})
+    await guids.delete(made.guid)
+
+    feed = guids.events(cursor=start.cursor, guid=made.guid, follow=False)
+    events = await collected(feed)
+    assert [event.type for event in events] == ["guid.created", "guid.updated", "guid.deleted"]
+    assert [event.record.user for event in events] == ["first", "second", "second"]
+    rest = guids.events(cursor=events[0].cursor, guid=made.guid, follow=False)
+    assert [event.id for event in await collected(rest)] == [event.id for event in events[1:]]
+    assert await collected(guids.events(cursor=feed.cursor, guid=made.guid, follow=False)) == []

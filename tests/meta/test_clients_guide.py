@@ -4,7 +4,6 @@ Those in TypeScript are run by tests/browser/test_typescript_client.py, and the 
 tests/client/test_retries.py.
 """
 
-import asyncio
 import inspect
 import os
 import re
@@ -19,8 +18,6 @@ from guidsvc_client import Client, GuidsvcError, NoResponse, Problem
 from guidsvc_client.problems import CLASSES
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, Service, service
-from tests.support.event_feed import EventFeed
-from tests.support.scripted_server import scripted_server
 
 PAGE = (ROOT / "docs" / "clients.md").read_text()
 EVENTS = PAGE.partition("## Events\n")[2].partition("\n## ")[0]
@@ -69,14 +66,13 @@ def test_example_of_the_package_runs(tmp_path: Path) -> None:
         assert run(text, running.url, tmp_path) == ""
 
 
-async def test_event_example_prints_as_documented(tmp_path: Path) -> None:
+def test_event_example_prints_as_documented(tmp_path: Path) -> None:
     ((text, promised),) = [example for example in PYTHON if example[0] in EVENTS]
-    feed = EventFeed()
-    guid = "9094E4C980C74043A4B586B420E69DDF"
-    for kind in ("guid.created", "guid.updated", "guid.deleted"):
-        feed.add(kind, guid, record={"guid": guid, "expire": "4102444800", "user": "worker 7"})
-    async with scripted_server(feed.answer) as server:
-        assert await asyncio.to_thread(run, text, server.url, tmp_path) == promised
+    with service(tmp_path) as running, Client(running.url) as guids:
+        made = guids.create(user="worker 7")
+        guids.patch(made.guid, {"metadata": {"a": 1}})
+        guids.delete(made.guid)
+        assert run(text, running.url, tmp_path) == promised
 
 
 def rows(section: str) -> list[list[str]]:

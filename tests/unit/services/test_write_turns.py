@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import DeadlineExceeded, Overloaded
@@ -32,11 +33,13 @@ class Gated(DelegatingRecords):
         self.gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.arrived: list[str] = []
 
-    async def swap(self, old: Record | None, new: Record | None, *, not_after: int | None = None) -> bool:
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool:
         assert new is not None
         self.arrived.append(new.user)
         await self.gates[new.guid].wait()
-        return await self._records.swap(old, new, not_after=not_after)
+        return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
 
 @pytest.fixture
