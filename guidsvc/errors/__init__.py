@@ -13,6 +13,7 @@
     ├── InProgress            the same request is still in progress
     ├── EventsGone            the feed of events cannot go on from a cursor
     ├── EventsTrimmed         entries of the event log that were to be read are no longer kept
+    ├── ForgedCursor          a cursor of events says that it is of this store, which never made it
     ├── TooManyStreams        too many streams of events are open
     ├── ReceiptsFull          the storage for idempotency receipts is full
     ├── SpaceUsed             the temporary files of one request have reached their size limit
@@ -64,7 +65,7 @@ from guidsvc.errors.availability import (
     Unavailable,
 )
 from guidsvc.errors.base import GuidsvcError, found_by_class
-from guidsvc.errors.events import EventsGone, EventsTrimmed, TooManyStreams
+from guidsvc.errors.events import EventsGone, EventsTrimmed, ForgedCursor, TooManyStreams
 from guidsvc.errors.limits import QuotaExceeded, RateLimited, ReceiptsFull, SpaceUsed
 from guidsvc.errors.records import CorruptRecord, Expired, NotFound, PreconditionFailed, PreconditionRequired
 from guidsvc.errors.requests import IdempotencyMismatch, InProgress, InvalidField, InvalidGuid, InvalidRequest
@@ -80,6 +81,7 @@ __all__ = [
     "EventsTrimmed",
     "Expired",
     "Forbidden",
+    "ForgedCursor",
     "GuidsvcError",
     "IdempotencyMismatch",
     "InProgress",

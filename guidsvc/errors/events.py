@@ -16,6 +16,10 @@ class EventsTrimmed(GuidsvcError):
     """Entries that were to be read were cut off the log."""
 
 
+class ForgedCursor(GuidsvcError):
+    """A cursor says that it is of this store, which never made it."""
+
+
 class EventsGone(GuidsvcError):
     """The feed cannot go on from a cursor. `oldest` and `now` are cursors from which it can."""
 

@@ -7,6 +7,7 @@ appends its entries in the same atomic step. When entries are cut off, oldest fi
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from guidsvc.domain.events.cursor import CursorKey
 from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 
@@ -26,8 +27,8 @@ class Numbered(NamedTuple):
 class LogBounds(NamedTuple):
     """Where a log begins and ends."""
 
-    epoch: int
-    """A random number below `cursor.EPOCHS`, drawn when the log was made."""
+    key: CursorKey
+    """With which the cursors of the log are made. It was drawn when the log was made."""
     floor: int
     """The number of the last entry that was cut off; 0 if none was."""
     floor_checksum: int

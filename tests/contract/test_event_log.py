@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from guidsvc.domain.events.cursor import checksum_of
+from guidsvc.domain.events.cursor import SECRET_BYTES, checksum_of
 from guidsvc.domain.events.entry import Entry, Origin
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import Record
@@ -297,7 +297,8 @@ async def test_checksums_name_entries(store: RecordRepository, database: Databas
     log = database.events
     empty = await log.bounds()
     assert (empty.floor, empty.floor_checksum, empty.newest, empty.newest_checksum) == (0, 0, 0, 0)
-    assert 0 <= empty.epoch < 2**32
+    assert 0 <= empty.key.epoch < 2**32
+    assert len(empty.key.secret) == SECRET_BYTES
     assert (await log.checksum(0), await log.checksum(1)) == (0, None)
     for number in range(3):
         await store.swap(None, record(clock(), guid=f"{number:032X}"))
@@ -306,7 +307,7 @@ async def test_checksums_name_entries(store: RecordRepository, database: Databas
     assert [await log.checksum(number) for number, _ in numbered] == [checksum_of(entry.id) for _, entry in numbered]
     assert await log.checksum(4) is None
     bounds = await log.bounds()
-    assert bounds == (empty.epoch, 0, 0, 3, checksum_of(numbered[-1].entry.id))
+    assert bounds == (empty.key, 0, 0, 3, checksum_of(numbered[-1].entry.id))
 
 
 async def test_history_goes_back_through_one_guid(

@@ -9,7 +9,7 @@ from guidsvc import similarity
 from guidsvc.domain.commands.fields import optional_field
 from guidsvc.domain.commands.queries import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Limit, NoQuery, Owner
 from guidsvc.domain.events import cursor as cursors
-from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.cursor import SealedCursor
 from guidsvc.domain.events.entry import KINDS, Kind
 from guidsvc.domain.record import DIGITS, GUID_CHARACTERS, GUID_PATTERN, User, parse_guid, validation_error
 from guidsvc.errors import InvalidGuid
@@ -27,7 +27,7 @@ _TYPE = rf"guid\.({'|'.join(KINDS)})"
 _TYPES_SCHEMA: dict[str, Any] = {"type": "string", "pattern": f"^{_TYPE}(,{_TYPE})*$"}
 
 
-def _parse_cursor(value: str) -> Cursor:
+def _parse_cursor(value: str) -> SealedCursor:
     cursor = cursors.decode(value)
     if cursor is None:
         raise validation_error("cursor_invalid", CURSOR_FAULT)
@@ -74,7 +74,7 @@ def _parse_wait(value: str) -> int:
 
 
 EventCursor = Annotated[
-    Cursor, PlainValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": CURSOR_PATTERN})
+    SealedCursor, PlainValidator(_parse_cursor), WithJsonSchema({"type": "string", "pattern": CURSOR_PATTERN})
 ]
 EventTypes = Annotated[frozenset[Kind], PlainValidator(_parse_types), WithJsonSchema(_TYPES_SCHEMA)]
 EventGuid = Annotated[str, PlainValidator(_parse_guid), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})]

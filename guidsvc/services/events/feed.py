@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from typing import NamedTuple
 
 from guidsvc.domain.caller import Caller
-from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.cursor import Cursor, SealedCursor
 from guidsvc.domain.events.query import EventQuery
 from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.events.selection import EventSelection
-from guidsvc.errors import EventsGone, EventsTrimmed
+from guidsvc.errors import EventsGone, EventsTrimmed, ForgedCursor
 from guidsvc.errors.events import GoneReason
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
@@ -37,7 +37,10 @@ class EventPage(NamedTuple):
     events: Sequence[FeedEvent]
     next: Cursor
     has_more: bool
-    """Whether there are more entries after `next`; they need not match the selection."""
+    """Whether an event of the selection follows, or may follow: not all entries after `next` were looked at.
+
+    It never depends on entries that the reader may not see, except that a read looks at a limited number of them.
+    """
 
 
 def selection_of(query: EventQuery, caller: Caller) -> EventSelection:
@@ -82,30 +85,39 @@ class EventFeed:
         """Whether nobody may wait any longer."""
         return self._tail.is_closed
 
-    async def start(self, cursor: Cursor | None, *, is_now: bool) -> Cursor:
-        """Return the place of a cursor; without one, the newest or the oldest place. EventsGone if it is not there."""
+    async def start(self, cursor: SealedCursor | None, *, is_now: bool) -> Cursor:
+        """Return the place of a cursor; without one, the newest or the oldest place.
+
+        EventsGone if it is not in the log, or the cursor is of another one; ForgedCursor if no log made it.
+        """
         bounds = await self._log.bounds()
         if cursor is None:
             return _now(bounds) if is_now else _oldest(bounds)
-        reason = await self._fault_of(cursor, bounds)
+        if cursor.epoch != bounds.key.epoch:
+            raise await self._gone("another-store")
+        place = cursor.unseal(bounds.key)
+        if place is None:
+            raise ForgedCursor
+        reason = await self._fault_of(place, bounds)
         if reason is not None:
             raise await self._gone(reason)
-        return cursor
+        return place
 
     async def read(
         self, place: Cursor, selection: EventSelection, limit: int, queue_name: str, most_bytes: int = PAGE_BYTES
     ) -> EventPage:
         """Read what comes after a place from the store. The caller holds one of the `pages`."""
         try:
-            page = await self._log.read(place.number, limit, selection, queue_name=queue_name)
+            page = await self._log.read(place.number, limit + 1, selection, queue_name=queue_name)
         except EventsTrimmed as error:
             raise await self._gone("trimmed") from error
-        events = _fitting([FeedEvent(place.epoch, numbered) for numbered in page.entries], most_bytes)
+        entries = page.entries[:limit]  # one more was read, to see whether one follows
+        events = _fitting([FeedEvent(place.key, numbered) for numbered in entries], most_bytes)
         if len(events) < len(page.entries):
             return EventPage(events, events[-1].place, has_more=True)
         if page.looked_to <= place.number:
             return EventPage((), place, has_more=False)
-        end = Cursor(place.epoch, page.looked_to, page.looked_to_checksum)
+        end = Cursor(place.key, page.looked_to, page.looked_to_checksum)
         return EventPage(events, end, has_more=page.looked_to < page.newest)
 
     def at_hand(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage | None:
@@ -113,27 +125,25 @@ class EventFeed:
         found = self._tail.after(place.number)
         if found is None:
             return None
-        events, last = _select(found, selection, limit)
-        if last is None:
+        if not found:
             return EventPage((), place, has_more=False)
-        return EventPage(events, last.place, has_more=last is not found[-1])
+        events, has_more = _select(found, selection, limit)
+        return EventPage(events, (events if has_more else found)[-1].place, has_more)
 
     async def wait(self, place: Cursor, selection: EventSelection, seconds: float) -> None:
         """Wait until there may be an event after a place, for at most so many seconds, or until the feed is closed."""
         await self._tail.wait(place.number, selection.owner, seconds)
 
-    async def _fault_of(self, cursor: Cursor, bounds: LogBounds) -> GoneReason | None:
-        if cursor.epoch != bounds.epoch:
-            return "another-store"
-        if cursor.number > bounds.newest:
+    async def _fault_of(self, place: Cursor, bounds: LogBounds) -> GoneReason | None:
+        if place.number > bounds.newest:
             return "rewound"
         known = {bounds.floor: bounds.floor_checksum, bounds.newest: bounds.newest_checksum}
-        checksum = known.get(cursor.number)
+        checksum = known.get(place.number)
         if checksum is None:
-            checksum = await self._log.checksum(cursor.number)
+            checksum = await self._log.checksum(place.number)
         if checksum is None:  # it was cut off
             return "trimmed"
-        return None if checksum == cursor.checksum else "rewound"
+        return None if checksum == place.checksum else "rewound"
 
     async def _gone(self, reason: GoneReason) -> EventsGone:
         bounds = await self._log.bounds()
@@ -141,26 +151,24 @@ class EventFeed:
 
 
 def _oldest(bounds: LogBounds) -> Cursor:
-    return Cursor(bounds.epoch, bounds.floor, bounds.floor_checksum)
+    return Cursor(bounds.key, bounds.floor, bounds.floor_checksum)
 
 
 def _now(bounds: LogBounds) -> Cursor:
-    return Cursor(bounds.epoch, bounds.newest, bounds.newest_checksum)
+    return Cursor(bounds.key, bounds.newest, bounds.newest_checksum)
 
 
-def _select(
-    events: Sequence[FeedEvent], selection: EventSelection, limit: int
-) -> tuple[Sequence[FeedEvent], FeedEvent | None]:
-    """Return the first events that match, up to a limit and to PART_BYTES, and the last event that was looked at."""
+def _select(events: Sequence[FeedEvent], selection: EventSelection, limit: int) -> tuple[Sequence[FeedEvent], bool]:
+    """Return the first events that match, up to a limit and to PART_BYTES, and whether another one follows."""
     selected: list[FeedEvent] = []
-    size, event, owner = 0, None, selection.owner
+    size, owner = 0, selection.owner
     for event in events:
         if (owner is None or event.owner == owner) and selection.matches(event.entry):
+            if len(selected) == limit or size >= PART_BYTES:
+                return selected, True
             selected.append(event)
             size += event.text_bytes
-            if len(selected) == limit or size >= PART_BYTES:
-                break
-    return selected, event
+    return selected, False
 
 
 def _fitting(events: Sequence[FeedEvent], most_bytes: int) -> Sequence[FeedEvent]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from guidsvc.domain.events.cursor import Cursor, checksum_of
+from guidsvc.domain.events.cursor import Cursor, CursorKey, checksum_of
 from guidsvc.domain.events.entry import EXPIRING, Entry, Kind
 from guidsvc.domain.record import render_body
 from guidsvc.store.event_log import Numbered
@@ -31,12 +31,12 @@ def type_of(kind: Kind) -> str:
 class FeedEvent:
     """An entry of the log as clients see it. It is rendered on first use, and then for all readers."""
 
-    __slots__ = ("_cursor", "_epoch", "_parts", "entry", "number", "owner")
+    __slots__ = ("_cursor", "_key", "_parts", "entry", "number", "owner")
 
-    def __init__(self, epoch: int, numbered: Numbered) -> None:
+    def __init__(self, key: CursorKey, numbered: Numbered) -> None:
         self.number, self.entry = numbered
         self.owner = self.entry.owner
-        self._epoch = epoch
+        self._key = key
         self._cursor: bytes | None = None
         self._parts: _Parts | None = None
 
@@ -54,7 +54,7 @@ class FeedEvent:
     @property
     def place(self) -> Cursor:
         """The place after the event."""
-        return Cursor(self._epoch, self.number, checksum_of(self.entry.id))
+        return Cursor(self._key, self.number, checksum_of(self.entry.id))
 
     @property
     def cursor(self) -> bytes:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from guidsvc.domain.events.cursor import CursorKey
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import EventsTrimmed, Unavailable
 from guidsvc.services.events.rendering import FeedEvent
@@ -52,7 +53,7 @@ class EventTail:
         self._log = log
         self._events: list[FeedEvent] = []
         self._bytes = 0
-        self._epoch = 0
+        self._key = CursorKey(0, b"")  # until the bounds of the log are known
         self._end: int | None = None  # the number of the last event that was read; None while it is not kept current
         self._waiters: dict[_Waiter, None] = {}
         self._readers = 0
@@ -123,7 +124,7 @@ class EventTail:
         """Read what is new; if that is more than the tail holds, begin at the newest entry."""
         if self._end is None:
             bounds = await self._log.bounds()
-            self._epoch = bounds.epoch
+            self._key = bounds.key
             self._begin_at(bounds.newest)
             return
         newest = await self._log.newest()
@@ -137,7 +138,7 @@ class EventTail:
                 return
             if not page.entries:  # not readable yet
                 return
-            self._append([FeedEvent(self._epoch, numbered) for numbered in page.entries])
+            self._append([FeedEvent(self._key, numbered) for numbered in page.entries])
 
     def _append(self, events: Sequence[FeedEvent]) -> None:
         """Add events, at least one, and drop the oldest ones beyond the maximum size."""

@@ -125,9 +125,10 @@ MIGRATIONS = (
         lead INTEGER NOT NULL
     );
     CREATE TABLE log_bounds (
-        epoch INTEGER NOT NULL, floor INTEGER NOT NULL, floor_checksum INTEGER NOT NULL, floor_total INTEGER NOT NULL
+        epoch INTEGER NOT NULL, floor INTEGER NOT NULL, floor_checksum INTEGER NOT NULL, floor_total INTEGER NOT NULL,
+        secret BLOB NOT NULL
     );
-    INSERT INTO log_bounds VALUES (random() & 4294967295, 0, 0, 0);
+    INSERT INTO log_bounds VALUES (random() & 4294967295, 0, 0, 0, randomblob(32));
     """,
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
@@ -159,7 +160,7 @@ MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 F
 MAKE_BOUNDS = """
     INSERT INTO log_bounds
     SELECT random() & 4294967295, ifnull((SELECT min(seq) FROM log), 1) - 1, 0,
-        ifnull((SELECT total FROM log ORDER BY seq LIMIT 1), 0)
+        ifnull((SELECT total FROM log ORDER BY seq LIMIT 1), 0), randomblob(32)
     WHERE NOT EXISTS (SELECT 1 FROM log_bounds)
 """
 """MAKE_IDENTITY, MAKE_FENCE and MAKE_BOUNDS restore the single row of each table where a damaged file has lost it."""

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from guidsvc.domain.events import cursor as cursors
-from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.cursor import Cursor, CursorKey
 from guidsvc.services.events import feed
 from guidsvc.store import open_store
 from tests.conftest import FakeClock, Serving
@@ -28,6 +31,12 @@ async def live(client: Client, path: str = PATH) -> None:
     await client.put(path, {"expire": FUTURE + 1})
     await client.put(path, {"expire": 0})
     await client.delete(path)
+
+
+def key_of(sqlite_url: str) -> CursorKey:
+    """Return the key of the log in a file."""
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as file:
+        return CursorKey(*file.execute("SELECT epoch, secret FROM log_bounds").fetchone())
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:
@@ -198,16 +207,20 @@ async def test_invalid_last_event_id_is_rejected(client: Client) -> None:
 
 @pytest.mark.both_servers
 @pytest.mark.parametrize("headers", [{}, LINES, SSE], ids=["json", "lines", "sse"])
-async def test_cursor_that_is_gone_gets_410_in_each_form(client: Client, headers: dict[str, str]) -> None:
+async def test_cursor_that_is_gone_gets_410_in_each_form(
+    client: Client, sqlite_url: str, headers: dict[str, str]
+) -> None:
     await live(client)
-    place = cursors.decode(await now(client))
+    key = key_of(sqlite_url)
+    sealed = cursors.decode(await now(client))
+    place = sealed and sealed.unseal(key)
     assert place is not None
     gone = {
-        "another-store": place._replace(epoch=place.epoch ^ 1),
+        "another-store": place._replace(key=replace(key, epoch=key.epoch ^ 1)),
         "rewound": place._replace(number=place.number + 1),
     }
     changed = {"rewound": place._replace(checksum=place.checksum ^ 1)}
-    for reason, cursor in [*gone.items(), *changed.items(), ("rewound", Cursor(place.epoch, 0, 1))]:
+    for reason, cursor in [*gone.items(), *changed.items(), ("rewound", Cursor(key, 0, 1))]:
         reply = await client.get(f"/events?cursor={cursor.encode()}", headers=headers)
         assert_problem(reply, 410, "events-gone")
         assert reply.json["reason"] == reason

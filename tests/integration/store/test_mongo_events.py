@@ -384,15 +384,17 @@ async def test_empty_log_has_bounds_and_an_empty_page(store: MongoStore) -> None
     assert await store.events.trim(2**50, 0, 10) == 0
 
 
-async def test_epoch_of_a_log_stays_and_differs_between_logs(
+async def test_key_of_a_log_stays_and_differs_between_logs(
     patient_mongo_url: str, documents: Documents, store: MongoStore
 ) -> None:
-    epoch = (await store.events.bounds()).epoch
+    key = (await store.events.bounds()).key
     async with open_mongo(patient_mongo_url) as again:
-        assert (await again.events.bounds()).epoch == epoch
+        assert (await again.events.bounds()).key == key
     documents["log_bounds"].drop()
     async with open_mongo(patient_mongo_url) as another:
-        assert (await another.events.bounds()).epoch != epoch
+        other = (await another.events.bounds()).key
+        assert other.epoch != key.epoch
+        assert other.secret != key.secret
 
 
 async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) -> None:

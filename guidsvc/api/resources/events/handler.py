@@ -18,10 +18,18 @@ from guidsvc.api.resources.events.query_checks import check_query
 from guidsvc.api.resources.events.stream import CHECK_SECONDS, EventStream, Reader, StreamOptions
 from guidsvc.domain.caller import READ
 from guidsvc.domain.events import cursor as cursors
-from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.cursor import Cursor, SealedCursor
 from guidsvc.domain.events.query import CURSOR_FAULT, EventQuery
 from guidsvc.domain.events.selection import EventSelection
-from guidsvc.errors import EventsGone, Forbidden, InvalidField, InvalidRequest, ShuttingDown, TooManyStreams
+from guidsvc.errors import (
+    EventsGone,
+    Forbidden,
+    ForgedCursor,
+    InvalidField,
+    InvalidRequest,
+    ShuttingDown,
+    TooManyStreams,
+)
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
 from guidsvc.server.abort import hang_up_at_eof
@@ -153,10 +161,18 @@ class EventsHandler(Handler):
         """Find the place at which the reader begins, and read what comes next."""
         feed = self.feed
         async with self.list_slot(feed.pages):
-            place = await feed.start(query.cursor, is_now=query.begin == "now")
+            place = await self._start(query)
             page = await feed.read(place, selection, limit, self.queue_name, most_bytes)
             await self.confirm()  # last, as a page may wait for its turn and for the store
         return page
+
+    async def _start(self, query: EventQuery) -> Cursor:
+        """Return the place at which the reader begins."""
+        try:
+            return await self.feed.start(query.cursor, is_now=query.begin == "now")
+        except ForgedCursor as error:
+            is_header = bool(self.request.headers.get("Last-Event-ID"))
+            raise _invalid_last_event() if is_header else _invalid_cursor() from error
 
     async def _read(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage:
         """Read from the store for a reader that was waiting. It holds a slot only while it reads."""
@@ -177,8 +193,16 @@ class EventsHandler(Handler):
             yield
 
 
-def _last_event(text: str) -> Cursor:
+def _last_event(text: str) -> SealedCursor:
     cursor = cursors.decode(text)
     if cursor is None:
-        raise InvalidRequest(InvalidField("", CURSOR_FAULT, header="Last-Event-ID"))
+        raise _invalid_last_event()
     return cursor
+
+
+def _invalid_last_event() -> InvalidRequest:
+    return InvalidRequest(InvalidField("", CURSOR_FAULT, header="Last-Event-ID"))
+
+
+def _invalid_cursor() -> InvalidRequest:
+    return InvalidRequest(InvalidField("", CURSOR_FAULT, parameter="cursor"))

@@ -10,10 +10,9 @@ log has grown by more than a batch since the floor was raised, all those numbers
 
 from collections.abc import Sequence
 from functools import partial
-from secrets import randbelow
 from typing import Any, NamedTuple
 
-from guidsvc.domain.events.cursor import EPOCHS, checksum_of
+from guidsvc.domain.events.cursor import CursorKey, checksum_of, draw_key
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import LogBounds
 from guidsvc.store.mongo.documents import Document
@@ -30,7 +29,7 @@ UNDRAINED = 200
 class Floor(NamedTuple):
     """The stored bounds of a log."""
 
-    epoch: int
+    key: CursorKey
     number: int
     checksum: int
     total_bytes: int
@@ -45,8 +44,9 @@ class _Doomed(NamedTuple):
 
 
 def bounds_document() -> dict[str, Any]:
-    """Return the bounds of a new log, with an epoch drawn at random."""
-    return {"epoch": randbelow(EPOCHS), "floor": 0, "checksum": 0, "total": 0}
+    """Return the bounds of a new log, with a key drawn at random."""
+    key = draw_key()
+    return {"epoch": key.epoch, "secret": key.secret, "floor": 0, "checksum": 0, "total": 0}
 
 
 class Retention:
@@ -68,7 +68,7 @@ class Retention:
         found = await self._operations.read(partial(self._bounds.find_one, {"_id": BOUNDS_ID}))
         if found is None:
             raise CorruptRecord("the store has no bounds of its log; restart all processes that use it")
-        return Floor(found["epoch"], found["floor"], found["checksum"], found["total"])
+        return Floor(CursorKey(found["epoch"], found["secret"]), found["floor"], found["checksum"], found["total"])
 
     async def bounds(self) -> LogBounds:
         """Return where the log begins and ends."""
@@ -76,7 +76,7 @@ class Retention:
         newest = self._log.find({}).sort("_id", -1).limit(1)
         found = await self._operations.read(partial(newest.to_list, 1))
         number, checksum = (found[0]["_id"], checksum_of(entry_in(found[0]).id)) if found else (0, 0)
-        return LogBounds(floor.epoch, floor.number, floor.checksum, number, checksum)
+        return LogBounds(floor.key, floor.number, floor.checksum, number, checksum)
 
     async def size(self) -> tuple[int, int]:
         """Return the size of the log in bytes, and when its oldest entry was appended."""

@@ -19,7 +19,7 @@ INSERT = f"""
 SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own names
 SELECT_ID = "SELECT kind, guid, version, lead FROM log WHERE seq = ?"
 NEWEST = "SELECT seq, total FROM log ORDER BY seq DESC LIMIT 1"
-BOUNDS = "SELECT epoch, floor, floor_checksum, floor_total FROM log_bounds"
+BOUNDS = "SELECT epoch, floor, floor_checksum, floor_total, secret FROM log_bounds"
 LOST_BOUNDS = "the bounds of the event log are damaged; restart all processes that use the store"
 
 

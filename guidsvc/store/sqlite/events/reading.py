@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from guidsvc.domain.events.cursor import CursorKey
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogBounds, LogPage, Numbered
@@ -45,12 +46,13 @@ def bounds_of(connection: sqlite3.Connection) -> LogBounds:
     found = connection.execute(BOUNDS).fetchone()
     if found is None:
         raise CorruptRecord(LOST_BOUNDS)
-    epoch, floor, floor_checksum, _ = found
+    epoch, floor, floor_checksum, _, secret = found
+    key = CursorKey(epoch, secret)
     newest = connection.execute(NEWEST).fetchone()
     if newest is None:
-        return LogBounds(epoch, floor, floor_checksum, floor, floor_checksum)
+        return LogBounds(key, floor, floor_checksum, floor, floor_checksum)
     checksum = checksum_of_row(connection.execute(SELECT_ID, (newest[0],)).fetchone())
-    return LogBounds(epoch, floor, floor_checksum, newest[0], checksum)
+    return LogBounds(key, floor, floor_checksum, newest[0], checksum)
 
 
 def checksum_at(connection: sqlite3.Connection, number: int) -> int | None:

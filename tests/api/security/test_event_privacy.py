@@ -1,0 +1,85 @@
+"""The feed of events tells an owner nothing of the events of others: neither `more` nor a cursor shows their number."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from guidsvc.domain.events import cursor as cursors
+from tests.conftest import FakeClock, Serving
+from tests.support.assertions import assert_problem
+from tests.support.event_reader import LINES, SSE, now
+from tests.support.http_client import Client
+from tests.support.secured_service import Asker, Guarded
+
+SMALL = 2**32
+"""The numbers of events in the tests are far below this; of an encrypted one, one in four billion is."""
+
+
+@pytest.fixture
+async def guarded(serving: Serving, sqlite_url: str, clock: FakeClock) -> AsyncIterator[Guarded]:
+    async with serving(access="keys", login_limit="") as client:
+        yield Guarded(client, sqlite_url, clock)
+
+
+async def create(asker: Asker, *numbers: int) -> None:
+    """Create GUIDs."""
+    for number in numbers:
+        assert (await asker.ask("PUT", f"/guid/{number:032X}", json={"user": "u"})).status == 201
+
+
+def shown_number(cursor: str) -> int:
+    """Return what is in a cursor where the number of an event would be."""
+    sealed = cursors.decode(cursor)
+    assert sealed is not None
+    return int.from_bytes(sealed.sealed[:8])
+
+
+async def test_more_counts_only_events_of_the_caller(guarded: Guarded) -> None:
+    alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("ops", "admin")
+    await create(alice, 1, 2)
+    await create(bob, 3, 4, 5)
+    expected = {"limit=1": True, "limit=2": False, "limit=3": False, "limit=1&guid_prefix=0": True}
+    for query, more in expected.items():
+        assert (await alice.ask("GET", f"/events?{query}")).json["more"] is more, query
+    for query, more in {"limit=2": True, "limit=4": True, "limit=5": False, "limit=1&owner=alice": True}.items():
+        assert (await admin.ask("GET", f"/events?{query}")).json["more"] is more, query
+
+
+async def test_more_after_a_wait_counts_only_events_of_the_caller(guarded: Guarded) -> None:
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    waiting = asyncio.create_task(alice.ask("GET", "/events?from=now&wait=30&limit=1"))
+    metrics = await guarded.asker("ops", "monitor")
+    async with asyncio.timeout(20):
+        while "guidsvc_streams 1.0" not in (await metrics.ask("GET", "/metrics")).body.decode():
+            await asyncio.sleep(0.01)
+    lines = "".join(f'{{"op":"put","guid":"{number:032X}","user":"u"}}\n' for number in range(1, 9))
+    batch = {"Content-Type": "application/x-ndjson"}
+    await asyncio.gather(create(alice, 9), bob.ask("POST", "/guid:batch", body=lines.encode(), headers=batch))
+    here = (await waiting).json
+    assert [event["guid"] for event in here["items"]] == [f"{9:032X}"]
+    assert here["more"] is False
+
+
+@pytest.mark.parametrize("scopes", ["read write", "admin"])
+async def test_cursors_show_no_number(guarded: Guarded, scopes: str) -> None:
+    caller = await guarded.asker("alice", scopes)
+    await create(caller, *range(1, 6))
+    pages = [(await caller.ask("GET", f"/events?{query}")).json for query in ("from=now", "limit=2", "limit=5")]
+    gone = (await caller.ask("GET", "/events?cursor=AgAAAAAAAAAAAAAAAAAA")).json
+    shown = [page["next"] for page in pages] + [event["cursor"] for page in pages for event in page["items"]]
+    assert all(shown_number(cursor) > SMALL for cursor in [*shown, gone["oldest"], gone["now"]])
+
+
+@pytest.mark.parametrize("headers", [{}, LINES, SSE], ids=["json", "lines", "sse"])
+async def test_forged_cursor_is_rejected(client: Client, headers: dict[str, str]) -> None:
+    cursor = await now(client)
+    forged = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
+    for query, more, fault in (
+        (f"?cursor={forged}", {}, {"parameter": "cursor"}),
+        ("", {"Last-Event-ID": forged}, {"header": "Last-Event-ID"}),
+    ):
+        reply = await client.get(f"/events{query}", headers=headers | more)
+        assert_problem(reply, 400, "invalid-request")
+        detail = "is not valid; send the `cursor` of an event, or `next` of a response, unchanged"
+        assert reply.json["errors"] == [fault | {"detail": detail}]
