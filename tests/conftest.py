@@ -215,7 +215,7 @@ async def opened_store(
     request: pytest.FixtureRequest, clock: FakeClock
 ) -> AsyncIterator[tuple[Database, RecordRepository]]:
     url = request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url")
-    async with open_store(url, clock=clock, exclusive=False) as bare:
+    async with open_store(url, exclusive=False) as bare:
         if request.param in {"sqlite", "mongo"}:
             yield bare, bare.records
         else:

@@ -60,7 +60,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
     async with (
         _open_monitor(settings, metrics, channel) as monitor,
         _open_audit_log(settings, clock, metrics) as audit_log,
-        _open_database(settings, clock, metrics) as (database, lease_clock),
+        _open_database(settings, metrics) as (database, lease_clock),
         open_cache(
             settings.cache_url, database, clock=clock, size_bytes=settings.cache_size, meter=metrics.cache
         ) as cache,
@@ -104,14 +104,10 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
 
 
 @asynccontextmanager
-async def _open_database(
-    settings: Settings, clock: Clock, metrics: Metrics
-) -> AsyncIterator[tuple[Database, LeaseClock]]:
+async def _open_database(settings: Settings, metrics: Metrics) -> AsyncIterator[tuple[Database, LeaseClock]]:
     """Open the store, exclusively if its cache lives in this process alone, and measure it; estimate its clock."""
     exclusive, events = is_private(settings.cache_url), event_policy(settings)
-    async with open_store(
-        settings.store_url, clock=clock, exclusive=exclusive, meter=metrics.store, events=events
-    ) as database:
+    async with open_store(settings.store_url, exclusive=exclusive, meter=metrics.store, events=events) as database:
         instrumented = InstrumentedDatabase(database, metrics.store)
         yield instrumented, LeaseClock(instrumented.fence)
 

@@ -12,7 +12,6 @@ from guidsvc.connection_urls import redact, scheme_of, unsupported
 from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.errors import StartError
 from guidsvc.optional_imports import requires_extra
-from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository, Database
 from guidsvc.telemetry.metrics import StoreMetrics
 
@@ -46,7 +45,6 @@ def _sqlite_url(text: str) -> str:
 async def open_store(
     url: str,
     *,
-    clock: Clock,
     exclusive: bool,
     meter: StoreMetrics | None = None,
     events: EventPolicy = DEFAULT_POLICY,
@@ -60,9 +58,7 @@ async def open_store(
     if scheme_of(url) == "sqlite":
         from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 
-        async with open_sqlite(
-            path_of_url(url), clock=clock, exclusive=exclusive, meter=meter, events=events
-        ) as sqlite:
+        async with open_sqlite(path_of_url(url), exclusive=exclusive, meter=meter, events=events) as sqlite:
             yield sqlite
     else:
         from guidsvc.store.mongo.store import open_mongo
@@ -88,7 +84,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
                 from guidsvc.store.mongo.store import require_mongo
 
             await require_mongo(url)
-        async with open_store(url, clock=int, exclusive=False) as store:
+        async with open_store(url, exclusive=False) as store:
             yield store.api_keys
 
 

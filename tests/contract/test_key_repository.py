@@ -23,8 +23,8 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def kept(url: str, clock: FakeClock) -> AsyncIterator[ApiKeyRepository]:
-    async with open_store(url, clock=clock, exclusive=False) as store:
+async def kept(url: str) -> AsyncIterator[ApiKeyRepository]:
+    async with open_store(url, exclusive=False) as store:
         yield store.api_keys
 
 
@@ -87,7 +87,7 @@ async def test_keys_are_listed_by_id(kept: ApiKeyRepository, clock: FakeClock) -
 
 
 async def test_keys_can_change_while_a_service_owns_the_records(url: str, clock: FakeClock) -> None:
-    async with open_store(url, clock=clock, exclusive=True) as served:
+    async with open_store(url, exclusive=True) as served:
         name = await served.store_id()
         async with open_keys(url) as beside:
             assert await beside.swap(None, key := drawn(clock))

@@ -416,7 +416,7 @@ async def test_get_nowait_equals_get_or_would_block(store: RecordRepository, clo
 
 async def test_local_record_is_readable_without_blocking(sqlite_url: str, clock: FakeClock) -> None:
     async with (
-        open_store(sqlite_url, clock=clock, exclusive=True) as store,
+        open_store(sqlite_url, exclusive=True) as store,
         open_cache("memory://", store, clock=clock, size_bytes=64 * 1024) as cache,
     ):
         await store.records.swap(None, record(clock()))

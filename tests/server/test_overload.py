@@ -464,7 +464,7 @@ async def test_write_queued_for_the_disk_is_dropped_with_its_client(serving: Ser
 
 async def test_slow_stream_reader_holds_no_slot(server: str, tmp_path: Path) -> None:
     async with (
-        open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=system_clock, exclusive=True) as store,
+        open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", exclusive=True) as store,
         service(store, server, seconds=30, budget=30) as (client, admission),
     ):
         lines = b'{"user": "x", "metadata": {"room": "%b"}}\n' % (b"x" * 8000) * 1000

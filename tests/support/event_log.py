@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping
 
 from guidsvc.domain.events.selection import EventSelection
-from guidsvc.runtime.clock import system_clock
 from guidsvc.store import open_store
 from guidsvc.store.event_log import EventLog, Numbered
 
@@ -17,7 +16,7 @@ async def whole_log(url: str, versions: Mapping[str, int]) -> list[Numbered]:
     """Return all entries of the log of the store at a URL, once it has these versions of GUIDs."""
     entries: list[Numbered] = []
     missing = set(versions.items())
-    async with open_store(url, clock=system_clock, exclusive=False) as store:
+    async with open_store(url, exclusive=False) as store:
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 while True:

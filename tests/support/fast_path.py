@@ -122,7 +122,7 @@ async def service(
     lines: Lines = []
     meters = Metrics()
     async with (
-        open_store(f"sqlite:///{folder / str(short)}", clock=clock, exclusive=True) as store,
+        open_store(f"sqlite:///{folder / str(short)}", exclusive=True) as store,
         open_cache(
             "memory://",
             InstrumentedDatabase(store, meters.store),

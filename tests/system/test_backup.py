@@ -192,7 +192,7 @@ def test_every_shell_block_of_the_docs_is_run_here() -> None:
 
 
 async def test_docs_name_every_collection(mongo_url: str, clock: FakeClock) -> None:
-    async with open_store(mongo_url, clock=clock, exclusive=False) as store:
+    async with open_store(mongo_url, exclusive=False) as store:
         await store.records.swap(None, record(clock()))
         with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
             there = set(client.get_default_database().list_collection_names())
@@ -401,16 +401,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_parts, "WAIT_SECONDS", 0.1)
 
 
-async def starts(path: Path, clock: FakeClock) -> None:
+async def starts(path: Path) -> None:
     """Open the store in a file, as the service does."""
-    async with open_store(f"sqlite:///{path}", clock=clock, exclusive=True):
+    async with open_store(f"sqlite:///{path}", exclusive=True):
         pass
 
 
 @pytest.mark.usefixtures("quick")
 async def test_copy_without_wal_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock) -> None:
     copy = tmp_path / "copy.db"
-    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
+    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", exclusive=True) as store:
         await store.records.swap(None, record(clock()))
         shutil.copy(tmp_path / "guidsvc.db", copy)
     before = copy.read_bytes()
@@ -418,7 +418,7 @@ async def test_copy_without_wal_is_not_taken_for_a_new_store(tmp_path: Path, clo
 
     for _ in range(2):
         with pytest.raises(StartError, match=r"copied without its log .*docs/backup.md"):
-            await starts(copy, clock)
+            await starts(copy)
     assert copy.read_bytes() == before
     assert sorted(each.name for each in tmp_path.glob("copy*")) == ["copy.db"]
 
@@ -428,14 +428,14 @@ async def test_truncated_copy_is_damaged_and_one_without_wal_is_older(tmp_path: 
     """The page says that nothing can tell the second, so that nobody relies on it."""
     path = tmp_path / "guidsvc.db"
     for count in (1, 2):
-        async with open_store(f"sqlite:///{path}", clock=clock, exclusive=True) as store:
+        async with open_store(f"sqlite:///{path}", exclusive=True) as store:
             await store.records.swap(None, record(clock(), guid=f"{count:032X}"))
             shutil.copy(path, tmp_path / "older.db")
     (tmp_path / "short.db").write_bytes(path.read_bytes()[:-PAGE])
 
     with pytest.raises(StartError, match=r"short\.db is damaged"):
-        await starts(tmp_path / "short.db", clock)
-    async with open_store(f"sqlite:///{tmp_path / 'older.db'}", clock=clock, exclusive=True) as store:
+        await starts(tmp_path / "short.db")
+    async with open_store(f"sqlite:///{tmp_path / 'older.db'}", exclusive=True) as store:
         assert await store.records.get(f"{1:032X}") is not None
         assert await store.records.get(f"{2:032X}") is None
     assert "older" in section(BACKUP, "### Restore a backup").partition("**The service cannot see everything.**")[2]
@@ -462,7 +462,7 @@ source.backup(target, pages=10, progress=progress)
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("pages", [10, 3000])
 async def test_interrupted_backup_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock, pages: int) -> None:
-    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True) as store:
+    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", exclusive=True) as store:
         metadata = f'{{"room": "{"x" * 15_000}"}}'
         made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(1000)]
         await asyncio.gather(*(store.records.swap(None, each) for each in made))
@@ -473,30 +473,28 @@ async def test_interrupted_backup_is_not_taken_for_a_new_store(tmp_path: Path, c
 
     for _ in range(2):
         with pytest.raises(StartError, match=r"is an incomplete copy\. .*docs/backup.md"):
-            await starts(tmp_path / "copy.db", clock)
+            await starts(tmp_path / "copy.db")
 
 
 @pytest.mark.usefixtures("quick")
-async def test_wal_without_its_file_is_not_deleted(tmp_path: Path, clock: FakeClock) -> None:
+async def test_wal_without_its_file_is_not_deleted(tmp_path: Path) -> None:
     path, log = tmp_path / "guidsvc.db", tmp_path / "guidsvc.db-wal"
     log.write_bytes(b"x" * 4096)
 
     with pytest.raises(StartError, match=r"there is a log .* beside it"):
-        await starts(path, clock)
+        await starts(path)
     assert log.read_bytes() == b"x" * 4096
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-async def test_absent_or_empty_file_is_a_new_store(tmp_path: Path, clock: FakeClock, is_there: bool) -> None:
+async def test_absent_or_empty_file_is_a_new_store(tmp_path: Path, is_there: bool) -> None:
     if is_there:
         (tmp_path / "guidsvc.db").touch()
-    await starts(tmp_path / "guidsvc.db", clock)
+    await starts(tmp_path / "guidsvc.db")
 
 
-async def test_service_reports_partial_store_in_one_line(
-    tmp_path: Path, clock: FakeClock, expected_logs: ExpectedLogs
-) -> None:
-    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", clock=clock, exclusive=True):
+async def test_service_reports_partial_store_in_one_line(tmp_path: Path, expected_logs: ExpectedLogs) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", exclusive=True):
         shutil.copy(tmp_path / "guidsvc.db", tmp_path / "copy.db")
     refused = await asyncio.to_thread(pdapt, tmp_path, "--store-url", "sqlite:///copy.db", "--port", "0")
 

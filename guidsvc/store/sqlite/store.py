@@ -18,7 +18,6 @@ from urllib.parse import unquote
 from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, StartError, StoreReplaced, StoreUnavailable
 from guidsvc.runtime.background import running_in_background
-from guidsvc.runtime.clock import Clock
 from guidsvc.store.sqlite.engine import SqliteEngine
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import WAL_BYTES
@@ -89,7 +88,6 @@ def _refuse_special(path: Path) -> None:
 async def open_sqlite(
     path: Path,
     *,
-    clock: Clock,  # noqa: ARG001  # only the scheduler needs it
     exclusive: bool,
     events: EventPolicy = DEFAULT_POLICY,
     wal_bytes: int = WAL_BYTES,

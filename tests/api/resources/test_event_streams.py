@@ -269,7 +269,7 @@ async def test_follower_behind_the_log_is_told_so(
     """Its last line, or block, says from where it can go on."""
     monkeypatch.setattr(tail, "TAIL_EVENTS", 1)
     monkeypatch.setattr(SqliteEventLog, "poll_seconds", 0.2)
-    async with serving(cache_url=redis_url) as client, open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with serving(cache_url=redis_url) as client, open_store(sqlite_url, exclusive=False) as store:
         for headers in (LINES, SSE):
             async with reading(client.port, FOLLOW, headers) as stream:
                 await until_streams(client, 1)
@@ -292,7 +292,7 @@ async def test_reader_of_rare_events_keeps_up_by_its_bookmarks(
 ) -> None:
     """It continues at the last one, although all events before that are no longer kept; and it has missed none."""
     monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 0.05)
-    async with serving(cache_url=redis_url) as client, open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with serving(cache_url=redis_url) as client, open_store(sqlite_url, exclusive=False) as store:
         first = await now(client)
         async with reading(client.port, f"{FOLLOW}&type=guid.deleted") as stream:
             await write(client, *range(100))

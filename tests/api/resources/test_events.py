@@ -235,7 +235,7 @@ async def test_trimmed_events_are_gone_and_the_rest_is_there(
     async with serving() as client:
         await live(client)
         events = await all_events(client)
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with open_store(sqlite_url, exclusive=False) as store:
         assert await store.events.trim(clock() + 1, 2**30, 3) == 3
     async with serving() as client:
         for headers in ({}, LINES, SSE):

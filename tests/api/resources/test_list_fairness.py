@@ -106,7 +106,7 @@ class SlowCounts(DelegatingRecords):
 
 
 async def test_totals_of_one_caller_leave_a_slot_to_the_others(sqlite_url: str, clock: FakeClock) -> None:
-    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+    async with open_store(sqlite_url, exclusive=True) as store:
         records, query = SlowCounts(store.records), ListQuery.model_validate({})
         service = GuidService(records, LeaseClock(store.fence), clock=clock, generator=lambda _: "", policy=POLICY)
         slots = service.list_slots(query, has_total=True)

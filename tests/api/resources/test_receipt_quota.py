@@ -43,9 +43,9 @@ ANSWER_BYTES = 1000
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
-async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Database]:
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     url = request.getfixturevalue(f"{request.param}_url")
-    async with open_store(url, clock=clock, exclusive=False) as store:
+    async with open_store(url, exclusive=False) as store:
         yield store
 
 

@@ -189,7 +189,7 @@ async def run(ops: list[Op], mode: EventMode) -> None:
         of = Run(path, mode)
         remaining = list(ops)
         while remaining:
-            async with open_sqlite(path, clock=lambda: of.model.now, exclusive=False, events=of.policy) as store:
+            async with open_sqlite(path, exclusive=False, events=of.policy) as store:
                 while remaining and (op := remaining.pop(0)).name != "reopen":
                     await of.do(store, op)
                     await of.check_history(store, GUIDS[op.place])

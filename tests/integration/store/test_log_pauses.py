@@ -60,7 +60,7 @@ class LargeRecords:
 
 @asynccontextmanager
 async def open_large(path: Path, clock: FakeClock) -> AsyncIterator[tuple[SqliteStore, LargeRecords]]:
-    async with asyncio.timeout(TEST_SECONDS), open_sqlite(path, clock=clock, exclusive=True, wal_bytes=LIMIT) as store:
+    async with asyncio.timeout(TEST_SECONDS), open_sqlite(path, exclusive=True, wal_bytes=LIMIT) as store:
         large = LargeRecords(store, clock)
         await large.create()
         yield store, large

@@ -298,27 +298,27 @@ async def test_unreadable_row_is_reported_only_to_its_readers(
 
 
 @pytest.mark.parametrize("damage", ["DELETE FROM fence", "UPDATE fence SET mode = 'x'", "UPDATE fence SET gen = 'x'"])
-async def test_damaged_fence_is_reported_and_rebuilt_at_the_start(path: Path, clock: FakeClock, damage: str) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+async def test_damaged_fence_is_reported_and_rebuilt_at_the_start(path: Path, damage: str) -> None:
+    async with open_sqlite(path, exclusive=False) as store:
         store._engine.writer.connection.execute(damage)
         with pytest.raises(CorruptRecord, match="restart"):
             await store.fence.read()
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         assert (await store.fence.read()).fence.mode is Mode.OFF
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-async def test_lost_identity_is_rebuilt_at_the_start(path: Path, clock: FakeClock, exclusive: bool) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+async def test_lost_identity_is_rebuilt_at_the_start(path: Path, exclusive: bool) -> None:
+    async with open_sqlite(path, exclusive=exclusive) as store:
         store._engine.writer.connection.execute("DELETE FROM identity")
         with pytest.raises(CorruptRecord, match="restart"):
             await store.store_id()
-    async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+    async with open_sqlite(path, exclusive=exclusive) as store:
         assert await store.store_id()
 
 
 async def test_close_answers_waiting_requests(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         swaps = [
             asyncio.create_task(store.records.swap(None, record(clock(), guid=f"{n:032X}"))) for n in range(2 * GROUP)
         ]
@@ -337,7 +337,7 @@ async def test_new_file_opened_concurrently_is_created_once(path: Path) -> None:
 
 
 async def test_older_file_is_migrated_with_its_records(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         await store.records.swap(None, record(clock()))
     newer = (*MIGRATIONS, "ALTER TABLE records ADD COLUMN colour TEXT; UPDATE records SET colour = 'red'")
 
@@ -380,16 +380,14 @@ def _owned(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")]
 )
-async def test_foreign_file_is_rejected_unchanged(
-    path: Path, clock: FakeClock, make: Callable[[Path], None], why: str
-) -> None:
+async def test_foreign_file_is_rejected_unchanged(path: Path, make: Callable[[Path], None], why: str) -> None:
     make(path)
     before = path.read_bytes()
 
     with pytest.raises(StartError, match=why):
         open_writer(path)
     with pytest.raises(StartError, match=why):
-        async with open_sqlite(path, clock=clock, exclusive=True):
+        async with open_sqlite(path, exclusive=True):
             pass
     assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir()] == [path.name]
@@ -448,7 +446,7 @@ async def test_full_disk_at_the_start_is_reported_in_one_line(path: Path) -> Non
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-async def test_damaged_file_at_the_start_is_reported_in_one_line(path: Path, clock: FakeClock, exclusive: bool) -> None:
+async def test_damaged_file_at_the_start_is_reported_in_one_line(path: Path, exclusive: bool) -> None:
     with closing(open_writer(path)) as file:
         (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = 'fence'").fetchone()
         (size,) = file.execute("PRAGMA page_size").fetchone()
@@ -457,13 +455,13 @@ async def test_damaged_file_at_the_start_is_reported_in_one_line(path: Path, clo
         damaged.write(b"\xff" * size)
 
     with pytest.raises(StartError, match="is damaged"):
-        async with open_sqlite(path, clock=clock, exclusive=exclusive):
+        async with open_sqlite(path, exclusive=exclusive):
             pass
 
 
 async def test_store_with_a_damaged_index_is_up(path: Path, clock: FakeClock) -> None:
     """Only the requests that need the page fail."""
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         await store.records.swap(None, record(clock()))
     with closing(open_writer(path)) as file:
         (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = 'records_expire'").fetchone()
@@ -472,7 +470,7 @@ async def test_store_with_a_damaged_index_is_up(path: Path, clock: FakeClock) ->
         damaged.seek((root - 1) * size)
         damaged.write(b"\xff" * size)
 
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         await store.ping()
         assert await store.records.get(GUID) == record(clock())
 
@@ -484,31 +482,31 @@ def test_error_outside_sqlite_leaves_no_open_transaction(writer: sqlite3.Connect
     assert made.transaction(lambda: "done") == "done"
 
 
-async def test_exclusive_claim_excludes_all_others(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=True):
+async def test_exclusive_claim_excludes_all_others(path: Path) -> None:
+    async with open_sqlite(path, exclusive=True):
         for exclusive in (True, False):
             with pytest.raises(StartError, match="another guidsvc uses"):
-                async with open_sqlite(path, clock=clock, exclusive=exclusive):
+                async with open_sqlite(path, exclusive=exclusive):
                     pass
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         assert await store.records.get(GUID) is None
 
 
-async def test_file_is_claimed_under_any_of_its_names(path: Path, clock: FakeClock) -> None:
+async def test_file_is_claimed_under_any_of_its_names(path: Path) -> None:
     link = path.with_name("link.db")
     link.symlink_to(path)
-    async with open_sqlite(path_of_url(f"sqlite:///{path}"), clock=clock, exclusive=True):
+    async with open_sqlite(path_of_url(f"sqlite:///{path}"), exclusive=True):
         with pytest.raises(StartError, match="another guidsvc uses"):
-            async with open_sqlite(path_of_url(f"sqlite:///{link}"), clock=clock, exclusive=True):
+            async with open_sqlite(path_of_url(f"sqlite:///{link}"), exclusive=True):
                 pass
 
 
-async def test_store_name_changes_after_exclusive_use(path: Path, tmp_path: Path, clock: FakeClock) -> None:
+async def test_store_name_changes_after_exclusive_use(path: Path, tmp_path: Path) -> None:
     names = []
     for exclusive in (False, False, True, False):
-        async with open_sqlite(path, clock=clock, exclusive=exclusive) as store:
+        async with open_sqlite(path, exclusive=exclusive) as store:
             names.append(await store.store_id())
-    async with open_sqlite(tmp_path / "another.db", clock=clock, exclusive=False) as another:
+    async with open_sqlite(tmp_path / "another.db", exclusive=False) as another:
         names.append(await another.store_id())
 
     assert names[0] == names[1]
@@ -517,12 +515,12 @@ async def test_store_name_changes_after_exclusive_use(path: Path, tmp_path: Path
 
 
 async def test_shared_claims_exclude_an_exclusive_one(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=False) as one:
-        async with open_sqlite(path, clock=clock, exclusive=False) as another:
+    async with open_sqlite(path, exclusive=False) as one:
+        async with open_sqlite(path, exclusive=False) as another:
             assert await one.records.swap(None, new := record(clock()))
             assert await another.records.get(GUID) == new
         with pytest.raises(StartError, match="another guidsvc uses"):
-            async with open_sqlite(path, clock=clock, exclusive=True):
+            async with open_sqlite(path, exclusive=True):
                 pass
 
 
@@ -795,7 +793,7 @@ async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> N
     with closing(open_writer(path, MIGRATIONS[:5])) as writer:
         writer.execute(insert, tuple(values.values()))
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         assert await store.api_keys.get(old.id) == old
         noted = old.model_copy(update={"note": "n", "version": 2})
         assert await store.api_keys.swap(old, noted)

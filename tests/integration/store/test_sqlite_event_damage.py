@@ -36,8 +36,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, clock=clock, exclusive=False) as opened:
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    async with open_sqlite(path, exclusive=False) as opened:
         yield opened
 
 
@@ -53,7 +53,7 @@ async def test_older_file_gets_its_schedule(path: Path, clock: FakeClock) -> Non
         for each in (dead, gone, alive):
             older.execute(*RECORDS.change(None, each)[:2])
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         assert await store.events.newest() == 0
         await advance_all(store, clock() + MARGIN)
         found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
@@ -69,7 +69,7 @@ async def test_schedule_of_older_file_is_made_in_chunks(path: Path, clock: FakeC
         for each in made(clock, 25):
             older.execute(*RECORDS.change(None, each)[:2])
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         assert [await store.events.advance(clock(), 10) for _ in range(4)] == [10, 10, 5, 0]
     with closing(open_writer(path)) as file:
         assert file.execute("SELECT count(*) FROM records WHERE due IS NULL").fetchone() == (0,)
@@ -79,7 +79,7 @@ async def test_schedule_of_older_file_is_made_in_chunks(path: Path, clock: FakeC
 async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock) -> None:
     copy = path.with_name("copy.db")
     first, lost, instead = made(clock, 3)
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await create(store, [first])
         back_up(path, copy, overwrite=False)
         await create(store, [lost])
@@ -88,7 +88,7 @@ async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock)
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         restored = await store.events.bounds()
         assert (restored.key, restored.newest) == (bounds.key, 1)
         assert await store.events.checksum(bounds.newest) is None
@@ -98,7 +98,7 @@ async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock)
 
 async def test_salvaged_log_begins_after_its_last_gap(path: Path, clock: FakeClock) -> None:
     copy = path.with_name("copy.db")
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await create(store, made(clock, 20))
         numbered = await every_entry(store.events)
         size_bytes, _ = await store.events.size()
@@ -107,7 +107,7 @@ async def test_salvaged_log_begins_after_its_last_gap(path: Path, clock: FakeClo
         file.commit()
     salvage(path, copy, overwrite=False)
 
-    async with open_sqlite(copy, clock=clock, exclusive=False) as store:
+    async with open_sqlite(copy, exclusive=False) as store:
         assert await every_entry(store.events) == numbered[8:]
         assert (await store.events.bounds()).floor == 8
         assert 0 < (await store.events.size())[0] < size_bytes
@@ -119,13 +119,13 @@ async def test_salvaged_log_begins_after_its_last_gap(path: Path, clock: FakeClo
 async def test_salvaged_store_without_log_begins_a_new_one(path: Path, clock: FakeClock) -> None:
     copy = path.with_name("copy.db")
     old = record(clock())
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await create(store, [*made(clock, 5), old])
     with closing(sqlite3.connect(path)) as file:
         file.executescript("DELETE FROM log; DELETE FROM log_bounds; UPDATE records SET last = 1 WHERE guid > '8'")
     salvage(path, copy, overwrite=False)
 
-    async with open_sqlite(copy, clock=clock, exclusive=False) as store:
+    async with open_sqlite(copy, exclusive=False) as store:
         assert (await store.events.bounds())[1:] == (0, 0, 0, 0)
         await create(store, [record(clock(), guid="F" * 32)])
         await store.records.swap(old, changed(old, clock() + 1, user="b"))
@@ -149,11 +149,11 @@ def damage(path: Path, table: str, pages: int = 1) -> None:
 
 async def test_damaged_log_fails_its_readers_only(path: Path, clock: FakeClock) -> None:
     old = record(clock())
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await create(store, [old])
     damage(path, "log")
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await store.ping()
         assert await store.records.get(GUID) == old
         with pytest.raises(CorruptRecord):
@@ -179,7 +179,7 @@ async def damage_row(path: Path, clock: FakeClock) -> list[Record]:
     """Store records that expire soon, and damage a page of some of them; return all."""
     metadata = '{"a":"' + "x" * 1500 + '"}'
     records = made(clock, 40, expire=clock.seconds + 5, purge_at=clock.seconds + DAY, metadata=metadata)
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await create(store, records)
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -193,7 +193,7 @@ async def test_damaged_page_holds_up_no_other(path: Path, clock: FakeClock, expe
     expected_logs.add("record damaged, its expiry is not logged")
     records = await damage_row(path, clock)
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await advance_all(store, clock() + 5000 + MARGIN)
         expired = {entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"}
         unreadable = set()
@@ -213,7 +213,7 @@ async def test_too_many_damaged_rows_stop_the_schedule(
     monkeypatch.setattr(due_steps, "MAX_DAMAGED", 0)
     await damage_row(path, clock)
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         with pytest.raises(CorruptRecord):
             await advance_all(store, clock() + 5000 + MARGIN)
 
@@ -264,7 +264,7 @@ from guidsvc.store.sqlite.store import open_sqlite
 
 async def main(path, number):
     clock = lambda: time.time_ns() // 1_000_000
-    async with open_sqlite(Path(path), clock=clock, exclusive=False) as store:
+    async with open_sqlite(Path(path), exclusive=False) as store:
         async def write(place):
             guid, version = f"{number:016X}{place:016X}", clock()
             old = None
@@ -288,7 +288,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
-async def test_kill_leaves_each_acknowledged_write_one_entry(path: Path, clock: FakeClock) -> None:
+async def test_kill_leaves_each_acknowledged_write_one_entry(path: Path) -> None:
     acknowledged: list[tuple[str, int]] = []
     for number, count in enumerate((200, 350, 500)):
         process = await asyncio.create_subprocess_exec(
@@ -301,7 +301,7 @@ async def test_kill_leaves_each_acknowledged_write_one_entry(path: Path, clock: 
         assert await process.wait() == -signal.SIGKILL
         acknowledged += [tuple(json.loads(line)) for line in lines if line.endswith(b"\n")]
 
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         numbered = await every_entry(store.events)
         assert [number for number, _ in numbered] == list(range(1, len(numbered) + 1))
         writes = Counter(

@@ -32,8 +32,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, clock=clock, exclusive=False) as opened:
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    async with open_sqlite(path, exclusive=False) as opened:
         yield opened
 
 
@@ -83,7 +83,7 @@ async def test_group_of_a_batch_appends_in_its_order(store: SqliteStore, clock: 
 
 
 async def test_two_processes_share_one_sequence(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=False) as other:
+    async with open_sqlite(path, exclusive=False) as other:
         records = made(clock, 200)
         await asyncio.gather(
             *(one.records.swap(None, each) for number, each in enumerate(records) for one in (store, other))
@@ -99,7 +99,7 @@ async def test_two_processes_share_one_sequence(store: SqliteStore, path: Path, 
 async def test_two_schedulers_append_each_expiry_once(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     records = made(clock, 300, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     await create(store, records)
-    async with open_sqlite(path, clock=clock, exclusive=False) as other:
+    async with open_sqlite(path, exclusive=False) as other:
         for seconds in (5 + MARGIN_SECONDS, 10 + MARGIN_SECONDS):
             now = clock() + seconds * 1000
             await asyncio.gather(*(advance_all(one, now) for one in (store, other, store, other)))
@@ -111,7 +111,7 @@ async def test_two_schedulers_append_each_expiry_once(store: SqliteStore, path: 
 async def test_newest_shows_the_commits_of_all_processes(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     statements: list[str] = []
     store._engine.reader.set_trace_callback(statements.append)
-    async with open_sqlite(path, clock=clock, exclusive=False) as other:
+    async with open_sqlite(path, exclusive=False) as other:
         for number, one in enumerate((store, other, store, other)):
             await create(one, [record(clock(), guid=f"{number:032X}")])
             assert await store.events.newest() == number + 1
@@ -177,7 +177,7 @@ async def test_log_is_read_by_number_and_the_schedule_by_time(store: SqliteStore
 
 
 async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("off")) as store:
+    async with open_sqlite(path, exclusive=False, events=EventPolicy("off")) as store:
         old = record(clock(), expire=clock.seconds + 60, purge_at=clock.seconds + 120)
         renewed = changed(old, clock() + 1, expire=clock.seconds + 90)
         await store.records.swap(None, old)
@@ -191,7 +191,7 @@ async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None
 
 
 async def test_log_of_changes_leaves_renewals_out(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("changes")) as store:
+    async with open_sqlite(path, exclusive=False, events=EventPolicy("changes")) as store:
         old = record(clock(), expire=clock.seconds + 60)
         renewed = changed(old, clock() + 1, expire=clock.seconds + 90)
         updated = changed(renewed, clock() + 2, user="b")
@@ -204,7 +204,7 @@ async def test_log_of_changes_leaves_renewals_out(path: Path, clock: FakeClock) 
 
 
 async def test_warnings_are_appended_at_their_leads(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("all", (5, 2))) as store:
+    async with open_sqlite(path, exclusive=False, events=EventPolicy("all", (5, 2))) as store:
         expires = clock.seconds + 20
         await create(store, [record(clock(), expire=expires, purge_at=expires + DAY)])
         await create(store, [record(clock(), guid="0" * 32, expire=clock.seconds + 4, purge_at=expires + DAY)])
@@ -226,9 +226,9 @@ async def test_warnings_are_appended_at_their_leads(path: Path, clock: FakeClock
 
 
 async def test_pause_leaves_no_stale_warning(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await create(store, made(clock, 50, expire=clock.seconds + 30 * DAY, purge_at=clock.seconds + 60 * DAY))
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+    async with open_sqlite(path, exclusive=False) as store:
         await advance_all(store, clock() + 31 * DAY * 1000)
         assert await kinds(store) == {"created": 50, "expired": 50}
 
@@ -267,7 +267,7 @@ async def test_mass_expiry_is_done_in_order_of_time(store: SqliteStore, clock: F
 
 async def test_purges_are_counted_with_their_lateness(path: Path, clock: FakeClock) -> None:
     meter = StoreMetrics()
-    async with open_sqlite(path, clock=clock, exclusive=False, meter=meter) as store:
+    async with open_sqlite(path, exclusive=False, meter=meter) as store:
         await create(store, made(clock, 3, expire=clock.seconds, purge_at=clock.seconds + 10))
         await advance_all(store, clock() + 30_000)
     assert (sum(meter.lateness.counts), meter.lateness.sum) == (3, 60)

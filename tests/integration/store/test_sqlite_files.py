@@ -149,7 +149,7 @@ async def test_write_that_waited_for_the_next_owner_is_rejected(
 ) -> None:
     """It would land after the other has begun to cache what it reads."""
     expected_logs.add(TOLD)
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             begun: list[str] = []
@@ -181,10 +181,10 @@ def test_start_without_changes_writes_nothing(path: Path) -> None:
 
 
 async def test_misplaced_file_is_noticed_without_requests(
-    path: Path, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+    path: Path, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected_logs.add(TOLD)
-    async with open_sqlite(path, clock=clock, exclusive=True):
+    async with open_sqlite(path, exclusive=True):
         remove(path)
         async with asyncio.timeout(START_SECONDS):
             while not any(TOLD in line for line in caplog.messages):
@@ -211,7 +211,7 @@ async def test_acknowledged_write_is_in_the_file_moved_away_later(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(TOLD)
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         acknowledged: list[int] = []
 
         async def write(writer: int) -> None:
@@ -235,7 +235,7 @@ async def test_store_without_its_file_rejects_directly(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(TOLD)
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         path.unlink()
         with pytest.raises(StoreReplaced, match="put it back, or restart"):
             await store.records.swap(None, record(clock()))
@@ -255,7 +255,7 @@ async def write_much(store: SqliteStore, clock: FakeClock, count: int) -> None:
 
 async def test_wal_grown_by_an_outside_reader_is_truncated(path: Path, clock: FakeClock) -> None:
     limit = 1024 * 1024
-    async with open_sqlite(path, clock=clock, exclusive=True, wal_bytes=limit) as store:
+    async with open_sqlite(path, exclusive=True, wal_bytes=limit) as store:
         with closing(sqlite3.connect(path)) as outside:
             outside.execute("BEGIN")
             outside.execute("SELECT count(*) FROM records").fetchone()
@@ -268,7 +268,7 @@ async def test_wal_grown_by_an_outside_reader_is_truncated(path: Path, clock: Fa
 
 
 async def test_active_reader_delays_nothing(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+    async with open_sqlite(path, exclusive=True) as store:
         with closing(sqlite3.connect(path)) as outside:
             outside.execute("BEGIN")
             outside.execute("SELECT count(*) FROM records").fetchone()
@@ -281,8 +281,8 @@ async def test_active_reader_delays_nothing(path: Path, clock: FakeClock) -> Non
         assert store.files.wal_bytes() == 0
 
 
-async def test_sqlite_itself_limits_the_wal(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, clock=clock, exclusive=True) as store:
+async def test_sqlite_itself_limits_the_wal(path: Path) -> None:
+    async with open_sqlite(path, exclusive=True) as store:
         (limit,) = store._engine.writer.connection.execute("PRAGMA journal_size_limit").fetchone()
         assert limit == WAL_BYTES
 
@@ -299,7 +299,7 @@ async def test_metrics_work_when_the_store_folder_became_a_file(
     expected_logs.add(TOLD)
     folder = path.parent / "folder"
     folder.mkdir()
-    async with open_sqlite(folder / "guidsvc.db", clock=clock, exclusive=True) as store:
+    async with open_sqlite(folder / "guidsvc.db", exclusive=True) as store:
         folder.rename(path.parent / "moved")
         folder.write_text("")
         assert store.files.wal_bytes() == 0

@@ -142,8 +142,8 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def store(url: str, clock: FakeClock) -> AsyncIterator[Database]:
-    async with open_store(url, clock=clock, exclusive=False) as opened:
+async def store(url: str) -> AsyncIterator[Database]:
+    async with open_store(url, exclusive=False) as opened:
         yield opened
 
 
@@ -173,7 +173,7 @@ async def test_one_of_fifty_racing_ledger_changes_wins(store: Database) -> None:
 
 
 async def test_tally_includes_the_latest_write_of_another_process(store: Database, url: str, clock: FakeClock) -> None:
-    async with open_store(url, clock=clock, exclusive=False) as other:
+    async with open_store(url, exclusive=False) as other:
         for number in range(20):
             new = record(clock(), guid=f"{number:032X}", owner="alice")
             assert await other.records.swap(None, new)
@@ -193,8 +193,8 @@ async def test_tally_counts_live_records(store: Database, clock: FakeClock) -> N
 
 
 @pytest.mark.parametrize("entries", ["[]", '{"a": "b"}', "nonsense"])
-async def test_invalid_ledger_is_reported_as_corrupt(mongo_url: str, clock: FakeClock, entries: str) -> None:
-    async with open_store(mongo_url, clock=clock, exclusive=False) as store:
+async def test_invalid_ledger_is_reported_as_corrupt(mongo_url: str, entries: str) -> None:
+    async with open_store(mongo_url, exclusive=False) as store:
         await store.ledgers.swap(None, a_ledger())
         with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
             client.get_default_database()["ledgers"].update_one({"_id": "alice"}, {"$set": {"entries": entries}})

@@ -11,7 +11,6 @@ from guidsvc.errors import Overloaded
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store import open_store
 from guidsvc.store.sqlite.search import Finder
-from tests.conftest import FakeClock
 from tests.support.turns import TurnCounter
 
 
@@ -126,9 +125,9 @@ async def test_cancelled_waiter_leaves_its_place_to_others(*, has_turn: bool) ->
     assert work.running == ["b"]
 
 
-async def test_searches_of_one_owner_leave_a_thread_to_others(tmp_path: Path, clock: FakeClock) -> None:
+async def test_searches_of_one_owner_leave_a_thread_to_others(tmp_path: Path) -> None:
     path = tmp_path / "guidsvc.db"
-    async with open_store(f"sqlite:///{path}", clock=clock, exclusive=False):
+    async with open_store(f"sqlite:///{path}", exclusive=False):
         finder = Finder(path)
         ended: list[str] = []
 

@@ -19,8 +19,8 @@ from tests.support.factories import record
 
 
 @pytest.fixture
-async def database(sqlite_url: str, clock: FakeClock) -> AsyncIterator[Database]:
-    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+async def database(sqlite_url: str) -> AsyncIterator[Database]:
+    async with open_store(sqlite_url, exclusive=True) as store:
         yield store
 
 

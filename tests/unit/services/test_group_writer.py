@@ -53,9 +53,7 @@ async def worlds(tmp_path: Path, clock: FakeClock) -> AsyncIterator[tuple[World,
     async with AsyncExitStack() as stack:
         made = []
         for name in ("together", "alone"):
-            store = await stack.enter_async_context(
-                open_store(f"sqlite:///{tmp_path / name}", clock=clock, exclusive=True)
-            )
+            store = await stack.enter_async_context(open_store(f"sqlite:///{tmp_path / name}", exclusive=True))
             opened = open_cache("memory://", store, clock=clock, size_bytes=2**20)
             cache = await stack.enter_async_context(opened)
             audit: list[tuple[object, ...]] = []

@@ -60,8 +60,8 @@ class Stalls(DelegatingRecords):
 
 
 @pytest.fixture
-async def racing(clock: FakeClock, sqlite_url: str) -> AsyncIterator[LosesRaces]:
-    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+async def racing(sqlite_url: str) -> AsyncIterator[LosesRaces]:
+    async with open_store(sqlite_url, exclusive=True) as store:
         yield LosesRaces(store, races=0)
 
 

@@ -47,10 +47,10 @@ MONGO_MS = 20_000
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
-async def backend(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Database]:
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     url = request.getfixturevalue(f"{request.param}_url")
     on_mongo = request.param == "mongo"
-    opened = open_mongo(url, timeout_ms=MONGO_MS) if on_mongo else open_store(url, clock=clock, exclusive=False)
+    opened = open_mongo(url, timeout_ms=MONGO_MS) if on_mongo else open_store(url, exclusive=False)
     async with opened as store:
         yield store
 
@@ -140,11 +140,11 @@ async def test_exclusive_store_releases_leases_of_dead_processes(
 ) -> None:
     url = request.getfixturevalue(f"{kind}_url")
     begun, done = receipt(clock), receipt(clock, key="9" * 64, answer="{}")
-    async with open_store(url, clock=clock, exclusive=False) as store:
+    async with open_store(url, exclusive=False) as store:
         await store.receipts.swap(None, begun)
         await store.receipts.swap(None, done)
 
-    async with open_store(url, clock=clock, exclusive=True) as store:
+    async with open_store(url, exclusive=True) as store:
         assert await store.receipts.get(begun.key) == begun.model_copy(update={"leased_until": 0})
         assert await store.receipts.get(done.key) == done
 
@@ -322,7 +322,7 @@ async def test_request_with_unstorable_response_is_not_acknowledged(
 ) -> None:
     """Else its client could delete what it created, and a repetition would create it again."""
     expected_logs.add("receipt not written")
-    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+    async with open_store(sqlite_url, exclusive=True) as store:
 
         class Forgetful:
             """Receipts that can be claimed, and no more."""

@@ -188,11 +188,7 @@ class Processes:
     async def start(self, limit: int) -> Kept:
         """Start one more."""
         on_mongo = self._url.startswith("mongodb")
-        opening = (
-            open_mongo(self._url, timeout_ms=MONGO_MS)
-            if on_mongo
-            else open_store(self._url, clock=self._clock, exclusive=False)
-        )
+        opening = open_mongo(self._url, timeout_ms=MONGO_MS) if on_mongo else open_store(self._url, exclusive=False)
         opened = await self._stack.enter_async_context(opening)
         store = Store(opened, self.time)
         kept = await self._stack.enter_async_context(

@@ -35,7 +35,7 @@ async def test_failed_count_is_logged_once_a_minute(
     sqlite_url: str, clock: FakeClock, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(FAULT)
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with open_store(sqlite_url, exclusive=False) as store:
         receipts = SlowCount(store)
         room = ReceiptRoom(receipts, clock=clock, total_bytes=11 * RECEIPT_BYTES)
         for _ in range(10):
@@ -51,7 +51,7 @@ async def test_failed_count_is_logged_once_a_minute(
 
 async def test_request_does_not_wait_for_a_long_count(sqlite_url: str, clock: FakeClock) -> None:
     answer: asyncio.Future[ReceiptUsage] = asyncio.get_running_loop().create_future()
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with open_store(sqlite_url, exclusive=False) as store:
         receipts = SlowCount(store, answer)
         room = ReceiptRoom(receipts, clock=clock, total_bytes=100 * RECEIPT_BYTES, count_wait_seconds=0.01)
         await room.reserve("a")
@@ -92,7 +92,7 @@ async def test_count_is_valid_by_its_work_not_its_wait(
             add_work(worked)
             return ReceiptUsage(0, 0)
 
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with open_store(sqlite_url, exclusive=False) as store:
         receipts = Waiting(store)
         room = ReceiptRoom(receipts, clock=clock, count_wait_seconds=10)
         await room.reserve("a")

@@ -25,8 +25,8 @@ MOST = QUOTA * STORED_PER_LIVE
 
 
 @pytest.fixture
-async def database(sqlite_url: str, clock: FakeClock) -> AsyncIterator[Database]:
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as opened:
+async def database(sqlite_url: str) -> AsyncIterator[Database]:
+    async with open_store(sqlite_url, exclusive=False) as opened:
         yield opened
 
 

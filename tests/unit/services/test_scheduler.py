@@ -34,8 +34,8 @@ TERMS = RetentionPolicy(lifetime=30 * DAY, retention=7 * DAY)
 
 
 @pytest.fixture
-async def store(clock: FakeClock, sqlite_url: str) -> AsyncIterator[Database]:
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as opened:
+async def store(sqlite_url: str) -> AsyncIterator[Database]:
+    async with open_store(sqlite_url, exclusive=False) as opened:
         yield opened
 
 
@@ -153,13 +153,13 @@ async def test_write_during_a_pause_keeps_the_order(store: Database, service: Gu
 
 
 async def test_restart_after_a_pause_warns_of_nothing_that_is_over(sqlite_url: str, clock: FakeClock) -> None:
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with open_store(sqlite_url, exclusive=False) as store:
         service = service_of(store, clock)
         for number in range(1000):
             await put(service, guid(number), user="a", expire=clock.seconds + 20 * DAY + number % 7)
         await scheduler_of(store, clock).advance()
     clock.advance(seconds=20 * DAY + 100)
-    async with open_store(sqlite_url, clock=clock, exclusive=False) as store:
+    async with open_store(sqlite_url, exclusive=False) as store:
         assert await scheduler_of(store, clock).advance() == 1000
         found = await entries_of(store)
         expired = [entry.expire for entry in found if entry.kind == "expired"]
@@ -188,7 +188,7 @@ async def test_late_expiries_are_kept_for_the_retention(
 async def test_warnings_come_before_the_expiry(sqlite_url: str, clock: FakeClock, ttl: int, warned: list[int]) -> None:
     """Leads of 5 and 2 s: a lead counts if it is at most half of the life."""
     begun = clock.seconds
-    async with open_store(sqlite_url, clock=clock, exclusive=False, events=EventPolicy("all", (5, 2))) as store:
+    async with open_store(sqlite_url, exclusive=False, events=EventPolicy("all", (5, 2))) as store:
         await put(service_of(store, clock), GUID, user="a", expire=begun + ttl)
         steps = scheduler_of(store, clock)
         for _ in range((ttl + 2) * 4):

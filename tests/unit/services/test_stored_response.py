@@ -29,7 +29,7 @@ MOST_SECONDS = 0.04
 
 @pytest.fixture
 async def idempotency(sqlite_url: str, clock: FakeClock) -> AsyncIterator[Idempotency]:
-    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+    async with open_store(sqlite_url, exclusive=True) as store:
         seeded = partial(guid_generator.seeded, guid_generator.guid_v4)
         yield Idempotency(store.receipts, LeaseClock(store.fence), clock=clock, seeded=seeded, replay_wait_seconds=60)
 

@@ -64,7 +64,7 @@ async def test_failing_store_is_counted_as_failing(clock: FakeClock) -> None:
 
 async def test_operations_on_other_repositories_are_measured(tmp_path: Path, clock: FakeClock) -> None:
     meter = StoreMetrics()
-    async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True) as store:
+    async with open_store(f"sqlite:///{tmp_path / 'x'}", exclusive=True) as store:
         database = InstrumentedDatabase(store, meter)
         key, _ = api_key.generate("alice", ["read"], clock())
         assert await database.api_keys.swap(None, key)
@@ -116,7 +116,7 @@ def a_receipt(clock: FakeClock) -> Receipt:
 
 async def test_purged_records_are_counted_with_their_delay(tmp_path: Path, clock: FakeClock) -> None:
     meter = StoreMetrics()
-    async with open_store(f"sqlite:///{tmp_path / 'x'}", clock=clock, exclusive=True, meter=meter) as store:
+    async with open_store(f"sqlite:///{tmp_path / 'x'}", exclusive=True, meter=meter) as store:
         old = record(clock())
         await store.records.swap(None, old)
         assert await store.events.advance((old.purge_at + 50) * 1000, 10) == 1
