@@ -14,6 +14,11 @@ def program(command: str = "") -> str:
     return f"{name} {command}".rstrip()
 
 
+def runnable(command: str = "") -> str:
+    """Return a command to run, for texts that other hosts may read: it names no path of this one."""
+    return f"python {program(command)}" if program() == SCRIPT else program(command)
+
+
 def command_line(*words: str) -> str:
     """Return a command to paste into a shell that runs this program with these arguments, on the same Python."""
     match PurePath(sys.argv[0]).name:

@@ -13,7 +13,7 @@ from guidsvc.config import Check, Settings
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape
-from guidsvc.program import program
+from guidsvc.program import program, runnable
 from guidsvc.store import MONGO_SCHEMES, validate_store_url
 
 
@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
         prog=program("backup"),
         description="Copy the SQLite store into one file and verify the copy. The service may be running.",
         epilog="The store is that of the service, from its settings. It must exist.\n\n"
-        f"examples:\n  {program('backup')} /backups/guidsvc.db\n"
-        f"  {program('backup')} /backups/guidsvc.db --overwrite --store-url sqlite:////data/guidsvc.db",
+        f"examples:\n  {runnable('backup')} /backups/guidsvc.db\n"
+        f"  {runnable('backup')} /backups/guidsvc.db --overwrite --store-url sqlite:////data/guidsvc.db",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command_parser.add_argument("target", metavar="TARGET", help="file to create")

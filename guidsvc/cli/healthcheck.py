@@ -21,7 +21,7 @@ from guidsvc.cli.command_parser import CommandParser
 from guidsvc.config import Check, Settings
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape
-from guidsvc.program import program
+from guidsvc.program import program, runnable
 
 TIMEOUT_SECONDS = 3.0
 """Timeout of the connection, and then of each read."""
@@ -221,7 +221,7 @@ def parser() -> CommandParser:
         description="Exit with 0 if the service on this host is alive, else with 1 and a one-line reason.",
         usage=f"{program('healthcheck')} [-h] [--version] [--ready] [ADDRESS OF THE SERVICE]",
         epilog=f"address of the service, from its flags, else from its variables and .env:\n{_address_flags()}\n\n"
-        f"examples:\n  {program('healthcheck')}\n  {program('healthcheck')} --ready --port 9000",
+        f"examples:\n  {runnable('healthcheck')}\n  {runnable('healthcheck')} --ready --port 9000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command_parser.add_argument(

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from guidsvc.config import PREFIX, Settings, Size, flag
 from guidsvc.domain.durations import DURATION_FORMS
-from guidsvc.program import program
+from guidsvc.program import program, runnable
 
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "Listen": {
@@ -120,7 +120,7 @@ def settings_help() -> str:
         description=_DESCRIPTION.format(
             program=name, flag=flag("store_url"), variable=f"{PREFIX}STORE_URL", durations=DURATION_FORMS
         ),
-        epilog=_EXAMPLES.format(program=name),
+        epilog=_EXAMPLES.format(program=runnable()),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=30),
         add_help=False,
     )

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import Record
 from guidsvc.errors import Forbidden
-from guidsvc.program import program
+from guidsvc.program import runnable
 
 Scope = Literal["read", "write", "delete", "monitor", "admin"]
 """A permission on the records of the caller's owner, or `monitor`: to read the metrics, and no records.
@@ -76,7 +76,7 @@ class Caller(NamedTuple):
 
 def key_command(*options: str) -> str:
     """Return the command that creates a key, and where to run it. It does not show the URL of the store to clients."""
-    return f"run with the --store-url of this service: {program('keys create')} {shlex.join(options)}"
+    return f"run with the --store-url of this service: {runnable('keys create')} {shlex.join(options)}"
 
 
 ANYONE = Caller("", frozenset({READ, WRITE, DELETE, ADMIN}), "anyone")

@@ -179,7 +179,7 @@ def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command
     [
         (
             ("revoke", "0" * 12),
-            "There is no key with the id 000000000000. `pdapt.py keys list` shows the ids of all keys.",
+            "There is no key with the id 000000000000. `python pdapt.py keys list` shows the ids of all keys.",
         ),
         (("rotate", "0" * 12), "There is no key"),
         (("note", "0" * 12, "text"), "There is no key"),

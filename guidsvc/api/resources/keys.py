@@ -23,7 +23,7 @@ from guidsvc.domain.caller import ADMIN, KEY, SCOPES, WRITE
 from guidsvc.domain.commands import ListQuery, NoQuery
 from guidsvc.errors import Forbidden, InvalidRequest, KeyNotActive, NoSuchKey, OutcomeUnknown
 from guidsvc.http.constants import PATCHES
-from guidsvc.program import program
+from guidsvc.program import runnable
 from guidsvc.services.key_service import Issued, KeyService
 
 _LOCATION = LOCATION._replace(description="The path of the new key.", example=f"/keys/{EXAMPLE_ID}")
@@ -42,7 +42,7 @@ class KeyServiceHandler(Handler):
             raise Forbidden(
                 None,
                 "Access control is off, so keys cannot be managed over HTTP: start the service with --access keys, "
-                f"or use the command {program('keys')}.",
+                f"or use the command {runnable('keys')}.",
             )
         return self.context.keys.acting_for(self.caller)
 

@@ -9,7 +9,7 @@ from guidsvc.domain.api_key import ID_CHARACTERS, KEY_ID_PATTERN, MAX_NOTE_CHARA
 from guidsvc.domain.caller import Scope, scopes_of
 from guidsvc.domain.durations import Moment, parse_moment, parse_whole_seconds
 from guidsvc.domain.record import User
-from guidsvc.program import program
+from guidsvc.program import runnable
 
 
 def key_id(text: str) -> str:
@@ -17,8 +17,8 @@ def key_id(text: str) -> str:
     if re.fullmatch(KEY_ID_PATTERN, text):
         return text
     raise argparse.ArgumentTypeError(
-        f"must be {ID_CHARACTERS} letters and digits: the part between gs_ and the next _, as `{program('keys list')}` "
-        "shows it"
+        f"must be {ID_CHARACTERS} letters and digits: the part between gs_ and the next _, as "
+        f"`{runnable('keys list')}` shows it"
     )
 
 

@@ -22,7 +22,7 @@ from guidsvc.domain.leases.limits import LifeLimits
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, NoSuchKey, OutcomeUnknown, StartError
 from guidsvc.monitoring.logs import log_config
 from guidsvc.monitoring.logs.printable import escape
-from guidsvc.program import program
+from guidsvc.program import program, runnable
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.key_service import Issued, KeyService
 from guidsvc.store import location_of, open_keys
@@ -73,9 +73,9 @@ def _error_text(error: GuidsvcError) -> str:
         case InvalidRequest():
             return "; ".join(f"{fault.pointer.lstrip('/')} {fault.detail}" for fault in error.faults)
         case OutcomeUnknown():
-            return f"outcome unknown: {error}; check it with `{program('keys list')}`"
+            return f"outcome unknown: {error}; check it with `{runnable('keys list')}`"
         case NoSuchKey():
-            return f"{error} `{program('keys list')}` shows the ids of all keys."
+            return f"{error} `{runnable('keys list')}` shows the ids of all keys."
         case _:
             return str(error)
 
@@ -101,8 +101,8 @@ async def _create(key_service: KeyService, arguments: argparse.Namespace, now: i
     _show(
         issued,
         f"key {issued.key.id} of {members['owner']}: {', '.join(members['scopes'])}, {until}",
-        f"the key {issued.key.id} was created, but is lost; revoke it with `{program('keys revoke')} {issued.key.id}`, "
-        "and create another",
+        f"the key {issued.key.id} was created, but is lost; revoke it with "
+        f"`{runnable('keys revoke')} {issued.key.id}`, and create another",
     )
 
 
@@ -113,7 +113,7 @@ async def _rotate(key_service: KeyService, arguments: argparse.Namespace, _: int
         issued,
         f"key {issued.key.id} rotated: {validity}",
         f"the key {issued.key.id} was rotated, but its new secret is lost, and {validity}; rotate it again with "
-        f"`{program('keys rotate')} {issued.key.id}`",
+        f"`{runnable('keys rotate')} {issued.key.id}`",
     )
 
 
@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     root = CommandParser(
         program("keys"),
         description=about,
-        epilog=f"{_EPILOG}\n\nexamples:\n" + "\n".join(f"  {program('keys')} {each}" for each in _EXAMPLES),
+        epilog=f"{_EPILOG}\n\nexamples:\n" + "\n".join(f"  {runnable('keys')} {each}" for each in _EXAMPLES),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
