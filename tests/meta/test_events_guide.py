@@ -1,22 +1,30 @@
 """docs/events.md says what the service does: every example in it is run. Its JavaScript runs in tests/browser."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, Service, service
 from tests.support.event_reader import SSE, reading
+from tests.support.scripted_server import Request, response, scripted_server
 
 TEXT = (ROOT / "docs" / "events.md").read_text()
 EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```|```sh\n(\w+=\$\(curl .*?\))\n```", TEXT, re.DOTALL)
 AT = "http://127.0.0.1:8888"
 GUID = "7D1F0C52A6E84B9B8C3E5A1B2D4F6E70"
+OTHER = "0" * 32
+SECONDS = 60
+"""Time limit of a line that a program is to print."""
 
 
 def test_event_examples_answer_as_documented(tmp_path: Path) -> None:
@@ -64,29 +72,115 @@ async def follow(line: str, promised: str, port: int, variables: dict[str, str])
 
 @contextmanager
 def program(folder: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
-    """Run the program in Python of the guide."""
+    """Run the program in Python of the guide. It saves its copy after each event."""
     (text,) = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "# follow.py\n" in block]
     (folder / "follow.py").write_text(text)
-    environment = os.environ | {"AT": f"http://127.0.0.1:{port}"}
+    environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "SAVE_SECONDS": "0"}
     command = [sys.executable, str(folder / "follow.py")]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
+def words(process: "subprocess.Popen[str]") -> list[str]:
+    """Return the words of the next line that a program prints: what happened, and the GUIDs of its copy."""
+    assert process.stdout is not None
+    limit = Timer(SECONDS, process.kill)
+    limit.start()
+    line = process.stdout.readline()
+    limit.cancel()
+    return line.split()
+
+
+def put(running: Service, folder: Path, guid: str, body: str = '{"user": "a"}') -> None:
+    """Create or change a GUID."""
+    assert curl.run(f"curl -X PUT -d '{body}' {AT}/guid/{guid}", running.port, folder).status in (200, 201)
+
+
+def saved(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records in the file of the program."""
+    _, records = json.loads((folder / "copy.json").read_text())
+    return records  # type: ignore[no-any-return]
+
+
 def test_python_client_keeps_a_copy_over_a_restart(tmp_path: Path) -> None:
     """It continues where it was, and knows what is there at each event."""
     with service(tmp_path) as running:
-        curl.run(f'curl -X PUT -d \'{{"user": "a"}}\' {AT}/guid/{GUID}', running.port, tmp_path)
+        put(running, tmp_path, GUID)
         with program(tmp_path, running.port) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline().split() == ["stock", GUID]
-            other = "0" * 32
-            curl.run(f'curl -X PUT -d \'{{"user": "b"}}\' {AT}/guid/{other}', running.port, tmp_path)
-            assert process.stdout.readline().split() == ["guid.created", other, GUID]
+            assert words(process) == ["stock", GUID]
+            put(running, tmp_path, OTHER)
+            assert words(process) == ["guid.created", OTHER, GUID]
             assert running.stop() == 0
             running.start()
             curl.run(f"curl -X DELETE {AT}/guid/{GUID}", running.port, tmp_path)
-            assert process.stdout.readline().split() == ["guid.deleted", other]
+            assert words(process) == ["guid.deleted", OTHER]
+
+
+def test_python_client_resumes_from_its_file(tmp_path: Path) -> None:
+    """What happened while it did not run comes from the feed: it does not take stock again."""
+    with service(tmp_path) as running:
+        put(running, tmp_path, GUID)
+        with program(tmp_path, running.port) as process:
+            assert words(process) == ["stock", GUID]
+        put(running, tmp_path, OTHER)
+        with program(tmp_path, running.port) as process:
+            assert words(process) == ["resume", GUID]
+            assert words(process) == ["guid.created", OTHER, GUID]
+
+
+def test_python_client_starts_before_the_service(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        put(running, tmp_path, GUID)
+        assert running.stop() == 0
+        with program(tmp_path, running.port) as process:
+            running.start()
+            assert words(process) == ["stock", GUID]
+
+
+def test_python_client_removes_purged_guids(tmp_path: Path) -> None:
+    """Their purge has the version of the record in the copy."""
+    with service(tmp_path, "--retention", "1") as running:
+        put(running, tmp_path, OTHER)
+        put(running, tmp_path, GUID)
+        with program(tmp_path, running.port) as process:
+            assert words(process) == ["stock", OTHER, GUID]
+            put(running, tmp_path, GUID, '{"expire": 0}')
+            assert words(process) == ["guid.updated", OTHER, GUID]
+            assert words(process) == ["guid.expired", OTHER, GUID]
+            assert words(process) == ["guid.purged", OTHER]
+
+
+def test_python_copy_has_the_same_members_after_an_event(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        put(running, tmp_path, GUID)
+        with program(tmp_path, running.port) as process:
+            words(process)
+            before = saved(tmp_path)[GUID]
+            put(running, tmp_path, GUID, '{"user": "b"}')
+            assert words(process) == ["guid.updated", GUID]
+            deadline = time.monotonic() + SECONDS
+            while (after := saved(tmp_path)[GUID]) == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    assert after == before | {"user": "b", "version": after["version"]}
+    assert before.keys() == {"guid", "expire", "user", "version"}
+
+
+async def test_python_client_waits_as_long_as_retry_after_says(tmp_path: Path) -> None:
+    """Also while it takes stock, and longer than after a connection that breaks."""
+    times: list[float] = []
+    again = asyncio.Event()
+
+    def answer(_request: Request) -> bytes:
+        times.append(time.monotonic())
+        if len(times) > 1:
+            again.set()
+        return response(429, b"{}", Retry_After="3")
+
+    async with scripted_server(answer) as server:
+        with program(tmp_path, server.port):
+            await asyncio.wait_for(again.wait(), SECONDS)
+    assert times[1] - times[0] >= 3
