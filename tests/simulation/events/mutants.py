@@ -34,9 +34,9 @@ MUTANTS = (
     )}, SEEDS),
     Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number <= self._doomed.newest + BATCH", "False")}, 300),
     Mutant("an expiry before a write is not logged", {_OUTBOX: ("[*owed, {", "[{")}, SEEDS),
-    Mutant("a write does not look at the stage", {_OUTBOX: ('{"$lt": [{"$ifNull": ["$g.stage", 0]}, stage]}', '{"$literal": True}')}, SEEDS),
+    Mutant("a write does not look at the stage", {_OUTBOX: ('{"$lt": [_number("$g.stage", 0), stage]}', '{"$literal": True}')}, SEEDS),
     Mutant("a step is done for a version that was replaced", {_STEPS: (
-        'same = _same_as(document) | {"g.stage": stage}', 'same = {"_id": document["_id"]}',
+        'same = _same_as(document) | {"g.stage": stage, "g.due": due}', 'same = {"_id": document["_id"]}',
     )}, SEEDS),
     Mutant("a duplicate is drained before a majority has it", {_SEQUENCER: (
         "found = self._log.find(wanted, dict.fromkeys(KEY, 1))",

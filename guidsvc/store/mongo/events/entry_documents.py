@@ -1,12 +1,15 @@
 """Entries as documents, in an outbox and in the log; and selections of entries as filters."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import bson
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import GUID_CHARACTERS
+from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import Numbered
 from guidsvc.store.mongo.documents import Document
 
@@ -15,6 +18,7 @@ KEY = "guid", "version", "kind", "lead"
 Key = tuple[Any, ...]
 _REQUIRED = {"kind", "version", "at", "owner", "lead"}
 _DEFAULTS = Entry._field_defaults
+_ENTRY = TypeAdapter(Entry, config=ConfigDict(strict=True))
 
 
 def item_of(entry: Entry) -> dict[str, Any]:
@@ -25,13 +29,23 @@ def item_of(entry: Entry) -> dict[str, Any]:
     return {"id": entry.id} | filled
 
 
-def log_document(guid: str, item: Document, number: int, total_bytes: int, appended: int) -> dict[str, Any]:
-    """Convert an item of an outbox to a document of the log; `total_bytes` is the size of all entries before it.
+def entry_in_item(guid: object, item: object) -> Entry:
+    """Return the entry in an item of the outbox of a GUID; CorruptRecord if it is invalid."""
+    if not isinstance(item, Mapping):
+        raise CorruptRecord(f"an item of the outbox of {guid} is no document")
+    entry = entry_in({**item, "guid": guid})
+    if item.get("id") != entry.id:
+        raise CorruptRecord(f"an item of the outbox of {guid} does not have the id of its event, {entry.id}")
+    return entry
+
+
+def log_document(entry: Entry, number: int, total_bytes: int, appended: int) -> dict[str, Any]:
+    """Convert an entry to a document of the log; `total_bytes` is the size of all entries before it.
 
     `appended` is the time of the append in Unix milliseconds. The time of the event may be far older.
     """
-    document = {"_id": number, "guid": guid, "appended": appended}
-    document |= {name: value for name, value in item.items() if name != "id"}
+    document: dict[str, Any] = {"_id": number, "guid": entry.guid, "appended": appended} | item_of(entry)
+    del document["id"]
     document["total"] = total_bytes + len(bson.encode(document))
     return document
 
@@ -41,14 +55,23 @@ def key_of(document: Document) -> Key:
     return tuple(document[name] for name in KEY)
 
 
+def key_of_entry(entry: Entry) -> Key:
+    """Return the key of the event in the log."""
+    return tuple(getattr(entry, name) for name in KEY)
+
+
 def numbered(document: Document) -> Numbered:
     """Convert a document of the log to its entry."""
     return Numbered(document["_id"], entry_in(document))
 
 
 def entry_in(document: Document) -> Entry:
-    """Return the entry in a document of the log."""
-    return Entry(**{name: document[name] for name in Entry._fields if name in document})
+    """Return the entry in a document of the log; CorruptRecord if it is invalid."""
+    try:
+        return _ENTRY.validate_python({name: document[name] for name in Entry._fields if name in document})
+    except ValidationError as error:
+        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors(include_url=False))
+        raise CorruptRecord(f"an event of {document.get('guid')} is not valid: {faults}") from error
 
 
 def filter_of(selection: EventSelection) -> dict[str, Any]:

@@ -109,8 +109,9 @@ class MongoEventLog:
         self._written.set()
 
     async def drain_outbox(self, guid: str) -> None:
-        """Move entries from the outbox of one GUID to the log."""
+        """Move entries from the outbox of one GUID to the log, because it is full. An invalid one is repaired first."""
         try:
+            await self._sequencer.repair(guid)
             await self._sequencer.run_round(guid)
         except OutcomeUnknown as error:  # what is unknown is not the write that waits for this
             raise StoreUnavailable(str(error)) from error

@@ -7,19 +7,26 @@
 
 One update of the document changes the record and adds the entries of the change, so neither happens without the other.
 Every entry of a GUID passes through its document. So their order is the order of the changes.
+
+Damage of one outbox must not hold up others. A write keeps the items of an invalid outbox and adds its own after them.
+Where `out` is no array, there are no items to keep.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
+from bson.int64 import Int64
 from pymongo import IndexModel
 
 from guidsvc.domain.events.entry import EXPIRED, Entry, Origin, change_of
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
 from guidsvc.domain.record import Record
+from guidsvc.errors import CorruptRecord
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document, document_of
-from guidsvc.store.mongo.events.entry_documents import item_of
+from guidsvc.store.mongo.events.entry_documents import entry_in_item, item_of
 
+_INTEGERS = {int, Int64}
 MAX_ITEMS = 64
 """A writer that finds this many entries in the outbox drains it first, so that the document cannot grow."""
 HAS_ROOM: dict[str, Any] = {f"g.out.{MAX_ITEMS - 1}": {"$exists": False}}
@@ -30,7 +37,45 @@ IS_DRAINED: dict[str, Any] = {"g.pending": None}
 IS_PURGED: dict[str, Any] = {"g.stage": PURGED_STAGE}
 BY_DUE, BY_PENDING = "g_due", "g_pending"
 INDEXES = [IndexModel("g.due", name=BY_DUE), IndexModel("g.pending", name=BY_PENDING, sparse=True)]
+_OUT: dict[str, Any] = {"$cond": [{"$isArray": "$g.out"}, "$g.out", []]}
 Pipeline = Sequence[Document]
+
+
+class Outbox(NamedTuple):
+    """The entries in an outbox, and the time of the oldest of them in Unix milliseconds; None if there is none."""
+
+    entries: Sequence[Entry]
+    pending: int | None
+
+
+def outbox_in(guid: object, value: object) -> Outbox:
+    """Return the outbox in the member `g` of the document of a GUID; CorruptRecord if it is invalid."""
+    if not isinstance(value, Mapping):
+        raise CorruptRecord(f"the outbox of {guid} is no document")
+    items, pending = value.get("out", []), value.get("pending")
+    if not isinstance(items, list):
+        raise CorruptRecord(f"`out` in the outbox of {guid} is no array")
+    if (type(pending) not in _INTEGERS) if items else (pending is not None):
+        raise CorruptRecord(f"`pending` in the outbox of {guid} does not fit its {len(items)} entries")
+    return Outbox([entry_in_item(guid, item) for item in items], pending)
+
+
+def valid_entries(guid: object, value: object) -> list[Entry]:
+    """Return the valid entries in an outbox that may be invalid."""
+    items = value.get("out") if isinstance(value, Mapping) else None
+    entries: list[Entry] = []
+    for item in items if isinstance(items, list) else ():
+        with suppress(CorruptRecord):
+            entries.append(entry_in_item(guid, item))
+    return entries
+
+
+def repaired(guid: str, value: object) -> Pipeline:
+    """Return the update that removes what is invalid from an outbox."""
+    schedule = {name: value[name] for name in ("due", "stage") if name in value} if isinstance(value, Mapping) else {}
+    items = [item_of(entry) for entry in valid_entries(guid, value)]
+    pending = {"pending": _number("$g.pending", NOW)} if items else {}
+    return [{"$set": {OUTBOX: {"$mergeObjects": [{"$literal": schedule | {"out": items}}, pending]}}}]
 
 
 def created(record: Record, policy: EventPolicy, origin: Origin) -> dict[str, Any]:
@@ -60,13 +105,17 @@ def advanced(stage: int, due: int, entries: Iterable[Entry], policy: EventPolicy
 def drained(ids: Iterable[str]) -> Pipeline:
     """Return the update that takes the entries with these ids, which are in the log, out of the outbox."""
     is_left = {"$not": [{"$in": ["$$each.id", {"$literal": sorted(ids)}]}]}
-    left = {"$filter": {"input": {"$ifNull": ["$g.out", []]}, "as": "each", "cond": is_left}}
+    left = {"$filter": {"input": _OUT, "as": "each", "cond": is_left}}
     return [{"$set": {OUTBOX: _with_items("$g.stage", "$g.due", left, pending=NOW)}}]
 
 
 def _outbox(stage: int, due: int, added: Sequence[Document]) -> Document:
-    items = {"$concatArrays": [{"$ifNull": ["$g.out", []]}, *added]}
-    return _with_items(stage, due, items, pending={"$ifNull": ["$g.pending", NOW]})
+    items = {"$concatArrays": [_OUT, *added]}
+    return _with_items(stage, due, items, pending=_number("$g.pending", NOW))
+
+
+def _number(path: str, otherwise: Document | int) -> Document:
+    return {"$cond": [{"$isNumber": path}, path, otherwise]}
 
 
 def _with_items(stage: int | str, due: int | str, items: Document, *, pending: Document) -> Document:
@@ -78,7 +127,7 @@ def _with_items(stage: int | str, due: int | str, items: Document, *, pending: D
 def _unless_done(entry: Entry) -> Document:
     """Return the entry of a step of the old version, or nothing if that step was done."""
     stage = EXPIRED_STAGE if entry.kind == EXPIRED else PURGED_STAGE
-    is_due = {"$lt": [{"$ifNull": ["$g.stage", 0]}, stage]}
+    is_due = {"$lt": [_number("$g.stage", 0), stage]}
     return {"$cond": [is_due, [{"$literal": item_of(entry)}], []]}
 
 

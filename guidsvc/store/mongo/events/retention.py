@@ -16,9 +16,9 @@ from guidsvc.domain.events.cursor import CursorKey, checksum_of, draw_key
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import LogBounds
 from guidsvc.store.mongo.documents import Document
-from guidsvc.store.mongo.events.entry_documents import entry_in, key_of
+from guidsvc.store.mongo.events.entry_documents import entry_in, key_of_entry
 from guidsvc.store.mongo.events.operations import Operations
-from guidsvc.store.mongo.events.outbox import BY_PENDING, IS_PENDING
+from guidsvc.store.mongo.events.outbox import BY_PENDING, IS_PENDING, valid_entries
 from guidsvc.store.mongo.events.sequencer import BATCH, BOUNDS_ID, Head, Sequencer
 from guidsvc.store.mongo.repository import Collection
 
@@ -104,7 +104,7 @@ class Retention:
         found = await self._operations.read(partial(outboxes.to_list, UNDRAINED))
         if len(found) == UNDRAINED:
             return 0
-        keys = [key_of({**item, "guid": each["_id"]}) for each in found for item in each["g"]["out"]]
+        keys = [key_of_entry(entry) for each in found for entry in valid_entries(each["_id"], each["g"])]
         if not keys:
             return head.number - 1
         numbers = await self._sequencer.numbers_of(keys)

@@ -10,23 +10,36 @@ Any number of processes may append, also one that was suspended meanwhile:
 An appender reads the newest number *before* the outboxes, and inserts once before it reads both again. With that, the
 log can be cut off: see `guidsvc.store.mongo.events.retention`. The number of an entry that was appended too late, by a
 process that was suspended, is not above the floor of the log. Such an entry does not count.
+
+An invalid outbox is passed over, and looked at again after `PASS_SECONDS`: perhaps it was corrected. Its valid entries
+wait too, because they may not overtake the others.
 """
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import structlog
 from pymongo import DeleteOne, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from guidsvc.domain.events.entry import PURGED
-from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.store.mongo.documents import NOW, Document
-from guidsvc.store.mongo.events.entry_documents import KEY, Key, key_of, log_document
+from guidsvc.domain.events.entry import PURGED, Entry
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StoreUnavailable
+from guidsvc.store.mongo.documents import NOW, OUTBOX, Document
+from guidsvc.store.mongo.events.entry_documents import KEY, Key, key_of, key_of_entry, log_document
 from guidsvc.store.mongo.events.operations import Operations
-from guidsvc.store.mongo.events.outbox import BY_PENDING, IS_DRAINED, IS_PENDING, IS_PURGED, drained
+from guidsvc.store.mongo.events.outbox import (
+    BY_PENDING,
+    IS_DRAINED,
+    IS_PENDING,
+    IS_PURGED,
+    Outbox,
+    drained,
+    outbox_in,
+    repaired,
+)
 from guidsvc.store.mongo.repository import Collection
 
 BATCH = 200
@@ -36,7 +49,13 @@ BATCH_BYTES = 1024 * 1024
 BY_EVENT = "event"
 LOG_INDEXES = [IndexModel([(name, 1) for name in KEY], name=BY_EVENT, unique=True)]
 BOUNDS_ID = "log"
+PASS_SECONDS = 60.0
+"""How long an invalid outbox is passed over."""
+MAX_INVALID = 1000
+"""How many invalid outboxes are passed over before the sequencer fails as a whole."""
 _DUPLICATE_KEY = 11_000
+
+_log = structlog.get_logger(__name__)
 
 
 class Head(NamedTuple):
@@ -46,23 +65,45 @@ class Head(NamedTuple):
     total_bytes: int
 
 
-@dataclass(frozen=True)
-class _Item:
-    """An entry in the outbox of a GUID."""
-
-    id: str
-    guid: str
-    document: Document = field(compare=False)
-
-
 class Batch(NamedTuple):
     """Entries in outboxes, oldest outbox first."""
 
-    items: Sequence[_Item]
+    entries: Sequence[Entry]
     pending: int | None
     """The time of the oldest entry in Unix milliseconds; None if there is none."""
     read_at: int
     """When they were read, by the server's clock, in Unix milliseconds; 0 if there are none."""
+
+
+class InvalidOutboxes:
+    """The outboxes that are passed over."""
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
+        self._keys: dict[str, object] = {}
+        """The keys of their documents, which may be of any type."""
+        self._logged: set[str] = set()
+        self._until = 0.0
+
+    def filter(self) -> dict[str, Any]:
+        """Return the filter that leaves them out."""
+        if self._keys and self._timer() >= self._until:
+            self._keys.clear()
+        return {"_id": {"$nin": list(self._keys.values())}} if self._keys else {}
+
+    def add(self, key: object, error: CorruptRecord) -> None:
+        """Pass over an outbox from now on. Raise the error if there are too many."""
+        if len(self._keys) >= MAX_INVALID:
+            raise CorruptRecord(f"more than {MAX_INVALID} outboxes are invalid; the last: {error}") from error
+        if not self._keys:
+            self._until = self._timer() + PASS_SECONDS
+        name = str(key)
+        self._keys[name] = key
+        if name not in self._logged and len(self._logged) < MAX_INVALID:
+            self._logged.add(name)
+            _log.error(
+                "outbox invalid, its events are not logged", guid=name, error=str(error), count=len(self._logged)
+            )
 
 
 class Sequencer:
@@ -74,6 +115,7 @@ class Sequencer:
         self._bounds = bounds
         self._operations = operations
         self._limit = BATCH
+        self._invalid = InvalidOutboxes()
         self.pending: int | None = None
         """The time of the oldest entry that was not in the log at the begin of the last round, in Unix milliseconds."""
 
@@ -90,10 +132,10 @@ class Sequencer:
 
     async def _move(self, guid: str | None) -> int:
         head = await self.head()
-        batch = await self._operations.read(partial(self._read_outboxes, {} if guid is None else {"_id": guid}))
+        batch = await self._operations.read(partial(self._read_outboxes, guid))
         if guid is None:
             self.pending = batch.pending
-        if not batch.items:
+        if not batch.entries:
             return 0
         moved = await self._append(head, batch)
         if moved:
@@ -106,35 +148,67 @@ class Sequencer:
         found = await self._operations.read(partial(newest.to_list, 1))
         return Head(found[0]["_id"], found[0]["total"]) if found else Head(0, 0)
 
-    async def _read_outboxes(self, whose: Document) -> Batch:
-        items: list[_Item] = []
-        pending, size_bytes, read_at = None, 0, 0
+    async def repair(self, guid: str) -> None:
+        """Remove what is invalid from the outbox of a GUID, because it leaves no room for valid entries."""
+        found = await self._operations.read(partial(self._records.find_one, {"_id": guid}, {OUTBOX: 1}))
+        if found is None or OUTBOX not in found:
+            return
+        try:
+            outbox_in(guid, found[OUTBOX])
+        except CorruptRecord as error:
+            same = {"_id": guid, OUTBOX: {"$eq": found[OUTBOX]}}
+            update = repaired(guid, found[OUTBOX])
+            await self._operations.write(partial(self._records.update_one, same, update))
+            _log.error("invalid events removed from outbox", guid=guid, error=str(error))
+
+    async def _read_outboxes(self, guid: str | None) -> Batch:
+        """Read outboxes up to a batch. If all that were read are invalid, read those behind them."""
+        while True:
+            batch, invalid = await self._read_valid({"_id": guid} if guid is not None else self._invalid.filter())
+            if batch.entries or not invalid or guid is not None:
+                return batch
+
+    async def _read_valid(self, whose: Document) -> tuple[Batch, int]:
+        """Return the valid outboxes among the oldest ones, and how many of these are invalid."""
+        entries: list[Entry] = []
+        pending, size_bytes, read_at, invalid = None, 0, 0, 0
         pipeline: list[Document] = [
             {"$match": {**IS_PENDING, **whose}},
             {"$sort": {"g.pending": 1}},
             {"$limit": self._limit},
             {"$project": {"g": 1, "now": NOW}},
         ]
-        hint = {} if whose else {"hint": BY_PENDING}
+        hint = {} if isinstance(whose.get("_id"), str) else {"hint": BY_PENDING}
         cursor = self._records.aggregate(pipeline, batchSize=50, **hint)
         async for document in cursor:
-            if pending is None:
-                pending, read_at = document["g"]["pending"], document["now"]
-            for each in document["g"]["out"]:
-                items.append(_Item(each["id"], document["_id"], each))
-                size_bytes += len(each.get("metadata", ""))
-            if len(items) >= self._limit or size_bytes >= BATCH_BYTES:
+            read_at = read_at or document["now"]
+            outbox = self._outbox_in(document)
+            if outbox is None:
+                invalid += 1
+                continue
+            pending = outbox.pending if pending is None else pending
+            entries += outbox.entries
+            size_bytes += sum(len(each.metadata or "") for each in outbox.entries)
+            if len(entries) >= self._limit or size_bytes >= BATCH_BYTES:
                 await cursor.close()
                 break
-        return Batch(items[: self._limit], pending, read_at)
+        return Batch(entries[: self._limit], pending, read_at), invalid
 
-    async def _append(self, head: Head, batch: Batch) -> Sequence[_Item]:
+    def _outbox_in(self, document: Document) -> Outbox | None:
+        """Return the outbox in a document; None if it is invalid, and is passed over from now on."""
+        try:
+            return outbox_in(document["_id"], document[OUTBOX])
+        except CorruptRecord as error:
+            self._invalid.add(document["_id"], error)
+            return None
+
+    async def _append(self, head: Head, batch: Batch) -> Sequence[Entry]:
         """Insert the entries after the head. Return those that a majority has in the log."""
-        items, documents = batch.items, _log_documents(head, batch)
+        entries, documents = batch.entries, _log_documents(head, batch)
         inserted = await self._operations.write(partial(self._insert, documents))
-        in_log = dict(zip(items[:inserted], (each["_id"] for each in documents), strict=False))
-        if inserted < len(items):
-            in_log |= await self._find_in_log(items[inserted:])
+        in_log = dict(zip(entries[:inserted], (each["_id"] for each in documents), strict=False))
+        if inserted < len(entries):
+            in_log |= await self._find_in_log(entries[inserted:])
         return await self._above_floor(in_log, documents[:inserted])
 
     async def _insert(self, documents: Sequence[dict[str, Any]]) -> int:
@@ -148,10 +222,10 @@ class Sequencer:
             return int(faults[0]["index"])
         return len(documents)
 
-    async def _find_in_log(self, items: Sequence[_Item]) -> dict[_Item, int]:
+    async def _find_in_log(self, entries: Sequence[Entry]) -> dict[Entry, int]:
         """Return the numbers of those entries that a majority has in the log, from another process."""
-        numbers = await self.numbers_of(map(_key_of, items))
-        return {item: numbers[_key_of(item)] for item in items if _key_of(item) in numbers}
+        numbers = await self.numbers_of(map(key_of_entry, entries))
+        return {entry: numbers[key_of_entry(entry)] for entry in entries if key_of_entry(entry) in numbers}
 
     async def numbers_of(self, keys: Iterable[Key]) -> Mapping[Key, int]:
         """Return the numbers of those events that a majority has in the log."""
@@ -163,37 +237,37 @@ class Sequencer:
         numbers = {key_of(document): document["_id"] for document in documents}
         return {key: number for key, number in numbers.items() if key in asked}
 
-    async def _above_floor(self, in_log: Mapping[_Item, int], inserted: Sequence[Document]) -> list[_Item]:
+    async def _above_floor(self, in_log: Mapping[Entry, int], inserted: Sequence[Document]) -> list[Entry]:
         """Return the entries whose numbers are above the floor of the log, and delete others that do not count."""
         floor = await self.floor()
         void = [each for each in inserted if each["_id"] <= floor]
         if void:  # this process was suspended, and the log was cut off meanwhile
             await self._operations.write(partial(self._delete, void))
         own = {each["_id"] for each in inserted}
-        for item, number in in_log.items():
-            if number <= floor and number not in own and await self._operations.read(partial(self._holds, item)):
-                await self._operations.write(partial(self._delete, [{"_id": number, "guid": item.guid}]))
-        return [item for item, number in in_log.items() if number > floor]
+        for entry, number in in_log.items():
+            if number <= floor and number not in own and await self._operations.read(partial(self._holds, entry)):
+                await self._operations.write(partial(self._delete, [{"_id": number, "guid": entry.guid}]))
+        return [entry for entry, number in in_log.items() if number > floor]
 
     async def floor(self) -> int:
         """Return the number of the last entry that was cut off."""
         bounds = await self._operations.read(partial(self._bounds.find_one, {"_id": BOUNDS_ID}))
         return 0 if bounds is None else int(bounds["floor"])
 
-    async def _holds(self, item: _Item) -> bool:
+    async def _holds(self, entry: Entry) -> bool:
         """Whether the entry is in its outbox. If it is, nobody has appended it with a number that counts."""
-        found = await self._records.find_one({"_id": item.guid, "g.out.id": item.id}, {"_id": 1})
+        found = await self._records.find_one({"_id": entry.guid, "g.out.id": entry.id}, {"_id": 1})
         return found is not None
 
     async def _delete(self, documents: Iterable[Document]) -> None:
         await self._log.bulk_write([DeleteOne({"_id": each["_id"], "guid": each["guid"]}) for each in documents])
 
-    async def _remove(self, moved: Iterable[_Item]) -> None:
+    async def _remove(self, moved: Iterable[Entry]) -> None:
         """Take entries out of their outboxes, and delete the documents of records whose purge is in the log."""
         ids: dict[str, list[str]] = defaultdict(list)
-        for item in moved:
-            ids[item.guid].append(item.id)
-        purged = {item.guid for item in moved if item.document["kind"] == PURGED}
+        for entry in moved:
+            ids[entry.guid].append(entry.id)
+        purged = {entry.guid for entry in moved if entry.kind == PURGED}
         updates = [UpdateOne({"_id": guid}, drained(each)) for guid, each in ids.items()]
         deletions = [DeleteOne({"_id": guid, **IS_PURGED, **IS_DRAINED}) for guid in sorted(purged)]
         await self._records.bulk_write([*updates, *deletions])
@@ -203,11 +277,7 @@ def _log_documents(head: Head, batch: Batch) -> list[dict[str, Any]]:
     """Return the documents of the log that hold a batch after the head."""
     documents: list[dict[str, Any]] = []
     total_bytes = head.total_bytes
-    for number, item in enumerate(batch.items, head.number + 1):
-        documents.append(log_document(item.guid, item.document, number, total_bytes, batch.read_at))
+    for number, entry in enumerate(batch.entries, head.number + 1):
+        documents.append(log_document(entry, number, total_bytes, batch.read_at))
         total_bytes = documents[-1]["total"]
     return documents
-
-
-def _key_of(item: _Item) -> Key:
-    return key_of({**item.document, "guid": item.guid})

@@ -1,0 +1,131 @@
+"""Damaged documents of the event log on MongoDB: they hold up nothing but themselves."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo.database import Database
+
+from guidsvc.domain.events.entry import Entry
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.record import Record
+from guidsvc.store.mongo.events.outbox import MAX_ITEMS
+from guidsvc.store.mongo.store import MongoStore, open_mongo
+from tests.support.factories import record
+
+ALL = EventSelection()
+WAIT_SECONDS = 20.0
+BAD, GOOD = "A" * 32, "B" * 32
+Documents = Database[dict[str, Any]]
+
+INVALID_OUTBOXES: dict[str, dict[str, Any]] = {
+    "item without kind": {"$set": {"g.pending": 1, "g.out": [{"id": "q"}]}},
+    "item that is no document": {"$set": {"g.pending": 1, "g.out": [7]}},
+    "item of wrong types": {
+        "$set": {
+            "g.pending": 1,
+            "g.out": [{"id": f"{BAD}-1", "kind": "updated", "version": 1, "at": "now", "owner": "", "lead": 0}],
+        }
+    },
+    "item with another id": {
+        "$set": {
+            "g.pending": 1,
+            "g.out": [{"id": "q", "kind": "updated", "version": 1, "at": 1, "owner": "", "lead": 0}],
+        }
+    },
+    "pending without out": {"$set": {"g.pending": 1}, "$unset": {"g.out": 1}},
+    "pending without entries": {"$set": {"g.pending": 1, "g.out": []}},
+    "pending as an array": {"$set": {"g.pending": [1], "g.out": []}},
+    "out as text": {"$set": {"g.pending": 1, "g.out": "x"}},
+    "out as a document": {"$set": {"g.pending": 1, "g.out": {str(MAX_ITEMS - 1): 1}}},
+    "array in place of the outbox": {"$set": {"g": [{"pending": 1}]}},
+}
+
+
+@pytest.fixture
+def now() -> int:
+    """The time by the clock of MongoDB, which decides what is due."""
+    return time.time_ns() // 1_000_000
+
+
+@pytest.fixture
+async def store(patient_mongo_url: str) -> AsyncIterator[MongoStore]:
+    async with open_mongo(patient_mongo_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def documents(mongo_url: str) -> Iterator[Documents]:
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+        yield client.get_default_database()
+
+
+async def entries(store: MongoStore, count: int) -> list[Entry]:
+    """Return all entries of the log once there are at least so many."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await store.events.newest() < count:
+            await asyncio.sleep(0.01)
+    return [each.entry for each in (await store.events.read(0, 1000, ALL)).entries]
+
+
+def later(old: Record, now: int, **fields: object) -> Record:
+    """Return the next version of a record."""
+    return old.model_copy(update={"version": old.version + 1, "updated": now, **fields})
+
+
+async def damaged(store: MongoStore, documents: Documents, now: int, damage: dict[str, Any]) -> Record:
+    """Create a record, and damage its outbox once its entry is in the log."""
+    bad = record(now, guid=BAD)
+    await store.records.swap(None, bad)
+    await entries(store, 1)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while documents["records"].count_documents({"g.pending": {"$gt": 0}}):
+            await asyncio.sleep(0.01)
+    documents["records"].update_one({"_id": BAD}, damage)
+    return bad
+
+
+@pytest.mark.parametrize("name", INVALID_OUTBOXES)
+async def test_invalid_outbox_does_not_stop_the_others(
+    store: MongoStore, documents: Documents, now: int, expected_logs: Any, name: str
+) -> None:
+    expected_logs.add("outbox invalid, its events are not logged")
+    await damaged(store, documents, now, INVALID_OUTBOXES[name])
+
+    await store.records.swap(None, record(now, guid=GOOD))
+    assert [each.guid for each in await entries(store, 2)] == [BAD, GOOD]
+
+
+@pytest.mark.parametrize("name", INVALID_OUTBOXES)
+async def test_writer_of_an_invalid_outbox_goes_on(
+    store: MongoStore, documents: Documents, now: int, expected_logs: Any, name: str
+) -> None:
+    """Its events wait behind the invalid one. Once the outbox is full, what is invalid goes."""
+    expected_logs.add("outbox invalid, its events are not logged")
+    expected_logs.add("invalid events removed from outbox")
+    current = await damaged(store, documents, now, INVALID_OUTBOXES[name])
+    for _ in range(MAX_ITEMS + 1):
+        new = later(current, now, user=f"user {current.version}")
+        assert await store.records.swap(current, new)
+        current = new
+    assert await store.records.swap(current, None)
+
+    found = [each.version for each in await entries(store, MAX_ITEMS + 2)]
+    assert found == list(range(now, now + MAX_ITEMS + 2))
+
+
+async def test_outbox_that_was_corrected_is_logged(
+    store: MongoStore, documents: Documents, now: int, expected_logs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guidsvc.store.mongo.events.sequencer.PASS_SECONDS", 0.5)
+    expected_logs.add("outbox invalid, its events are not logged")
+    bad = await damaged(store, documents, now, INVALID_OUTBOXES["item without kind"])
+    await store.records.swap(bad, later(bad, now, user="another"))
+    await store.records.swap(None, record(now, guid=GOOD))
+    assert [each.guid for each in await entries(store, 2)] == [BAD, GOOD]
+
+    documents["records"].update_one({"_id": BAD}, {"$pop": {"g.out": -1}})
+    assert [each.guid for each in await entries(store, 3)] == [BAD, GOOD, BAD]
