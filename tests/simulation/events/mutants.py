@@ -32,7 +32,7 @@ MUTANTS = (
         "        return cut if cut and await",
         '        await self._operations.write(partial(self._log.delete_many, {"_id": {"$lte": documents[cut - 1]["_id"] if cut else 0}}))\n        return cut if cut and await',
     )}, SEEDS),
-    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number <= self._doomed.newest + BATCH", "False")}, 300),
+    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number <= self._doomed.newest + BATCH", "False")}, 1000),
     Mutant("an expiry before a write is not logged", {_OUTBOX: ("[*owed, {", "[{")}, SEEDS),
     Mutant("a write does not look at the stage", {_OUTBOX: ('{"$lt": [_number("$g.stage", 0), stage]}', '{"$literal": True}')}, SEEDS),
     Mutant("a step is done for a version that was replaced", {_STEPS: (
