@@ -168,7 +168,8 @@ _ALL = (
     ),
     ProblemDoc(
         "As many streams of events are open as the service, or the caller, may have: a caller may have a sixteenth of "
-        "those of the service, but at least one. A request that waits for an event is one, too.",
+        "those of the service, but at least one. A stream that does not follow is one until its end, and a request "
+        "that waits for an event, too.",
         "Close a stream, or try again after the seconds in Retry-After. One stream can follow all your GUIDs. The "
         "operators of the service set the limit with --max-streams.",
         errors.TooManyStreams(31, is_own=True),

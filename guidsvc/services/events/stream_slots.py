@@ -11,7 +11,7 @@ CALLER_SHARE = 16
 
 
 class StreamSlots:
-    """A counter of the streams that wait for events, `most` at a time."""
+    """A counter of the streams of events, and of pages that wait for one: `most` at a time."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -143,7 +143,7 @@ async def test_all_forms_show_the_same_events(client: Client) -> None:
 
     assert lines[:-1] == items
     assert [{"cursor": block.fields["id"]} | (block.event or {}) for block in blocks] == items
-    assert first.fields == {"retry": "2000"}
+    assert 1500 <= int(first.fields["retry"]) <= 4000
     assert last.fields == {"id": items[-1]["cursor"]}
     assert all(block.fields.keys() == {"id", "data"} for block in blocks), "no name, which only some listeners get"
 

@@ -1,5 +1,6 @@
 """The forms of a stream of events: lines of JSON, and server-sent events."""
 
+import random
 from typing import Protocol
 
 from pydantic_core import to_json
@@ -9,8 +10,8 @@ from guidsvc.errors import EventsGone
 from guidsvc.http.constants import EVENT_STREAM, NDJSON
 from guidsvc.services.events.rendering import EventView, FeedEvent
 
-RETRY_MS = 2000
-"""How long a browser waits before it connects again."""
+RETRY_MS = (1500, 4000)
+"""How long a browser waits before it connects again: at random between these, so that not all come at once."""
 
 
 class StreamForm(Protocol):
@@ -60,7 +61,8 @@ class ServerSentEvents:
 
     def opening(self, place: Cursor | None) -> bytes:
         """Return how long to wait before a reconnection, and, if no event says so at once, from which place."""
-        return b"retry: %d\n\n" % RETRY_MS + (b"" if place is None else self._id(place))
+        retry_ms = random.randint(*RETRY_MS)  # noqa: S311  # nosec B311  # no secret
+        return b"retry: %d\n\n" % retry_ms + (b"" if place is None else self._id(place))
 
     def event(self, event: FeedEvent, view: EventView) -> bytes:
         return b"id: %b\ndata: {%b}\n\n" % (event.cursor, event.members(view))

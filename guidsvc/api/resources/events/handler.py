@@ -4,7 +4,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.client import OK
 
 from guidsvc.api.base.handler import Handler
@@ -111,7 +111,7 @@ class EventsHandler(Handler):
 
     async def _send_page(self, query: EventQuery) -> None:
         selection = selection_of(query, self.caller)
-        page = await self._first_page(query, selection, query.page, PAGE_BYTES)
+        page = await self._first_page(query, selection)
         if query.wait and self.request.method == "GET" and not (page.events or page.has_more):
             page = await self._waited_page(query, selection, page)
         view = self._view(query)
@@ -143,7 +143,6 @@ class EventsHandler(Handler):
         is_following = query.follow == "true" or form.content_type == constants.EVENT_STREAM
         limit = sys.maxsize if query.limit is None else query.limit
         selection = selection_of(query, self.caller)
-        page = await self._first_page(query, selection, min(PART_EVENTS, limit), PART_BYTES)
 
         async def read(place: Cursor, most: int) -> EventPage:
             return await self._read(place, selection, most)
@@ -151,19 +150,32 @@ class EventsHandler(Handler):
         confirm_seconds = math.inf if self.session is None else CHECK_SECONDS
         reader = Reader(selection, self._view(query), read, self.confirm, confirm_seconds)
         options = StreamOptions(limit, is_following, query.wait)
-        self.set_header("Content-Type", form.content_type)
-        self.set_header(ACCEL_BUFFERING.name, "no")
-        with self._waiting(is_needed=is_following or query.wait > 0):
+        self._streaming = asyncio.current_task()
+        with self._waiting() if is_following or query.wait else self._slot_of_stream():
+            page = await self._stream_start(query, selection, min(PART_EVENTS, limit))
+            self.set_header("Content-Type", form.content_type)
+            self.set_header(ACCEL_BUFFERING.name, "no")
             stream = EventStream(self.feed, form, reader, options, page)
             await self.stream(stream.parts(), is_done=True)  # it takes slots and confirms the session by itself
 
-    async def _first_page(self, query: EventQuery, selection: EventSelection, limit: int, most_bytes: int) -> EventPage:
-        """Find the place at which the reader begins, and read what comes next."""
-        feed = self.feed
-        async with self.list_slot(feed.pages):
-            place = await self._start(query)
-            page = await feed.read(place, selection, limit, self.queue_name, most_bytes)
-            await self.confirm()  # last, as a page may wait for its turn and for the store
+    async def _first_page(self, query: EventQuery, selection: EventSelection) -> EventPage:
+        """Find the place at which the reader begins, and read a page."""
+        async with self.list_slot(self.feed.pages):
+            return await self._begin(query, selection, query.page, PAGE_BYTES)
+
+    async def _stream_start(self, query: EventQuery, selection: EventSelection, limit: int) -> EventPage:
+        """Find the place at which a stream begins, and read its first part.
+
+        It waits for its turn without limit, as for later parts: there are no more of these waiters than streams. A
+        browser would never come back after a 503.
+        """
+        async with self.feed.pages.slot(self.queue_name), self.slot(patient=True):
+            return await self._begin(query, selection, limit, PART_BYTES)
+
+    async def _begin(self, query: EventQuery, selection: EventSelection, limit: int, most_bytes: int) -> EventPage:
+        place = await self._start(query)
+        page = await self.feed.read(place, selection, limit, self.queue_name, most_bytes)
+        await self.confirm()  # last, as a page may wait for its turn and for the store
         return page
 
     async def _start(self, query: EventQuery) -> Cursor:
@@ -182,13 +194,14 @@ class EventsHandler(Handler):
     def _view(self, query: EventQuery) -> EventView:
         return EventView(has_owner=self.caller.is_admin, has_record=query.view is None)
 
+    def _slot_of_stream(self) -> AbstractContextManager[None]:
+        """Return a block that counts as a stream; TooManyStreams if there are too many."""
+        return self.feed.streams.slot(self.queue_name)
+
     @contextmanager
-    def _waiting(self, *, is_needed: bool = True) -> Iterator[None]:
+    def _waiting(self) -> Iterator[None]:
         """Count as a stream inside the block, and keep the feed current; TooManyStreams if there are too many."""
-        if not is_needed:
-            yield
-            return
-        with self.feed.streams.slot(self.queue_name), self.feed.watched():
+        with self._slot_of_stream(), self.feed.watched():
             hang_up_at_eof(self.request.connection)
             yield
 
