@@ -39,7 +39,7 @@ MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
 brief result of an operation in a batch has room for it; the whole is in `errors`."""
 _CREATION = (
     f"Callers that may write can create it: PUT a body such as {json.dumps({'user': EXAMPLE['user']})} to its path. If "
-    "that PUT returns 404 too, the GUID belongs to another owner: choose another one."
+    "that PUT gets 404 too, another owner has it: choose another GUID."
 )
 """What follows the reason of a 404. A caller that may only read gets the same, and so does one whose PUT failed."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
@@ -89,7 +89,7 @@ TABLE: Mapping[type[Exception], Problem] = {
     HeadersTooLarge: Problem("headers-too-large", 431, "The request head is too large"),
     UnsupportedMediaType: Problem("unsupported-media-type", 415, "Unsupported media type"),
     errors.Unauthorized: Problem("unauthorized", 401, "Missing or invalid credentials"),
-    errors.Forbidden: Problem("forbidden", 403, "Not permitted, or disabled in this service"),
+    errors.Forbidden: Problem("forbidden", 403, "Not permitted, or disabled"),
     errors.QuotaExceeded: Problem("quota-exceeded", 403, "The quota is exceeded"),
     errors.RateLimited: Problem("rate-limited", 429, "Too many requests"),
     errors.Unavailable: Problem("unavailable", 503, "Service unavailable; nothing was changed"),

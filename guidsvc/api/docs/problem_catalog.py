@@ -108,8 +108,8 @@ _ALL = (
         "The GUID was valid until expired_at. Changes without an expiry fail too: a PATCH always, a PUT if the GUID "
         "was revoked (its expiry was already in the past when it was written).",
         "Treat the GUID as invalid. To renew it, send a future expire before renewable_until. A PUT may omit expire "
-        "unless the GUID was revoked. A renewal needs revive; if you held the GUID as a lease, you have lost it. After "
-        "renewable_until, the GUID is not found.",
+        "unless the GUID was revoked. A renewal needs revive, and says that a lease is lost. After renewable_until, "
+        "the GUID is not found.",
         errors.Expired(EXAMPLE_GUID, expired_at=1_427_736_345, renewable_until=1_428_341_145),
     ),
     ProblemDoc(
@@ -126,8 +126,8 @@ _ALL = (
     ProblemDoc(
         "The current record does not satisfy If-Match or If-None-Match. Nothing was changed.",
         "Look at the current record and ETag in this response (the record only if your key may read it). Decide "
-        "whether your change still applies, and send it with that ETag. A renewal: if the record belongs to another "
-        "holder, you have lost the lease; do not renew it.",
+        "whether your change still applies, and send it with that ETag. If another holder has a "
+        "lease now, do not renew it.",
         errors.PreconditionFailed(EXAMPLE_GUID, _VERSION, _RECORD.json_body),
     ),
     ProblemDoc(
@@ -160,16 +160,14 @@ _ALL = (
     ),
     ProblemDoc(
         "The feed of events cannot go on from the cursor. The reason is trimmed (events after it were removed, "
-        "because of their age or the size of the log), rewound (the store was restored from a backup), or "
-        "another-store.",
+        "by age or by the size of the log), rewound (the store was restored from a backup), or another-store.",
         "Read all GUIDs again with GET /guid?state=all, and follow the feed from now. Or follow it from oldest, which "
         "leaves a gap.",
         errors.EventsGone("trimmed", oldest="AmJkFzcAAAAAAAAAKhei", now="AmJkFzcAAAAAAAAEsoYv"),
     ),
     ProblemDoc(
-        "As many streams of events are open as the service, or the caller, may have: a caller may have a sixteenth of "
-        "those of the service, but at least one. A stream that does not follow is one until its end, and a request "
-        "that waits for an event, too.",
+        "As many streams of events are open as the service, or the caller, may have. A caller may have a sixteenth, "
+        "at least one. A stream of lines is one until its end, and a request that waits for an event is one, too.",
         "Close a stream, or try again after the seconds in Retry-After. One stream can follow all your GUIDs. The "
         "operators of the service set the limit with --max-streams.",
         errors.TooManyStreams(31, is_own=True),

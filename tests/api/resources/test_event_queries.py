@@ -74,7 +74,7 @@ async def test_type_that_is_not_logged_is_rejected(
 async def test_feed_without_log_is_named_disabled_and_not_linked(serving: Serving) -> None:
     async with serving(events="off") as client:
         problem = (await client.get("/events")).json
-        assert problem["title"] == "Not permitted, or disabled in this service"
+        assert problem["title"] == "Not permitted, or disabled"
         assert problem["detail"] == (
             "This service keeps no events, for any key: it runs with --events off. To keep them, start it with "
             "--events all, or --events changes."

@@ -83,8 +83,8 @@ class Gone(Problem):
     reason: Annotated[
         Literal["trimmed", "rewound", "another-store"],
         Field(
-            description="`trimmed`: events after the cursor were removed, because of their age or the size of the log. "
-            "`rewound`: the store was restored from a backup. `another-store`: the cursor belongs to another store."
+            description="`trimmed`: events after the cursor were removed. `rewound`: the store was restored "
+            "from a backup. `another-store`: the cursor belongs to another store."
         ),
     ]
     oldest: Annotated[str, Field(description="The cursor before the oldest event.")]
