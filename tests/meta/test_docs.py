@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,7 +102,7 @@ def test_every_served_path_is_in_the_summary() -> None:
 
 def test_every_risk_has_existing_tests() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
-    risks = re.findall(r"^\| (API\d+) .* \| .* \| (.*) \|$", text, re.MULTILINE)
+    risks = re.findall(r"^\*\*(API\d+) .*?\*\*\s.*?\sTests:\s(.*?)\.\n\n", text, re.MULTILINE | re.DOTALL)
 
     assert [risk for risk, _ in risks] == [f"API{number}" for number in range(1, 11)]
     for risk, tests in risks:
@@ -118,11 +120,27 @@ def test_every_bound_has_a_test_and_existing_settings() -> None:
         assert set(re.findall(r"`(--[\w-]+)", setting)) <= settings, what
 
 
+def test_lines_about_security_fit_a_terminal() -> None:
+    lines = (ROOT / "docs" / "security.md").read_text().splitlines()
+
+    assert [line for line in lines if len(line) > 300] == []
+
+
+@cache
+def defined_tests() -> Counter[str]:
+    """Return how often each name of a test is defined, alone and behind its file: `test_docs.py::test_...`."""
+    found: Counter[str] = Counter()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE):
+            found.update((name, f"{path.name}::{name}"))
+    return found
+
+
 def assert_that_tests_exist(named: str, what: str) -> None:
-    found = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", named)
-    assert found, what
-    for path, test in found:
-        assert re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), test
+    """Each name must be that of one test, so that a search finds it."""
+    tests = re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", named)
+    assert tests, what
+    assert {name: defined_tests()[name] for name in tests} == dict.fromkeys(tests, 1), what
 
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

@@ -154,7 +154,7 @@ async def follow_from_trimmed_events(world: World) -> Reply:
         for user in ("first", "second", "third"):
             await client.put(PATH, {"user": user})
         first = (await client.get("/events?limit=1")).json["next"]
-    async with open_store(world.sqlite_url, clock=world.clock, exclusive=False) as store:
+    async with open_store(world.sqlite_url, exclusive=False) as store:
         assert await store.events.trim(world.clock() + 1, 2**30, 2) == 2
     async with world.serving() as client:
         return await client.get(f"/events?cursor={first}")

@@ -44,7 +44,7 @@ class Gated(DelegatingRecords):
 
 @pytest.fixture
 async def records(clock: FakeClock, sqlite_url: str) -> AsyncIterator[Gated]:
-    async with open_store(sqlite_url, clock=clock, exclusive=True) as store:
+    async with open_store(sqlite_url, exclusive=True) as store:
         yield Gated(store)
 
 
