@@ -126,9 +126,9 @@ MIGRATIONS = (
     );
     CREATE TABLE log_bounds (
         epoch INTEGER NOT NULL, floor INTEGER NOT NULL, floor_checksum INTEGER NOT NULL, floor_total INTEGER NOT NULL,
-        secret BLOB NOT NULL
+        secret BLOB NOT NULL, start_at INTEGER, has_gap INTEGER NOT NULL DEFAULT 0
     );
-    INSERT INTO log_bounds VALUES (random() & 4294967295, 0, 0, 0, randomblob(32));
+    INSERT INTO log_bounds VALUES (random() & 4294967295, 0, 0, 0, randomblob(32), NULL, 0);
     """,
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
@@ -136,7 +136,8 @@ MIGRATIONS = (
 Columns are only added at the end of a table, which `salvage` depends on. In `records`, `due` and `stage` are those of
 `EventPolicy`, and `last` is the number of the newest log entry of the GUID. In `log`, `prev` is the number of the
 previous entry of the GUID, and `total` the size of all entries so far, so that neither needs an index or a page of its
-own. `appended` is the time of the append; `at` may be far older. The indexes on the owner leave out records
+own. `appended` is the time of the append; `at` may be far older. In `log_bounds`, `start_at` and `has_gap` are those of
+`continuity`. The indexes on the owner leave out records
 without one: without access control that is every record, and these two indexes took a third of the time of a creation.
 """
 
@@ -148,8 +149,7 @@ BUSY_SECONDS = 2.0
 """How long a write waits for another process that writes the same file."""
 SHARE_SECONDS = 5.0
 """How long a process waits to share the file: the first one has it alone while it checks it, and then shares it."""
-SILENT_SECONDS = 0.5
-"""How long it waits before it logs that it waits."""
+SILENT_SECONDS = 0.5  # then it logs that it waits
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop; in WAL mode they wait only for a recovery
 RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
 """Gives the store a new id."""
@@ -158,7 +158,7 @@ LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
 MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM identity)"
 MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 FROM fence)"
 MAKE_BOUNDS = """
-    INSERT INTO log_bounds
+    INSERT INTO log_bounds (epoch, floor, floor_checksum, floor_total, secret)
     SELECT random() & 4294967295, ifnull((SELECT min(seq) FROM log), 1) - 1, 0,
         ifnull((SELECT total FROM log ORDER BY seq LIMIT 1), 0), randomblob(32)
     WHERE NOT EXISTS (SELECT 1 FROM log_bounds)

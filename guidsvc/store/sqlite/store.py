@@ -18,7 +18,9 @@ from urllib.parse import unquote
 from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, StartError, StoreReplaced, StoreUnavailable
 from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.store.sqlite.engine import SqliteEngine
+from guidsvc.store.sqlite.events.continuity import open_log
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import WAL_BYTES
 from guidsvc.store.sqlite.repositories import (
@@ -88,6 +90,7 @@ def _refuse_special(path: Path) -> None:
 async def open_sqlite(
     path: Path,
     *,
+    clock: Clock = system_clock,
     exclusive: bool,
     events: EventPolicy = DEFAULT_POLICY,
     wal_bytes: int = WAL_BYTES,
@@ -102,6 +105,7 @@ async def open_sqlite(
                 writer.execute(MAKE_FENCE)
                 writer.execute(MAKE_BOUNDS)
                 writer.execute(FORGET)
+            open_log(writer, events, clock())
             if exclusive:
                 writer.execute(RENAME)
                 writer.execute(LET_GO)

@@ -58,20 +58,21 @@ class Model:
     begin: dict[str, int] = field(default_factory=lambda: dict.fromkeys(GUIDS, 0))
     """How many of these are from before the row was last deleted, with its chain."""
 
-    def append(self, kind: str, of: Record) -> None:
-        if self.mode == "all" or (self.mode == "changes" and kind != "renewed"):
+    def append(self, kind: str, of: Record, *, is_revival: bool = False) -> None:
+        if self.mode == "all" or (self.mode == "changes" and (kind != "renewed" or is_revival)):
             self.entries[of.guid].append((kind, of.version))
 
     def write(self, kind: str, new: Record) -> None:
         """Note a write, and before it what the old version is owed."""
-        known = self.known.get(new.guid)
+        known, is_revival = self.known.get(new.guid), False
         if known is not None and not known.record.is_deleted:
             old = known.record
             if self.now >= old.expire * 1000 and not known.is_expired:
                 self.append("expired", old)
             if self.now >= old.purge_at * 1000:
                 self.append("purged", old)
-        self.append(kind, new)
+            is_revival = self.now >= old.expire * 1000
+        self.append(kind, new, is_revival=is_revival)
         self.known[new.guid] = Known(new)
         if new.expire * 1000 <= self.now and not new.is_deleted:
             self.append("expired", new)
@@ -96,7 +97,7 @@ class Model:
         if seconds >= of.expire and not known.is_expired:
             self.append("expired", of)
             known.is_expired = True
-        elif of.expire - LEAD <= seconds < of.expire and has_lead and not known.is_warned:
+        elif of.expire - LEAD <= seconds + MARGIN_SECONDS < of.expire and has_lead and not known.is_warned:
             self.append("expiring", of)
             known.is_warned = True
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.domain.events.schedule import MARGIN_SECONDS
+from guidsvc.domain.events.schedule import MARGIN_SECONDS, EventMode, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord, StoreUnavailable
 from guidsvc.store.sqlite.backup import back_up, salvage
@@ -74,6 +74,45 @@ async def test_schedule_of_older_file_is_made_in_chunks(path: Path, clock: FakeC
     with closing(open_writer(path)) as file:
         assert file.execute("SELECT count(*) FROM records WHERE due IS NULL").fetchone() == (0,)
         assert file.execute("SELECT DISTINCT stage FROM records").fetchall() == [(0,)]
+
+
+async def test_expiry_between_upgrade_and_turn_is_logged(path: Path, clock: FakeClock) -> None:
+    """The schedule of a large file takes its time: what expires meanwhile is late, and not lost."""
+    soon = made(clock, 25, expire=clock.seconds + 5, purge_at=clock.seconds + DAY)
+    over = record(clock() - 9000, guid="F" * 32, expire=clock.seconds - 1, purge_at=clock.seconds + DAY)
+    with closing(open_writer(path, MIGRATIONS[:9])) as older:
+        for each in (*soon, over):
+            older.execute(*RECORDS.change(None, each)[:2])
+    async with open_sqlite(path, clock=clock, exclusive=False):
+        clock.advance(seconds=60)
+
+    async with open_sqlite(path, clock=clock, exclusive=False) as store:
+        late = 60 - 5 - MARGIN_SECONDS
+        for _ in range(3):
+            assert await store.events.lag(clock()) == late
+            await store.events.advance(clock(), 10)
+        await advance_all(store, clock())
+        assert await store.events.lag(clock()) == 0
+        assert {entry.guid for _, entry in await every_entry(store.events)} == {each.guid for each in soon}
+        assert await kinds(store) == {"expired": 25}
+
+
+@pytest.mark.parametrize("mode", ["all", "off"])
+async def test_schedule_of_older_file_is_that_of_new_records(path: Path, clock: FakeClock, mode: EventMode) -> None:
+    policy = EventPolicy(mode, (100, 7))
+    lives = (-5, 0, 1, 13, 14, 29, 30, 60, 199, 200, 5000)
+    records = [
+        record(clock(), guid=f"{number:032X}", expire=clock.seconds + life, purge_at=clock.seconds + DAY)
+        for number, life in enumerate(lives)
+    ]
+    with closing(open_writer(path, MIGRATIONS[:9])) as older:
+        for each in records:
+            older.execute(*RECORDS.change(None, each)[:2])
+    async with open_sqlite(path, clock=lambda: clock() - DAY * 1000, exclusive=False, events=policy) as store:
+        assert await store.events.advance(clock() - DAY * 1000, 100) == len(records)
+    with closing(sqlite3.connect(path)) as file:
+        found = file.execute("SELECT stage, due FROM records ORDER BY guid").fetchall()
+    assert found == [policy.first(each) for each in records]
 
 
 async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock) -> None:
@@ -161,7 +200,10 @@ async def test_damaged_log_fails_its_readers_only(path: Path, clock: FakeClock) 
 
 
 @pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "user = CAST(x'ff41' AS TEXT)"])
-async def test_invalid_row_holds_up_no_other(store: SqliteStore, path: Path, clock: FakeClock, column: str) -> None:
+async def test_invalid_row_holds_up_no_other(
+    store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, column: str
+) -> None:
+    expected_logs.add("record damaged, its expiry is not logged")
     bad, good = made(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     await create(store, [bad, good])
     with closing(sqlite3.connect(path)) as file:
@@ -173,6 +215,47 @@ async def test_invalid_row_holds_up_no_other(store: SqliteStore, path: Path, clo
     await advance_all(store, clock() + 10_000 + MARGIN)
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "also the invalid row is purged"
+
+
+@pytest.mark.parametrize(
+    "column", ["stage = 'x'", "last = 'x'", "due = 'x'", "due = 1.5", "stage = CAST(x'ff41' AS TEXT)"]
+)
+async def test_damaged_schedule_holds_up_no_other(
+    store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, column: str
+) -> None:
+    expected_logs.add("record damaged, its expiry is not logged")
+    bad, good = made(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    await create(store, [bad, good])
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("UPDATE records SET due = 1 WHERE guid = ?", (bad.guid,))
+        file.execute(f"UPDATE records SET {column} WHERE guid = ?", (bad.guid,))
+        file.commit()
+
+    assert await store.events.lag(clock()) >= 0
+    await advance_all(store, clock() + 5000 + MARGIN)
+    assert [entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
+    await advance_all(store, clock() + 10_000 + MARGIN)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "also the damaged row is purged"
+
+
+@pytest.mark.parametrize("column", ["stage = 'x'", "last = 'x'", "due = 'x'"])
+async def test_damaged_schedule_is_mended_by_a_write(
+    store: SqliteStore, path: Path, clock: FakeClock, column: str
+) -> None:
+    old = record(clock(), expire=clock.seconds + 5)
+    await create(store, [old])
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"UPDATE records SET {column}")
+        file.commit()
+
+    assert await store.records.swap(old, changed(old, clock() + 9000, expire=clock.seconds + 50))
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT typeof(due), typeof(stage), typeof(last) FROM records").fetchone() == (
+            "integer",
+            "integer",
+            "integer",
+        )
 
 
 async def damage_row(path: Path, clock: FakeClock) -> list[Record]:

@@ -10,6 +10,7 @@ import pytest
 
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, MARGIN_SECONDS, EventPolicy
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.record import Record
 from guidsvc.errors import EventsTrimmed, StoreUnavailable
 from guidsvc.store.contract import Swap
 from guidsvc.store.sqlite.events import due_steps, reading
@@ -182,7 +183,7 @@ async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None
         renewed = changed(old, clock() + 1, expire=clock.seconds + 90)
         await store.records.swap(None, old)
         await store.records.swap(old, renewed)
-        assert await store.events.advance(clock() + 100_000, 10) == 0
+        assert await store.events.advance(clock() + 100_000, 10) == 1, "the schedule goes on"
         assert await store.records.get(GUID) == renewed
         assert await store.events.advance(clock() + 120_000 + MARGIN, 10) == 1
         assert await store.records.get(GUID) is None
@@ -203,6 +204,60 @@ async def test_log_of_changes_leaves_renewals_out(path: Path, clock: FakeClock) 
         assert [number for number, _ in await store.events.history(GUID, 100, 10)] == [4, 3, 2, 1]
 
 
+async def test_log_of_changes_has_the_renewal_of_the_expired(path: Path, clock: FakeClock) -> None:
+    """The log says that it expired, and GET returns it: what brought it back must be there."""
+    async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("changes", ())) as store:
+        old = record(clock(), expire=clock.seconds + 5)
+        revived = changed(old, clock() + 7000, expire=clock.seconds + 60)
+        await create(store, [old])
+        await advance_all(store, clock() + 5000 + MARGIN)
+        assert await store.records.swap(old, revived)
+        assert [entry.kind for _, entry in await every_entry(store.events)] == ["created", "expired", "renewed"]
+
+
+async def test_time_without_a_log_voids_the_cursors(path: Path, clock: FakeClock) -> None:
+    async def epoch(policy: EventPolicy, *records: Record) -> int:
+        async with open_sqlite(path, clock=clock, exclusive=False, events=policy) as store:
+            await create(store, list(records))
+            await advance_all(store, clock())
+            return (await store.events.bounds()).key.epoch
+
+    on, off = EventPolicy("all"), EventPolicy("off")
+    first, second, third = made(clock, 3, expire=clock.seconds + 5)
+    begun = await epoch(on, first)
+    assert await epoch(off) == begun
+    assert await epoch(on, second) == begun, "nothing was written meanwhile"
+    await epoch(off, third)
+    resumed = await epoch(on)
+    assert resumed != begun
+    assert await epoch(on) == resumed, "once"
+    clock.advance(seconds=60)
+    await epoch(off)
+    assert await epoch(on) != resumed, "an expiry has no entry, either"
+
+
+async def test_what_comes_after_the_log_is_on_is_appended(path: Path, clock: FakeClock) -> None:
+    """Also of what was written or renewed while it was off, and nothing of that time."""
+    on, off = EventPolicy("all", (5,)), EventPolicy("off", (5,))
+    early, late = made(clock, 2, expire=clock.seconds + 20, purge_at=clock.seconds + 30)
+    longer = changed(early, clock() + 1, expire=clock.seconds + 50, purge_at=clock.seconds + 60)
+    async with open_sqlite(path, clock=clock, exclusive=False, events=on) as store:
+        await create(store, [early])
+    async with open_sqlite(path, clock=clock, exclusive=False, events=off) as store:
+        assert await store.records.swap(early, longer)
+        await create(store, [late])
+        await advance_all(store, clock() + 25_000)
+    async with open_sqlite(path, clock=clock, exclusive=False, events=on) as store:
+        for second in range(26, 70):
+            await advance_all(store, clock() + second * 1000)
+        found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
+    assert found == [
+        ("created", early.guid),
+        ("purged", late.guid),
+        *((kind, early.guid) for kind in ("expiring", "expired", "purged")),
+    ]
+
+
 async def test_warnings_are_appended_at_their_leads(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False, events=EventPolicy("all", (5, 2))) as store:
         expires = clock.seconds + 20
@@ -213,15 +268,15 @@ async def test_warnings_are_appended_at_their_leads(path: Path, clock: FakeClock
             before = await store.events.newest()
             await store.events.advance(clock() + second * 1000, 100)
             page = await store.events.read(before, 100, ALL)
-            appended += [(second - MARGIN_SECONDS, entry.id[33:], entry.lead) for _, entry in page.entries]
+            appended += [(second, entry.id[33:], entry.lead) for _, entry in page.entries]
 
     version = clock()
     assert appended == [
         (2, f"{version}-expiring-2", 2),
-        (4, f"{version}-expired", 0),
+        (4 + MARGIN_SECONDS, f"{version}-expired", 0),
         (15, f"{version}-expiring-5", 5),
         (18, f"{version}-expiring-2", 2),
-        (20, f"{version}-expired", 0),
+        (20 + MARGIN_SECONDS, f"{version}-expired", 0),
     ]
 
 

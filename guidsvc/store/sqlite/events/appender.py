@@ -12,11 +12,14 @@ from guidsvc.domain.events.entry import EXPIRED, KINDS, Change, Entry, Origin, c
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
+from guidsvc.store.sqlite.events.continuity import NOTE_GAP
 from guidsvc.store.sqlite.events.entries import BOUNDS, INSERT, LOST_BOUNDS, NEWEST, bytes_of, values_of
 from guidsvc.store.sqlite.tables import RECORDS
 
 _EXTRAS = "SELECT due, stage, last FROM records WHERE guid = ? AND version = ?"
 _NO_CHANGE = Change((), ())
+_LOST_EXTRAS = (0, PURGED_STAGE, None)
+"""In place of damaged ones: then no entry is appended that the log may have already."""
 
 
 class EventAppender:
@@ -25,16 +28,17 @@ class EventAppender:
     def __init__(self, connection: sqlite3.Connection, policy: EventPolicy, counts: MutableMapping[str, int]) -> None:
         self.policy = policy
         self._connection = connection
-        self._logged_kinds = frozenset(filter(policy.logs, KINDS))
         self._counts = counts
         counts.update(dict.fromkeys(KINDS, 0))
         self._kinds: list[str] = []
         self._newest: int | None = None
         self._total = 0
+        self._is_gap_noted = False
 
     def begin(self) -> None:
         """Forget the end of the log: another process may have appended since the last transaction."""
         self._newest = None
+        self._is_gap_noted = False
         self._kinds.clear()
 
     def commit(self) -> None:
@@ -53,10 +57,11 @@ class EventAppender:
         self.newest()
         return self._total
 
-    def logged(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Return those of the entries that the policy logs."""
-        kinds = self._logged_kinds
-        return [entry for entry in entries if entry.kind in kinds]
+    def note_gap(self) -> None:
+        """Note, once in a transaction, that something happens without an entry; see `continuity`."""
+        if not self._is_gap_noted:
+            self._connection.execute(NOTE_GAP)
+            self._is_gap_noted = True
 
     def append(self, entries: Iterable[Entry], last: int | None, at: int) -> int | None:
         """Append entries of one GUID; return the number of its newest entry.
@@ -74,10 +79,19 @@ class EventAppender:
 
     def swap(self, old: Record | None, new: Record, origin: Origin) -> bool:
         """Replace `old` with `new`, and append the entries of that; return whether `old` was stored."""
-        change = change_of(old, new, origin) if self.policy.is_on and new is not old else _NO_CHANGE
-        return self._create(new, self.logged(change.entries)) if old is None else self._replace(old, new, change)
+        change = self._change(old, new, origin)
+        return self._create(new, change.entries) if old is None else self._replace(old, new, change)
 
-    def _create(self, new: Record, entries: list[Entry]) -> bool:
+    def _change(self, old: Record | None, new: Record, origin: Origin) -> Change:
+        """Return the entries of a change that are logged."""
+        if new is old:
+            return _NO_CHANGE
+        if not self.policy.is_on:
+            self.note_gap()
+            return _NO_CHANGE
+        return self.policy.logged(change_of(old, new, origin))
+
+    def _create(self, new: Record, entries: tuple[Entry, ...]) -> bool:
         stage, due = self.policy.first(new)
         last = self.newest() + len(entries) if entries else None
         if not RECORDS.insertion(new, (due, stage, last)).apply(self._connection):
@@ -89,9 +103,9 @@ class EventAppender:
         extras = self._connection.execute(_EXTRAS, (old.guid, old.version)).fetchone()
         if extras is None:
             return False
-        _, old_stage, last = extras
+        _, old_stage, last = extras if are_valid(*extras) else _LOST_EXTRAS
         owed = _still_owed(change.owed, old_stage) if change.owed else []
-        last = self.append(self.logged((*owed, *change.entries)), last, new.updated)
+        last = self.append((*owed, *change.entries), last, new.updated)
         stage, due = self.policy.first(new)
         if not RECORDS.update(old, new, extras, (due, stage, last)).apply(self._connection):
             raise CorruptRecord(f"the row of {old.guid} was found, and then not updated")
@@ -119,6 +133,11 @@ class RecordSwap(NamedTuple):
     def apply(self, _connection: sqlite3.Connection) -> bool:
         """Swap inside a transaction of the appender's connection; return whether that changed the row."""
         return self.appender.swap(self.old, self.new, self.origin)
+
+
+def are_valid(due: object, stage: object, last: object) -> bool:
+    """Whether these are the extras of a row. A row without a due time is valid: it gets one."""
+    return isinstance(due, int | None) and isinstance(stage, int) and isinstance(last, int | None)
 
 
 def _still_owed(owed: tuple[Entry, ...], stage: int) -> list[Entry]:

@@ -7,12 +7,11 @@ from guidsvc.domain.events.schedule import MARGIN_SECONDS
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.store.event_log import LogBounds, LogPage, Numbered
 from guidsvc.store.sqlite.engine import SqliteEngine
-from guidsvc.store.sqlite.events.due_steps import DueSteps
+from guidsvc.store.sqlite.events.due_steps import DueSteps, oldest_due, oldest_unscheduled
 from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, newest_of, read_history, read_page, snapshot
 from guidsvc.store.sqlite.events.trimming import size_and_age, trim
 
 POLL_SECONDS = 0.025
-_OLDEST_DUE = "SELECT due FROM records WHERE due IS NOT NULL ORDER BY due LIMIT 1"
 
 
 class SqliteEventLog:
@@ -65,9 +64,14 @@ class SqliteEventLog:
         return stepped.records
 
     async def lag(self, now: int) -> float:
+        latest = now / 1000 - MARGIN_SECONDS
+        reader = self._engine.reader
         with self._engine.failures():
-            found = self._engine.reader.execute(_OLDEST_DUE).fetchone()
-        return 0.0 if found is None else max(0.0, now / 1000 - MARGIN_SECONDS - int(found[0]))
+            oldest = oldest_due(reader, int(latest))
+            if self._steps.has_unscheduled(reader):  # in a thread: this may look at all that has expired
+                unscheduled = await self._engine.finder.run(partial(oldest_unscheduled, seconds=int(latest)), "lag")
+                oldest = min((each for each in (oldest, unscheduled) if each is not None), default=None)
+        return 0.0 if oldest is None else max(0.0, latest - oldest)
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
         used_bytes, oldest_at = await self.size()
