@@ -1,7 +1,8 @@
 """The event log of a MongoDB store."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -55,11 +56,15 @@ class MongoEventLog:
         *,
         policy: EventPolicy,
         meter: StoreMetrics,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         operations = Operations(bulkheads)
         records, log, bounds, leases = collections
         self.policy = policy
         self._meter = meter
+        self._timer = timer
+        self._looked_at = timer()
+        """When it was last known how old the entries in the outboxes are, or that another process measures it."""
         self.server_clock = ServerClock(meter)
         self._sequencing = Lease(leases, "sequencer", operations, self.server_clock)
         self._scheduling = Lease(leases, "scheduler", operations, self.server_clock)
@@ -128,6 +133,7 @@ class MongoEventLog:
                 failing_since = timer() if failing_since is None else failing_since
                 if timer() - failing_since >= FAILING_SECONDS:
                     self._outage.begin(error=str(error))
+                await self._look()
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 failing_since = None
@@ -155,11 +161,26 @@ class MongoEventLog:
             self._note_lag()
             if not moved:
                 return
+        self._looked_at = self._timer()
         self._meter.sequencer_lag_seconds = None  # another process holds the lease, and measures it
 
+    async def _look(self) -> None:
+        """Note the lag after a failure: whoever holds the lease, perhaps nobody moves anything."""
+        try:
+            await self._sequencer.look()
+        except GuidsvcError:  # then what has happened since the last look is unknown
+            self._meter.sequencer_lag_seconds = max(self._pending_seconds(), self._timer() - self._looked_at)
+        else:
+            self._note_lag()
+
     def _note_lag(self) -> None:
+        self._looked_at = self._timer()
+        self._meter.sequencer_lag_seconds = self._pending_seconds()
+
+    def _pending_seconds(self) -> float:
+        """Return the age of the oldest entry that was not in the log when the outboxes were read last."""
         pending, now = self._sequencer.pending, self.server_clock.now()
-        self._meter.sequencer_lag_seconds = 0.0 if pending is None or now is None else max(0.0, (now - pending) / 1000)
+        return 0.0 if pending is None or now is None else max(0.0, (now - pending) / 1000)
 
     def _now(self, now: int) -> int:
         """Return the time by the server's clock; `now` if no answer has told it."""

@@ -142,6 +142,10 @@ class Sequencer:
             await self._operations.write(partial(self._remove, moved))
         return len(moved)
 
+    async def look(self) -> None:
+        """Note the time of the oldest entry that is not in the log."""
+        self.pending = (await self._operations.read(partial(self._read_outboxes, None))).pending
+
     async def head(self) -> Head:
         """Return the newest entry that a majority has."""
         newest = self._log.find({}, {"total": 1}).sort("_id", -1).limit(1)
