@@ -30,7 +30,7 @@ from guidsvc.store.mongo.bulkhead import TIMEOUT_MS, Bulkheads, reserve_threads
 from guidsvc.store.mongo.documents import LEASED
 from guidsvc.store.mongo.error_reason import reason_of
 from guidsvc.store.mongo.events.log import LogCollections, MongoEventLog
-from guidsvc.store.mongo.events.retention import bounds_document
+from guidsvc.store.mongo.events.retention import with_bounds
 from guidsvc.store.mongo.events.sequencer import BOUNDS_ID, LOG_INDEXES
 from guidsvc.store.mongo.failures import read_failures
 from guidsvc.store.mongo.fence import FENCE_ID, MongoFence, fence_document
@@ -169,9 +169,7 @@ async def _prepare(collection: Collection, *, exclusive: bool) -> bool:
         await collection.database[FENCE].update_one(
             {"_id": FENCE_ID}, {"$setOnInsert": fence_document(NEW)}, upsert=True
         )
-        await collection.database[BOUNDS].update_one(
-            {"_id": BOUNDS_ID}, {"$setOnInsert": bounds_document()}, upsert=True
-        )
+        await collection.database[BOUNDS].update_one({"_id": BOUNDS_ID}, with_bounds(), upsert=True)
         return bool(hello.get("msg") == "isdbgrid")
     except PyMongoError as error:
         raise _unusable(error) from error

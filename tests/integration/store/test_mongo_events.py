@@ -54,6 +54,13 @@ async def entries(store: MongoStore, count: int) -> list[Numbered]:
     return list((await store.events.read(0, 1000, ALL)).entries)
 
 
+async def drained(documents: Documents) -> None:
+    """Wait until no entry is in an outbox."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while documents["records"].count_documents({"g.pending": {"$gt": 0}}):
+            await asyncio.sleep(0.01)
+
+
 async def kinds(store: MongoStore, count: int) -> list[tuple[Kind, int]]:
     """Return kind and version of each entry, and hold the numbers to be without a gap."""
     found = await entries(store, count)
@@ -235,14 +242,67 @@ async def test_full_outbox_is_drained_by_its_writer(
         assert len(await kinds(store, MAX_ITEMS + 6)) == MAX_ITEMS + 6
 
 
-async def test_records_from_before_the_log_become_due(store: MongoStore, documents: Documents, now: int) -> None:
-    old = record(now - 100_000, expire=now // 1000 - 5)
-    await store.records.swap(None, old)
-    await entries(store, 1)
+async def test_records_from_before_the_log_become_due(
+    patient_mongo_url: str, store: MongoStore, documents: Documents, now: int
+) -> None:
+    """What had expired when the store was first opened with a log is not news; what expires later is."""
+    seconds = now // 1000
+    for guid, expire in ("A" * 32, seconds - 50), ("B" * 32, seconds - 5):
+        await store.records.swap(None, record(now - 100_000, guid=guid, expire=expire))
+    await drained(documents)
+    assert now - 60_000 < documents["log_bounds"].find_one()["opened"] <= time.time_ns() // 1_000_000  # type: ignore[index]
     documents["records"].update_many({}, {"$unset": {"g": 1}})
+    documents["log_bounds"].update_many({}, {"$set": {"opened": now - 20_000}})
 
-    assert await advance(store, now) == 2
-    assert await kinds(store, 2) == [("created", old.version), ("expired", old.version)]
+    async with open_mongo(patient_mongo_url):
+        assert documents["log_bounds"].find_one()["opened"] == now - 20_000  # type: ignore[index]
+    await advance(store, now)
+    assert [(each.entry.kind, each.entry.guid[0]) for each in (await entries(store, 3))[2:]] == [("expired", "B")]
+    assert documents["records"].count_documents({"g.due": None}) == 0
+
+
+async def test_backfill_and_due_steps_both_make_progress(store: MongoStore, documents: Documents, now: int) -> None:
+    await asyncio.gather(
+        *(
+            store.records.swap(None, record(now - 100_000, guid=f"{number:032X}", expire=now // 1000 - 5))
+            for number in range(60)
+        )
+    )
+    await drained(documents)
+    documents["records"].update_many({"_id": {"$gte": f"{30:032X}"}}, {"$unset": {"g": 1}})
+
+    assert await store.events.advance(now, 16) == 16
+    assert documents["records"].count_documents({"g": None}) == 28
+    assert len(await entries(store, 74)) == 74
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"$unset": {"g.stage": 1}},
+        {"$set": {"g.stage": "x"}},
+        {"$set": {"g.due": [1]}},
+        {"$set": {"g": [{"due": 1}]}},
+        {"$set": {"g": 5}},
+        {"$set": {"g.out": "x"}},
+        {"$set": {"version": float("nan")}},
+        {"$set": {"version": {"$x": 1}}},
+    ],
+    ids=str,
+)
+async def test_invalid_schedule_does_not_stop_the_others(
+    store: MongoStore, documents: Documents, now: int, expected_logs: Any, damage: dict[str, Any]
+) -> None:
+    expected_logs.add("corrupt record")
+    for guid in "AB":
+        await store.records.swap(None, record(now - 60_000, guid=guid * 32, expire=now // 1000 - 5))
+    await drained(documents)
+    documents["records"].update_one({"_id": "A" * 32}, damage)
+
+    await advance(store, now)
+    found = {each.entry.id for each in await entries(store, 3)}
+    assert f"{'B' * 32}-{now - 60_000}-expired" in found
+    assert await store.events.lag(now) == 0
 
 
 async def test_corrupt_record_does_not_stop_the_others(

@@ -119,7 +119,7 @@ class EventProcess:
         self._sequencer = Sequencer(records, log, bounds, operations)
         self._retention = Retention(records, log, bounds, operations, self._sequencer)
         self._reading = Reading(log, operations, self._sequencer, self._retention)
-        self._steps = Steps(records, operations, POLICY, StoreMetrics())
+        self._steps = Steps(records, bounds, operations, POLICY, StoreMetrics())
         for _ in range(WRITERS):
             actor.start(self._again(self._write, self._database.pauses, until=SECONDS))
         actor.start(self._again(self._sequencer.run_round, (0.02, 0.2, 1.0)))

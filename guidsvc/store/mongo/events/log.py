@@ -71,7 +71,7 @@ class MongoEventLog:
         self._sequencer = Sequencer(records, log, bounds, operations)
         self._retention = Retention(records, log, bounds, operations, self._sequencer)
         self._reading = Reading(log, operations, self._sequencer, self._retention)
-        self._steps = Steps(records, operations, policy, meter)
+        self._steps = Steps(records, bounds, operations, policy, meter)
         self._written = asyncio.Event()
         self._outage = Outage(_log, "event sequencer failing", "event sequencer works again")
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from guidsvc.domain.events.cursor import CursorKey, checksum_of, draw_key
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import LogBounds
-from guidsvc.store.mongo.documents import Document
+from guidsvc.store.mongo.documents import NOW, Document
 from guidsvc.store.mongo.events.entry_documents import entry_in, key_of_entry
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.outbox import BY_PENDING, IS_PENDING, valid_entries
@@ -47,6 +47,12 @@ def bounds_document() -> dict[str, Any]:
     """Return the bounds of a new log, with a key drawn at random."""
     key = draw_key()
     return {"epoch": key.epoch, "secret": key.secret, "floor": 0, "checksum": 0, "total": 0}
+
+
+def with_bounds() -> list[Document]:
+    """Return the update that adds the bounds of a new log, and when the store was first opened with it."""
+    added = {"$mergeObjects": [{"$literal": bounds_document()}, {"opened": NOW}, "$$ROOT"]}
+    return [{"$replaceWith": added}]
 
 
 class Retention:
