@@ -45,7 +45,7 @@ from guidsvc.errors import (
     ReceiptsFull,
 )
 from guidsvc.http.constants import PATCHES
-from guidsvc.http.errors import TooLarge, UnsupportedMediaType
+from guidsvc.http.errors import RENEWAL_HINT, TooLarge, UnsupportedMediaType
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
 from guidsvc.telemetry.tracing import record_source
@@ -139,7 +139,7 @@ class GuidHandler(RecordHandler):
             "examples": [EXAMPLE_GUID],
         }
     }
-    method_hints: ClassVar[Mapping[str, str]] = {"POST": "To renew the GUID, POST to /guid/{guid}/renewal."}
+    method_hints: ClassVar[Mapping[str, str]] = {"POST": RENEWAL_HINT}
 
     @operation(
         "getGuid",
