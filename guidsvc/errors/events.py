@@ -6,7 +6,7 @@ from guidsvc.errors.base import GuidsvcError
 
 GoneReason = Literal["trimmed", "rewound", "another-store"]
 _REASONS: dict[GoneReason, str] = {
-    "trimmed": "events after this cursor were removed, by age or by the size of the log",
+    "trimmed": "events after this cursor were removed, by age or by the size of the log, or are damaged",
     "rewound": "the store was restored from a backup, and what this cursor has seen is not in it",
     "another-store": "this cursor belongs to another store, or is from before a time with --events off",
 }

@@ -114,7 +114,8 @@ async def open_sqlite(
         if alone and not exclusive:
             share(lock)
         finder = Finder(path, wal_bytes=wal_bytes)
-        store = SqliteStore(SqliteEngine(writer, reader, finder, meter=meter, events=events, is_claimed=True))
+        engine = SqliteEngine(writer, reader, finder, meter=meter, events=events, is_claimed=True)
+        store = SqliteStore(engine, clock)
         try:
             async with running_in_background(partial(_watch, store, wal_bytes)):
                 yield store
@@ -142,14 +143,14 @@ async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator[Sqli
 class SqliteStore:
     """A database in one SQLite file: its repositories, and the upkeep of the file."""
 
-    def __init__(self, engine: SqliteEngine) -> None:
+    def __init__(self, engine: SqliteEngine, clock: Clock = system_clock) -> None:
         self._engine = engine
         self.files = engine.files
         self.records = SqliteRecords(engine)
         self.receipts = SqliteReceipts(engine)
         self.api_keys = SqliteApiKeys(engine)
         self.ledgers = SqliteRepository(engine, LEDGERS)
-        self.events = SqliteEventLog(engine)
+        self.events = SqliteEventLog(engine, clock)
         self.fence = SqliteFence(engine)
 
     async def store_id(self) -> str:

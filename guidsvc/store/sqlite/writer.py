@@ -201,6 +201,11 @@ def is_invalid_text(error: sqlite3.Error) -> bool:
     return str(error).startswith(_NOT_UTF_8)
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether a row could not be read because it, or its page, is damaged."""
+    return is_invalid_text(error) or code_of(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
 def code_of(error: sqlite3.Error) -> int:
     """Return the primary error code of SQLite; 0 for errors that the `sqlite3` module raises itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -13,7 +13,7 @@ from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPol
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.sqlite.events.continuity import NOTE_GAP
-from guidsvc.store.sqlite.events.entries import BOUNDS, INSERT, LOST_BOUNDS, NEWEST, bytes_of, values_of
+from guidsvc.store.sqlite.events.entries import BOUNDS, INSERT, LOST_BOUNDS, NEWEST, bytes_of, total_of, values_of
 from guidsvc.store.sqlite.tables import RECORDS
 
 _EXTRAS = "SELECT due, stage, last FROM records WHERE guid = ? AND version = ?"
@@ -114,7 +114,7 @@ class EventAppender:
     def _read_end(self) -> tuple[int, int]:
         found = self._connection.execute(NEWEST).fetchone()
         if found is not None:
-            return int(found[0]), int(found[1])
+            return int(found[0]), total_of(self._connection, found[1])
         bounds = self._connection.execute(BOUNDS).fetchone()
         if bounds is None:
             raise CorruptRecord(LOST_BOUNDS)

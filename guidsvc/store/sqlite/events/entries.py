@@ -1,8 +1,16 @@
 """The rows of the event log: an entry, its number, and what the log needs to find and measure it."""
 
+import sqlite3
+from itertools import product
+from typing import Any
+
 from guidsvc.domain.events.cursor import checksum_of
-from guidsvc.domain.events.entry import Entry, Kind
+from guidsvc.domain.events.entry import KINDS, Entry, Kind
+from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import Numbered
+from guidsvc.store.sqlite.writer import is_damage
+
+_NONE = type(None)
 
 ENTRY_BYTES = 160
 """The size of an entry without its texts: its GUID, its numbers, and what SQLite adds to a row."""
@@ -20,6 +28,21 @@ SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own 
 SELECT_ID = "SELECT kind, guid, version, lead FROM log WHERE seq = ?"
 NEWEST = "SELECT seq, total FROM log ORDER BY seq DESC LIMIT 1"
 BOUNDS = "SELECT epoch, floor, floor_checksum, floor_total, secret FROM log_bounds"
+_WHOLE_TOTAL = """
+    SELECT ifnull(
+        (SELECT total FROM log WHERE typeof(total) = 'integer' ORDER BY seq DESC LIMIT 1),
+        (SELECT floor_total FROM log_bounds)
+    )
+"""
+_TEXT, _OPTIONAL_TEXT, _NUMBER, _OPTIONAL_NUMBER = (str,), (str, _NONE), (int,), (int, _NONE)
+_KINDS = frozenset(KINDS)
+_TYPES = frozenset(
+    product(
+        *(_TEXT, _TEXT, _NUMBER, _NUMBER, _TEXT, _OPTIONAL_TEXT, _OPTIONAL_NUMBER, _OPTIONAL_TEXT),
+        *(_TEXT, _OPTIONAL_TEXT, _TEXT, _TEXT, _NUMBER),
+    )
+)
+"""The types that the values of an entry may have: one look-up checks them all."""
 LOST_BOUNDS = "the bounds of the event log are damaged; restart all processes that use the store"
 
 
@@ -51,13 +74,31 @@ def values_of(entry: Entry) -> tuple[object, ...]:
     )
 
 
-def numbered(row: tuple[object, ...]) -> Numbered:
-    """Convert a row of SELECT."""
+def numbered(row: tuple[Any, ...]) -> Numbered:
+    """Convert a row of SELECT; CorruptRecord if it is no entry."""
     number, *values = row
-    return Numbered(number, Entry(*values))  # type: ignore[arg-type]  # the columns of the table
+    if tuple(map(type, values)) not in _TYPES or values[0] not in _KINDS:
+        raise CorruptRecord(f"the entry {number} of the event log is damaged")
+    return Numbered(number, Entry(*values))
 
 
-def checksum_of_row(row: tuple[Kind, str, int, int]) -> int:
-    """Return the checksum of an entry's id, from a row of SELECT_ID."""
-    kind, guid, version, lead = row
+def checksum_at_row(connection: sqlite3.Connection, number: int) -> int | None:
+    """Return the checksum of the id of an entry; None if there is none. That of a damaged entry is 0."""
+    try:
+        found: tuple[Kind, str, int, int] | None = connection.execute(SELECT_ID, (number,)).fetchone()
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        return 0
+    if found is None:
+        return None
+    kind, guid, version, lead = found
     return checksum_of(Entry(kind, guid, version, 0, "", lead=lead).id)
+
+
+def total_of(connection: sqlite3.Connection, total: object) -> int:
+    """Return the size of all entries that is stored in the newest one; if that is damaged, in the newest whole one."""
+    if isinstance(total, int):
+        return total
+    (whole,) = connection.execute(_WHOLE_TOTAL).fetchone()
+    return int(whole or 0)

@@ -3,15 +3,21 @@
 from collections.abc import Sequence
 from functools import partial
 
+import structlog
+
 from guidsvc.domain.events.schedule import MARGIN_SECONDS
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.runtime.clock import Clock
 from guidsvc.store.event_log import LogBounds, LogPage, Numbered
 from guidsvc.store.sqlite.engine import SqliteEngine
+from guidsvc.store.sqlite.events.damage import LogDamaged
 from guidsvc.store.sqlite.events.due_steps import DueSteps, oldest_due, oldest_unscheduled
 from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, newest_of, read_history, read_page, snapshot
 from guidsvc.store.sqlite.events.trimming import size_and_age, trim
 
 POLL_SECONDS = 0.025
+
+_log = structlog.get_logger(__name__)
 
 
 class SqliteEventLog:
@@ -19,11 +25,14 @@ class SqliteEventLog:
 
     poll_seconds = POLL_SECONDS
 
-    def __init__(self, engine: SqliteEngine) -> None:
+    def __init__(self, engine: SqliteEngine, clock: Clock) -> None:
         self._engine = engine
+        self._clock = clock
         self._steps = DueSteps(engine.writer.connection, engine.writer, engine.appender)
         self._data_version: int | None = None
         self._newest = 0
+        self._damaged_to = 0
+        """The number of the last damaged entry that a reader has come to."""
 
     async def newest(self) -> int:
         reader = self._engine.reader
@@ -35,8 +44,12 @@ class SqliteEventLog:
         return self._newest
 
     async def bounds(self) -> LogBounds:
-        with self._engine.failures(), snapshot(self._engine.reader):
-            return bounds_of(self._engine.reader)
+        reader = self._engine.reader
+        with self._engine.failures(), snapshot(reader):
+            bounds = bounds_of(reader)
+            if self._damaged_to <= bounds.floor:
+                return bounds
+            return bounds._replace(floor=self._damaged_to, floor_checksum=checksum_at(reader, self._damaged_to) or 0)
 
     async def checksum(self, number: int) -> int | None:
         with self._engine.failures(), snapshot(self._engine.reader):
@@ -46,8 +59,14 @@ class SqliteEventLog:
         self, after: int, limit: int, selection: EventSelection, *, queue_name: str | None = None
     ) -> LogPage:
         page = partial(read_page, after=after, limit=limit, selection=selection)
-        with self._engine.failures():
-            return await self._engine.finder.run(page, queue_name)
+        try:
+            with self._engine.failures():
+                return await self._engine.finder.run(page, queue_name)
+        except LogDamaged as error:
+            if error.last > self._damaged_to:
+                self._damaged_to = error.last
+                _log.error("event log damaged, its readers go on behind the damage", error=str(error))
+            raise
 
     async def history(self, guid: str, before: int, limit: int) -> Sequence[Numbered]:
         with self._engine.failures():
@@ -75,10 +94,11 @@ class SqliteEventLog:
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
         used_bytes, oldest_at = await self.size()
-        if used_bytes <= size_bytes and oldest_at >= before:
+        now = self._clock()
+        if used_bytes <= size_bytes and before <= oldest_at <= now:
             return 0
         engine = self._engine
-        cut = partial(trim, engine.writer.connection, engine.appender, before, size_bytes, limit)
+        cut = partial(trim, engine.writer.connection, engine.appender, before, now, size_bytes, limit)
         return await engine.in_thread(partial(engine.writer.transaction, cut))
 
     async def size(self) -> tuple[int, int]:

@@ -2,23 +2,24 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 from guidsvc.domain.events.cursor import CursorKey
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogBounds, LogPage, Numbered
+from guidsvc.store.sqlite.events.damage import read_to_damage
 from guidsvc.store.sqlite.events.entries import (
     BOUNDS,
     LOST_BOUNDS,
     NEWEST,
     SELECT,
-    SELECT_ID,
     bytes_of,
-    checksum_of_row,
+    checksum_at_row,
     numbered,
 )
 from guidsvc.store.sqlite.tables import AFTER_HEX
+from guidsvc.store.sqlite.writer import is_damage
 
 _LINK = "SELECT prev, guid FROM log WHERE seq = ?"
 
@@ -51,27 +52,34 @@ def bounds_of(connection: sqlite3.Connection) -> LogBounds:
     newest = connection.execute(NEWEST).fetchone()
     if newest is None:
         return LogBounds(key, floor, floor_checksum, floor, floor_checksum)
-    checksum = checksum_of_row(connection.execute(SELECT_ID, (newest[0],)).fetchone())
-    return LogBounds(key, floor, floor_checksum, newest[0], checksum)
+    return LogBounds(key, floor, floor_checksum, newest[0], checksum_at_row(connection, newest[0]) or 0)
 
 
 def checksum_at(connection: sqlite3.Connection, number: int) -> int | None:
     """Return the checksum of an entry, or of the last one that was cut off; None for any other."""
-    found = connection.execute(SELECT_ID, (number,)).fetchone()
+    found = checksum_at_row(connection, number)
     if found is not None:
-        return checksum_of_row(found)
+        return found
     bounds = connection.execute(BOUNDS).fetchone()
     return int(bounds[2]) if bounds is not None and bounds[1] == number else None
 
 
 def read_page(connection: sqlite3.Connection, after: int, limit: int, selection: EventSelection) -> LogPage:
-    """Return the first entries of a selection after a number, and up to which number was looked."""
+    """Return the first entries of a selection after a number, and up to which number was looked.
+
+    The page ends before damage; LogDamaged if nothing whole comes before it.
+    """
     with snapshot(connection):
         bounds = bounds_of(connection)
         if after < bounds.floor:
             raise EventsTrimmed(f"the entries up to {bounds.floor} are no longer kept")
         end = max(after, min(after + SCANNED, bounds.newest))
-        entries = _matching(connection, after, end, limit, selection)
+        try:
+            entries = _matching(connection, after, end, limit, selection)
+        except (CorruptRecord, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.Error) and not is_damage(error):
+                raise
+            entries, end = read_to_damage(connection, after, end, limit, selection)
         if len(entries) == limit or _is_full(entries):
             end = entries[-1].number
         return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
@@ -113,7 +121,8 @@ def _matching(
         "user": selection.user,
     }
     rows = connection.execute(f"{SELECT} WHERE {_condition(selection)} ORDER BY seq LIMIT {limit:d}", values)
-    return _page(rows)
+    with closing(rows):  # after an error, too: it would hold on to its snapshot
+        return _page(rows)
 
 
 def _page(rows: Iterator[tuple[object, ...]]) -> list[Numbered]:
