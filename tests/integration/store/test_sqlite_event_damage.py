@@ -16,7 +16,7 @@ import pytest
 
 from guidsvc.domain.events.schedule import MARGIN_SECONDS, EventMode, EventPolicy
 from guidsvc.domain.record import Record
-from guidsvc.errors import CorruptRecord, EventsTrimmed, StoreUnavailable
+from guidsvc.errors import CorruptRecord, StoreUnavailable
 from guidsvc.store.sqlite.backup import back_up, salvage
 from guidsvc.store.sqlite.events import due_steps
 from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
@@ -256,85 +256,6 @@ async def test_damaged_schedule_is_mended_by_a_write(
             "integer",
             "integer",
         )
-
-
-@pytest.mark.parametrize(
-    "damage_of_entries",
-    ["metadata = CAST(x'ff41' AS TEXT)", "kind = 'weird'", "version = 'x'", "guid = CAST(x'ff' AS TEXT)"],
-)
-async def test_damaged_entries_are_passed_by(
-    store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, damage_of_entries: str
-) -> None:
-    """A page ends before them, and who stands there is sent behind them, as if they were cut off."""
-    expected_logs.add("event log damaged, its readers go on behind the damage")
-    await create(store, made(clock, 20))
-    with closing(sqlite3.connect(path)) as file:
-        file.execute(f"UPDATE log SET {damage_of_entries} WHERE seq BETWEEN 5 AND 11")
-        file.commit()
-
-    page = await store.events.read(2, 10, ALL)
-    assert ([number for number, _ in page.entries], page.looked_to) == ([3, 4], 4)
-    assert page.looked_to_checksum == await store.events.checksum(4)
-    with pytest.raises(EventsTrimmed):
-        await store.events.read(4, 10, ALL)
-    bounds = await store.events.bounds()
-    assert (bounds.floor, bounds.floor_checksum) == (11, await store.events.checksum(11))
-    assert [number for number, _ in (await store.events.read(bounds.floor, 50, ALL)).entries] == list(range(12, 21))
-    while await store.events.trim(clock() + 1, 2**30, 10):
-        pass
-    assert (await store.events.bounds()).floor == 19
-
-
-async def test_damaged_newest_entry_rejects_no_write(
-    store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
-) -> None:
-    expected_logs.add("event log damaged, its readers go on behind the damage")
-    await create(store, made(clock, 3))
-    before, _ = await store.events.size()
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("UPDATE log SET total = 'x', metadata = CAST(x'ff41' AS TEXT) WHERE seq = 3")
-        file.commit()
-    with pytest.raises(EventsTrimmed):
-        await store.events.read(2, 10, ALL)
-    assert (await store.events.bounds()).floor == 3
-    await create(store, [record(clock())])
-    assert [entry.guid for _, entry in (await store.events.read(3, 10, ALL)).entries] == [GUID]
-    assert 0.9 * before < (await store.events.size())[0] < 2 * before
-    assert await store.events.trim(clock() + 1, 2**30, 10) == 3
-
-
-async def test_damaged_page_of_the_log_is_passed_by(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("event log damaged, its readers go on behind the damage")
-    records = made(clock, 60, metadata='{"a":"' + "x" * 900 + '"}')
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
-        for each in records:
-            await create(store, [each])
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = path.read_bytes()
-    place = content.index(b"created" + records[30].guid.encode()) // 4096
-    path.write_bytes(content[: place * 4096] + b"\xff" * 4096 + content[(place + 1) * 4096 :])
-
-    async with open_sqlite(path, clock=clock, exclusive=False) as store:
-        before = [number for number, _ in (await store.events.read(0, 100, ALL)).entries]
-        with pytest.raises(EventsTrimmed):
-            await store.events.read(before[-1], 100, ALL)
-        floor = (await store.events.bounds()).floor
-        after = [number for number, _ in (await store.events.read(floor, 100, ALL)).entries]
-        assert before == list(range(1, len(before) + 1))
-        assert after == list(range(floor + 1, 61))
-        assert 31 in range(before[-1] + 1, floor + 1)
-        assert len(before) + len(after) > 50
-
-
-async def test_clock_that_was_ahead_holds_up_no_trim(store: SqliteStore, clock: FakeClock) -> None:
-    ahead = clock() + 365 * DAY * 1000
-    await create(store, [record(ahead, guid=f"F{number:031X}") for number in range(5)])
-    await create(store, made(clock, 3))
-    assert await store.events.trim(clock() - 7 * DAY * 1000, 2**30, 10) == 0, "the first that is right is young"
-    clock.advance(seconds=8 * DAY)
-    await create(store, [record(clock())])
-    assert [await store.events.trim(clock() - 7 * DAY * 1000, 2**30, 3) for _ in range(4)] == [3, 3, 2, 0]
 
 
 async def damage_row(path: Path, clock: FakeClock) -> list[Record]:

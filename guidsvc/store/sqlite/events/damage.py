@@ -47,6 +47,12 @@ def read_to_damage(
     return entries, looked_to
 
 
+def skip_damage(connection: sqlite3.Connection, floor: int, newest: int) -> int:
+    """Return the number behind which the first whole entry after a floor comes."""
+    is_damaged = floor < newest and _whole(connection, floor + 1) is None
+    return _last_damaged(connection, floor + 1) if is_damaged else floor
+
+
 def _whole(connection: sqlite3.Connection, number: int) -> Numbered | None:
     """Return an entry; None if it is damaged or missing."""
     try:

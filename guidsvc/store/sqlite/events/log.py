@@ -10,7 +10,7 @@ from guidsvc.domain.events.selection import EventSelection
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.event_log import LogBounds, LogPage, Numbered
 from guidsvc.store.sqlite.engine import SqliteEngine
-from guidsvc.store.sqlite.events.damage import LogDamaged
+from guidsvc.store.sqlite.events.damage import LogDamaged, skip_damage
 from guidsvc.store.sqlite.events.due_steps import DueSteps, oldest_due, oldest_unscheduled
 from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, newest_of, read_history, read_page, snapshot
 from guidsvc.store.sqlite.events.trimming import size_and_age, trim
@@ -47,9 +47,10 @@ class SqliteEventLog:
         reader = self._engine.reader
         with self._engine.failures(), snapshot(reader):
             bounds = bounds_of(reader)
-            if self._damaged_to <= bounds.floor:
+            floor = skip_damage(reader, max(bounds.floor, self._damaged_to), bounds.newest)
+            if floor == bounds.floor:
                 return bounds
-            return bounds._replace(floor=self._damaged_to, floor_checksum=checksum_at(reader, self._damaged_to) or 0)
+            return bounds._replace(floor=floor, floor_checksum=checksum_at(reader, floor) or 0)
 
     async def checksum(self, number: int) -> int | None:
         with self._engine.failures(), snapshot(self._engine.reader):
