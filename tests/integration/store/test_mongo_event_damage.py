@@ -12,6 +12,7 @@ from pymongo.database import Database
 from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import Record
+from guidsvc.errors import EventsTrimmed
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.support.factories import record
@@ -129,3 +130,55 @@ async def test_outbox_that_was_corrected_is_logged(
 
     documents["records"].update_one({"_id": BAD}, {"$pop": {"g.out": -1}})
     assert [each.guid for each in await entries(store, 3)] == [BAD, GOOD, BAD]
+
+
+async def test_page_ends_before_an_invalid_event(
+    store: MongoStore, documents: Documents, now: int, expected_logs: Any
+) -> None:
+    expected_logs.add("event invalid, it cannot be read")
+    for number in range(5):
+        await store.records.swap(None, record(now, guid=f"{number:032X}"))
+        await entries(store, number + 1)
+    documents["log"].update_one({"_id": 3}, {"$unset": {"kind": 1}})
+
+    for selection in (ALL, EventSelection(kinds=frozenset({"created"}))):
+        page = await store.events.read(0, 100, selection)
+        assert [each.number for each in page.entries] == [1, 2]
+        assert (page.looked_to, page.newest) == (2, 5)
+        with pytest.raises(EventsTrimmed):
+            await store.events.read(2, 100, selection)
+    bounds = await store.events.bounds()
+    assert (bounds.floor, bounds.floor_checksum) == (3, await store.events.checksum(3))
+    page = await store.events.read(bounds.floor, 100, ALL)
+    assert [each.number for each in page.entries] == [4, 5]
+    assert len(await store.events.history(f"{2:032X}", 100, 10)) == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [{"$unset": {"kind": 1}}, {"$set": {"total": "x"}}, {"$unset": {"total": 1, "appended": 1}}], ids=str
+)
+async def test_invalid_event_stops_neither_the_log_nor_its_trim(
+    store: MongoStore, documents: Documents, now: int, damage: dict[str, Any]
+) -> None:
+    await store.records.swap(None, record(now, guid="0" * 32))
+    await entries(store, 1)
+    documents["log"].update_one({"_id": 1}, damage)
+    await store.events.bounds()
+    await store.events.size()
+    for number in range(1, 5):
+        await store.records.swap(None, record(now, guid=f"{number:032X}"))
+        async with asyncio.timeout(WAIT_SECONDS):
+            while await store.events.newest() < number + 1:
+                await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await store.events.bounds()).floor < 4:
+            await store.events.trim(now + 3_600_000, 2**40, 2)
+
+
+async def test_document_of_another_program_does_not_stop_the_log(
+    store: MongoStore, documents: Documents, now: int
+) -> None:
+    documents["log"].insert_one({"_id": "x"})
+    await store.records.swap(None, record(now))
+    assert [each.version for each in await entries(store, 1)] == [now]

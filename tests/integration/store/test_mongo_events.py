@@ -551,3 +551,46 @@ async def test_entries_are_deleted_once_no_sequencer_can_repeat_them(
     await entries_count(store, BATCH + 7)
     await store.events.trim(0, 2**40, 100)
     assert documents["log"].count_documents({"_id": {"$lte": 4}}) == 0
+
+
+async def test_log_is_cut_off_while_outboxes_are_pending(
+    store: MongoStore, documents: Documents, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is itself in an outbox is never cut off, and what follows it."""
+    await filled(store, now)
+    await drained(documents)
+    monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
+    monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
+    await asyncio.sleep(0.3)  # until the sequencer waits
+    await asyncio.gather(
+        *(store.records.swap(None, record(now, guid=f"{number:032X}")) for number in range(100, 100 + BATCH + 50))
+    )
+    documents["records"].update_one(
+        {"_id": f"{6:032X}"},
+        {"$set": {"g.pending": 1, "g.out": [{"id": f"{6:032X}-{now + 6}"}]}},
+    )
+
+    assert await store.events.trim(now + 2**40, 2**40, 500) == 6
+    assert (await store.events.bounds()).floor == 6
+
+
+async def test_append_in_the_future_does_not_block_the_cut(store: MongoStore, documents: Documents, now: int) -> None:
+    await filled(store, now)
+    await drained(documents)
+    append_at(documents, now)
+    documents["log"].update_many({"_id": {"$lte": 4}}, {"$set": {"appended": now + 2**40}})
+
+    assert [await store.events.trim(now + 6, 2**40, 2) for _ in range(4)] == [2, 2, 2, 0]
+
+
+async def test_entries_are_deleted_as_fast_as_they_are_cut_off(
+    store: MongoStore, documents: Documents, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guidsvc.store.mongo.events.retention.BATCH", 4)
+    for number in range(120):
+        await store.records.swap(None, record(now, guid=f"{number:032X}"))
+        if number % 6 == 5:
+            await entries_count(store, number + 1)
+            await drained(documents)
+            assert await store.events.trim(now + 2**40, 2**40, 6) == (5 if number == 5 else 6)
+    assert documents["log"].count_documents({}) <= 20

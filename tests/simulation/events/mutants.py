@@ -23,16 +23,16 @@ MUTANTS = (
         "        moved = batch.items\n        await self._operations.write(partial(self._remove, moved))\n        await self._append(head, batch)\n",
     )}, SEEDS),
     Mutant("an outbox with entries is not pending", {_OUTBOX: ("left, pending=NOW)", 'left, pending="$$REMOVE")')}, SEEDS),
-    Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("last = await self._last_to_cut(head)", "last = head.number - 1")}, SEEDS),
+    Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("cut = await self._before_undrained(documents[:cut])\n", "")}, SEEDS),
     Mutant("the newest entry is cut off", {_RETENTION: (
-        "            return head.number - 1\n", "            return head.number\n",
+        "last = head.number - 1\n", "last = head.number\n",
     )}, SEEDS),
-    Mutant("the age of an entry is that of its event", {_RETENTION: ('document["appended"] >= before', 'document["at"] >= before')}, SEEDS),
+    Mutant("the age of an entry is that of its event", {_RETENTION: ('document.get("appended")', 'document.get("at")')}, SEEDS),
     Mutant("the floor is raised after the deletion", {_RETENTION: (
         "        return cut if cut and await",
         '        await self._operations.write(partial(self._log.delete_many, {"_id": {"$lte": documents[cut - 1]["_id"] if cut else 0}}))\n        return cut if cut and await',
     )}, SEEDS),
-    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number <= self._doomed.newest + BATCH", "False")}, 1000),
+    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number > self._cuts[0].newest + BATCH", "True")}, 1000),
     Mutant("an expiry before a write is not logged", {_OUTBOX: ("[*owed, {", "[{")}, SEEDS),
     Mutant("a write does not look at the stage", {_OUTBOX: ('{"$lt": [_number("$g.stage", 0), stage]}', '{"$literal": True}')}, SEEDS),
     Mutant("a step is done for a version that was replaced", {_STEPS: (
@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant("an entry below the floor counts", {_SEQUENCER: ("if number > floor]", "if number > 0]")}, 120),
     Mutant("the outboxes are read before the head", {_SEQUENCER: (
         "moved = await self._append(head, batch)", "moved = await self._append(await self.head(), batch)",
-    ), _RETENTION: ("head.number <= self._doomed.newest + BATCH", "head.number <= self._doomed.newest")}, 200),
+    ), _RETENTION: ("head.number > self._cuts[0].newest + BATCH", "head.number > self._cuts[0].newest")}, 200),
     Mutant("a record is deleted with entries in its outbox", {_OUTBOX: ('IS_DRAINED: dict[str, Any] = {"g.pending": None}', "IS_DRAINED: dict[str, Any] = {}")}, 120),
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any
 import bson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from guidsvc.domain.events.entry import Entry
+from guidsvc.domain.events.entry import KINDS, Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import GUID_CHARACTERS
 from guidsvc.errors import CorruptRecord
@@ -80,7 +80,7 @@ def filter_of(selection: EventSelection) -> dict[str, Any]:
     if selection.owner is not None:
         wanted["owner"] = selection.owner
     if selection.kinds is not None:
-        wanted["kind"] = {"$in": sorted(selection.kinds)}
+        wanted["kind"] = {"$nin": sorted(set(KINDS) - selection.kinds)}  # matches invalid kinds: they end a page
     if len(selection.guid_prefix) == GUID_CHARACTERS:
         wanted["guid"] = selection.guid_prefix
     elif selection.guid_prefix:

@@ -70,6 +70,13 @@ def valid_entries(guid: object, value: object) -> list[Entry]:
     return entries
 
 
+def ids_in(value: object) -> list[object]:
+    """Return the ids of the items in an outbox that may be invalid."""
+    items = value.get("out") if isinstance(value, Mapping) else None
+    found = (item.get("id") for item in items if isinstance(item, Mapping)) if isinstance(items, list) else ()
+    return [each for each in found if isinstance(each, str)]
+
+
 def repaired(guid: str, value: object) -> Pipeline:
     """Return the update that removes what is invalid from an outbox."""
     schedule = {name: value[name] for name in ("due", "stage") if name in value} if isinstance(value, Mapping) else {}

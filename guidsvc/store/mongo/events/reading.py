@@ -1,17 +1,22 @@
-"""Reading the log. Every page is read between two looks at the floor, so it has no hole."""
+"""Reading the log. Every page is read between two looks at the floor, so it has no hole.
+
+A page ends before an invalid document. Who stands right before it has lost that event, as if it was cut off.
+"""
 
 from functools import partial
 from typing import Any
 
+import structlog
+
 from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
-from guidsvc.errors import EventsTrimmed
+from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogPage, Numbered
 from guidsvc.store.mongo.documents import Document
-from guidsvc.store.mongo.events.entry_documents import entry_in, filter_of, numbered
+from guidsvc.store.mongo.events.entry_documents import filter_of, numbered
 from guidsvc.store.mongo.events.operations import Operations
-from guidsvc.store.mongo.events.retention import Retention
+from guidsvc.store.mongo.events.retention import Retention, checksum_in
 from guidsvc.store.mongo.events.sequencer import BY_EVENT, Sequencer
 from guidsvc.store.mongo.repository import Collection
 
@@ -19,6 +24,10 @@ EVENTS_OF_VERSION = 16
 """More entries than one version of a record can have."""
 CHUNK = 50
 """Number of entries that are fetched at once."""
+MAX_LOGGED = 1000
+"""How many invalid documents are logged, each once."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Reading:
@@ -29,6 +38,7 @@ class Reading:
         self._operations = operations
         self._sequencer = sequencer
         self._retention = retention
+        self._logged: set[int] = set()
 
     async def page(self, after: int, limit: int, selection: EventSelection, queue_name: str | None) -> LogPage:
         """Return a page; see `EventLog.read`."""
@@ -36,8 +46,7 @@ class Reading:
         newest = (await self._sequencer.head()).number
         last = min(after + SCANNED, newest)
         read = partial(self._read, after, last, limit, selection)
-        entries, is_whole = await self._operations.scan(read, queue_name)
-        looked_to = max(after, last) if is_whole else entries[-1].number
+        entries, looked_to = await self._operations.scan(read, queue_name)
         checksum = await self._checksum_at(looked_to, entries)
         await self._require_untrimmed(after)
         return LogPage(entries, looked_to, checksum, newest)
@@ -48,7 +57,7 @@ class Reading:
         floor = await self._retention.floor()
         if number == floor.number:
             return floor.checksum
-        return None if found is None or number < floor.number else checksum_of(entry_in(found).id)
+        return None if found is None or number < floor.number else checksum_in(found)
 
     async def history(self, guid: str, before: int, limit: int) -> list[Numbered]:
         """Return the newest entries of a GUID; see `EventLog.history`.
@@ -58,22 +67,44 @@ class Reading:
         found = self._log.find({"guid": guid, "_id": {"$lt": before}}).sort("version", -1).hint(BY_EVENT)
         documents = await self._operations.scan(partial(found.limit(limit + EVENTS_OF_VERSION).to_list, None), guid)
         floor = (await self._retention.floor()).number
-        entries = (numbered(each) for each in documents if each["_id"] > floor)
+        entries = [entry for each in documents if each["_id"] > floor and (entry := self._valid(each)) is not None]
         return sorted(entries, key=lambda each: -each.number)[:limit]
 
-    async def _read(self, after: int, last: int, limit: int, selection: EventSelection) -> tuple[list[Numbered], bool]:
-        """Return the entries of a selection between two numbers, and whether these are all of them."""
+    async def _read(self, after: int, last: int, limit: int, selection: EventSelection) -> tuple[list[Numbered], int]:
+        """Return the entries of a selection between two numbers, and up to which number these are all of them."""
         entries: list[Numbered] = []
         size_bytes = 0
         wanted: dict[str, Any] = {"_id": {"$gt": after, "$lte": last}} | filter_of(selection)
         cursor = self._log.find(wanted).hint("_id_").sort("_id", 1).limit(limit).batch_size(CHUNK)
         async for document in cursor:
-            entries.append(numbered(document))
-            size_bytes += _text_bytes(document)
+            entry = self._valid(document)
+            if entry is None:
+                await cursor.close()
+                return entries, self._end_before(document["_id"], after)
+            entries.append(entry)
+            size_bytes += _text_bytes(entry.entry)
             if size_bytes >= PAGE_BYTES or len(entries) == limit:
                 await cursor.close()
-                return entries, False
-        return entries, True
+                return entries, entry.number
+        return entries, max(after, last)
+
+    def _end_before(self, number: int, after: int) -> int:
+        """Return where a page ends before an invalid document; EventsTrimmed if that is where it begins."""
+        if number > after + 1:
+            return number - 1
+        self._retention.begin_behind(number)
+        raise EventsTrimmed(f"entry {number} is not valid")
+
+    def _valid(self, document: Document) -> Numbered | None:
+        """Return the entry in a document of the log; None, and a line in the log, if it is invalid."""
+        try:
+            return numbered(document)
+        except CorruptRecord as error:
+            number = document["_id"]
+            if number not in self._logged and len(self._logged) < MAX_LOGGED:
+                self._logged.add(number)
+                _log.error("event invalid, it cannot be read", number=number, error=str(error))
+            return None
 
     async def _checksum_at(self, number: int, entries: list[Numbered]) -> int:
         if entries and entries[-1].number == number:
@@ -87,6 +118,5 @@ class Reading:
             raise EventsTrimmed(f"the entries up to {floor} were cut off, and {after + 1} was to be read")
 
 
-def _text_bytes(document: Document) -> int:
-    entry: Entry = entry_in(document)
+def _text_bytes(entry: Entry) -> int:
     return sum(len(text) for text in (entry.owner, entry.user, entry.metadata) if text)

@@ -6,8 +6,15 @@ passes an entry that is still in an outbox, so a sequencer that appends that aga
 The entries below the floor are deleted later. A sequencer that was suspended may hold entries that have since been
 moved to the log and cut off. It knows a newest number from before, and inserts a batch after it at most. So once the
 log has grown by more than a batch since the floor was raised, all those numbers are taken, and the entries can go.
+
+Entries are appended in order, so none is older than a later one. That holds against the time of an append that lies in
+the future, because the clock of a server was wrong.
+
+An invalid document of the log ends what can be read from before it. A process that has met one says that its log begins
+behind it.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,15 +22,20 @@ from typing import Any, NamedTuple
 from guidsvc.domain.events.cursor import CursorKey, checksum_of, draw_key
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import LogBounds
-from guidsvc.store.mongo.documents import NOW, Document
-from guidsvc.store.mongo.events.entry_documents import entry_in, key_of_entry
+from guidsvc.store.mongo.documents import NOW, OUTBOX, Document
+from guidsvc.store.mongo.events.entry_documents import entry_in
 from guidsvc.store.mongo.events.operations import Operations
-from guidsvc.store.mongo.events.outbox import BY_PENDING, IS_PENDING, valid_entries
-from guidsvc.store.mongo.events.sequencer import BATCH, BOUNDS_ID, Head, Sequencer
+from guidsvc.store.mongo.events.outbox import IS_PENDING, ids_in
+from guidsvc.store.mongo.events.sequencer import BATCH, BOUNDS_ID, IS_NUMBERED, Head, Sequencer
 from guidsvc.store.mongo.repository import Collection
 
-UNDRAINED = 200
-"""Maximum number of outboxes with entries while the log can be cut off. With more, the sequencer is behind."""
+LATER_SAMPLES = 24
+"""How many later entries show how old a page is: the next one, and those at twice the distance of the one before."""
+DELETIONS = 2
+"""So many times as many entries as are cut off at once are deleted at once: arrears from before go too."""
+
+
+_NEVER = 2**63
 
 
 class Floor(NamedTuple):
@@ -36,8 +48,8 @@ class Floor(NamedTuple):
     """The size of all entries up to the floor."""
 
 
-class _Doomed(NamedTuple):
-    """Entries to delete: those up to a floor, once the log has grown enough since then."""
+class _Cut(NamedTuple):
+    """A floor, and the newest entry when it was first seen."""
 
     floor: int
     newest: int
@@ -66,8 +78,12 @@ class Retention:
         self._bounds = bounds
         self._operations = operations
         self._sequencer = sequencer
-        self._deleted_to = 0
-        self._doomed: _Doomed | None = None
+        self._deletable = 0
+        """No sequencer can append entries up to this number again."""
+        self._deleted = 0
+        self._cuts: deque[_Cut] = deque()
+        """The floors that are not deletable yet: one for each newest entry, so a batch of them at most."""
+        self._damage = 0
 
     async def floor(self) -> Floor:
         """Return the stored bounds."""
@@ -79,10 +95,16 @@ class Retention:
     async def bounds(self) -> LogBounds:
         """Return where the log begins and ends."""
         floor = await self.floor()
-        newest = self._log.find({}).sort("_id", -1).limit(1)
+        newest = self._log.find(IS_NUMBERED).sort("_id", -1).limit(1)
         found = await self._operations.read(partial(newest.to_list, 1))
-        number, checksum = (found[0]["_id"], checksum_of(entry_in(found[0]).id)) if found else (0, 0)
+        number, checksum = (found[0]["_id"], checksum_in(found[0])) if found else (0, 0)
+        if self._damage > floor.number:
+            return LogBounds(floor.key, self._damage, 0, number, checksum)
         return LogBounds(floor.key, floor.number, floor.checksum, number, checksum)
+
+    def begin_behind(self, number: int) -> None:
+        """Let the bounds begin behind an invalid document of the log."""
+        self._damage = max(self._damage, number)
 
     async def size(self) -> tuple[int, int]:
         """Return the size of the log in bytes, and when its oldest entry was appended."""
@@ -90,61 +112,102 @@ class Retention:
         head = await self._sequencer.head()
         oldest = self._log.find({"_id": {"$gt": floor.number}}, {"appended": 1}).sort("_id", 1).limit(1)
         found = await self._operations.read(partial(oldest.to_list, 1))
-        return head.total_bytes - floor.total_bytes, found[0]["appended"] if found else 0
+        oldest_at = found[0].get("appended") if found else 0
+        return max(0, head.total_bytes - floor.total_bytes), oldest_at if isinstance(oldest_at, int) else 0
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
         """Cut off entries that were appended before a time, or are beyond a size; return how many."""
         floor, head = await self.floor(), await self._sequencer.head()
-        await self._delete_doomed(floor, head, limit)
-        last = await self._last_to_cut(head)
-        if last <= floor.number:
-            return 0
+        await self._delete_cut_off(floor, head, limit)
+        last = head.number - 1
         oldest = self._log.find({"_id": {"$gt": floor.number, "$lte": last}}).sort("_id", 1).limit(limit)
         documents = await self._operations.scan(partial(oldest.to_list, limit))
-        cut = _cut(documents, before, floor.total_bytes, head.total_bytes - size_bytes)
-        return cut if cut and await self._raise_floor(floor, documents[cut - 1]) else 0
-
-    async def _last_to_cut(self, head: Head) -> int:
-        """Return the highest number up to which no entry is in an outbox; never that of the newest entry."""
-        outboxes = self._records.find(IS_PENDING, {"g.out": 1}).hint(BY_PENDING).limit(UNDRAINED)
-        found = await self._operations.read(partial(outboxes.to_list, UNDRAINED))
-        if len(found) == UNDRAINED:
+        if not documents:
             return 0
-        keys = [key_of_entry(entry) for each in found for entry in valid_entries(each["_id"], each["g"])]
-        if not keys:
-            return head.number - 1
-        numbers = await self._sequencer.numbers_of(keys)
-        return min(head.number, *numbers.values()) - 1 if numbers else head.number - 1
+        later_at = await self._appended_later(documents[-1]["_id"], head)
+        cut = _cut(documents, later_at, before, floor.total_bytes, head.total_bytes - size_bytes)
+        cut = await self._before_undrained(documents[:cut])
+        return cut if cut and await self._raise_floor(floor, documents[:cut]) else 0
 
-    async def _raise_floor(self, floor: Floor, last: Document) -> bool:
-        """Raise the floor to an entry; False if another process has raised it."""
-        raised = {"floor": last["_id"], "checksum": checksum_of(entry_in(last).id), "total": last["total"]}
+    async def _appended_later(self, number: int, head: Head) -> Sequence[int]:
+        """Return when some entries behind a number were appended."""
+        numbers = [each for power in range(LATER_SAMPLES) if (each := number + 2**power) <= head.number]
+        later = self._log.find({"_id": {"$in": numbers}}, {"appended": 1})
+        documents = await self._operations.read(partial(later.to_list, LATER_SAMPLES)) if numbers else []
+        return [each["appended"] for each in documents if isinstance(each.get("appended"), int)]
+
+    async def _before_undrained(self, documents: Sequence[Document]) -> int:
+        """Return how many of the oldest entries are in no outbox any more."""
+        ids = [_id_in(each) for each in documents]
+        guids = sorted({each["guid"] for each, event_id in zip(documents, ids, strict=True) if event_id is not None})
+        outboxes = self._records.find({"_id": {"$in": guids}, **IS_PENDING}, {"g.out.id": 1})
+        found = await self._operations.scan(partial(outboxes.to_list, len(guids))) if guids else []
+        undrained = {event_id for each in found for event_id in ids_in(each[OUTBOX])}
+        return next((place for place, event_id in enumerate(ids) if event_id in undrained), len(documents))
+
+    async def _raise_floor(self, floor: Floor, cut_off: Sequence[Document]) -> bool:
+        """Raise the floor above entries; False if another process has raised it."""
+        last = cut_off[-1]
+        total_bytes = max((total for each in cut_off if (total := _total(each)) is not None), default=floor.total_bytes)
+        raised = {"floor": last["_id"], "checksum": checksum_in(last), "total": total_bytes}
         update = partial(self._bounds.update_one, {"_id": BOUNDS_ID, "floor": floor.number}, {"$set": raised})
         return bool((await self._operations.write(update)).matched_count)
 
-    async def _delete_doomed(self, floor: Floor, head: Head, limit: int) -> None:
-        """Delete entries that were cut off, at most `limit`, if no sequencer can append them again."""
-        if self._doomed is None and floor.number > self._deleted_to:
-            self._doomed = _Doomed(floor.number, head.number)
-        if self._doomed is None or head.number <= self._doomed.newest + BATCH:
+    async def _delete_cut_off(self, floor: Floor, head: Head, limit: int) -> None:
+        """Delete entries that were cut off, if no sequencer can append them again."""
+        if self._cuts and self._cuts[-1].newest == head.number:
+            self._cuts.pop()  # the log has not grown since then: wait anew, for all up to this floor
+        if floor.number > (self._cuts[-1].floor if self._cuts else self._deletable):
+            self._cuts.append(_Cut(floor.number, head.number))
+        while self._cuts and head.number > self._cuts[0].newest + BATCH:
+            self._deletable = self._cuts.popleft().floor
+        if self._deleted >= self._deletable:
             return
-        cut_off = self._log.find({"_id": {"$lte": self._doomed.floor}}, {"_id": 1}).sort("_id", 1).limit(limit)
+        limit *= DELETIONS
+        cut_off = self._log.find({"_id": {"$gte": 0, "$lte": self._deletable}}, {"_id": 1}).sort("_id", 1).limit(limit)
         documents = await self._operations.read(partial(cut_off.to_list, limit))
         if documents:
-            below = {"_id": {"$lte": documents[-1]["_id"]}}
+            below = {"_id": {"$gte": 0, "$lte": documents[-1]["_id"]}}
             await self._operations.write(partial(self._log.delete_many, below))
         if len(documents) < limit:
-            self._deleted_to, self._doomed = self._doomed.floor, None
+            self._deleted = self._deletable
 
 
-def _cut(documents: Sequence[Document], before: int, floor_bytes: int, excess_bytes: int) -> int:
+def checksum_in(document: Document) -> int:
+    """Return the checksum of the id of an entry in the log; 0 if its document is invalid."""
+    event_id = _id_in(document)
+    return 0 if event_id is None else checksum_of(event_id)
+
+
+def _id_in(document: Document) -> str | None:
+    try:
+        return entry_in(document).id
+    except CorruptRecord:
+        return None
+
+
+def _total(document: Document) -> int | None:
+    total = document.get("total")
+    return total if isinstance(total, int) else None
+
+
+def _cut(
+    documents: Sequence[Document], later_at: Sequence[int], before: int, floor_bytes: int, excess_bytes: int
+) -> int:
     """Return how many of the oldest entries to cut off: those appended before a time, or that make the log too large.
 
-    `excess_bytes` is the size of all entries up to the last that must go; `floor_bytes` that of those that have gone.
+    `later_at` is when some later entries were appended. `excess_bytes` is the size of all entries up to the last that
+    must go; `floor_bytes` that of those that have gone.
     """
+    latest_at = min(later_at, default=_NEVER)
+    times: list[int] = []
+    for document in reversed(documents):
+        appended = document.get("appended")
+        latest_at = min(latest_at, appended) if isinstance(appended, int) else latest_at
+        times.append(latest_at)
     total_bytes = floor_bytes
     for place, document in enumerate(documents):
-        if document["appended"] >= before and total_bytes >= excess_bytes:
+        if times[-1 - place] >= before and total_bytes >= excess_bytes:
             return place
-        total_bytes = document["total"]
+        total_bytes = max(total_bytes, _total(document) or 0)
     return len(documents)

@@ -49,6 +49,8 @@ BATCH_BYTES = 1024 * 1024
 BY_EVENT = "event"
 LOG_INDEXES = [IndexModel([(name, 1) for name in KEY], name=BY_EVENT, unique=True)]
 BOUNDS_ID = "log"
+IS_NUMBERED: dict[str, Any] = {"_id": {"$gte": 0}}
+"""The filter that matches entries, and nothing whose `_id` is of another type."""
 PASS_SECONDS = 60.0
 """How long an invalid outbox is passed over."""
 MAX_INVALID = 1000
@@ -148,9 +150,18 @@ class Sequencer:
 
     async def head(self) -> Head:
         """Return the newest entry that a majority has."""
-        newest = self._log.find({}, {"total": 1}).sort("_id", -1).limit(1)
+        newest = self._log.find(IS_NUMBERED, {"total": 1}).sort("_id", -1).limit(1)
         found = await self._operations.read(partial(newest.to_list, 1))
-        return Head(found[0]["_id"], found[0]["total"]) if found else Head(0, 0)
+        if not found:
+            return Head(0, 0)
+        total = found[0].get("total")
+        return Head(found[0]["_id"], total if isinstance(total, int) else await self._last_total())
+
+    async def _last_total(self) -> int:
+        """Return the size up to the newest entry that has one."""
+        newest = self._log.find({"total": {"$gte": 0}}, {"total": 1}).sort("_id", -1).hint("_id_").limit(1)
+        found = await self._operations.read(partial(newest.to_list, 1))
+        return int(found[0]["total"]) if found else 0
 
     async def repair(self, guid: str) -> None:
         """Remove what is invalid from the outbox of a GUID, because it leaves no room for valid entries."""
