@@ -30,6 +30,9 @@ class ManagedConnection(Protocol):
     def retire(self, idle_before: float) -> bool:
         """Close the connection if it is idle since `idle_before` or earlier; return whether work is left."""
 
+    def is_stuck(self) -> bool:
+        """Whether the client has taken nothing of its response for a second, during which this was asked often."""
+
     def expire(self) -> bool:
         """Abort the connection, unless it is idle and an unread request has arrived; return whether it was aborted."""
 

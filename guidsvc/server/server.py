@@ -116,7 +116,7 @@ class Server:
         return bool(busy) or any(max(since, start) > cutoff for since in table.connecting.values())
 
     async def close_all_connections(self) -> None:
-        """Close the connections once pending data is sent; abort them after CLOSE_SECONDS."""
+        """Close the connections once pending data is sent; abort them after CLOSE_SECONDS, or if they are stuck."""
         for connection in list(self._table.connections):
             self._table.manage(connection, lambda each: each.close())
         for connection in list(self._table.connecting):
@@ -125,7 +125,10 @@ class Server:
             listener.abort()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_SECONDS
-        while self._is_closing() and loop.time() < deadline:  # noqa: ASYNC110  # polling is cheaper than an event per connection
+        while self._is_closing() and loop.time() < deadline:
+            self._advance()
+            for connection in list(self._table.connections):
+                self._table.manage(connection, lambda each: each.abort() if each.is_stuck() else None)
             await asyncio.sleep(0.01)
         for connection in list(self._table.connections):
             self._table.manage(connection, lambda each: each.abort())

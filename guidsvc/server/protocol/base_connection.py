@@ -20,6 +20,8 @@ MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes of fast-path answers collected for pipelined requests. Beyond it, the next requests are queued for handlers."""
 LINGER_SECONDS = 2.0
 """After a rejection, data from the client is read and discarded this long, so that it can read the answer."""
+STUCK_SECONDS = 1.0
+"""On shutdown, a client that takes nothing for this long is not waited for, if its response was broken off."""
 
 
 class BaseConnection(asyncio.Protocol):
@@ -100,14 +102,20 @@ class BaseConnection(asyncio.Protocol):
         return seconds is not None and now - self._timeout_start > seconds
 
     def retire(self, idle_before: float) -> bool:
-        sending = not self._send_buffer.is_empty
+        sending, is_stuck = not self._send_buffer.is_empty, self.is_stuck()
         if self._send_buffer.is_closing:
+            if is_stuck and self._cycle is not None:  # the response was broken off: its rest is of no use
+                self.abort()
+                return False
             return sending
         has_requests = self._cycle is not None or bool(self._queued) or not self._parser.is_between_requests
         if sending or has_requests or self._timeout_start > idle_before or has_unread(self._transport):
             return True
         self.close()
         return False
+
+    def is_stuck(self) -> bool:
+        return not self._send_buffer.is_empty and self._send_buffer.is_too_slow(self._state.tick, STUCK_SECONDS, 1)
 
     @property
     def waiting_since(self) -> float | None:
