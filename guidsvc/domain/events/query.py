@@ -68,9 +68,10 @@ def _parse_prefix(value: str) -> str:
 
 
 def _parse_wait(value: str) -> int:
-    if not DIGITS.fullmatch(value) or not 0 <= int(value.lstrip("0")[:3] or "0") <= MAX_WAIT_SECONDS:
+    seconds = int(value.lstrip("0")[:3] or "0") if DIGITS.fullmatch(value) else -1  # int() rejects very long strings
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
         raise validation_error("wait", "must be a whole number of seconds from 0 to {most}", most=MAX_WAIT_SECONDS)
-    return int(value)
+    return seconds
 
 
 EventCursor = Annotated[
