@@ -108,7 +108,7 @@ class EventQuery(NoQuery):
     )
     wait: Wait = Field(
         0,
-        description="If there is no event yet, wait up to so many seconds for the first.",
+        description="Wait up to so many seconds for the first event.",
     )
     view: Literal["brief"] | None = optional_field("`brief` leaves out the records.")
     follow: Literal["true", "false"] = Field(

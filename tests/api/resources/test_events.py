@@ -200,7 +200,7 @@ async def test_invalid_parameter_is_rejected(client: Client, query: str, fault: 
 async def test_wait_may_have_leading_zeros(client: Client) -> None:
     assert (await page(client, f"?wait={'0' * 5000}"))["items"] == []
     reply = await client.get(f"/events?wait={'1' * 5000}")
-    assert reply.json["detail"] == "`wait` must be a whole number of seconds from 0 to 30"
+    assert reply.json["detail"] == "`wait` must be a whole number of seconds from 0 to 30."
 
 
 async def test_invalid_last_event_id_is_rejected(client: Client) -> None:

@@ -65,8 +65,8 @@ class EventsHandler(Handler):
     async def get(self) -> None:
         """Return what happened to GUIDs: a page, a stream of lines, or server-sent events.
 
-        Those of one GUID are in order. To go on, send `next`, or the `cursor` of the last event. The same event always
-        has the same `id`. Ignore types that you do not know: new ones may come.
+        Those of one GUID are in order. To go on, send `next`. The same event always has the same `id`. Ignore types
+        that you do not know: new ones may come.
         """
         query, form = self._parse()
         if form is None:
