@@ -89,7 +89,7 @@ def created(record: Record, policy: EventPolicy, origin: Origin) -> dict[str, An
     """Return the document of a new record, with the entries of its creation in its outbox."""
     stage, due = policy.first(record)
     outbox: dict[str, Any] = {"due": due, "stage": stage}
-    items = _items(change_of(None, record, origin).entries, policy)
+    items = [item_of(entry) for entry in policy.logged(change_of(None, record, origin)).entries]
     if items:
         outbox |= {"pending": record.updated, "out": items}
     return document_of(record) | {OUTBOX: outbox}
@@ -97,16 +97,17 @@ def created(record: Record, policy: EventPolicy, origin: Origin) -> dict[str, An
 
 def swapped(old: Record, new: Record, policy: EventPolicy, origin: Origin) -> Pipeline:
     """Return the update that replaces `old` with `new` and adds the entries of the change to the outbox."""
-    change = change_of(old, new, origin)
-    owed = [_unless_done(each) for each in change.owed if policy.logs(each.kind)]
+    change = policy.logged(change_of(old, new, origin))
+    owed = [_unless_done(each) for each in change.owed]
     stage, due = policy.first(new)
-    outbox = _outbox(stage, due, [*owed, {"$literal": _items(change.entries, policy)}])
+    outbox = _outbox(stage, due, [*owed, {"$literal": [item_of(entry) for entry in change.entries]}])
     return [{"$replaceWith": {"$mergeObjects": [{"$literal": document_of(new)}, {OUTBOX: outbox}]}}]
 
 
 def advanced(stage: int, due: int, entries: Iterable[Entry], policy: EventPolicy) -> Pipeline:
     """Return the update that advances the stage of a document and adds entries to its outbox."""
-    return [{"$set": {OUTBOX: _outbox(stage, due, [{"$literal": _items(entries, policy)}])}}]
+    items = [item_of(entry) for entry in entries if policy.logs(entry.kind)]
+    return [{"$set": {OUTBOX: _outbox(stage, due, [{"$literal": items}])}}]
 
 
 def drained(ids: Iterable[str]) -> Pipeline:
@@ -136,7 +137,3 @@ def _unless_done(entry: Entry) -> Document:
     stage = EXPIRED_STAGE if entry.kind == EXPIRED else PURGED_STAGE
     is_due = {"$lt": [_number("$g.stage", 0), stage]}
     return {"$cond": [is_due, [{"$literal": item_of(entry)}], []]}
-
-
-def _items(entries: Iterable[Entry], policy: EventPolicy) -> list[dict[str, Any]]:
-    return [item_of(entry) for entry in entries if policy.logs(entry.kind)]

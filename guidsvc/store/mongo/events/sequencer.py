@@ -17,7 +17,7 @@ wait too, because they may not overtake the others.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -118,6 +118,8 @@ class Sequencer:
         self._operations = operations
         self._limit = BATCH
         self._invalid = InvalidOutboxes()
+        self.counts: MutableMapping[str, int] = {}
+        """How many entries of each kind this process has appended."""
         self.pending: int | None = None
         """The time of the oldest entry that was not in the log at the begin of the last round, in Unix milliseconds."""
 
@@ -221,6 +223,8 @@ class Sequencer:
         """Insert the entries after the head. Return those that a majority has in the log."""
         entries, documents = batch.entries, _log_documents(head, batch)
         inserted = await self._operations.write(partial(self._insert, documents))
+        for entry in entries[:inserted]:
+            self.counts[entry.kind] = self.counts.get(entry.kind, 0) + 1
         in_log = dict(zip(entries[:inserted], (each["_id"] for each in documents), strict=False))
         if inserted < len(entries):
             in_log |= await self._find_in_log(entries[inserted:])
