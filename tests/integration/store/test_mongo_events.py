@@ -20,6 +20,7 @@ from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
 from guidsvc.store.mongo.events.sequencer import BATCH
 from guidsvc.store.mongo.store import MongoStore, open_mongo
+from guidsvc.telemetry.metrics import StoreMetrics
 from tests.support.factories import GUID, record
 
 ALL = EventSelection()
@@ -594,3 +595,24 @@ async def test_entries_are_deleted_as_fast_as_they_are_cut_off(
             await drained(documents)
             assert await store.events.trim(now + 2**40, 2**40, 6) == (5 if number == 5 else 6)
     assert documents["log"].count_documents({}) <= 20
+
+
+async def test_appended_events_are_counted_by_kind(patient_mongo_url: str, now: int) -> None:
+    meter = StoreMetrics()
+    async with open_mongo(patient_mongo_url, meter=meter) as store:
+        await store.records.swap(None, first := record(now))
+        await store.records.swap(first, first.model_copy(update={"version": now + 1, "updated": now + 1, "user": "b"}))
+        await entries(store, 2)
+    assert {kind: count for kind, count in meter.events.counts.items() if count} == {"created": 1, "updated": 1}
+
+
+async def test_renewal_of_an_expired_record_is_always_logged(patient_mongo_url: str, now: int) -> None:
+    async with open_mongo(patient_mongo_url, events=EventPolicy("changes")) as store:
+        old = record(now - 60_000, expire=now // 1000 - 5)
+        await store.records.swap(None, old)
+        await store.records.swap(
+            old, later := old.model_copy(update={"version": now, "updated": now, "expire": now // 1000 + 60})
+        )
+        longer = later.model_copy(update={"version": now + 1, "updated": now + 1, "expire": now // 1000 + 90})
+        await store.records.swap(later, longer)
+        assert [kind for kind, _ in await kinds(store, 3)] == ["created", "expired", "renewed"]
