@@ -14,6 +14,8 @@ USER = "Cylance, Inc."
 _BYTES = 2**32
 _NOW = 1_795_570_057_176
 _LINES = 1000
+FAR_EXPIRE = 4_102_444_800
+"""An expiry that no measurement reaches."""
 
 
 def key(number: int) -> str:
@@ -31,22 +33,25 @@ def put_in(running: Running, first: int, count: int, *, user: str = USER) -> Non
             raise RuntimeError(chunk[:1000])
 
 
-def fill(file: Path, count: int) -> None:
-    """Put records into a SQLite file that the service has made, and that nobody uses; quicker than over HTTP."""
+def fill(
+    file: Path, count: int, expire: int = FAR_EXPIRE, due: int = FAR_EXPIRE - max(DEFAULT_POLICY.warn_before)
+) -> None:
+    """Put records into a SQLite file that the service has made, and that nobody uses; quicker than over HTTP.
+
+    `due` is as the store sets it, so that it has nothing to catch up on.
+    """
     columns = (*RECORDS.columns, "due")
     places = ", ".join("?" * len(columns))
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
-        rows = sorted(_row(number) for number in range(count))  # in key order SQLite only ever appends
+        rows = sorted(_row(number, expire, due) for number in range(count))  # in key order SQLite only ever appends
         connection.executemany(f"INSERT INTO records ({', '.join(columns)}) VALUES ({places})", rows)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _row(number: int) -> tuple[object, ...]:
-    expire = 4_102_444_800
-    due = expire - max(DEFAULT_POLICY.warn_before)  # as the store sets it, so that it has nothing to catch up on
+def _row(number: int, expire: int, due: int) -> tuple[object, ...]:
     return (key(number), USER, expire, None, "", _NOW, _NOW, _NOW, expire + 604_800, due)
 
 
