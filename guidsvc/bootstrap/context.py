@@ -9,7 +9,7 @@ from pathlib import Path
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.auth.audit_log import AuditLog, open_audit_log
 from guidsvc.bootstrap.auth import accepted_hosts, audit_destination, is_controlled, open_authenticator
-from guidsvc.bootstrap.events import event_policy, open_feed
+from guidsvc.bootstrap.events import event_policy, open_events
 from guidsvc.cache import is_private, open_cache
 from guidsvc.config import Settings, split_list
 from guidsvc.connection_urls import scheme_of
@@ -34,7 +34,6 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.runtime.temporary_space import TemporarySpace
-from guidsvc.services.events.scheduler import running_scheduler
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
@@ -67,14 +66,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         open_authenticator(
             settings, database.api_keys, clock, None if audit_log is None else audit_log.denied
         ) as authenticator,
-        running_scheduler(
-            database,
-            clock=clock,
-            gauges=metrics.store.events,
-            retention_seconds=settings.events_retention,
-            size_bytes=settings.events_size,
-        ),
-        open_feed(settings, database.events, clock) as feed,
+        open_events(settings, database, clock=clock, gauges=metrics.store.events) as feed,
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
         _reporting(log, audit_log),
         health.kept_current(database.ping, cache.check),

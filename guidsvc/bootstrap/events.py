@@ -1,7 +1,7 @@
 """The event log and its feed, by the settings."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from guidsvc.config import Settings, split_list
 from guidsvc.domain.durations import parse_whole_seconds
@@ -9,7 +9,9 @@ from guidsvc.domain.events.schedule import MAX_WARNINGS, EventPolicy
 from guidsvc.errors import StartError
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.events.feed import EventFeed
-from guidsvc.store.event_log import EventLog
+from guidsvc.services.events.scheduler import running_scheduler
+from guidsvc.store.contract import Database
+from guidsvc.telemetry.metrics import EventMetrics
 
 EVENT_SETTINGS = ("events_retention", "events_size", "warn_before", "max_streams")
 """Settings without effect if there is no event log."""
@@ -21,14 +23,22 @@ def event_policy(settings: Settings) -> EventPolicy:
 
 
 @asynccontextmanager
-async def open_feed(settings: Settings, log: EventLog, clock: Clock) -> AsyncIterator[EventFeed | None]:
-    """Yield the feed of the events of a log, or None if it is off."""
-    if settings.events == "off":
-        yield None
-        return
-    policy = event_policy(settings)
-    async with EventFeed(log, policy=policy, clock=clock, max_streams=settings.max_streams).running() as feed:
-        yield feed
+async def open_events(
+    settings: Settings, database: Database, *, clock: Clock, gauges: EventMetrics
+) -> AsyncIterator[EventFeed | None]:
+    """Do what time does to records, and yield the feed of events, or None if there is no log."""
+    retention_seconds, size_bytes = settings.events_retention, settings.events_size
+    async with AsyncExitStack() as opened:
+        await opened.enter_async_context(
+            running_scheduler(
+                database, clock=clock, gauges=gauges, retention_seconds=retention_seconds, size_bytes=size_bytes
+            )
+        )
+        if settings.events == "off":
+            yield None
+            return
+        feed = EventFeed(database.events, policy=event_policy(settings), clock=clock, max_streams=settings.max_streams)
+        yield await opened.enter_async_context(feed.running())
 
 
 def _warn_before(text: str) -> tuple[int, ...]:
