@@ -99,6 +99,7 @@ async def test_search_that_outlasts_the_grace_is_interrupted(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(engine, "_POLL_SECONDS", 0.0)  # the log fills in less than the time between two looks at it
     async with open_large(path, clock) as (store, large):
         runs = iter([f"SELECT (SELECT count(*) FROM records), ({ENDLESS})", "SELECT count(*) FROM records"])
         first = asyncio.create_task(

@@ -14,6 +14,7 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import DeadlineExceeded, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.store.mongo.bulkhead import COUNTS, READS, RESERVED, THREADS, UPDATES, Bulkhead
+from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
 from tests.support.backing_servers import Server
@@ -34,7 +35,10 @@ def way(own_mongo: Server) -> Iterator[MongoProxy]:
 
 
 @pytest.fixture
-async def store(way: MongoProxy) -> AsyncIterator[MongoStore]:
+async def store(way: MongoProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoStore]:
+    """Yield a store whose sequencer does nothing meanwhile: its operations would count among those withheld."""
+    monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
+    monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
     url = f"mongodb://127.0.0.1:{way.port}/guidsvc?directConnection=true"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as opened:
         yield opened

@@ -25,14 +25,14 @@ def _unlogged(query: EventQuery, policy: EventPolicy) -> Iterator[InvalidField]:
 
 
 def _without_effect(query: EventQuery, content_type: str) -> Iterator[InvalidField]:
-    given = query.model_fields_set
+    named = query.model_fields_set
     is_sse = content_type == constants.EVENT_STREAM
-    if "cursor" in given and "begin" in given:
+    if "cursor" in named and "begin" in named:
         yield InvalidField("", "has no effect beside `cursor`, which says where to begin; leave it out", "from")
     if content_type == constants.JSON and query.follow == "true":
         detail = f"needs a stream; send Accept: {constants.NDJSON}, or {constants.EVENT_STREAM}"
         yield InvalidField("", detail, parameter="follow")
-    if is_sse and "follow" in given and query.follow == "false":
+    if is_sse and "follow" in named and query.follow == "false":
         detail = f"has no effect with Accept: {constants.EVENT_STREAM}, which always follows; leave it out"
         yield InvalidField("", detail, parameter="follow")
     if query.wait and (is_sse or (content_type == constants.NDJSON and query.follow == "true")):
