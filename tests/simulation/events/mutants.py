@@ -23,7 +23,7 @@ MUTANTS = (
         "        moved = batch.items\n        await self._operations.write(partial(self._remove, moved))\n        await self._append(head, batch)\n",
     )}, SEEDS),
     Mutant("an outbox with entries is not pending", {_OUTBOX: ("left, pending=NOW)", 'left, pending="$$REMOVE")')}, SEEDS),
-    Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("cut = await self._before_undrained(documents[:cut])\n", "")}, SEEDS),
+    Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("        cut = await self._before_undrained(documents[:cut])\n", "")}, SEEDS),
     Mutant("the newest entry is cut off", {_RETENTION: (
         "last = head.number - 1\n", "last = head.number\n",
     )}, SEEDS),
