@@ -22,7 +22,7 @@ from tests.support.network_proxy import Proxy, proxy
 SUPERVISED = "workers" in Settings.model_fields
 HOSTS, WORKERS = (2, 2) if SUPERVISED else (4, 1)
 """Without a supervisor each process stands for a host."""
-QUOTA = 165
+QUOTA = 120
 """Live records at the most: fewer than the load would make of its known GUIDs."""
 OPTIONS = [
     "--no-access-log",
