@@ -66,4 +66,5 @@ def test_event_source_continues_after_a_break(show: Open, running: Service, told
         })"""
     )
     assert gone == 2, "closed: it does not connect again"
+    page.close()  # then nothing comes after
     told.clear()  # the browser logs broken connections
