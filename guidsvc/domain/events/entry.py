@@ -27,6 +27,11 @@ _MEMBERS = "expire", "user", "metadata"
 _members_of = attrgetter(*_MEMBERS)
 
 
+def event_type(kind: Kind) -> str:
+    """Return the type of the events of a kind, as clients name it, such as `guid.created`."""
+    return f"guid.{kind}"
+
+
 class Origin(NamedTuple):
     """Who caused a change, by which request. Both are empty if that is not known."""
 

@@ -10,12 +10,12 @@ from guidsvc.domain.commands.fields import optional_field
 from guidsvc.domain.commands.queries import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Limit, NoQuery, Owner
 from guidsvc.domain.events import cursor as cursors
 from guidsvc.domain.events.cursor import SealedCursor
-from guidsvc.domain.events.entry import KINDS, Kind
+from guidsvc.domain.events.entry import KINDS, Kind, event_type
 from guidsvc.domain.record import DIGITS, GUID_CHARACTERS, GUID_PATTERN, User, parse_guid, validation_error
 from guidsvc.errors import InvalidGuid
 
 MAX_WAIT_SECONDS = 30
-TYPES: dict[str, Kind] = {f"guid.{kind}": kind for kind in KINDS}
+TYPES: dict[str, Kind] = {event_type(kind): kind for kind in KINDS}
 """The types of events, as clients name them."""
 CURSOR_FAULT = "is not valid; send the `cursor` of an event, or `next` of a response, unchanged"
 _PREFIX_PATTERN = f"^[0-9A-F]{{1,{GUID_CHARACTERS}}}$"

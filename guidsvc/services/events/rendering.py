@@ -5,11 +5,10 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from guidsvc.domain.events.cursor import Cursor, CursorKey, checksum_of
-from guidsvc.domain.events.entry import EXPIRING, Entry, Kind
+from guidsvc.domain.events.entry import EXPIRING, Entry, event_type
 from guidsvc.domain.record import render_body
 from guidsvc.store.event_log import Numbered
 
-TYPE_PREFIX = "guid."
 FRAME_BYTES = 384
 """Bytes of an event beyond the user and the metadata of its record."""
 EVENT_BYTES = 640
@@ -21,11 +20,6 @@ class EventView(NamedTuple):
 
     has_owner: bool
     has_record: bool
-
-
-def type_of(kind: Kind) -> str:
-    """Return the type of the events of a kind, such as `guid.created`."""
-    return f"{TYPE_PREFIX}{kind}"
 
 
 class FeedEvent:
@@ -86,7 +80,7 @@ class _Parts(NamedTuple):
 
 
 def _render(entry: Entry) -> _Parts:
-    head = f'"id":"{entry.id}","type":"{TYPE_PREFIX}{entry.kind}","at":"{entry.at}"'
+    head = f'"id":"{entry.id}","type":"{event_type(entry.kind)}","at":"{entry.at}"'
     head += f',"guid":"{entry.guid}","version":"{entry.version}"'
     return _Parts(head.encode(), b',"owner":%b' % to_json(entry.owner), _others(entry), _record(entry))
 

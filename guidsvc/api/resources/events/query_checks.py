@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from guidsvc.domain.events.entry import event_type
 from guidsvc.domain.events.query import EventQuery
 from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.errors import InvalidField, InvalidRequest
@@ -20,7 +21,7 @@ def _unlogged(query: EventQuery, policy: EventPolicy) -> Iterator[InvalidField]:
     for kind in sorted(query.type or ()):
         setting = policy.exclusion(kind)
         if setting is not None:
-            detail = f"selects guid.{kind}, which this service does not log ({setting}); leave that type out"
+            detail = f"selects {event_type(kind)}, which this service does not log ({setting}); leave that type out"
             yield InvalidField("", detail, parameter="type")
 
 
