@@ -57,6 +57,10 @@ class FeedEvent:
             self._cursor = self.place.encode().encode()
         return self._cursor
 
+    def json(self, view: EventView) -> bytes:
+        """Return the event as JSON, with its cursor."""
+        return b'{"cursor":"%b",%b}' % (self.cursor, self.members(view))
+
     def members(self, view: EventView) -> bytes:
         """Return the members of the event apart from its cursor, as JSON without braces."""
         parts = self._parts

@@ -41,7 +41,7 @@ class EventLines:
         return b""
 
     def event(self, event: FeedEvent, view: EventView) -> bytes:
-        return b'{"cursor":"%b",%b}\n' % (event.cursor, event.members(view))
+        return event.json(view) + b"\n"
 
     def bookmark(self, place: Cursor, at: int) -> bytes:
         return f'{{"type":"bookmark","cursor":"{place.encode()}","at":"{at}"}}\n'.encode()

@@ -115,7 +115,7 @@ class EventsHandler(Handler):
         if query.wait and self.request.method == "GET" and not (page.events or page.has_more):
             page = await self._waited_page(query, selection, page)
         view = self._view(query)
-        items = b",".join([b'{"cursor":"%b",%b}' % (each.cursor, each.members(view)) for each in page.events])
+        items = b",".join([each.json(view) for each in page.events])
         cursor = page.next.encode()
         end = f'],"next":"{cursor}","more":{"true" if page.has_more else "false"}}}'
         self.set_header("Link", link_to_next(self.request, cursor, without="from"))
