@@ -145,7 +145,7 @@ class EventsHandler(Handler):
         selection = selection_of(query, self.caller)
 
         async def read(place: Cursor, most: int) -> EventPage:
-            return await self._read(place, selection, most)
+            return await self._next_page(place, selection, most)
 
         confirm_seconds = math.inf if self.session is None else CHECK_SECONDS
         reader = Reader(selection, self._view(query), read, self.confirm, confirm_seconds)

@@ -36,12 +36,12 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Reader:
-    """The client of a stream: what it may see, and how it reads the store and keeps its right to read."""
+    """The client of a stream: what it may see, and how it reads on and keeps its right to read."""
 
     selection: EventSelection
     view: EventView
     read: Callable[[Cursor, int], Awaitable[EventPage]]
-    """Returns what comes after a place, up to a number of events, from the store."""
+    """Returns what comes after a place, up to a number of events."""
     confirm: Callable[[], Awaitable[None]]
     """Raises Unauthorized if the caller may no longer read."""
     confirm_seconds: float
@@ -75,7 +75,7 @@ class EventStream:
                     yield self._bookmark()
                 await self._pause()
                 await self._reader.confirm()
-                self._page = await self._next()
+                self._page = await self._reader.read(self._page.next, min(PART_EVENTS, self._left))
                 if self._page.events:
                     yield self._render()
         except EventsGone as error:
@@ -104,11 +104,6 @@ class EventStream:
         until = min(self._bookmark_at, self._waits_until)
         seconds = max(0.0, until - asyncio.get_running_loop().time())
         await self._feed.wait(self._page.next, self._reader.selection, min(self._reader.confirm_seconds, seconds))
-
-    async def _next(self) -> EventPage:
-        limit = min(PART_EVENTS, self._left)
-        page = self._feed.at_hand(self._page.next, self._reader.selection, limit)
-        return await self._reader.read(self._page.next, limit) if page is None else page
 
     def _render(self) -> bytes:
         events = self._page.events
