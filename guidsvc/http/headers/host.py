@@ -35,9 +35,7 @@ class HostNames:
 
         HTTP/1.0 clients may omit Host; Tornado then assumes a loopback address. Browsers do not use HTTP/1.0.
         """
-        if self._any:
-            return True
-        return self.has(request.host) and self.has(request.headers.get("Host", request.host))
+        return self._any or self.rejected(request) is None
 
     def rejected(self, request: HTTPServerRequest) -> str | None:
         """Return the host that the target or the Host header of a request names and that is not accepted, or None."""
