@@ -13,7 +13,6 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.accepting.connection_limit import ConnectionLimit
 from guidsvc.server.accepting.descriptors import Descriptors
-from guidsvc.server.accepting.handshake import HandshakeTurns
 from guidsvc.server.accepting.rejection import MAX_TLS_REJECTIONS, RejectedConnection, Rejections
 from guidsvc.server.client_networks import ManagedConnection
 from guidsvc.server.listener import Listener, Tls
@@ -79,7 +78,7 @@ class Server:
 
     def listen(self, sockets: Sequence[socket], context: ssl.SSLContext | None) -> None:
         """Accept connections on these sockets, which must be listening already."""
-        tls = None if context is None else Tls(context, self._state.limits.head_seconds, HandshakeTurns())
+        tls = None if context is None else Tls(context, self._state.limits.head_seconds)
         make_protocol = self._connection if tls is None else self._secure_connection
         self._listeners += [
             Listener(each, make_protocol, self._end_setup, tls=tls, descriptors=self._descriptors) for each in sockets
