@@ -18,16 +18,24 @@ _log = structlog.get_logger(__name__)
 
 def warn_of_settings(settings: Settings, words: Sequence[str]) -> None:
     """Log a warning for each setting that has no effect or lacks a unit, and a line for ignored service links."""
-    for setting, reason in unused(settings):
-        from guidsvc.cli.setting_sources import setting_sources
-
-        sources = setting_sources(words)
-        why = sources.remedy(reason, setting)
-        _log.warning("setting has no effect", setting=sources.spelling(setting), reason=why)
+    _warn_of_unused(settings, words)
     links = sum(is_service_link(name.upper(), value) for name, value in os.environ.items())
     if links:
         _log.info("service links of Kubernetes ignored", variables=links, remedy="set enableServiceLinks: false")
     _warn_of_seconds(settings, words)
+
+
+def _warn_of_unused(settings: Settings, words: Sequence[str]) -> None:
+    """Log a warning for each setting that has no effect."""
+    found = list(unused(settings))
+    if not found:
+        return
+    from guidsvc.cli.setting_sources import setting_sources
+
+    sources = setting_sources(words)
+    for setting, reason in found:
+        why = sources.remedy(reason, setting)
+        _log.warning("setting has no effect", setting=sources.spelling(setting), reason=why)
 
 
 def _warn_of_seconds(settings: Settings, words: Sequence[str]) -> None:
