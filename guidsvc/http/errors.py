@@ -26,7 +26,7 @@ class MethodNotAllowed(Exception):
     """
 
     def __init__(self, method: str, allow: str, hint: str = "") -> None:
-        detail = f"{method} is not supported here; use {' or '.join(allow.rsplit(', ', 1))}."
+        detail = f"{method} is not supported here; use {_choice(allow)}."
         super().__init__(f"{detail} {hint}".rstrip())
         self.allow = allow
 
@@ -42,13 +42,12 @@ class UnknownMethod(NotImplementedHere):
     """
 
     def __init__(self, method: str, allow: str) -> None:
-        listed = " or ".join(allow.rsplit(", ", 1))
         if method.upper() in METHODS:
             detail = f"The names of methods are in upper case: send {method.upper()} (curl: -X {method.upper()})."
         else:
             meant = nearest(method[:MAX_METHOD_CHARACTERS].upper(), METHODS)
             question = "" if meant is None else f" Did you mean {meant}?"
-            detail = f"No path supports this method.{question} This path supports {listed}."
+            detail = f"No path supports this method.{question} This path supports {_choice(allow)}."
         super().__init__(detail)
 
 
@@ -95,3 +94,8 @@ class UnsupportedMediaType(Exception):
         super().__init__(detail)
         self.header = "Accept-Patch" if method == "PATCH" else "Accept"  # RFC 5789, 3.1; RFC 9110, 15.5.16
         self.named = ", ".join(named)
+
+
+def _choice(allow: str) -> str:
+    """Return a list of methods, separated by commas, as it is written in a sentence: `GET, HEAD or PUT`."""
+    return " or ".join(allow.rsplit(", ", 1))
