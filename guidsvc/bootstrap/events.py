@@ -9,7 +9,7 @@ from guidsvc.domain.events.schedule import MAX_WARNINGS, EventPolicy
 from guidsvc.errors import StartError
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.events.feed import EventFeed
-from guidsvc.services.events.scheduler import running_scheduler
+from guidsvc.services.events.scheduler import Scheduler, running_scheduler
 from guidsvc.store.contract import Database
 from guidsvc.telemetry.metrics import EventMetrics
 
@@ -27,13 +27,15 @@ async def open_events(
     settings: Settings, database: Database, *, clock: Clock, gauges: EventMetrics
 ) -> AsyncIterator[EventFeed | None]:
     """Do what time does to records, and yield the feed of events, or None if there is no log."""
-    retention_seconds, size_bytes = settings.events_retention, settings.events_size
+    scheduler = Scheduler(
+        database,
+        clock=clock,
+        retention_seconds=settings.events_retention,
+        size_bytes=settings.events_size,
+        gauges=gauges,
+    )
     async with AsyncExitStack() as opened:
-        await opened.enter_async_context(
-            running_scheduler(
-                database, clock=clock, gauges=gauges, retention_seconds=retention_seconds, size_bytes=size_bytes
-            )
-        )
+        await opened.enter_async_context(running_scheduler(scheduler))
         if settings.events == "off":
             yield None
             return

@@ -18,10 +18,6 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Database
 from guidsvc.telemetry.outage import Outage
 
-RETENTION_SECONDS = 604_800
-"""Default time for which the log keeps an entry."""
-LOG_BYTES = 1024 * 1024 * 1024
-"""Default size above which the oldest entries are cut off, however young they are."""
 STEP_RECORDS = 200
 """How many records one transaction advances, so that writes of clients wait for a few milliseconds at most."""
 MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 0.25, 1.0
@@ -42,7 +38,10 @@ class EventGauges(Protocol):
 
 
 class Scheduler:
-    """The work of the scheduler on one store."""
+    """The work of the scheduler on one store.
+
+    The log keeps an entry for `retention_seconds`. Above `size_bytes`, the oldest are cut off, however young they are.
+    """
 
     def __init__(
         self, database: Database, *, clock: Clock, retention_seconds: int, size_bytes: int, gauges: EventGauges
@@ -82,18 +81,8 @@ class Scheduler:
 
 
 @asynccontextmanager
-async def running_scheduler(
-    database: Database,
-    *,
-    clock: Clock,
-    gauges: EventGauges,
-    retention_seconds: int = RETENTION_SECONDS,
-    size_bytes: int = LOG_BYTES,
-) -> AsyncIterator[None]:
+async def running_scheduler(scheduler: Scheduler) -> AsyncIterator[None]:
     """Run a scheduler while the block runs."""
-    scheduler = Scheduler(
-        database, clock=clock, retention_seconds=retention_seconds, size_bytes=size_bytes, gauges=gauges
-    )
     advances = Outage(_log, "expiry schedule failed, retrying", "expiry schedule succeeded again")
     trims = Outage(_log, "event log trim failed, retrying", "event log trim succeeded again")
     purges = Outage(_log, "receipt purge failed, retrying", "receipt purge succeeded again")

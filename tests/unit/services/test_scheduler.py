@@ -87,7 +87,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_records_past_retention_are_purged(store: Database, clock: FakeClock) -> None:
     await store.records.swap(None, record(clock(), guid=guid(0), expire=0, purge_at=clock.seconds - MARGIN_SECONDS))
     await store.records.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
-    async with running_scheduler(store, clock=clock, gauges=EventMetrics()):
+    async with running_scheduler(scheduler_of(store, clock)):
         while await store.records.get(guid(0)) is not None:
             await asyncio.sleep(0)
         assert await store.records.get(GUID) == kept
@@ -105,7 +105,7 @@ async def test_receipts_past_retention_are_purged(store: Database, clock: FakeCl
     )
     for each in (old, kept):
         await store.receipts.swap(None, each)
-    async with running_scheduler(store, clock=clock, gauges=EventMetrics()):
+    async with running_scheduler(scheduler_of(store, clock)):
         while await store.receipts.get(old.key) is not None:
             await asyncio.sleep(0)
     assert await store.receipts.get(kept.key) == kept
@@ -290,7 +290,7 @@ async def test_outage_is_logged_once_and_ends(
     clock.advance(seconds=5)
     with closing(sqlite3.connect(path)) as file:
         file.execute("ALTER TABLE log RENAME TO hidden")
-        async with running_scheduler(store, clock=clock, gauges=EventMetrics()):
+        async with running_scheduler(scheduler_of(store, clock)):
             while not {"expiry schedule failed", "event log trim failed"} <= _events(caplog):
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0.05)
