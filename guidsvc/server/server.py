@@ -109,9 +109,7 @@ class Server:
         cutoff = now - LAME_SECONDS
         # Idle times may start a tick early
         idle_before = cutoff if cutoff >= start else start - LAME_SECONDS - TICK_SECONDS
-        busy = [
-            each for each in list(table.connections) if self._table.manage(each, lambda each: each.retire(idle_before))
-        ]
+        busy = [each for each in list(table.connections) if table.manage(each, lambda each: each.retire(idle_before))]
         return bool(busy) or any(max(since, start) > cutoff for since in table.connecting.values())
 
     async def close_all_connections(self) -> None:
@@ -142,7 +140,7 @@ class Server:
             await asyncio.sleep(TICK_SECONDS)
             now = self._advance()
             for each in list(table.paused_connections):
-                self._table.manage(each, lambda each: each.regulate())  # the client may have disconnected meanwhile
+                table.manage(each, lambda each: each.regulate())  # the client may have disconnected meanwhile
             idle_before = now - self._state.limits.head_seconds - TICK_SECONDS
             for each in [each for each, since in table.connecting.items() if since <= idle_before]:
                 self._cancel(each)
@@ -151,7 +149,7 @@ class Server:
                 await asyncio.sleep(LATE_READ_SECONDS)
             for each in overdue:
                 if each in table.connections and self._is_overdue(each, now):
-                    self._table.manage(each, lambda each: each.expire())
+                    table.manage(each, lambda each: each.expire())
             if self._state.budget.should_release(now):
                 await asyncio.to_thread(release)
 
