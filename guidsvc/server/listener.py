@@ -17,6 +17,7 @@ import structlog
 from guidsvc.http.client_address import network_of
 from guidsvc.server.accepting.descriptors import Descriptors
 from guidsvc.server.accepting.handshake import Handshake, HandshakeTurns
+from guidsvc.server.accepting.rate_limited_log import RateLimitedLog
 from guidsvc.server.accepting.rejection import dismiss
 from guidsvc.server.client_networks import address_of
 from guidsvc.server.tls import log_failed_handshake
@@ -25,8 +26,6 @@ MAX_ACCEPTS = 100
 """Maximum connections accepted in one event loop iteration."""
 PAUSE_SECONDS = 0.1
 """Maximum pause in accepting connections after `accept` failed; it ends sooner if a descriptor is closed."""
-FAILURE_LOG_SECONDS = 10.0
-"""Minimum interval between log lines about that."""
 RECEIVE_BYTES = 32 * 1024
 """Kernel receive buffer of a TLS connection; Linux doubles it.
 
@@ -71,7 +70,7 @@ class Listener:
         self._setups: dict[object, asyncio.Task[None]] = {}  # by protocol
         self._cancelled: set[object] = set()  # those of them whose transport must be closed
         self._is_closed = self._is_accepting = False
-        self._failure_log_time = -FAILURE_LOG_SECONDS
+        self._log = RateLimitedLog(_log)
         listener.setblocking(False)
         if tls is not None:
             _bound_buffer(listener)  # each connection inherits it
@@ -126,17 +125,11 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._log_failure(error)
+                self._log.warning("accepting connections failed, retrying", error=str(error))
                 self._pause()
                 self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
             self._begin(self._descriptors.take(connection), address_of(address))
-
-    def _log_failure(self, error: OSError) -> None:
-        now = self._loop.time()
-        if now - self._failure_log_time >= FAILURE_LOG_SECONDS:
-            self._failure_log_time = now
-            _log.warning("accepting connections failed, retrying", error=str(error))
 
     def _begin(self, connection: socket, address: str) -> None:
         protocol = self._make_protocol(address)

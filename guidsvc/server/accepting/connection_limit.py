@@ -5,17 +5,14 @@ client closes at once. If none waits, one that executes a request leaves: it clo
 Until then, the new connection has one of a few spare places beyond the limit.
 """
 
-import asyncio
 from collections.abc import Callable
 from math import inf
 
 import structlog
 
+from guidsvc.server.accepting.rate_limited_log import RateLimitedLog
 from guidsvc.server.client_networks import ClientNetwork, ManagedConnection
 from guidsvc.server.connection_table import ConnectionTable
-
-LIMIT_LOG_SECONDS = 10.0
-"""Minimum interval between log lines about too many connections."""
 
 _log = structlog.get_logger(__name__)
 
@@ -101,21 +98,16 @@ class ConnectionLimit:
 
 
 class ConnectionLimitLog:
-    """A log of connections over the limit, with each event at most once in LIMIT_LOG_SECONDS."""
+    """A rate-limited log of connections over the limit."""
 
     def __init__(self) -> None:
-        self._times: dict[str, float] = {}  # of the last line, by event
+        self._log = RateLimitedLog(_log)
 
     def log_rejection(self, connections: int, limit: int) -> None:
         """Log that a connection is rejected."""
-        self._log("too many connections, rejecting new ones", connections=connections, limit=limit)
+        self._log.warning("too many connections, rejecting new ones", connections=connections, limit=limit)
 
     def log_closing(self, network: str, limit: int) -> None:
         """Log that a connection of this client network is closed for another."""
-        self._log("too many connections, closing those of the client with most", client=network, limit=limit)
-
-    def _log(self, event: str, **members: object) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._times.get(event, -LIMIT_LOG_SECONDS) >= LIMIT_LOG_SECONDS:
-            self._times[event] = now
-            _log.warning(event, **members)
+        event = "too many connections, closing those of the client with most"
+        self._log.warning(event, client=network, limit=limit)
