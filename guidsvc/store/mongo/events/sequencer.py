@@ -28,7 +28,7 @@ from pymongo.errors import BulkWriteError
 from guidsvc.domain.events.entry import PURGED, Entry
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document
-from guidsvc.store.mongo.events.entry_documents import KEY, Key, key_of, key_of_entry, log_document
+from guidsvc.store.mongo.events.entry_documents import KEY, key_of, key_of_entry, log_document
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.outbox import (
     BY_PENDING,
@@ -243,18 +243,13 @@ class Sequencer:
 
     async def _find_in_log(self, entries: Sequence[Entry]) -> dict[Entry, int]:
         """Return the numbers of those entries that a majority has in the log, from another process."""
-        numbers = await self.numbers_of(map(key_of_entry, entries))
-        return {entry: numbers[key_of_entry(entry)] for entry in entries if key_of_entry(entry) in numbers}
-
-    async def numbers_of(self, keys: Iterable[Key]) -> Mapping[Key, int]:
-        """Return the numbers of those events that a majority has in the log."""
-        asked = set(keys)
-        members = (sorted(set(values)) for values in zip(*asked, strict=True))
+        keys = {key_of_entry(entry) for entry in entries}
+        members = (sorted(set(values)) for values in zip(*keys, strict=True))
         wanted = {name: {"$in": values} for name, values in zip(KEY, members, strict=True)}
         found = self._log.find(wanted, dict.fromkeys(KEY, 1))
         documents = await self._operations.read(partial(found.to_list, None))
-        numbers = {key_of(document): document["_id"] for document in documents}
-        return {key: number for key, number in numbers.items() if key in asked}
+        numbers = {key_of(document): document["_id"] for document in documents}  # of other events, too
+        return {entry: numbers[key] for entry in entries if (key := key_of_entry(entry)) in numbers}
 
     async def _above_floor(self, in_log: Mapping[Entry, int], inserted: Sequence[Document]) -> list[Entry]:
         """Return the entries whose numbers are above the floor of the log, and delete others that do not count."""
