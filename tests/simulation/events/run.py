@@ -116,7 +116,7 @@ class EventProcess:
         bounds: Any = SimulatedCollection(self._world, self._database.log, "log_bounds", to_log)
         operations = SimulatedOperations()
         self._records = records
-        self._sequencer = Sequencer(records, log, bounds, operations)
+        self._sequencer = Sequencer(records, log, bounds, operations, Counter())
         self._retention = Retention(records, log, bounds, operations, self._sequencer)
         self._reading = Reading(log, operations, self._sequencer, self._retention)
         self._steps = Steps(records, bounds, operations, POLICY, StoreMetrics())

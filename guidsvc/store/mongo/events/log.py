@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import structlog
 
-from guidsvc.domain.events.entry import KINDS
 from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
@@ -69,9 +68,7 @@ class MongoEventLog:
         self.server_clock = ServerClock(meter)
         self._sequencing = Lease(leases, "sequencer", operations, self.server_clock)
         self._scheduling = Lease(leases, "scheduler", operations, self.server_clock)
-        self._sequencer = Sequencer(records, log, bounds, operations)
-        meter.events.counts.update(dict.fromkeys(KINDS, 0))
-        self._sequencer.counts = meter.events.counts
+        self._sequencer = Sequencer(records, log, bounds, operations, meter.events.counts)
         self._retention = Retention(records, log, bounds, operations, self._sequencer)
         self._reading = Reading(log, operations, self._sequencer, self._retention)
         self._steps = Steps(records, bounds, operations, policy, meter)

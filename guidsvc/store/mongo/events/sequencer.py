@@ -16,8 +16,8 @@ wait too, because they may not overtake the others.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ import structlog
 from pymongo import DeleteOne, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from guidsvc.domain.events.entry import PURGED, Entry
+from guidsvc.domain.events.entry import KINDS, PURGED, Entry
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document
 from guidsvc.store.mongo.events.entry_documents import KEY, key_of, key_of_entry, log_document
@@ -109,17 +109,19 @@ class InvalidOutboxes:
 
 
 class Sequencer:
-    """Appends entries. `records` are the documents with the outboxes."""
+    """Appends entries. `records` are the documents with the outboxes; `counts` has the number appended of each kind."""
 
-    def __init__(self, records: Collection, log: Collection, bounds: Collection, operations: Operations) -> None:
+    def __init__(
+        self, records: Collection, log: Collection, bounds: Collection, operations: Operations, counts: Counter[str]
+    ) -> None:
         self._records = records
         self._log = log
         self._bounds = bounds
         self._operations = operations
         self._limit = BATCH
         self._invalid = InvalidOutboxes()
-        self.counts: MutableMapping[str, int] = {}
-        """How many entries of each kind this process has appended."""
+        self._counts = counts
+        counts.update(dict.fromkeys(KINDS, 0))
         self.pending: int | None = None
         """The time of the oldest entry that was not in the log at the begin of the last round, in Unix milliseconds."""
 
@@ -223,8 +225,7 @@ class Sequencer:
         """Insert the entries after the head. Return those that a majority has in the log."""
         entries, documents = batch.entries, _log_documents(head, batch)
         inserted = await self._operations.write(partial(self._insert, documents))
-        for entry in entries[:inserted]:
-            self.counts[entry.kind] = self.counts.get(entry.kind, 0) + 1
+        self._counts.update(entry.kind for entry in entries[:inserted])
         in_log = dict(zip(entries[:inserted], (each["_id"] for each in documents), strict=False))
         if inserted < len(entries):
             in_log |= await self._find_in_log(entries[inserted:])
