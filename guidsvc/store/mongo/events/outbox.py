@@ -104,9 +104,9 @@ def swapped(old: Record, new: Record, policy: EventPolicy, origin: Origin) -> Pi
     return [{"$replaceWith": {"$mergeObjects": [{"$literal": document_of(new)}, {OUTBOX: outbox}]}}]
 
 
-def advanced(stage: int, due: int, entries: Iterable[Entry], policy: EventPolicy) -> Pipeline:
+def advanced(stage: int, due: int, entries: Iterable[Entry]) -> Pipeline:
     """Return the update that advances the stage of a document and adds entries to its outbox."""
-    items = [item_of(entry) for entry in entries if policy.logs(entry.kind)]
+    items = [item_of(entry) for entry in entries]
     return [{"$set": {OUTBOX: _outbox(stage, due, [{"$literal": items}])}}]
 
 

@@ -127,12 +127,12 @@ class Steps:
         same = _same_as(document) | {"g.stage": stage, "g.due": due}
         step = self._policy.step(record, stage, due, now)
         if step.due is not None:
-            return UpdateOne(same, advanced(step.stage, step.due, step.entries, self._policy))
+            return UpdateOne(same, advanced(step.stage, step.due, step.entries))
         if stage < PURGED_STAGE:
             self._meter.lateness.observe(max(0.0, now / 1000 - record.purge_at))
         if not step.entries and is_drained:
             return DeleteOne(same | IS_DRAINED)
-        return UpdateOne(same, advanced(PURGED_STAGE, now // 1000 + PURGE_SECONDS, step.entries, self._policy))
+        return UpdateOne(same, advanced(PURGED_STAGE, now // 1000 + PURGE_SECONDS, step.entries))
 
     def _scheduled(self, document: Document) -> _Scheduled | None:
         """Return the record in a document and its schedule; None if one of them is invalid."""
