@@ -26,7 +26,8 @@ from guidsvc.errors import CorruptRecord
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document, document_of
 from guidsvc.store.mongo.events.entry_documents import entry_in_item, item_of
 
-_INTEGERS = {int, Int64}
+INTEGERS = {int, Int64}
+"""The types of a whole number in a document. A truth value is none, though Python counts it among them."""
 MAX_ITEMS = 64
 """A writer that finds this many entries in the outbox drains it first, so that the document cannot grow."""
 HAS_ROOM: dict[str, Any] = {f"g.out.{MAX_ITEMS - 1}": {"$exists": False}}
@@ -55,7 +56,7 @@ def outbox_in(guid: object, value: object) -> Outbox:
     items, pending = value.get("out", []), value.get("pending")
     if not isinstance(items, list):
         raise CorruptRecord(f"`out` in the outbox of {guid} is no array")
-    if (type(pending) not in _INTEGERS) if items else (pending is not None):
+    if (type(pending) not in INTEGERS) if items else (pending is not None):
         raise CorruptRecord(f"`pending` in the outbox of {guid} does not fit its {len(items)} entries")
     return Outbox([entry_in_item(guid, item) for item in items], pending)
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
-from bson.int64 import Int64
 from pymongo import DeleteOne, UpdateOne
 
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, MARGIN_SECONDS, PURGED_STAGE, EventPolicy
@@ -19,7 +18,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.mongo.documents import OUTBOX, Document, model_of
 from guidsvc.store.mongo.events.operations import Operations
-from guidsvc.store.mongo.events.outbox import BY_DUE, IS_DRAINED, advanced
+from guidsvc.store.mongo.events.outbox import BY_DUE, INTEGERS, IS_DRAINED, advanced
 from guidsvc.store.mongo.events.sequencer import BOUNDS_ID
 from guidsvc.store.mongo.repository import Collection
 from guidsvc.telemetry.metrics import StoreMetrics
@@ -32,7 +31,6 @@ MAX_LOGGED = 1000
 """How many invalid documents are logged, each once."""
 BACKFILL_SHARE = 8
 """This part of each step is for records without a due time, while there are any."""
-_INTEGERS = {int, Int64}
 _Operation = UpdateOne | DeleteOne
 
 _log = structlog.get_logger(__name__)
@@ -137,7 +135,7 @@ class Steps:
     def _scheduled(self, document: Document) -> _Scheduled | None:
         """Return the record in a document and its schedule; None if one of them is invalid."""
         outbox = document[OUTBOX]
-        if not isinstance(outbox, Mapping) or not {type(outbox.get("stage")), type(outbox.get("due"))} <= _INTEGERS:
+        if not isinstance(outbox, Mapping) or not {type(outbox.get("stage")), type(outbox.get("due"))} <= INTEGERS:
             self._warn(document, "its stage or its due time is no whole number")
             return None
         record = self._parse(document)
