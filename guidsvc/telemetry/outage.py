@@ -1,6 +1,6 @@
-"""The outage of a part of the service: one log line when it begins, and one when it ends."""
+"""Log lines that come once: at the begin and at the end of an outage of a part of the service, and for each key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Protocol
 
@@ -39,3 +39,26 @@ class Outage:
         if self._begun is not None:
             seconds, self._begun = self._timer() - self._begun, None
             self._log.info(self._up, down_seconds=round(seconds, 1), **fields)
+
+
+class FirstTimes:
+    """Tells which keys come for the first time, for a log line that comes once for each. It remembers `most` of them.
+
+    Beyond that no key counts as new, so that neither the memory nor the log grows.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._keys: set[Hashable] = set()
+
+    @property
+    def count(self) -> int:
+        """The number of keys that it remembers."""
+        return len(self._keys)
+
+    def is_first(self, key: Hashable) -> bool:
+        """Whether this key comes for the first time. The next time it does not."""
+        if key in self._keys or len(self._keys) >= self._most:
+            return False
+        self._keys.add(key)
+        return True

@@ -19,6 +19,7 @@ from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.retention import Retention, checksum_in
 from guidsvc.store.mongo.events.sequencer import BY_EVENT, Sequencer
 from guidsvc.store.mongo.repository import Collection
+from guidsvc.telemetry.outage import FirstTimes
 
 EVENTS_OF_VERSION = 16
 """More entries than one version of a record can have."""
@@ -38,7 +39,7 @@ class Reading:
         self._operations = operations
         self._sequencer = sequencer
         self._retention = retention
-        self._logged: set[int] = set()
+        self._logged = FirstTimes(MAX_LOGGED)
 
     async def page(self, after: int, limit: int, selection: EventSelection, queue_name: str | None) -> LogPage:
         """Return a page; see `EventLog.read`."""
@@ -101,8 +102,7 @@ class Reading:
             return numbered(document)
         except CorruptRecord as error:
             number = document["_id"]
-            if number not in self._logged and len(self._logged) < MAX_LOGGED:
-                self._logged.add(number)
+            if self._logged.is_first(number):
                 _log.error("event invalid, it cannot be read", number=number, error=str(error))
             return None
 

@@ -41,6 +41,7 @@ from guidsvc.store.mongo.events.outbox import (
     repaired,
 )
 from guidsvc.store.mongo.repository import Collection
+from guidsvc.telemetry.outage import FirstTimes
 
 BATCH = 200
 """Maximum number of entries that are appended at once."""
@@ -84,7 +85,7 @@ class InvalidOutboxes:
         self._timer = timer
         self._keys: dict[str, object] = {}
         """The keys of their documents, which may be of any type."""
-        self._logged: set[str] = set()
+        self._logged = FirstTimes(MAX_INVALID)
         self._until = 0.0
 
     def filter(self) -> dict[str, Any]:
@@ -101,10 +102,9 @@ class InvalidOutboxes:
             self._until = self._timer() + PASS_SECONDS
         name = str(key)
         self._keys[name] = key
-        if name not in self._logged and len(self._logged) < MAX_INVALID:
-            self._logged.add(name)
+        if self._logged.is_first(name):
             _log.error(
-                "outbox invalid, its events are not logged", guid=name, error=str(error), count=len(self._logged)
+                "outbox invalid, its events are not logged", guid=name, error=str(error), count=self._logged.count
             )
 
 

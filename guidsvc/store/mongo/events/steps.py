@@ -22,6 +22,7 @@ from guidsvc.store.mongo.events.outbox import BY_DUE, INTEGERS, IS_DRAINED, adva
 from guidsvc.store.mongo.events.sequencer import BOUNDS_ID
 from guidsvc.store.mongo.repository import Collection
 from guidsvc.telemetry.metrics import StoreMetrics
+from guidsvc.telemetry.outage import FirstTimes
 
 PURGE_SECONDS = 10
 """How long the sequencer may take to delete a purged record, before its deletion is tried again."""
@@ -61,7 +62,7 @@ class Steps:
         self._operations = operations
         self._policy = policy
         self._meter = meter
-        self._logged: set[str] = set()
+        self._logged = FirstTimes(MAX_LOGGED)
         self._is_complete = False
         """Whether every record has a due time. Those from before there was a log have none."""
 
@@ -151,8 +152,7 @@ class Steps:
 
     def _warn(self, document: Document, reason: str) -> None:
         guid = str(document["_id"])
-        if guid not in self._logged and len(self._logged) < MAX_LOGGED:
-            self._logged.add(guid)
+        if self._logged.is_first(guid):
             _log.warning("corrupt record, its expiry is not logged", guid=guid, error=reason)
 
 
