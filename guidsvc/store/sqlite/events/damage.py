@@ -9,10 +9,8 @@ import sqlite3
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, Numbered
-from guidsvc.store.sqlite.events.entries import NEWEST, SELECT, bytes_of, numbered
+from guidsvc.store.sqlite.events.entries import NEWEST, SELECT_ONE, bytes_of, numbered
 from guidsvc.store.sqlite.writer import is_damage
-
-_AT = f"{SELECT} WHERE seq = ?"
 
 
 class LogDamaged(EventsTrimmed):
@@ -56,7 +54,7 @@ def skip_damage(connection: sqlite3.Connection, floor: int, newest: int) -> int:
 def _whole(connection: sqlite3.Connection, number: int) -> Numbered | None:
     """Return an entry; None if it is damaged or missing."""
     try:
-        found = connection.execute(_AT, (number,)).fetchone()
+        found = connection.execute(SELECT_ONE, (number,)).fetchone()
         return None if found is None else numbered(found)
     except CorruptRecord:
         return None

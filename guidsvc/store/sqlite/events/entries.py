@@ -25,6 +25,7 @@ INSERT = f"""
 """  # noqa: S608  # nosec B608  # our own names
 """With other values in place of None: `sqlite3` takes as long for each None as for ten numbers."""
 SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own names
+SELECT_ONE = f"{SELECT} WHERE seq = ?"
 SELECT_ID = "SELECT kind, guid, version, lead FROM log WHERE seq = ?"
 NEWEST = "SELECT seq, total FROM log ORDER BY seq DESC LIMIT 1"
 BOUNDS = "SELECT epoch, floor, floor_checksum, floor_total, secret FROM log_bounds"

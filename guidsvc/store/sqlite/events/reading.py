@@ -1,7 +1,7 @@
 """Reads of the event log: pages in order, and the history of one GUID. They run in the threads of the finder."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
 from guidsvc.domain.events.cursor import CursorKey
@@ -14,6 +14,7 @@ from guidsvc.store.sqlite.events.entries import (
     LOST_BOUNDS,
     NEWEST,
     SELECT,
+    SELECT_ONE,
     bytes_of,
     checksum_at_row,
     numbered,
@@ -75,13 +76,11 @@ def read_page(connection: sqlite3.Connection, after: int, limit: int, selection:
             raise EventsTrimmed(f"the entries up to {bounds.floor} are no longer kept")
         end = max(after, min(after + SCANNED, bounds.newest))
         try:
-            entries = _matching(connection, after, end, limit, selection)
+            entries, end = _matching(connection, after, end, limit, selection)
         except (CorruptRecord, sqlite3.Error) as error:
             if isinstance(error, sqlite3.Error) and not is_damage(error):
                 raise
             entries, end = read_to_damage(connection, after, end, limit, selection)
-        if len(entries) == limit or _is_full(entries):
-            end = entries[-1].number
         return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
 
 
@@ -91,11 +90,12 @@ def read_history(connection: sqlite3.Connection, guid: str, before: int, limit: 
         number = _first_link(connection, guid, before)
         found: list[Numbered] = []
         for _ in range(SCANNED):
-            row = None if number is None else connection.execute(f"{SELECT} WHERE seq = ?", (number,)).fetchone()
-            if row is None or numbered(row).entry.guid != guid or len(found) == limit:
+            row = None if number is None else connection.execute(SELECT_ONE, (number,)).fetchone()
+            link = None if row is None else numbered(row)
+            if link is None or link.entry.guid != guid or len(found) == limit:
                 break  # the chain ends where the log was cut off, or at the creation
-            if row[0] < before:
-                found.append(numbered(row))
+            if link.number < before:
+                found.append(link)
             (number, _) = connection.execute(_LINK, (number,)).fetchone()
         return found
 
@@ -111,7 +111,8 @@ def _first_link(connection: sqlite3.Connection, guid: str, before: int) -> int |
 
 def _matching(
     connection: sqlite3.Connection, after: int, end: int, limit: int, selection: EventSelection
-) -> list[Numbered]:
+) -> tuple[list[Numbered], int]:
+    """Return the entries of a selection between two numbers, and where the page ends: early if it is full."""
     values = {
         "after": after,
         "end": end,
@@ -122,23 +123,14 @@ def _matching(
     }
     rows = connection.execute(f"{SELECT} WHERE {_condition(selection)} ORDER BY seq LIMIT {limit:d}", values)
     with closing(rows):  # after an error, too: it would hold on to its snapshot
-        return _page(rows)
-
-
-def _page(rows: Iterator[tuple[object, ...]]) -> list[Numbered]:
-    """Convert rows until the page is full."""
-    entries: list[Numbered] = []
-    size_bytes = 0
-    for row in rows:
-        entries.append(numbered(row))
-        size_bytes += bytes_of(entries[-1].entry)
-        if size_bytes >= PAGE_BYTES:
-            break
-    return entries
-
-
-def _is_full(entries: Sequence[Numbered]) -> bool:
-    return sum(bytes_of(entry) for _, entry in entries) >= PAGE_BYTES
+        entries: list[Numbered] = []
+        size_bytes = 0
+        for row in rows:
+            entries.append(numbered(row))
+            size_bytes += bytes_of(entries[-1].entry)
+            if len(entries) == limit or size_bytes >= PAGE_BYTES:
+                return entries, entries[-1].number
+        return entries, end
 
 
 def _condition(selection: EventSelection) -> str:
