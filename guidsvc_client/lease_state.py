@@ -1,10 +1,11 @@
 """What the holder of a lease knows about it: until when it is granted, and whether it is lost."""
 
 import threading
+from typing import ClassVar
 
 from guidsvc_client.errors import LeaseLost
 from guidsvc_client.problems import LifeLimit
-from guidsvc_client.protocol.lease_flows import Term, clock
+from guidsvc_client.protocol.lease_flows import Plan, Term, clock
 from guidsvc_client.protocol.retrying import backoff_seconds
 
 
@@ -75,3 +76,45 @@ class LeaseState:
         if self._loss is None and not self._has_ended and clock() >= self.term.ends:
             self._loss = "its time has run out, and no renewal was confirmed in time"
         return self._loss is not None
+
+
+class BaseLease:
+    """What a lease tells its holder. The clients add how they acquire, renew and release it."""
+
+    _STATEMENT: ClassVar[str]
+    """The statement whose block holds the lease."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._state: LeaseState | None = None
+
+    @property
+    def guid(self) -> str:
+        """The GUID of the lease."""
+        return self._plan.guid
+
+    @property
+    def token(self) -> int:
+        """The version of the record: a fencing token, which rises with each holder and each renewal."""
+        return self._held.term.version
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long the lease is still granted; 0 if it is lost."""
+        return self._held.remaining_seconds
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the lease is lost."""
+        return self._held.is_lost
+
+    def check(self) -> None:
+        """Raise LeaseLost if the lease is lost."""
+        self._held.check()
+
+    @property
+    def _held(self) -> LeaseState:
+        if self._state is None:
+            statement = f"{self._STATEMENT} client.lease(...) as lease:"
+            raise RuntimeError(f"the lease is not acquired yet; use it inside `{statement}`")
+        return self._state

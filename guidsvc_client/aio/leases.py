@@ -8,52 +8,29 @@ from typing import Self
 
 from guidsvc_client.aio.session import AsyncSession
 from guidsvc_client.errors import GuidsvcError, LeaseLost
-from guidsvc_client.lease_state import LeaseState
+from guidsvc_client.lease_state import BaseLease, LeaseState
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.lease_flows import Plan
 
 log = logging.getLogger("guidsvc_client")
 
 
-class AsyncLease:
+class AsyncLease(BaseLease):
     """A lease that a task renews: `async with client.lease(...) as lease`.
 
     If the lease is lost, the block is cancelled where it waits, and raises LeaseLost at its end. Call `check()` before
     each step that needs the lease and does not wait.
     """
 
+    _STATEMENT = "async with"
+
     def __init__(self, session: AsyncSession, plan: Plan) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._session = session.with_policy(session.policy.within(plan.ttl_seconds / 4))
-        self._state: LeaseState | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._holder: asyncio.Task[object] | None = None
         self._cancellations = 0
         self._has_cancelled = False
-
-    @property
-    def guid(self) -> str:
-        """The GUID of the lease."""
-        return self._plan.guid
-
-    @property
-    def token(self) -> int:
-        """The version of the record: a fencing token, which rises with each holder and each renewal."""
-        return self._held.term.version
-
-    @property
-    def remaining_seconds(self) -> float:
-        """How long the lease is still granted; 0 if it is lost."""
-        return self._held.remaining_seconds
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the lease is lost."""
-        return self._held.is_lost
-
-    def check(self) -> None:
-        """Raise LeaseLost if the lease is lost."""
-        self._held.check()
 
     async def __aenter__(self) -> Self:
         self._state = LeaseState(self.guid, await self._session.run(lease_flows.acquire(self._plan)))
@@ -74,12 +51,6 @@ class AsyncLease:
             raise state.loss() from error
         if state.is_lost and error is not None and not isinstance(error, LeaseLost | asyncio.CancelledError):
             error.add_note(str(state.loss()))
-
-    @property
-    def _held(self) -> LeaseState:
-        if self._state is None:
-            raise RuntimeError("the lease is not acquired yet; use it inside `async with client.lease(...) as lease:`")
-        return self._state
 
     async def _renew(self) -> None:
         """Renew until the lease is released; cancel the block if it is lost."""

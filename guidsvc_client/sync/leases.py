@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from guidsvc_client.errors import GuidsvcError, LeaseLost
-from guidsvc_client.lease_state import LeaseState
+from guidsvc_client.lease_state import BaseLease, LeaseState
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.lease_flows import Plan
 from guidsvc_client.sync.session import Session
@@ -14,43 +14,20 @@ from guidsvc_client.sync.session import Session
 log = logging.getLogger("guidsvc_client")
 
 
-class Lease:
+class Lease(BaseLease):
     """A lease that a thread renews: `with client.lease(...) as lease`.
 
     Call `check()` before each step that needs the lease. The block itself raises LeaseLost at its end, unless it raises
     another exception.
     """
 
+    _STATEMENT = "with"
+
     def __init__(self, session: Session, plan: Plan) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._session = session.with_policy(session.policy.within(plan.ttl_seconds / 4))
-        self._state: LeaseState | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease {plan.guid}", daemon=True)
-
-    @property
-    def guid(self) -> str:
-        """The GUID of the lease."""
-        return self._plan.guid
-
-    @property
-    def token(self) -> int:
-        """The version of the record: a fencing token, which rises with each holder and each renewal."""
-        return self._held.term.version
-
-    @property
-    def remaining_seconds(self) -> float:
-        """How long the lease is still granted; 0 if it is lost."""
-        return self._held.remaining_seconds
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the lease is lost."""
-        return self._held.is_lost
-
-    def check(self) -> None:
-        """Raise LeaseLost if the lease is lost."""
-        self._held.check()
 
     def __enter__(self) -> Self:
         self._state = LeaseState(self.guid, self._session.run(lease_flows.acquire(self._plan)))
@@ -70,12 +47,6 @@ class Lease:
             raise state.loss()
         if state.is_lost and error is not None and not isinstance(error, LeaseLost):
             error.add_note(str(state.loss()))
-
-    @property
-    def _held(self) -> LeaseState:
-        if self._state is None:
-            raise RuntimeError("the lease is not acquired yet; use it inside `with client.lease(...) as lease:`")
-        return self._state
 
     def _renew(self) -> None:
         """Renew until the lease is released or lost."""

@@ -98,10 +98,15 @@ def signature(method: Any) -> list[tuple[str, Any, Any]]:
     return [(each.name, each.default, each.annotation) for each in found if each.name not in {"http", "session"}]
 
 
+def public_members(kind: type) -> dict[str, Any]:
+    """Return the public methods and properties of a class, also the inherited ones, by name."""
+    return {name: inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")}
+
+
 @pytest.mark.parametrize(("sync", "twin"), TWINS, ids=lambda kind: kind.__name__)
 def test_both_clients_have_the_same_methods(sync: type, twin: type) -> None:
-    methods = {name: each for name, each in vars(sync).items() if not name.startswith("_")}
-    others = {name.replace("aclose", "close"): each for name, each in vars(twin).items() if not name.startswith("_")}
+    methods = public_members(sync)
+    others = {name.replace("aclose", "close"): each for name, each in public_members(twin).items()}
 
     assert methods.keys() == others.keys()
     for name, method in methods.items():
