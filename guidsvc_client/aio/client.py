@@ -16,10 +16,11 @@ from guidsvc_client.models import FullRecord, Readiness, Record, Renewal
 from guidsvc_client.protocol import batches, calls, workflows
 from guidsvc_client.protocol.batches import MAX_OPERATIONS, Operation, Result
 from guidsvc_client.protocol.calls import Change, Filter, Terms
-from guidsvc_client.protocol.event_calls import EventFilter, Start
+from guidsvc_client.protocol.event_calls import EventFilter, Start, query_of
 from guidsvc_client.protocol.lease_flows import LeaseOptions, plan_of
 from guidsvc_client.protocol.retrying import Options, Policy
 from guidsvc_client.protocol.values import Duration, Guid, Version
+from guidsvc_client.protocol.workflows import FeedPlan
 from guidsvc_client.transport import Service
 
 
@@ -192,7 +193,7 @@ class AsyncClient:
         It waits for new events, also while the service does not respond, unless `follow` is False. EventsGone if the
         service does not have the events after the cursor any more.
         """
-        return AsyncEventFeed(self._session, filters, start=start, cursor=cursor, should_follow=follow)
+        return AsyncEventFeed(self._session, FeedPlan(query_of(filters), start, follow), cursor)
 
     @property
     def keys(self) -> AsyncKeys:

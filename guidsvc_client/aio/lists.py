@@ -1,20 +1,15 @@
 """Lists and feeds of the async client: async iterators that read page by page."""
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
 from guidsvc_client.aio.session import AsyncSession
-from guidsvc_client.errors import GuidsvcError
-from guidsvc_client.models import Event, EventPage, Page, Record
-from guidsvc_client.protocol import calls, event_calls
+from guidsvc_client.models import Event, Page, Record
+from guidsvc_client.protocol import calls
 from guidsvc_client.protocol.calls import Filter
-from guidsvc_client.protocol.event_calls import EventFilter, Start
-from guidsvc_client.protocol.retrying import backoff_seconds, is_temporary
+from guidsvc_client.protocol.workflows import FeedPlan, next_page
 
 RecordT = TypeVar("RecordT", bound=Record)
-log = logging.getLogger("guidsvc_client")
 
 
 class AsyncRecordList(Generic[RecordT]):
@@ -54,36 +49,17 @@ class AsyncEventFeed:
     `cursor` moves on with each event, and also past events that the filter leaves out. Save it to resume later.
     """
 
-    def __init__(
-        self, session: AsyncSession, filters: EventFilter, *, start: Start, cursor: str | None, should_follow: bool
-    ) -> None:
+    def __init__(self, session: AsyncSession, plan: FeedPlan, cursor: str | None) -> None:
         self.cursor = cursor
         self._session = session
-        self._query = event_calls.query_of(filters)
-        self._start: Start = start
-        self._should_follow = should_follow
+        self._plan = plan
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
-            page = await self._next_page()
+            page = await self._session.run(next_page(self._plan, self.cursor))
             for event in page.items:
                 self.cursor = event.cursor
                 yield event
             self.cursor = page.next
-            if not self._should_follow and not page.has_more:
+            if not self._plan.should_follow and not page.has_more:
                 return
-
-    async def _next_page(self) -> EventPage:
-        """Read the next page. One that follows waits as long as the service does not respond."""
-        wait = event_calls.WAIT_SECONDS if self._should_follow else 0
-        failures = 0
-        while True:
-            call = event_calls.page(self._query, start=self._start, cursor=self.cursor, wait_seconds=wait)
-            try:
-                return await self._session.send(call)
-            except GuidsvcError as error:
-                if not self._should_follow or not is_temporary(error):
-                    raise
-                log.debug("events not read, trying again: %s", error)
-            await asyncio.sleep(backoff_seconds(failures))
-            failures += 1

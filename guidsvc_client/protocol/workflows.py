@@ -1,17 +1,20 @@
-"""Flows of several calls: the update that loses nothing."""
+"""Flows of several calls: the update that loses nothing, and the next page of a feed of events."""
 
+import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from guidsvc_client.errors import RecordWithheld
-from guidsvc_client.models import Record
+from guidsvc_client.errors import GuidsvcError, RecordWithheld
+from guidsvc_client.models import EventPage, Record
 from guidsvc_client.problems import PreconditionFailed, ReceiptsFull, Unavailable
 from guidsvc_client.protocol.batches import Result, batch, rendered
 from guidsvc_client.protocol.call import Flow, Pause, send
 from guidsvc_client.protocol.calls import Change, get, put
-from guidsvc_client.protocol.retrying import backoff_seconds
+from guidsvc_client.protocol.event_calls import WAIT_SECONDS, Start, page
+from guidsvc_client.protocol.retrying import backoff_seconds, is_temporary
 from guidsvc_client.protocol.values import Guid
 
+log = logging.getLogger("guidsvc_client")
 MAX_CONFLICTS = 50
 """How many other writers may come first before an update fails."""
 MAX_UNAVAILABLE = 3
@@ -36,6 +39,31 @@ def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
                 raise
             record = error.record
     raise AssertionError("the last conflict is raised")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPlan:
+    """Which events a feed has, where it starts without a cursor, and whether it waits for new events."""
+
+    query: dict[str, str]
+    start: Start
+    should_follow: bool
+
+
+def next_page(plan: FeedPlan, cursor: str | None) -> Flow[EventPage]:
+    """Read the page after a cursor. A feed that follows tries again as long as the service does not respond."""
+    wait_seconds = WAIT_SECONDS if plan.should_follow else 0
+    call = page(plan.query, start=plan.start, cursor=cursor, wait_seconds=wait_seconds)
+    failures = 0
+    while True:
+        try:
+            return (yield from send(call))
+        except GuidsvcError as error:
+            if not plan.should_follow or not is_temporary(error):
+                raise
+            log.debug("events not read, trying again: %s", error)
+        yield Pause(backoff_seconds(failures))
+        failures += 1
 
 
 def _write(record: Record, members: Change) -> Flow[Record]:
