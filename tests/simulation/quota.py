@@ -36,7 +36,7 @@ from guidsvc.store.cache_fence import NEW, FenceReading
 from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 from guidsvc.store.lease import LeaseClock
 from tests.simulation.network import Network
-from tests.simulation.world import Actor, World
+from tests.simulation.world import Actor, Process, World
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 6
 SECONDS = 120.0
@@ -255,25 +255,15 @@ class FenceOfProcess:
         return await self._process.far(self._store.read_fence)
 
 
-class QuotaProcess:
+class QuotaProcess(Process):
     """A process of the service, and its clients."""
 
     def __init__(self, world: World, store: QuotaStore, judge: Judge, name: str) -> None:
-        self._world, self._store, self._judge, self._name = world, store, judge, name
+        super().__init__(world, name)
+        self._store, self._judge = store, judge
         self.to_store = Network(world.random)
-        self._lives = 0
         self._wrong_ms = 0 if judge.clocks_agree else world.random.randint(-DISAGREE_MS, DISAGREE_MS)
-        self.actor = self._born()
-
-    def revive(self) -> None:
-        """Be started again."""
-        self.actor = self._born()
-
-    def _born(self) -> Actor:
-        self._lives += 1
-        actor = Actor(self._world, f"{self._name}.{self._lives}")
-        actor.start(self._live(actor))
-        return actor
+        self.revive()
 
     async def _live(self, actor: Actor) -> None:
         world = self._world

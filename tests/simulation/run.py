@@ -22,7 +22,7 @@ from tests.simulation.faults import wreak
 from tests.simulation.network import Network
 from tests.simulation.redis import Pool, SimulatedRedis
 from tests.simulation.store import SimulatedStore, StoreOfProcess
-from tests.simulation.world import Actor, World
+from tests.simulation.world import Actor, Process, World
 from tests.support.history import Delete, Operation, Outcome, Read, Violation, Write
 from tests.support.history_checker import check
 
@@ -61,7 +61,7 @@ class History:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-class Process:
+class CacheProcess(Process):
     """A process of the service, and its clients."""
 
     def __init__(  # its collaborators
@@ -73,28 +73,17 @@ class Process:
         timing: CacheTimings,
         name: str,
     ) -> None:
-        self._world, self._history, self._timing = world, history, timing
+        super().__init__(world, name)
+        self._history, self._timing = history, timing
         self._write_share = world.random.choice((0.4, 0.2, 0.05, 0.01))
         self.to_redis, self.to_store = Network(world.random), Network(world.random)
         self._redis, self._store = redis, store
-        self._lives = 0
         self._near = world.random.random() < 0.5
-        self.name = name
-        self.actor = self._born()
+        self.revive()
 
     def kill(self) -> None:
         """Die."""
         self.actor.kill()
-
-    def revive(self) -> None:
-        """Be started again."""
-        self.actor = self._born()
-
-    def _born(self) -> Actor:
-        self._lives += 1
-        actor = Actor(self._world, f"{self.name}.{self._lives}")
-        actor.start(self._live(actor))
-        return actor
 
     async def _live(self, actor: Actor) -> None:
         world, timing = self._world, self._timing
@@ -208,7 +197,7 @@ def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result
         redis, store = SimulatedRedis(world), SimulatedStore(world)
         _begin(world, redis, store, history)
         timing = _timing(world)
-        processes = [Process(world, redis, store, history, timing, f"p{number}") for number in range(PROCESSES)]
+        processes = [CacheProcess(world, redis, store, history, timing, f"p{number}") for number in range(PROCESSES)]
         world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS, named=faults))
         world.run_until_complete(asyncio.sleep(CALM_SECONDS))
         final = [_final(world, store, f"{number:032X}") for number in range(KEYS)]

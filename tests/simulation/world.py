@@ -1,6 +1,7 @@
 """A loop whose time is virtual, and actors in it: processes that can be paused, like by SIGSTOP, and killed."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
@@ -64,6 +65,26 @@ class Actor:
         self._pauses -= 1
         if self.runs:
             self.let_go()
+
+
+class Process(ABC):
+    """A process of the service, which may die and be started again: each of its lives is an actor."""
+
+    actor: Actor
+
+    def __init__(self, world: "World", name: str) -> None:
+        self._world, self.name = world, name
+        self._lives = 0
+
+    def revive(self) -> None:
+        """Be started again, or for the first time."""
+        self._lives += 1
+        self.actor = Actor(self._world, f"{self.name}.{self._lives}")
+        self.actor.start(self._live(self.actor))
+
+    @abstractmethod
+    async def _live(self, actor: Actor) -> None:
+        """Start in the actor all that the process does."""
 
 
 class World(asyncio.BaseEventLoop):

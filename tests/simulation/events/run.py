@@ -31,7 +31,7 @@ from tests.simulation.events.collection import SimulatedCollection
 from tests.simulation.events.judge import Judge
 from tests.simulation.events.server import EPOCH_MS, Shard
 from tests.simulation.network import Network
-from tests.simulation.world import Actor, World
+from tests.simulation.world import Actor, Process, World
 
 PROCESSES, WRITERS, KEYS = 3, 2, 5
 SECONDS, CALM_SECONDS = 40.0, 45.0
@@ -89,25 +89,15 @@ class Database:
         self.log.insert("log_bounds", {"_id": BOUNDS_ID, **bounds_document()})
 
 
-class EventProcess:
+class EventProcess(Process):
     """A process of the service: it writes, appends, does what is due, cuts the log off, and follows it."""
 
     def __init__(self, world: World, database: Database, judge: Judge, name: str) -> None:
-        self._world, self._database, self._judge, self._name = world, database, judge, name
+        super().__init__(world, name)
+        self._database, self._judge = database, judge
         self.networks = Network(world.random), Network(world.random)
         self._skew_ms = world.random.randint(-SKEW_MS, SKEW_MS)
-        self._lives = 0
-        self.actor = self._born()
-
-    def revive(self) -> None:
-        """Be started again."""
-        self.actor = self._born()
-
-    def _born(self) -> Actor:
-        self._lives += 1
-        actor = Actor(self._world, f"{self._name}.{self._lives}")
-        actor.start(self._live(actor))
-        return actor
+        self.revive()
 
     async def _live(self, actor: Actor) -> None:
         to_records, to_log = self.networks
