@@ -4,8 +4,9 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from os import cpu_count
 
@@ -13,11 +14,58 @@ from tests.simulation import quota, quota_mutants
 from tests.simulation.events import mutants as event_mutants
 from tests.simulation.events import run as events
 from tests.simulation.mutants import MUTANTS, Mutant, found_at
-from tests.simulation.run import Result, run
-from tests.simulation.world import World
+from tests.simulation.run import run
+from tests.simulation.world import Result, World
 
 QUOTA_SHARE, EVENTS_SHARE = 20, 40
 """With so many seeds of the cache goes one of the quota, and one of the event log, where a run is of all."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One of the simulated worlds, with its mutants, and the texts that report its seeds."""
+
+    run: Callable[..., Result]
+    found_at: Callable[[Mutant], int | None]
+    mutants: Sequence[Mutant]
+    chunk_size: int
+    option: str
+    """What selects it on the command line."""
+    seed: str
+    summary: str
+    violations: str
+
+
+CACHE = Simulation(
+    run=run,
+    found_at=found_at,
+    mutants=MUTANTS,
+    chunk_size=10,
+    option="",
+    seed="seed",
+    summary="{seeds} seeds, {events} events in {seconds:.0f} s on {cores} cores",
+    violations="violations",
+)
+QUOTA = Simulation(
+    run=quota.run,
+    found_at=quota_mutants.found_at,
+    mutants=quota_mutants.MUTANTS,
+    chunk_size=10,
+    option="--quota ",
+    seed="quota, seed",
+    summary="quota: {seeds} seeds in {seconds:.0f} s",
+    violations="quota violations",
+)
+EVENTS = Simulation(
+    run=events.run,
+    found_at=event_mutants.found_at,
+    mutants=event_mutants.MUTANTS,
+    chunk_size=1,
+    option="--events ",
+    seed="events, seed",
+    summary="events: {seeds} seeds in {seconds:.0f} s",
+    violations="event violations",
+)
 
 
 def main() -> int:
@@ -25,34 +73,16 @@ def main() -> int:
     options = _options()
     World.raises_faults = not options.until_found
     if options.mutants:
-        return int(any([_mutants(), _quota_mutants(), _event_mutants()]))
+        return int(sum(map(_run_mutants, (CACHE, QUOTA, EVENTS))) > 0)
     if options.quota:
-        return _quota(options)
+        return _run(QUOTA, options)
     if options.events:
-        return _events(options)
-    if options.seed is not None:
-        return _told([run(options.seed, trace=options.trace, faults=options.faults)])
-    seeds = range(options.first, options.first + options.seeds)
-    if options.until_found:
-        found = next((seed for seed in seeds if run(seed, faults=options.faults).violations), None)
-        if found is not None:
-            print("found at seed", found)
-        return int(found is not None)
-    with ProcessPoolExecutor() as pool:
-        told = _told(pool.map(partial(run, faults=options.faults), seeds, chunksize=10))
-        return (
-            told
-            if options.faults
-            else int(
-                any(
-                    [
-                        told,
-                        _quota_told(pool.map(quota.run, range(options.seeds // QUOTA_SHARE))),
-                        _events_told(pool.map(events.run, range(options.seeds // EVENTS_SHARE))),
-                    ]
-                )
-            )
-        )
+        return _run(EVENTS, options)
+    failed = _run(replace(CACHE, run=partial(run, faults=options.faults)), options)
+    if options.seed is not None or options.until_found or options.faults:
+        return failed
+    shares = (QUOTA, options.seeds // QUOTA_SHARE), (EVENTS, options.seeds // EVENTS_SHARE)
+    return int(any([failed, *(_run_seeds(simulation, range(seeds)) for simulation, seeds in shares)]))
 
 
 def _options() -> argparse.Namespace:
@@ -69,94 +99,47 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _told(results: Iterable[Result]) -> int:
+def _run(simulation: Simulation, options: argparse.Namespace) -> int:
+    """Run one seed, or several: all of them or until one is found."""
+    if options.seed is not None:
+        return _report(simulation, [simulation.run(options.seed, trace=options.trace)])
+    seeds = range(options.first, options.first + options.seeds)
+    return _run_until_found(simulation, seeds) if options.until_found else _run_seeds(simulation, seeds)
+
+
+def _run_until_found(simulation: Simulation, seeds: Iterable[int]) -> int:
+    found = next((seed for seed in seeds if simulation.run(seed).violations), None)
+    if found is not None:
+        print("found at seed", found)
+    return int(found is not None)
+
+
+def _run_seeds(simulation: Simulation, seeds: Iterable[int]) -> int:
+    with ProcessPoolExecutor() as pool:
+        return _report(simulation, pool.map(simulation.run, seeds, chunksize=simulation.chunk_size))
+
+
+def _report(simulation: Simulation, results: Iterable[Result]) -> int:
     """Print what became of the seeds."""
     started, counts, seeds, events, failed = time.monotonic(), Counter[str](), 0, 0, 0
     for result in results:
         seeds, events, counts = seeds + 1, events + result.events, counts + result.counts
         if result.violations:
             failed += 1
-            print(f"seed {result.seed}:", *result.violations[:3], sep="\n  ", flush=True)
-            print(f"again: python -m tests.simulation --seed {result.seed} --trace")
-    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    print(f"{seeds} seeds, {events} events in {time.monotonic() - started:.0f} s on {cpu_count()} cores: {told}")
-    print(f"violations: in {failed} seeds")
+            print(f"{simulation.seed} {result.seed}:", *result.violations[:3], sep="\n  ", flush=True)
+            print(f"again: python -m tests.simulation {simulation.option}--seed {result.seed} --trace")
+    seconds, cores = time.monotonic() - started, cpu_count()
+    summary = simulation.summary.format(seeds=seeds, events=events, seconds=seconds, cores=cores)
+    print(f"{summary}: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}")
+    print(f"{simulation.violations}: in {failed} seeds")
     return int(failed > 0)
 
 
-def _quota(options: argparse.Namespace) -> int:
-    """Run seeds in the world of the quota, all of them or until one is found."""
-    if options.seed is not None:
-        return _quota_told([quota.run(options.seed, trace=options.trace)])
-    seeds = range(options.first, options.first + options.seeds)
-    if options.until_found:
-        found = next((seed for seed in seeds if quota.run(seed).violations), None)
-        if found is not None:
-            print("found at seed", found)
-        return int(found is not None)
+def _run_mutants(simulation: Simulation) -> int:
+    """Run the mutants, each until it is found, and return how many were not."""
     with ProcessPoolExecutor() as pool:
-        return _quota_told(pool.map(quota.run, seeds, chunksize=10))
-
-
-def _quota_told(results: Iterable[quota.QuotaResult]) -> int:
-    """Print what became of seeds of the quota."""
-    started, counts, seeds, failed = time.monotonic(), Counter[str](), 0, 0
-    for result in results:
-        seeds, counts = seeds + 1, counts + result.counts
-        if result.violations:
-            failed += 1
-            print(f"quota, seed {result.seed}:", *result.violations[:3], sep="\n  ", flush=True)
-            print(f"again: python -m tests.simulation --quota --seed {result.seed} --trace")
-    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    print(f"quota: {seeds} seeds in {time.monotonic() - started:.0f} s: {told}")
-    print(f"quota violations: in {failed} seeds")
-    return int(failed > 0)
-
-
-def _events(options: argparse.Namespace) -> int:
-    """Run seeds in the world of the event log, all of them or until one is found."""
-    if options.seed is not None:
-        return _events_told([events.run(options.seed, trace=options.trace)])
-    seeds = range(options.first, options.first + options.seeds)
-    if options.until_found:
-        found = next((seed for seed in seeds if events.run(seed).violations), None)
-        if found is not None:
-            print("found at seed", found)
-        return int(found is not None)
-    with ProcessPoolExecutor() as pool:
-        return _events_told(pool.map(events.run, seeds, chunksize=1))
-
-
-def _events_told(results: Iterable[events.EventResult]) -> int:
-    """Print what became of seeds of the event log."""
-    started, counts, seeds, failed = time.monotonic(), Counter[str](), 0, 0
-    for result in results:
-        seeds, counts = seeds + 1, counts + result.counts
-        if result.violations:
-            failed += 1
-            print(f"events, seed {result.seed}:", *result.violations[:3], sep="\n  ", flush=True)
-            print(f"again: python -m tests.simulation --events --seed {result.seed} --trace")
-    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    print(f"events: {seeds} seeds in {time.monotonic() - started:.0f} s: {told}")
-    print(f"event violations: in {failed} seeds")
-    return int(failed > 0)
-
-
-def _event_mutants() -> int:
-    with ProcessPoolExecutor() as pool:
-        found = pool.map(event_mutants.found_at, event_mutants.MUTANTS)
-        return int(sum(_judged(*each) for each in zip(event_mutants.MUTANTS, found, strict=True)) > 0)
-
-
-def _quota_mutants() -> int:
-    with ProcessPoolExecutor() as pool:
-        found = pool.map(quota_mutants.found_at, quota_mutants.MUTANTS)
-        return int(sum(_judged(*each) for each in zip(quota_mutants.MUTANTS, found, strict=True)) > 0)
-
-
-def _mutants() -> int:
-    with ProcessPoolExecutor() as pool:
-        return int(sum(_judged(*each) for each in zip(MUTANTS, pool.map(found_at, MUTANTS), strict=True)) > 0)
+        found = pool.map(simulation.found_at, simulation.mutants)
+        return sum(_judged(*each) for each in zip(simulation.mutants, found, strict=True))
 
 
 def _judged(mutant: Mutant, found: int | None) -> bool:

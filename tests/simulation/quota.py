@@ -36,7 +36,7 @@ from guidsvc.store.cache_fence import NEW, FenceReading
 from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
 from guidsvc.store.lease import LeaseClock
 from tests.simulation.network import Network
-from tests.simulation.world import Actor, Process, World
+from tests.simulation.world import Actor, Process, Result, World
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 6
 SECONDS = 120.0
@@ -55,16 +55,6 @@ STORE_SECONDS = 2.0
 TERMS = RetentionPolicy(lifetime=600, retention=600)
 
 _Done = TypeVar("_Done")
-
-
-@dataclass
-class QuotaResult:
-    """What became of a seed."""
-
-    seed: int
-    violations: list[str]
-    counts: Counter[str]
-    events: int
 
 
 @dataclass
@@ -354,7 +344,7 @@ async def _all_of_it(world: World, store: QuotaStore, processes: list[QuotaProce
     await asyncio.sleep(CALM_SECONDS)
 
 
-def run(seed: int, *, trace: bool = False) -> QuotaResult:
+def run(seed: int, *, trace: bool = False) -> Result:
     """Run a seed to its end, and judge it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     global_random.seed(seed)  # which the service draws its pauses from
@@ -365,7 +355,7 @@ def run(seed: int, *, trace: bool = False) -> QuotaResult:
         store = QuotaStore(world, judge)
         processes = [QuotaProcess(world, store, judge, f"p{number}") for number in range(PROCESSES)]
         world.run_until_complete(_all_of_it(world, store, processes))
-        return QuotaResult(seed, judge.violations, judge.counts, world.events)
+        return Result(seed, judge.violations, judge.counts, world.events)
     finally:
         with suppress(RuntimeError):
             world.end()

@@ -22,8 +22,8 @@ from tests.simulation.faults import wreak
 from tests.simulation.network import Network
 from tests.simulation.redis import Pool, SimulatedRedis
 from tests.simulation.store import SimulatedStore, StoreOfProcess
-from tests.simulation.world import Actor, Process, World
-from tests.support.history import Delete, Operation, Outcome, Read, Violation, Write
+from tests.simulation.world import Actor, Process, Result, World
+from tests.support.history import Delete, Operation, Outcome, Read, Write
 from tests.support.history_checker import check
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 2
@@ -39,16 +39,6 @@ FENCES = (2.0, 0.5), (0.8, 0.2)
 EPOCH_MS = 1_700_000_000_000
 NEVER = 4_000_000_000
 """When the records expire."""
-
-
-@dataclass
-class Result:
-    """What became of a seed."""
-
-    seed: int
-    violations: list[Violation]
-    counts: Counter[str]
-    events: int
 
 
 @dataclass

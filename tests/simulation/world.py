@@ -2,9 +2,10 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from heapq import heappop
 from random import Random
 from typing import Any
@@ -12,6 +13,16 @@ from typing import Any
 from tests.simulation.network import Network
 
 _ACTOR: ContextVar["Actor | None"] = ContextVar("actor", default=None)
+
+
+@dataclass
+class Result:
+    """What became of a seed."""
+
+    seed: int
+    violations: Sequence[object]
+    counts: Counter[str]
+    events: int
 
 
 class Actor:

@@ -3,10 +3,8 @@
 import asyncio
 import logging
 import random as global_random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -31,7 +29,7 @@ from tests.simulation.events.collection import SimulatedCollection
 from tests.simulation.events.judge import Judge
 from tests.simulation.events.server import EPOCH_MS, Shard
 from tests.simulation.network import Network
-from tests.simulation.world import Actor, Process, World
+from tests.simulation.world import Actor, Process, Result, World
 
 PROCESSES, WRITERS, KEYS = 3, 2, 5
 SECONDS, CALM_SECONDS = 40.0, 45.0
@@ -47,16 +45,6 @@ PAUSES = (0.01, 0.3, 2.0), (1.0, 6.0)
 POLICY = EventPolicy("all", (2,))
 _NO_INDEX: list[IndexModel] = []
 _Done = TypeVar("_Done")
-
-
-@dataclass
-class EventResult:
-    """What became of a seed."""
-
-    seed: int
-    violations: list[str]
-    counts: Counter[str]
-    events: int
 
 
 class SimulatedOperations(Operations):
@@ -219,7 +207,7 @@ async def _all_of_it(world: World, database: Database, processes: list[EventProc
     await asyncio.sleep(CALM_SECONDS)
 
 
-def run(seed: int, *, trace: bool = False) -> EventResult:
+def run(seed: int, *, trace: bool = False) -> Result:
     """Run a seed to its end, and judge it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     global_random.seed(seed)
@@ -232,7 +220,7 @@ def run(seed: int, *, trace: bool = False) -> EventResult:
         processes = [EventProcess(world, database, judge, f"p{number}") for number in range(PROCESSES)]
         world.run_until_complete(_all_of_it(world, database, processes))
         judge.finish()
-        return EventResult(seed, judge.violations, judge.counts, world.events)
+        return Result(seed, judge.violations, judge.counts, world.events)
     finally:
         with suppress(RuntimeError):
             world.end()
