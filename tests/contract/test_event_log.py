@@ -13,7 +13,7 @@ from guidsvc.errors import EventsTrimmed
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.event_log import PAGE_BYTES
 from tests.conftest import FakeClock
-from tests.support.events import ALL, changed, entries_after, every_entry, ids, numbered_after, tombstone
+from tests.support.events import ALL, changed, entries_after, every_entry, ids, numbered_after, tombstone, until_newest
 from tests.support.factories import GUID, USER, record
 
 HOUR = 3600
@@ -283,8 +283,7 @@ async def test_page_is_bounded_in_bytes(store: RecordRepository, database: Datab
     await asyncio.gather(
         *(store.swap(None, record(clock(), guid=f"{number:032X}", metadata=metadata)) for number in range(count))
     )
-    while await database.events.newest() < count:
-        await asyncio.sleep(0.01)
+    await until_newest(database.events, count)
 
     page = await database.events.read(0, 10_000, ALL)
     size = sum(len(entry.metadata or "") for _, entry in page.entries)

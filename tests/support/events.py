@@ -41,6 +41,13 @@ async def every_entry(log: EventLog) -> list[Numbered]:
         after = page.looked_to
 
 
+async def until_newest(log: EventLog, number: int) -> None:
+    """Wait until the newest entry has this number, or a higher one."""
+    async with asyncio.timeout(READ_SECONDS):
+        while await log.newest() < number:
+            await asyncio.sleep(0.01)
+
+
 def ids(entries: Sequence[Entry]) -> list[tuple[str, int]]:
     """Return the kind and version of each entry."""
     return [(entry.kind, entry.version) for entry in entries]

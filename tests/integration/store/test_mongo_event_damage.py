@@ -1,26 +1,20 @@
 """Damaged documents of the event log on MongoDB: they hold up nothing but themselves."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import pymongo
 import pytest
-from pymongo.database import Database
 
-from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import Record
 from guidsvc.errors import EventsTrimmed
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
-from guidsvc.store.mongo.store import MongoStore, open_mongo
+from guidsvc.store.mongo.store import MongoStore
+from tests.support.events import ALL, changed, entries_after, until_newest
 from tests.support.factories import record
+from tests.support.mongo_documents import WAIT_SECONDS, Documents, drained
 
-ALL = EventSelection()
-WAIT_SECONDS = 20.0
 BAD, GOOD = "A" * 32, "B" * 32
-Documents = Database[dict[str, Any]]
 
 INVALID_OUTBOXES: dict[str, dict[str, Any]] = {
     "item without kind": {"$set": {"g.pending": 1, "g.out": [{"id": "q"}]}},
@@ -46,45 +40,12 @@ INVALID_OUTBOXES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def now() -> int:
-    """The time by the clock of MongoDB, which decides what is due."""
-    return time.time_ns() // 1_000_000
-
-
-@pytest.fixture
-async def store(patient_mongo_url: str) -> AsyncIterator[MongoStore]:
-    async with open_mongo(patient_mongo_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def documents(mongo_url: str) -> Iterator[Documents]:
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
-        yield client.get_default_database()
-
-
-async def entries(store: MongoStore, count: int) -> list[Entry]:
-    """Return all entries of the log once there are at least so many."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while await store.events.newest() < count:
-            await asyncio.sleep(0.01)
-    return [each.entry for each in (await store.events.read(0, 1000, ALL)).entries]
-
-
-def later(old: Record, now: int, **fields: object) -> Record:
-    """Return the next version of a record."""
-    return old.model_copy(update={"version": old.version + 1, "updated": now, **fields})
-
-
 async def damaged(store: MongoStore, documents: Documents, now: int, damage: dict[str, Any]) -> Record:
     """Create a record, and damage its outbox once its entry is in the log."""
     bad = record(now, guid=BAD)
     await store.records.swap(None, bad)
-    await entries(store, 1)
-    async with asyncio.timeout(WAIT_SECONDS):
-        while documents["records"].count_documents({"g.pending": {"$gt": 0}}):
-            await asyncio.sleep(0.01)
+    await entries_after(store.events, 0, 1)
+    await drained(documents)
     documents["records"].update_one({"_id": BAD}, damage)
     return bad
 
@@ -97,7 +58,7 @@ async def test_invalid_outbox_does_not_stop_the_others(
     await damaged(store, documents, now, INVALID_OUTBOXES[name])
 
     await store.records.swap(None, record(now, guid=GOOD))
-    assert [each.guid for each in await entries(store, 2)] == [BAD, GOOD]
+    assert [each.guid for each in await entries_after(store.events, 0, 2)] == [BAD, GOOD]
 
 
 @pytest.mark.parametrize("name", INVALID_OUTBOXES)
@@ -109,12 +70,12 @@ async def test_writer_of_an_invalid_outbox_goes_on(
     expected_logs.add("invalid events removed from outbox")
     current = await damaged(store, documents, now, INVALID_OUTBOXES[name])
     for _ in range(MAX_ITEMS + 1):
-        new = later(current, now, user=f"user {current.version}")
+        new = changed(current, now, user=f"user {current.version}")
         assert await store.records.swap(current, new)
         current = new
     assert await store.records.swap(current, None)
 
-    found = [each.version for each in await entries(store, MAX_ITEMS + 2)]
+    found = [each.version for each in await entries_after(store.events, 0, MAX_ITEMS + 2)]
     assert found == list(range(now, now + MAX_ITEMS + 2))
 
 
@@ -124,12 +85,12 @@ async def test_outbox_that_was_corrected_is_logged(
     monkeypatch.setattr("guidsvc.store.mongo.events.sequencer.PASS_SECONDS", 0.5)
     expected_logs.add("outbox invalid, its events are not logged")
     bad = await damaged(store, documents, now, INVALID_OUTBOXES["item without kind"])
-    await store.records.swap(bad, later(bad, now, user="another"))
+    await store.records.swap(bad, changed(bad, now, user="another"))
     await store.records.swap(None, record(now, guid=GOOD))
-    assert [each.guid for each in await entries(store, 2)] == [BAD, GOOD]
+    assert [each.guid for each in await entries_after(store.events, 0, 2)] == [BAD, GOOD]
 
     documents["records"].update_one({"_id": BAD}, {"$pop": {"g.out": -1}})
-    assert [each.guid for each in await entries(store, 3)] == [BAD, GOOD, BAD]
+    assert [each.guid for each in await entries_after(store.events, 0, 3)] == [BAD, GOOD, BAD]
 
 
 async def test_page_ends_before_an_invalid_event(
@@ -138,7 +99,7 @@ async def test_page_ends_before_an_invalid_event(
     expected_logs.add("event invalid, it cannot be read")
     for number in range(5):
         await store.records.swap(None, record(now, guid=f"{number:032X}"))
-        await entries(store, number + 1)
+        await entries_after(store.events, 0, number + 1)
     documents["log"].update_one({"_id": 3}, {"$unset": {"kind": 1}})
 
     for selection in (ALL, EventSelection(kinds=frozenset({"created"}))):
@@ -161,15 +122,13 @@ async def test_invalid_event_stops_neither_the_log_nor_its_trim(
     store: MongoStore, documents: Documents, now: int, damage: dict[str, Any]
 ) -> None:
     await store.records.swap(None, record(now, guid="0" * 32))
-    await entries(store, 1)
+    await entries_after(store.events, 0, 1)
     documents["log"].update_one({"_id": 1}, damage)
     await store.events.bounds()
     await store.events.size()
     for number in range(1, 5):
         await store.records.swap(None, record(now, guid=f"{number:032X}"))
-        async with asyncio.timeout(WAIT_SECONDS):
-            while await store.events.newest() < number + 1:
-                await asyncio.sleep(0.01)
+        await until_newest(store.events, number + 1)
 
     async with asyncio.timeout(WAIT_SECONDS):
         while (await store.events.bounds()).floor < 4:
@@ -181,4 +140,4 @@ async def test_document_of_another_program_does_not_stop_the_log(
 ) -> None:
     documents["log"].insert_one({"_id": "x"})
     await store.records.swap(None, record(now))
-    assert [each.version for each in await entries(store, 1)] == [now]
+    assert [each.version for each in await entries_after(store.events, 0, 1)] == [now]

@@ -2,18 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pymongo
 import pytest
-from pymongo.database import Database
 
 from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.entry import Entry, Kind, Origin
 from guidsvc.domain.events.schedule import EventMode, EventPolicy
 from guidsvc.domain.events.selection import EventSelection
-from guidsvc.domain.record import DELETED_EXPIRE, Record
+from guidsvc.domain.record import DELETED_EXPIRE
 from guidsvc.errors import EventsTrimmed, GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.event_log import PAGE_BYTES, Numbered
 from guidsvc.store.mongo.events.log import MongoEventLog
@@ -21,50 +19,16 @@ from guidsvc.store.mongo.events.outbox import MAX_ITEMS
 from guidsvc.store.mongo.events.sequencer import BATCH
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from guidsvc.telemetry.metrics import StoreMetrics
+from tests.support.events import ALL, changed, numbered_after, until_newest
 from tests.support.factories import GUID, record
+from tests.support.mongo_documents import WAIT_SECONDS, Documents, drained
 
-ALL = EventSelection()
-WAIT_SECONDS = 20.0
 ORIGIN = Origin("ann", "r1")
-Documents = Database[dict[str, Any]]
-
-
-@pytest.fixture
-def now() -> int:
-    """The time by the clock of MongoDB, which decides what is due."""
-    return time.time_ns() // 1_000_000
-
-
-@pytest.fixture
-async def store(patient_mongo_url: str) -> AsyncIterator[MongoStore]:
-    async with open_mongo(patient_mongo_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def documents(mongo_url: str) -> Iterator[Documents]:
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
-        yield client.get_default_database()
-
-
-async def entries(store: MongoStore, count: int) -> list[Numbered]:
-    """Return all entries of the log once there are at least so many."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while await store.events.newest() < count:
-            await asyncio.sleep(0.01)
-    return list((await store.events.read(0, 1000, ALL)).entries)
-
-
-async def drained(documents: Documents) -> None:
-    """Wait until no entry is in an outbox."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while documents["records"].count_documents({"g.pending": {"$gt": 0}}):
-            await asyncio.sleep(0.01)
 
 
 async def kinds(store: MongoStore, count: int) -> list[tuple[Kind, int]]:
     """Return kind and version of each entry, and hold the numbers to be without a gap."""
-    found = await entries(store, count)
+    found = await numbered_after(store.events, 0, count)
     assert [each.number for each in found] == list(range(1, len(found) + 1))
     return [(each.entry.kind, each.entry.version) for each in found]
 
@@ -77,22 +41,17 @@ async def advance(store: MongoStore, now: int) -> int:
     return done
 
 
-def later(old: Record, now: int, **fields: object) -> Record:
-    """Return the next version of a record."""
-    return old.model_copy(update={"version": old.version + 1, "updated": now, **fields})
-
-
 async def test_each_write_leaves_its_entry(store: MongoStore, now: int) -> None:
     first = record(now, owner="acme", metadata='{"a":1}')
-    second = later(first, now, expire=first.expire + 60)
-    third = later(second, now, user="another")
-    tombstone = later(third, now, expire=DELETED_EXPIRE, user="deleted", metadata=None)
+    second = changed(first, now, expire=first.expire + 60)
+    third = changed(second, now, user="another")
+    tombstone = changed(third, now, expire=DELETED_EXPIRE, user="deleted", metadata=None)
     assert await store.records.swap(None, first, origin=ORIGIN)
     assert await store.records.swap(first, second)
     assert await store.records.swap(second, third)
     assert await store.records.swap(third, tombstone)
 
-    found = await entries(store, 4)
+    found = await numbered_after(store.events, 0, 4)
     assert found[0] == Numbered(
         1,
         Entry("created", GUID, now, now, "acme", first.user, first.expire, '{"a":1}', caller="ann", request_id="r1"),
@@ -107,7 +66,7 @@ async def test_creation_with_a_deadline_leaves_its_entry(store: MongoStore, now:
     assert await store.records.swap(None, record(now, user="$expire"), not_after=now + 60_000)
     assert not await store.records.swap(None, record(now, guid="0" * 32), not_after=now - 60_000)
 
-    (created,) = await entries(store, 1)
+    (created,) = await numbered_after(store.events, 0, 1)
     assert created.entry.user == "$expire"
 
 
@@ -115,9 +74,9 @@ async def test_lost_swap_leaves_no_entry(store: MongoStore, now: int) -> None:
     first = record(now)
     assert await store.records.swap(None, first)
     assert not await store.records.swap(None, first)
-    assert not await store.records.swap(later(first, now), later(later(first, now), now))
-    assert not await store.records.swap(first, later(first, now), not_after=now - 60_000)
-    assert await store.records.swap(first, later(first, now, user="another"))
+    assert not await store.records.swap(changed(first, now), changed(changed(first, now), now))
+    assert not await store.records.swap(first, changed(first, now), not_after=now - 60_000)
+    assert await store.records.swap(first, changed(first, now, user="another"))
 
     assert await kinds(store, 2) == [("created", now), ("updated", now + 1)]
 
@@ -132,7 +91,7 @@ async def test_reader_of_a_record_does_not_see_its_outbox(store: MongoStore, now
 async def test_renewal_after_the_expiry_logs_the_expiry_first(store: MongoStore, now: int) -> None:
     first = record(now - 60_000, expire=now // 1000 - 5)
     await store.records.swap(None, first)
-    second = later(first, now, expire=now // 1000 + 60)
+    second = changed(first, now, expire=now // 1000 + 60)
     assert await store.records.swap(first, second)
 
     assert await kinds(store, 3) == [
@@ -147,7 +106,7 @@ async def test_expiry_is_logged_once_whoever_comes_first(store: MongoStore, now:
     first = record(now - 60_000, expire=now // 1000 - 5)
     await store.records.swap(None, first)
     assert await advance(store, now) == 1
-    second = later(first, now, expire=now // 1000 + 60)
+    second = changed(first, now, expire=now // 1000 + 60)
     assert await store.records.swap(first, second)
 
     assert await kinds(store, 3) == [
@@ -159,7 +118,7 @@ async def test_expiry_is_logged_once_whoever_comes_first(store: MongoStore, now:
 
 async def test_revocation_logs_the_expiry_with_the_update(store: MongoStore, now: int) -> None:
     first = record(now)
-    second = later(first, now, expire=now // 1000 - 1)
+    second = changed(first, now, expire=now // 1000 - 1)
     await store.records.swap(None, first)
     await store.records.swap(first, second)
 
@@ -177,7 +136,7 @@ async def test_warning_expiry_and_purge_are_due_in_turn(patient_mongo_url: str, 
             await store.records.swap(None, each)
         assert await store.events.lag(now) > 0
         assert await advance(store, now) == 3
-        found = await entries(store, 7)
+        found = await numbered_after(store.events, 0, 7)
         assert await store.events.lag(now) == 0
 
     timed = {(each.entry.guid[0], each.entry.kind, each.entry.lead) for each in found if each.entry.kind != "created"}
@@ -188,7 +147,7 @@ async def test_purged_record_goes_once_its_entry_is_logged(store: MongoStore, do
     old = record(now - 100_000, expire=now // 1000 - 9, purge_at=now // 1000 - 4)
     await store.records.swap(None, old)
     assert await advance(store, now) == 1
-    assert (await entries(store, 3))[-1].entry.kind == "purged"
+    assert (await numbered_after(store.events, 0, 3))[-1].entry.kind == "purged"
 
     async with asyncio.timeout(WAIT_SECONDS):
         while documents["records"].count_documents({}):
@@ -197,10 +156,10 @@ async def test_purged_record_goes_once_its_entry_is_logged(store: MongoStore, do
 
 async def test_tombstone_is_purged_without_an_entry(store: MongoStore, documents: Documents, now: int) -> None:
     first = record(now)
-    tombstone = later(first, now, expire=DELETED_EXPIRE, user="deleted", purge_at=now // 1000 - 4)
+    tombstone = changed(first, now, expire=DELETED_EXPIRE, user="deleted", purge_at=now // 1000 - 4)
     await store.records.swap(None, first)
     await store.records.swap(first, tombstone)
-    await entries(store, 2)
+    await numbered_after(store.events, 0, 2)
 
     async with asyncio.timeout(WAIT_SECONDS):
         while documents["records"].count_documents({}):
@@ -216,8 +175,8 @@ async def test_policy_decides_what_is_logged(
     patient_mongo_url: str, now: int, mode: EventMode, expected: Sequence[Kind]
 ) -> None:
     first = record(now)
-    second = later(first, now, expire=first.expire + 1)
-    third = later(second, now, user="another")
+    second = changed(first, now, expire=first.expire + 1)
+    third = changed(second, now, user="another")
     async with open_mongo(patient_mongo_url, events=EventPolicy(mode)) as store:
         await store.records.swap(None, first)
         await store.records.swap(first, second)
@@ -235,7 +194,7 @@ async def test_full_outbox_is_drained_by_its_writer(
         current = record(now)
         await store.records.swap(None, current)
         for _ in range(MAX_ITEMS + 5):
-            new = later(current, now, user=f"user {current.version}")
+            new = changed(current, now, user=f"user {current.version}")
             assert await store.records.swap(current, new)
             current = new
         assert len(documents["records"].find_one({"_id": GUID})["g"]["out"]) == 6  # type: ignore[index]
@@ -258,7 +217,9 @@ async def test_records_from_before_the_log_become_due(
     async with open_mongo(patient_mongo_url):
         assert documents["log_bounds"].find_one()["opened"] == now - 20_000  # type: ignore[index]
     await advance(store, now)
-    assert [(each.entry.kind, each.entry.guid[0]) for each in (await entries(store, 3))[2:]] == [("expired", "B")]
+    assert [(each.entry.kind, each.entry.guid[0]) for each in (await numbered_after(store.events, 0, 3))[2:]] == [
+        ("expired", "B")
+    ]
     assert documents["records"].count_documents({"g.due": None}) == 0
 
 
@@ -274,7 +235,7 @@ async def test_backfill_and_due_steps_both_make_progress(store: MongoStore, docu
 
     assert await store.events.advance(now, 16) == 16
     assert documents["records"].count_documents({"g": None}) == 28
-    assert len(await entries(store, 74)) == 74
+    assert len(await numbered_after(store.events, 0, 74)) == 74
 
 
 @pytest.mark.parametrize(
@@ -301,7 +262,7 @@ async def test_invalid_schedule_does_not_stop_the_others(
     documents["records"].update_one({"_id": "A" * 32}, damage)
 
     await advance(store, now)
-    found = {each.entry.id for each in await entries(store, 3)}
+    found = {each.entry.id for each in await numbered_after(store.events, 0, 3)}
     assert f"{'B' * 32}-{now - 60_000}-expired" in found
     assert await store.events.lag(now) == 0
 
@@ -312,11 +273,11 @@ async def test_corrupt_record_does_not_stop_the_others(
     expected_logs.add("corrupt record")
     for guid in "AB":
         await store.records.swap(None, record(now - 60_000, guid=guid * 32, expire=now // 1000 - 5))
-    await entries(store, 2)
+    await numbered_after(store.events, 0, 2)
     documents["records"].update_one({"_id": "A" * 32}, {"$set": {"user": 7}})
 
     await advance(store, now)
-    assert (await entries(store, 3))[-1].entry.id.startswith("B" * 32)
+    assert (await numbered_after(store.events, 0, 3))[-1].entry.id.startswith("B" * 32)
 
 
 async def test_index_that_deleted_records_is_dropped(patient_mongo_url: str, documents: Documents) -> None:
@@ -334,7 +295,7 @@ async def test_two_stores_log_each_event_once(patient_mongo_url: str, now: int) 
             *(stores[place % 2].records.swap(None, record(now, guid=guid)) for place, guid in enumerate(guids))
         )
         await asyncio.gather(*(each.events._sequencer.run_round() for each in stores * 4), return_exceptions=True)
-        found = await entries(one, 40)
+        found = await numbered_after(one.events, 0, 40)
         assert sorted(each.entry.guid for each in found) == guids
         assert [each.number for each in found] == list(range(1, 41))
         assert await another.events.newest() == 40
@@ -375,13 +336,13 @@ async def test_only_one_store_advances(patient_mongo_url: str, now: int) -> None
         assert third.events._scheduling._is_held, "a closed store has given its lease up"
 
 
-async def filled(store: MongoStore, now: int, count: int = 10) -> list[Numbered]:
+async def filled(store: MongoStore, now: int, count: int = 10) -> Sequence[Numbered]:
     """Create records, one after the other, with all that a selection can tell apart; return their entries."""
     for number in range(count):
         new = record(now + number, guid=f"{number:032X}", user=f"user {number % 2}", owner=f"owner {number % 3}")
         await store.records.swap(None, new)
-        await entries(store, number + 1)
-    return await entries(store, count)
+        await numbered_after(store.events, 0, number + 1)
+    return await numbered_after(store.events, 0, count)
 
 
 @pytest.mark.parametrize(
@@ -420,18 +381,12 @@ async def test_page_ends_at_its_bytes(store: MongoStore, now: int) -> None:
     await asyncio.gather(
         *(store.records.swap(None, record(now, guid=f"{number:032X}", metadata=large)) for number in range(90))
     )
-    await entries_count(store, 90)
+    await until_newest(store.events, 90)
     page = await store.events.read(0, 90, ALL)
 
     assert 0 < len(page.entries) < 90
     assert sum(len(each.entry.metadata or "") for each in page.entries) < PAGE_BYTES + 20_000
     assert page.looked_to == page.entries[-1].number
-
-
-async def entries_count(store: MongoStore, count: int) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while await store.events.newest() < count:
-            await asyncio.sleep(0.01)
 
 
 async def test_empty_log_has_bounds_and_an_empty_page(store: MongoStore) -> None:
@@ -463,10 +418,10 @@ async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) 
     await store.records.swap(None, current)
     await store.records.swap(None, record(now, guid="0" * 32))
     for _ in range(5):
-        new = later(current, now, expire=now // 1000 - 5)
+        new = changed(current, now, expire=now // 1000 - 5)
         await store.records.swap(current, new)
         current = new
-    all_entries = [each for each in await entries(store, 12) if each.entry.guid == GUID]
+    all_entries = [each for each in await numbered_after(store.events, 0, 12) if each.entry.guid == GUID]
 
     newest = await store.events.history(GUID, 2**53, 4)
     older = await store.events.history(GUID, newest[-1].number, 100)
@@ -483,7 +438,7 @@ def append_at(documents: Documents, now: int) -> None:
 async def test_entry_has_the_time_of_its_append(store: MongoStore, documents: Documents, now: int) -> None:
     """It is by the clock of the server, whatever the clock of a host says about the event."""
     await store.records.swap(None, record(now + 2**40))
-    await entries(store, 1)
+    await numbered_after(store.events, 0, 1)
     (found,) = documents["log"].find()
 
     assert found["at"] == now + 2**40
@@ -549,7 +504,7 @@ async def test_entries_are_deleted_once_no_sequencer_can_repeat_them(
     await asyncio.gather(
         *(store.records.swap(None, record(now, guid=f"{number:032X}")) for number in range(5, BATCH + 7))
     )
-    await entries_count(store, BATCH + 7)
+    await until_newest(store.events, BATCH + 7)
     await store.events.trim(0, 2**40, 100)
     assert documents["log"].count_documents({"_id": {"$lte": 4}}) == 0
 
@@ -591,7 +546,7 @@ async def test_entries_are_deleted_as_fast_as_they_are_cut_off(
     for number in range(120):
         await store.records.swap(None, record(now, guid=f"{number:032X}"))
         if number % 6 == 5:
-            await entries_count(store, number + 1)
+            await until_newest(store.events, number + 1)
             await drained(documents)
             assert await store.events.trim(now + 2**40, 2**40, 6) == (5 if number == 5 else 6)
     assert documents["log"].count_documents({}) <= 20
@@ -602,7 +557,7 @@ async def test_appended_events_are_counted_by_kind(patient_mongo_url: str, now: 
     async with open_mongo(patient_mongo_url, meter=meter) as store:
         await store.records.swap(None, first := record(now))
         await store.records.swap(first, first.model_copy(update={"version": now + 1, "updated": now + 1, "user": "b"}))
-        await entries(store, 2)
+        await numbered_after(store.events, 0, 2)
     assert {kind: count for kind, count in meter.events.counts.items() if count} == {"created": 1, "updated": 1}
 
 
