@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random as global_random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Any, TypeVar
