@@ -81,6 +81,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("GUIDSVC_") and not name.startswith("GUIDSVC_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.delenv("MAKELEVEL", raising=False)  # messages name `make run` if make has started the service
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what is buffered is written again, and fails, at the end
 
 
 STORE_FAULTS = {"store unavailable", "request failed", "fault of the service"}

@@ -11,6 +11,7 @@ import stat
 import sys
 from contextlib import suppress
 from errno import EBADF, ENOSPC, EPIPE
+from typing import TextIO
 
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape_lines
@@ -26,12 +27,12 @@ def write(text: str, *, done: str = "") -> None:
     try:
         _write(escape_lines(text))
     except BrokenPipeError as error:
-        _discard_buffer()
+        _discard_buffer(sys.stdout)
         if not done:
             sys.exit(128 + signal.SIGPIPE)
         raise _failure(error, done) from error
     except OSError as error:
-        _discard_buffer()
+        _discard_buffer(sys.stdout)
         raise _failure(error, done or _REMEDY) from error
 
 
@@ -49,8 +50,10 @@ def require_writable() -> None:
 def tell(text: str) -> None:
     """Write a line to standard error. If that cannot be written, nothing else could show the failure."""
     if sys.stderr is not None:
-        with suppress(OSError):
+        try:
             print(escape_lines(text), file=sys.stderr, flush=True)
+        except OSError:
+            _discard_buffer(sys.stderr)
 
 
 def _write(text: str) -> None:
@@ -79,9 +82,9 @@ def _failure(error: OSError, remedy: str) -> StartError:
     return StartError(f"standard output cannot be written: {error.strerror or error}; {remedy}")
 
 
-def _discard_buffer() -> None:
-    """Redirect standard output to /dev/null: Python would try again, and report the failure again, when it ends."""
+def _discard_buffer(stream: TextIO) -> None:
+    """Redirect a stream to /dev/null: Python would write its buffer again, and fail again, when it ends."""
     with suppress(OSError, ValueError, AttributeError):  # it is closed, or has no descriptor
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
