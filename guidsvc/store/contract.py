@@ -116,6 +116,14 @@ class RecordRepository(Repository[Record], Protocol):
         Waits for unfinished swaps, so no swap whose `not_after` has passed can become visible after the count.
         """
 
+    async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> Sequence[int]:
+        """Count the records that expire between each two successive bounds: from the first on, and before the second.
+
+        Bounds are Unix seconds, rising. Records past their retention at `kept_at` are not counted. One owner's records
+        cannot be selected: the counts come from the index on the expiry alone. A record that changes meanwhile may be
+        counted in either state, or, if counts of ranges are separate reads, in both or neither.
+        """
+
 
 class WithoutGroups:
     """A base of record repositories that swap records one by one only."""

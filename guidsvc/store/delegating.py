@@ -43,3 +43,6 @@ class DelegatingRecords(WithoutGroups):
 
     async def count_linearizable(self, selection: Selection) -> int:
         return await self._records.count_linearizable(selection)
+
+    async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> Sequence[int]:
+        return await self._records.count_by_expire(bounds, kept_at)

@@ -191,6 +191,10 @@ class InstrumentedRecords(DelegatingRecords):
         with _Operation(self._meter, "count"):
             return await self._records.count_linearizable(selection)
 
+    async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> Sequence[int]:
+        with _Operation(self._meter, "count"):
+            return await self._records.count_by_expire(bounds, kept_at)
+
 
 class _Operation(Stopwatch):
     __slots__ = ("_meter", "_name")

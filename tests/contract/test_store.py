@@ -3,12 +3,13 @@
 import asyncio
 import time
 from contextlib import ExitStack
+from itertools import pairwise
 
 import pytest
 
 from guidsvc.cache import open_cache
 from guidsvc.domain.commands.list_parameters import Position
-from guidsvc.domain.record import MAX_TIME, Record
+from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.temporary_space import MIB, TemporarySpace
@@ -234,6 +235,31 @@ async def test_find_and_count_agree_with_the_selection(
 
     assert list(await store.find(selection, "", 100)) == expected
     assert await store.count(selection) == len(expected)
+
+
+@pytest.mark.parametrize("kept_at", [0, FIRST + 101, FIRST + 119, FIRST + 200])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (0, MAX_TIME + 1),
+        (FIRST, FIRST + 1),
+        (FIRST + 1, FIRST + 2, FIRST + 4, FIRST + 8, FIRST + 39, FIRST + 40),
+        tuple(range(FIRST - 5, FIRST + 60)),
+    ],
+    ids=len,
+)
+async def test_counts_by_expiry_agree_with_the_records(
+    store: RecordRepository, clock: FakeClock, bounds: tuple[int, ...], kept_at: int
+) -> None:
+    """Each bound begins one range and ends another. Neither tombstones nor records past their retention count."""
+    deleted = record(clock(), guid="F" * 32, expire=DELETED_EXPIRE, purge_at=FIRST + 1000)
+    assert await store.swap(None, deleted)
+    records = await fill(store, clock)
+
+    assert list(await store.count_by_expire(bounds, kept_at)) == [
+        sum(start <= each.expire < end and each.purge_at > kept_at for each in records)
+        for start, end in pairwise(bounds)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
@@ -72,6 +73,9 @@ class GatedStore(WithoutGroups):
 
     async def count_linearizable(self, selection: Selection) -> int:
         return 0
+
+    async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> list[int]:
+        return [0] * (len(bounds) - 1)
 
 
 class GatedFence:

@@ -1,4 +1,4 @@
-"""Pages of records in order of expiry, then `_id`.
+"""Searches by the index on the expiry: pages of records in order of expiry, then `_id`, and counts.
 
 Every query reads a range of the index on the expiry, in two parts: the rest of the records with the expiry of the
 position, and those that expire later. With a filter of both parts, joined by `$or`, MongoDB might scan the whole index.
@@ -8,6 +8,8 @@ After that, the entries of the page are selected from the index on the owner or 
 """
 
 from typing import Any
+
+from bson.datetime_ms import DatetimeMS
 
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
@@ -97,3 +99,19 @@ class ExpirySearch:
             found = await self._documents(entries)
             if len(found) == len(entries):
                 return found
+
+
+class ExpiryCount:
+    """Counts of the records that expire in a range, from the index on the expiry alone."""
+
+    def __init__(self, collection: Collection, kept_at: int, *, index: str) -> None:
+        self._collection = collection
+        self._kept_at = kept_at
+        self._index = index
+
+    async def range(self, start: int, end: int) -> int:
+        """Count the records that expire from `start` on and before `end`."""
+        expire = {"expire": {"$gte": start, "$lt": end}}
+        # No retention ends before the expiry. Without that filter, MongoDB counts keys and looks at none (COUNT_SCAN).
+        kept = {} if start > self._kept_at else {"purge_at": {"$gt": DatetimeMS(self._kept_at * 1000)}}
+        return int(await self._collection.count_documents(expire | kept, hint=self._index))

@@ -7,7 +7,9 @@ elected that soon; any other read is repeated, linearizably.
 
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pymongo
@@ -36,7 +38,7 @@ from guidsvc.store.mongo.documents import (
 )
 from guidsvc.store.mongo.events import outbox
 from guidsvc.store.mongo.events.log import MongoEventLog
-from guidsvc.store.mongo.expiry_search import NEAR, ExpirySearch
+from guidsvc.store.mongo.expiry_search import NEAR, ExpiryCount, ExpirySearch
 from guidsvc.store.mongo.failures import read_failures, write_failures
 from guidsvc.store.mongo.fence import MongoFence
 from guidsvc.store.mongo.repository import Collection, linearizable
@@ -176,6 +178,11 @@ class MongoRecords(WithoutGroups):
 
     async def count_linearizable(self, selection: Selection) -> int:
         return await self._count(linearizable(self._collection), selection)
+
+    async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> list[int]:
+        count = ExpiryCount(self._collection, kept_at, index=_BY_EXPIRE)
+        with read_failures():
+            return [await self._bulkheads.counts.run(partial(count.range, *each)) for each in pairwise(bounds)]
 
     async def drain(self) -> None:
         """Wait until every batched operation has ended."""

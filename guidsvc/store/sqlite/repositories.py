@@ -1,7 +1,9 @@
 """The repositories of the SQLite store: records, receipts, API keys, quota ledgers and the cache fence."""
 
+import sqlite3
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Generic
 
 from pydantic import ValidationError
@@ -19,6 +21,7 @@ from guidsvc.store.contract import Swap
 from guidsvc.store.sqlite.engine import SqliteEngine, row_of
 from guidsvc.store.sqlite.events.appender import RecordSwap
 from guidsvc.store.sqlite.tables import (
+    COUNT_BY_EXPIRE,
     FENCE,
     KEYS,
     LIST_KEYS,
@@ -103,6 +106,11 @@ class SqliteRecords:
         await self.get_linearizable("")  # then no swap is half done: each is counted, or too late
         return await self.count(selection)
 
+    async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> list[int]:
+        values = {"ranges": to_json(list(pairwise(bounds))).decode(), "kept_at": kept_at}
+        with self._engine.failures():
+            return await self._engine.finder.run(lambda connection: _counts(connection, values))
+
 
 class SqliteReceipts(SqliteRepository[Receipt]):
     """The table of receipts."""
@@ -144,6 +152,10 @@ class SqliteFence:
     async def swap(self, old: Fence, new: Fence) -> bool:
         swap = partial(self._engine.writer.execute, Change(SWAP_FENCE, (*new, *old)))
         return await self._engine.in_thread(partial(self._engine.writer.transaction, swap)) == 1
+
+
+def _counts(connection: sqlite3.Connection, values: Mapping[str, object]) -> list[int]:
+    return [int(count) for (count,) in connection.execute(COUNT_BY_EXPIRE, values)]
 
 
 def _records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
