@@ -28,6 +28,8 @@ class ResponseSpec(NamedTuple):
     headers: tuple[Header, ...] = ()
     leads_to: tuple[str, ...] = ()
     """OpenAPI links: names of operations on the GUID in the body."""
+    component: str = ""
+    """The name under which the document describes it once, if several operations have it."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class SharedComponents:
     def __init__(self) -> None:
         self._headers: dict[str, Any] = {}
         self._request_headers: dict[str, Header] = {}
+        self._parameters: dict[str, oas.Parameter] = {}
         self._responses: dict[str, Any] = {}
 
     def build(self, *, has_keys: bool) -> oas.Components:
@@ -46,7 +47,8 @@ class SharedComponents:
         optional: dict[str, Any] = {"securitySchemes": {KEY: oas.SecurityScheme(**_BEARER)}} if has_keys else {}
         return oas.Components(
             headers=self._headers,
-            parameters={name: header_parameter(header) for name, header in self._request_headers.items()},
+            parameters={name: header_parameter(header) for name, header in self._request_headers.items()}
+            | self._parameters,
             responses=self._responses,
             **optional,
         )
@@ -61,6 +63,18 @@ class SharedComponents:
         while self._request_headers.setdefault(name, header) is not header:
             name += "-Here"
         return _reference("parameters", name)
+
+    def parameter(self, parameter: oas.Parameter) -> oas.Reference:
+        """Return a reference to a parameter of the path or the query. No two that differ may have the same name."""
+        known = self._parameters.setdefault(parameter.name, parameter)
+        if known != parameter:
+            raise ValueError(f"several operations have the parameter {parameter.name}, in two forms")
+        return _reference("parameters", parameter.name)
+
+    def response(self, name: str, response: oas.Response) -> oas.Reference:
+        """Return a reference to a response that several operations have."""
+        self._responses[name] = response
+        return _reference("responses", name)
 
     def problem(self, method: str, kinds: list[ProblemDoc]) -> oas.Reference:
         """Return a reference to the response to a method with one of these problems, which have the same status."""

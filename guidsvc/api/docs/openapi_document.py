@@ -8,7 +8,8 @@ document.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ def build(routes: Iterable[Route], is_public: IsPublic) -> oas.OpenAPI:
     """Build the document of a route table."""
     describer = _OperationDescriber(is_public)
     paths = {route.path: describer.path_item(route) for route in routes}
+    _share_parameters(paths.values(), describer.shared)
     document = oas.OpenAPI(
         openapi="3.1.1",
         info=oas.Info(title="guidsvc", version=guidsvc.__version__, description=_ABOUT),
@@ -66,6 +68,21 @@ def build(routes: Iterable[Route], is_public: IsPublic) -> oas.OpenAPI:
         components=describer.shared.build(has_keys=describer.has_keys),
     )
     return _shortened(construct_open_api_with_schema_class(document, list(components.SHAPES.values())))
+
+
+def _share_parameters(items: Collection[oas.PathItem], shared: SharedComponents) -> None:
+    """Describe each parameter that several operations have once, and let them refer to it."""
+    operations: list[Any] = [getattr(item, name) for item in items for name in item.model_fields_set]
+    counts = Counter(_content_of(each) for operation in operations for each in operation.parameters)
+    for operation in operations:
+        operation.parameters = [
+            shared.parameter(each) if counts[_content_of(each)] > 1 and isinstance(each, oas.Parameter) else each
+            for each in operation.parameters
+        ]
+
+
+def _content_of(parameter: BaseModel) -> str:
+    return parameter.model_dump_json(by_alias=True, exclude_unset=True)
 
 
 def _shortened(document: oas.OpenAPI) -> oas.OpenAPI:
@@ -150,7 +167,12 @@ class _OperationDescriber:
         self.has_keys = True
         return {"security": [{components.KEY: []}]}
 
-    def _response(self, response: ResponseSpec) -> oas.Response:
+    def _response(self, response: ResponseSpec) -> oas.Response | oas.Reference:
+        if response.component:
+            return self.shared.response(response.component, self._described(response))
+        return self._described(response)
+
+    def _described(self, response: ResponseSpec) -> oas.Response:
         content = {} if response.body is None else {JSON: components.json_content(response.body)}
         content |= components.text_content(response.other)
         optional: dict[str, Any] = {"content": content} if content else {}

@@ -38,7 +38,12 @@ POLICY = (
 )
 OF_FILES = (*always(ETAG), VARY, CONTENT_ENCODING)
 OF_PAGES = (*OF_FILES, *always(CONTENT_SECURITY, REFERRER))
-NOT_MODIFIED = ResponseSpec(304, "The content has an entity tag of `If-None-Match`.", headers=(*always(ETAG), VARY))
+NOT_MODIFIED = ResponseSpec(
+    304,
+    "The content has an entity tag of `If-None-Match`.",
+    headers=(*always(ETAG), VARY),
+    component="NotModified",
+)
 
 
 @cache

@@ -34,7 +34,7 @@ from guidsvc.http.headers.negotiation import preferred
 from guidsvc.http.response import Response
 from guidsvc.services.idempotency import GuidFactory
 
-_CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED))
+_CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED), component="Created")
 _CREATION: dict[str, Any] = {
     "query": RecordQuery,
     "headers": (*CONDITIONS, PREFER_MINIMAL, IDEMPOTENCY_KEY),
