@@ -45,6 +45,7 @@ from guidsvc_client.models import (
     Readiness,
     Record,
     Renewal,
+    Statistics,
 )
 from guidsvc_client.problems import (
     EventsGone,
@@ -147,6 +148,7 @@ __all__ = [
     "Renewal",
     "Result",
     "Sent",
+    "Statistics",
     "StreamTruncated",
     "TimedOut",
     "TooLarge",

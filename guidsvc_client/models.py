@@ -178,3 +178,29 @@ class Readiness:
     store: str
     cache: str
     age_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """The number of GUIDs of all owners at `at`, in Unix milliseconds. Expired ones can still be renewed.
+
+    `hours` and `days` are the live GUIDs that expire in each of the next 24 hours and 30 days, counted from `at`.
+    """
+
+    live: int
+    expired: int
+    hours: Sequence[int]
+    days: Sequence[int]
+    at: int
+
+    @classmethod
+    def from_wire(cls, document: Document) -> Self:
+        """Return the statistics of a response."""
+        expiring = document["expiring"]
+        return cls(
+            live=document["live"],
+            expired=document["expired"],
+            hours=expiring["hours"],
+            days=expiring["days"],
+            at=int(document["at"]),
+        )

@@ -36,6 +36,7 @@ from guidsvc.bootstrap import app
 from guidsvc.cache import open_cache
 from guidsvc.config import Settings
 from guidsvc.monitoring.logs import log_config as logs
+from guidsvc.services import statistics
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.mongo.store import open_mongo
@@ -157,6 +158,7 @@ def mongo_url(
 def patient_mongo_url(mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database of a store that waits for long: a busy machine delays the server."""
     monkeypatch.setitem(inspect.unwrap(open_mongo).__kwdefaults__, "timeout_ms", 20_000)
+    monkeypatch.setattr(statistics, "COUNT_SECONDS", 60.0)
     return mongo_url
 
 

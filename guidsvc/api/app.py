@@ -20,6 +20,7 @@ from guidsvc.api.resources.health import LiveHandler, ReadyHandler, RootHandler,
 from guidsvc.api.resources.keys import KeyHandler, KeysHandler, OwnKeyHandler, RotationHandler
 from guidsvc.api.resources.metrics import METRICS, MetricsHandler
 from guidsvc.api.resources.renewal import RenewalHandler
+from guidsvc.api.resources.stats import StatsHandler
 from guidsvc.api.routing import Route, RoutedApplication
 
 
@@ -60,6 +61,7 @@ def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
         Route("/keys/{id}/rotation", RotationHandler),
         Route("/livez", LiveHandler),
         Route("/readyz", ReadyHandler),
+        Route("/stats", StatsHandler),
         Route(METRICS, MetricsHandler),
         Route("/version", VersionHandler),
         Route("/openapi.json", OpenApiHandler, {"document": document}),

@@ -39,6 +39,7 @@ from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
 from guidsvc.services.quota import Quota
 from guidsvc.services.retention_quota import open_quotas
+from guidsvc.services.statistics import open_statistics
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.instrumented import InstrumentedDatabase
@@ -68,6 +69,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         ) as authenticator,
         open_events(settings, database, clock=clock, gauges=metrics.store.events) as feed,
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
+        open_statistics(database.records, clock) as statistics,
         _reporting(log, audit_log),
         health.kept_current(database.ping, cache.check),
     ):
@@ -76,6 +78,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             idempotency=_idempotency(settings, database, lease_clock, clock),
             keys=KeyService(database.api_keys, clock=clock, audit=None if audit_log is None else audit_log.key_changed),
             feed=feed,
+            statistics=statistics,
             health=health,
             authenticator=authenticator,
             admission=_admission(settings),

@@ -15,7 +15,7 @@ from guidsvc.errors import Forbidden
 from guidsvc.program import runnable
 
 Scope = Literal["read", "write", "delete", "monitor", "admin"]
-"""A permission on the records of the caller's owner, or `monitor`: to read the metrics, and no records.
+"""A permission on the records of the caller's owner, or `monitor`: to read metrics and counts, but no records.
 
 `admin` includes the others and applies to all owners.
 """

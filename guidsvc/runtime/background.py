@@ -95,6 +95,12 @@ class SingleFlight(Generic[Result]):
             self._task.add_done_callback(self._end)
         return await asyncio.shield(self._task)
 
+    async def aclose(self) -> None:
+        """Cancel the run in progress, and wait until it has ended."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
     def _end(self, task: asyncio.Task[Result]) -> None:
         self._task = None
         _expect_domain_error(task)

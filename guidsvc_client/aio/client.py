@@ -12,7 +12,7 @@ from guidsvc_client.aio.leases import AsyncLease
 from guidsvc_client.aio.lists import AsyncEventFeed, AsyncRecordList
 from guidsvc_client.aio.session import AsyncSession
 from guidsvc_client.key_models import Identity
-from guidsvc_client.models import FullRecord, Readiness, Record, Renewal
+from guidsvc_client.models import FullRecord, Readiness, Record, Renewal, Statistics
 from guidsvc_client.protocol import batches, calls, workflows
 from guidsvc_client.protocol.batches import MAX_OPERATIONS, Operation, Result
 from guidsvc_client.protocol.calls import Change, Filter, Terms
@@ -203,6 +203,13 @@ class AsyncClient:
     async def whoami(self) -> Identity:
         """Return what the own key is and may, and what is left of its limits."""
         return await self._session.send(calls.whoami())
+
+    async def stats(self) -> Statistics:
+        """Count the GUIDs of all owners, and those that expire in each of the next hours and days.
+
+        The key needs the scope `monitor`.
+        """
+        return await self._session.send(calls.stats())
 
     async def ready(self) -> Readiness:
         """Return whether the service is ready, and the state of its parts."""

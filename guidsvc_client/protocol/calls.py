@@ -6,7 +6,7 @@ from typing import Any, Literal, NoReturn, TypedDict, TypeVar
 
 from guidsvc_client.errors import RecordWithheld
 from guidsvc_client.key_models import Identity
-from guidsvc_client.models import FullRecord, Page, Readiness, Record, Renewal, integer
+from guidsvc_client.models import FullRecord, Page, Readiness, Record, Renewal, Statistics, integer
 from guidsvc_client.problems import NotFound, PreconditionFailed, Problem, unknown_outcome
 from guidsvc_client.protocol.call import (
     MERGE_PATCH,
@@ -175,6 +175,11 @@ def stream(filters: Filter, kind: type[RecordT], limit: int | None) -> Call[None
 def whoami() -> Call[Identity]:
     """Read what the own key is and may."""
     return Call(method="GET", path="/keys/self", read=lambda reply: Identity.from_wire(reply.json))
+
+
+def stats() -> Call[Statistics]:
+    """Count all GUIDs."""
+    return Call(method="GET", path="/stats", read=lambda reply: Statistics.from_wire(reply.json))
 
 
 def version() -> Call[str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, Unpack, overload
 import httpx2
 
 from guidsvc_client.key_models import Identity
-from guidsvc_client.models import FullRecord, Readiness, Record, Renewal
+from guidsvc_client.models import FullRecord, Readiness, Record, Renewal, Statistics
 from guidsvc_client.protocol import batches, calls, workflows
 from guidsvc_client.protocol.batches import MAX_OPERATIONS, Operation, Result
 from guidsvc_client.protocol.calls import Change, Filter, Terms
@@ -198,6 +198,13 @@ class Client:
     def whoami(self) -> Identity:
         """Return what the own key is and may, and what is left of its limits."""
         return self._session.send(calls.whoami())
+
+    def stats(self) -> Statistics:
+        """Count the GUIDs of all owners, and those that expire in each of the next hours and days.
+
+        The key needs the scope `monitor`.
+        """
+        return self._session.send(calls.stats())
 
     def ready(self) -> Readiness:
         """Return whether the service is ready, and the state of its parts."""

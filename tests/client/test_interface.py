@@ -40,6 +40,7 @@ METHODS = {
     "revokeKey": "keys.revoke",
     "createRotation": "keys.rotate",
     "getOwnKey": "whoami",
+    "getStats": "stats",
     "getReadyz": "ready",
     "getVersion": "version",
 }

@@ -234,6 +234,15 @@ async def test_validated_batch_changes_nothing(guids: Any) -> None:
     assert (result.status, await guids.list(user=user).total()) == (201, 0)
 
 
+async def test_statistics_count_the_records_by_their_expiry(guids: Any) -> None:
+    await guids.create(user="a", ttl=5400)
+    stats = await guids.stats()
+
+    assert stats.live >= sum(stats.days) >= stats.days[0] == sum(stats.hours)
+    assert (len(stats.hours), len(stats.days), stats.expired >= 0) == (24, 30, True)
+    assert abs(stats.at / 1000 - time.time()) < 60
+
+
 async def test_service_describes_itself(guids: Any) -> None:
     ready = await guids.ready()
 

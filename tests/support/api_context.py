@@ -16,6 +16,7 @@ from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
+from guidsvc.services.statistics import RecordStatistics
 
 
 def api_context(**members: Any) -> ApiContext:
@@ -25,6 +26,7 @@ def api_context(**members: Any) -> ApiContext:
         "idempotency": cast(Idempotency, None),
         "keys": cast(KeyService, None),
         "feed": None,
+        "statistics": cast(RecordStatistics, None),
         "health": Health(),
         "authenticator": None,
         "admission": Admission(),

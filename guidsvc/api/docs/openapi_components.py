@@ -45,10 +45,10 @@ class SharedComponents:
     def build(self, *, has_keys: bool) -> oas.Components:
         """Return the components; `has_keys` adds the security scheme of keys."""
         optional: dict[str, Any] = {"securitySchemes": {KEY: oas.SecurityScheme(**_BEARER)}} if has_keys else {}
+        in_headers = {name: header_parameter(header) for name, header in self._request_headers.items()}
         return oas.Components(
             headers=self._headers,
-            parameters={name: header_parameter(header) for name, header in self._request_headers.items()}
-            | self._parameters,
+            parameters={**in_headers, **self._parameters},
             responses=self._responses,
             **optional,
         )

@@ -17,6 +17,7 @@ from guidsvc.services.events.feed import EventFeed
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
+from guidsvc.services.statistics import RecordStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class ApiContext:
     keys: KeyService
     feed: EventFeed | None
     """None if there is no event log."""
+    statistics: RecordStatistics
     health: Health
     authenticator: Authenticator | None
     """None if access control is off: every caller may do everything."""

@@ -16,6 +16,7 @@ _ABOUT = {
     "problems": "the kinds of errors, and what to do about each",
     "readyz": "whether the service is ready",
     "livez": "whether the process runs",
+    "stats": "how many GUIDs there are, and when they expire",
     "metrics": "metrics for Prometheus",
     "version": "the version",
 }

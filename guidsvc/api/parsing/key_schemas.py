@@ -92,8 +92,8 @@ class KeyCreation(BaseModel):
 
     owner: User = Field(description="The owner whose records the key can access.")
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=MAX_SCOPES)] = Field(
-        description="What the key may do: `read`, `write` and `delete` these records, or `monitor`: read `/metrics` "
-        "and no records. `admin` includes all other scopes, for the records of all owners, and manages keys."
+        description="What the key may do: `read`, `write` and `delete` these records, or `monitor`: read `/metrics`, "
+        "`/stats` and no records. `admin` includes all other scopes, for the records of all owners, and manages keys."
     )
     expire: Annotated[Expire | None, BeforeValidator(refuse_null)] = optional_field(
         "The expiry, in Unix seconds. Without it, the key does not expire."

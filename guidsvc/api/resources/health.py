@@ -17,6 +17,7 @@ LINKS = {
     "events": "/events",
     "livez": "/livez",
     "readyz": "/readyz",
+    "stats": "/stats",
     "metrics": "/metrics",
     "version": "/version",
     "openapi": "/openapi.json",

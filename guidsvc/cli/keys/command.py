@@ -207,8 +207,9 @@ def _add_create(commands: Any) -> None:
         type=argument_types.scopes,
         default=DEFAULT_SCOPES,
         metavar="SCOPES",
-        help=f"permissions, separated by commas: {', '.join(SCOPES)}; monitor may only read /metrics; admin includes "
-        f"all of them, for the records of all owners, and the keys [default: {DEFAULT_SCOPES}]",
+        help=f"permissions, separated by commas: {', '.join(SCOPES)}; monitor may only read /metrics "
+        "and /stats; admin includes all of them, for the records of all owners, and the keys "
+        f"[default: {DEFAULT_SCOPES}]",
     )
     create.add_argument(
         "--expires",

@@ -7,6 +7,7 @@ If the selection names an owner or a user, few entries of that index may match. 
 After that, the entries of the page are selected from the index on the owner or user, which takes as long as a count.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
@@ -18,6 +19,8 @@ from guidsvc.store.mongo.repository import Collection
 
 NEAR = 500
 """Number of entries of the index on the expiry that are tried before an owner's or user's index is read."""
+RANGES = 8
+"""Number of ranges whose records are counted in one operation: each has a time limit of its own."""
 _ORDER = [("expire", 1), ("_id", 1)]
 _ENTRY = {"expire": 1}
 """The projection to what the indexes contain, so that no document is read."""
@@ -102,16 +105,24 @@ class ExpirySearch:
 
 
 class ExpiryCount:
-    """Counts of the records that expire in a range, from the index on the expiry alone."""
+    """Counts of the records that expire in ranges, from the index on the expiry alone."""
 
     def __init__(self, collection: Collection, kept_at: int, *, index: str) -> None:
         self._collection = collection
         self._kept_at = kept_at
         self._index = index
 
-    async def range(self, start: int, end: int) -> int:
-        """Count the records that expire from `start` on and before `end`."""
-        expire = {"expire": {"$gte": start, "$lt": end}}
-        # No retention ends before the expiry. Without that filter, MongoDB counts keys and looks at none (COUNT_SCAN).
-        kept = {} if start > self._kept_at else {"purge_at": {"$gt": DatetimeMS(self._kept_at * 1000)}}
-        return int(await self._collection.count_documents(expire | kept, hint=self._index))
+    async def between(self, bounds: Sequence[int]) -> list[int]:
+        """Count the records that expire between each two successive bounds, with one pass over the index."""
+        start, *ends = bounds
+        wanted = {"expire": {"$gte": start, "$lt": ends[-1]}, "purge_at": {"$gt": DatetimeMS(self._kept_at * 1000)}}
+        branches = [{"case": {"$lt": ["$expire", end]}, "then": number} for number, end in enumerate(ends)]
+        group = {"_id": {"$switch": {"branches": branches}}, "count": {"$sum": 1}}
+        cursor = self._collection.aggregate([{"$match": wanted}, {"$group": group}], hint=self._index)
+        counts = {each["_id"]: int(each["count"]) for each in await cursor.to_list(len(ends))}
+        return [counts.get(number, 0) for number in range(len(ends))]
+
+
+def portions_of(bounds: Sequence[int]) -> list[Sequence[int]]:
+    """Divide bounds into portions of at most RANGES ranges; each portion begins with the last bound of the previous."""
+    return [bounds[first : first + RANGES + 1] for first in range(0, len(bounds) - 1, RANGES)]

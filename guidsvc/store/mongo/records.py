@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import pymongo
@@ -38,7 +37,7 @@ from guidsvc.store.mongo.documents import (
 )
 from guidsvc.store.mongo.events import outbox
 from guidsvc.store.mongo.events.log import MongoEventLog
-from guidsvc.store.mongo.expiry_search import NEAR, ExpiryCount, ExpirySearch
+from guidsvc.store.mongo.expiry_search import NEAR, ExpiryCount, ExpirySearch, portions_of
 from guidsvc.store.mongo.failures import read_failures, write_failures
 from guidsvc.store.mongo.fence import MongoFence
 from guidsvc.store.mongo.repository import Collection, linearizable
@@ -181,8 +180,11 @@ class MongoRecords(WithoutGroups):
 
     async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> list[int]:
         count = ExpiryCount(self._collection, kept_at, index=_BY_EXPIRE)
+        counts: list[int] = []
         with read_failures():
-            return [await self._bulkheads.counts.run(partial(count.range, *each)) for each in pairwise(bounds)]
+            for portion in portions_of(bounds):
+                counts += await self._bulkheads.counts.run(partial(count.between, portion))
+        return counts
 
     async def drain(self) -> None:
         """Wait until every batched operation has ended."""

@@ -191,10 +191,10 @@ async def test_health_and_descriptions_need_no_key(guarded: Guarded) -> None:
     assert (await admin.ask("GET", "/metrics")).status == 200
 
 
-async def test_monitor_key_reads_the_metrics_and_nothing_else(guarded: Guarded) -> None:
+async def test_monitor_key_reads_metrics_and_counts_alone(guarded: Guarded) -> None:
     """The fast path refuses it too; and a batch, operation by operation."""
     monitor = await guarded.asker("prometheus", "monitor")
-    assert (await monitor.ask("GET", "/metrics")).status == 200
+    assert [(await monitor.ask("GET", path)).status for path in ("/metrics", "/stats")] == [200, 200]
     for method, path in (("GET", PATH), ("GET", "/guid"), ("PUT", PATH), ("POST", "/guid"), ("DELETE", PATH),
                          ("GET", "/keys"), ("POST", "/keys")):  # fmt: skip
         body = {"user": "u"} if method in {"PUT", "POST"} else None

@@ -24,7 +24,15 @@ from guidsvc.api.contract.schemas.problems import (
     Unready,
 )
 from guidsvc.api.contract.schemas.records import Change, Creation, GuidRecord, Page, Patch
-from guidsvc.api.contract.schemas.service import Document, Live, Readiness, Root, ServiceVersion
+from guidsvc.api.contract.schemas.service import (
+    Document,
+    ExpiringCounts,
+    Live,
+    Readiness,
+    Root,
+    ServiceVersion,
+    Statistics,
+)
 
 __all__ = [
     "PROBLEMS",
@@ -37,6 +45,7 @@ __all__ = [
     "Document",
     "Event",
     "EventPage",
+    "ExpiringCounts",
     "Explanation",
     "Fault",
     "Faulty",
@@ -63,6 +72,7 @@ __all__ = [
     "Result",
     "Root",
     "ServiceVersion",
+    "Statistics",
     "TooSoon",
     "Unready",
 ]

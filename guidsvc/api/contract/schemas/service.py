@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from guidsvc.api.contract.schemas.fields import closed, optional
+from guidsvc.api.contract.schemas.fields import Digits, closed, optional
 
 
 class Live(BaseModel):
@@ -32,6 +32,29 @@ class Readiness(BaseModel):
     cache: Literal["up", "down"]
     clock: str = optional(CLOCK)
     age_ms: Annotated[int, Field(ge=0, description=AGE_OF_STATES)]
+
+
+_EXAMPLE_COUNTS = {"hours": [4, 3] + 22 * [1], "days": [29] + 29 * [24]}
+
+
+class ExpiringCounts(BaseModel):
+    """The live GUIDs that expire in each of the next hours and days. These begin `at`; the first day is 24 hours."""
+
+    model_config = closed(_EXAMPLE_COUNTS)
+
+    hours: Annotated[list[int], Field(min_length=24, max_length=24)]
+    days: Annotated[list[int], Field(min_length=30, max_length=30)]
+
+
+class Statistics(BaseModel):
+    """The number of GUIDs of all owners."""
+
+    model_config = closed({"live": 1000, "expired": 70, "expiring": _EXAMPLE_COUNTS, "at": "1795601551000"})
+
+    live: int
+    expired: Annotated[int, Field(description="Those that can still be renewed.")]
+    expiring: ExpiringCounts
+    at: Annotated[Digits, Field(description="The time of the count, in Unix milliseconds.")]
 
 
 class ServiceVersion(BaseModel):

@@ -1,0 +1,120 @@
+"""Statistics of all records: how many are live, how many are expired, and how many expire in each hour and day.
+
+The store counts them with one pass over the index on the expiry. That takes a tenth of a second for a million records,
+so one count serves all that ask within FRESH_SECONDS, and there is never more than one at a time.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from time import monotonic
+from typing import NamedTuple
+
+from guidsvc.domain.record import MAX_TIME
+from guidsvc.errors import GuidsvcError, StoreUnavailable
+from guidsvc.runtime import cancel_scope
+from guidsvc.runtime.background import SingleFlight
+from guidsvc.runtime.clock import Clock
+from guidsvc.store.contract import RecordRepository
+
+HOURS, DAYS = 24, 30
+"""Number of hours and of days from now on whose expiring records are counted apart."""
+HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
+FRESH_SECONDS = 10.0
+"""How long the result of a count serves all that ask."""
+COUNT_SECONDS = 10.0
+"""Time limit of a count."""
+
+
+class RecordCounts(NamedTuple):
+    """The numbers of records of all owners at a time."""
+
+    at: int
+    """The time, in Unix seconds. The hours and days begin then: they are not those of a calendar."""
+    live: int
+    expired: int
+    """Expired records within their retention."""
+    hours: tuple[int, ...]
+    """Live records that expire in each of the next HOURS hours; each hour includes its last second, not its first."""
+    days: tuple[int, ...]
+    """The same for each of the next DAYS days. The first day is the sum of the hours."""
+
+
+class RecordStatistics:
+    """The last counts of all records. `timer` is monotonic, in seconds."""
+
+    def __init__(self, records: RecordRepository, clock: Clock, *, timer: Callable[[], float] = monotonic) -> None:
+        self._records = records
+        self._clock = clock
+        self._timer = timer
+        self._counting = SingleFlight(self._count)  # it outlives the requests that wait for it
+        self._counted_at = self._tried_at = -math.inf
+        self.latest: RecordCounts | None = None
+        """The result of the last count that succeeded; None before the first."""
+
+    async def current(self) -> RecordCounts:
+        """Return counts that are at most FRESH_SECONDS old. A request waits for them without its admission slot.
+
+        Raise StoreUnavailable if the store cannot count in time.
+        """
+        if self.latest is not None and self._timer() - self._counted_at < FRESH_SECONDS:
+            return self.latest
+        async with _without_slot():
+            return await self._counting.run()
+
+    async def refresh(self, seconds: float) -> None:
+        """Count if the last count, failed or not, ended FRESH_SECONDS ago; wait at most so many `seconds` for it."""
+        if self._timer() - self._tried_at < FRESH_SECONDS:
+            return
+        with suppress(GuidsvcError, TimeoutError):  # `latest` stays, and the store counts its failures
+            async with asyncio.timeout(seconds):
+                await self._counting.run()
+
+    async def aclose(self) -> None:
+        """Cancel the count in progress."""
+        await self._counting.aclose()
+
+    async def _count(self) -> RecordCounts:
+        now = self._clock() // 1000
+        try:
+            async with asyncio.timeout(COUNT_SECONDS):
+                counted = await self._records.count_by_expire(bounds_at(now), now)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"counting all records took longer than {COUNT_SECONDS:g} s") from error
+        finally:
+            self._tried_at = self._timer()
+        self.latest, self._counted_at = counts_of(now, counted), self._tried_at
+        return self.latest
+
+
+@asynccontextmanager
+async def open_statistics(records: RecordRepository, clock: Clock) -> AsyncIterator[RecordStatistics]:
+    """Yield the statistics of records. At the end, cancel the count in progress, for which the store would wait."""
+    statistics = RecordStatistics(records, clock)
+    try:
+        yield statistics
+    finally:
+        await statistics.aclose()
+
+
+def bounds_at(now: int) -> list[int]:
+    """Return the bounds between which records are counted: the expired ones, each hour, each further day, the rest.
+
+    A record is live while its expiry is later than `now`, in Unix seconds.
+    """
+    ends = [HOUR_SECONDS * hour for hour in range(HOURS + 1)] + [DAY_SECONDS * day for day in range(2, DAYS + 1)]
+    return [0, *(min(now + end + 1, MAX_TIME + 1) for end in ends), MAX_TIME + 1]
+
+
+def counts_of(now: int, counted: Sequence[int]) -> RecordCounts:
+    """Return the statistics of what was counted between `bounds_at`."""
+    expired, *living = counted
+    hours, days = living[:HOURS], living[HOURS:-1]
+    return RecordCounts(now, sum(living), expired, tuple(hours), (sum(hours), *days))
+
+
+def _without_slot() -> AbstractAsyncContextManager[None]:
+    """Return a block without the admission slot of the current request, which has one again after it."""
+    scope = cancel_scope.CURRENT.get()
+    return nullcontext() if scope is None or scope.without_slot is None else scope.without_slot(scope)
