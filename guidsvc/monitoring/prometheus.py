@@ -21,7 +21,8 @@ from prometheus_client.utils import floatToGoString
 from guidsvc.http.headers.lists import elements
 from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.value_file import ValueFile
-from guidsvc.telemetry.metric_catalog import METRICS, About, Labels, MetricSpec, Read
+from guidsvc.telemetry.metric_catalog import METRICS
+from guidsvc.telemetry.metric_spec import About, Labels, MetricSpec, Read
 from guidsvc.telemetry.metrics import Histogram, Metrics
 
 _PROCESS = ProcessCollector(registry=None)

@@ -4,31 +4,15 @@ Names follow the Prometheus conventions: base units, and `_total` for counters. 
 """
 
 import platform
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
 
 import guidsvc
-from guidsvc.telemetry.metrics import BatchMetrics, Histogram, Metrics
+from guidsvc.telemetry.metric_spec import About, Labels, MetricSpec, Read, if_known
+from guidsvc.telemetry.metrics import BatchMetrics, Metrics
 from guidsvc.telemetry.tracing import L1, MISS, REDIS
 
-Labels = tuple[str, ...]
-Read = Mapping[Labels, float | Histogram]
-About = Mapping[str, str]
-"""Properties of a process, by name: see `_ABOUT`."""
 _ABOUT = ("server", "store", "cache")
 FENCE_MODES = ("on", "arm", "off")
-
-
-class MetricSpec(NamedTuple):
-    """A metric: its name, kind, meaning and labels, and the function that reads it."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    meaning: str
-    labels: Labels
-    read: Callable[[Metrics, About], Read]
-    over: str = "livesum"
-    """The aggregation of a gauge over several processes: a `multiprocess_mode` of prometheus_client."""
 
 
 def _batches(meters: Metrics, about: About) -> Mapping[Labels, BatchMetrics]:
@@ -40,10 +24,6 @@ def _reads(meters: Metrics, about: About) -> Read:
     cache = meters.cache
     redis: Read = {(REDIS,): cache.redis_hits} if about.get("cache") == REDIS else {}
     return {(L1,): cache.l1_hits, **redis, (MISS,): cache.misses}
-
-
-def _if_known(value: float | None) -> Read:
-    return {} if value is None else {(): value}
 
 
 def _fence(meters: Metrics, _: About) -> Read:
@@ -247,7 +227,7 @@ METRICS = (
         "gauge",
         "Age of the oldest event that is not in the log of MongoDB yet, from the process that moves events to it.",
         (),
-        lambda meters, _: _if_known(meters.store.sequencer_lag_seconds),
+        lambda meters, _: if_known(meters.store.sequencer_lag_seconds),
         "livemax",
     ),
     MetricSpec(
@@ -255,7 +235,7 @@ METRICS = (
         "gauge",
         "By how much the clock of the host is ahead of that of MongoDB; negative if it is behind.",
         (),
-        lambda meters, _: _if_known(meters.store.clock_skew_seconds),
+        lambda meters, _: if_known(meters.store.clock_skew_seconds),
         "livemostrecent",
     ),
     MetricSpec(
