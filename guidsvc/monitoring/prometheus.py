@@ -88,7 +88,7 @@ class MetricFiles:
         self._file_stats: dict[str, os.stat_result] = {}
         self._keys: dict[tuple[str, Labels], list[str]] = {}  # building a key is slower than writing its value
         self._before: dict[str, dict[str, float]] = {}  # by file: what it held before this process wrote into it
-        self._written: dict[str, float] = {}
+        self._written: dict[str, tuple[float, float]] = {}  # values, and when they were measured
 
     def write(self, meters: Metrics, about: About) -> None:
         """Write the changed metrics of this process; raise OSError if that fails, as on a full disk."""
@@ -96,17 +96,18 @@ class MetricFiles:
             _log.warning("metric files missing, creating them again", folder=str(self._folder))
             self._reset()
         for spec in METRICS:
+            timestamp = 0.0 if spec.measured_at is None else spec.measured_at(meters)
             for labels, value in spec.read(meters, about).items():
                 keys = self._keys.get((spec.name, labels))
                 if keys is None:
                     keys = self._keys[spec.name, labels] = list(_keys(spec, labels, value))
                 numbers = [*value.counts, value.sum] if isinstance(value, Histogram) else [value]
                 for key, number in zip(keys, numbers, strict=True):
-                    self._put(spec.kind, spec.over, key, number)
+                    self._put(_file_name(spec.kind, spec.over), key, number, timestamp)
         for metric in _PROCESS.collect():
             for sample in metric.samples:
                 key = _key(metric.name, sample.name, sample.labels, metric.documentation)
-                self._put(metric.type, _PROCESS_OVER.get(metric.name, "livesum"), key, sample.value)
+                self._put(_file_name(metric.type, _PROCESS_OVER.get(metric.name, "livesum")), key, sample.value)
         for file in self._files.values():
             file.flush()
 
@@ -116,15 +117,14 @@ class MetricFiles:
             file.close()
         self._files.clear()
 
-    def _put(self, kind: str, over: str, key: str, value: float) -> None:
-        if self._written.get(key) == value:
+    def _put(self, name: str, key: str, value: float, timestamp: float = 0.0) -> None:
+        if self._written.get(key) == (value, timestamp):
             return
-        name = f"gauge_{over}" if kind == "gauge" else kind
         file, before = self._file(name), self._before.setdefault(name, {})
         if key not in before:
-            before[key] = 0.0 if kind == "gauge" else file.value(key)
-        file.set_value(key, before[key] + value)
-        self._written[key] = value
+            before[key] = 0.0 if name.startswith("gauge") else file.value(key)
+        file.set_value(key, before[key] + value, timestamp)
+        self._written[key] = value, timestamp
 
     def _file(self, name: str) -> ValueFile:
         file = self._files.get(name)
@@ -155,6 +155,11 @@ class MetricFiles:
         self.close()
         self._file_stats.clear()
         self._written.clear()
+
+
+def _file_name(kind: str, over: str) -> str:
+    """Return the name of the file for metrics of a kind, without the process ID."""
+    return f"gauge_{over}" if kind == "gauge" else kind
 
 
 def _family(spec: MetricSpec, read: Read) -> Metric:

@@ -13,7 +13,7 @@ from prometheus_client.mmap_dict import MmapedDict
 MODE = 0o600
 
 _HEADER = struct.Struct("i4x")  # number of bytes in use
-_VALUE = struct.Struct("dd")  # value and timestamp, which is unused
+_VALUE = struct.Struct("dd")  # value and timestamp, which is 0 unless the most recent value counts
 _MAX_BYTES = 2**31 - 1
 
 
@@ -48,12 +48,12 @@ class ValueFile:
         position = self._positions.get(key)
         return 0.0 if position is None else float(_VALUE.unpack_from(self._content, position)[0])
 
-    def set_value(self, key: str, value: float) -> None:
-        """Set the value of a key, in memory."""
+    def set_value(self, key: str, value: float, timestamp: float = 0.0) -> None:
+        """Set the value of a key, in memory, and when it was measured."""
         position = self._positions.get(key)
         if position is None:
             position = self._positions[key] = self._append(key.encode())
-        _VALUE.pack_into(self._content, position, value, 0.0)
+        _VALUE.pack_into(self._content, position, value, timestamp)
         self._is_changed = True
 
     def flush(self) -> None:

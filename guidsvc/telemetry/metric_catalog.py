@@ -237,6 +237,7 @@ METRICS = (
         (),
         lambda meters, _: if_known(meters.store.clock_skew_seconds),
         "livemostrecent",
+        lambda meters: meters.store.clock_skew_measured_at,
     ),
     MetricSpec(
         "guidsvc_audit_failures_total",

@@ -21,6 +21,8 @@ class MetricSpec(NamedTuple):
     read: Callable[[Metrics, About], Read]
     over: str = "livesum"
     """The aggregation of a gauge over several processes: a `multiprocess_mode` of prometheus_client."""
+    measured_at: Callable[[Metrics], float] | None = None
+    """When the value was measured, in Unix seconds. `livemostrecent` requires it: the last measurement counts."""
 
 
 def if_known(value: float | None) -> Read:

@@ -227,6 +227,8 @@ class StoreMetrics:
         """The age of the oldest event that is not in the log yet; None unless this process moves events to the log."""
         self.clock_skew_seconds: float | None = None
         """By how much the clock of this host is ahead of that of the store; None if the store has no clock."""
+        self.clock_skew_measured_at = 0.0
+        """When that was measured, in Unix seconds."""
         self.on_failure: Callable[[], None] | None = None
         """Called when an operation has failed."""
         self.lateness = Histogram(LATENESS)

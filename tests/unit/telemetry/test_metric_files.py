@@ -15,6 +15,7 @@ import pytest
 from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.monitoring.prometheus import MultiProcessCollector, render
+from guidsvc.telemetry.metric_catalog import METRICS
 from guidsvc.telemetry.metrics import Metrics
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import ROOT
@@ -89,6 +90,31 @@ async def test_invalid_metric_files_are_skipped_and_counted(
     (folder / "counter_77.db").write_bytes(b"")
     assert value(await seen(watch), LEFT_OUT) == 2
     watch.close()
+
+
+PROCESS_WITH_SKEW = """
+meters.store.clock_skew_seconds, meters.store.clock_skew_measured_at = map(float, sys.argv[1].split())
+watch.publish()
+"""
+
+
+def test_most_recent_measurement_of_all_processes_counts(folder: Path) -> None:
+    """Whichever process wrote last, and whichever value is the larger."""
+    for skew_and_time in ("7 1000", "3 1002", "5 1001"):
+        run(folder, f"sys.argv[1] = {skew_and_time!r}{PROCESS_WITH_SKEW}")
+        assert value(together(folder), "guidsvc_clock_skew_seconds") == (7 if skew_and_time == "7 1000" else 3)
+
+
+def test_repeated_value_counts_as_measured_again(folder: Path) -> None:
+    program = f"sys.argv[1] = '7 1000'{PROCESS_WITH_SKEW}sys.argv[1] = '7 1003'{PROCESS_WITH_SKEW}"
+    run(folder, "sys.argv[1] = '3 1002'" + PROCESS_WITH_SKEW)
+    run(folder, program)
+    assert value(together(folder), "guidsvc_clock_skew_seconds") == 7
+
+
+def test_most_recent_metrics_say_when_they_were_measured() -> None:
+    for spec in METRICS:
+        assert (spec.over == "livemostrecent") == (spec.measured_at is not None), spec.name
 
 
 async def test_invalid_file_of_the_own_process_is_rebuilt(folder: Path) -> None:

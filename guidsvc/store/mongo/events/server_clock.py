@@ -41,7 +41,7 @@ class ServerClock:
         self._offset_ms = server_now - 1000 * self._timer()
         ahead, behind = max(0, started - server_now), max(0, server_now - self._clock())
         skew_seconds = (ahead - behind) / 1000
-        self._meter.clock_skew_seconds = skew_seconds
+        self._meter.clock_skew_seconds, self._meter.clock_skew_measured_at = skew_seconds, self._clock() / 1000
         if abs(skew_seconds) > TOLERABLE_SKEW_SECONDS:
             self._outage.begin(ahead_seconds=skew_seconds)
         else:
