@@ -1,7 +1,7 @@
 """The fixtures, from the outside in.
 
 client          over a real socket, to the service on SQLite and memory; with the marker all_backends, on all
-                combinations of store and cache
+                combinations of store and cache; with each_backend, on two that hold each store and each cache
 server          what reads HTTP: our own connection layer; Tornado's server too where a test is marked both_servers
 serving         the service in this process, on either, on any settings, with a clock of ours: `async with serving(...)`
 store           the records of an empty store: each implementation of the contract, and each cache, in turn

@@ -11,6 +11,14 @@ import pytest
 
 SERVERS = ["httptools", "tornado"]
 COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
+EACH_BACKEND = [COMBINATIONS[0], COMBINATIONS[-1]]
+"""Combinations that hold each store and each cache once."""
+_CHOICES = {
+    "server": {"both_servers": SERVERS},
+    "combination": {"all_backends": COMBINATIONS, "each_backend": EACH_BACKEND},
+}
+"""The values of a fixture, by the marker that asks for them."""
+_DEFAULTS = {"server": SERVERS[:1], "combination": COMBINATIONS[:1]}
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2 * 1024**3
 """Free memory that the files of a run need at most, many times over."""
@@ -33,9 +41,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), (SERVERS[0], COMBINATIONS[-1])]
         metafunc.parametrize(("server", "combination"), pairs, indirect=True)
         return
-    for fixture, marker, values in (("server", "both_servers", SERVERS), ("combination", "all_backends", COMBINATIONS)):
+    for fixture, choices in _CHOICES.items():
         if fixture in metafunc.fixturenames and fixture not in given:
-            metafunc.parametrize(fixture, values if _is_marked(metafunc, marker) else values[:1], indirect=True)
+            chosen = [values for marker, values in choices.items() if _is_marked(metafunc, marker)]
+            metafunc.parametrize(fixture, chosen[0] if chosen else _DEFAULTS[fixture], indirect=True)
 
 
 def _is_marked(metafunc: pytest.Metafunc, marker: str) -> bool:

@@ -14,7 +14,7 @@ from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, hang_up, raw, read_reply
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 BATCH = "/guid:batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -21,7 +21,7 @@ from tests.support.factories import USER
 from tests.support.http_client import Client, Reply, hang_up, read_chunks
 from tests.support.stored_records import create, drop_records, guid
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 NDJSON = {"Accept": "application/x-ndjson"}
 

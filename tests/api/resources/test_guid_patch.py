@@ -1,4 +1,4 @@
-"""PATCH: a JSON merge patch (RFC 7396), on each combination of store and cache."""
+"""PATCH: a JSON merge patch (RFC 7396), on each store and each cache."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from tests.support.assertions import assert_failed, assert_problem, pointers
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 PATH = f"/guid/{GUID}"
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}

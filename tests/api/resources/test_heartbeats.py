@@ -32,7 +32,7 @@ def swaps(samples: Samples) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.all_backends
+@pytest.mark.each_backend
 async def test_heartbeats_write_once_in_each_half_life(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:

@@ -18,7 +18,7 @@ from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, raw
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 

@@ -1,4 +1,4 @@
-"""The HTTP contract of `/keys`, on each combination of store and cache, over real sockets."""
+"""The HTTP contract of `/keys`, on each store and each cache, over real sockets."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from tests.support.assertions import assert_problem, pointers
 from tests.support.http_client import Client, Reply
 from tests.support.secured_service import Asker, Guarded, Held, everything, until
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 KEY = re.compile(r"gs_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}")
 ALICE = {"owner": "alice", "scopes": ["write", "read"]}

@@ -1,4 +1,4 @@
-"""Lives counted from now, on each combination of store and cache: `ttl` and `spread`."""
+"""Lives counted from now, on each store and each cache: `ttl` and `spread`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 PATH = f"/guid/{GUID}"
 MAX_SECONDS = 253_402_300_799

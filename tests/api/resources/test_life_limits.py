@@ -1,4 +1,4 @@
-"""Limits of a life, of the service and of a key, on each combination of store and cache."""
+"""Limits of a life, of the service and of a key, on each store and each cache."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 PATH = f"/guid/{GUID}"
 RENEWAL = f"{PATH}/renewal"

@@ -1,4 +1,4 @@
-"""The quota as clients see it, on every combination of store and cache."""
+"""The quota as clients see it, on each store and each cache."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import Serving
 from tests.support.http_client import Client
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 QUOTA = 100
 

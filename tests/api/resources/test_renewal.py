@@ -1,4 +1,4 @@
-"""Renewal of leases, on each combination of store and cache."""
+"""Renewal of leases, on each store and each cache."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from tests.support.assertions import assert_problem, pointers
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 PATH = f"/guid/{GUID}"
 RENEWAL = f"{PATH}/renewal"

@@ -1,4 +1,4 @@
-"""Reads that demand a time to live, on each combination of store and cache; the times of `view=full`."""
+"""Reads that demand a time to live, on each store and each cache; the times of `view=full`."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
-pytestmark = [pytest.mark.all_backends, pytest.mark.both_servers]
+pytestmark = pytest.mark.each_once
 
 PATH = f"/guid/{GUID}"
 
