@@ -31,6 +31,7 @@ CANARY = "canary-e1a6"
 SUBSETS = [" ".join(each) for size in range(1, len(SCOPES) + 1) for each in combinations(SCOPES, size)]
 """All that a key can have for scopes."""
 MINE = f"/guid/{GUID}"
+SAFE = {"GET", "HEAD", "OPTIONS"}
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
@@ -134,7 +135,9 @@ class World(Guarded):
         return key.model_copy(update={"used": None, "version": 1}), read.body, sorted(stored)
 
     async def own(self, method: Method) -> dict[str, str]:
-        """Make a record or a key of the victim's, to be changed, where a path names one; return its name."""
+        """Make a record or a key of the victim's for an operation that changes the one in its path; return its name."""
+        if method.name in SAFE or not method.route.parameters:
+            return {}
         if "id" in method.route.parameters:
             return {"id": (await self.give("alice")).key.id}
         made = await Asker(self.client, self.alice).ask("POST", "/guid", json=RECORD)
