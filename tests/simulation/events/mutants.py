@@ -20,7 +20,7 @@ MUTANTS = (
     Mutant("what follows a duplicate is inserted", {_SEQUENCER: ("documents, ordered=True)", "documents, ordered=False)")}, SEEDS),
     Mutant("the outbox is drained before the entries are acknowledged", {_SEQUENCER: (
         "        moved = await self._append(head, batch)\n        if moved:\n            await self._operations.write(partial(self._remove, moved))\n",
-        "        moved = batch.items\n        await self._operations.write(partial(self._remove, moved))\n        await self._append(head, batch)\n",
+        "        moved = batch.entries\n        await self._operations.write(partial(self._remove, moved))\n        await self._append(head, batch)\n",
     )}, SEEDS),
     Mutant("an outbox with entries is not pending", {_OUTBOX: ("left, pending=NOW)", 'left, pending="$$REMOVE")')}, SEEDS),
     Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("        cut = await self._before_undrained(documents[:cut])\n", "")}, SEEDS),
