@@ -54,6 +54,8 @@ class EventLog(Protocol):
 
     poll_seconds: float
     """How often `newest` is worth a call while somebody waits for an entry."""
+    step_records: int
+    """The limit that suits `advance`. Writes of clients wait while it works, so a step must be short."""
 
     async def newest(self) -> int:
         """Return the number of the newest entry. This is cheap: a follower asks many times a second."""

@@ -18,8 +18,6 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Database
 from guidsvc.telemetry.outage import Outage
 
-STEP_RECORDS = 200
-"""How many records one transaction advances, so that writes of clients wait for a few milliseconds at most."""
 MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 0.25, 1.0
 """Pause before the next look at what is due. It doubles with each look that finds nothing."""
 TRIM_SECONDS, TRIM_ENTRIES = 10.0, 500
@@ -55,13 +53,14 @@ class Scheduler:
 
     async def advance(self) -> int:
         """Do all that is due, and return for how many records."""
+        limit = self._events.step_records
 
         async def step() -> int:
-            count = await self._events.advance(self._clock(), STEP_RECORDS)
+            count = await self._events.advance(self._clock(), limit)
             self._gauges.lag_seconds = await self._events.lag(self._clock())
             return count
 
-        return await _in_steps(step, STEP_RECORDS)
+        return await _in_steps(step, limit)
 
     async def trim(self) -> int:
         """Cut off all entries that are too old, or too many, and return how many."""

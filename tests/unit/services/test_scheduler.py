@@ -18,7 +18,7 @@ from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import Expired
 from guidsvc.services.events import scheduler
-from guidsvc.services.events.scheduler import STEP_RECORDS, Scheduler, running_scheduler
+from guidsvc.services.events.scheduler import Scheduler, running_scheduler
 from guidsvc.services.guid_service import GuidService
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
@@ -224,7 +224,7 @@ async def test_writes_get_their_turn_during_mass_expiry(store: Database, clock: 
     await asyncio.gather(
         *(
             store.records.swap(None, record(clock(), guid=guid(number), expire=second, purge_at=second + DAY))
-            for number in range(10 * STEP_RECORDS)
+            for number in range(10 * store.events.step_records)
         )
     )
     clock.advance(seconds=10)
@@ -247,7 +247,9 @@ async def test_scheduler_measures_lag_size_and_age(store: Database, clock: FakeC
     await steps.advance()
     await steps.trim()
     assert (gauges.lag_seconds, gauges.size_bytes, gauges.oldest_seconds) == (0, 0, 0)
-    due = [record(clock(), guid=guid(number), expire=clock.seconds + 5) for number in range(STEP_RECORDS + 1)]
+    due = [
+        record(clock(), guid=guid(number), expire=clock.seconds + 5) for number in range(store.events.step_records + 1)
+    ]
     await asyncio.gather(*(store.records.swap(None, each) for each in due))
     clock.advance(seconds=60)
 

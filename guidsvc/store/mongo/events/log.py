@@ -26,6 +26,8 @@ from guidsvc.telemetry.outage import Outage
 
 POLL_SECONDS = 0.2
 """How often the outboxes are read for entries of other processes, and how often `newest` is worth a call."""
+STEP_RECORDS = 200
+"""A step is a read and a bulk write, so its round trips cost more than its records."""
 GATHER_SECONDS = 0.01
 """How long the sequencer waits after a write of its own process, so that one round takes several."""
 RETRY_SECONDS = 1.0
@@ -48,6 +50,7 @@ class MongoEventLog:
     """The event log: a collection that a sequencer appends to."""
 
     poll_seconds = POLL_SECONDS
+    step_records = STEP_RECORDS
 
     def __init__(
         self,

@@ -16,6 +16,8 @@ from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, newest_o
 from guidsvc.store.sqlite.events.trimming import size_and_age, trim
 
 POLL_SECONDS = 0.025
+STEP_RECORDS = 64
+"""A step takes about a millisecond of the writer's thread. With 200, the p99 of updates meanwhile nearly doubled."""
 
 _log = structlog.get_logger(__name__)
 
@@ -24,6 +26,7 @@ class SqliteEventLog:
     """The log. What needs only a few pages is read on the event loop."""
 
     poll_seconds = POLL_SECONDS
+    step_records = STEP_RECORDS
 
     def __init__(self, engine: SqliteEngine, clock: Clock) -> None:
         self._engine = engine
