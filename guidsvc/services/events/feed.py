@@ -122,8 +122,8 @@ class EventFeed:
 
     def at_hand(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage | None:
         """Return what comes after a place if it is in memory; None if it must be read from the store."""
-        found = self._tail.after(place.number)
-        if found is None:
+        found = self._tail.after(place.number) if place.key == self._tail.key else None
+        if found is None:  # also if cursors were voided since the tail began
             return None
         if not found:
             return EventPage((), place, has_more=False)

@@ -53,7 +53,8 @@ class EventTail:
         self._log = log
         self._events: list[FeedEvent] = []
         self._bytes = 0
-        self._key = CursorKey(0, b"")  # until the bounds of the log are known
+        self.key = CursorKey(0, b"")
+        """With which the cursors of its events are made, once the bounds of the log are known."""
         self._end: int | None = None  # the number of the last event that was read; None while it is not kept current
         self._waiters: dict[_Waiter, None] = {}
         self._readers = 0
@@ -124,7 +125,7 @@ class EventTail:
         """Read what is new; if that is more than the tail holds, begin at the newest entry."""
         if self._end is None:
             bounds = await self._log.bounds()
-            self._key = bounds.key
+            self.key = bounds.key
             self._begin_at(bounds.newest)
             return
         newest = await self._log.newest()
@@ -138,7 +139,7 @@ class EventTail:
                 return
             if not page.entries:  # not readable yet
                 return
-            self._append([FeedEvent(self._key, numbered) for numbered in page.entries])
+            self._append([FeedEvent(self.key, numbered) for numbered in page.entries])
 
     def _append(self, events: Sequence[FeedEvent]) -> None:
         """Add events, at least one, and drop the oldest ones beyond the maximum size."""

@@ -144,6 +144,8 @@ class MongoRecords(WithoutGroups):
     async def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> bool:
+        if new is not old:
+            await self._events.note_gap()
         with write_failures():
             swapped = await self._swap(old, new, not_after, origin)
         if swapped:

@@ -30,7 +30,7 @@ from guidsvc.store.mongo.bulkhead import TIMEOUT_MS, Bulkheads, reserve_threads
 from guidsvc.store.mongo.documents import LEASED
 from guidsvc.store.mongo.error_reason import reason_of
 from guidsvc.store.mongo.events.log import LogCollections, MongoEventLog
-from guidsvc.store.mongo.events.retention import with_bounds
+from guidsvc.store.mongo.events.retention import close_gap, with_bounds
 from guidsvc.store.mongo.events.sequencer import BOUNDS_ID, LOG_INDEXES
 from guidsvc.store.mongo.failures import read_failures
 from guidsvc.store.mongo.fence import FENCE_ID, MongoFence, fence_document
@@ -83,7 +83,7 @@ async def open_mongo(
         collection = client.get_default_database(DATABASE).get_collection(
             COLLECTION, codec_options=_CODEC, read_concern=_MAJORITY
         )
-        is_sharded = await _prepare(collection, exclusive=exclusive)
+        is_sharded = await _prepare(collection, events, exclusive=exclusive)
         proof_seconds = math.inf if exclusive else 0.0 if is_sharded else PROOF_SECONDS
         store = MongoStore(
             collection,
@@ -151,7 +151,7 @@ def _strictly(kind: Callable[..., _Client], url: str, **options: Any) -> _Client
         return kind(url, **options)
 
 
-async def _prepare(collection: Collection, *, exclusive: bool) -> bool:
+async def _prepare(collection: Collection, events: EventPolicy, *, exclusive: bool) -> bool:
     """Create what is missing; return whether the cluster is sharded."""
     receipts = collection.database[RECEIPTS]
     try:
@@ -170,6 +170,8 @@ async def _prepare(collection: Collection, *, exclusive: bool) -> bool:
             {"_id": FENCE_ID}, {"$setOnInsert": fence_document(NEW)}, upsert=True
         )
         await collection.database[BOUNDS].update_one({"_id": BOUNDS_ID}, with_bounds(), upsert=True)
+        if events.is_on:
+            await close_gap(collection.database[BOUNDS], exclusive=exclusive)
         return bool(hello.get("msg") == "isdbgrid")
     except PyMongoError as error:
         raise _unusable(error) from error

@@ -66,6 +66,10 @@ class SimulatedOperations(Operations):
             return await work()
 
 
+async def _no_gap() -> None:
+    """Note nothing: the log is on."""
+
+
 class Database:
     """The two shards: that of the records, and that of the log."""
 
@@ -98,7 +102,7 @@ class EventProcess(Process):
         self._sequencer = Sequencer(records, log, bounds, operations, Counter())
         self._retention = Retention(records, log, bounds, operations, self._sequencer)
         self._reading = Reading(log, operations, self._sequencer, self._retention)
-        self._steps = Steps(records, bounds, operations, POLICY, StoreMetrics())
+        self._steps = Steps(records, bounds, operations, POLICY, StoreMetrics(), _no_gap)
         for _ in range(WRITERS):
             actor.start(self._again(self._write, self._database.pauses, until=SECONDS))
         actor.start(self._again(self._sequencer.run_round, (0.02, 0.2, 1.0)))

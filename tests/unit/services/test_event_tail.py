@@ -3,13 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from guidsvc.domain.events.entry import Origin
+from guidsvc.domain.events.schedule import DEFAULT_POLICY
+from guidsvc.domain.events.selection import EventSelection
 from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.clock import system_clock
 from guidsvc.services.events import tail as tails
+from guidsvc.services.events.feed import EventFeed
 from guidsvc.services.events.tail import EventTail
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
@@ -207,3 +212,15 @@ async def test_wait_ends_after_its_time(tail: EventTail) -> None:
     with tail.watched():
         await asyncio.wait_for(tail.wait(0, None, 0.02), 10)
     assert tail._waiters == {}
+
+
+async def test_reader_with_a_voided_cursor_is_not_served_from_memory(database: Database, writer: Writer) -> None:
+    """Its events have cursors of another epoch than those of the tail."""
+    feed = EventFeed(database.events, policy=DEFAULT_POLICY, clock=system_clock, max_streams=1)
+    await feed._tail._advance()
+    await writer.write()
+    await feed._tail._advance()
+    here = await feed.start(None, is_now=False)
+    voided = here._replace(key=replace(here.key, epoch=here.key.epoch ^ 1))
+    assert feed.at_hand(here, EventSelection(), 10) is not None
+    assert feed.at_hand(voided, EventSelection(), 10) is None

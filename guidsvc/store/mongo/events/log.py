@@ -16,7 +16,7 @@ from guidsvc.store.mongo.bulkhead import Bulkheads
 from guidsvc.store.mongo.events.lease import Lease
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.reading import Reading
-from guidsvc.store.mongo.events.retention import Retention
+from guidsvc.store.mongo.events.retention import Gap, Retention
 from guidsvc.store.mongo.events.sequencer import Sequencer
 from guidsvc.store.mongo.events.server_clock import ServerClock
 from guidsvc.store.mongo.events.steps import Steps
@@ -74,7 +74,8 @@ class MongoEventLog:
         self._sequencer = Sequencer(records, log, bounds, operations, meter.events.counts)
         self._retention = Retention(records, log, bounds, operations, self._sequencer)
         self._reading = Reading(log, operations, self._sequencer, self._retention)
-        self._steps = Steps(records, bounds, operations, policy, meter)
+        self._gap = Gap(bounds, operations)
+        self._steps = Steps(records, bounds, operations, policy, meter, self.note_gap)
         self._written = asyncio.Event()
         self._outage = Outage(_log, "event sequencer failing", "event sequencer works again")
 
@@ -111,6 +112,11 @@ class MongoEventLog:
 
     async def size(self) -> tuple[int, int]:
         return await self._retention.size()
+
+    async def note_gap(self) -> None:
+        """Note that a change has no entries, before it is made, if the log is off."""
+        if not self.policy.is_on:
+            await self._gap.note()
 
     def wake(self) -> None:
         """Let the sequencer begin a round, because this process has filled an outbox."""

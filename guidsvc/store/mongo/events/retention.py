@@ -12,15 +12,23 @@ the future, because the clock of a server was wrong.
 
 An invalid document of the log ends what can be read from before it. A process that has met one says that its log begins
 behind it.
+
+While the log is off, records change without entries. That is a gap, which a process notes in the bounds before it
+writes. Once the log is on, it goes on with a new epoch, so that no cursor passes the gap unnoticed.
 """
 
+import asyncio
+import math
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import structlog
+
 from guidsvc.domain.events.cursor import CursorKey, checksum_of, draw_key
-from guidsvc.errors import CorruptRecord
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.event_log import LogBounds
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document
 from guidsvc.store.mongo.events.entry_documents import entry_in
@@ -33,9 +41,17 @@ LATER_SAMPLES = 24
 """How many later entries show how old a page is: the next one, and those at twice the distance of the one before."""
 DELETIONS = 2
 """So many times as many entries as are cut off at once are deleted at once: arrears from before go too."""
-
-
+GAP_SECONDS = 5.0
+"""How long after a note of a gap its process may still write without entries, by the clock of the server."""
+NOTE_SECONDS = 1.0
+"""A write that begins so long after a note, at most, ends long before GAP_SECONDS are over."""
+_GAP = "gap_until"
+_HAS_GAP: dict[str, Any] = {"_id": BOUNDS_ID, _GAP: {"$exists": True}}
+_NOTE_GAP: list[Document] = [{"$set": {_GAP: {"$add": [NOW, int(GAP_SECONDS * 1000)]}}}]
+_POLL_SECONDS = 0.25
 _NEVER = 2**63
+
+_log = structlog.get_logger(__name__)
 
 
 class Floor(NamedTuple):
@@ -65,6 +81,56 @@ def with_bounds() -> list[Document]:
     """Return the update that adds the bounds of a new log, and when the store was first opened with it."""
     added = {"$mergeObjects": [{"$literal": bounds_document()}, {"opened": NOW}, "$$ROOT"]}
     return [{"$replaceWith": added}]
+
+
+async def close_gap(bounds: Collection, *, exclusive: bool) -> None:
+    """Void all cursors if the log was off meanwhile.
+
+    Unless the store is used exclusively, another process may still write without entries. Wait for its end, but not for
+    longer than GAP_SECONDS: if it goes on, the next start voids the cursors again.
+    """
+    over = _HAS_GAP if exclusive else _HAS_GAP | {"$expr": {"$lte": [f"${_GAP}", NOW]}}
+    until = time.monotonic() + GAP_SECONDS
+    while await bounds.find_one(_HAS_GAP, {"_id": 1}) is not None:
+        epoch = {"$set": {"epoch": draw_key().epoch}}
+        if (await bounds.update_one(over, epoch | {"$unset": {_GAP: ""}})).matched_count:
+            _log.info("event log was off meanwhile, cursors from before are void")
+        elif time.monotonic() >= until:
+            await bounds.update_one(_HAS_GAP, epoch)
+            _log.warning("event log is off in another process, its changes have no events")
+            return
+        else:
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+class Gap:
+    """Notes that records change without entries."""
+
+    def __init__(
+        self, bounds: Collection, operations: Operations, *, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._bounds = bounds
+        self._operations = operations
+        self._timer = timer
+        self._noted_at = -math.inf
+        self._noting = asyncio.Lock()
+
+    async def note(self) -> None:
+        """Note the gap if the last note is older than NOTE_SECONDS. Call it before each change without entries."""
+        if self._is_noted():
+            return
+        async with self._noting:
+            if self._is_noted():
+                return
+            begun = self._timer()
+            try:
+                await self._operations.write(partial(self._bounds.update_one, {"_id": BOUNDS_ID}, _NOTE_GAP))
+            except OutcomeUnknown as error:  # what is unknown is not the change that waits for this
+                raise StoreUnavailable(str(error)) from error
+            self._noted_at = begun
+
+    def _is_noted(self) -> bool:
+        return self._timer() < self._noted_at + NOTE_SECONDS
 
 
 class Retention:

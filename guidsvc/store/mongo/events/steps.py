@@ -6,7 +6,7 @@ done once, however many processes do this, and never for a version that a write 
 An invalid document is left alone for `INVALID_SECONDS`: it must not hold up the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -56,12 +56,14 @@ class Steps:
         operations: Operations,
         policy: EventPolicy,
         meter: StoreMetrics,
+        note_gap: Callable[[], Awaitable[None]],
     ) -> None:
         self._records = records
         self._bounds = bounds
         self._operations = operations
         self._policy = policy
         self._meter = meter
+        self._note_gap = note_gap
         self._logged = FirstTimes(MAX_LOGGED)
         self._is_complete = False
         """Whether every record has a due time. Those from before there was a log have none."""
@@ -80,6 +82,7 @@ class Steps:
         operations = [self._step(document, now) for document in documents]
         if not operations:
             return 0
+        await self._note_gap()
         done = await self._operations.write(partial(self._records.bulk_write, operations, ordered=False))
         return int(done.matched_count + done.deleted_count)
 

@@ -1,0 +1,125 @@
+"""A time in which the log was off: no cursor from before passes it unnoticed, whatever the store."""
+
+import time
+from typing import Any
+
+import pytest
+
+from guidsvc.domain.events.schedule import EventPolicy
+from guidsvc.domain.record import Record
+from guidsvc.store import open_store
+from guidsvc.store.mongo.events import retention
+from guidsvc.store.mongo.store import open_mongo
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.events import changed
+from tests.support.factories import record
+from tests.support.mongo_documents import Documents
+
+ON, OFF = EventPolicy("all"), EventPolicy("off")
+HOUR = 3600
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Where either store is."""
+    return str(request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url"))
+
+
+async def epoch(url: str, policy: EventPolicy, *swaps: tuple[Record | None, Record]) -> int:
+    """Open the store with a policy, swap records, do what is due, and return the epoch of its log."""
+    async with open_store(url, exclusive=True, events=policy) as store:
+        for old, new in swaps:
+            assert await store.records.swap(old, new)
+        await store.events.advance(time.time_ns() // 1_000_000, 100)
+        return (await store.events.bounds()).key.epoch
+
+
+async def test_write_without_a_log_voids_the_cursors(url: str, clock: FakeClock) -> None:
+    first, second, third = (record(clock(), guid=f"{number:032X}") for number in range(3))
+    begun = await epoch(url, ON, (None, first))
+    assert await epoch(url, OFF) == begun
+    assert await epoch(url, ON, (None, second)) == begun, "nothing was written meanwhile"
+    await epoch(url, OFF, (None, third))
+    resumed = await epoch(url, ON)
+    assert resumed != begun
+    assert await epoch(url, ON) == resumed, "once"
+    await epoch(url, OFF, (third, changed(third, clock() + 1, user="another")))
+    assert await epoch(url, ON) != resumed, "a change has no event, either"
+
+
+async def test_expiry_without_a_log_voids_the_cursors(url: str, clock: FakeClock) -> None:
+    written = clock() - HOUR * 1000
+    begun = await epoch(url, ON)
+    await epoch(url, OFF, (None, record(written, expire=clock.seconds - 10, purge_at=clock.seconds + HOUR)))
+    resumed = await epoch(url, ON)
+    assert resumed != begun
+    gone = record(written, guid="0" * 32, expire=clock.seconds - 10, purge_at=clock.seconds - 5)
+    assert await epoch(url, ON, (None, gone)) == resumed
+    assert await epoch(url, ON) == resumed
+
+
+async def test_due_step_alone_notes_the_gap(patient_mongo_url: str, documents: Documents, clock: FakeClock) -> None:
+    old = record(clock() - HOUR * 1000, expire=clock.seconds - 10, purge_at=clock.seconds + HOUR)
+    async with open_mongo(patient_mongo_url) as store:
+        await store.records.swap(None, old)
+    await epoch(patient_mongo_url, OFF)
+    assert "gap_until" in bounds(documents)
+
+
+def bounds(documents: Documents) -> dict[str, Any]:
+    """Return the bounds of the log."""
+    found = documents["log_bounds"].find_one()
+    assert found is not None
+    return found
+
+
+async def test_gap_is_noted_before_the_write(
+    patient_mongo_url: str, documents: Documents, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also again, for another process may have voided the cursors meanwhile, and now expects no gap."""
+    old = record(clock())
+    async with open_mongo(patient_mongo_url, events=OFF) as off:
+        assert await off.records.swap(None, old)
+        async with open_mongo(patient_mongo_url, exclusive=True):
+            assert "gap_until" not in bounds(documents)
+        monkeypatch.setattr(retention, "NOTE_SECONDS", 0.0)
+        write, noted = off.records._swap, []
+
+        async def note(*args: Any) -> bool:
+            noted.append("gap_until" in bounds(documents))
+            return await write(*args)
+
+        monkeypatch.setattr(off.records, "_swap", note)
+        assert await off.records.swap(old, changed(old, clock() + 1, user="another"))
+        assert noted == [True]
+
+
+async def test_start_waits_for_writes_without_events(
+    patient_mongo_url: str, documents: Documents, clock: FakeClock
+) -> None:
+    async with open_mongo(patient_mongo_url, events=OFF) as store:
+        await store.records.swap(None, record(clock()))
+    before = bounds(documents)
+    over_ms = time.time_ns() // 1_000_000 + 1000
+    documents["log_bounds"].update_one({}, {"$set": {"gap_until": over_ms}})
+    async with open_mongo(patient_mongo_url) as store:
+        assert time.time_ns() // 1_000_000 >= over_ms
+        assert (await store.events.bounds()).key.epoch != before["epoch"]
+    assert "gap_until" not in bounds(documents)
+
+
+async def test_process_without_a_log_leaves_the_gap_open(
+    patient_mongo_url: str, documents: Documents, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """Each start voids the cursors as long as it runs, and the first one after it."""
+    monkeypatch.setattr(retention, "GAP_SECONDS", 0.3)
+    expected_logs.add("event log is off in another process")
+    await epoch(patient_mongo_url, ON)
+    epochs = []
+    for gap in (2**60, None, 0, None):
+        if gap is not None:
+            documents["log_bounds"].update_one({}, {"$set": {"gap_until": gap}})
+        async with open_mongo(patient_mongo_url) as store:
+            epochs.append((await store.events.bounds()).key.epoch)
+    assert len(set(epochs[:3])) == 3
+    assert epochs[3] == epochs[2]
