@@ -76,7 +76,10 @@ class EventLog(Protocol):
         """
 
     async def history(self, guid: str, before: int, limit: int) -> Sequence[Numbered]:
-        """Return the newest `limit` entries of a stored GUID with numbers below `before`, newest first."""
+        """Return the newest `limit` entries of a stored GUID with numbers below `before`, newest first.
+
+        Damaged entries are left out, and logged once. The others are there, also those before the damage.
+        """
 
     async def advance(self, now: int, limit: int) -> int:
         """Do what has become due by `now`, for at most `limit` records; return for how many.

@@ -11,7 +11,7 @@ from guidsvc.errors import EventsTrimmed
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
 from guidsvc.store.mongo.store import MongoStore
 from tests.support.events import ALL, changed, entries_after, until_newest
-from tests.support.factories import record
+from tests.support.factories import GUID, record
 from tests.support.mongo_documents import WAIT_SECONDS, Documents, drained
 
 BAD, GOOD = "A" * 32, "B" * 32
@@ -113,6 +113,25 @@ async def test_page_ends_before_an_invalid_event(
     page = await store.events.read(bounds.floor, 100, ALL)
     assert [each.number for each in page.entries] == [4, 5]
     assert len(await store.events.history(f"{2:032X}", 100, 10)) == 0
+
+
+@pytest.mark.parametrize("damage", [{"$unset": {"kind": 1}}, {"$set": {"at": "x"}}], ids=str)
+async def test_history_leaves_out_invalid_events(
+    store: MongoStore, documents: Documents, now: int, expected_logs: Any, damage: dict[str, Any]
+) -> None:
+    """However many they are, the valid ones are there."""
+    expected_logs.add("event invalid, it cannot be read")
+    current = record(now)
+    await store.records.swap(None, current)
+    for step in range(1, 40):
+        await store.records.swap(current, after := changed(current, now + step, user=f"user {step}"))
+        current = after
+    await until_newest(store.events, 40)
+    documents["log"].update_many({"_id": {"$gt": 3, "$lt": 40}}, damage)
+
+    assert [number for number, _ in await store.events.history(GUID, 100, 2)] == [40, 3]
+    assert [number for number, _ in await store.events.history(GUID, 100, 100)] == [40, 3, 2, 1]
+    assert [number for number, _ in await store.events.history(GUID, 3, 100)] == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,24 @@ class Reading:
 
         The index has them in the order of their versions, which is that of their numbers, except within a version.
         """
-        found = self._log.find({"guid": guid, "_id": {"$lt": before}}).sort("version", -1).hint(BY_EVENT)
-        documents = await self._operations.scan(partial(found.limit(limit + EVENTS_OF_VERSION).to_list, None), guid)
+        newest = partial(self._newest_of, guid, before, limit + EVENTS_OF_VERSION)
+        entries = await self._operations.scan(newest, guid)
         floor = (await self._retention.floor()).number
-        entries = [entry for each in documents if each["_id"] > floor and (entry := self._valid(each)) is not None]
-        return sorted(entries, key=lambda each: -each.number)[:limit]
+        return sorted((each for each in entries if each.number > floor), key=lambda each: -each.number)[:limit]
+
+    async def _newest_of(self, guid: str, before: int, count: int) -> list[Numbered]:
+        """Return the newest valid entries of a GUID, by their versions."""
+        found = self._log.find({"guid": guid, "_id": {"$lt": before}}).sort("version", -1).hint(BY_EVENT)
+        cursor = found.limit(SCANNED).batch_size(count)
+        entries: list[Numbered] = []
+        async for document in cursor:
+            entry = self._valid(document)
+            if entry is not None:
+                entries.append(entry)
+                if len(entries) == count:
+                    await cursor.close()
+                    break
+        return entries
 
     async def _read(self, after: int, last: int, limit: int, selection: EventSelection) -> tuple[list[Numbered], int]:
         """Return the entries of a selection between two numbers, and up to which number these are all of them."""

@@ -1,4 +1,4 @@
-"""Reads of the event log: pages in order, and the history of one GUID. They run in the threads of the finder."""
+"""Reads of the event log: its bounds, and pages in order. Pages are read in the threads of the finder."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,15 +14,12 @@ from guidsvc.store.sqlite.events.entries import (
     LOST_BOUNDS,
     NEWEST,
     SELECT,
-    SELECT_ONE,
     bytes_of,
     checksum_at_row,
     numbered,
 )
 from guidsvc.store.sqlite.tables import AFTER_HEX
 from guidsvc.store.sqlite.writer import is_damage
-
-_LINK = "SELECT prev, guid FROM log WHERE seq = ?"
 
 
 @contextmanager
@@ -82,31 +79,6 @@ def read_page(connection: sqlite3.Connection, after: int, limit: int, selection:
                 raise
             entries, end = read_to_damage(connection, after, end, limit, selection)
         return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
-
-
-def read_history(connection: sqlite3.Connection, guid: str, before: int, limit: int) -> list[Numbered]:
-    """Return the newest entries of a stored GUID before a number, newest first, along its chain."""
-    with snapshot(connection):
-        number = _first_link(connection, guid, before)
-        found: list[Numbered] = []
-        for _ in range(SCANNED):
-            row = None if number is None else connection.execute(SELECT_ONE, (number,)).fetchone()
-            link = None if row is None else numbered(row)
-            if link is None or link.entry.guid != guid or len(found) == limit:
-                break  # the chain ends where the log was cut off, or at the creation
-            if link.number < before:
-                found.append(link)
-            (number, _) = connection.execute(_LINK, (number,)).fetchone()
-        return found
-
-
-def _first_link(connection: sqlite3.Connection, guid: str, before: int) -> int | None:
-    """Return where to begin: at the predecessor of entry `before`, if it is of this GUID, or at its newest entry."""
-    link = connection.execute(_LINK, (before,)).fetchone()
-    if link is not None and link[1] == guid:
-        return None if link[0] is None else int(link[0])
-    found = connection.execute("SELECT last FROM records WHERE guid = ?", (guid,)).fetchone()
-    return None if found is None or found[0] is None else int(found[0])
 
 
 def _matching(

@@ -1,0 +1,128 @@
+"""The history of a GUID over damage of the SQLite file: what is whole is there, and what is not is logged."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from guidsvc.errors import CorruptRecord
+from guidsvc.store.sqlite.events import history
+from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.events import changed, create, made
+from tests.support.factories import GUID, record
+
+LACKS = "event log damaged, the history of a GUID lacks events"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    async with open_sqlite(path, exclusive=False) as opened:
+        yield opened
+
+
+async def write(store: SqliteStore, clock: FakeClock, *, metadata: str | None = None) -> None:
+    """Write nine entries: the odd ones are of one GUID."""
+    current = record(clock())
+    await create(store, [current])
+    for step, other in enumerate(made(clock, 4), 1):
+        await create(store, [other])
+        after = changed(current, clock() + step, user=f"user {step}", metadata=metadata)
+        assert await store.records.swap(current, after)
+        current = after
+
+
+async def numbers(store: SqliteStore, before: int = 100, limit: int = 100) -> list[int]:
+    """Return the numbers of the entries in the history of the GUID."""
+    return [number for number, _ in await store.events.history(GUID, before, limit)]
+
+
+def damage(path: Path, change: str) -> None:
+    """Change the log past the service."""
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(change)
+        file.commit()
+
+
+@pytest.mark.parametrize(
+    ("change", "whole"),
+    [
+        ("UPDATE log SET kind = 'x' WHERE seq = 5", [9, 7, 3, 1]),
+        ("UPDATE log SET owner = CAST(x'ff41' AS TEXT) WHERE seq = 5", [9, 7, 3, 1]),
+        ("UPDATE log SET version = 'x', prev = 'y' WHERE seq IN (5, 9)", [7, 3, 1]),
+        ("UPDATE log SET guid = CAST(x'ff41' AS TEXT) WHERE seq BETWEEN 4 AND 6", [9, 7, 3, 1]),
+        ("DELETE FROM log WHERE seq IN (5, 6)", [9, 7, 3, 1]),
+        ("UPDATE log SET kind = 'x' WHERE seq = 1", [9, 7, 5, 3]),
+    ],
+)
+async def test_history_leaves_out_what_is_damaged(
+    store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, change: str, whole: list[int]
+) -> None:
+    expected_logs.add(LACKS)
+    await write(store, clock)
+    damage(path, change)
+
+    assert await numbers(store) == whole
+    assert await numbers(store, limit=3) == whole[:3]
+    for before in (9, 7, 5, 4, 2):
+        assert await numbers(store, before) == [number for number in whole if number < before]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE log SET prev = 'x' WHERE seq = 7",
+        "UPDATE log SET prev = 100 WHERE seq = 7",
+        "UPDATE log SET prev = -1 WHERE seq = 7",
+        "UPDATE records SET last = 'x'",
+        "UPDATE records SET last = 1000",
+    ],
+)
+async def test_damaged_link_loses_nothing(store: SqliteStore, path: Path, clock: FakeClock, change: str) -> None:
+    await write(store, clock)
+    damage(path, change)
+
+    assert await numbers(store) == [9, 7, 5, 3, 1]
+
+
+async def test_history_goes_on_behind_a_damaged_page(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add(LACKS)
+    async with open_sqlite(path, exclusive=False) as store:
+        await write(store, clock, metadata='{"a":"' + "x" * 2500 + '"}')
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = path.read_bytes()
+    page = content.index(b"user 2") // 4096
+    path.write_bytes(content[: page * 4096] + b"\xff" * 4096 + content[(page + 1) * 4096 :])
+
+    async with open_sqlite(path, exclusive=False) as store:
+        found = await numbers(store)
+    assert {9, 1} <= set(found) < {1, 3, 5, 7, 9}
+    assert found == sorted(found, reverse=True)
+
+
+async def test_search_for_the_next_entry_is_bounded(
+    store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it gives up is logged: the history must not look complete."""
+    expected_logs.add(LACKS)
+    await write(store, clock)
+    damage(path, "UPDATE log SET prev = 'x' WHERE seq = 7")
+    monkeypatch.setattr(history, "SCANNED", 4)
+
+    assert await numbers(store) == [9, 7]
+
+
+async def test_history_without_bounds_of_the_log_fails(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    await write(store, clock)
+    damage(path, "DELETE FROM log_bounds")
+
+    with pytest.raises(CorruptRecord):
+        await numbers(store)
