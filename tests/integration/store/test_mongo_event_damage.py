@@ -82,7 +82,7 @@ async def test_writer_of_an_invalid_outbox_goes_on(
 async def test_outbox_that_was_corrected_is_logged(
     store: MongoStore, documents: Documents, now: int, expected_logs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("guidsvc.store.mongo.events.sequencer.PASS_SECONDS", 0.5)
+    monkeypatch.setattr("guidsvc.store.mongo.events.outbox.PASS_SECONDS", 0.5)
     expected_logs.add("outbox invalid, its events are not logged")
     bad = await damaged(store, documents, now, INVALID_OUTBOXES["item without kind"])
     await store.records.swap(bad, changed(bad, now, user="another"))

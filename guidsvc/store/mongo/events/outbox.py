@@ -12,10 +12,12 @@ Damage of one outbox must not hold up others. A write keeps the items of an inva
 Where `out` is no array, there are no items to keep.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import structlog
 from bson.int64 import Int64
 from pymongo import IndexModel
 
@@ -25,6 +27,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document, document_of
 from guidsvc.store.mongo.events.entry_documents import entry_in_item, item_of
+from guidsvc.telemetry.outage import FirstTimes
 
 INTEGERS = {int, Int64}
 """The types of a whole number in a document. A truth value is none, though Python counts it among them."""
@@ -38,8 +41,14 @@ IS_DRAINED: dict[str, Any] = {"g.pending": None}
 IS_PURGED: dict[str, Any] = {"g.stage": PURGED_STAGE}
 BY_DUE, BY_PENDING = "g_due", "g_pending"
 INDEXES = [IndexModel("g.due", name=BY_DUE), IndexModel("g.pending", name=BY_PENDING, sparse=True)]
+PASS_SECONDS = 60.0
+"""How long an invalid outbox is passed over."""
+MAX_INVALID = 1000
+"""How many invalid outboxes are passed over before the sequencer fails as a whole."""
 _OUT: dict[str, Any] = {"$cond": [{"$isArray": "$g.out"}, "$g.out", []]}
 Pipeline = Sequence[Document]
+
+_log = structlog.get_logger(__name__)
 
 
 class Outbox(NamedTuple):
@@ -138,3 +147,37 @@ def _unless_done(entry: Entry) -> Document:
     stage = EXPIRED_STAGE if entry.kind == EXPIRED else PURGED_STAGE
     is_due = {"$lt": [_number("$g.stage", 0), stage]}
     return {"$cond": [is_due, [{"$literal": item_of(entry)}], []]}
+
+
+class InvalidOutboxes:
+    """The outboxes that are passed over."""
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
+        self._keys: dict[str, object] = {}
+        """The keys of their documents, which may be of any type."""
+        self._logged = FirstTimes(MAX_INVALID)
+        self._until = 0.0
+
+    def filter(self) -> dict[str, Any]:
+        """Return the filter that leaves them out."""
+        if self._keys and self._timer() >= self._until:
+            self._keys.clear()
+        return {"_id": {"$nin": list(self._keys.values())}} if self._keys else {}
+
+    def add(self, key: object, error: CorruptRecord) -> None:
+        """Pass over an outbox from now on. Raise the error if there are too many."""
+        if len(self._keys) >= MAX_INVALID:
+            raise CorruptRecord(f"more than {MAX_INVALID} outboxes are invalid; the last: {error}") from error
+        if not self._keys:
+            self._until = self._timer() + PASS_SECONDS
+        name = str(key)
+        self._keys[name] = key
+        if self._logged.is_first(name):
+            _log.error(
+                "outbox invalid, its events are not logged", guid=name, error=str(error), count=self._logged.count
+            )
+
+    def forget(self, key: object) -> None:
+        """Pass an outbox over no longer: it was repaired."""
+        self._keys.pop(str(key), None)

@@ -15,9 +15,8 @@ An invalid outbox is passed over, and looked at again after `PASS_SECONDS`: perh
 wait too, because they may not overtake the others.
 """
 
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,13 +34,13 @@ from guidsvc.store.mongo.events.outbox import (
     IS_DRAINED,
     IS_PENDING,
     IS_PURGED,
+    InvalidOutboxes,
     Outbox,
     drained,
     outbox_in,
     repaired,
 )
 from guidsvc.store.mongo.repository import Collection
-from guidsvc.telemetry.outage import FirstTimes
 
 BATCH = 200
 """Maximum number of entries that are appended at once."""
@@ -52,10 +51,6 @@ LOG_INDEXES = [IndexModel([(name, 1) for name in KEY], name=BY_EVENT, unique=Tru
 BOUNDS_ID = "log"
 IS_NUMBERED: dict[str, Any] = {"_id": {"$gte": 0}}
 """The filter that matches entries, and nothing whose `_id` is of another type."""
-PASS_SECONDS = 60.0
-"""How long an invalid outbox is passed over."""
-MAX_INVALID = 1000
-"""How many invalid outboxes are passed over before the sequencer fails as a whole."""
 _DUPLICATE_KEY = 11_000
 
 _log = structlog.get_logger(__name__)
@@ -76,36 +71,6 @@ class Batch(NamedTuple):
     """The time of the oldest entry in Unix milliseconds; None if there is none."""
     read_at: int
     """When they were read, by the server's clock, in Unix milliseconds; 0 if there are none."""
-
-
-class InvalidOutboxes:
-    """The outboxes that are passed over."""
-
-    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
-        self._timer = timer
-        self._keys: dict[str, object] = {}
-        """The keys of their documents, which may be of any type."""
-        self._logged = FirstTimes(MAX_INVALID)
-        self._until = 0.0
-
-    def filter(self) -> dict[str, Any]:
-        """Return the filter that leaves them out."""
-        if self._keys and self._timer() >= self._until:
-            self._keys.clear()
-        return {"_id": {"$nin": list(self._keys.values())}} if self._keys else {}
-
-    def add(self, key: object, error: CorruptRecord) -> None:
-        """Pass over an outbox from now on. Raise the error if there are too many."""
-        if len(self._keys) >= MAX_INVALID:
-            raise CorruptRecord(f"more than {MAX_INVALID} outboxes are invalid; the last: {error}") from error
-        if not self._keys:
-            self._until = self._timer() + PASS_SECONDS
-        name = str(key)
-        self._keys[name] = key
-        if self._logged.is_first(name):
-            _log.error(
-                "outbox invalid, its events are not logged", guid=name, error=str(error), count=self._logged.count
-            )
 
 
 class Sequencer:
@@ -179,6 +144,7 @@ class Sequencer:
             update = repaired(guid, found[OUTBOX])
             await self._operations.write(partial(self._records.update_one, same, update))
             _log.error("invalid events removed from outbox", guid=guid, error=str(error))
+        self._invalid.forget(guid)
 
     async def _read_outboxes(self, guid: str | None) -> Batch:
         """Read outboxes up to a batch. If all that were read are invalid, read those behind them."""
