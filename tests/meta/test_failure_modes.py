@@ -1,0 +1,50 @@
+"""Each row of the table in docs/failure-modes.md has tests over HTTP, and the tests that it names here exist."""
+
+import re
+
+from tests.support.backing_servers import ROOT
+
+TESTS = {
+    "the disk is full": ["test_unwritable_disk_rejects_writes_and_loses_nothing"],
+    "the disk rejects writes": ["test_unwritable_disk_rejects_writes_and_loses_nothing"],
+    "the SQLite file, its": ["test_misplaced_file_stops_writes_until_it_is_back"],
+    "the lock file of the SQLite file": ["test_cache_is_used_again_when_the_lock_file_is_back"],
+    "MongoDB does not answer": ["test_each_worker_logs_an_outage_of_the_store_once"],
+    "MongoDB does not take the events of the log": ["test_writes_succeed_until_the_outbox_is_full"],
+    "the event outbox in a MongoDB document": ["test_invalid_outbox_holds_up_its_own_events_only"],
+    "a MongoDB document of the event log": ["test_feed_ends_before_a_damaged_event_and_goes_on"],
+    "the clock of the host": ["test_service_with_a_wrong_clock_is_degraded"],
+    "Redis does not answer": ["test_service_without_redis_is_degraded_and_still_serves"],
+    "a page of the SQLite file is damaged": [
+        "test_damaged_page_is_reported_and_other_pages_are_served",
+        "test_write_to_a_damaged_page_does_not_fail_its_group",
+        "test_stream_over_a_damaged_page_does_not_end_regularly",
+    ],
+    "a SQLite row or a MongoDB document": [
+        "test_corrupt_row_is_reported_and_others_are_served",
+        "test_corrupt_document_is_reported_and_others_are_served",
+    ],
+    "a value in Redis": ["test_corrupt_cache_value_is_removed_and_the_store_is_read"],
+    "the store does not answer while streams": ["test_streams_survive_an_outage_of_the_store"],
+    "the event log has reached its size": ["test_small_log_loses_old_events_and_rejects_no_write"],
+    "an entry of the event log of a SQLite store": ["test_feed_ends_before_a_damaged_event_and_goes_on"],
+    "a receipt of an": ["test_corrupt_receipt_is_reported_and_other_keys_are_served"],
+    "the log cannot be written": ["test_unwritable_log_does_not_prevent_responses"],
+    "with `--workers`: the temporary folder": ["test_workers_start_and_serve_without_the_metrics_folder"],
+}
+"""The tests of each row, by how the row begins, in the order of the table."""
+
+
+def test_each_row_of_the_failure_modes_has_tests() -> None:
+    text = (ROOT / "docs" / "failure-modes.md").read_text(encoding="utf-8")
+    table = text.partition("| fault | reads |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (?!-)(.*?) \|", table.partition("\n")[2], re.MULTILINE)
+
+    assert len(rows) == len(TESTS)
+    assert [(row, begin) for row, begin in zip(rows, TESTS, strict=True) if not row.startswith(begin)] == []
+
+
+def test_tests_of_the_failure_modes_exist() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert [name for names in TESTS.values() for name in names if f"def {name}(" not in sources] == []
