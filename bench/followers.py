@@ -1,18 +1,18 @@
 """What five hundred streams of events cost, and how soon an event arrives: `python -m bench.followers`.
 
 Cached reads without streams and beside 500 that have nothing to say, in turns; the CPU time that these take; and the
-time from the acknowledgement of a write to its event at a stream, alone and among 499 others that select nothing.
+time from the response to a write to its event at a stream, alone and among 499 others that select nothing. Then one
+stream more is asked for, and the service is told to end.
 """
 
 import asyncio
-import json
 import os
 import statistics
 import time
 from contextlib import AsyncExitStack
-from http.client import OK
+from http import HTTPStatus
 
-from bench import wrk
+from bench import arrivals, wrk
 from bench.contenders.fixed import GUID
 from bench.running import LOAD_CORE, SERVER_CORE, Running, service
 from tests.support.event_reader import LINES, StreamReader, reading
@@ -22,14 +22,15 @@ STREAMS, OF_AN_ADDRESS = 500, 31
 ROUNDS, SECONDS = 5, 3
 IDLE_SECONDS = 20
 """Longer than the time between two bookmarks."""
-WRITES, PAUSE = 400, 0.01
+AIM_MS, AIM_END_SECONDS = 50, 1
+"""For the p99 of one stream; and for the end of all of them."""
 
 
 def main() -> None:
     """Measure, and print."""
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     with service(core=SERVER_CORE) as running:
-        _write(running, 1)
+        arrivals.write(running, 1)
         asyncio.run(_measure(running))
 
 
@@ -48,20 +49,24 @@ async def _measure(running: Running) -> None:
     await _idle(running)
     for others in (0, STREAMS - 1):
         await _latency(running, others)
+    await _limit(running)
 
 
 async def _reads(running: Running) -> wrk.Measured:
     return await asyncio.to_thread(wrk.load, running.port, f"/guid/{GUID}", SECONDS)
 
 
-async def _open(stack: AsyncExitStack, running: Running, count: int) -> None:
+async def _open(stack: AsyncExitStack, running: Running, count: int) -> list[StreamReader]:
     """Open streams that select nothing, from several addresses."""
+    streams = []
     for number in range(count):
         host = f"127.0.0.{2 + number // OF_AN_ADDRESS}"
         query = "?from=now&follow=true&type=guid.purged"
         stream = await stack.enter_async_context(reading(running.port, query, LINES, host=host))
-        if stream.status != OK:
+        if stream.status != HTTPStatus.OK:
             raise RuntimeError(f"a stream of events was answered {stream.status}")
+        streams.append(stream)
+    return streams
 
 
 async def _idle(running: Running) -> None:
@@ -79,34 +84,33 @@ async def _latency(running: Running, others: int) -> None:
     async with AsyncExitStack() as stack:
         stream = await stack.enter_async_context(reading(running.port, "?from=now&follow=true", LINES))
         await _open(stack, running, others)
-        arrivals: dict[str, float] = {}
-        arriving = asyncio.create_task(_note(stream, arrivals))
-        acknowledged = await asyncio.to_thread(_write, running, WRITES)
-        await asyncio.wait_for(arriving, 30)
-    late = sorted(1e3 * max(0.0, arrivals[version] - at) for version, at in acknowledged.items())
-    p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
-    print(f"from an acknowledgement to its event, among {others} other streams: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        late = await arrivals.after_writes(stream, running)
+    p50, p99 = (arrivals.percentile(late, percent) for percent in (50, 99))
+    print(f"from a response to its event, among {others} other streams: p50 {p50:.1f} ms, p99 {p99:.1f} ms", end="")
+    print("" if others else f" (aim: at most {AIM_MS})")
 
 
-async def _note(stream: StreamReader, arrivals: dict[str, float]) -> None:
-    while len(arrivals) < WRITES:
-        event = await stream.line()
-        if event["type"] != "bookmark":
-            arrivals[event["version"]] = time.monotonic()
+async def _limit(running: Running) -> None:
+    """Ask for one stream more than the limit; then end the service, and see how its streams end."""
+    async with AsyncExitStack() as stack:
+        streams = await _open(stack, running, STREAMS)
+        connection = running.connect()
+        connection.request("GET", "/events?follow=true", headers=LINES)
+        status = connection.getresponse().status
+        print(f"one stream more than {STREAMS}: {status} ({HTTPStatus.TOO_MANY_REQUESTS:d} expected)")
+        start = time.monotonic()
+        running.process.terminate()
+        ends = await asyncio.gather(*(_end_of(stream, start) for stream in streams))
+    regular = sum(is_bookmark for _, is_bookmark in ends)
+    print(f"after SIGTERM, {regular} of {STREAMS} streams ended with a bookmark, the last one ", end="")
+    print(f"after {max(seconds for seconds, _ in ends):.2f} s (aim: at most {AIM_END_SECONDS})")
 
 
-def _write(running: Running, count: int) -> dict[str, float]:
-    """Change a GUID many times; return when each version was acknowledged."""
-    acknowledged: dict[str, float] = {}
-    connection = running.connect()
-    for number in range(count):
-        connection.request("PUT", f"/guid/{GUID}", json.dumps({"user": f"user {number} {time.monotonic()}"}))
-        response = connection.getresponse()
-        response.read()
-        acknowledged[str(response.headers["ETag"]).strip('"')] = time.monotonic()
-        time.sleep(PAUSE)
-    connection.close()
-    return acknowledged
+async def _end_of(stream: StreamReader, start: float) -> tuple[float, bool]:
+    """Read a stream to its end; return after how many seconds that came, and whether it was regular."""
+    lines = await stream.lines()
+    is_regular = not stream.is_cut_off and bool(lines) and lines[-1]["type"] == "bookmark"
+    return time.monotonic() - start, is_regular
 
 
 if __name__ == "__main__":
