@@ -1,9 +1,16 @@
-"""What tests read from MongoDB itself, past the store."""
+"""What tests of the event log on MongoDB share: its documents, past the store, and what fills it."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from pymongo.database import Database
+
+from guidsvc.domain.events.entry import Kind
+from guidsvc.store.event_log import Numbered
+from guidsvc.store.mongo.store import MongoStore
+from tests.support.events import numbered_after
+from tests.support.factories import record
 
 Documents = Database[dict[str, Any]]
 WAIT_SECONDS = 20.0
@@ -14,3 +21,27 @@ async def drained(documents: Documents) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while documents["records"].count_documents({"g.pending": {"$gt": 0}}):
             await asyncio.sleep(0.01)
+
+
+async def kinds(store: MongoStore, count: int) -> list[tuple[Kind, int]]:
+    """Return kind and version of each entry, and hold the numbers to be without a gap."""
+    found = await numbered_after(store.events, 0, count)
+    assert [each.number for each in found] == list(range(1, len(found) + 1))
+    return [(each.entry.kind, each.entry.version) for each in found]
+
+
+async def advance(store: MongoStore, now: int) -> int:
+    """Do all that is due, and return for how many records."""
+    done = 0
+    while step := await store.events.advance(now, 100):
+        done += step
+    return done
+
+
+async def filled(store: MongoStore, now: int, count: int = 10) -> Sequence[Numbered]:
+    """Create records, one after the other, with all that a selection can tell apart; return their entries."""
+    for number in range(count):
+        new = record(now + number, guid=f"{number:032X}", user=f"user {number % 2}", owner=f"owner {number % 3}")
+        await store.records.swap(None, new)
+        await numbered_after(store.events, 0, number + 1)
+    return await numbered_after(store.events, 0, count)

@@ -1,0 +1,97 @@
+"""Reads of the event log on MongoDB: pages, bounds and histories."""
+
+import asyncio
+
+import pytest
+
+from guidsvc.domain.events.cursor import checksum_of
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.store.event_log import PAGE_BYTES
+from guidsvc.store.mongo.store import MongoStore, open_mongo
+from tests.support.events import ALL, changed, numbered_after, until_newest
+from tests.support.factories import GUID, record
+from tests.support.mongo_documents import Documents, filled
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        ALL,
+        EventSelection(owner="owner 1"),
+        EventSelection(user="user 1"),
+        EventSelection(guid_prefix="0" * 31 + "7"),
+        EventSelection(guid_prefix="0" * 31),
+        EventSelection(guid_prefix="1"),
+        EventSelection(kinds=frozenset({"created"}), user="user 0", owner="owner 2"),
+        EventSelection(kinds=frozenset({"expired"})),
+    ],
+)
+async def test_page_holds_what_matches(store: MongoStore, now: int, selection: EventSelection) -> None:
+    all_entries = await filled(store, now)
+    page = await store.events.read(2, 100, selection)
+
+    assert page.entries == [each for each in all_entries[2:] if selection.matches(each.entry)]
+    assert (page.looked_to, page.newest) == (10, 10)
+    assert page.looked_to_checksum == checksum_of(all_entries[-1].entry.id)
+
+
+async def test_page_ends_at_its_limit(store: MongoStore, now: int) -> None:
+    all_entries = await filled(store, now)
+    page = await store.events.read(0, 2, EventSelection(user="user 1"))
+
+    assert [each.number for each in page.entries] == [2, 4]
+    assert (page.looked_to, page.newest) == (4, 10)
+    assert page.looked_to_checksum == checksum_of(all_entries[3].entry.id)
+
+
+async def test_page_ends_at_its_bytes(store: MongoStore, now: int) -> None:
+    large = '{"a":"' + "x" * 16_000 + '"}'
+    await asyncio.gather(
+        *(store.records.swap(None, record(now, guid=f"{number:032X}", metadata=large)) for number in range(90))
+    )
+    await until_newest(store.events, 90)
+    page = await store.events.read(0, 90, ALL)
+
+    assert 0 < len(page.entries) < 90
+    assert sum(len(each.entry.metadata or "") for each in page.entries) < PAGE_BYTES + 20_000
+    assert page.looked_to == page.entries[-1].number
+
+
+async def test_empty_log_has_bounds_and_an_empty_page(store: MongoStore) -> None:
+    bounds = await store.events.bounds()
+    assert bounds[1:] == (0, 0, 0, 0)
+    page = await store.events.read(0, 10, ALL)
+    assert page == ([], 0, 0, 0)
+    assert await store.events.size() == (0, 0)
+    assert await store.events.checksum(0) == 0
+    assert await store.events.checksum(1) is None
+    assert await store.events.trim(2**50, 0, 10) == 0
+
+
+async def test_key_of_a_log_stays_and_differs_between_logs(
+    patient_mongo_url: str, documents: Documents, store: MongoStore
+) -> None:
+    key = (await store.events.bounds()).key
+    async with open_mongo(patient_mongo_url) as again:
+        assert (await again.events.bounds()).key == key
+    documents["log_bounds"].drop()
+    async with open_mongo(patient_mongo_url) as another:
+        other = (await another.events.bounds()).key
+        assert other.epoch != key.epoch
+        assert other.secret != key.secret
+
+
+async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) -> None:
+    current = record(now)
+    await store.records.swap(None, current)
+    await store.records.swap(None, record(now, guid="0" * 32))
+    for _ in range(5):
+        new = changed(current, now, expire=now // 1000 - 5)
+        await store.records.swap(current, new)
+        current = new
+    all_entries = [each for each in await numbered_after(store.events, 0, 12) if each.entry.guid == GUID]
+
+    newest = await store.events.history(GUID, 2**53, 4)
+    older = await store.events.history(GUID, newest[-1].number, 100)
+    assert [*newest, *older] == all_entries[::-1]
+    assert await store.events.history("F" * 32, 2**53, 10) == []
