@@ -148,3 +148,8 @@ async def until_streams(client: Client, count: int) -> None:
     async with asyncio.timeout(20):
         while f"guidsvc_streams {count}.0" not in (await client.get("/metrics")).body.decode():
             await asyncio.sleep(0.01)
+
+
+def types(events: list[dict[str, Any]]) -> list[str]:
+    """Return the types of events, without what they have in common."""
+    return [event["type"].removeprefix("guid.") for event in events]

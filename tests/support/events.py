@@ -14,6 +14,7 @@ from tests.support.factories import record
 
 ALL = EventSelection()
 READ_SECONDS = 30.0
+HOUR = 3600
 
 
 async def numbered_after(log: EventLog, after: int, count: int) -> Sequence[Numbered]:
@@ -82,3 +83,10 @@ async def advance_all(store: SqliteStore, now: int) -> None:
 async def kinds(store: SqliteStore) -> Counter[str]:
     """Count the entries by kind."""
     return Counter(entry.kind for _, entry in await every_entry(store.events))
+
+
+def overdue(clock: FakeClock, **fields: object) -> Record:
+    """Make a record that was written an hour ago and has expired since, so that no host's clock disagrees."""
+    written = clock() - HOUR * 1000
+    times = {"expire": clock.seconds - 10, "purge_at": clock.seconds + HOUR}
+    return record(written, **(times | fields))

@@ -5,20 +5,17 @@ import gc
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from time import perf_counter
-from typing import Any
 
 import pytest
 from tornado.httputil import HTTPHeaders
 
 from guidsvc.api.resources.events import stream as event_stream
-from guidsvc.domain.caller import ADMIN
 from guidsvc.server.protocol.send_buffer import SendBudget
 from guidsvc.services.events import tail
 from guidsvc.store import open_store
-from guidsvc.store.event_log import LogBounds, LogPage
+from guidsvc.store.event_log import LogBounds
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem
@@ -32,12 +29,10 @@ from tests.support.event_reader import (
     reading,
     until_streams,
 )
-from tests.support.factories import GUID, USER
+from tests.support.factories import USER
 from tests.support.http_client import Client, hang_up
-from tests.support.secured_service import Asker, Guarded
 from tests.support.slow_readers import narrow
 
-PATH = f"/guid/{GUID}"
 FOLLOW = "?from=now&follow=true"
 RETRY = re.compile(r"retry: (1[5-9]|[23]\d|40)\d\d")
 
@@ -160,87 +155,6 @@ async def test_stream_whose_client_leaves_ends(client: Client, leave: str) -> No
         await hang_up(writer)
 
 
-@asynccontextmanager
-async def guarded(serving: Serving, sqlite_url: str, clock: FakeClock, **settings: object) -> AsyncIterator[Guarded]:
-    """Serve with access control."""
-    async with serving(access="keys", login_limit="", **settings) as client:
-        yield Guarded(client, sqlite_url, clock)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("change", [{"revoked": 1}, {"expire": 1}, {"scopes": "write"}], ids=str)
-async def test_stream_ends_when_its_key_ends(
-    serving: Serving, sqlite_url: str, clock: FakeClock, change: dict[str, Any]
-) -> None:
-    """Within 5 seconds, whether its client reads or not; and a request that waits, too."""
-    async with guarded(serving, sqlite_url, clock) as service:
-        key = await service.give()
-        async with (
-            reading(service.client.port, FOLLOW, LINES | key.headers) as lines,
-            reading(service.client.port, "", SSE | key.headers) as sse,
-        ):
-            waiting = asyncio.create_task(service.client.get("/events?from=now&wait=30", headers=key.headers))
-            other = await service.give("ops", "admin monitor")
-            await asyncio.sleep(0.5)
-            await service.change(key, **change)
-            started = perf_counter()
-            for stream in (lines, sse):
-                assert [text async for text in stream.texts() if "record" in text] == []
-                assert stream.is_cut_off
-            assert (await waiting).status == 401
-            assert perf_counter() - started < 5
-            reply = await service.client.get("/events", headers=SSE | key.headers)
-            assert reply.status == (403 if "scopes" in change else 401)
-            assert "guidsvc_streams 0.0" in (await service.client.get("/metrics", headers=other.headers)).body.decode()
-
-
-async def test_owners_see_their_own_events_only(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
-    """No event, count or hint of others; an admin sees all, and whose they are."""
-    async with guarded(serving, sqlite_url, clock) as service, AsyncExitStack() as stack:
-        held = {owner: await service.give(owner) for owner in ("alice", "bob")}
-        held["ops"] = await service.give("ops", ADMIN)
-        askers = {owner: Asker(service.client, key) for owner, key in held.items()}
-        port = service.client.port
-        streams = {
-            owner: await stack.enter_async_context(reading(port, f"{FOLLOW}&limit=4", LINES | key.headers))
-            for owner, key in held.items()
-        }
-        for number, owner in enumerate(("alice", "bob") * 4):
-            await askers[owner].ask("PUT", f"/guid/{number:032X}", json={"user": f"of {owner}"})
-        for owner in ("alice", "bob"):
-            events = await streams[owner].lines()
-            assert [event["record"]["user"] for event in events[:-1]] == [f"of {owner}"] * 4
-            assert all("owner" not in event for event in events)
-            assert {event["by"] for event in events[:-1]} == {f"key:{held[owner].key.id}"}
-            found = (await askers[owner].ask("GET", "/events")).json
-            assert [event["record"]["user"] for event in found["items"]] == [f"of {owner}"] * 4
-            refused = await askers[owner].ask("GET", "/events?owner=ops", headers=LINES)
-            assert_problem(refused, 403, "forbidden")
-        events = await streams["ops"].lines()
-        assert [event["owner"] for event in events[:-1]] == ["alice", "bob"] * 2
-        for query, count in (("", 8), ("?owner=bob", 4), ("?owner=", 0)):
-            assert len((await askers["ops"].ask("GET", f"/events{query}")).json["items"]) == count
-
-
-async def test_each_caller_has_a_share_of_the_streams(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
-    async with guarded(serving, sqlite_url, clock, max_streams=32) as service, AsyncExitStack() as stack:
-        keys = [await service.give(f"owner {number}") for number in range(17)]
-        port = service.client.port
-        for key in keys[:16]:
-            for _ in range(2):
-                stream = await stack.enter_async_context(reading(port, FOLLOW, LINES | key.headers))
-                assert stream.status == 200
-            for query, headers in ((FOLLOW, LINES), ("", LINES), ("", SSE), ("?from=now&wait=1", {})):
-                reply = await service.client.get(f"/events{query}", headers=headers | key.headers)
-                assert_problem(reply, 429, "too-many-streams")
-                assert reply.headers["Retry-After"] == "5"
-                assert reply.json["detail"].startswith("You have 2 open streams of events, which is the maximum of a ")
-            assert (await service.client.get("/events", headers=key.headers)).status == 200, "it does not wait"
-        reply = await service.client.get("/events", headers=SSE | keys[16].headers)
-        assert_problem(reply, 429, "too-many-streams")
-        assert reply.json["detail"].startswith("The service has 32 open streams of events, which is the maximum;")
-
-
 async def test_waiting_streams_hold_no_admission_slot(serving: Serving) -> None:
     async with serving(max_in_progress=1, max_streams=160) as client, AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(reading(client.port, FOLLOW)) for _ in range(5)]
@@ -340,29 +254,6 @@ async def test_reconnection_times_of_browsers_differ(client: Client) -> None:
             return text
 
     assert len({await retry() for _ in range(20)}) > 5
-
-
-async def test_herd_of_streams_is_served_in_turn(
-    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Although their pages come later than a list would wait: a browser would not come back after a 503."""
-    async with (
-        guarded(serving, sqlite_url, clock, max_streams=1024, queue_timeout=0.1) as service,
-        AsyncExitStack() as stack,
-    ):
-        key = await service.give()
-        read = SqliteEventLog.read
-
-        async def slow_read(log: SqliteEventLog, *args: Any, **options: Any) -> LogPage:
-            await asyncio.sleep(0.2)
-            return await read(log, *args, **options)
-
-        monkeypatch.setattr(SqliteEventLog, "read", slow_read)
-        herd = [
-            stack.enter_async_context(reading(service.client.port, query, headers | key.headers))
-            for query, headers in ((FOLLOW, LINES), ("", SSE), ("", LINES)) * 20
-        ]
-        assert {stream.status for stream in await asyncio.gather(*herd)} == {200}
 
 
 async def test_stream_that_leaves_before_its_turn_frees_its_place(

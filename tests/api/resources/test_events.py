@@ -1,4 +1,4 @@
-"""Pages of the feed of events: what an event says, filters, cursors, and waiting for the first."""
+"""Pages of the feed of events: what an event says, filters, and cursors."""
 
 import asyncio
 import json
@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from guidsvc.services.events import feed
 from guidsvc.store import open_store
 from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem
-from tests.support.event_reader import LINES, SSE, all_events, now, page, parse_block, reading, until_streams
+from tests.support.event_reader import LINES, SSE, all_events, now, page, parse_block, reading, types
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
 
@@ -37,11 +36,6 @@ def key_of(sqlite_url: str) -> CursorKey:
     """Return the key of the log in a file."""
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as file:
         return CursorKey(*file.execute("SELECT epoch, secret FROM log_bounds").fetchone())
-
-
-def types(events: list[dict[str, Any]]) -> list[str]:
-    """Return the types of events, without what they have in common."""
-    return [event["type"].removeprefix("guid.") for event in events]
 
 
 @pytest.mark.both_servers
@@ -197,12 +191,6 @@ async def test_invalid_parameter_is_rejected(client: Client, query: str, fault: 
     assert reply.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_wait_may_have_leading_zeros(client: Client) -> None:
-    assert (await page(client, f"?wait={'0' * 5000}"))["items"] == []
-    reply = await client.get(f"/events?wait={'1' * 5000}")
-    assert reply.json["detail"] == "`wait` must be a whole number of seconds from 0 to 30."
-
-
 async def test_invalid_last_event_id_is_rejected(client: Client) -> None:
     cursor = await now(client)
     for text in ("null", cursor[:-1], f"{cursor}A", "A" * 20, f"{cursor[:-1]}="):
@@ -267,55 +255,6 @@ async def test_scan_without_match_moves_the_cursor(client: Client, monkeypatch: 
     assert found == [(0, True), (0, True), (1, False)]
     lines = (await client.get("/events?type=guid.deleted", headers=LINES)).lines
     assert types(lines) == ["deleted", "bookmark"]
-
-
-@pytest.mark.both_servers
-async def test_wait_ends_with_the_first_event(client: Client) -> None:
-    cursor = await now(client)
-    for query in (f"?cursor={cursor}&wait=30", "?from=now&wait=30"):
-        waiting = asyncio.create_task(page(client, query))
-        await until_streams(client, 1)
-        await client.put(PATH, {"user": query})
-        assert types((await asyncio.wait_for(waiting, 10))["items"])[-1] in {"created", "updated"}
-    await until_streams(client, 0)
-
-
-async def test_wait_passes_over_events_that_are_not_selected(client: Client) -> None:
-    waiting = asyncio.create_task(page(client, "?type=guid.deleted&wait=30&from=now"))
-    await until_streams(client, 1)
-    await client.put(PATH, {"user": USER})
-    await asyncio.sleep(0.1)
-    assert not waiting.done()
-    await client.delete(PATH)
-    here = await asyncio.wait_for(waiting, 10)
-    assert types(here["items"]) == ["deleted"]
-    assert here["next"] == await now(client)
-
-
-async def test_wait_without_event_returns_an_empty_page(client: Client) -> None:
-    started = asyncio.get_running_loop().time()
-    here = await page(client, "?wait=1")
-    assert (here["items"], here["more"]) == ([], False)
-    assert asyncio.get_running_loop().time() - started >= 1
-    await client.put(PATH, {"user": USER})
-    assert types((await page(client, "?wait=30"))["items"]) == ["created"], "it does not wait if there is one"
-
-
-@pytest.mark.both_servers
-async def test_waiting_client_that_leaves_frees_its_place(client: Client) -> None:
-    async with asyncio.timeout(20):
-        _, writer = await asyncio.open_connection("127.0.0.1", client.port)
-        writer.write(b"GET /events?wait=30 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        await until_streams(client, 1)
-        writer.close()
-        await until_streams(client, 0)
-
-
-async def test_lines_wait_for_the_first_event(client: Client) -> None:
-    async with reading(client.port, "?wait=30") as stream:
-        await until_streams(client, 1)
-        await client.put(PATH, {"user": USER})
-        assert types(await stream.lines()) == ["created", "bookmark"]
 
 
 async def test_feed_is_forbidden_without_event_log(serving: Serving) -> None:

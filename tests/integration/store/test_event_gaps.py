@@ -11,12 +11,11 @@ from guidsvc.store import open_store
 from guidsvc.store.mongo.events import retention
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.support.events import changed
+from tests.support.events import HOUR, changed
 from tests.support.factories import record
 from tests.support.mongo_documents import Documents
 
 ON, OFF = EventPolicy("all"), EventPolicy("off")
-HOUR = 3600
 
 
 @pytest.fixture(params=["sqlite", "mongo"])

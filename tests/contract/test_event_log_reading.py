@@ -1,0 +1,207 @@
+"""The contract of the event log, kept by every store, also behind every cache: how it is read and cut off."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from guidsvc.domain.events.cursor import SECRET_BYTES, checksum_of
+from guidsvc.domain.events.entry import Entry
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.errors import EventsTrimmed
+from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.event_log import PAGE_BYTES
+from tests.conftest import FakeClock
+from tests.support.events import (
+    ALL,
+    HOUR,
+    changed,
+    every_entry,
+    numbered_after,
+    overdue,
+    until_newest,
+)
+from tests.support.factories import GUID, USER, record
+
+
+async def test_page_continues_after_any_entry(store: RecordRepository, database: Database, clock: FakeClock) -> None:
+    for number in range(10):
+        await store.swap(None, record(clock(), guid=f"{number:032X}"))
+    await numbered_after(database.events, 0, 10)
+
+    for after in range(11):
+        page = await database.events.read(after, 4, ALL)
+        assert [number for number, _ in page.entries] == list(range(after + 1, min(after + 4, 10) + 1))
+        assert page.looked_to == min(after + 4, 10)
+        assert page.looked_to_checksum == await database.events.checksum(page.looked_to)
+        assert page.newest == 10
+
+
+KEPT: list[tuple[EventSelection, Callable[[Entry], bool]]] = [
+    (EventSelection(owner="alice"), lambda entry: entry.owner == "alice"),
+    (EventSelection(owner=""), lambda entry: entry.owner == ""),
+    (EventSelection(kinds=frozenset({"created"})), lambda entry: entry.kind == "created"),
+    (EventSelection(kinds=frozenset()), lambda entry: False),
+    (EventSelection(guid_prefix="000000000000000000000000000000"), lambda entry: True),
+    (EventSelection(guid_prefix=f"{3:032X}"), lambda entry: entry.guid == f"{3:032X}"),
+    (EventSelection(guid_prefix="F"), lambda entry: False),
+    (EventSelection(user=USER), lambda entry: USER in {entry.user, entry.former_user}),
+    (EventSelection(user='it\'s "x" $1'), lambda entry: 'it\'s "x" $1' in {entry.user, entry.former_user}),
+    (
+        EventSelection(owner="alice", kinds=frozenset({"updated", "deleted"}), user=USER),
+        lambda entry: entry.owner == "alice" and entry.kind == "updated",
+    ),
+]
+
+
+@pytest.mark.parametrize(("selection", "is_kept"), KEPT, ids=range(len(KEPT)))
+async def test_page_holds_its_selection(
+    store: RecordRepository,
+    database: Database,
+    clock: FakeClock,
+    selection: EventSelection,
+    is_kept: Callable[[Entry], bool],
+) -> None:
+    for number in range(6):
+        old = record(clock(), guid=f"{number:032X}", owner="alice" if number % 2 else "")
+        await store.swap(None, old)
+        await store.swap(old, changed(old, clock() + 1, user='it\'s "x" $1'))
+    numbered = await numbered_after(database.events, 0, 12)
+    expected = [each for each in numbered if is_kept(each.entry)]
+
+    page = await database.events.read(0, 100, selection)
+    assert list(page.entries) == expected
+    assert page.looked_to == 12, "also where the last entries do not match"
+    assert [each for each in numbered if selection.matches(each.entry)] == expected
+    first = await database.events.read(0, 1, selection)
+    assert list(first.entries) == expected[:1]
+    assert first.looked_to == (expected[0].number if expected else 12)
+
+
+async def test_page_is_bounded_in_bytes(store: RecordRepository, database: Database, clock: FakeClock) -> None:
+    metadata = '{"a":"' + "x" * 16_000 + '"}'
+    count = PAGE_BYTES // 16_000 + 20
+    await asyncio.gather(
+        *(store.swap(None, record(clock(), guid=f"{number:032X}", metadata=metadata)) for number in range(count))
+    )
+    await until_newest(database.events, count)
+
+    page = await database.events.read(0, 10_000, ALL)
+    size = sum(len(entry.metadata or "") for _, entry in page.entries)
+    assert PAGE_BYTES - 17_000 <= size <= PAGE_BYTES + 17_000
+    assert page.looked_to == page.entries[-1].number < count
+    assert len(await every_entry(database.events)) == count
+
+
+async def test_checksums_name_entries(store: RecordRepository, database: Database, clock: FakeClock) -> None:
+    log = database.events
+    empty = await log.bounds()
+    assert (empty.floor, empty.floor_checksum, empty.newest, empty.newest_checksum) == (0, 0, 0, 0)
+    assert 0 <= empty.key.epoch < 2**32
+    assert len(empty.key.secret) == SECRET_BYTES
+    assert (await log.checksum(0), await log.checksum(1)) == (0, None)
+    for number in range(3):
+        await store.swap(None, record(clock(), guid=f"{number:032X}"))
+    numbered = await numbered_after(log, 0, 3)
+
+    assert [await log.checksum(number) for number, _ in numbered] == [checksum_of(entry.id) for _, entry in numbered]
+    assert await log.checksum(4) is None
+    bounds = await log.bounds()
+    assert bounds == (empty.key, 0, 0, 3, checksum_of(numbered[-1].entry.id))
+
+
+async def test_history_goes_back_through_one_guid(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    current = record(clock())
+    await store.swap(None, current)
+    for step in range(1, 5):
+        await store.swap(None, record(clock(), guid=f"{step:032X}"))
+        after = changed(current, clock() + step, user=f"user {step}")
+        await store.swap(current, after)
+        current = after
+    own = [number for number, entry in reversed(await numbered_after(database.events, 0, 9)) if entry.guid == GUID]
+
+    assert [number for number, _ in await database.events.history(GUID, 100, 100)] == own
+    assert [number for number, _ in await database.events.history(GUID, 100, 2)] == own[:2]
+    assert [number for number, _ in await database.events.history(GUID, own[1], 2)] == own[2:4]
+    assert [number for number, _ in await database.events.history(GUID, own[2] + 1, 2)] == own[2:4]
+    assert [number for number, _ in await database.events.history(GUID, own[-1], 2)] == []
+    assert await database.events.history("F" * 32, 100, 2) == []
+
+
+async def test_trim_cuts_off_the_oldest_and_never_the_newest(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    log = database.events
+    for number in range(10):
+        await store.swap(None, record(clock(), guid=f"{number:032X}"))
+    numbered = await numbered_after(log, 0, 10)
+    size_bytes, oldest_at = await log.size()
+    assert oldest_at > 0
+
+    assert await log.trim(0, size_bytes, 500) == 0
+    assert await log.trim(0, size_bytes - 1, 500) == 1
+    assert await log.trim(0, 0, 3) == 3
+    bounds = await log.bounds()
+    assert (bounds.floor, bounds.floor_checksum) == (4, checksum_of(numbered[3].entry.id))
+    assert (await log.checksum(4), await log.checksum(3)) == (bounds.floor_checksum, None)
+    assert [number for number, _ in (await log.read(4, 100, ALL)).entries] == list(range(5, 11))
+    with pytest.raises(EventsTrimmed):
+        await log.read(3, 100, ALL)
+
+    in_an_hour = clock() + HOUR * 1000
+    assert await log.trim(in_an_hour, 2**40, 500) == 5
+    assert await log.trim(in_an_hour, 0, 500) == 0
+    assert [number for number, _ in (await log.read(9, 100, ALL)).entries] == [10]
+    assert (await log.size())[0] > 0
+    assert await store.swap(None, record(clock(), guid="F" * 32))
+    assert [number for number, _ in await numbered_after(log, 9, 2)] == [10, 11]
+
+
+async def test_age_of_an_entry_counts_from_its_append(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    """An expiry that is logged late is kept for the whole retention."""
+    log = database.events
+    old = overdue(clock, expire=clock.seconds - 60)
+    await store.swap(None, old)
+    assert await log.advance(clock(), 100) == 1
+    for count, guid in (3, "0" * 32), (4, "1" * 32):  # the last waits until the outboxes of the others are empty
+        await store.swap(None, record(clock(), guid=guid))
+        await numbered_after(log, 0, count)
+
+    a_retention_ago = clock() - 30_000
+    await log.trim(a_retention_ago, 2**40, 500)
+    kept = [(entry.kind, entry.guid) for _, entry in await every_entry(log)]
+    assert set(kept) >= {("expired", GUID), ("created", "0" * 32), ("created", "1" * 32)}
+    assert (await log.size())[1] >= a_retention_ago
+
+
+async def test_page_is_whole_while_the_log_is_trimmed(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    """A page has no hole: it is whole, or EventsTrimmed."""
+    log = database.events
+    await asyncio.gather(*(store.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(300)))
+    await numbered_after(log, 0, 300)
+
+    async def trim() -> int:
+        while await log.trim(0, 0, 7):
+            pass
+        return (await log.bounds()).floor
+
+    async def read() -> int:
+        pages = 0
+        for after in range(290, -1, -10):
+            try:
+                page = await log.read(after, 20, ALL)
+            except EventsTrimmed:
+                continue
+            pages += 1
+            assert [number for number, _ in page.entries] == list(range(after + 1, min(after + 20, 300) + 1))
+        return pages
+
+    *pages, floor = await asyncio.gather(*(read() for _ in range(4)), trim())
+    assert min(pages) > 0
+    assert floor == 299
