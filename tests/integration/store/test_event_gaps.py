@@ -7,7 +7,7 @@ import pytest
 
 from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.record import Record
-from guidsvc.store import open_store
+from guidsvc.store import open_keys, open_store
 from guidsvc.store.mongo.events import retention
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
@@ -105,6 +105,14 @@ async def test_start_waits_for_writes_without_events(
         assert time.time_ns() // 1_000_000 >= over_ms
         assert (await store.events.bounds()).key.epoch != before["epoch"]
     assert "gap_until" not in bounds(documents)
+
+
+async def test_commands_about_keys_leave_the_gap(patient_mongo_url: str, documents: Documents) -> None:
+    await epoch(patient_mongo_url, ON)
+    documents["log_bounds"].update_one({}, {"$set": {"gap_until": 0}})
+    before = bounds(documents)
+    async with open_keys(patient_mongo_url):
+        assert bounds(documents) == before
 
 
 async def test_process_without_a_log_leaves_the_gap_open(
