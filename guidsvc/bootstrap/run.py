@@ -13,6 +13,7 @@ from guidsvc.bootstrap.preflight import UNKNOWN, Preflight, inspect
 from guidsvc.config import Settings
 from guidsvc.errors import StartError
 from guidsvc.process import file_descriptors
+from guidsvc.process.service_manager import ServiceManager
 from guidsvc.process.shutdown import install_signals, install_worker_signals
 from guidsvc.process.worker_channel import WorkerChannel
 from guidsvc.server.sockets import open_listeners
@@ -32,18 +33,19 @@ def run(settings: Settings, channel: WorkerChannel | None = None) -> None:
         preflight = inspect(settings)
     else:
         preflight = UNKNOWN
+    manager = ServiceManager() if channel is not None else ServiceManager.from_environment()
     if channel is None and settings.workers > 1:
-        _supervise(settings, preflight)
+        _supervise(settings, preflight, manager)
     else:
-        _run(serve(settings, preflight, channel))
+        _run(serve(settings, preflight, manager, channel))
 
 
-def _supervise(settings: Settings, preflight: Preflight) -> None:
+def _supervise(settings: Settings, preflight: Preflight, manager: ServiceManager) -> None:
     from guidsvc.process.supervisor import supervise
 
     with open_listeners(settings.host, settings.port, settings.unix_socket, slots=settings.workers) as slots:
         text = banner(settings, port_of(slots[0], settings), preflight)
-        supervise(slots, settings.grace, lambda: print_banner(text))
+        supervise(slots, settings.grace, lambda: print_banner(text), manager)
 
 
 def _run(work: Coroutine[object, object, None]) -> None:
@@ -58,11 +60,13 @@ def _run(work: Coroutine[object, object, None]) -> None:
         runner.run(work)
 
 
-async def serve(settings: Settings, preflight: Preflight, channel: WorkerChannel | None = None) -> None:
+async def serve(
+    settings: Settings, preflight: Preflight, manager: ServiceManager, channel: WorkerChannel | None = None
+) -> None:
     """Serve according to the settings, and shut down cleanly on a signal. Raise StartError if the start fails."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
     stop = (
-        install_signals(None if tls is None else partial(_reload, tls))
+        install_signals(None if tls is None else partial(_reload, tls, manager))
         if channel is None
         else install_worker_signals(channel, settings.grace)
     )
@@ -70,17 +74,22 @@ async def serve(settings: Settings, preflight: Preflight, channel: WorkerChannel
         _tune_garbage_collector()
         if channel is None:
             print_banner(banner(settings, port, preflight))
+            manager.ready()
         else:
             channel.report_ready()
+            channel.send_heartbeats()
         await stop.wait()
+        manager.stopping()
         _log.info("stopping")
 
 
-def _reload(tls: Tls) -> None:
+def _reload(tls: Tls, manager: ServiceManager) -> None:
+    manager.reloading()
     try:
         tls.reload()
     except StartError as error:
         _log.error("certificate reload failed, keeping the current one", error=str(error))
+    manager.ready()
 
 
 def _tune_garbage_collector() -> None:

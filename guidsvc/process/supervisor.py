@@ -26,6 +26,7 @@ from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.metric_files import SharedFolder
 from guidsvc.process import reuseport
 from guidsvc.process.reuseport import Closed
+from guidsvc.process.service_manager import ServiceManager
 from guidsvc.process.worker import Worker, start
 from guidsvc.process.worker_channel import METRICS_VARIABLE
 from guidsvc.runtime.background import running_in_background
@@ -73,13 +74,13 @@ class _Slot:
     """Held while a new worker is being started."""
 
 
-def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], None]) -> None:
+def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], None], manager: ServiceManager) -> None:
     """Run a worker on the sockets of each slot until a signal. Raise StartError if they cannot be started.
 
     `grace` is in seconds. `serving` is called once all workers serve.
     """
     with metric_files.supervised_folder() as metrics:
-        second_signal = asyncio.run(Supervisor(slots, grace, metrics).run(serving))
+        second_signal = asyncio.run(Supervisor(slots, grace, metrics, manager).run(serving))
     if second_signal is not None:
         standard_streams.drain()
         signal.raise_signal(second_signal)  # the handlers are gone, so the default action ends this process
@@ -88,10 +89,11 @@ def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], Non
 class Supervisor:
     """The supervisor. Workers store their metrics in the folder `metrics`, and serve even without it."""
 
-    def __init__(self, slots: list[list[socket]], grace: float, metrics: SharedFolder) -> None:
+    def __init__(self, slots: list[list[socket]], grace: float, metrics: SharedFolder, manager: ServiceManager) -> None:
         self._slots = [_Slot(number, listeners) for number, listeners in enumerate(slots, 1)]
         self._grace = grace
         self._metrics = metrics
+        self._manager = manager
         self._has_metrics = True
         self._workers: set[Worker] = set()  # those that have not ended
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +108,7 @@ class Supervisor:
             self._spawn(self._serve(serving))
             async with running_in_background(self._renew_metrics_periodically):
                 await self._stop.wait()
+            self._manager.stopping()
             if self._failure is None:
                 _log.info("stopping", workers=len(self._workers))
             await self._end()
@@ -124,10 +127,13 @@ class Supervisor:
         await self._fill(first)
         await asyncio.gather(*(self._fill(slot) for slot in others))
         serving()
+        self._manager.ready()
         while True:
             await self._renew.wait()
             self._renew.clear()
+            self._manager.reloading()
             await self._replace_all()
+            self._manager.ready()
 
     async def _fill(self, slot: _Slot) -> None:
         async with slot.changing:
@@ -137,10 +143,12 @@ class Supervisor:
         """Start a worker, and return it once it serves."""
         self._renew_metrics()
         self._bind_again(slot)
-        worker = await start(slot.number, slot.listeners, os.environ | {METRICS_VARIABLE: str(self._metrics.path)})
+        environment = os.environ | {METRICS_VARIABLE: str(self._metrics.path)}
+        worker = await start(slot.number, slot.listeners, environment, self._manager.watchdog_seconds)
         self._workers.add(worker)
         self._spawn(self._watch(slot, worker))
         await worker.ready()
+        self._spawn(worker.kill_if_hung())
         slot.closed = []
         return worker
 

@@ -16,6 +16,9 @@ import structlog
 from guidsvc.errors import StartError
 from guidsvc.process.worker_channel import MARGIN_SECONDS, pack
 
+MISSED_HEARTBEATS = 4
+"""Number of heartbeats that a worker may miss in a row before it is killed."""
+
 START_SECONDS = 60.0
 """A worker that does not serve after this many seconds is killed."""
 
@@ -24,13 +27,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """A worker process on a slot."""
+    """A worker process on a slot, with the interval between its heartbeats; 0 means that it sends none."""
 
-    def __init__(self, slot: int, process: asyncio.subprocess.Process, streams: _Streams) -> None:
+    def __init__(
+        self, slot: int, process: asyncio.subprocess.Process, streams: _Streams, heartbeat_seconds: float
+    ) -> None:
         self.slot = slot
         self.pid = process.pid
         self._process = process
         self._reader, self._writer = streams
+        self._heartbeat_seconds = heartbeat_seconds
+        self._is_retiring = False
         self._ready_at: float | None = None
 
     @property
@@ -58,6 +65,26 @@ class Worker:
             else f"a worker exited during its start: {_describe_exit(exit_status)}; its log lines may say why"
         )
 
+    async def kill_if_hung(self) -> None:
+        """Kill the worker once its event loop hangs. Return when it is killed, has ended or retires.
+
+        A pause of all processes counts as one missed heartbeat, so the worker has time to send the next one.
+        """
+        missed = 0
+        while self._heartbeat_seconds and missed < MISSED_HEARTBEATS:
+            try:
+                async with asyncio.timeout(self._heartbeat_seconds):
+                    if not await self._reader.readline():
+                        return
+                missed = 0
+            except TimeoutError:
+                missed += 1
+            except ConnectionError:
+                return
+        if missed and not self._is_retiring:
+            _log.error("worker hangs, killing it", worker=self.slot, pid=self.pid)
+            await self.kill()
+
     async def wait(self) -> dict[str, object]:
         """Wait until the worker has ended, and return its `exit_code`, or the `signal` that ended it."""
         code = await self._process.wait()
@@ -66,6 +93,7 @@ class Worker:
 
     async def retire(self, grace: float) -> None:
         """Terminate the worker and wait until it has ended. Kill it MARGIN_SECONDS after the grace period."""
+        self._is_retiring = True
         with suppress(ProcessLookupError):
             self._process.terminate()
         try:
@@ -82,8 +110,12 @@ class Worker:
         await self._process.wait()
 
 
-async def start(slot: int, listeners: list[socket.socket], environment: Mapping[str, str]) -> Worker:
+async def start(
+    slot: int, listeners: list[socket.socket], environment: Mapping[str, str], watchdog_seconds: float
+) -> Worker:
     """Start this program again, as a worker, with the same arguments. Raise StartError if the system cannot.
+
+    With `watchdog_seconds`, the worker sends heartbeats, and may be silent for about that long.
 
     The worker runs in a new session, so that only the supervisor receives Ctrl-C; it terminates the workers.
     """
@@ -92,8 +124,9 @@ async def start(slot: int, listeners: list[socket.socket], environment: Mapping[
         streams = await asyncio.open_connection(sock=own_end)
     except OSError as error:
         raise StartError(f"a worker cannot be started: {error.strerror}") from error
+    heartbeat_seconds = watchdog_seconds / MISSED_HEARTBEATS
     with worker_end:
-        channel = pack(slot, listeners, worker_end)
+        channel = pack(slot, listeners, worker_end, heartbeat_seconds)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -106,7 +139,7 @@ async def start(slot: int, listeners: list[socket.socket], environment: Mapping[
         except (OSError, RuntimeError) as error:  # RuntimeError: a thread cannot be started
             streams[1].close()
             raise StartError(f"a worker cannot be started: {getattr(error, 'strerror', None) or error}") from error
-    return Worker(slot, process, streams)
+    return Worker(slot, process, streams, heartbeat_seconds)
 
 
 def _signal_name(number: int) -> str:

@@ -1,15 +1,18 @@
 """Worker side of the supervisor channel: inherited listening sockets and the status socket.
 
-Over the status socket, a worker reports that it is ready or why it failed. When the socket closes, the supervisor is
-dead, and the worker ends. `guidsvc.process.worker` is the supervisor side. Neither knows the application.
+Over the status socket, a worker reports that it is ready or why it failed, and then, if the supervisor asks for
+heartbeats, that its event loop runs. When the socket closes, the supervisor is dead, and the worker ends.
+`guidsvc.process.worker` is the supervisor side. Neither knows the application.
 """
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from socket import socket
+from socket import MSG_DONTWAIT, socket
 from threading import Thread
 from typing import Any
 
@@ -25,11 +28,15 @@ MARGIN_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class WorkerChannel:
-    """A slot number, from 1; the descriptors of the listening sockets; the descriptor of the status socket."""
+    """A slot number, from 1; the descriptors of the listening sockets; the descriptor of the status socket.
+
+    `heartbeat_seconds` is the interval between heartbeats; 0 means none.
+    """
 
     slot: int
     listeners: tuple[int, ...]
     line: int
+    heartbeat_seconds: float = 0.0
 
     @classmethod
     def inherited(cls) -> "WorkerChannel | None":
@@ -59,6 +66,14 @@ class WorkerChannel:
         """Report to the supervisor why this process cannot serve."""
         self._send({"failed": why})
 
+    def send_heartbeats(self) -> None:
+        """Report to the supervisor, now and periodically, that the event loop runs; do nothing if it asks for none."""
+        if not self.heartbeat_seconds:
+            return
+        with suppress(OSError), socket(fileno=os.dup(self.line)) as connection:  # a heartbeat may be missed
+            connection.send(b'{"alive": true}\n', MSG_DONTWAIT)  # if the supervisor hangs, the service must not
+        asyncio.get_running_loop().call_later(self.heartbeat_seconds, self.send_heartbeats)
+
     def watch_supervisor(self, on_exit: Callable[[], None], seconds: float) -> None:
         """Call `on_exit` from another thread when the supervisor has died, and exit the process `seconds` later.
 
@@ -86,6 +101,6 @@ class WorkerChannel:
             return
 
 
-def pack(slot: int, listeners: list[socket], line: socket) -> WorkerChannel:
+def pack(slot: int, listeners: list[socket], line: socket, heartbeat_seconds: float) -> WorkerChannel:
     """Return the channel of a worker."""
-    return WorkerChannel(slot, tuple(each.fileno() for each in listeners), line.fileno())
+    return WorkerChannel(slot, tuple(each.fileno() for each in listeners), line.fileno(), heartbeat_seconds)

@@ -3,7 +3,7 @@
 import http.client
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ LAST_LINE_OF_BANNER = "curl"
 
 
 @contextmanager
-def workers(folder: Path, redis_url: str, *options: str, count: int = 2) -> Iterator[Service]:
+def workers(
+    folder: Path, redis_url: str, *options: str, count: int = 2, environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
     """Run the service with several workers, inside, once all serve."""
     chosen = ["--workers", str(count), "--cache-url", redis_url, "--log-format", "json", "--no-access-log", *options]
-    with service(folder, *chosen) as running:
+    with service(folder, *chosen, environment=environment) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
         yield running
 

@@ -1,0 +1,105 @@
+"""The service under a service manager, such as systemd: what it reports, and what happens to processes that hang."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from guidsvc.process.worker import MISSED_HEARTBEATS
+from tests.support.backing_servers import Service, children_of, pdapt, service, suspend, wait_until
+from tests.support.certificates import Certificate
+from tests.support.notify_socket import notify_socket
+from tests.support.supervised_service import answers, roll, told, workers
+
+WATCHDOG_SECONDS = 2.0
+FEEDS = "WATCHDOG=1"
+
+
+def test_single_process_reports_start_life_and_end(tmp_path: Path) -> None:
+    with notify_socket(tmp_path) as notify:
+        with service(tmp_path, environment=notify.environment(WATCHDOG_SECONDS)) as running:
+            notify.wait_for("READY=1", log=running.log)
+            assert answers(running)
+            notify.wait_for(FEEDS, 3, running.log)
+        assert notify.states() == ["READY=1", "STOPPING=1"]
+
+
+def test_certificate_reload_is_reported(tmp_path: Path, certificate: Certificate) -> None:
+    with (
+        notify_socket(tmp_path, is_abstract=True) as notify,
+        service(tmp_path, *certificate.flags, environment=notify.environment()) as running,
+    ):
+        notify.wait_for("READY=1", log=running.log)
+        certificate.issue()
+        running.process.send_signal(signal.SIGHUP)
+        notify.wait_for("READY=1", 2, running.log)
+        assert notify.states() == ["READY=1", "RELOADING=1", "READY=1"]
+        assert FEEDS not in notify.messages, "it was not asked for"
+
+
+def test_failed_start_is_not_reported_as_ready(tmp_path: Path) -> None:
+    with notify_socket(tmp_path) as notify:
+        assert pdapt(tmp_path, "--store-url", "sqlite:////nowhere/a.db", **notify.environment()).returncode == 1
+        assert notify.states() == []
+
+
+def environment_of(pid: int) -> set[str]:
+    """Return the names of the variables that a process was started with."""
+    return set(re.findall(r"(?:^|\0)(\w+)=", Path(f"/proc/{pid}/environ").read_text(errors="replace")))
+
+
+def test_supervisor_reports_for_all_its_workers(tmp_path: Path, redis_url: str) -> None:
+    with notify_socket(tmp_path) as notify:
+        with workers(tmp_path, redis_url, environment=notify.environment(WATCHDOG_SECONDS)) as running:
+            notify.wait_for("READY=1", log=running.log)
+            for pid in children_of(running.process.pid):
+                assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & environment_of(pid)
+            roll(running)
+            notify.wait_for("READY=1", 2, running.log)
+            notify.wait_for(FEEDS, 3, running.log)
+        assert notify.states() == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+        assert not told(running, "worker hangs, killing it")
+
+
+def test_supervisor_replaces_a_worker_that_hangs(tmp_path: Path, redis_url: str) -> None:
+    with (
+        notify_socket(tmp_path) as notify,
+        workers(tmp_path, redis_url, environment=notify.environment(WATCHDOG_SECONDS)) as running,
+    ):
+        hanging = children_of(running.process.pid)[0]
+        os.kill(hanging, signal.SIGSTOP)
+        wait_until(lambda: bool(told(running, "worker restarted")), "another worker", running.log)
+        (line,) = told(running, "worker hangs, killing it")
+        assert line["pid"] == hanging
+        fed = notify.receive().count(FEEDS)
+        notify.wait_for(FEEDS, fed + 2, running.log)
+        assert all(answers(running) for _ in range(20))
+        assert notify.states() == ["READY=1"]
+
+
+def pause_all(running: Service) -> list[int]:
+    """Suspend the supervisor, then its workers, as the freezer of a container does, and return the workers."""
+    suspend(running.process)
+    stopped = children_of(running.process.pid)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    return stopped
+
+
+def test_pause_of_all_processes_kills_no_worker(tmp_path: Path, redis_url: str) -> None:
+    with (
+        notify_socket(tmp_path) as notify,
+        workers(tmp_path, redis_url, environment=notify.environment(WATCHDOG_SECONDS)) as running,
+    ):
+        notify.wait_for(FEEDS, 2, running.log)
+        stopped = pause_all(running)
+        time.sleep(WATCHDOG_SECONDS + 1)  # the pause has to be longer than the watchdog waits
+        running.resume()
+        time.sleep(WATCHDOG_SECONDS / MISSED_HEARTBEATS / 2)  # the supervisor wakes first, and finds no heartbeat
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        fed = notify.receive().count(FEEDS)
+        notify.wait_for(FEEDS, fed + 3, running.log)
+        assert children_of(running.process.pid) == stopped
+        assert not told(running, "worker hangs, killing it")
