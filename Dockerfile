@@ -1,28 +1,48 @@
-# guidsvc, as a user without rights, on a file system that it need not write but for /data.
+# guidsvc, as a user without rights, on a file system of which it writes only /data and /tmp.
+#   docker build -t guidsvc .
+#   docker run --read-only --tmpfs /tmp --volume guidsvc:/data --publish 127.0.0.1:8888:8888 guidsvc serve --access off
 
 # The images are named by tags, which move: no registry of images could be asked for digests when this was written. To pin one:
 #   docker buildx imagetools inspect python:3.13-slim      then: FROM python:3.13-slim@sha256:...
 # What is installed is pinned and checked by its hashes. Wheels only: to build a source, pip would fetch tools that no hash is known of.
 FROM python:3.13-slim AS build
-COPY requirements.txt .
+WORKDIR /src
+COPY requirements.txt ./
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
+COPY requirements-build.txt ./
+RUN pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-build.txt
+COPY pyproject.toml ./
+COPY README.md ./
+COPY LICENSE ./
+COPY guidsvc ./guidsvc
+RUN python -m hatchling build -t wheel -d /dist
+RUN /venv/bin/pip install --no-cache-dir --no-index --no-deps /dist/*.whl && /venv/bin/python -m compileall -q /venv/lib
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home guidsvc && install --directory --owner=guidsvc /data
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=
+LABEL org.opencontainers.image.title="guidsvc"
+LABEL org.opencontainers.image.description="An async REST service that keeps a registry of GUIDs that expire"
+LABEL org.opencontainers.image.licenses="MIT"
+LABEL org.opencontainers.image.version="$VERSION"
+LABEL org.opencontainers.image.revision="$REVISION"
+LABEL org.opencontainers.image.source="$SOURCE"
+RUN groupadd --gid 10001 guidsvc \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin guidsvc \
+    && install --directory --owner=10001 --group=10001 --mode=0750 /data
 COPY --from=build /venv /venv
-WORKDIR /app
-COPY pdapt.py ./
-COPY guidsvc ./guidsvc
-RUN chmod -R a+rX /app && /venv/bin/python -m compileall -q /app
-# The command `guidsvc`: alone it is the service; `guidsvc keys --help` and others work on its store and settings.
-RUN printf '#!/bin/sh\nexec /venv/bin/python /app/pdapt.py "$@"\n' > /usr/local/bin/guidsvc && chmod 755 /usr/local/bin/guidsvc
-USER guidsvc
+# By number, so that Kubernetes can check that it is not root.
+USER 10001:10001
 VOLUME /data
 # Where the default, sqlite:///guidsvc.db, is then; it is no variable here, which would stand in the way of its _FILE.
 WORKDIR /data
+ENV PATH=/venv/bin:$PATH
 ENV PYTHONUNBUFFERED=1 GUIDSVC_HOST=0.0.0.0 GUIDSVC_PORT=8888
 EXPOSE 8888
 STOPSIGNAL SIGTERM
 # Alive, not ready: what restarts containers must not do so because the database is away.
 HEALTHCHECK --interval=10s --timeout=10s --start-period=10s CMD ["guidsvc", "healthcheck"]
+# Flags alone serve, too: docker run guidsvc --port 9000. Other words are other commands: docker run guidsvc keys list.
 ENTRYPOINT ["guidsvc"]
+CMD ["serve"]

@@ -82,7 +82,7 @@ format: $(VENV)/dev.done  ## lay the code out
 
 # In this order: what the later ones share with the earlier is pinned by those.
 requirements: $(VENV)/uv.done  ## pin what requirements*.in ask for, with hashes; ARGS="--upgrade" takes the newest of what they leave open
-	for name in requirements requirements-dev requirements-bench requirements-browser requirements-docs; do \
+	for name in requirements requirements-dev requirements-build requirements-bench requirements-browser requirements-docs; do \
 		$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.11 --generate-hashes \
 			--no-strip-extras --annotation-style line --custom-compile-command "make requirements" \
 			--output-file $$name.txt $(ARGS) $$name.in || exit 1; \

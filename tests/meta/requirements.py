@@ -14,7 +14,7 @@ from tests.support.backing_servers import ROOT
 
 RUN = "requirements"
 DEV = "requirements-dev"  # holds all of RUN
-OTHERS = ("requirements-bench", "requirements-browser", "requirements-docs")  # on top of DEV
+OTHERS = ("requirements-build", "requirements-bench", "requirements-browser", "requirements-docs")  # on top of DEV
 ALL = (RUN, DEV, *OTHERS)
 
 

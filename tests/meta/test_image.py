@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 import yaml
 
 from tests.support.backing_servers import ROOT, START_SECONDS, free_port, wait_until
-from tests.support.image import Image, interpolate
+from tests.support.image import Image, install_image, interpolate, stages
+from tests.support.installed_wheel import INSTALL_SECONDS
 
 COMPOSE: dict[str, Any] = yaml.safe_load(interpolate((ROOT / "docker-compose.yml").read_text()))
+pytestmark = pytest.mark.timeout(2 * INSTALL_SECONDS)
 TEXTS = [ROOT / "README.md", ROOT / "docker-compose.yml", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"docker(?:-compose| compose)(?: (?:-\w|--\w[\w-]*))* (exec|run|up|down|logs|ps|pull)\b([^`#\n]*)")
 LINES = [
@@ -27,9 +30,14 @@ INSIDE = [(file, words) for file, what, words in LINES if what in {"exec", "run"
 """What is to be run in a container: which service, and its command."""
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_image(tmp_path_factory.mktemp("image"))
+
+
 @pytest.fixture
-def image(tmp_path: Path) -> Image:
-    return Image(tmp_path / "image")
+def image(tmp_path: Path, commands: Path) -> Image:
+    return Image(tmp_path / "image", commands)
 
 
 @pytest.fixture
@@ -44,12 +52,12 @@ def settings(mongo_base: str, mongo_url: str, redis_url: str) -> dict[str, str]:
 
 
 @contextmanager
-def container(image: Image, settings: Mapping[str, str], *flags: str) -> Iterator[None]:
-    """Run what a container of the image runs, inside, until it is healthy by the check of the image."""
+def container(image: Image, settings: Mapping[str, str], *words: str) -> Iterator[None]:
+    """Run what a container of the image runs, inside; `words` replace its default command."""
     log = image.root / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            image.command([*image.entrypoint, *flags]),
+            image.command([*image.entrypoint, *(words or image.default_command)]),
             cwd=image.folder,
             env=image.environment_with(settings),
             stdout=output,
@@ -64,13 +72,52 @@ def container(image: Image, settings: Mapping[str, str], *flags: str) -> Iterato
         assert process.wait(START_SECONDS) == 0, log.read_text()
 
 
-def test_command_is_on_the_path_and_becomes_the_service(image: Image) -> None:
-    assert image.find("guidsvc") == image.root / "usr/local/bin/guidsvc"
-    assert image.entrypoint == ["guidsvc"]
-    assert not image.words_of("CMD")
-    assert "\nexec " in image.find("guidsvc").read_text(), "signals must reach the service"
+def test_command_is_on_the_path_and_becomes_the_service(image: Image, commands: Path) -> None:
+    assert image.find("guidsvc") == commands / "guidsvc"
+    assert (image.entrypoint, image.default_command) == (["guidsvc"], ["serve"])
     assert image.folder == image.root / "data"
-    assert image.run(["guidsvc", "keys", "--help"], {}).returncode == 0
+    assert image.run(["guidsvc", "keys", "--help"], {}).stdout.startswith("usage: guidsvc keys ")
+
+
+def test_image_is_built_of_pinned_wheels_alone() -> None:
+    installs = [line for line in stages()[0].words_of("RUN") if "pip install" in line]
+
+    assert len(installs) == 3
+    for line in installs:
+        assert "--require-hashes --only-binary :all:" in line or "--no-index --no-deps /dist/*.whl" in line
+    assert not [line for line in stages()[-1].words_of("RUN") if "pip" in line]
+
+
+def test_image_has_the_labels_of_its_package(image: Image) -> None:
+    labels = dict(line.split("=", 1) for line in image.last.words_of("LABEL"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "org.opencontainers.image."
+
+    assert all(name.startswith(prefix) for name in labels)
+    told = {name.removeprefix(prefix): value.strip('"') for name, value in labels.items()}
+    assert (told.pop("title"), told.pop("description")) == (project["name"], project["description"])
+    assert told.pop("licenses") == project["license"]
+    arguments = {line.partition("=")[0] for line in image.last.words_of("ARG")}
+    assert {value.removeprefix("$") for value in told.values()} == arguments
+    assert {name.upper() for name in told} == arguments
+
+
+def test_context_has_only_what_the_image_copies() -> None:
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+
+    assert sorted(kept) == sorted(line.split()[0] for line in stages()[0].words_of("COPY"))
+    assert stages()[-1].words_of("COPY") == ["--from=build /venv /venv"]
+
+
+def test_container_runs_as_the_user_that_owns_its_volume(image: Image) -> None:
+    (user,) = image.last.words_of("USER")
+    (made,) = image.last.words_of("RUN")
+    uid, gid = user.split(":")
+
+    assert int(uid) >= 10_000
+    assert COMPOSE["services"]["app"]["user"] == user
+    assert f"--owner={uid} --group={gid} --mode=0750 {image.last.words_of('VOLUME')[0]}" in made
+    assert not [words for words in image.last.words_of("ENV") if "STORE_URL" in words], "which could not be in a file"
 
 
 def test_compose_service_runs_and_both_health_checks_pass(image: Image, settings: dict[str, str]) -> None:
@@ -85,11 +132,12 @@ def test_compose_service_runs_and_both_health_checks_pass(image: Image, settings
         for words in (check, image.health_check, [*check, "--ready"]):
             done = image.run(words, settings)
             assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("ready: ")
     assert not list(image.folder.glob("*.db*")), "records are in MongoDB"
 
 
 def test_image_alone_keeps_records_in_its_volume(image: Image) -> None:
-    assert image.words_of("VOLUME") == [f"/{image.folder.name}"]
+    assert image.last.words_of("VOLUME") == [f"/{image.folder.name}"]
     with container(image, {"GUIDSVC_ACCESS": "keys", "GUIDSVC_PORT": str(free_port())}):
         done = image.run(["guidsvc", "keys", "create", "--owner", "alice"], {})
         assert done.returncode == 0, done.stderr
@@ -109,7 +157,6 @@ def test_docker_commands_name_existing_services() -> None:
     for file in TEXTS:
         text = file.read_text()
         assert len(COMMAND.findall(text)) == len(re.findall(r"docker(?:-compose| compose) (?:exec|run|up|down)", text))
-        assert not re.search(r"docker (exec|run)\b", text), "then this test must read that"
 
 
 def test_app_commands_run_as_documented(image: Image, settings: dict[str, str]) -> None:

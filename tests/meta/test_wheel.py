@@ -1,9 +1,6 @@
 """The wheel holds all that the service needs, and starts without the checkout."""
 
 import subprocess
-import sys
-import sysconfig
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,29 +8,14 @@ import pytest
 
 import guidsvc
 from tests.support.backing_servers import ROOT, START_SECONDS, wait_until
-
-INSTALL_SECONDS = 180
-
-
-def run(folder: Path, *command: str) -> str:
-    """Run a command in a folder, and return what it prints."""
-    return subprocess.run(
-        command, cwd=folder, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS
-    ).stdout
+from tests.support.installed_wheel import INSTALL_SECONDS, build_wheel, install_wheel, run
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of a virtual environment with the wheel; what that depends on is found where the tests have it."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(ROOT, sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
-    (wheel,) = folder.glob("*.whl")
-    venv.create(folder / "venv", with_pip=True)
-    commands = folder / "venv" / "bin"
-    site = run(folder, str(commands / "python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    (Path(site) / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(folder, str(commands / "pip"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
-    return commands
+    return install_wheel(build_wheel(ROOT, folder), folder / "venv")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The image as the Dockerfile makes it, laid out in a folder: there is no Docker where the tests run.
 
-Only the last stage is read. What it copies from the context is there, /venv runs this Python, and the lines that
-print a file are run; absolute paths in what they print are moved into the folder.
+What the first stage copies from the context is the source tree of the wheel; /venv has that wheel, and this Python. Of
+the last stage, the instructions are read.
 """
 
 import json
@@ -9,51 +9,81 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.backing_servers import ROOT, START_SECONDS
+from tests.support.installed_wheel import build_wheel, install_wheel
 
-_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_BASE_PATH = "/usr/local/bin:/usr/bin:/bin"
+_VENV = "/venv"
 
 
-class Image:
-    """An image, whose root is a folder."""
+class Stage:
+    """The instructions of a stage of the Dockerfile, in order."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        text = (ROOT / "Dockerfile").read_text()
-        self.lines = [line for line in text.rpartition("\nFROM ")[2].splitlines()[1:] if not line.startswith("#")]
-        self.folder = self._inside(self.words_of("WORKDIR")[-1])
-        self.folder.mkdir(parents=True)
-        self.environment = dict(each.split("=", 1) for line in self.words_of("ENV") for each in line.split())
-        self._copy()
-        self._make_python()
-        for line in self.words_of("RUN"):
-            if line.startswith("printf "):
-                self._print(line)
+    def __init__(self, text: str) -> None:
+        joined = re.sub(r"\\\n\s*", "", text)
+        self.instructions = [
+            (found[1], found[2]) for found in re.finditer(r"^([A-Z]+) (.*)$", joined, flags=re.MULTILINE)
+        ]
 
     def words_of(self, instruction: str) -> list[str]:
         """Return what stands after an instruction, wherever it stands."""
-        return [line.partition(" ")[2] for line in self.lines if line.startswith(f"{instruction} ")]
+        return [words for name, words in self.instructions if name == instruction]
+
+
+def stages() -> list[Stage]:
+    """Return the stages of the Dockerfile."""
+    text = (ROOT / "Dockerfile").read_text()
+    return [Stage(f"FROM {each}") for each in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]]
+
+
+def install_image(folder: Path) -> Path:
+    """Do what the first stage does, with what it copies alone; return the folder of commands of the image."""
+    context = folder / "context"
+    context.mkdir()
+    for line in stages()[0].words_of("COPY"):
+        source, target = line.split()
+        place = context / target / ("" if (ROOT / source).is_dir() else source)
+        (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
+    return install_wheel(build_wheel(context, folder / "dist"), folder / "venv")
+
+
+class Image:
+    """An image, whose root is a folder; `commands` is the folder of commands that `install_image` made."""
+
+    def __init__(self, root: Path, commands: Path) -> None:
+        self.root = root
+        self._commands = commands
+        self.last = stages()[-1]
+        self.folder = self._inside(self.last.words_of("WORKDIR")[-1])
+        self.folder.mkdir(parents=True)
+        self.environment = {"PATH": _BASE_PATH}
+        for each in " ".join(self.last.words_of("ENV")).split():
+            name, _, value = each.partition("=")
+            self.environment[name] = value.replace("$PATH", self.environment["PATH"])
 
     @property
     def entrypoint(self) -> list[str]:
-        """The words of what a container runs."""
-        words: list[str] = json.loads(self.words_of("ENTRYPOINT")[-1])
-        return words
+        """The words of what a container runs, before those that its caller can replace."""
+        return self._words("ENTRYPOINT")
+
+    @property
+    def default_command(self) -> list[str]:
+        """The words that follow unless its caller gives others."""
+        return self._words("CMD")
 
     @property
     def health_check(self) -> list[str]:
         """The words of the health check."""
-        words: list[str] = json.loads(self.words_of("HEALTHCHECK")[-1].partition(" CMD ")[2])
+        words: list[str] = json.loads(self.last.words_of("HEALTHCHECK")[-1].partition(" CMD ")[2])
         return words
 
     def find(self, program: str) -> Path:
         """Return where a program of the image is, as a container finds it."""
-        places = [program] if "/" in program else [f"{each}/{program}" for each in _SYSTEM_PATH.split(":")]
-        found = [self._inside(place) for place in places if os.access(self._inside(place), os.X_OK)]
+        places = [f"{each}/{program}" for each in self.environment["PATH"].split(":") if each.startswith(_VENV)]
+        found = [place for place in map(self._inside, places) if os.access(place, os.X_OK)]
         assert found, f"there is no {program} in the image"
         return found[0]
 
@@ -63,7 +93,7 @@ class Image:
 
     def environment_with(self, more: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of a container, with what it is given."""
-        return {"PATH": os.environ["PATH"]} | self.environment | dict(more)
+        return self.environment | {"PATH": os.environ["PATH"]} | dict(more)
 
     def run(self, words: Sequence[str], more: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command in a container to its end."""
@@ -77,30 +107,14 @@ class Image:
             check=False,
         )
 
+    def _words(self, instruction: str) -> list[str]:
+        words: list[str] = json.loads(self.last.words_of(instruction)[-1])
+        return words
+
     def _inside(self, path: str) -> Path:
+        if path.startswith(f"{_VENV}/bin"):
+            return self._commands / path.removeprefix(f"{_VENV}/bin").lstrip("/")
         return self.root / path.lstrip("/")
-
-    def _copy(self) -> None:
-        home = self._inside(self.words_of("WORKDIR")[0])
-        for line in self.words_of("COPY"):
-            source, target = line.split()[-2:]
-            if "--from" in line:
-                continue
-            assert target.startswith("./"), line
-            place = home / target.removeprefix("./") / ("" if (ROOT / source).is_dir() else source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
-
-    def _make_python(self) -> None:
-        python = self._inside("/venv/bin/python")
-        python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-        python.chmod(0o755)
-
-    def _print(self, line: str) -> None:
-        self._inside("/usr/local/bin").mkdir(parents=True, exist_ok=True)
-        here = re.sub(r"(?<=[ >])/(?=(venv|app|usr/local)/)", f"{self.root}/", line)
-        subprocess.run(["/bin/sh", "-c", here], check=True)
 
 
 def interpolate(text: str) -> str:

@@ -1,0 +1,34 @@
+"""A wheel of the service, built of a source tree and installed into an empty virtual environment."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+INSTALL_SECONDS = 180
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in a folder, and return what it prints."""
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS
+    ).stdout
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Build the wheel of a source tree into a folder."""
+    run(source, sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def install_wheel(wheel: Path, environment: Path) -> Path:
+    """Install a wheel, and return the folder of commands. What it depends on is found where the tests have it."""
+    venv.create(environment, with_pip=True)
+    commands = environment / "bin"
+    program = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run(environment, str(commands / "python"), "-c", program).strip())
+    (site / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run(environment, str(commands / "pip"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    return commands
