@@ -1,0 +1,266 @@
+"""The examples of deploy/proxies in front of the service.
+
+Each program that is installed runs with its example. Where one is not, the tests of the text of its example remain.
+"""
+
+import json
+import re
+import ssl
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from http.client import HTTPMessage, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from guidsvc.config import Settings
+from tests.support.backing_servers import START_SECONDS, Server, Service, service, wait_until
+from tests.support.certificates import Certificate
+from tests.support.reverse_proxy import FILES, HOST, SERVICE, reverse_proxy, text_of
+
+GUID = "A" * 32
+FLAGS = re.compile(r"^#   guidsvc (.*)$", re.MULTILINE)
+every_proxy = pytest.mark.parametrize("name", FILES)
+
+
+def flags(name: str) -> list[str]:
+    """Return the flags of the service that an example names; here without access control."""
+    (found,) = FLAGS.findall(text_of(name))
+    return [*str(found).replace("--access keys", "--access off").split(), "--log-format", "json"]
+
+
+class Front:
+    """A proxy, and the service behind it."""
+
+    def __init__(self, proxy: Server, behind: Service, certificate: Certificate) -> None:
+        self.proxy = proxy
+        self.behind = behind
+        self._trusting: ssl.SSLContext = certificate.trusting()
+
+    def connect(self, source: str = "127.0.0.1") -> "closing[HTTPSConnection]":
+        """Return a connection to the proxy from an address of this host, to be closed."""
+        return closing(
+            HTTPSConnection(
+                "127.0.0.1", self.proxy.port, timeout=START_SECONDS, context=self._trusting, source_address=(source, 0)
+            )
+        )
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> "Reply":
+        """Send a request on a connection of its own."""
+        with self.connect() as connection:
+            return ask(connection, method, path, body, **headers)
+
+
+class Reply(NamedTuple):
+    """A response, with its whole body."""
+
+    status: int
+    headers: HTTPMessage
+    body: bytes
+
+
+def send(
+    connection: HTTPSConnection, method: str, path: str, body: bytes | None = None, **headers: str
+) -> HTTPResponse:
+    """Send a request, and return its response, of which the body is still to be read."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, {"Host": HOST} | named)
+    return connection.getresponse()
+
+
+def ask(connection: HTTPSConnection, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+    """Send a request, and read all of its response."""
+    response = send(connection, method, path, body, **headers)
+    return Reply(response.status, response.headers, response.read())
+
+
+@contextmanager
+def front(name: str, folder: Path, certificate: Certificate) -> Iterator[Front | None]:
+    """Run the service with a proxy in front of it, inside; yield None if the program is not installed."""
+    with service(folder, *flags(name)) as behind, reverse_proxy(name, folder / name, behind.port, certificate) as proxy:
+        if proxy is None:
+            yield None
+            return
+        both = Front(proxy, behind, certificate)
+        wait_until(lambda: both.ask("GET", "/readyz").status == 200, "the first health check", proxy.log)
+        yield both
+
+
+def user(name: str) -> bytes:
+    return json.dumps({"user": name}).encode()
+
+
+def connections_to(port: int) -> set[str]:
+    """Return the far ends of the connections to a port of this host, also of those that ended in the last minute."""
+    rows = [line.split()[1:3] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ends = {other for row in rows for own, other in (row, row[::-1]) if own.endswith(f":{port:04X}")}
+    return {end for end in ends if not end.endswith(":0000")}
+
+
+@every_proxy
+def test_proxy_keeps_its_connections_to_the_service(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as there:
+        if there is None:
+            return
+        before = connections_to(there.behind.port)
+        with there.connect() as connection:
+            for _ in range(20):
+                assert ask(connection, "GET", "/guid?limit=1").status == 200
+        assert len(connections_to(there.behind.port) - before) <= 5, "one, and those of the health checks"
+
+
+@every_proxy
+def test_conditional_requests_work_through_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as there:
+        if there is None:
+            return
+        there.ask("PUT", f"/guid/{GUID}", json.dumps({"user": "alice", "metadata": {"text": "a" * 4000}}).encode())
+        read = there.ask("GET", f"/guid/{GUID}", Accept_Encoding="gzip, br, zstd")
+        tag = read.headers["ETag"]
+
+        assert re.fullmatch(r'"\d+"', tag), "a weak tag never fulfils If-Match"
+        assert "Content-Encoding" not in read.headers
+        assert there.ask("GET", f"/guid/{GUID}", If_None_Match=tag, Accept_Encoding="gzip").status == 304
+        assert there.ask("PUT", f"/guid/{GUID}", user("bob"), If_Match=tag).status == 200
+        refused = there.ask("PUT", f"/guid/{GUID}", user("carol"), If_Match=tag)
+        assert (refused.status, json.loads(refused.body)["record"]["user"]) == (412, "bob")
+
+
+@every_proxy
+def test_compression_of_the_service_passes_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as there:
+        if there is None:
+            return
+        packed = there.ask("GET", "/openapi.json", Accept_Encoding="gzip")
+        assert packed.headers["Content-Encoding"] == "gzip"
+        again = there.ask("GET", "/openapi.json", Accept_Encoding="gzip", If_None_Match=packed.headers["ETag"])
+        assert again.status == 304
+
+
+@every_proxy
+@pytest.mark.parametrize(
+    ("accepted", "query"),
+    [("text/event-stream", "from=now"), ("application/x-ndjson", "from=now&follow=true")],
+    ids=["sse", "lines"],
+)
+def test_events_pass_a_proxy_at_once(
+    tmp_path: Path, certificate: Certificate, name: str, accepted: str, query: str
+) -> None:
+    with front(name, tmp_path, certificate) as there:
+        if there is None:
+            return
+        with there.connect() as connection:
+            stream = send(connection, "GET", f"/events?{query}", Accept=accepted)
+            assert stream.status == 200
+            for number in range(3):
+                there.ask("PUT", f"/guid/{number:032X}", user("alice"))
+                while f"{number:032X}".encode() not in stream.readline():
+                    assert not stream.isclosed()
+            stream.close()
+
+
+@every_proxy
+def test_long_poll_passes_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as there, ThreadPoolExecutor() as pool:
+        if there is None:
+            return
+        waiting = pool.submit(there.ask, "GET", "/events?from=now&wait=30")
+        time.sleep(0.5)  # so that it waits; if not, the test passes all the same
+        deadline = time.monotonic() + START_SECONDS
+        while not waiting.done() and time.monotonic() < deadline:
+            there.ask("PUT", "/guid", user("alice"))
+            time.sleep(0.2)
+        assert json.loads(waiting.result().body)["items"]
+
+
+@every_proxy
+def test_large_bodies_get_413_and_batches_of_lines_do_not(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as there:
+        if there is None:
+            return
+        refused = there.ask("PUT", f"/guid/{GUID}", b" " * 70_000 + user("alice"), Content_Type="application/json")
+        assert (refused.status, json.loads(refused.body)["code"]) == (413, "too-large")
+        operation = {"op": "put", "user": "alice", "metadata": {"text": "a" * 15_000}}
+        line = json.dumps(operation).encode() + b"\n"
+        done = there.ask("POST", "/guid:batch", line * 400, Content_Type="application/x-ndjson")
+        assert (done.status, done.body.count(b'"status":201')) == (200, 400), done.body[:300]
+
+
+@every_proxy
+def test_service_logs_the_client_and_its_scheme(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as there:
+        if there is None:
+            return
+        with there.connect("127.0.0.2") as connection:
+            reply = ask(connection, "GET", f"/guid/{GUID}", X_Forwarded_For="192.0.2.7")
+        identity = reply.headers["X-Request-Id"]
+        assert reply.headers["Strict-Transport-Security"].startswith("max-age=")
+
+        def lines() -> list[dict[str, object]]:
+            found = (line for line in there.behind.log.read_text().splitlines() if line.startswith("{"))
+            return [line for line in map(json.loads, found) if line.get("request_id") == identity]
+
+        wait_until(lambda: bool(lines()), "the line of the request", there.behind.log)
+        assert [line["remote"] for line in lines()] == ["127.0.0.2"], "which clients cannot forge"
+
+
+@every_proxy
+def test_proxy_uses_the_service_again_after_its_restart(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as there:
+        if there is None:
+            return
+        assert there.behind.stop() == 0
+        assert there.ask("GET", "/readyz").status in {502, 503}
+        there.behind.start()
+        wait_until(lambda: there.ask("GET", "/readyz").status == 200, "the service", there.proxy.log)
+
+
+# The text of the examples, which is read everywhere
+
+
+SETTINGS = {
+    "nginx": {
+        "proxy_http_version": "1.1",
+        "proxy_buffering": "off",
+        "gzip": "off",
+        "keepalive_timeout": "60s",
+        "proxy_read_timeout": "90s",
+        "client_max_body_size": "4m",
+    },
+    "haproxy": {"timeout server": "90s", "timeout client": "90s", "retry-on": "conn-failure", "http-reuse": "safe"},
+    "caddy": {"flush_interval": "-1", "keepalive": "60s", "versions": "1.1", "max_size": "4MiB", "compression": "off"},
+}
+
+
+def lines_of(name: str) -> list[str]:
+    """Return the lines of an example without comments, spaces around, and semicolons."""
+    lines = (line.split("#")[0].strip().rstrip(";") for line in text_of(name).splitlines())
+    return [line for line in lines if line]
+
+
+@every_proxy
+def test_example_has_the_settings_that_the_service_needs(name: str) -> None:
+    lines = lines_of(name)
+
+    assert [line for line in lines if SERVICE in line]
+    for setting, value in SETTINGS[name].items():
+        assert f"{setting} {value}" in lines, setting
+
+
+@every_proxy
+def test_blocks_of_an_example_are_closed(name: str) -> None:
+    text = "\n".join(lines_of(name))
+
+    assert text.count("{") == text.count("}")
+    assert max(map(len, text_of(name).splitlines())) <= 140
+
+
+@every_proxy
+def test_idle_connections_end_in_the_proxy_first(name: str) -> None:
+    idle = {"nginx": "keepalive_timeout", "haproxy": "pool-purge-delay", "caddy": "keepalive"}[name]
+    (seconds,) = re.findall(rf"\b{idle} (\d+)s", "\n".join(lines_of(name)))
+
+    assert int(seconds) < Settings.model_fields["idle_timeout"].default
