@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "guidsvc", ROOT / "guidsvc_client")
 MAX_MODULES, MAX_LINES = 10, 340
-FOLDERS = "bench", "docs", "guidsvc", "guidsvc_client", "tests"
-TEXTS = {".md", ".py", ".toml", ".yml", ".json", ".lua", ".in", ".txt"}
+FOLDERS = "bench", "deploy", "docs", "guidsvc", "guidsvc_client", "tests"
+TEXTS = {".md", ".py", ".toml", ".yml", ".yaml", ".json", ".lua", ".in", ".txt"}
 MODULES = [path for package in PACKAGES for path in package.rglob("*.py") if path.name != "__init__.py"]
 
 

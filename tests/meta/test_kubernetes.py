@@ -1,0 +1,184 @@
+"""The manifests of deploy/kubernetes: they parse, render where kubectl is installed, and name what there is.
+
+There is no cluster where the tests run.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import guidsvc
+from guidsvc.api.app import make_routes
+from guidsvc.config import PREFIX, Settings
+from guidsvc.process.worker_channel import MARGIN_SECONDS
+from tests.support.backing_servers import ROOT
+from tests.support.image import stages
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
+LABELS = {"app.kubernetes.io/name": "guidsvc"}
+
+Document = dict[str, Any]
+
+
+def documents(text: str) -> list[Document]:
+    """Return the documents of a YAML text."""
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def base(kind: str) -> Document:
+    """Return the one object of a kind in the base."""
+    found = [each for path in FILES if path.parent.name == "base" for each in documents(path.read_text())]
+    (one,) = (each for each in found if each["kind"] == kind)
+    return one
+
+
+@pytest.fixture
+def pod() -> Document:
+    """The specification of the pods."""
+    template: Document = base("Deployment")["spec"]["template"]
+    assert template["metadata"]["labels"] == LABELS
+    specification: Document = template["spec"]
+    return specification
+
+
+@pytest.fixture
+def container(pod: Document) -> Document:
+    (one,) = pod["containers"]
+    return dict(one)
+
+
+def test_every_manifest_names_its_kind() -> None:
+    assert len(FILES) >= 8
+    for path in FILES:
+        for document in documents(path.read_text()):
+            assert {"apiVersion", "kind"} <= document.keys(), path
+
+
+def test_kustomizations_name_files_that_exist() -> None:
+    for path in FILES:
+        if path.name == "kustomization.yaml":
+            (document,) = documents(path.read_text())
+            for name in [*document.get("resources", []), *document.get("components", [])]:
+                assert (path.parent / name).exists(), (path, name)
+            others = {each.name for each in path.parent.glob("*.yaml")} - {path.name}
+            assert others == {name for name in document.get("resources", []) if name.endswith(".yaml")}
+
+
+def settings_in(document: object) -> Iterator[str]:
+    """Yield the variables of the service, wherever they are set."""
+    yield from re.findall(rf"\b{PREFIX}\w+", yaml.safe_dump(document))
+
+
+def test_variables_of_the_manifests_are_settings() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    named = {name for path in FILES for each in documents(path.read_text()) for name in settings_in(each)}
+
+    assert named
+    assert {name.removesuffix("_FILE") for name in named} <= known
+
+
+def test_selectors_select_the_pods_of_the_service() -> None:
+    assert base("Deployment")["spec"]["selector"] == {"matchLabels": LABELS}
+    assert base("Service")["spec"]["selector"] == base("Service")["metadata"]["labels"] == LABELS
+    assert base("PodDisruptionBudget")["spec"]["selector"] == {"matchLabels": LABELS}
+    assert base("NetworkPolicy")["spec"]["podSelector"] == {"matchLabels": LABELS}
+
+
+def test_probes_ask_paths_that_are_served(container: Document) -> None:
+    served = {route.path for route in make_routes()}
+    paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+
+    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+    assert set(paths.values()) <= served
+    (port,) = container["ports"]
+    assert container["livenessProbe"]["httpGet"]["port"] == port["name"]
+    assert str(port["containerPort"]) == stages()[-1].words_of("EXPOSE")[0]
+
+
+def test_pod_runs_with_the_rights_of_the_image(pod: Document, container: Document) -> None:
+    (user,) = stages()[-1].words_of("USER")
+    assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == user
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["enableServiceLinks"] is pod["automountServiceAccountToken"] is False
+
+
+def test_pod_has_time_to_end_by_itself(pod: Document, container: Document) -> None:
+    waits = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace = Settings.model_fields["grace"].default
+
+    assert pod["terminationGracePeriodSeconds"] > waits + grace + MARGIN_SECONDS
+
+
+def test_temporary_files_of_batches_fit(pod: Document) -> None:
+    (limit,) = (each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if each["name"] == "tmp")
+
+    assert int(limit.removesuffix("Mi")) * 2**20 >= 2 * Settings.model_fields["temp_bytes"].default
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlays_use_the_version_of_the_package(name: str) -> None:
+    (document,) = documents((FOLDER / "overlays" / name / "kustomization.yaml").read_text())
+
+    assert [image["newTag"] for image in document["images"]] == [guidsvc.__version__]
+
+
+def rendered(folder: Path) -> dict[str, Document] | None:
+    """Return the objects of an overlay by kind, as kubectl renders them; None if it is not installed."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        return None
+    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return {each["kind"]: each for each in documents(done.stdout)}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_renders_in_its_namespace(name: str) -> None:
+    objects = rendered(FOLDER / "overlays" / name)
+    if objects is None:  # the tests above have read the files
+        return
+    assert {"Service", "NetworkPolicy", "PodDisruptionBudget"} < objects.keys()
+    assert {each["metadata"]["namespace"] for each in objects.values()} == {"guidsvc"}
+    (workload,) = (objects[kind] for kind in ("Deployment", "StatefulSet") if kind in objects)
+    pod = workload["spec"]["template"]["spec"]
+    mounted = {each["name"] for each in pod["containers"][0]["volumeMounts"]}
+    claimed = {each["metadata"]["name"] for each in workload["spec"].get("volumeClaimTemplates", [])}
+    assert mounted == {each["name"] for each in pod["volumes"]} | claimed
+    assert pod["containers"][0]["image"].endswith(f"/guidsvc:{guidsvc.__version__}")
+
+
+def test_overlay_on_sqlite_runs_one_pod_on_its_volume() -> None:
+    objects = rendered(FOLDER / "overlays" / "sqlite")
+    if objects is None:
+        return
+    assert "Deployment" not in objects
+    specification = objects["StatefulSet"]["spec"]
+    (container,) = specification["template"]["spec"]["containers"]
+    assert specification["replicas"] == 1
+    assert {"name": "data", "mountPath": stages()[-1].words_of("VOLUME")[0]} in container["volumeMounts"]
+    assert not [each for each in container["env"] if "URL" in each["name"]], "it uses the default store and cache"
+
+
+def test_overlay_on_mongodb_is_monitored_and_reads_urls_from_files() -> None:
+    objects = rendered(FOLDER / "overlays" / "mongodb")
+    if objects is None:
+        return
+    assert objects["ServiceMonitor"]["spec"]["endpoints"][0]["path"] == "/metrics"
+    assert len(objects["NetworkPolicy"]["spec"]["ingress"]) == 2
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    (folder,) = (each["mountPath"] for each in pod["containers"][0]["volumeMounts"] if each["name"] == "urls")
+    files = [each["value"] for each in pod["containers"][0]["env"] if each["name"].endswith("_URL_FILE")]
+    assert sorted(files) == [f"{folder}/cache-url", f"{folder}/store-url"]
