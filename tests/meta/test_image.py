@@ -159,6 +159,35 @@ def test_docker_commands_name_existing_services() -> None:
         assert len(COMMAND.findall(text)) == len(re.findall(r"docker(?:-compose| compose) (?:exec|run|up|down)", text))
 
 
+OPTIONS = {"--rm": 0, "--read-only": 0, "--tmpfs": 1, "--volume": 1, "--publish": 1, "--name": 1}
+"""Options of `docker run` that the docs use, with the number of their values."""
+
+
+def docker_runs() -> list[list[str]]:
+    """Return the words after the image of each `docker run` in the docs and in the Dockerfile."""
+    pages = [*TEXTS, ROOT / "Dockerfile"]
+    found = []
+    for line in (line for page in pages for line in page.read_text().splitlines() if "docker run -" in line):
+        words = shlex.split(line.lstrip("# "))[2:]
+        while words[0] in OPTIONS:
+            del words[: 1 + OPTIONS[words[0]]]
+        assert words.pop(0) == "guidsvc", line
+        found.append(words)
+    return found
+
+
+def test_docker_run_commands_run_as_documented(image: Image) -> None:
+    port = str(free_port())
+    for words in sorted(docker_runs()):  # the key first, which makes the store
+        if words[0] == "serve":
+            with container(image, {"GUIDSVC_PORT": port}, *words):
+                assert image.run(image.health_check, {"GUIDSVC_PORT": port}).returncode == 0
+        else:
+            done = image.run(["guidsvc", *words], {})
+            assert done.returncode == 0, done.stderr
+    assert {words[0] for words in docker_runs()} == {"serve", "keys"}
+
+
 def test_app_commands_run_as_documented(image: Image, settings: dict[str, str]) -> None:
     with container(image, settings):
         for file, (service, *words) in INSIDE:

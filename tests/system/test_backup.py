@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from socket import AF_UNIX, socket
 
@@ -32,6 +33,7 @@ from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import ROOT, START_SECONDS, pdapt, service, wait_until
 from tests.support.factories import GUID, record
 from tests.support.http_client import Client
+from tests.support.recipe_shell import prepare, run_block
 from tests.support.stored_records import GUIDS, PAGE, damage, fill_store
 
 NAME_IT = ": name the store of the service with --store-url"
@@ -71,32 +73,11 @@ Shell = Callable[[str], str]
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     """Run a block of a page as it stands, in the folder of the service, and return what it prints."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    (tmp_path / "pdapt.py").symlink_to(ROOT / "pdapt.py")
+    programs = prepare(tmp_path)
     if shutil.which("sqlite3") is None:
         (programs / "sqlite3").write_text(SQLITE_SHELL.format(python=sys.executable))
         (programs / "sqlite3").chmod(0o755)
-    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
-
-    def run(block: str) -> str:
-        done = subprocess.run(
-            ["sh", "-e", "-c", block],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    return partial(run_block, folder=tmp_path)
 
 
 # The page

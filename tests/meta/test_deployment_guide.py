@@ -1,0 +1,52 @@
+"""docs/deployment.md names files, commands and numbers that exist; test_image.py runs its docker commands."""
+
+import re
+
+import guidsvc
+from guidsvc.cli.main import COMMANDS
+from guidsvc.config import Settings
+from tests.support.backing_servers import ROOT
+from tests.support.reverse_proxy import FILES
+
+TEXT = (ROOT / "docs" / "deployment.md").read_text()
+UPGRADING = (ROOT / "docs" / "upgrading.md").read_text()
+
+
+def test_named_files_of_deploy_exist() -> None:
+    named = set(re.findall(r"\bdeploy/[\w./-]*\w", TEXT + UPGRADING))
+
+    assert len(named) >= 8
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_form_in_deploy_is_described() -> None:
+    folders = {path.name for path in (ROOT / "deploy").iterdir()}
+    overlays = {path.name for path in (ROOT / "deploy" / "kubernetes" / "overlays").iterdir()}
+
+    assert {"kubernetes", "proxies", "systemd"} <= folders
+    assert all(f"overlays/{name}" in TEXT for name in overlays)
+    assert all(f"deploy/proxies/{name}" in TEXT for name in FILES.values())
+
+
+def test_named_commands_exist() -> None:
+    blocks = "".join(re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)) + "\n".join(re.findall(r"`([^`\n]+)`", TEXT))
+    words = set(re.findall(r"(?<!--namespace )(?<!--name )\bguidsvc ([a-z]+)", blocks))
+
+    assert {"serve", "keys", "healthcheck", "backup"} <= words <= set(COMMANDS)
+
+
+def test_named_wheel_has_the_version_of_the_package() -> None:
+    assert set(re.findall(r"guidsvc-([\d.]+)-py3", TEXT)) == {guidsvc.__version__}
+
+
+def test_named_settings_exist() -> None:
+    flags = set(re.findall(r"`(--[a-z]+(?:-[a-z]+)*)", TEXT + UPGRADING))
+    own = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+
+    assert flags - own - {"--force", "--ready"} == set()
+
+
+def test_proxies_wait_for_less_than_the_idle_timeout() -> None:
+    (seconds,) = re.findall(r"below `--idle-timeout` \((\d+) s\)", TEXT)
+
+    assert int(seconds) == Settings.model_fields["idle_timeout"].default
