@@ -47,6 +47,16 @@ def test_other_vs_code_files_are_json() -> None:
     assert "ms-python.python" in vscode("extensions.json")["recommendations"]
 
 
+def test_devcontainer_installs_and_forwards_the_port_of_the_service() -> None:
+    devcontainer = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    program, target = devcontainer["postCreateCommand"].split()
+
+    assert program == "make"
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert devcontainer["forwardPorts"] == [load([]).port]
+    assert re.fullmatch(r"\S+/python:3\.1[1-9]", devcontainer["image"])
+
+
 class Matcher:
     """Reads output as the problem matcher of a background task does, in VS Code's problemMatcher.ts."""
 

@@ -30,9 +30,19 @@ class Printed(NamedTuple):
     text: str
 
 
-def run(line: str, port: int, folder: Path, variables: Mapping[str, str] | None = None) -> Printed:
-    """Do what a line of the docs does, against this port, with files in this folder and the variables of a shell."""
-    words = iter(shlex.split(_substituted(line, variables or {})))
+class Request(NamedTuple):
+    """What a line of curl sends; `body` is text, or a file behind `@`; `target` is the file for the response."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: str | None
+    target: str | None
+
+
+def parse(line: str, variables: Mapping[str, str]) -> Request:
+    """Return what a line of the docs sends, with the variables of a shell."""
+    words = iter(shlex.split(_substituted(line, variables)))
     assert next(words) == "curl"
     method, body, headers, url, target = "GET", None, {}, "", None
     for word in words:
@@ -42,19 +52,27 @@ def run(line: str, port: int, folder: Path, variables: Mapping[str, str] | None 
             name, _, value = next(words).partition(": ")
             headers[name] = value
         elif word in {"-d", "--data-binary"}:
-            given = next(words)
-            body = (folder / given[1:]).read_bytes() if given.startswith("@") else given.encode()
-            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+            body = next(words)
         elif word == "-s":  # no progress, which is not shown here either
             continue
         elif word == ">":
-            target = folder / next(words)
+            target = next(words)
         else:
             assert not word.startswith("-"), f"{word} in {line}"
             url = word
-    printed = _asked(method, url, body, headers, port)
-    if target is not None:
-        target.write_text(printed.text)
+    return Request(method, url, headers, body, target)
+
+
+def run(line: str, port: int, folder: Path, variables: Mapping[str, str] | None = None) -> Printed:
+    """Do what a line of the docs does, against this port, with files in this folder and the variables of a shell."""
+    request = parse(line, variables or {})
+    headers, body = dict(request.headers), None
+    if request.body is not None:
+        body = (folder / request.body[1:]).read_bytes() if request.body.startswith("@") else request.body.encode()
+        headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+    printed = _asked(request.method, request.url, body, headers, port)
+    if request.target is not None:
+        (folder / request.target).write_text(printed.text)
         return printed._replace(text="")
     return printed
 
