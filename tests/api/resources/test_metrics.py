@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import guidsvc
 from guidsvc.telemetry.metric_catalog import METRICS
 from tests.conftest import ExpectedLogs, Serving
+from tests.support import promql
 from tests.support.backing_servers import ROOT, Server
 from tests.support.factories import GUID, USER
 from tests.support.http_client import raw
@@ -178,8 +179,10 @@ async def test_docs_name_exactly_the_served_metrics(serving: Serving) -> None:
 
     told = set(re.findall(r"^\| `(\w+)`", OPERATING.partition("## Metrics")[2].partition("\n## ")[0], re.MULTILINE))
     assert told == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
-    alerted = OPERATING.partition("## What to alert on")[2]
-    assert {name.removesuffix("_bucket") for name in re.findall(r"(?:guidsvc|process)_\w+", alerted)} <= told
+    alerted = "\n".join(promql.expressions())
+    used = {re.sub("_(bucket|count|sum)$", "", name) for name in re.findall(r"\b(?:guidsvc|process)_\w+", alerted)}
+    assert used
+    assert used <= told
 
 
 def test_metric_names_follow_prometheus() -> None:

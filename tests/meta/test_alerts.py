@@ -1,0 +1,125 @@
+"""The Prometheus rules: valid, documented, with a runbook and tests for each alert. `promtool` runs the tests."""
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from guidsvc.config import Settings
+from tests.support import promql
+from tests.support.backing_servers import ROOT
+
+FOLDER = promql.RULES.parent
+TESTS = FOLDER / "rules.test.yml"
+RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+PARTS = ["What it means.", "What clients see.", "Look here.", "Do this.", "It is over when"]
+PROMTOOL = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not on PATH; .ci/run brings it along")
+
+
+def row(alert: dict[str, Any]) -> str:
+    """Return the row of an alert in docs/operations.md."""
+    link = f"[{alert['alert']}](runbooks.md#{alert['alert'].lower()})"
+    when = alert["annotations"]["summary"]
+    return f"| {link} | {alert['labels']['severity']} | {alert.get('for', 'at once')} | {when} |"
+
+
+@pytest.mark.parametrize("rule", promql.rules(), ids=lambda rule: str(rule.get("alert") or rule["record"]))
+def test_rule_parses(rule: dict[str, Any]) -> None:
+    assert promql.selectors(rule["expr"])
+    assert set(rule) <= {"alert", "record", "expr", "for", "labels", "annotations"}
+
+
+def test_alerts_are_labelled_and_described() -> None:
+    for alert in promql.alerts():
+        name, annotations = alert["alert"], alert["annotations"]
+        assert re.fullmatch(r"Guidsvc([A-Z][a-z]+)+", name)
+        assert alert["labels"] in ({"severity": "critical"}, {"severity": "warning"}), name
+        assert set(annotations) == {"summary", "description", "runbook_url"}, name
+        assert annotations["runbook_url"] == f"docs/runbooks.md#{name.lower()}"
+        assert "{{" not in annotations["summary"], "it is the row of the docs, too"
+        assert "{{ $value" in annotations["description"] or name in {"GuidsvcDown", "GuidsvcRedisDown"}
+        assert all(text.endswith(".") for text in (annotations["summary"], annotations["description"])), name
+
+
+def test_operations_page_lists_exactly_the_alerts() -> None:
+    table = OPERATIONS.partition("## What to alert on\n")[2].partition("\n## ")[0]
+
+    assert re.findall(r"^\|.*\|$", table, re.MULTILINE)[2:] == [row(alert) for alert in promql.alerts()]
+
+
+def test_each_alert_has_a_runbook_with_all_parts() -> None:
+    sections = re.split(r"^## (.*)\n", RUNBOOKS, flags=re.MULTILINE)[1:]
+
+    names = Counter(alert["alert"] for alert in promql.alerts())
+    assert sections[::2] == list(names), "in the same order"
+    for name, text in zip(sections[::2], sections[1::2], strict=True):
+        assert re.findall(r"^\*\*(.*?)\*\*", text, re.MULTILINE) == PARTS, name
+
+
+def test_runbooks_name_existing_panels() -> None:
+    shown = {panel["title"] for panel in promql.panels()}
+    named = re.findall(r"[Pp]anels? ((?:\*[^*]+\*(?:, | and )?(?:the store's )?)+)", RUNBOOKS)
+    titles = {title for each in named for title in re.findall(r"\*([^*]+)\*", each)}
+
+    assert len(titles) >= 15
+    assert titles <= shown
+
+
+def test_runbooks_quote_existing_log_lines() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "guidsvc").rglob("*.py"))
+    quoted = re.findall(r"log (?:lines?|says) ((?:`[^`]+`(?:, | and | or )?)+)", " ".join(RUNBOOKS.split()))
+    lines = {line for each in quoted for line in re.findall(r"`([^`]+)`", each)}
+
+    assert len(lines) >= 15
+    assert [line for line in lines if f'"{line}' not in code] == []
+
+
+def test_numbers_of_settings_are_their_defaults() -> None:
+    settings = Settings.model_construct()
+    by_name = {rule["alert"]: rule["expr"] for rule in promql.alerts()}
+
+    assert by_name["GuidsvcConnectionsNearLimit"].endswith(f"> 0.9 * {settings.max_connections}")
+    assert f"< {settings.events_retention / 10:.0f} " in by_name["GuidsvcEventsRemovedEarly"]
+
+
+def test_each_alert_has_tests_near_its_threshold() -> None:
+    named = Counter[tuple[str, bool]]()
+    for test in yaml.safe_load(TESTS.read_text())["tests"]:
+        for query in test.get("promql_expr_test", ()):
+            for alert in re.findall(r'alertname="(\w+)"', query["expr"]):
+                named[alert, bool(query["exp_samples"])] += 1
+
+    for name, count in Counter(alert["alert"] for alert in promql.alerts()).items():
+        assert named[name, True] >= count, f"a test of {name} that fires"
+        assert named[name, False] >= count, f"a test of {name} that does not fire"
+
+
+@pytest.mark.slow
+@needs_promtool
+@pytest.mark.parametrize("words", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")], ids=" ".join)
+def test_promtool_accepts_the_rules(words: tuple[str, ...]) -> None:
+    assert PROMTOOL
+    done = subprocess.run([PROMTOOL, *words], cwd=FOLDER, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS" in done.stdout + done.stderr
+
+
+@needs_promtool
+@pytest.mark.parametrize("name", ["prometheus.yml", "compose.yml"])
+def test_promtool_accepts_the_scrape_configuration(name: str, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "prometheus")
+    (tmp_path / "prometheus" / "guidsvc.key").write_text("gs_key\n")
+    assert PROMTOOL
+    done = subprocess.run(
+        [PROMTOOL, "check", "config", name], cwd=tmp_path / "prometheus", capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,80 @@
+"""A real Prometheus, where there is one, scrapes a real service with a `monitor` key, and evaluates the rules."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+
+from tests.support import promql
+from tests.support.backing_servers import ROOT, Service, free_port, pdapt, service, wait_until
+
+PROMETHEUS = shutil.which("prometheus")
+pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not on PATH; .ci/run brings it along")
+Ask = Callable[[str], Any]
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Service]:
+    with service(tmp_path, "--access", "keys") as running:
+        yield running
+
+
+def configure(folder: Path, port: int) -> None:
+    """Lay out the files of deploy/prometheus, as its README says, for a service on a port."""
+    shutil.copytree(ROOT / "deploy" / "prometheus", folder)
+    text = (folder / "prometheus.yml").read_text()
+    text = text.replace(":8888", f":{port}").replace("_interval: 15s", "_interval: 1s")
+    (folder / "prometheus.yml").write_text(text)
+    made = pdapt(folder.parent, "keys", "create", "--owner", "prometheus", "--scopes", "monitor")
+    assert made.returncode == 0, made.stderr
+    (folder / "guidsvc.key").write_text(made.stdout)
+
+
+@pytest.fixture
+def prometheus(secured: Service, tmp_path: Path) -> Iterator[Ask]:
+    """Query the interface of a Prometheus that scrapes the service."""
+    folder, port, log = tmp_path / "prometheus", free_port(), tmp_path / "prometheus.log"
+    configure(folder, secured.port)
+    assert PROMETHEUS
+    options = [f"--web.listen-address=127.0.0.1:{port}", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+    with log.open("wb") as output:
+        process = subprocess.Popen([PROMETHEUS, *options], cwd=folder, stdout=output, stderr=output)
+
+    def ask(path: str) -> Any:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/api/v1/{path}", timeout=10) as reply:
+                return json.load(reply)["data"]
+        except URLError:
+            assert process.poll() is None, log.read_text()
+            return {}
+
+    try:
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_prometheus_scrapes_with_a_monitor_key(prometheus: Ask) -> None:
+    def value(query: str) -> list[str]:
+        return [sample["value"][1] for sample in prometheus(f"query?query={quote(query)}").get("result", ())]
+
+    wait_until(lambda: value('up{job="guidsvc"}') == ["1"], "a scrape")
+    wait_until(lambda: value('guidsvc_requests_total{route="/metrics",status="200"}') != [], "a second scrape")
+    assert value('ALERTS{alertstate="firing"}') == []
+
+    def rules() -> list[dict[str, str]]:
+        return [rule for group in prometheus("rules").get("groups", ()) for rule in group["rules"]]
+
+    wait_until(lambda: {rule["health"] for rule in rules()} == {"ok"}, "an evaluation of all rules")
+    assert sorted(rule["name"] for rule in rules()) == sorted(
+        rule.get("alert") or rule["record"] for rule in promql.rules()
+    )
