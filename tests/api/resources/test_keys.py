@@ -274,7 +274,7 @@ async def test_scopes_of_a_request_have_a_bound(serving: Serving, clock: FakeClo
             assert fault == {"pointer": "/scopes", "detail": "must have at most 16 items"}
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short_sessions")
 async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
     """Twice is once; its own key too."""
     told = await admin.create()
@@ -293,7 +293,7 @@ async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
     await until(401, Asker(admin.client, admin.held), "/keys")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short_sessions")
 async def test_rotated_key_works_until_the_overlap_ends(admin: Admin) -> None:
     told = await admin.create(scopes=["read"])
     before = admin.as_holder(told)
@@ -373,6 +373,7 @@ async def test_unknown_key_is_not_found(admin: Admin) -> None:
         assert_problem(await admin.ask("GET", path), 404, "not-found")
 
 
+@pytest.mark.usefixtures("short_sessions")
 async def test_own_key_is_described_to_its_holder(admin: Admin) -> None:
     """Whatever its scopes; as in the list, and never its secret."""
     for scopes in (["read"], ["monitor"], ["write", "delete"], ["admin"]):

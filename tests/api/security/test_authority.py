@@ -73,7 +73,7 @@ async def ended(guarded: Guarded, held: Held, how: str) -> None:
     await until(401, Asker(guarded.client, held), "/guid")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short_sessions")
 @pytest.mark.parametrize("how", ["revoked", "expired", "other scopes"])
 async def test_line_batch_ends_when_its_key_is_revoked(
     serving: Serving, sqlite_url: str, clock: FakeClock, how: str
@@ -121,7 +121,7 @@ async def test_holder_of_a_token_learns_what_it_may(
     }
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short_sessions")
 async def test_line_batch_ends_when_its_token_expires(
     serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
@@ -147,6 +147,7 @@ async def test_line_batch_ends_when_its_token_expires(
         assert await made(other, "after") == 0
 
 
+@pytest.mark.usefixtures("short_sessions")
 @pytest.mark.slow
 async def test_stream_breaks_off_when_its_key_ends(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
     """It never looks whole, and shows nothing that was made after the end."""
@@ -311,6 +312,7 @@ async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
         assert await made(other, "after") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, GROUP, GROUP + 5])
 async def test_line_batch_that_waits_for_lines_ends_with_its_key(
     serving: Serving, sqlite_url: str, clock: FakeClock, number: int
@@ -352,6 +354,7 @@ async def test_operation_after_a_slow_one_needs_its_key(
         assert [result["status"] for result in (await asked).json["results"]] == [201, 401]
 
 
+@pytest.mark.usefixtures("short_sessions")
 async def test_repeated_batch_whose_key_ended_undoes_no_deletion(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,8 +369,6 @@ async def test_repeated_batch_whose_key_ended_undoes_no_deletion(
         return await perform(executor, *group)
 
     monkeypatch.setattr(BatchExecutor, "perform", interrupted)
-    monkeypatch.setattr(session, "GOOD_SECONDS", 0.4)
-    monkeypatch.setattr(session, "FRESH_SECONDS", 0.2)
     batch = {"json": {"operations": [{"user": "once"}] * (GROUP + 2)}, "headers": {"Idempotency-Key": "k"}}
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
@@ -423,7 +424,7 @@ LATE = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short_sessions")
 @pytest.mark.parametrize(("method", "path", "body"), LATE)
 async def test_body_received_after_its_key_ends_is_rejected(
     serving: Serving, sqlite_url: str, clock: FakeClock, method: str, path: str, body: bytes

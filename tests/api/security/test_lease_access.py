@@ -115,6 +115,7 @@ async def test_heartbeat_without_a_scope_is_rejected_each_time(guarded: Guarded)
         assert (reply.status, reply.body, "ETag" in reply.headers) == (204, b"", True)
 
 
+@pytest.mark.usefixtures("short_sessions")
 async def test_remembered_heartbeat_of_a_revoked_key_is_rejected(guarded: Guarded) -> None:
     held = await guarded.give()
     alice, again = Asker(guarded.client, held), await guarded.asker()
@@ -128,6 +129,7 @@ async def test_remembered_heartbeat_of_a_revoked_key_is_rejected(guarded: Guarde
     assert (await again.ask("GET", PATH)).headers["ETag"] == created.headers["ETag"]
 
 
+@pytest.mark.usefixtures("short_sessions")
 @pytest.mark.parametrize(("scopes", "status"), [("read", 403), ("write", 204)])
 async def test_remembered_heartbeat_follows_changed_scopes(guarded: Guarded, scopes: str, status: int) -> None:
     held = await guarded.give()
