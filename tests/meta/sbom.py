@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 import guidsvc
 from tests.meta.requirements import RUN, asked, pinned
 from tests.support.backing_servers import ROOT
@@ -86,6 +83,9 @@ def licence_faults(component: Component) -> list[str]:
 
 def faults(bom: Bom) -> list[str]:
     """Return what is wrong with a bill of materials: its form, what it leaves out, and its licences, as lines."""
+    from cyclonedx.schema import SchemaVersion  # these take two seconds of CPU to import
+    from cyclonedx.validation.json import JsonStrictValidator
+
     wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom))
     there = {_package(one) for one in bom["components"]}
     return [

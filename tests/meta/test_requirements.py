@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.meta.requirements import ALL, DEV, OTHERS, RUN, Pin, asked, path, pinned
@@ -74,7 +75,9 @@ def test_tests_use_the_runtime_pins() -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_additional_requirements_keep_the_base_pins(name: str) -> None:
-    below = {pin.name: {other.need.specifier for other in pinned(DEV) if other.name == pin.name} for pin in pinned(DEV)}
+    below: dict[str, set[SpecifierSet]] = {}
+    for pin in pinned(DEV):
+        below.setdefault(pin.name, set()).add(pin.need.specifier)
 
     for pin in pinned(name):
         assert pin.need.specifier in below.get(pin.name, {pin.need.specifier}), pin.need

@@ -2,6 +2,9 @@
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.support.backing_servers import ROOT
 
@@ -23,23 +26,29 @@ def is_in_test_module(name: str) -> bool:
     return any(part.startswith("test_") for part in name.split("."))
 
 
-def test_no_module_imports_a_test_module() -> None:
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """Parse each module once."""
+    return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in MODULES}
+
+
+def test_no_module_imports_a_test_module(trees: dict[Path, ast.Module]) -> None:
     """What tests share is in tests/support."""
     found = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in MODULES
-        for name in imported_modules(ast.parse(path.read_text()))
+        f"{path} imports {name}"
+        for path, tree in trees.items()
+        for name in imported_modules(tree)
         if is_in_test_module(name)
     ]
 
     assert found == []
 
 
-def test_names_of_tests_have_at_most_60_characters() -> None:
+def test_names_of_tests_have_at_most_60_characters(trees: dict[Path, ast.Module]) -> None:
     found = [
-        f"{path.relative_to(ROOT)}::{node.name}"
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        f"{path}::{node.name}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.name.startswith("test_")
         and len(node.name) > MAX_NAME_LENGTH
