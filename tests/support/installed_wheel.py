@@ -6,6 +6,8 @@ import sysconfig
 import venv
 from pathlib import Path
 
+from tests.support.virtual_environment import pip_for
+
 INSTALL_SECONDS = 180
 
 
@@ -25,10 +27,10 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
 def install_wheel(wheel: Path, environment: Path) -> Path:
     """Install a wheel, and return the folder of commands. What it depends on is found where the tests have it."""
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     commands = environment / "bin"
     program = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(run(environment, str(commands / "python"), "-c", program).strip())
     (site / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(environment, str(commands / "pip"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    run(environment, *pip_for(commands / "python"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
     return commands
