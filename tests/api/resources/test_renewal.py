@@ -210,15 +210,16 @@ async def test_validated_batch_renews_nothing(client: Client) -> None:
     assert (await client.get(PATH)).json == created.json
 
 
-async def test_renewals_of_one_second_are_spread(client: Client, clock: FakeClock) -> None:
+async def test_renewals_of_one_second_are_spread(serving: Serving, clock: FakeClock) -> None:
     ttl, found = 600, set()
-    for number in range(200):
-        path = f"/guid/{number:032X}"
-        await client.put(path, {"user": USER, "ttl": 1})
-        reply = await client.post(f"{path}/renewal", {"ttl": ttl})
-        again = await client.post(f"{path}/renewal", {"ttl": ttl, "if_below": 1})
-        assert again.json["renew_at"] == reply.json["renew_at"]
-        found.add((int(reply.json["renew_at"]) * 1000 - clock.now) / (ttl * 1000))
+    async with serving() as client:
+        for number in range(200):
+            path = f"/guid/{number:032X}"
+            await client.put(path, {"user": USER, "ttl": 1})
+            reply = await client.post(f"{path}/renewal", {"ttl": ttl})
+            again = await client.post(f"{path}/renewal", {"ttl": ttl, "if_below": 1})
+            assert again.json["renew_at"] == reply.json["renew_at"]
+            found.add((int(reply.json["renew_at"]) * 1000 - clock.now) / (ttl * 1000))
 
     assert 0.5 <= min(found) < 0.52
     assert 0.68 < max(found) <= 0.702
