@@ -108,7 +108,13 @@ def _spread(slow: list[pytest.Item], quick: list[pytest.Item]) -> list[pytest.It
     return spread + quick[len(slow) * step :]
 
 
+def pytest_collection() -> None:
+    """Do not look for garbage while tests are collected: there is hardly any."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over the modules and the tests, which stay until the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
