@@ -1,36 +1,19 @@
-"""Entry point of the command line: dispatch to a command; `serve` is the default.
+"""Entry point of the command line: serve, or run the command that the first word names.
 
 Modules that need third-party packages are imported inside functions, so that a missing package is reported in one line.
 """
 
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from guidsvc import __version__, similarity
+from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, HELP, SERVE, SUMMARIES
 from guidsvc.program import SCRIPT, program
 
 _FAILED, _INTERRUPTED = 1, 130
 """Exit codes."""
-
-
-def _backup(words: Sequence[str]) -> None:
-    from guidsvc.cli import backup
-
-    backup.run(words)
-
-
-def _keys(words: Sequence[str]) -> None:
-    from guidsvc.cli import keys
-    from guidsvc.runtime.clock import system_clock
-
-    keys.run(words, clock=system_clock)
-
-
-def _healthcheck(words: Sequence[str]) -> None:
-    from guidsvc.cli import healthcheck
-
-    healthcheck.run(words)
 
 
 def serve(words: Sequence[str]) -> None:
@@ -69,15 +52,6 @@ def _serve(words: Sequence[str]) -> None:
         raise
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
-    "serve": serve,
-    "backup": _backup,
-    "keys": _keys,
-    "healthcheck": _healthcheck,
-}
-"""Commands by name; each receives the remaining arguments and imports only the modules that it needs."""
-
-
 def main() -> None:
     """Run a command, or serve; exit with a one-line message if a package is not installed."""
     try:
@@ -104,20 +78,11 @@ def _run_command() -> None:
     try:
         _dispatch(sys.argv[1:])
     except StartError as error:
-        from guidsvc.cli.start_failure import exit_code, report_text
+        from guidsvc.cli.start_failure import exit_code, exit_with, report_text
 
-        _fail(report_text(error, sys.argv[1:]), exit_code(error))
+        exit_with(report_text(error, sys.argv[1:]), exit_code(error))
     except KeyboardInterrupt:  # a second Ctrl-C: exit without waiting for requests in flight
         sys.exit(_INTERRUPTED)
-
-
-def _fail(report: str, code: int) -> NoReturn:
-    """Print a report to standard error and exit."""
-    from guidsvc.monitoring.logs import standard_streams
-
-    with standard_streams.buffered():  # a pipe without a reader must not block the exit
-        print(report, file=sys.stderr)
-    sys.exit(code)
 
 
 def _print_version() -> None:
@@ -128,16 +93,37 @@ def _print_version() -> None:
 
 def _dispatch(words: Sequence[str]) -> None:
     first = words[0] if words else ""
-    if first == "--version":
+    if os.environ.get(COMPLETION_VARIABLE):
+        _run_click(words)
+    elif first == "--version":
         _print_version()
+    elif first == SERVE:
+        serve(words[1:])
+    elif first == HELP:
+        _help(words[1:])
     elif first in COMMANDS:
-        COMMANDS[first](words[1:])
+        _run_click(words)
     elif first and not first.startswith("-"):
-        from guidsvc.config import UsageError
-        from guidsvc.connection_urls import redact
-
-        near = similarity.nearest(first, COMMANDS)
-        hint = "" if near is None else f"; did you mean {near}?"
-        raise UsageError([f"unknown command {redact(first)!r}; the commands are {', '.join(COMMANDS)}{hint}"])
+        _refuse_unknown(first)
     else:
         serve(words)
+
+
+def _run_click(words: Sequence[str]) -> None:
+    from guidsvc.cli.parsing import program as click_program
+
+    click_program.run(words)
+
+
+def _help(words: Sequence[str]) -> None:
+    """Print the help of the command that the words name, or that of the program."""
+    _dispatch([*words, "--help"])
+
+
+def _refuse_unknown(word: str) -> NoReturn:
+    from guidsvc.config import UsageError
+    from guidsvc.connection_urls import redact
+
+    near = similarity.nearest(word, SUMMARIES)
+    hint = "" if near is None else f"; did you mean {near}?"
+    raise UsageError([f"unknown command {redact(word)!r}; the commands are {', '.join(SUMMARIES)}{hint}"])

@@ -24,8 +24,13 @@ def write(text: str, *, done: str = "") -> None:
 
     `done` says what the command has changed and what to do about it. It is reported even if the reader has left.
     """
+    write_escaped(escape_lines(text), done=done)
+
+
+def write_escaped(text: str, *, done: str = "") -> None:
+    """Do as `write` does with a text whose control characters are escaped, except those of its colours."""
     try:
-        _write(escape_lines(text))
+        _write(text)
     except BrokenPipeError as error:
         _discard_buffer(sys.stdout)
         if not done:

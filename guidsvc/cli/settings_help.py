@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from guidsvc.cli.commands import SUMMARIES
 from guidsvc.config import PREFIX, Settings, Size, flag
 from guidsvc.domain.durations import DURATION_FORMS
 from guidsvc.program import program, runnable
@@ -91,10 +92,7 @@ _DESCRIPTION = """\
 guidsvc is a REST service that keeps a registry of GUIDs that expire.
 
 commands:
-  serve                 start the service; the default
-  keys                  create, list, rotate and revoke API keys
-  backup                copy the SQLite store while the service runs
-  healthcheck           check whether the service on this host is alive, or ready
+{commands}
 
 `{program} COMMAND --help` describes a command. The options below are those of `serve`.
 Each is also an environment variable, or a line of the file .env: {flag} is {variable}.
@@ -118,7 +116,11 @@ def settings_help() -> str:
         name,
         usage=f"{name} [serve] [OPTIONS]\n       {name} COMMAND --help",
         description=_DESCRIPTION.format(
-            program=name, flag=flag("store_url"), variable=f"{PREFIX}STORE_URL", durations=DURATION_FORMS
+            commands=_commands(),
+            program=name,
+            flag=flag("store_url"),
+            variable=f"{PREFIX}STORE_URL",
+            durations=DURATION_FORMS,
         ),
         epilog=_EXAMPLES.format(program=runnable()),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=30),
@@ -132,6 +134,10 @@ def settings_help() -> str:
     general.add_argument("-h", "--help", action="help", help="print this help")
     general.add_argument("--version", action="store_true", help="print the version")
     return parser.format_help()
+
+
+def _commands() -> str:
+    return "\n".join(f"  {name:20}  {summary}" for name, summary in SUMMARIES.items())
 
 
 def default_text(setting: str) -> str:

@@ -1,27 +1,31 @@
 """The report of a command that cannot start: a line for each fault, as text or, with `--log-format json`, as JSON."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NoReturn
 
+from guidsvc.cli.commands import COMMANDS
 from guidsvc.cli.setting_sources import setting_sources
 from guidsvc.config import InvalidSettings
 from guidsvc.errors import StartError
+from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
 
 FAILED, WRONG_USAGE = 1, 2
 """Exit codes: the command failed; its flags or settings are invalid."""
 
-_COMMANDS_WITHOUT_LOG = {"backup", "healthcheck", "keys"}
-"""Commands for people, which report in plain text whatever the log format of the service is."""
-
 
 def report_text(error: StartError, words: Sequence[str]) -> str:
-    """Return the lines that report the error of a command with these arguments, in the spelling of the user."""
+    """Return the lines that report the error of a command with these arguments, in the spelling of the user.
+
+    Commands are for people, and report in plain text; only `serve` follows the log format of the service.
+    """
     sources = setting_sources(words)
     faults = sources.spell(str(error)).split("\n")
-    has_log = not words or words[0] not in _COMMANDS_WITHOUT_LOG
+    has_log = not words or words[0] not in COMMANDS
     form = _json if has_log and sources.text("log_format") == "json" else _plain
     return "\n".join(map(form, faults))
 
@@ -29,6 +33,13 @@ def report_text(error: StartError, words: Sequence[str]) -> str:
 def exit_code(error: StartError) -> int:
     """Return the exit code of a command that failed with this error."""
     return WRONG_USAGE if isinstance(error, InvalidSettings) else FAILED
+
+
+def exit_with(report: str, code: int) -> NoReturn:
+    """Print a report to standard error and exit."""
+    with standard_streams.buffered():  # a pipe without a reader must not block the exit
+        print(report, file=sys.stderr)
+    sys.exit(code)
 
 
 def _plain(fault: str) -> str:

@@ -14,7 +14,13 @@ from multiprocessing.forkserver import set_forkserver_preload
 from pathlib import Path
 
 PROGRAM = Path(__file__).parents[2] / "pdapt.py"
-_PRELOADED = ["guidsvc.bootstrap.run", "guidsvc.cli.backup", "guidsvc.cli.keys", "guidsvc.cli.settings_help", __name__]
+_PRELOADED = [
+    "guidsvc.bootstrap.run",
+    "guidsvc.cli.keys.command",
+    "guidsvc.cli.local.backup",
+    "guidsvc.cli.settings_help",
+    __name__,
+]
 _fork_server = multiprocessing.get_context("forkserver")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import guidsvc
-from guidsvc.cli.main import COMMANDS
+from guidsvc.cli.commands import SUMMARIES
 from guidsvc.config import Settings
 from tests.support.backing_servers import ROOT, START_SECONDS, Server, pdapt
 
@@ -34,7 +34,7 @@ def test_unknown_command_gets_the_commands_and_a_suggestion(tmp_path: Path, word
     rejected = pdapt(tmp_path, word)
 
     assert (rejected.returncode, rejected.stdout) == (2, "")
-    assert rejected.stderr == f"pdapt.py: unknown command {word!r}; the commands are {', '.join(COMMANDS)}{hint}\n"
+    assert rejected.stderr == f"pdapt.py: unknown command {word!r}; the commands are {', '.join(SUMMARIES)}{hint}\n"
 
 
 def test_unknown_command_is_reported_in_json_with_the_json_log(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_help_is_printed_whatever_else_is_wrong(tmp_path: Path, words: list[str]
     printed = pdapt(tmp_path, *words, GUIDSVC_NONSENSE="1")
 
     assert (printed.returncode, printed.stderr) == (0, "")
-    assert all(re.search(rf"^  {command}  ", printed.stdout, re.MULTILINE) for command in COMMANDS)
+    assert all(re.search(rf"^  {command}  ", printed.stdout, re.MULTILINE) for command in SUMMARIES)
     assert "\n\nTLS:\n  --tls-cert FILE " in printed.stdout
     for name, field in Settings.model_fields.items():
         assert re.search(rf"^  --(\[no-\])?{name.replace('_', '-')}\b", printed.stdout, re.MULTILINE), name

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.cli import healthcheck as healthcheck_command
+from guidsvc.cli.local import healthcheck as healthcheck_command
 from guidsvc.errors import StartError
 from tests.support.backing_servers import ROOT, START_SECONDS, Server, free_port, pdapt, suspend, wait_until
 from tests.support.certificates import Certificate
@@ -198,7 +198,7 @@ def test_given_flags_override_those_of_the_container(tmp_path: Path) -> None:
 
     for flags, port in (([], one), (["--port", other], other)):
         with pytest.raises(StartError, match=f":{port}/livez"):
-            healthcheck_command.run(flags, first_process=file)
+            healthcheck_command.run(flags, is_ready=False, first_process=file)
 
 
 def exchange(folder: Path, answer: bytes, *flags: str) -> tuple[bytes, str]:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.backing_servers import START_SECONDS
+
 ROOT = Path(__file__).parents[2]
 OPTIONAL = {"redis", "hiredis", "limits", "cryptography", "jwt", "motor", "pymongo", "prometheus_client"}
+OF_COMMANDS = {"click", "httpx2", "stamina", "rich", "guidsvc_client"}
 START = """
 import asyncio, sys
 from guidsvc.bootstrap import validation
@@ -21,6 +24,23 @@ asyncio.run(main())
 """
 
 
+SERVICE = """
+import os, signal, sys
+from guidsvc.bootstrap import run
+from guidsvc.cli.main import main
+print_banner = run.print_banner
+
+def stop_when_it_serves(text):
+    print_banner(text)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+run.print_banner = stop_when_it_serves
+main()
+print(*sys.modules)
+"""
+STRUCTLOG = (
+    "import structlog, sys; print(*sys.modules)"  # it imports rich where that is installed; the service needs none
+)
 COMMAND = """
 import sys
 from guidsvc.cli.main import main
@@ -43,6 +63,20 @@ def imported(folder: Path, code: str, *words: str) -> set[str]:
 @pytest.mark.parametrize(("flags", "needed"), [([], set()), (["--access", "keys"], {"limits"})])
 def test_start_imports_only_what_the_settings_need(tmp_path: Path, flags: list[str], needed: set[str]) -> None:
     assert imported(tmp_path, START, *flags) & OPTIONAL == needed
+
+
+@pytest.mark.parametrize("words", [[], ["serve"]], ids=["without a word", "serve"])
+def test_service_imports_nothing_of_the_commands(tmp_path: Path, words: list[str]) -> None:
+    output = tmp_path / "output"
+    command = [sys.executable, "-c", SERVICE, *words, "--port", "0", "--access-log"]
+    with output.open("wb") as out:
+        done = subprocess.run(
+            command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stdout=out, timeout=START_SECONDS, check=True
+        )
+    assert done.returncode == 0
+    modules = set(output.read_text().splitlines()[-1].split())
+    assert {"tornado", "guidsvc.bootstrap.app"} <= modules
+    assert modules & OF_COMMANDS <= imported(tmp_path, STRUCTLOG)
 
 
 @pytest.mark.parametrize("command", ["healthcheck", "keys", "backup"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.cli.main import COMMANDS
+from guidsvc.cli.commands import COMMANDS
 from tests.support.backing_servers import pdapt
 
 BACKUP_ONLY_SQLITE = "backup copies only SQLite stores; for MongoDB use mongodump, see docs/backup.md"
@@ -63,4 +63,4 @@ def test_healthcheck_rejects_settings_as_usage_errors(tmp_path: Path, words: tup
 
 
 def test_every_command_is_tested() -> None:
-    assert {"serve", "healthcheck", *(words[0] for words in STORE_COMMANDS)} == set(COMMANDS)
+    assert {"healthcheck", *(words[0] for words in STORE_COMMANDS)} == set(COMMANDS)

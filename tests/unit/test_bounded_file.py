@@ -99,7 +99,7 @@ def test_other_modules_read_no_file_named_by_settings() -> None:
     reasons = {
         "cache/redis/lua_scripts.py": "a part of the package",
         "api/docs/static_pages.py": "a part of the package",
-        "cli/healthcheck.py": "/proc",
+        "cli/local/healthcheck.py": "/proc",
         "runtime/memory.py": "/proc",
         "monitoring/metric_files.py": "judged by lstat before",
         "store/sqlite/parts.py": "judged by lstat before",

@@ -1,5 +1,1 @@
-"""`python pdapt.py keys`: administration of API keys on the command line."""
-
-from guidsvc.cli.keys.command import COLUMNS, parser, run
-
-__all__ = ["COLUMNS", "parser", "run"]
+"""`guidsvc keys`: administration of API keys on the command line."""

@@ -3,57 +3,74 @@
 import pytest
 
 import guidsvc
-from guidsvc.cli import backup, healthcheck, keys
+from guidsvc.cli.commands import COMMANDS
+from guidsvc.cli.parsing.program import run
 
 
 @pytest.mark.parametrize(
-    ("module", "words", "hint"),
+    ("words", "hint"),
     [
-        (keys, ["crate"], "did you mean create?"),
-        (keys, ["create", "--ownr", "a"], "--ownr: did you mean --owner?"),
-        (keys, ["list", "--jsn"], "--jsn: did you mean --json?"),
-        (keys, ["rotate", "x", "--overlp=1h"], "--overlp: did you mean --overlap?"),
-        (backup, ["x", "--overwrit"], "--overwrit: did you mean --overwrite?"),
+        (["keys", "crate"], "did you mean create?"),
+        (["keys", "create", "--ownr", "a"], "--ownr: did you mean --owner?"),
+        (["keys", "list", "--jsn"], "--jsn: did you mean --json?"),
+        (["keys", "rotate", "x", "--overlp=1h"], "--overlp: did you mean --overlap?"),
+        (["backup", "x", "--overwrit"], "--overwrit: did you mean --overwrite?"),
     ],
 )
-def test_mistyped_word_gets_a_suggestion(
-    module: object, words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistyped_word_gets_a_suggestion(words: list[str], hint: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        module.parser().parse_args(words)  # type: ignore[attr-defined]
+        run(words)
 
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"; {hint}")
+    assert capfd.readouterr().err.splitlines()[-1].endswith(f"; {hint}")
 
 
-def test_missing_command_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_command_is_answered_with_the_commands(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        keys.parser().parse_args([])
+        run(["keys"])
 
-    assert capsys.readouterr().err.endswith("error: name a command: create, list, note, revoke, rotate\n")
+    assert capfd.readouterr().err.endswith("error: name a command: create, list, note, revoke, rotate\n")
 
 
 @pytest.mark.parametrize("words", [["list", "--frobnicate"], ["zzz"]])
-def test_far_word_gets_no_suggestion(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_far_word_gets_no_suggestion(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        keys.parser().parse_args(words)
+        run(["keys", *words])
 
-    assert "did you mean" not in capsys.readouterr().err
+    assert "did you mean" not in capfd.readouterr().err
 
 
-def test_mistyped_flag_of_healthcheck_is_not_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["backup"], "the following arguments are required: TARGET"),
+        (["backup", "a", "b", "c"], "unrecognized arguments: b c"),
+        (["backup", "a", "--store-url"], "argument --store-url: needs a value"),
+        (["backup", "a", "--overwrite=yes"], "argument --overwrite: takes no value"),
+    ],
+)
+def test_usage_error_says_what_is_wrong(words: list[str], text: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        healthcheck.run(["--redy"])
+        run(words)
 
     assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith("unrecognized arguments: --redy; --redy: did you mean --ready?\n")
+    usage, message = capfd.readouterr().err.splitlines()
+    assert usage.endswith("backup [OPTIONS] TARGET")
+    assert message.endswith(f"backup: error: {text}")
 
 
-@pytest.mark.parametrize("module", [keys, backup, healthcheck])
-def test_every_command_has_a_version_and_examples(module: object, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = module.parser()  # type: ignore[attr-defined]
+def test_mistyped_flag_of_healthcheck_is_not_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        parser.parse_args(["--version"])
+        run(["healthcheck", "--redy"])
 
-    assert (ended.value.code, capsys.readouterr().out) == (0, f"guidsvc {guidsvc.__version__}\n")
-    assert "\nexamples:\n" in parser.format_help()
+    assert ended.value.code == 2
+    assert capfd.readouterr().err.endswith("unrecognized arguments: --redy; --redy: did you mean --ready?\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_version_and_examples(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    run([name, "--version"])
+    assert capfd.readouterr().out == f"guidsvc {guidsvc.__version__}\n"
+
+    run([name, "--help"])
+    assert "\nexamples:\n" in capfd.readouterr().out

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from guidsvc.cli import keys, output
+from guidsvc.cli import output
+from guidsvc.cli.parsing.program import run
 from guidsvc.errors import StartError
 from guidsvc.runtime.clock import system_clock
 from guidsvc.services.key_service import KeyService
@@ -43,7 +44,7 @@ def failure_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(StartError) as caught:
-            keys.run(words, clock=system_clock)
+            run(["keys", *words])
     return str(caught.value)
 
 

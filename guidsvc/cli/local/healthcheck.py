@@ -1,10 +1,9 @@
-"""`python pdapt.py healthcheck`: check whether the service on this host is alive, or ready.
+"""`guidsvc healthcheck`: check whether the service on this host is alive, or ready.
 
 It reads the same settings as the service, so it finds the address, port, Unix socket and TLS by itself. It exits with 0
 if the response is 200, else with 1 and a one-line reason; with 2 if a flag or setting is invalid.
 """
 
-import argparse
 import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +14,14 @@ from pathlib import Path, PurePath
 from socket import AF_UNIX, SOCK_STREAM, create_connection, gaierror, socket
 from threading import Thread
 
+import click
+
 from guidsvc import config
 from guidsvc.cli import output
-from guidsvc.cli.command_parser import CommandParser
+from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.config import Check, Settings
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape
-from guidsvc.program import program, runnable
 
 TIMEOUT_SECONDS = 3.0
 """Timeout of the connection, and then of each read."""
@@ -39,8 +39,6 @@ _ADDRESS_FLAGS = {
 }
 """Settings that say where the service listens, and how; with the names of their values."""
 _PARTS = ("store", "cache", "clock")
-_NEAR = 0.8
-"""Similarity of a misspelt flag to one of this command, from 0 to 1. It may also be a misspelt setting."""
 _SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
 _HOST = "localhost"  # every listener accepts this Host, even without access control
@@ -50,11 +48,13 @@ class SlowResponse(TimeoutError):
     """The response was incomplete at the deadline."""
 
 
-def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) -> None:
-    """Print that the service is alive, or ready; raise StartError, with a one-line message, if it is not."""
-    arguments, flags = _parsed(words)
+def run(flags: Sequence[str], *, is_ready: bool, first_process: Path = Path("/proc/1/cmdline")) -> None:
+    """Print that the service is alive, or ready; raise StartError, with a one-line message, if it is not.
+
+    `flags` are those of the service.
+    """
     settings = config.load_valid([*container_flags(first_process), *flags], [_PORT_CHECK])
-    path = "/readyz" if arguments.ready else "/livez"
+    path = "/readyz" if is_ready else "/livez"
     where = _where(settings, path)
     try:
         status, text = _within(TOTAL_SECONDS, partial(_ask, settings, path))
@@ -62,17 +62,7 @@ def run(words: Sequence[str], *, first_process: Path = Path("/proc/1/cmdline")) 
         raise StartError(f"healthcheck: {where}: {_reason(error)}{_hint(settings, error)}") from error
     if status != OK:
         raise StartError(f"healthcheck: {where}: {_refusal(status, text)}")
-    output.write(f"{escape(_readiness(text, where) if arguments.ready else f'alive: {where}')}\n")
-
-
-def _parsed(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the arguments of this command, and the flags of the service. Exit with 2 if a flag is misspelt."""
-    command_parser = parser()
-    arguments, flags = command_parser.parse_known_args(words)
-    unknown = [each for each in flags if each.partition("=")[0] not in config.FLAGS]
-    if command_parser.misspelt(unknown, cutoff=_NEAR):
-        command_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return arguments, flags
+    output.write(f"{escape(_readiness(text, where) if is_ready else f'alive: {where}')}\n")
 
 
 def _readiness(text: str, where: str) -> str:
@@ -214,17 +204,16 @@ def _address_flags() -> str:
     )
 
 
-def parser() -> CommandParser:
-    """Return the argument parser of `healthcheck`; unknown arguments are flags of the service."""
-    command_parser = CommandParser(
-        program("healthcheck"),
-        description="Exit with 0 if the service on this host is alive, else with 1 and a one-line reason.",
-        usage=f"{program('healthcheck')} [-h] [--version] [--ready] [ADDRESS OF THE SERVICE]",
-        epilog=f"address of the service, from its flags, else from its variables and .env:\n{_address_flags()}\n\n"
-        f"examples:\n  {runnable('healthcheck')}\n  {runnable('healthcheck')} --ready --port 9000",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command_parser.add_argument(
-        "--ready", action="store_true", help="check /readyz, which needs the store, instead of /livez"
-    )
-    return command_parser
+@click.command(
+    "healthcheck",
+    cls=SettingsCommand,
+    help="Exit with 0 if the service on this host is alive, else with 1 and a one-line reason.",
+    options_metavar="[OPTIONS] [ADDRESS OF THE SERVICE]",
+    notes=f"address of the service, from its flags, else from its variables and .env:\n{_address_flags()}",
+    examples=["healthcheck", "healthcheck --ready --port 9000"],
+)
+@click.option("--ready", is_flag=True, help="check /readyz, which needs the store, instead of /livez")
+@click.pass_context
+def healthcheck(ctx: click.Context, *, ready: bool) -> None:
+    """Check the service that the flags, variables and `.env` describe."""
+    run(ctx.args, is_ready=ready)

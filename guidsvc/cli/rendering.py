@@ -1,0 +1,153 @@
+"""How commands print records: as a table on a terminal, as a JSON object per line elsewhere, or as they are asked to.
+
+    -o table   columns for people
+    -o json    one JSON document
+    -o lines   a JSON object per line (NDJSON)
+
+Tables escape control characters and use colours only on a terminal, and never with NO_COLOR (https://no-color.org).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import click
+
+from guidsvc.cli import output
+from guidsvc.cli.parsing.value_types import OneOf
+from guidsvc.monitoring.logs.printable import escape
+
+Form = Literal["table", "json", "lines"]
+FORMS: Sequence[Form] = ("table", "json", "lines")
+
+ROWS_PER_PAGE = 200
+"""Rows of a table whose columns are aligned with each other; so much is held in memory."""
+_COLORS = {"ok": "green", "live": "green", "warn": "yellow", "degraded": "yellow", "fail": "red", "expired": "red"}
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Rendering(NamedTuple):
+    """How a command prints: the form of its data, and whether it leaves out its messages."""
+
+    form: Form
+    is_quiet: bool = False
+
+    def rows(self, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+        """Print records. A table has these columns; JSON has all members of each record."""
+        match self.form:
+            case "table":
+                _write_table(columns, rows)
+            case "lines":
+                for row in rows:
+                    output.write(f"{json.dumps(row)}\n")
+            case "json":
+                _write_array(rows)
+
+    def record(self, members: Mapping[str, object]) -> None:
+        """Print one record. A table has a line for each member."""
+        match self.form:
+            case "table":
+                output.write(members_table(members))
+            case "lines":
+                output.write(f"{json.dumps(members)}\n")
+            case "json":
+                output.write(f"{json.dumps(members, indent=2)}\n")
+
+    def tell(self, message: str) -> None:
+        """Print a message to standard error, unless the command is to be quiet."""
+        if not self.is_quiet:
+            output.tell(message)
+
+
+def output_options(function: _Function) -> _Function:
+    """Add the options -o and --quiet to a command, which receives them as `rendering`."""
+
+    def decorate(*args: Any, output_form: Form | None, quiet: bool, **given: Any) -> Any:
+        return function(*args, rendering=Rendering(output_form or default_form(), quiet), **given)
+
+    decorate.__name__, decorate.__doc__ = function.__name__, function.__doc__
+    decorate.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    with_quiet = click.option("--quiet", is_flag=True, help="print no messages, only data and errors")(decorate)
+    return click.option(  # type: ignore[return-value]
+        "-o",
+        "--output",
+        "output_form",
+        type=OneOf(FORMS),
+        metavar="|".join(FORMS),
+        help="form of the data: a table, one JSON document, or a JSON object per line [default: table on a "
+        "terminal, else lines]",
+    )(with_quiet)
+
+
+def default_form() -> Form:
+    """Return `table` on a terminal, else `lines`."""
+    return "table" if _is_terminal() else "lines"
+
+
+def styled(text: str, word: str) -> str:
+    """Return an escaped text in the colour of a word such as `ok` or `fail`, if standard output shows colours."""
+    color = _COLORS.get(word)
+    return text if color is None or not has_colors() else click.style(text, fg=color)
+
+
+def has_colors() -> bool:
+    """Return whether standard output is a terminal, and nobody has asked for no colours."""
+    return _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def members_table(members: Mapping[str, object]) -> str:
+    """Return a line for each member: its name and its value."""
+    width = max(map(len, members), default=0)
+    return "".join(f"{escape(name):{width}}  {_cell(value)}\n" for name, value in members.items())
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _write_array(rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a JSON array, one row after the other."""
+    is_empty = True
+    for row in rows:
+        output.write(f"{'[' if is_empty else ','}\n  {json.dumps(row)}")
+        is_empty = False
+    output.write("[]\n" if is_empty else "\n]\n")
+
+
+def _write_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a table in pages, each of which has columns as wide as their content."""
+    remaining = iter(rows)
+    widths = [len(each) for each in columns]
+    page = [tuple(columns)]
+    while True:
+        page += [tuple(_cell(row.get(each)) for each in columns) for row in islice(remaining, ROWS_PER_PAGE)]
+        if not page:
+            return
+        widths = [max(width, *map(len, cells)) for width, cells in zip(widths, zip(*page, strict=True), strict=True)]
+        output.write_escaped("".join(_lines(page, widths)))
+        page = []
+
+
+def _lines(page: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
+    for cells in page:
+        padded = [f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)]
+        padded[-1] = padded[-1].rstrip()
+        yield "  ".join(styled(text, cell) for text, cell in zip(padded, cells, strict=True)).rstrip() + "\n"
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return escape(value)
+        case bool() | dict():
+            return escape(json.dumps(value))
+        case list() | tuple() | set() | frozenset():
+            return ",".join(map(_cell, value))
+        case _:
+            return escape(str(value))
