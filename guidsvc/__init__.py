@@ -2,7 +2,8 @@
 
 The packages are layers. Each imports only what stands below it:
 
-    cli              the command line: serve, keys, backup, healthcheck
+    cli              the command line: serve, and the commands on Click
+    doctor           checks of a set-up, each with what to do; they change nothing
     bootstrap        the composition root: opens, wires, serves and closes everything; reads the settings
     api              the REST API: routes, handlers, the fast path, problems, the OpenAPI document
     services         the use cases: records and API keys, quotas, idempotent requests

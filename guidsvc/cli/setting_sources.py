@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import Literal, NamedTuple
 
 from guidsvc.bounded_file import read_text
 from guidsvc.config import FILE_SUFFIX, PREFIX, Assignment, Settings, env_file, flag
@@ -19,6 +20,13 @@ _FLAG = re.compile(
 )
 """A flag in a message, with its value if one follows. A command to paste is quoted, or has other flags."""
 _NAMES = re.compile(r"([a-z][a-z_]*(?:, [a-z][a-z_]*)*): ")
+
+
+class Origin(NamedTuple):
+    """Where the value of a setting comes from. `place` is the flag, the variable with its place, or the file."""
+
+    kind: Literal["flag", "variable", ".env", "file", "default"]
+    place: str = ""
 
 
 class SettingSources:
@@ -40,6 +48,16 @@ class SettingSources:
         if variable is not None:
             return _shown(variable)
         return negative if negative in self._flags else positive
+
+    def origin(self, setting: str) -> Origin:
+        """Return where the value of a setting comes from."""
+        if self._is_flag(setting):
+            return Origin("flag", self.spelling(setting))
+        variable = self._variable(setting)
+        if variable is None:
+            return Origin("default")
+        kind: Literal["variable", ".env"] = ".env" if variable.place else "variable"
+        return Origin("file" if _names_file(variable) else kind, _shown(variable))
 
     def remedy(self, text: str, *settings: str) -> str:
         """Return a text about these settings, in which the flags of settings are in the spelling of the user.

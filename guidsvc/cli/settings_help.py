@@ -142,20 +142,24 @@ def _commands() -> str:
 
 def default_text(setting: str) -> str:
     """Return the default of a setting as the documentation shows it, with the unit that reads best."""
-    default = Settings.model_fields[setting].default
-    match default:
+    return value_text(setting, Settings.model_fields[setting].default)
+
+
+def value_text(setting: str, value: object) -> str:
+    """Return a value of a setting, with the unit that reads best."""
+    match value:
         case bool():
-            return "on" if default else "off"
+            return "on" if value else "off"
         case None | "":
             return "none"
         case Size() | str():
-            return str(default)
+            return str(value)
         case int() if _unit(setting) == "BYTES":
-            return f"{default} ({Size(default)})"
-        case int() if _unit(setting) == "DURATION" and default >= _DAY:
-            return f"{default} ({default // _DAY} days)"
+            return f"{value} ({Size(value)})"
+        case int() if _unit(setting) == "DURATION" and value >= _DAY and value % _DAY == 0:
+            return f"{value} ({value // _DAY} days)"
         case _:
-            return f"{default:g}" if isinstance(default, float) else str(default)
+            return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_switch(setting: str) -> bool:

@@ -41,6 +41,16 @@ def warn_if_few(connections: int) -> None:
         )
 
 
+def highest_limit() -> int | None:
+    """Return the limit to which this process could raise its own, or None if that is unlimited."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
 def room_for(connections: int) -> int:
     """Return how many connections fit beside the open and the reserved descriptors: 1 to `connections`."""
     limit = _limit()

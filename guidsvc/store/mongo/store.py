@@ -47,7 +47,7 @@ _FORMER_INDEX = "purge_at_ttl"
 """An index by which MongoDB deleted records after their retention: also those whose events are not in the log."""
 _NO_INDEX, _NO_COLLECTION = 27, 26
 _BY_LEASE = "open_leased_until"
-_RECEIPT_INDEXES = [
+RECEIPT_INDEXES = [
     IndexModel("purge_at", name="purge_at_ttl", expireAfterSeconds=0),
     IndexModel("leased_until", name=_BY_LEASE, partialFilterExpression={"answer": {"$type": "null"}}),
 ]
@@ -111,7 +111,7 @@ async def require_mongo(url: str, *, timeout_ms: int = TIMEOUT_MS) -> None:
         if await database[IDENTITY].find_one({"_id": COLLECTION}) is None:
             raise NoStore(f"{redact(url)}, in the database {database.name}")
     except PyMongoError as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error
     finally:
         client.close()
 
@@ -120,6 +120,11 @@ def validate_mongo_url(url: str) -> None:
     """Raise StartError if the URL is invalid. One of mongodb+srv:// is validated when it is opened: it needs DNS."""
     if not url.startswith("mongodb+srv:"):
         _connect(url, TIMEOUT_MS, partial(pymongo.MongoClient[dict[str, Any]], connect=False)).close()
+
+
+def inspecting_client(url: str, timeout_ms: int) -> pymongo.MongoClient[dict[str, Any]]:
+    """Return a client of the driver itself, connected as the store is, for a program that only looks at MongoDB."""
+    return _connect(url, timeout_ms, pymongo.MongoClient[dict[str, Any]])
 
 
 def _client(url: str, timeout_ms: int) -> AsyncIOMotorClient[dict[str, Any]]:
@@ -158,7 +163,7 @@ async def _prepare(collection: Collection, events: EventPolicy, *, exclusive: bo
         hello = await collection.database.command("hello")  # before what may take long: MongoDB answers
         with pymongo.timeout(INDEX_SECONDS):
             await collection.create_indexes(INDEXES)
-            await receipts.create_indexes(_RECEIPT_INDEXES)
+            await receipts.create_indexes(RECEIPT_INDEXES)
             await collection.database[LOG].create_indexes(LOG_INDEXES)
             await _drop_former_index(collection)
         if exclusive:
@@ -174,7 +179,7 @@ async def _prepare(collection: Collection, events: EventPolicy, *, exclusive: bo
             await close_gap(collection.database[BOUNDS], exclusive=exclusive)
         return bool(hello.get("msg") == "isdbgrid")
     except PyMongoError as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error
 
 
 async def _drop_former_index(collection: Collection) -> None:
@@ -196,7 +201,7 @@ async def _release_leases(receipts: Collection) -> None:
         await receipts.update_many({"_id": {"$in": keys}} | LEASED, {"$set": {"leased_until": 0}})
 
 
-def _unusable(error: PyMongoError) -> StartError:
+def unusable(error: PyMongoError) -> StartError:
     """Convert an error to a StartError, without the topology or the reply that it quotes."""
     code = error.code if isinstance(error, OperationFailure) else None
     remedy = (

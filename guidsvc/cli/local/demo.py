@@ -1,0 +1,164 @@
+"""`guidsvc demo`: sample records in the service on this host, and their removal."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from http.client import OK, HTTPException
+from itertools import cycle, islice
+from secrets import token_hex
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import click
+
+from guidsvc.cli.commands import COMMANDS
+from guidsvc.cli.parsing.command import SettingsCommand
+from guidsvc.cli.rendering import Rendering, output_options
+from guidsvc.config import Settings
+from guidsvc.doctor import http_probe
+from guidsvc.doctor.service import KEY_VARIABLE, key_of_environment
+from guidsvc.errors import StartError
+from guidsvc.program import runnable
+
+USER = "guidsvc demo"
+"""The user of all sample records, by which they are found and removed."""
+MAX_COUNT, PER_REQUEST = 10_000, 500
+"""Maximum number of sample records; and of operations of a request."""
+RESPONSE_BYTES, SECONDS = 4 * 1024 * 1024, 60.0
+"""Limits of a response."""
+_HOUR, _DAY = 3600, 24 * 3600
+
+
+class Kind(NamedTuple):
+    """A kind of record: its expiry in seconds from now, or 0 to revoke it; and its metadata."""
+
+    name: str
+    expires_in: int
+    metadata: dict[str, Any] | None = None
+
+
+KINDS = (
+    Kind("live", 30 * _DAY, {"service": "billing", "env": "prod"}),
+    Kind("without metadata", 7 * _DAY),
+    Kind("expires within the hour", _HOUR // 2, {"service": "search", "env": "test"}),
+    Kind("lease of five minutes", 300, {"worker": "host-7", "task": "nightly export"}),
+    Kind("valid for years", 10 * 365 * _DAY, {"device": {"model": "S-200", "room": "Zürich 4"}, "tags": ["a", "b"]}),
+    Kind("expired, and can be renewed", -2 * _HOUR, {"service": "billing", "env": "test"}),
+    Kind("revoked", 0, {"note": "leaked"}),
+)
+"""The sample records take these kinds in turn."""
+
+
+@click.command(
+    "demo",
+    cls=SettingsCommand,
+    short_help="create sample GUIDs of all kinds, or remove them",
+    help=f"Create sample records of all kinds in the service on this host, or remove them. All have the user "
+    f"{USER!r}; their owner is that of your key.",
+    options_metavar="[OPTIONS] [ADDRESS OF THE SERVICE]",
+    notes=f"The service must run. Its address is found by its flags, variables and .env. With access control, set\n"
+    f"{KEY_VARIABLE} to a key with the scopes read, write and delete.",
+    examples=["demo", "demo --count 1000 --port 9000", "demo --remove"],
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1, MAX_COUNT),
+    default=200,
+    metavar="NUMBER",
+    help=f"number of records, at most {MAX_COUNT} [default: 200]",
+)
+@click.option("--remove", is_flag=True, help=f"remove all records of the user {USER!r} instead")
+@output_options
+@click.pass_context
+def demo(ctx: click.Context, *, count: int, remove: bool, rendering: Rendering) -> None:
+    """Create or remove the records."""
+    from guidsvc.bootstrap import validation
+
+    service = _Service(validation.load(ctx.args))
+    if remove:
+        rendering.record({"removed": _remove(service)})
+    else:
+        rendering.record(_create(service, count))
+        rendering.tell(_hint(service))
+
+
+class _Service:
+    """The service on this host."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.url = http_probe.where(settings, "")
+
+    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """Return the members of the response; raise StartError if the request fails."""
+        headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
+        text = b"" if body is None else json.dumps(body).encode()
+        request = http_probe.Request(method, path, key_of_environment(), headers, text)
+        try:
+            response = http_probe.send(self._settings, request, max_bytes=RESPONSE_BYTES, seconds=SECONDS)
+            members: dict[str, Any] = json.loads(response.body)
+        except (OSError, HTTPException) as error:
+            reason, hint = http_probe.reason(error), http_probe.hint(self._settings, error)
+            raise StartError(f"demo: {self.url}: {reason}{hint}") from error
+        except ValueError as error:
+            raise StartError(f"demo: {self.url}: another program answers; name the --port of the service") from error
+        if response.status != OK:
+            raise StartError(f"demo: {self.url}: {_problem(members)}")
+        return members
+
+    def execute(self, operations: Sequence[dict[str, Any]]) -> None:
+        """Execute operations; raise StartError, with the first problem, if any fails."""
+        for result in self.call("POST", "/guid:batch", {"operations": operations})["results"]:
+            if "problem" in result:
+                raise StartError(f"demo: {self.url}: {_problem(result['problem'])}")
+
+
+def _problem(members: dict[str, Any]) -> str:
+    """Return the text of a problem, with what to do if the key is missing or does not suffice."""
+    hint = f"; set {KEY_VARIABLE} to a key with the scopes read, write and delete"
+    is_about_key = members.get("code") in {"unauthorized", "forbidden"}
+    return f"{members.get('detail') or members.get('title')}{hint if is_about_key else ''}"
+
+
+def _create(service: _Service, count: int) -> dict[str, int]:
+    """Create the records, and return their number by kind."""
+    created: Counter[str] = Counter()
+    kinds = cycle(KINDS)
+    while created.total() < count:
+        part = list(islice(kinds, min(PER_REQUEST, count - created.total())))
+        service.execute([_operation(kind) for kind in part])
+        created.update(kind.name for kind in part)
+    return dict(created)
+
+
+def _operation(kind: Kind) -> dict[str, Any]:
+    expire = int(time.time()) + kind.expires_in if kind.expires_in else 0
+    members = {"guid": token_hex(16).upper(), "user": USER, "expire": expire, "if_none_match": "*"}
+    return members if kind.metadata is None else members | {"metadata": kind.metadata}
+
+
+def _remove(service: _Service) -> int:
+    """Remove all sample records that the caller sees, and return their number."""
+    removed = 0
+    for guids in _pages(service):
+        service.execute([{"op": "delete", "guid": guid} for guid in guids])
+        removed += len(guids)
+    return removed
+
+
+def _pages(service: _Service) -> Iterator[list[str]]:
+    """Yield the GUIDs of the sample records. The cursor stays valid while they are deleted."""
+    query = f"/guid?user={quote(USER)}&state=all&limit={PER_REQUEST}"
+    path: str | None = query
+    while path is not None:
+        page = service.call("GET", path)
+        if page["items"]:
+            yield [item["guid"] for item in page["items"]]
+        path = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
+
+
+def _hint(service: _Service) -> str:
+    """Return how to look at the records, and how to remove them."""
+    look = f"{runnable('ls')} --user {USER!r}" if "ls" in COMMANDS else f"{service.url}/guid?user={quote(USER)}"
+    return f"look at them: {look}\nremove them: {runnable('demo --remove')}"

@@ -1,0 +1,1 @@
+"""Checks of what the service depends on: the store, Redis, and the keys."""

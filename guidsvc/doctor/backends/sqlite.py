@@ -1,0 +1,211 @@
+"""Checks of a SQLite store. Its file is opened for reading only; the probe is a file of its own, which is removed."""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from guidsvc.config import Size
+from guidsvc.doctor.checks import Check, Closed
+from guidsvc.doctor.findings import Finding, fail, fault, ok, warn
+from guidsvc.errors import StartError
+from guidsvc.program import runnable
+from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES
+from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
+from guidsvc.store.sqlite.schema import MIGRATIONS, identify, start_error
+
+QUICK_SECONDS, DEEP_SECONDS = 20.0, 3600.0
+"""Time limits of the check of the pages; and, with --deep, of that of the whole file."""
+MOUNTS, LOCKS = Path("/proc/self/mountinfo"), Path("/proc/locks")
+LOW_BYTES = 16 * 1024 * 1024
+"""With less free space than this, writes are about to fail."""
+_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "lustre", "afs"}
+)
+"""File systems with locks that other hosts may not see."""
+MAX_COUNT = 1_000_000
+_COUNT = f"SELECT count(*) FROM (SELECT 1 FROM records WHERE expire >= 0 LIMIT {MAX_COUNT})"  # noqa: S608  # nosec B608  # a number of this file
+_STEPS = 100_000
+"""SQLite instructions between two looks at the clock."""
+_SLACK_SECONDS = 5.0
+
+
+def checks(path: Path, *, is_deep: bool) -> Sequence[Check]:
+    """Return the checks of the store in a file."""
+    seconds = DEEP_SECONDS if is_deep else QUICK_SECONDS
+    return (
+        Check("store.folder", partial(_folder, path), is_gate=True),
+        Check("store.space", partial(_space, path)),
+        Check("store.writable", partial(_writable, path)),
+        Check("store.file", partial(_file, path), 10.0, is_gate=True),
+        Check("store.user", partial(_user, path)),
+        Check("store.log", partial(_log, path)),
+        Check("store.pages", partial(_pages, path, seconds, is_deep=is_deep), seconds + _SLACK_SECONDS),
+    )
+
+
+def _folder(path: Path) -> Finding:
+    folder = path.parent
+    if not folder.is_dir():
+        return fault(f"store_url: {why_unopenable(path)}")
+    kind = _file_system(folder)
+    if kind in _NETWORK:
+        return warn(
+            f"{folder} is on a network file system ({kind}), whose locks SQLite cannot trust",
+            "move the store to a local disk, or use MongoDB",
+        )
+    return ok(f"{folder} is on {kind or 'a file system of unknown type'}")
+
+
+def _file_system(folder: Path) -> str | None:
+    """Return the type of the file system of a folder: that of the longest mount point above it."""
+    best, kind = -1, None
+    with suppress(OSError):
+        for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            before, _, after = line.partition(" - ")
+            point = before.split(" ")[4].encode().decode("unicode_escape")
+            if folder.is_relative_to(point) and len(point) >= best:
+                best, kind = len(point), after.split(" ")[0]
+    return kind
+
+
+def _space(path: Path) -> Finding:
+    free = shutil.disk_usage(path.parent).free
+    size = path.stat().st_size if path.exists() else 0
+    if free < LOW_BYTES:
+        return fail(
+            f"the disk of {path.parent} has only {Size(free)} free", "free some space: writes are about to fail"
+        )
+    if free < size + WAL_BYTES:
+        return warn(
+            f"the disk of {path.parent} has {Size(free)} free, the store has {Size(size)}",
+            f"free some space: a backup beside the store needs {Size(size)}, its log up to {Size(WAL_BYTES)}",
+        )
+    return ok(f"{Size(free)} free, the store has {Size(size)}")
+
+
+def _writable(path: Path) -> Finding:
+    """Write a small SQLite file beside the store, and remove it."""
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", LOCK_SUFFIX))):
+        if each.exists() and not os.access(each, os.R_OK | os.W_OK, effective_ids=True):
+            return fail(
+                f"{each} is not readable and writable to this user", "change its mode or owner, or run as its owner"
+            )
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+        return fail(f"{path.parent} is not writable to this user", "change its mode or owner, or run as its owner")
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    try:
+        _write(probe)
+    except sqlite3.Error as error:
+        return _unwritable(probe, error)
+    finally:
+        probe.unlink(missing_ok=True)
+    return ok(f"a probe could be written to {path.parent}")
+
+
+def _unwritable(probe: Path, error: sqlite3.Error) -> Finding:
+    """Return the finding about a probe that could not be written."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+        return fail(
+            f"the disk of {probe.parent} rejects writes: {error}",
+            "see whether the file system is read-only, and what the kernel says (dmesg)",
+        )
+    return fault(str(start_error(probe, error)).removeprefix("store_url: "))
+
+
+def _write(probe: Path) -> None:
+    os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(probe, isolation_level=None, timeout=0)) as connection:
+        connection.execute("PRAGMA journal_mode = MEMORY")  # no further file
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE probe (x)")
+
+
+def _file(path: Path) -> Finding:
+    if not path.exists():
+        raise Closed(ok(f"there is no store at {path} yet; the service creates it at its first start"))
+    refuse_incomplete(path)
+    with open_reader(path) as connection:
+        if not identify(connection, path, newest=len(MIGRATIONS)):
+            raise Closed(ok(f"{path} is empty; the service creates the store at its first start"))
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (records,) = connection.execute(_COUNT).fetchone()
+    if version < len(MIGRATIONS):
+        return warn(
+            f"{path} has the schema {version}; the next start brings it to {len(MIGRATIONS)}, and there is no way back",
+            f"make a backup before: `{runnable('backup')} TARGET`",
+        )
+    return ok(f"{path} is a store with {records}{' or more' if records == MAX_COUNT else ''} records")
+
+
+def _user(path: Path) -> Finding:
+    """Name the processes that have claimed the store, by the locks of the kernel."""
+    lock = path.with_name(path.name + LOCK_SUFFIX)
+    pids = _holders(lock) if lock.exists() else []
+    if not pids:
+        return ok("no process uses it")
+    return ok(f"used by {', '.join(map(_process, pids))}")
+
+
+def _holders(lock: Path) -> list[int]:
+    inode = f":{lock.stat().st_ino}"
+    pids: dict[int, None] = {}
+    with suppress(OSError):
+        for line in LOCKS.read_text(encoding="ascii", errors="replace").splitlines():
+            fields = line.replace("-> ", "").split()
+            if len(fields) > 5 and fields[5].endswith(inode) and int(fields[4]) > 0:  # noqa: PLR2004  # see proc_locks(5)
+                pids[int(fields[4])] = None
+    return list(pids)
+
+
+def _process(pid: int) -> str:
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        names = [Path(word).name for word in words[:2] if word]
+        return f"process {pid} ({' '.join(names)})"
+    return f"process {pid}"
+
+
+def _log(path: Path) -> Finding:
+    log = path.with_name(f"{path.name}-wal")
+    size = log.stat().st_size if log.exists() else 0
+    if size > WAL_BYTES:
+        return warn(
+            f"the write-ahead log has {Size(size)}, more than {Size(WAL_BYTES)}: another program holds a transaction",
+            "end other programs that read the store, such as a sqlite3 shell",
+        )
+    return ok(f"the write-ahead log has {Size(size)}")
+
+
+def _pages(path: Path, seconds: float, *, is_deep: bool) -> Finding:
+    deadline = time.monotonic() + seconds
+    pragma = "integrity_check" if is_deep else "quick_check"
+    try:
+        with open_reader(path) as connection:
+            connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
+            (verdict,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
+    except StartError:
+        if time.monotonic() > deadline:
+            return warn(f"{pragma} did not end within {seconds:g} s", "run the doctor with --deep when there is time")
+        raise
+    if verdict != "ok":
+        return fail(
+            f"the store is damaged: {verdict}", "see docs/failure-modes.md: restore a backup, or use `backup --salvage`"
+        )
+    return ok(f"{pragma} finds no damage")
+
+
+@contextmanager
+def open_reader(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file for reading only. Without a log beside it nobody writes it, and no file is created beside it."""
+    is_in_use = path.with_name(f"{path.name}-wal").exists()
+    url = f"{path.absolute().as_uri()}?mode=ro{'' if is_in_use else '&immutable=1'}"
+    try:
+        with closing(sqlite3.connect(url, uri=True, timeout=1.0, isolation_level=None)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise start_error(path, error) from error

@@ -1,0 +1,108 @@
+"""Checks of the service itself, if it runs: who answers at its address, which version, and how it is."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from http.client import OK, SERVICE_UNAVAILABLE, HTTPException
+from typing import Any
+
+import guidsvc
+from guidsvc.config import Settings
+from guidsvc.doctor import http_probe
+from guidsvc.doctor.checks import Check, Closed
+from guidsvc.doctor.findings import Finding, fail, ok, warn
+
+BODY_BYTES, METRICS_BYTES = 4096, 4 * 1024 * 1024
+"""Maximum number of bytes read from a response; and from /metrics."""
+LAG_SECONDS = 0.1
+"""A service whose event loop is later than this, in one case of a hundred, has too little CPU."""
+KEY_VARIABLE = "GUIDSVC_KEY"
+_PERCENTILE = 0.99
+_LAG = re.compile(r'^guidsvc_event_loop_lag_seconds_bucket\{.*?le="([^"]+)".*?\} (\S+)', re.MULTILINE)
+_SAFE_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+def checks(settings: Settings) -> Sequence[Check]:
+    """Return the checks of the service."""
+    if settings.unix_socket is None and settings.port == 0:
+        return ()
+    seconds = http_probe.TOTAL_SECONDS + 1
+    return (
+        Check("service.address", partial(_address, settings), seconds, is_gate=True),
+        Check("service.ready", partial(_ready, settings), seconds),
+        Check("service.load", partial(_load, settings), seconds),
+    )
+
+
+def _address(settings: Settings) -> Finding:
+    where = http_probe.where(settings, "")
+    try:
+        response = http_probe.get(settings, "/version", max_bytes=BODY_BYTES)
+    except (ConnectionRefusedError, FileNotFoundError):
+        raise Closed(ok(f"not running: nothing listens at {where}")) from None
+    except (OSError, HTTPException) as error:
+        hint = http_probe.hint(settings, error).removeprefix("; ")
+        return fail(f"{where}: {http_probe.reason(error)}", hint or "restart what listens there, or use another --port")
+    members = _members(response.body)
+    if response.status != OK or members.get("name") != "guidsvc":
+        return fail(f"another program answers at {where}", "stop it, or use another --port")
+    version = members.get("version")
+    if version != guidsvc.__version__:
+        return warn(
+            f"guidsvc {version} answers at {where}, but {guidsvc.__version__} is installed here",
+            "restart the service, or run the doctor of its own installation",
+        )
+    return ok(f"guidsvc {version} answers at {where}")
+
+
+def _ready(settings: Settings) -> Finding:
+    response = http_probe.get(settings, "/readyz", max_bytes=BODY_BYTES)
+    report = _members(response.body)
+    parts = ", ".join(f"{part} {report[part]}" for part in ("store", "cache", "clock") if part in report)
+    if response.status == OK and report.get("status") == "ready":
+        return ok(f"ready: {parts}")
+    if response.status == OK:
+        return warn(f"degraded: {parts}", "see the findings about that part, and docs/operations.md#health")
+    if response.status == SERVICE_UNAVAILABLE and parts:
+        return fail(f"not ready: {parts}", "see the findings about that part, and the log of the service")
+    return fail(f"/readyz answered {response.status}", "see the log of the service")
+
+
+def _load(settings: Settings) -> Finding:
+    response = http_probe.get(settings, "/metrics", max_bytes=METRICS_BYTES, key=key_of_environment())
+    if response.status != OK:
+        return ok(f"unknown: /metrics answered {response.status}; set {KEY_VARIABLE} to a key with the scope monitor")
+    lag = _lag_seconds(response.body.decode(errors="replace"))
+    if lag is None:
+        return ok("the event loop has not been observed yet")
+    if lag > LAG_SECONDS:
+        return warn(
+            f"the event loop is up to {lag:g} s late",
+            "give the service more CPU, or more --workers; see docs/operations.md#what-to-alert-on",
+        )
+    return ok(f"the event loop is at most {lag:g} s late")
+
+
+def key_of_environment() -> str:
+    """Return the key in the variable of clients, or an empty string if there is none that a header can hold."""
+    key = os.environ.get(KEY_VARIABLE, "")
+    return key if _SAFE_KEY.fullmatch(key) else ""
+
+
+def _lag_seconds(text: str) -> float | None:
+    """Return the bucket of the 99th percentile of the lag of the event loop since the start."""
+    buckets = sorted((float(bound), float(count)) for bound, count in _LAG.findall(text))
+    if not buckets or not buckets[-1][1]:
+        return None
+    wanted = _PERCENTILE * buckets[-1][1]
+    return next(bound for bound, count in buckets if count >= wanted)
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    try:
+        members = json.loads(body)
+    except ValueError:
+        return {}
+    return members if isinstance(members, dict) else {}
