@@ -13,7 +13,7 @@ from guidsvc.cli.commands import SUMMARIES
 from guidsvc.config import Settings
 from tests.support.backing_servers import ROOT, START_SECONDS, Server, pdapt
 
-FIRST_WORDS = [[], ["--help"], ["--port", "0"], ["keys", "list"], ["backup", "x"], ["healthcheck"]]
+FIRST_WORDS = [[], ["--help"], ["--port", "0"], ["keys", "list"], ["backup", "x"], ["healthcheck"], ["doctor"]]
 
 
 @pytest.mark.parametrize("words", FIRST_WORDS, ids=" ".join)
@@ -80,6 +80,12 @@ def test_help_is_printed_whatever_else_is_wrong(tmp_path: Path, words: list[str]
         assert not field.description or field.description.split()[-1] in printed.stdout
     assert "default: ]" not in printed.stdout
     assert "default: None" not in printed.stdout
+
+
+def test_help_is_a_word_as_well(tmp_path: Path) -> None:
+    assert pdapt(tmp_path, "help").stdout == pdapt(tmp_path, "--help").stdout
+    for words in (("keys",), ("keys", "create"), ("serve",)):
+        assert pdapt(tmp_path, "help", *words).stdout == pdapt(tmp_path, *words, "--help").stdout != ""
 
 
 def test_version_is_printed(tmp_path: Path) -> None:

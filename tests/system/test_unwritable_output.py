@@ -15,6 +15,7 @@ from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
 
 CREATE = "keys create --owner a"
 PRINTING = ["keys list", "keys list --json", "backup copy.db", "--help", "--version", "keys --help", "keys --version"]
+PRINTING += ["config", "config --json", "doctor --port 1 --skip host", "completion bash", "help keys"]
 CANNOT = "pdapt.py: standard output cannot be written: "
 FULL, CLOSED = f"{CANNOT}No space left on device; ", f"{CANNOT}it is closed; "
 READ_ONLY, NO_READER = f"{CANNOT}Bad file descriptor; ", f"{CANNOT}nothing reads it; "

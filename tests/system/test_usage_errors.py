@@ -62,5 +62,15 @@ def test_healthcheck_rejects_settings_as_usage_errors(tmp_path: Path, words: tup
     assert refusal(tmp_path, "healthcheck", *words) == f"pdapt.py: {line}\n"
 
 
-def test_every_command_is_tested() -> None:
-    assert {"healthcheck", *(words[0] for words in STORE_COMMANDS)} == set(COMMANDS)
+@pytest.mark.parametrize("command", ["config", "demo"])
+def test_flags_of_serve_are_rejected_as_serve_rejects_them(tmp_path: Path, command: str) -> None:
+    for flags in (("--port", "x"), ("--prot", "1"), ("--workers", "2"), ("--host", "0.0.0.0")):
+        assert refusal(tmp_path, command, *flags) == refusal(tmp_path, "serve", *flags)
+
+
+def test_every_command_on_this_host_is_tested() -> None:
+    """The doctor reports invalid settings as a finding, and `completion` reads none."""
+    on_this_host = {name for name, place in COMMANDS.items() if not place.startswith("guidsvc.cli.remote.")}
+    others = {"healthcheck", "config", "demo", "doctor", "completion"}
+
+    assert on_this_host == {*others, *(words[0] for words in STORE_COMMANDS)}

@@ -14,6 +14,7 @@ import click
 
 from guidsvc.cli.commands import COMMANDS
 from guidsvc.cli.parsing.command import SettingsCommand
+from guidsvc.cli.parsing.value_types import Parsed
 from guidsvc.cli.rendering import Rendering, output_options
 from guidsvc.config import Settings
 from guidsvc.doctor import http_probe
@@ -50,6 +51,13 @@ KINDS = (
 """The sample records take these kinds in turn."""
 
 
+def _count(text: str) -> int:
+    """Return a number of records."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
+        raise ValueError(f"must be a whole number from 1 to {MAX_COUNT}")
+    return int(text)
+
+
 @click.command(
     "demo",
     cls=SettingsCommand,
@@ -63,7 +71,7 @@ KINDS = (
 )
 @click.option(
     "--count",
-    type=click.IntRange(1, MAX_COUNT),
+    type=Parsed("NUMBER", _count),
     default=200,
     metavar="NUMBER",
     help=f"number of records, at most {MAX_COUNT} [default: 200]",

@@ -1,0 +1,63 @@
+"""`guidsvc completion`, and what a shell asks by it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guidsvc.cli.commands import COMPLETION_VARIABLE, SUMMARIES
+from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_script_asks_the_command_by_its_variable(tmp_path: Path, shell: str) -> None:
+    done = pdapt(tmp_path, "completion", shell)
+
+    assert done.returncode == 0
+    assert f"{COMPLETION_VARIABLE}={shell}_complete" in done.stdout
+    assert "guidsvc" in done.stdout
+
+
+def test_script_of_bash_is_valid(tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    assert bash is not None
+    script = pdapt(tmp_path, "completion", "bash").stdout
+    subprocess.run([bash, "-n"], input=script, text=True, check=True, timeout=START_SECONDS)
+
+
+def test_unknown_shell_is_a_usage_error(tmp_path: Path) -> None:
+    done = pdapt(tmp_path, "completion", "csh")
+
+    assert done.returncode == 2
+    assert "argument bash|zsh|fish: invalid choice: 'csh' (choose from 'bash', 'zsh', 'fish')" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "expected"),
+    [
+        ("guidsvc ", 1, set(SUMMARIES)),
+        ("guidsvc back", 1, {"backup"}),
+        ("guidsvc --stor", 1, {"--store-url"}),
+        ("guidsvc serve --no-acc", 2, {"--no-access-log"}),
+        ("guidsvc keys ro", 2, {"rotate"}),
+        ("guidsvc keys rotate --over", 3, {"--overlap"}),
+        ("guidsvc doctor --store", 2, {"--store-url"}),
+        ("guidsvc doctor --de", 2, {"--deep"}),
+    ],
+)
+def test_words_and_flags_are_completed(tmp_path: Path, words: str, at: int, expected: set[str]) -> None:
+    question = {COMPLETION_VARIABLE: "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+    done = subprocess.run(
+        [sys.executable, "-m", "guidsvc"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **question},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=True,
+    )
+
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == expected

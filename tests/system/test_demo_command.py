@@ -1,0 +1,86 @@
+"""`guidsvc demo`: sample records in a service, and their removal."""
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidsvc.cli.local.demo import KINDS, PER_REQUEST, USER
+from tests.support.backing_servers import Service, free_port, pdapt, service
+from tests.support.certificates import Certificate
+
+
+def listed(running: Service, state: str) -> list[dict[str, Any]]:
+    """Return the records of the demo in this state."""
+    query = f"{running.url}/guid?user={USER.replace(' ', '%20')}&state={state}&limit=500"
+    with urllib.request.urlopen(query) as response:
+        items: list[dict[str, Any]] = json.load(response)["items"]
+    return items
+
+
+def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        at = ("--port", str(running.port))
+        done = pdapt(tmp_path, "demo", *at, "--count", "16")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {kind.name: 3 if at < 2 else 2 for at, kind in enumerate(KINDS)}
+        assert re.search(r"^remove them: python pdapt\.py demo --remove$", done.stderr, re.MULTILINE)
+        assert (len(listed(running, "all")), len(listed(running, "live")), len(listed(running, "expired"))) == (
+            16,
+            12,
+            4,
+        )
+        assert pdapt(tmp_path, "demo", *at, "--count", "1", "--quiet").stderr == ""
+
+        removed = pdapt(tmp_path, "demo", "--remove", *at)
+        assert (removed.returncode, json.loads(removed.stdout)) == (0, {"removed": 17})
+        assert listed(running, "all") == []
+        assert json.loads(pdapt(tmp_path, "demo", "--remove", *at).stdout) == {"removed": 0}
+
+
+def test_many_records_take_several_requests(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        at = ("--port", str(running.port))
+        done = pdapt(tmp_path, "demo", *at, "--count", str(PER_REQUEST + 1))
+        assert sum(json.loads(done.stdout).values()) == PER_REQUEST + 1
+        assert json.loads(pdapt(tmp_path, "demo", "--remove", *at).stdout) == {"removed": PER_REQUEST + 1}
+
+
+def test_key_is_needed_with_access_control(tmp_path: Path, certificate: Certificate) -> None:
+    """Over TLS it is sent to the holder of the certificate only."""
+    key = pdapt(tmp_path, "keys", "create", "--new-store", "--owner", "a").stdout.strip()
+    with service(tmp_path, "--access", "keys", *certificate.flags) as running:
+        at = ("--port", str(running.port), *certificate.flags)
+        refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY="")
+        assert refused.returncode == 1
+        assert refused.stderr.endswith("; set GUIDSVC_KEY to a key with the scopes read, write and delete\n")
+        assert pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=key).returncode == 0
+
+        certificate.issue()  # a new one, which the running service does not have
+        refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=key)
+        assert refused.returncode == 1
+        assert "certificate verify failed" in refused.stderr
+
+
+def test_absent_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    done = pdapt(tmp_path, "demo", "--port", str(free_port()))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(": Connection refused; start the service, or name its --port\n")
+
+
+@pytest.mark.parametrize("words", [("--count", "0"), ("--count", "10001"), ("--count", "many")])
+def test_count_out_of_range_is_a_usage_error(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = pdapt(tmp_path, "demo", *words)
+
+    assert done.returncode == 2
+    assert "argument --count: must be a whole number from 1 to 10000" in done.stderr
+
+
+def test_service_on_a_unix_socket_is_found(tmp_path: Path) -> None:
+    at = ("--unix-socket", str(tmp_path / "s"))
+    with service(tmp_path):
+        assert pdapt(tmp_path, "demo", *at).stderr.endswith("; start the service, or name its --unix-socket\n")
