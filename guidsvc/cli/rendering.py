@@ -42,8 +42,8 @@ class Rendering(NamedTuple):
             case "table":
                 _write_table(columns, rows)
             case "lines":
-                for row in rows:
-                    output.write(f"{json.dumps(row)}\n")
+                for page in _pages(rows):
+                    output.write("".join(f"{json.dumps(row)}\n" for row in page))
             case "json":
                 _write_array(rows)
 
@@ -109,27 +109,32 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
+def _pages(rows: Iterable[Mapping[str, object]]) -> Iterator[list[Mapping[str, object]]]:
+    """Yield the rows in lists, each of which is printed in one write."""
+    remaining = iter(rows)
+    while page := list(islice(remaining, ROWS_PER_PAGE)):
+        yield page
+
+
 def _write_array(rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a JSON array, one row after the other."""
-    is_empty = True
-    for row in rows:
-        output.write(f"{'[' if is_empty else ','}\n  {json.dumps(row)}")
-        is_empty = False
-    output.write("[]\n" if is_empty else "\n]\n")
+    """Write a JSON array."""
+    begin = "["
+    for page in _pages(rows):
+        output.write("".join(f"{begin if row is page[0] else ','}\n  {json.dumps(row)}" for row in page))
+        begin = ","
+    output.write("[]\n" if begin == "[" else "\n]\n")
 
 
 def _write_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a table in pages, each of which has columns as wide as their content."""
-    remaining = iter(rows)
-    widths = [len(each) for each in columns]
-    page = [tuple(columns)]
-    while True:
-        page += [tuple(_cell(row.get(each)) for each in columns) for row in islice(remaining, ROWS_PER_PAGE)]
-        if not page:
-            return
-        widths = [max(width, *map(len, cells)) for width, cells in zip(widths, zip(*page, strict=True), strict=True)]
-        output.write_escaped("".join(_lines(page, widths)))
-        page = []
+    """Write a table in pages, each of which has columns as wide as their content; they never become narrower."""
+    head, widths = [tuple(columns)], [len(each) for each in columns]
+    for page in _pages(rows):
+        cells = [*head, *(tuple(_cell(row.get(each)) for each in columns) for row in page)]
+        widths = [max(width, *map(len, column)) for width, column in zip(widths, zip(*cells, strict=True), strict=True)]
+        output.write_escaped("".join(_lines(cells, widths)))
+        head = []
+    if head:
+        output.write_escaped("".join(_lines(head, widths)))
 
 
 def _lines(page: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:

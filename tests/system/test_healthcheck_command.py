@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.cli.local import healthcheck as healthcheck_command
+from guidsvc.cli.local.container import container_flags
 from guidsvc.errors import StartError
 from tests.support.backing_servers import ROOT, START_SECONDS, Server, free_port, pdapt, suspend, wait_until
 from tests.support.certificates import Certificate
@@ -178,6 +179,8 @@ def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo:
         ("/venv/bin/python /app/pdapt.py --port 9000", ["--port", "9000"]),
         ("/sbin/docker-init -- guidsvc --port 9000 --host ::", ["--port", "9000", "--host", "::"]),
         ("/sbin/docker-init -- guidsvc", []),
+        ("/venv/bin/python /venv/bin/guidsvc serve --port 9000", ["--port", "9000"]),
+        ("/venv/bin/python /venv/bin/guidsvc doctor --json --port 9000", []),
         ("/bin/sh /usr/local/bin/guidsvc --jwt-audience guidsvc", ["--jwt-audience", "guidsvc"]),
         ("/sbin/init", []),
         ("", []),
@@ -187,8 +190,8 @@ def test_flags_of_a_container_are_those_of_its_first_process(tmp_path: Path, wor
     file = tmp_path / "cmdline"
     file.write_text("".join(f"{word}\0" for word in words.split()))
 
-    assert healthcheck_command.container_flags(file) == flags
-    assert healthcheck_command.container_flags(tmp_path / "missing") == []
+    assert container_flags(file) == flags
+    assert container_flags(tmp_path / "missing") == []
 
 
 def test_given_flags_override_those_of_the_container(tmp_path: Path) -> None:

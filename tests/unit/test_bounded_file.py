@@ -99,7 +99,7 @@ def test_other_modules_read_no_file_named_by_settings() -> None:
     reasons = {
         "cache/redis/lua_scripts.py": "a part of the package",
         "api/docs/static_pages.py": "a part of the package",
-        "cli/local/healthcheck.py": "/proc",
+        "cli/local/container.py": "/proc",
         "doctor/backends/sqlite.py": "/proc",
         "doctor/certificates.py": "read by `read_file` before",
         "doctor/http_probe.py": "read by `read_file` before",

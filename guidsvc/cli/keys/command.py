@@ -5,9 +5,8 @@ It reads the same settings and uses the same store as the service, running or no
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from json import dumps
 from typing import Any, get_args
 
 import click
@@ -16,6 +15,7 @@ from guidsvc.cli import output
 from guidsvc.cli.keys import argument_types
 from guidsvc.cli.parsing.command import Command, Group
 from guidsvc.cli.parsing.value_types import OneOf, Parsed
+from guidsvc.cli.rendering import Rendering
 from guidsvc.cli.store_settings import load_settings
 from guidsvc.domain.api_key import OVERLAP_SECONDS, KeyFilter, KeyState
 from guidsvc.domain.caller import SCOPES
@@ -94,24 +94,14 @@ def _show(issued: Issued, message: str, loss: str) -> None:
     output.write(f"{issued.text}\n", done=loss)
 
 
-def _cells(members: dict[str, Any]) -> Sequence[str]:
+def _row(members: dict[str, Any]) -> dict[str, object]:
+    """Return the cells of a key in the table."""
     used, expire = members.get("used"), members.get("expire")
-    return (
-        members["id"],
-        escape(members["owner"]),
-        ",".join(members["scopes"]),
-        _time(int(members["created"]) // 1000),
-        "never" if used is None else _time(int(used) // 1000),
-        "never" if expire is None else _time(int(expire)),
-        members["state"],
-        escape(members.get("note", "")),
-    )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table with columns as wide as their content."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return members | {
+        "created": _time(int(members["created"]) // 1000),
+        "used": "never" if used is None else _time(int(used) // 1000),
+        "expires": "never" if expire is None else _time(int(expire)),
+    }
 
 
 def _time(seconds: int) -> str:
@@ -244,8 +234,10 @@ def list_keys(
     async def work(key_service: KeyService) -> None:
         wanted = KeyFilter(owner, state, q)
         descriptions = [key_service.describe(key) async for key in key_service.walk(wanted)]
-        lines = map(dumps, descriptions) if is_json else _table([COLUMNS, *map(_cells, descriptions)])
-        output.write("".join(f"{line}\n" for line in lines))
+        if is_json:
+            Rendering("lines").rows(COLUMNS, descriptions)
+        else:
+            Rendering("table").rows(COLUMNS, map(_row, descriptions))
 
     _execute(store_url, work)
 

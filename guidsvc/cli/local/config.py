@@ -5,6 +5,7 @@ import json
 import click
 
 from guidsvc.cli import output
+from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.setting_sources import Origin, SettingSources, setting_sources
 from guidsvc.cli.settings_help import GROUPS, value_text
@@ -33,7 +34,8 @@ def config(ctx: click.Context, *, is_json: bool, changed: bool) -> None:
     """Print the settings."""
     from guidsvc.bootstrap import validation
 
-    settings, sources = validation.load(ctx.args), setting_sources(ctx.args)
+    flags = with_container_flags(ctx.args)
+    settings, sources = validation.load(flags), setting_sources(flags)
     names = [
         name for group in GROUPS.values() for name in group if not changed or sources.origin(name).kind != "default"
     ]

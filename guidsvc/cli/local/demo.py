@@ -13,6 +13,7 @@ from urllib.parse import quote
 import click
 
 from guidsvc.cli.commands import COMMANDS
+from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.parsing.value_types import Parsed
 from guidsvc.cli.rendering import Rendering, output_options
@@ -83,7 +84,7 @@ def demo(ctx: click.Context, *, count: int, remove: bool, rendering: Rendering) 
     """Create or remove the records."""
     from guidsvc.bootstrap import validation
 
-    service = _Service(validation.load(ctx.args))
+    service = _Service(validation.load(with_container_flags(ctx.args)))
     if remove:
         rendering.record({"removed": _remove(service)})
     else:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 import click
 
 from guidsvc.cli import output
+from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.rendering import styled
 from guidsvc.cli.setting_sources import SettingSources, setting_sources
@@ -47,8 +48,9 @@ def doctor(ctx: click.Context, *, is_json: bool, skipped: tuple[str, ...], stric
 
     log_config.configure("error", "console")  # the findings say what warnings would
     _refuse_unknown(skipped, CHECKS)
-    sources = setting_sources(ctx.args)
-    subject = Subject(ctx.args, frozenset(skipped), is_deep=deep, spell=sources.spell, origins=_origins(sources))
+    flags = with_container_flags(ctx.args)
+    sources = setting_sources(flags)
+    subject = Subject(flags, frozenset(skipped), is_deep=deep, spell=sources.spell, origins=_origins(sources))
     groups = _printed(examine(subject)) if not is_json else list(examine(subject))
     if is_json:
         output.write(_document(groups))

@@ -7,12 +7,13 @@ if the response is 200, else with 1 and a one-line reason; with 2 if a flag or s
 import json
 from collections.abc import Mapping, Sequence
 from http.client import OK, HTTPException
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import click
 
 from guidsvc import config
 from guidsvc.cli import output
+from guidsvc.cli.local.container import FIRST_PROCESS, with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.config import Check, Settings
 from guidsvc.doctor import http_probe
@@ -31,15 +32,14 @@ _ADDRESS_FLAGS = {
 }
 """Settings that say where the service listens, and how; with the names of their values."""
 _PARTS = ("store", "cache", "clock")
-_SERVICE_PROGRAMS = {"pdapt.py", "guidsvc"}
 
 
-def run(flags: Sequence[str], *, is_ready: bool, first_process: Path = Path("/proc/1/cmdline")) -> None:
+def run(flags: Sequence[str], *, is_ready: bool, first_process: Path = FIRST_PROCESS) -> None:
     """Print that the service is alive, or ready; raise StartError, with a one-line message, if it is not.
 
     `flags` are those of the service.
     """
-    settings = config.load_valid([*container_flags(first_process), *flags], [_PORT_CHECK])
+    settings = config.load_valid(with_container_flags(flags, first_process), [_PORT_CHECK])
     path = "/readyz" if is_ready else "/livez"
     where = http_probe.where(settings, path)
     try:
@@ -79,20 +79,6 @@ def _members(text: str) -> dict[str, object]:
 def _parts(report: Mapping[str, object]) -> str:
     """Return the states of the parts in words, for example `store up, cache down`."""
     return ", ".join(f"{part} {report[part]}" for part in _PARTS if part in report)
-
-
-def container_flags(first_process: Path) -> list[str]:
-    """Return the flags of the service if it is the first process of this container, else an empty list.
-
-    A health check in a container inherits the environment of the service, but not its flags.
-    """
-    try:
-        words = first_process.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
-    except OSError:
-        return []
-    started = next((at for at, word in enumerate(words) if PurePath(word).name in _SERVICE_PROGRAMS), len(words))
-    flags = words[started + 1 :]
-    return flags[1:] if flags[:1] == ["serve"] else flags
 
 
 def _refuse_any_port(settings: Settings) -> None:
