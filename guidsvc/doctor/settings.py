@@ -39,7 +39,7 @@ def checks(settings: Settings) -> Sequence[Check]:
         Check("settings.kubernetes", _service_links),
     ]
     if settings.tls_cert is not None and settings.tls_key is not None:
-        found.append(Check("settings.tls", partial(_tls, settings.tls_cert, settings.tls_key)))
+        found.append(Check("settings.tls", partial(tls_findings, settings.tls_cert, settings.tls_key)))
     if settings.trusted_proxies:
         found.append(Check("settings.proxies", partial(_proxies, settings)))
     if settings.cors_origins:
@@ -82,7 +82,8 @@ def _service_links() -> Finding:
     return ok("no variables of Kubernetes that look like settings")
 
 
-def _tls(certificate: str, key: str) -> Sequence[Finding]:
+def tls_findings(certificate: str, key: str) -> Sequence[Finding]:
+    """Return the findings about a certificate and the file of its key."""
     return [_certificate(certificate, key), *_key_mode(key)]
 
 

@@ -25,7 +25,7 @@ from guidsvc.doctor.examination import CHECKS
 from guidsvc.doctor.findings import Finding, Group, Result, bounded, ok, warn
 from guidsvc.store import open_keys, open_store
 from guidsvc.store.sqlite.schema import open_writer
-from tests.support.backing_servers import ROOT, Server, free_port, guarded_mongo_server, redis_server
+from tests.support.backing_servers import ROOT, Server, free_port, guarded_mongo_server, mongo_server, redis_server
 
 NOBODY = 65534
 OF_MONGODB = {f"store.{name}" for name in ("reach", "replicas", "clock", "exists", "reads", "indexes", "purge")}
@@ -246,6 +246,26 @@ def test_server_without_replica_set_is_found(hello: dict[str, str], status: str)
 
     assert found.status == status
     assert status == "ok" or "--replSet" in found.remedy
+
+
+@pytest.mark.parametrize(("reply", "status"), [({"ttlMonitorEnabled": False}, "warn"), ({}, "ok")])
+def test_ttl_monitor_that_is_off_is_found(reply: dict[str, bool], status: str) -> None:
+    """The server of the tests has no such parameter, so its reply is judged without it."""
+    assert mongo.judge_ttl_monitor(reply).status == status
+
+
+async def test_user_of_mongodb_without_rights_is_found(tmp_path: Path) -> None:
+    with mongo_server(tmp_path, "--sync-on-commit") as server:
+        url = f"mongodb://127.0.0.1:{server.port}/guidsvc"
+        async with open_store(url, exclusive=True):
+            pass
+        with pymongo.MongoClient[dict[str, object]](url) as client:
+            client["guidsvc"].command("createUser", "u", pwd="p", roles=["read"])
+        server.kill()
+    with mongo_server(tmp_path, "--auth") as server:
+        found = examined(mongo.checks(f"mongodb://u:p@127.0.0.1:{server.port}/guidsvc"))["store.writable"]
+
+    assert (found.status, found.remedy) == ("fail", "grant the user readWrite on the database guidsvc")
 
 
 async def test_keys_in_mongodb_are_read(patient_mongo_url: str) -> None:

@@ -79,6 +79,14 @@ def test_service_imports_nothing_of_the_commands(tmp_path: Path, words: list[str
     assert modules & OF_COMMANDS <= imported(tmp_path, STRUCTLOG)
 
 
+@pytest.mark.parametrize("words", [["--help"], ["help"], ["--version"], ["serve", "--help"]], ids=" ".join)
+def test_help_lists_the_commands_without_importing_them(tmp_path: Path, words: list[str]) -> None:
+    modules = imported(tmp_path, COMMAND, *words)
+
+    assert "guidsvc.cli.commands" in modules
+    assert "click" not in modules
+
+
 @pytest.mark.parametrize("command", ["healthcheck", "keys", "backup", "config", "doctor", "demo", "completion", "help"])
 def test_command_imports_no_server(tmp_path: Path, command: str) -> None:
     assert not imported(tmp_path, COMMAND, command, "--help") & {*OPTIONAL, "tornado", "httptools", "uvloop"}

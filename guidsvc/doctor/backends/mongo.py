@@ -173,6 +173,11 @@ def _ttl_monitor(connected: Connected) -> Finding:
         reply = connected.client.admin.command({"getParameter": 1, "ttlMonitorEnabled": 1})
     except OperationFailure:
         return ok("the user may not see whether the TTL monitor runs, and need not")
+    return judge_ttl_monitor(reply)
+
+
+def judge_ttl_monitor(reply: Mapping[str, Any]) -> Finding:
+    """Return the finding about the reply to the question whether the TTL monitor is on."""
     if reply.get("ttlMonitorEnabled") is False:
         return warn(
             "the TTL monitor is off, so old receipts are never deleted",
