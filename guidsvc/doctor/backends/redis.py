@@ -4,7 +4,6 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from secrets import token_hex
 
 from redis.asyncio import Connection, ConnectionPool
@@ -128,13 +127,8 @@ async def _rights(connection: Connection) -> Finding:
     """Try each command that the service needs, on keys that belong to the probe."""
     name = f"gs:doctor:{token_hex(8)}"
     denied: dict[str, str] = {}
-    try:
-        for command in _commands(name):
-            with suppress(RedisError):
-                await _try(connection, command, denied)
-    finally:
-        with suppress(RedisError):
-            await pipeline(connection, [("DEL", name, f"{name}:set")])
+    for command in _commands(name):
+        await _try(connection, command, denied)
     if denied:
         rights = " ".join(denied)
         return fail(
@@ -145,7 +139,7 @@ async def _rights(connection: Connection) -> Finding:
 
 
 def _commands(name: str) -> Sequence[Command]:
-    """Return each command that the service needs. That of an unknown script is denied, or the script is unknown."""
+    """Return each command that the service needs; the last removes the probe. The script of EVALSHA does not exist."""
     scored = f"{name}:set"
     return (
         ("SET", name, 1, "EX", EXPIRY_SECONDS),
@@ -174,7 +168,8 @@ async def _try(connection: Connection, command: Command, denied: dict[str, str])
         if isinstance(error, NoPermissionError) or text.lower().startswith("unknown command"):
             right = "+script|load" if command[0] == "SCRIPT" else f"+{str(command[0]).lower()}"
             denied[right] = str(command[0])
-        raise
+        elif isinstance(error, RedisConnectionError):
+            raise
 
 
 async def _same_server(url: str) -> Finding:
