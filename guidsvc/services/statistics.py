@@ -31,12 +31,12 @@ class RecordCounts(NamedTuple):
     """The numbers of records of all owners at a time."""
 
     at: int
-    """The time, in Unix seconds. The hours and days begin then: they are not those of a calendar."""
+    """The time, in Unix milliseconds. The hours and days begin then: they are not those of a calendar."""
     live: int
     expired: int
     """Expired records within their retention."""
     hours: tuple[int, ...]
-    """Live records that expire in each of the next HOURS hours; each hour includes its last second, not its first."""
+    """Live records that expire in each of the next HOURS hours; an expiry at the end of an hour belongs to it."""
     days: tuple[int, ...]
     """The same for each of the next DAYS days. The first day is the sum of the hours."""
 
@@ -76,10 +76,10 @@ class RecordStatistics:
         await self._counting.aclose()
 
     async def _count(self) -> RecordCounts:
-        now = self._clock() // 1000
+        now = self._clock()
         try:
             async with asyncio.timeout(COUNT_SECONDS):
-                counted = await self._records.count_by_expire(bounds_at(now), now)
+                counted = await self._records.count_by_expire(bounds_at(now), now // 1000)
         except TimeoutError as error:
             raise StoreUnavailable(f"counting all records took longer than {COUNT_SECONDS:g} s") from error
         finally:
@@ -101,10 +101,12 @@ async def open_statistics(records: RecordRepository, clock: Clock) -> AsyncItera
 def bounds_at(now: int) -> list[int]:
     """Return the bounds between which records are counted: the expired ones, each hour, each further day, the rest.
 
-    A record is live while its expiry is later than `now`, in Unix seconds.
+    A record is live while its expiry is later than `now`, in Unix milliseconds. Bounds are whole seconds, as expiries
+    are, so the part of a second that has passed changes no count.
     """
+    seconds = now // 1000
     ends = [HOUR_SECONDS * hour for hour in range(HOURS + 1)] + [DAY_SECONDS * day for day in range(2, DAYS + 1)]
-    return [0, *(min(now + end + 1, MAX_TIME + 1) for end in ends), MAX_TIME + 1]
+    return [0, *(min(seconds + end + 1, MAX_TIME + 1) for end in ends), MAX_TIME + 1]
 
 
 def counts_of(now: int, counted: Sequence[int]) -> RecordCounts:

@@ -43,5 +43,5 @@ def _members(counts: RecordCounts) -> dict[str, Any]:
         "live": counts.live,
         "expired": counts.expired,
         "expiring": {"hours": counts.hours, "days": counts.days},
-        "at": str(1000 * counts.at),
+        "at": str(counts.at),
     }
