@@ -1,6 +1,7 @@
 """The Tornado application and its route table."""
 
 from collections.abc import Callable
+from functools import partial
 
 from guidsvc.api.base.fallback import UnknownPath
 from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHandler
@@ -22,6 +23,7 @@ from guidsvc.api.resources.metrics import METRICS, MetricsHandler
 from guidsvc.api.resources.renewal import RenewalHandler
 from guidsvc.api.resources.stats import StatsHandler
 from guidsvc.api.routing import Route, RoutedApplication
+from guidsvc.telemetry.state_metrics import RecordGauges
 
 
 def make_app(pipeline: RequestPipeline) -> RoutedApplication:
@@ -79,6 +81,7 @@ def _observe(context: ApiContext) -> None:
     requests, admission = context.monitor.meters.requests, context.admission
     if context.feed is not None:
         context.monitor.meters.streams = context.feed.streams.open_count
+    context.monitor.meters.state.records = partial(_record_gauges, context)
     requests.in_flight = context.in_flight.__len__
     requests.in_progress = lambda: admission.in_progress
     requests.waiting = lambda: admission.waiting
@@ -88,3 +91,11 @@ def _observe(context: ApiContext) -> None:
         "overdue": admission.overdue,
         "gone": admission.dropped,
     }
+
+
+def _record_gauges(context: ApiContext) -> RecordGauges | None:
+    """Return the last counts of records for the metrics."""
+    counts = context.statistics.latest
+    if counts is None:
+        return None
+    return RecordGauges(counts.at / 1000, counts.live, counts.expired, counts.hours[0], counts.days[0])

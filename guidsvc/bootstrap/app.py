@@ -11,13 +11,14 @@ from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.bootstrap.context import open_context
 from guidsvc.bootstrap.server import open_server
 from guidsvc.config import Settings
-from guidsvc.process.shutdown import drain
+from guidsvc.process.shutdown import StoppableServer, drain
 from guidsvc.process.worker_channel import WorkerChannel
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.runtime.memory import collect_on_growth
 from guidsvc.server.sockets import inherit_sockets, open_listeners
 from guidsvc.server.tls import Tls, open_tls
+from guidsvc.telemetry.metrics import Metrics
 
 
 @asynccontextmanager
@@ -37,13 +38,20 @@ async def serving(
                 running_in_background(partial(collect_on_growth, context.admission.is_idle)),
                 open_server(app, sockets, settings, fast_path, tls) as server,
             ):
-                context.monitor.meters.connections = server.connections
+                _observe(context.monitor.meters, server, tls)
                 try:
                     yield port_of(sockets, settings)
                 finally:
                     if context.feed is not None:
                         context.feed.close()
                     await drain(server, context.in_flight, settings.grace)
+
+
+def _observe(metrics: Metrics, server: StoppableServer, tls: Tls | None) -> None:
+    """Let the metrics read the connections and the certificate."""
+    metrics.connections, metrics.state.connections_limit = server.connections, server.connections_limit
+    if tls is not None:
+        metrics.state.certificate_not_after = lambda: tls.not_after
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from guidsvc.optional_imports import requires_extra
 from guidsvc.program import command_line
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import ApiKeyRepository
+from guidsvc.telemetry.state_metrics import KeySetMetrics
 
 TOKEN_SETTINGS = ("jwt_issuer", "jwt_audience", "jwt_owner_claim", "jwt_shared_owners", "jwt_require_at_jwt")
 """Settings that have no effect without `jwt_jwks`."""
@@ -42,7 +43,12 @@ def refuse_unguarded(settings: Settings) -> None:
 
 @asynccontextmanager
 async def open_authenticator(
-    settings: Settings, keys: ApiKeyRepository, clock: Clock, denied: DenialAudit | None = None
+    settings: Settings,
+    keys: ApiKeyRepository,
+    clock: Clock,
+    denied: DenialAudit | None = None,
+    *,
+    key_set: KeySetMetrics,
 ) -> AsyncIterator[Authenticator | None]:
     """Open the authenticator, or yield None if access is not controlled. `denied` audits rejected callers."""
     if not is_controlled(settings):
@@ -55,7 +61,7 @@ async def open_authenticator(
             return None if limit is None else SharedLimit(limit, clock, counters, 1 / settings.workers)
 
         limits, lockout = RateLimits(shared(rate)), LoginLockout(shared(failures))
-        async with _tokens(settings, clock) as tokens:
+        async with _tokens(settings, clock, key_set) as tokens:
             authenticator = Authenticator(
                 keys, clock=clock, limits=limits, lockout=lockout, tokens=tokens, on_denial=denied
             )
@@ -78,7 +84,7 @@ async def _counters(cache_url: str) -> AsyncIterator[Counters | None]:
 
 
 @asynccontextmanager
-async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[JwtVerifier | None]:
+async def _tokens(settings: Settings, clock: Clock, key_set: KeySetMetrics) -> AsyncIterator[JwtVerifier | None]:
     """Open the JWT verifier, or yield None if the settings name no JWKS."""
     if not settings.jwt_jwks:
         yield None
@@ -90,7 +96,7 @@ async def _tokens(settings: Settings, clock: Clock) -> AsyncIterator[JwtVerifier
         requires_access_token=settings.jwt_require_at_jwt,
         shares_owners=settings.jwt_shared_owners,
     )
-    async with open_jwt_verifier(settings.jwt_jwks, policy, fetch=fetch, clock=clock) as tokens:
+    async with open_jwt_verifier(settings.jwt_jwks, policy, fetch=fetch, clock=clock, meter=key_set) as tokens:
         yield tokens
 
 

@@ -22,7 +22,7 @@ from guidsvc.http.headers.cors import Cors
 from guidsvc.http.headers.diagnostics import DiagnosticHeaders
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.proxy import TrustedProxies
-from guidsvc.monitoring.health import Health
+from guidsvc.monitoring.health import UP, Health
 from guidsvc.monitoring.logs import access_log, log_config, standard_streams
 from guidsvc.monitoring.logs.access_log import AccessLog
 from guidsvc.monitoring.logs.line_limit import reporting
@@ -55,6 +55,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
     """Open the logs, the store, the cache and the authenticator, and yield them with the services on top."""
     metrics, log = Metrics(), _access_log(settings, channel)
     health = Health(lambda: metrics.store.clock_skew_seconds)
+    metrics.state.is_store_writable = lambda: health.store.state == UP
     metrics.dropped_log_lines = standard_streams.dropped_lines
     metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
     async with (
@@ -65,7 +66,11 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             settings.cache_url, database, clock=clock, size_bytes=settings.cache_size, meter=metrics.cache
         ) as cache,
         open_authenticator(
-            settings, database.api_keys, clock, None if audit_log is None else audit_log.denied
+            settings,
+            database.api_keys,
+            clock,
+            None if audit_log is None else audit_log.denied,
+            key_set=metrics.state.key_set,
         ) as authenticator,
         open_events(settings, database, clock=clock, gauges=metrics.store.events) as feed,
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,

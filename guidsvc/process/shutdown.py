@@ -20,6 +20,9 @@ class StoppableServer(Protocol):
     def connections(self) -> int:
         """Return the number of open connections."""
 
+    def connections_limit(self) -> int:
+        """Return the maximum number of open connections."""
+
     def stop(self) -> None:
         """Stop accepting connections."""
 

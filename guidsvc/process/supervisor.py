@@ -24,6 +24,7 @@ from guidsvc.errors import StartError
 from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.metric_files import SharedFolder
+from guidsvc.monitoring.supervisor_metrics import WorkerDeaths
 from guidsvc.process import reuseport
 from guidsvc.process.reuseport import Closed
 from guidsvc.process.service_manager import ServiceManager
@@ -95,6 +96,7 @@ class Supervisor:
         self._metrics = metrics
         self._manager = manager
         self._has_metrics = True
+        self._deaths = WorkerDeaths()
         self._workers: set[Worker] = set()  # those that have not ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
@@ -177,17 +179,20 @@ class Supervisor:
             self._renew_metrics()
 
     def _renew_metrics(self) -> None:
+        """Create the metrics folder if it is missing, and write the supervisor's own metrics into it."""
         try:
             self._metrics.renew()
+            self._deaths.write(self._metrics.path)
         except OSError as error:
             if self._has_metrics:
-                _log.warning("metrics folder cannot be created, metrics are missing", error=str(error))
+                _log.warning("metrics folder cannot be written, metrics are missing", error=str(error))
             self._has_metrics = False
         else:
             self._has_metrics = True
 
     async def _recover(self, slot: _Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
         """Start workers, with backoff, until one serves."""
+        self._count_death()
         delay = slot.backoff.after(served)
         fields = {"worker": slot.number, "restart_in_seconds": delay}
         _log.error("worker exited, restarting it", pid=dead.pid, uptime_seconds=round(served, 3), **ended, **fields)
@@ -196,11 +201,16 @@ class Supervisor:
             try:
                 slot.worker = await self._start_worker(slot)
             except StartError as error:
+                self._count_death()
                 delay = slot.backoff.after(0)
                 self._stop_listening(slot)
                 _log.error("worker cannot be started", error=str(error), worker=slot.number, restart_in_seconds=delay)
             else:
                 _log.info("worker restarted", worker=slot.number, pid=slot.worker.pid)
+
+    def _count_death(self) -> None:
+        self._deaths.count += 1
+        self._renew_metrics()
 
     def _stop_listening(self, slot: _Slot) -> None:
         """Close the sockets of a slot without a worker, unless no other slot listens, which would free the port.

@@ -88,6 +88,10 @@ class Server:
         """Return the number of open connections."""
         return len(self._table.connections)
 
+    def connections_limit(self) -> int:
+        """Return the maximum number of open connections."""
+        return self._state.limits.connections
+
     def stop(self) -> None:
         """Stop accepting connections; open ones continue."""
         for listener in self._listeners:

@@ -13,6 +13,7 @@ import structlog
 
 from guidsvc.bounded_file import read_file
 from guidsvc.errors import StartError
+from guidsvc.server.accepting.certificate_dates import not_after_of
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 cipher suites with forward secrecy and authenticated encryption. All of TLS 1.3 have both."""
@@ -30,6 +31,8 @@ class Tls:
     def __init__(self, certificate: str, key: str) -> None:
         self._certificate = certificate
         self._key = key
+        self.not_after: float | None
+        """The end of the validity of the current certificate, in Unix seconds; None if it has no valid date."""
         self._current = self.context = self._load()
         """The context for new connections; it switches each handshake to the current certificate."""
         self.context.sni_callback = self._choose
@@ -44,7 +47,7 @@ class Tls:
         connection.context = self._current
 
     def _load(self) -> ssl.SSLContext:
-        loaded = _load(self._certificate, self._key)
+        loaded, self.not_after = _load(self._certificate, self._key)
         self._warn_of_readers()
         return loaded
 
@@ -82,12 +85,15 @@ def _pair(certificate: str | None, key: str | None) -> tuple[str, str] | None:
     return certificate, key
 
 
-def _load(certificate: str, key: str) -> ssl.SSLContext:
-    """Return a context with the certificate and key in these files. Raise StartError if they are unusable."""
+def _load(certificate: str, key: str) -> tuple[ssl.SSLContext, float | None]:
+    """Return a context with the certificate and key in these files, and when the certificate ends.
+
+    Raise StartError if they are unusable.
+    """
     try:
         contents = [read_file(path) for path in (certificate, key)]  # OpenSSL would block on a pipe
         try:
-            return _context(certificate, key)
+            return _context(certificate, key), not_after_of(contents[0])
         except ssl.SSLError:
             _reject_wrong_kind((certificate, contents[0]), (key, contents[1]))
             raise

@@ -52,6 +52,9 @@ class TornadoServer(HTTPServer):
     def connections(self) -> int:
         return len(self._connections)
 
+    def connections_limit(self) -> int:
+        return self._limits.connections
+
     def _handle_connection(self, connection: socket, address: Any) -> None:
         """Set up a new connection, or reject it if it is over the limit.
 

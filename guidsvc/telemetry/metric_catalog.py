@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 
 import guidsvc
+from guidsvc.telemetry import state_catalog
 from guidsvc.telemetry.metric_spec import About, Labels, MetricSpec, Read, if_known
 from guidsvc.telemetry.metrics import BatchMetrics, Metrics
 from guidsvc.telemetry.tracing import L1, MISS, REDIS
@@ -98,6 +99,7 @@ METRICS = (
         (),
         lambda meters, _: {(): meters.connections()},
     ),
+    state_catalog.CONNECTIONS_LIMIT,
     MetricSpec(
         "guidsvc_streams",
         "gauge",
@@ -155,6 +157,7 @@ METRICS = (
         ("operation",),
         lambda meters, _: {(name,): count for name, count in meters.store.failures.items()},
     ),
+    state_catalog.STORE_WRITABLE,
     MetricSpec(
         "guidsvc_batch_items",
         "histogram",
@@ -177,6 +180,7 @@ METRICS = (
         lambda meters, _: {} if meters.store.wal_bytes is None else {(): meters.store.wal_bytes()},
         "livemax",
     ),
+    *state_catalog.RECORDS,
     MetricSpec(
         "guidsvc_purged_records_total",
         "counter",
@@ -260,6 +264,8 @@ METRICS = (
         (),
         lambda meters, _: {(): meters.metric_files_left_out},
     ),
+    *state_catalog.FILES,
+    state_catalog.WORKER_DEATHS,
     MetricSpec(
         "guidsvc_event_loop_lag_seconds",
         "histogram",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 
+from guidsvc.telemetry.state_metrics import StateMetrics
 from guidsvc.telemetry.tracing import DOWN, L1, MISS, REDIS, record_source, record_wait
 
 QUICK_SECONDS = 0.0001
@@ -292,6 +293,7 @@ class Metrics:
         self.store = StoreMetrics()
         self.audit = AuditMetrics()
         self.renewals = RenewalMetrics()
+        self.state = StateMetrics()
         self.metric_files_left_out = 0
         """Unreadable files in the metrics folder, counted each time one is found."""
         self.lag = Histogram(LAGS)

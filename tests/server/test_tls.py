@@ -6,6 +6,7 @@ import os
 import signal
 import ssl
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509 import load_pem_x509_certificate
 
 from guidsvc.errors import StartError
 from guidsvc.server.tls import Tls, open_tls
@@ -130,6 +132,21 @@ def test_readable_private_key_is_warned_about(
     Tls(*certificate.settings.values())
 
     assert sum(told in each.getMessage() for each in caplog.records) == bool(mode & 0o077)
+
+
+def test_end_of_the_current_certificate_is_known(certificate: Certificate) -> None:
+    """Also after it was renewed, and still that of the former one if the new one is unusable."""
+    tls = Tls(*certificate.settings.values())
+    for _ in range(2):
+        ends = load_pem_x509_certificate(certificate.cert.read_bytes()).not_valid_after_utc.timestamp()
+        assert tls.not_after == ends
+        certificate.issue(not_after=datetime.fromtimestamp(ends + 86_400, UTC))
+        tls.reload()
+    before = tls.not_after
+    certificate.cert.write_text("")
+    with pytest.raises(StartError):
+        tls.reload()
+    assert tls.not_after == before
 
 
 # Renewed

@@ -1,6 +1,7 @@
 """Certificates for 127.0.0.1, in files, signed by an authority of the tests' own."""
 
 import ssl
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -15,9 +16,9 @@ class Certificate:
         self.authority.cert_pem.write_to_path(str(self.ca))
         self.issue()
 
-    def issue(self, key_type: trustme.KeyType = trustme.KeyType.ECDSA) -> None:
+    def issue(self, key_type: trustme.KeyType = trustme.KeyType.ECDSA, *, not_after: datetime | None = None) -> None:
         """Make a new certificate, and put it in the place of the one that there is."""
-        own = self.authority.issue_cert("127.0.0.1", key_type=key_type)
+        own = self.authority.issue_cert("127.0.0.1", key_type=key_type, not_after=not_after)
         self.cert.write_bytes(own.cert_chain_pems[0].bytes())
         self.key.touch(0o600)
         self.key.write_bytes(own.private_key_pem.bytes())

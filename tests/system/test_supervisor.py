@@ -83,7 +83,7 @@ def test_files_of_dead_workers_are_merged_and_removed(tmp_path: Path, redis_url:
         return value(metrics(running), "guidsvc_requests_total", route="/readyz", method="GET", status="200")
 
     def of_the_dead() -> set[str]:
-        living = {str(pid) for pid in children(running)}
+        living = {str(pid) for pid in (running.process.pid, *children(running))}
         names = {path.name for path in folder.glob("*.db")}
         return {name for name in names if name.rpartition("_")[2].removesuffix(".db") not in living}
 
@@ -137,6 +137,41 @@ def test_workers_start_and_serve_without_the_metrics_folder(tmp_path: Path, redi
         wait_until(lambda: value(metrics(running), "guidsvc_requests_total", **READY) == 1, "metrics", running.log)
         assert running.stop() == 0
         assert not folder.exists()
+
+
+def test_deaths_of_workers_are_counted_by_the_supervisor(tmp_path: Path, redis_url: str) -> None:
+    """Not those of workers that were replaced. Whichever worker is asked, also after its folder was removed."""
+
+    def seen() -> set[float]:
+        return {value(metrics(running), "guidsvc_worker_deaths_total") for _ in range(5)}
+
+    with workers(tmp_path, redis_url) as running:
+        assert ("guidsvc_worker_deaths_total", frozenset()) in metrics(running)
+        roll(running)
+        assert seen() == {0}
+        for deaths in (1, 2):
+            os.kill(children(running)[0], signal.SIGKILL)
+            wait_until(lambda deaths=deaths: seen() == {deaths}, "the death", running.log)  # type: ignore[misc]
+            wait_until(lambda: len(children(running)) == 2, "another worker", running.log)
+        folder = metrics_folder(running)
+        remove_folder(folder)
+        wait_until(folder.is_dir, "the folder, anew", running.log)
+        wait_until(lambda: seen() == {2}, "what was counted before", running.log)
+
+
+def test_gauges_of_all_workers_are_put_together(tmp_path: Path, redis_url: str) -> None:
+    """The limits of all; and the records as counted by the worker that counted last."""
+    with workers(tmp_path, redis_url, "--max-connections", "50") as running:
+        wait_until(lambda: value(metrics(running), "guidsvc_connections_limit") == 100, "both limits", running.log)
+        assert value(metrics(running), "guidsvc_store_writable") == 1
+        assert value(metrics(running), "guidsvc_records", state="live") == 0
+        body = b'{"user": "u", "ttl": 600}'
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+            connection.request("POST", "/guid", body, {"Content-Type": "application/json"})
+            assert connection.getresponse().status == 201
+        for name, labels in (("guidsvc_records", {"state": "live"}), ("guidsvc_records_expiring", {"within": "1h"})):
+            wait_until(lambda n=name, of=labels: value(metrics(running), n, **of) == 1, "the count", running.log)  # type: ignore[misc]
+        assert all(value(metrics(running), "guidsvc_records", state="live") == 1 for _ in range(10))
 
 
 # Starting

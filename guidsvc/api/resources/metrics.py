@@ -6,6 +6,8 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.domain.caller import MONITOR, Needs
 
 METRICS = "/metrics"
+COUNT_SECONDS = 1.0
+"""How long the metrics wait for a new count of all records; if it takes longer, they show the last known one."""
 PLAIN, OPEN = "text/plain", "application/openmetrics-text"
 
 
@@ -30,6 +32,7 @@ class MetricsHandler(Handler):
     )
     async def get(self) -> None:
         """Return the metrics of all processes of the service, for Prometheus."""
+        await self.context.statistics.refresh(COUNT_SECONDS)
         content, media_type = await self.context.monitor.render(self.request.headers.get("Accept", ""))
         self.set_header("Content-Type", media_type)
         self.vary("Accept")

@@ -20,7 +20,9 @@ from guidsvc.bounded_file import read_file
 from guidsvc.connection_urls import redact
 from guidsvc.errors import StartError
 from guidsvc.runtime.background import running_in_background, spawn_detached
+from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.telemetry.outage import Outage
+from guidsvc.telemetry.state_metrics import KeySetMetrics
 
 MAX_BYTES = 1024 * 1024
 """Maximum size of a key set, in bytes; a larger one is rejected."""
@@ -44,10 +46,17 @@ class RefreshPolicy(NamedTuple):
 
 @asynccontextmanager
 async def open_jwks(
-    location: str, fetch: Fetch, *, timer: Callable[[], float], refresh_policy: RefreshPolicy
+    location: str,
+    fetch: Fetch,
+    *,
+    timer: Callable[[], float],
+    refresh_policy: RefreshPolicy,
+    clock: Clock = system_clock,
+    meter: KeySetMetrics | None = None,
 ) -> AsyncIterator["JwksCache"]:
     """Open the set in a file or at a URL, and keep it up to date; raise StartError if it holds no usable key."""
-    keys = JwksCache(location, _reader(location, fetch), timer, refresh_policy)
+    meter = KeySetMetrics() if meter is None else meter
+    keys = JwksCache(location, _reader(location, fetch), timer, refresh_policy, ReadCounter(clock, meter))
     await keys.load()
     try:
         async with running_in_background(keys.refresh_periodically):
@@ -69,6 +78,23 @@ def validate_jwks(location: str) -> None:
     _refuse_empty(key_set)
 
 
+class ReadCounter:
+    """The outcomes of reads of the set, for the metrics."""
+
+    def __init__(self, clock: Clock, meter: KeySetMetrics) -> None:
+        self._clock = clock
+        self._meter = meter
+        meter.failures = 0
+
+    def succeeded(self) -> None:
+        """Note that the set was read."""
+        self._meter.read_at = self._clock() / 1000
+
+    def failed(self) -> None:
+        """Count a failure."""
+        self._meter.failures = 1 + (self._meter.failures or 0)
+
+
 class JwksCache:
     """The keys of the set that `read` last returned; `location` names its file or URL in messages."""
 
@@ -78,11 +104,12 @@ class JwksCache:
         read: Callable[[], Awaitable[bytes]],
         timer: Callable[[], float],
         refresh_policy: RefreshPolicy,
+        counter: ReadCounter,
     ) -> None:
         self._location = redact(location)
         self.key_set = JwkSet({})
         self._text: bytes | None = None
-        self._read, self._timer, self._refresh_policy = read, timer, refresh_policy
+        self._read, self._timer, self._refresh_policy, self._counter = read, timer, refresh_policy, counter
         self._refresh_task: asyncio.Task[None] | None = None
         self._last_miss = -math.inf  # time of the last read caused by an unknown key
         self._outage = Outage(_log, "jwks refresh failed, keeping the current keys", "jwks refresh succeeded again")
@@ -132,6 +159,7 @@ class JwksCache:
         try:
             self._update(await self._read())
         except (OSError, ValueError) as error:
+            self._counter.failed()
             self._outage.begin(error=_describe(error), jwks=self._location)
         else:
             self._outage.end()
@@ -139,10 +167,12 @@ class JwksCache:
     def _update(self, text: bytes) -> None:
         """Parse and store the text of a set. A well-formed set may be empty: its issuer decides that."""
         if text == self._text:
+            self._counter.succeeded()
             return
         if len(text) > MAX_BYTES:
             raise ValueError(f"the set is larger than {MAX_BYTES} bytes")
         is_first, self.key_set, self._text = self._text is None, parse_jwks(text), text
+        self._counter.succeeded()
         log = _log.info if self.key_set.keys or is_first else _log.warning
         log("jwks loaded", keys=len(self.key_set.keys), ignored=self.key_set.ignored[:MAX_EXPLAINED])
 

@@ -24,6 +24,7 @@ from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import StartError, Unauthorized
 from guidsvc.optional_imports import requires_extra
 from guidsvc.runtime.clock import Clock
+from guidsvc.telemetry.state_metrics import KeySetMetrics
 
 if TYPE_CHECKING:
     from guidsvc.auth.tokens.jwks import Fetch, JwksCache, RefreshPolicy
@@ -82,7 +83,7 @@ class UnknownKey(Unauthorized):
 
 
 @asynccontextmanager
-async def open_jwt_verifier(
+async def open_jwt_verifier(  # noqa: PLR0913  # its collaborators, by name
     location: str,
     policy: JwtTrustPolicy,
     *,
@@ -90,13 +91,15 @@ async def open_jwt_verifier(
     clock: Clock,
     timer: Callable[[], float] = time.monotonic,
     refresh_policy: "RefreshPolicy | None" = None,
+    meter: KeySetMetrics | None = None,
 ) -> AsyncIterator["JwtVerifier"]:
     """Open a verifier for the key set in a file or at a URL; raise StartError if it, or the policy, is unusable."""
     with requires_extra("jwt", "jwt_jwks"):
         from guidsvc.auth.tokens.jwks import RefreshPolicy, open_jwks
 
     policy.validate()
-    async with open_jwks(location, fetch, timer=timer, refresh_policy=refresh_policy or RefreshPolicy()) as keys:
+    reads = refresh_policy or RefreshPolicy()
+    async with open_jwks(location, fetch, timer=timer, refresh_policy=reads, clock=clock, meter=meter) as keys:
         yield JwtVerifier(keys, policy, clock)
 
 

@@ -1,20 +1,27 @@
 """What /metrics tells: what happened, over a real socket, as Prometheus itself would read it."""
 
+import asyncio
+import json
 import re
 import secrets
+from pathlib import Path
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 import guidsvc
 from guidsvc.telemetry.metric_catalog import METRICS
-from tests.conftest import ExpectedLogs, Serving
+from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support import promql
 from tests.support.backing_servers import ROOT, Server
+from tests.support.certificates import Certificate
 from tests.support.factories import GUID, USER
-from tests.support.http_client import raw
-from tests.support.metrics import label_values, scrape, until_cached, value
+from tests.support.http_client import hang_up, raw, read_reply
+from tests.support.jwt_issuer import Signer
+from tests.support.metrics import label_values, read, scrape, until_cached, value
+from tests.support.readiness import until_ready
 
 OPERATING = (ROOT / "docs" / "operations.md").read_text()
 PATH = f"/guid/{GUID}"
@@ -99,6 +106,62 @@ async def test_labels_never_hold_client_input(serving: Serving, server: str) -> 
     assert {"other", "*"} <= label_values(samples, "route")
     methods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
     assert {"GET", "POST", "OPTIONS", "other"} <= label_values(samples, "method") <= methods
+
+
+@pytest.mark.each_once
+async def test_metrics_show_the_records_as_last_counted(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    async with serving(**combination) as client:
+        for life in (-1, 3600, 3601, 86_400, 86_401):
+            assert (await client.post("/guid", {"user": USER, "expire": clock.seconds + life})).status == 201
+        for _ in range(2):
+            samples = await scrape(client)
+            assert {state: value(samples, "guidsvc_records", state=state) for state in ("live", "expired")} == {
+                "live": 4,
+                "expired": 1,
+            }
+            assert value(samples, "guidsvc_records_expiring", within="1h") == 1
+            assert value(samples, "guidsvc_records_expiring", within="24h") == 3
+        assert value(samples, "guidsvc_store_duration_seconds_count", operation="count") == 1
+
+
+@pytest.mark.both_servers
+async def test_metrics_show_limits_and_the_certificate(
+    serving: Serving, certificate: Certificate, tmp_path: Path, clock: FakeClock
+) -> None:
+    """Each only where there is one; and the same as the service goes by."""
+    (tmp_path / "keys").write_text(json.dumps({"keys": [Signer("one").jwk()]}))
+    tokens = {"jwt_jwks": str(tmp_path / "keys"), "jwt_issuer": "i", "jwt_audience": "a", "access": "keys"}
+    async with serving(max_connections=7) as client:
+        samples = await scrape(client)
+        assert value(samples, "guidsvc_connections_limit") == 7
+        told = {name for name, _ in samples}
+        assert not any("key_set" in name or "certificate" in name or "worker" in name for name in told)
+    async with serving(**certificate.settings, **tokens, public_metrics=True) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=certificate.trusting())
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        samples = read((await read_reply(reader, "GET")).body.decode())
+        await hang_up(writer)
+    assert value(samples, "guidsvc_key_set_read_timestamp_seconds") == clock.seconds
+    assert ("guidsvc_key_set_failures_total", frozenset()) in samples
+    ends = load_pem_x509_certificate(certificate.cert.read_bytes()).not_valid_after_utc.timestamp()
+    assert value(samples, "guidsvc_tls_certificate_not_after_timestamp_seconds") == ends
+
+
+async def test_metrics_show_whether_the_store_accepts_writes(
+    serving: Serving, tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("store rejects writes", "store file removed", "store accepts writes", "store file is back")
+    path = tmp_path / "guidsvc.db"
+    async with serving() as client:
+        assert value(await scrape(client), "guidsvc_store_writable") == 1
+        path.rename(tmp_path / "elsewhere.db")
+        await until_ready(client, store="replaced")
+        assert value(await scrape(client), "guidsvc_store_writable") == 0
+        (tmp_path / "elsewhere.db").rename(path)
+        await until_ready(client, store="up")
+        assert value(await scrape(client), "guidsvc_store_writable") == 1
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from guidsvc.auth.tokens.jwks import MAX_BYTES, RefreshPolicy, open_jwks
 from guidsvc.auth.tokens.jwks_client import SECONDS, fetch
 from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy, JwtVerifier, UnknownKey, open_jwt_verifier
 from guidsvc.errors import StartError, Unauthorized
+from guidsvc.telemetry.state_metrics import KeySetMetrics
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import free_port
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
@@ -162,6 +163,31 @@ async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Watch) -> No
         with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}"):
             async with open_jwks(str(path), fetch, timer=timer, refresh_policy=NEVER):
                 pass
+
+
+# What metrics tell of it
+
+
+async def test_reads_and_failures_are_told_to_the_metrics(
+    place: Place, clock: FakeClock, timer: Watch, expected_logs: ExpectedLogs
+) -> None:
+    """A set that has not changed was read, too; one that is malformed was not."""
+    expected_logs.add("jwks refresh failed")
+    meter, at = KeySetMetrics(), clock.now / 1000
+    assert (meter.failures, meter.read_at) == (None, None)
+    async with open_jwks(place.url, fetch, timer=timer, refresh_policy=NEVER, clock=clock, meter=meter) as keys:
+        assert (meter.failures, meter.read_at) == (0, at)
+        for body, failures, read_at in (
+            (key_set(OLD.jwk()), 0, at + 1),
+            (b"{}", 1, at + 1),
+            (b"", 2, at + 1),
+            (key_set(NEW.jwk()), 2, at + 4),
+        ):
+            place.body = body
+            clock.advance(seconds=1)
+            timer.now += 10
+            await keys.refresh()
+            assert (meter.failures, meter.read_at) == (failures, read_at)
 
 
 # When it is read again
