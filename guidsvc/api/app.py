@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from guidsvc.api.base.fallback import UnknownPath
+from guidsvc.api.docs.llms_text import LlmsHandler
 from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHandler
 from guidsvc.api.docs.problem_page import ProblemHandler, ProblemsHandler
 from guidsvc.api.docs.static_pages import FileHandler
@@ -67,6 +68,7 @@ def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
         Route(METRICS, MetricsHandler),
         Route("/version", VersionHandler),
         Route("/openapi.json", OpenApiHandler, {"document": document}),
+        Route("/llms.txt", LlmsHandler, {"routes": routes}),
         Route("/docs", DocsHandler),
         Route("/docs/{file}", FileHandler),
         Route("/problems", ProblemsHandler),

@@ -49,6 +49,7 @@ LEFT_OUT = {
     "getLivez": "for the supervisor of the process; ready() says more",
     "getMetrics": "for Prometheus",
     "getOpenapi": "for generators",
+    "getLlms": "for language models",
     "getDocs": "a page for people",
     "getDocsFile": "a file of that page",
     "listProblems": "the classes of problems have this as docstrings",

@@ -43,7 +43,7 @@ class OpenApiHandler(StaticHandler):
 
     @operation(
         "getOpenapi",
-        "Read this document",
+        "Read the OpenAPI document",
         ResponseSpec(200, "The OpenAPI document.", schemas.Document, headers=OF_FILES),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
@@ -60,7 +60,7 @@ class DocsHandler(StaticHandler):
 
     @operation(
         "getDocs",
-        "Show this document as a page",
+        "Show the OpenAPI document as a page",
         ResponseSpec(200, "The page.", other={HTML: "The page."}, headers=OF_PAGES),
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),

@@ -11,6 +11,7 @@ from guidsvc.domain.record import EXAMPLE
 _ABOUT = {
     "docs": "the API documentation, where you can send requests",
     "openapi": "the same as an OpenAPI document, for generators of clients",
+    "llms": "a short description for language models",
     "guid": "the GUIDs in this registry",
     "events": "what happened to them, as JSON",
     "problems": "the kinds of errors, and what to do about each",

@@ -22,6 +22,7 @@ LINKS = {
     "version": "/version",
     "openapi": "/openapi.json",
     "docs": "/docs",
+    "llms": "/llms.txt",
     "problems": "/problems",
 }
 LIVE = {"status": "live"}

@@ -55,7 +55,7 @@ async def test_file_is_hashed_only_once(serving: Serving, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(pages, "hashlib", SimpleNamespace(sha256=counted))
     pages.etag_of.cache_clear()
-    paths = ["/docs", "/docs/swagger-ui-bundle.js", "/openapi.json", "/problems", "/problems/expired"]
+    paths = ["/docs", "/docs/swagger-ui-bundle.js", "/openapi.json", "/llms.txt", "/problems", "/problems/expired"]
     async with serving() as client:
         for path in paths * 3:
             page = await client.get(path)

@@ -183,7 +183,17 @@ async def test_use_of_a_key_is_recorded(guarded: Guarded) -> None:
 
 async def test_health_and_descriptions_need_no_key(guarded: Guarded) -> None:
     """Metrics are for those who monitor, and for admins."""
-    for path in ("/livez", "/readyz", "/version", "/openapi.json", "/docs", "/problems", "/problems/unauthorized", "/"):
+    for path in (
+        "/livez",
+        "/readyz",
+        "/version",
+        "/openapi.json",
+        "/llms.txt",
+        "/docs",
+        "/problems",
+        "/problems/unauthorized",
+        "/",
+    ):
         assert (await guarded.client.get(path)).status == 200
     reader, admin = await guarded.asker(), await guarded.asker("root", "admin")
     assert (await guarded.client.get("/metrics")).status == 401

@@ -96,11 +96,12 @@ ROWS: Mapping[str, Row] = {
     "headMetrics": Row("monitor", 200, 403),
     "optionsMetrics": OPTIONS,
     **{f"{verb}{name}": _open(200) for name in (
-        "Livez", "Readyz", "Version", "Openapi", "Docs", "DocsFile", "Problem", "Root") for verb in ("get", "head")},
+        "Livez", "Readyz", "Version", "Openapi", "Llms", "Docs", "DocsFile", "Problem", "Root")
+        for verb in ("get", "head")},
     "listProblems": _open(200),
     "headProblems": _open(200),
     **{f"options{name}": OPTIONS for name in (
-        "Livez", "Readyz", "Version", "Openapi", "Docs", "DocsFile", "Problem", "Problems", "Root")},
+        "Livez", "Readyz", "Version", "Openapi", "Llms", "Docs", "DocsFile", "Problem", "Problems", "Root")},
 }  # fmt: skip
 HIDDEN = {"putGuid", "patchGuid", "createRenewal"}
 """Operations whose response has no body for a key without the scope `read`."""
