@@ -6,7 +6,7 @@ called `guidsvc` or `guidsvc-...` look like settings. One, GUIDSVC_PORT=tcp://10
 
 import re
 
-CLIENT_VARIABLES = frozenset({"GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_API_KEY", "GUIDSVC_PROFILE"})
+CLIENT_VARIABLES = frozenset({"GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_API_KEY", "GUIDSVC_PROFILE"})
 """Variables that configure clients of the service, often in the same shell or `.env`."""
 _SERVICE_LINK = re.compile(
     r"GUIDSVC_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"

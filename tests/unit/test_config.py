@@ -240,7 +240,9 @@ def test_similar_variables_are_still_rejected(variable: str, value: str, monkeyp
         load([])
 
 
-@pytest.mark.parametrize("variable", ["GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_API_KEY", "GUIDSVC_PROFILE"])
+@pytest.mark.parametrize(
+    "variable", ["GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_API_KEY", "GUIDSVC_PROFILE"]
+)
 def test_variables_of_clients_are_ignored(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "gs_x")
 
