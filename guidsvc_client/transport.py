@@ -29,11 +29,11 @@ class Service:
 
     @classmethod
     def named(cls, url: str | None, key: str | None) -> "Service":
-        """Return the service that the arguments name, or else GUIDSVC_URL and GUIDSVC_KEY."""
+        """Return the service that the arguments name, or else GUIDSVC_URL and GUIDSVC_KEY. An empty key means none."""
         address = url or os.environ.get("GUIDSVC_URL")
         if not address:
             raise ValueError("the client has no URL; pass one, such as http://127.0.0.1:8888, or set GUIDSVC_URL")
-        return cls(address.rstrip("/"), key or os.environ.get("GUIDSVC_KEY"))
+        return cls(address.rstrip("/"), os.environ.get("GUIDSVC_KEY") if key is None else key)
 
     def request(self, attempts: Attempts[Any]) -> dict[str, Any]:
         """Begin an attempt, and return the arguments of its request."""

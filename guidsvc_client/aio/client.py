@@ -14,7 +14,7 @@ from guidsvc_client.aio.session import AsyncSession
 from guidsvc_client.key_models import Identity
 from guidsvc_client.models import FullRecord, Readiness, Record, Renewal, Statistics
 from guidsvc_client.protocol import batches, calls, workflows
-from guidsvc_client.protocol.batches import MAX_OPERATIONS, Operation, Result
+from guidsvc_client.protocol.batches import MAX_OPERATIONS, BatchOptions, Operation, Result
 from guidsvc_client.protocol.calls import Change, Filter, Terms
 from guidsvc_client.protocol.event_calls import EventFilter, Start, query_of
 from guidsvc_client.protocol.lease_flows import LeaseOptions, plan_of
@@ -27,8 +27,8 @@ from guidsvc_client.transport import Service
 class AsyncClient:
     """A client of guidsvc. Threads may share it; use it with `with`, or close it.
 
-    Without `url` and `key`, it uses the environment variables GUIDSVC_URL and GUIDSVC_KEY. Pass `http` to choose
-    certificates, proxies or limits of connections; you close it then.
+    Without `url` and `key`, it uses the environment variables GUIDSVC_URL and GUIDSVC_KEY; an empty key means none.
+    Pass `http` to choose certificates, proxies or limits of connections; you close it then.
     """
 
     def __init__(
@@ -162,12 +162,9 @@ class AsyncClient:
         """Yield all records that a filter selects, in one response. StreamTruncated if it breaks off."""
         return self._stream(filters, FullRecord if full else Record, limit)
 
-    async def batch(
-        self, operations: Iterable[Operation], *, full: bool = False, validate_only: bool = False
-    ) -> Sequence[Result]:
+    async def batch(self, operations: Iterable[Operation], **options: Unpack[BatchOptions]) -> Sequence[Result]:
         """Execute up to 1,000 operations in one request, once, and return their results in order."""
-        rendered = map(batches.rendered, operations)
-        return await self._session.send(batches.batch(rendered, is_full=full, is_only_validated=validate_only))
+        return await self._session.send(batches.batch(map(batches.rendered, operations), options))
 
     async def put_many(
         self, records: Iterable[Record | Operation], *, chunk: int = MAX_OPERATIONS

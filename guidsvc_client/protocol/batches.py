@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, TypedDict
 
 from guidsvc_client.models import Document, FullRecord, Record, Renewal
 from guidsvc_client.problems import Problem, problem_of
-from guidsvc_client.protocol.call import Call, Reply, dump, with_key
+from guidsvc_client.protocol.call import JSON, Call, Reply, dump, with_key
 from guidsvc_client.protocol.calls import FULL
 from guidsvc_client.protocol.values import Duration, Guid, Moment, Version, version_of, wire_members
 
@@ -59,20 +59,31 @@ class Result:
         )
 
 
-def batch(
-    operations: Iterable[bytes], *, key: str | None = None, is_full: bool = False, is_only_validated: bool = False
-) -> Call[Sequence[Result]]:
+class BatchOptions(TypedDict, total=False):
+    """How a batch is executed and answered.
+
+    `full` returns all members of the records, and `minimal` no records. `validate_only` changes nothing. With an
+    `idempotency_key` of its own, the caller can repeat the batch itself, even after a restart, for 24 hours.
+    """
+
+    full: bool
+    minimal: bool
+    validate_only: bool
+    idempotency_key: str
+
+
+def batch(operations: Iterable[bytes], options: BatchOptions | None = None) -> Call[Sequence[Result]]:
     """Execute operations, given as JSON."""
+    given = options or {}
 
     def read(reply: Reply) -> Sequence[Result]:
         return [Result.from_wire(each) for each in reply.json["results"]]
 
-    query = (FULL if is_full else {}) | ({"validate_only": "true"} if is_only_validated else {})
+    query = (FULL if given.get("full") else {}) | ({"validate_only": "true"} if given.get("validate_only") else {})
     content = b'{"operations":[%b]}' % b",".join(operations)
-    headers = {"Content-Type": "application/json"}
-    return with_key(
-        Call(method="POST", path="/guid:batch", read=read, query=query, content=content, headers=headers), key
-    )
+    headers = {"Content-Type": JSON} | ({"Prefer": "return=minimal"} if given.get("minimal") else {})
+    call = Call(method="POST", path="/guid:batch", read=read, query=query, content=content, headers=headers)
+    return with_key(call, given.get("idempotency_key"))
 
 
 def rendered(operation: Record | Mapping[str, Any]) -> bytes:

@@ -119,3 +119,6 @@ async def test_url_and_key_come_from_the_environment(
     async with client_of(kind, "") as client:
         with pytest.raises(NotFound):
             await client.get("0" * 32)
+    async with client_of(kind, "", key="") as client:
+        with pytest.raises(Unauthorized):
+            await client.get("0" * 32)

@@ -243,6 +243,21 @@ async def test_statistics_count_the_records_by_their_expiry(guids: Any) -> None:
     assert abs(stats.at / 1000 - time.time()) < 60
 
 
+async def test_minimal_batch_returns_no_records(guids: Any) -> None:
+    (result,) = await guids.batch([{"user": "a"}], minimal=True)
+
+    assert (result.status, result.record) == (201, None)
+    assert (await guids.get(result.guid)).version == result.version
+
+
+async def test_batch_with_own_idempotency_key_is_executed_once(guids: Any) -> None:
+    key, user = uuid4().hex, new_user()
+    first, second = [await guids.batch([{"user": user}], idempotency_key=key) for _ in range(2)]
+
+    assert first == second
+    assert await guids.list(user=user).total() == 1
+
+
 async def test_service_describes_itself(guids: Any) -> None:
     ready = await guids.ready()
 
