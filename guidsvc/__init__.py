@@ -2,7 +2,7 @@
 
 The packages are layers. Each imports only what stands below it:
 
-    cli              the command line: serve, and the commands on Click
+    cli              the command line: serve, commands on the store, and in cli.remote those over HTTP
     doctor           checks of a set-up, each with what to do; they change nothing
     bootstrap        the composition root: opens, wires, serves and closes everything; reads the settings
     api              the REST API: routes, handlers, the fast path, problems, the OpenAPI document

@@ -4,11 +4,27 @@ SERVE, HELP = "serve", "help"
 """Words that are no commands of the table: the first is the default, the second prints the help."""
 COMPLETION_VARIABLE = "_GUIDSVC_COMPLETE"
 """The variable by which a shell asks for the completion of the words."""
+REMOTE = "guidsvc.cli.remote."
+"""The package of the commands over HTTP, which need the extra `cli`."""
 
 COMMANDS: dict[str, str] = {
     "config": "guidsvc.cli.local.config:config",
     "doctor": "guidsvc.cli.local.doctor:doctor",
     "demo": "guidsvc.cli.local.demo:demo",
+    "whoami": "guidsvc.cli.remote.commands.service:whoami",
+    "status": "guidsvc.cli.remote.commands.service:status",
+    "put": "guidsvc.cli.remote.commands.records:put",
+    "get": "guidsvc.cli.remote.commands.records:get",
+    "patch": "guidsvc.cli.remote.commands.records:patch",
+    "rm": "guidsvc.cli.remote.commands.life:rm",
+    "renew": "guidsvc.cli.remote.commands.life:renew",
+    "revoke": "guidsvc.cli.remote.commands.life:revoke",
+    "edit": "guidsvc.cli.remote.commands.editing:edit",
+    "ls": "guidsvc.cli.remote.commands.listing:ls",
+    "watch": "guidsvc.cli.remote.commands.watching:watch",
+    "export": "guidsvc.cli.remote.transfer.exporting:export_records",
+    "import": "guidsvc.cli.remote.transfer.importing:import_records",
+    "check": "guidsvc.cli.remote.commands.checking:check",
     "keys": "guidsvc.cli.keys.command:keys",
     "backup": "guidsvc.cli.local.backup:backup",
     "healthcheck": "guidsvc.cli.local.healthcheck:healthcheck",
@@ -21,6 +37,20 @@ SUMMARIES: dict[str, str] = {
     "config": "print the settings in force, and where each comes from",
     "doctor": "find what is wrong with the set-up, and say what to do",
     "demo": "create sample GUIDs of all kinds, or remove them",
+    "status": "print the state of a service, or wait until it is ready",
+    "whoami": "print what the own key is, and what it may do",
+    "put": "create a record, or change members of one",
+    "get": "print a record",
+    "patch": "merge members into a record that exists",
+    "edit": "edit a record in an editor",
+    "renew": "move the expiry of a record later",
+    "revoke": "end the life of a record now",
+    "rm": "delete a record",
+    "ls": "list records",
+    "watch": "print what happens to GUIDs, a line for each event",
+    "export": "write records to a file, as lines of JSON",
+    "import": "put the records of a file",
+    "check": "measure how fast a service answers",
     "keys": "create, list, rotate and revoke API keys",
     "backup": "copy the SQLite store while the service runs",
     "healthcheck": "check whether the service on this host is alive, or ready",

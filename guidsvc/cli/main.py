@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from guidsvc import __version__, similarity
-from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, HELP, SERVE, SUMMARIES
+from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, HELP, REMOTE, SERVE, SUMMARIES
 from guidsvc.program import SCRIPT, program
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -60,7 +60,15 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package in {"", "guidsvc"} or package in sys.stdlib_module_names:
             raise
-        sys.exit(f"{program()}: the package {package} is not installed for {sys.executable}: {_remedy()}")
+        sys.exit(_missing_package(package, sys.argv[1:2]))
+
+
+def _missing_package(package: str, words: Sequence[str]) -> str:
+    """Return what to install. The commands over HTTP need an extra, which a service does without."""
+    if words and COMMANDS.get(words[0], "").startswith(REMOTE):
+        install = "-r requirements.txt" if program() == SCRIPT else "'guidsvc[cli]'"
+        return f"{program(words[0])} needs more: pip install {install}"
+    return f"{program()}: the package {package} is not installed for {sys.executable}: {_remedy()}"
 
 
 def _remedy() -> str:

@@ -118,6 +118,12 @@ def test_client_has_the_version_of_the_service() -> None:
     assert guidsvc_client.__version__ == guidsvc.__version__
 
 
+def test_extra_of_the_service_asks_for_this_version() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert f"guidsvc-client=={guidsvc.__version__}" in extras["cli"]
+
+
 def test_dependencies_are_pinned_within_their_range() -> None:
     pins = {str(canonicalize_name(need.name)): need for need in map(Requirement, pinned_lines())}
     needs = list(map(Requirement, PROJECT["dependencies"]))
@@ -129,7 +135,7 @@ def test_dependencies_are_pinned_within_their_range() -> None:
 
 
 def pinned_lines() -> Iterator[str]:
-    """Yield what requirements-dev.in asks for."""
-    for line in (ROOT / "requirements-dev.in").read_text().splitlines():
+    """Yield what requirements.in asks for."""
+    for line in (ROOT / "requirements.in").read_text().splitlines():
         if "==" in line:
             yield line.partition("#")[0].strip()

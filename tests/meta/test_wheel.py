@@ -9,6 +9,7 @@ import pytest
 import guidsvc
 from tests.support.backing_servers import ROOT, START_SECONDS, wait_until
 from tests.support.installed_wheel import INSTALL_SECONDS, build_wheel, install_wheel, run
+from tests.support.virtual_environment import pip_for
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,18 @@ def test_wheel_has_the_files_that_are_not_python(installed: Path, tmp_path: Path
     there = [path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
     assert not Path(root).is_relative_to(ROOT)
     assert sorted(names) == sorted(str(path.relative_to(package)) for path in there)
+
+
+@pytest.mark.timeout(2 * INSTALL_SECONDS)
+def test_commands_over_http_need_the_wheel_of_the_client(installed: Path, tmp_path: Path) -> None:
+    def list_records() -> subprocess.CompletedProcess[str]:
+        command = [str(installed / "guidsvc"), "ls", "--quiet", "--url", "http://127.0.0.1:1"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert list_records().stderr == "guidsvc ls needs more: pip install 'guidsvc[cli]'\n"
+    wheel = build_wheel(ROOT / "guidsvc_client", tmp_path)
+    run(tmp_path, *pip_for(installed / "python"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    assert list_records().returncode == 6
 
 
 @pytest.mark.timeout(2 * INSTALL_SECONDS)

@@ -1,0 +1,93 @@
+"""The base of the commands over HTTP: the common options, `--curl`, and what becomes of an error."""
+
+from typing import Any, NoReturn
+
+import click
+import stamina
+
+from guidsvc.cli import output
+from guidsvc.cli.parsing.command import Command
+from guidsvc.cli.parsing.value_types import OneOf
+from guidsvc.cli.remote.curl import RequestCaptured, curl_line
+from guidsvc.cli.remote.failures import exit_code, report
+from guidsvc.cli.remote.remote import Remote
+from guidsvc.cli.remote.target import DEFAULT_URL, target_of
+from guidsvc.cli.remote.values import SPELLINGS
+from guidsvc.cli.rendering import FORMS, Rendering, default_form
+from guidsvc.monitoring.logs.printable import escape
+from guidsvc.program import program
+from guidsvc_client import GuidsvcError, RecordWithheld
+
+_COMMON = ("url", "key_file", "profile", "form", "is_curl", "is_quiet")
+
+
+def _common_options() -> list[click.Parameter]:
+    return [
+        click.Option(["--url"], metavar="URL", help=f"address of the service [default: GUIDSVC_URL, or {DEFAULT_URL}]"),
+        click.Option(
+            ["--key-file"], metavar="FILE", help="file with the API key [default: GUIDSVC_KEY or GUIDSVC_KEY_FILE]"
+        ),
+        click.Option(["--profile"], metavar="NAME", help="address and key by name [default: GUIDSVC_PROFILE]"),
+        click.Option(
+            ["-o", "--output", "form"],
+            type=OneOf(FORMS),
+            metavar="|".join(FORMS),
+            help="form of the data [default: table on a terminal, else lines of JSON]",
+        ),
+        click.Option(["--curl", "is_curl"], is_flag=True, help="print the request as a curl command, and send nothing"),
+        click.Option(
+            ["--quiet", "is_quiet"], is_flag=True, help="print no notes and no progress, only data and errors"
+        ),
+    ]
+
+
+class RemoteCommand(Command):
+    """A command over HTTP. Its function gets a `Remote` with `click.pass_obj`.
+
+    `is_write` says whether its requests change something, so that a lost response leaves a doubt. Then it first looks
+    whether it can print its output, if it `has_output`.
+    """
+
+    def __init__(self, *args: Any, is_write: bool = False, has_output: bool = True, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.is_write, self.has_output = is_write, has_output
+        self.params[-2:-2] = _common_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Exit with the code of docs/command-line.md if the service rejects a request."""
+        stamina.instrumentation.set_on_retry_hooks([])  # its default writes to standard output
+        remote = ctx.obj = _remote_of(ctx)
+        if self.is_write and self.has_output:
+            output.require_writable()
+        try:
+            return super().invoke(ctx)
+        except RequestCaptured as captured:
+            output.write(f"{curl_line(captured.request)}\n")
+        except RecordWithheld as done:
+            remote.note(str(done))
+        except GuidsvcError as error:
+            remote.warn(report(error, remote.target, is_write=self.is_write))
+            ctx.exit(exit_code(error, is_write=self.is_write))
+        finally:
+            remote.close()
+        return None
+
+
+def _remote_of(ctx: click.Context) -> Remote:
+    """Return what the common options of a command name."""
+    given = {name: ctx.params.pop(name) for name in _COMMON}
+    target = target_of(given["url"], given["key_file"], given["profile"])
+    remote = Remote(target, Rendering(given["form"] or default_form(), given["is_quiet"]), is_curl=given["is_curl"])
+    for typed, guid in ctx.meta.get(SPELLINGS, ()):
+        remote.note(f"{escape(typed)} is read as {guid}")
+    if target.key and target.key.warning:
+        remote.note(target.key.warning)
+    if remote.is_curl and target.key and target.key.name != "GUIDSVC_KEY":
+        remote.note(f"the line needs the key: set GUIDSVC_KEY to that of {target.key.name}")
+    return remote
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Report that a command cannot do what it was asked to, and exit."""
+    output.tell(f"{program()}: {text}")
+    click.get_current_context().exit(code)

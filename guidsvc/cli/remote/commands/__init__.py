@@ -1,0 +1,1 @@
+"""The commands over HTTP: a module for each group of commands."""

@@ -1,0 +1,135 @@
+"""What becomes of an error: the exit code, and a text that says what to do.
+
+docs/command-line.md has the table of the codes.
+"""
+
+from collections.abc import Iterator
+
+from guidsvc.cli.remote.target import Target
+from guidsvc.monitoring.logs.printable import escape
+from guidsvc.program import runnable
+from guidsvc_client import (
+    Disconnected,
+    Forbidden,
+    GuidsvcError,
+    InternalError,
+    NoResponse,
+    PreconditionFailed,
+    PreconditionRequired,
+    Problem,
+    QuotaExceeded,
+    StreamTruncated,
+    TimedOut,
+    Unauthorized,
+    UnexpectedResponse,
+    Unreachable,
+)
+
+OK, FAILED, USAGE, NOT_FOUND, CONFLICT, NOT_ALLOWED, TRY_AGAIN, UNKNOWN = range(8)
+"""Exit codes."""
+MAX_FAULTS = 20
+"""How many faults of an invalid request are shown."""
+_BY_STATUS = {
+    401: NOT_ALLOWED,
+    403: NOT_ALLOWED,
+    404: NOT_FOUND,
+    409: CONFLICT,
+    410: NOT_FOUND,
+    412: CONFLICT,
+    429: TRY_AGAIN,
+    503: TRY_AGAIN,
+    504: UNKNOWN,
+}
+_OF_PROXIES = {502, 503, 504}
+
+
+def exit_code(error: GuidsvcError, *, is_write: bool) -> int:
+    """Return the exit code of a command that ends with this error."""
+    match error:
+        case InternalError():
+            return UNKNOWN if is_write else FAILED
+        case Problem():
+            return code_of_status(error.status)
+        case Unreachable() | StreamTruncated():
+            return TRY_AGAIN
+        case NoResponse():
+            return UNKNOWN if is_write else TRY_AGAIN
+        case UnexpectedResponse() if error.status in _OF_PROXIES:
+            return UNKNOWN if is_write else TRY_AGAIN
+        case _:
+            return FAILED
+
+
+def code_of_status(status: int) -> int:
+    """Return the exit code for a problem with this status."""
+    return _BY_STATUS.get(status, FAILED)
+
+
+def report(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
+    """Return what happened, and what to do, in one line; and a line for each fault if there are several."""
+    if isinstance(error, Problem):
+        faults = [f"\n  {escape(each)}" for each in _faults(error)]
+        return f"{escape(_sentences(error.detail, _remedy(error, target)))} {_source(error, target)}{''.join(faults)}"
+    return escape(_sentences(_reason(error, target, is_write=is_write), _remedy(error, target)))
+
+
+def _sentences(text: str, remedy: str) -> str:
+    return f"{text}{'' if text.endswith('.') else '.'} {remedy}" if remedy else text
+
+
+def _source(problem: Problem, target: Target) -> str:
+    page = f"{target.url}{problem.page}" if problem.page.startswith("/") else problem.page
+    request = f"request {problem.request_id}, " if problem.request_id else ""
+    return escape(f"({problem.code}, {request}explained at {page})")
+
+
+def _faults(problem: Problem) -> Iterator[str]:
+    """Yield the faults of a request, unless the detail says the only one."""
+    if len(problem.errors) < 2:  # noqa: PLR2004
+        return
+    for fault in problem.errors[:MAX_FAULTS]:
+        place = next((fault[name] for name in ("pointer", "parameter", "header") if name in fault), "")
+        yield f"{place.removeprefix('/') or 'the body'} {fault.get('detail', '')}"
+    if len(problem.errors) > MAX_FAULTS:
+        yield f"and {len(problem.errors) - MAX_FAULTS} more"
+
+
+def _reason(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
+    match error:
+        case Unreachable():
+            return f"no connection to {target.url}{_cause(error)}"
+        case TimedOut() | Disconnected():
+            what = "no response in time" if isinstance(error, TimedOut) else "the connection broke off"
+            doubt = "; the change may have taken effect: read the record before you try again"
+            return f"{target.url}: {what}{doubt if is_write else '; try again'}"
+        case UnexpectedResponse() if is_write and error.status in _OF_PROXIES:
+            return f"{error}; the change may have taken effect: read the record before you try again"
+        case _:
+            return str(error)
+
+
+def _cause(error: Exception) -> str:
+    reason = str(error.__cause__ or "")
+    return f": {reason}" if reason else ""
+
+
+def _remedy(error: GuidsvcError, target: Target) -> str:  # noqa: PLR0911  # a table
+    match error:
+        case Unreachable():
+            return f"Start the service with `{runnable()}`, or name its address with --url or GUIDSVC_URL."
+        case Unauthorized() if target.key is None:
+            return "Name a key: set GUIDSVC_KEY, or use --key-file or a profile."
+        case Unauthorized():
+            return f"Check the key from {target.key.name}." if target.key else ""
+        case QuotaExceeded():
+            return f"`{runnable('whoami')}` shows what is left; delete GUIDs, or ask an operator for more."
+        case Forbidden():
+            return f"`{runnable('whoami')}` shows what the key may do."
+        case PreconditionRequired():
+            return f"Add --if-match with the version that `{runnable('get GUID --full')}` shows."
+        case PreconditionFailed() if error.version is not None:
+            return f"The record has version {error.version} now: read it, and decide again."
+        case Problem() if error.retry_after:
+            return f"Try again in {error.retry_after:g} s."
+        case _:
+            return ""

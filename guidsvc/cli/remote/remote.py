@@ -1,0 +1,75 @@
+"""What a command works with: the client of the service, the form of its output, and notes for people."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from guidsvc.cli import output
+from guidsvc.cli.remote.curl import capturing_http
+from guidsvc.cli.remote.target import Target
+from guidsvc.cli.rendering import Rendering
+from guidsvc.program import program
+from guidsvc_client import Client, GuidsvcError, Problem, Sent
+
+
+@dataclass
+class Remote:
+    """The service that a command talks to, and how the command prints."""
+
+    target: Target
+    rendering: Rendering
+    is_curl: bool
+    _key: str | None = field(default=None, repr=False)
+    _has_retried: bool = False
+
+    @property
+    def is_table(self) -> bool:
+        """Whether people read the output."""
+        return self.rendering.form == "table"
+
+    @cached_property
+    def client(self) -> Client:
+        """The client. With `--curl`, it sends nothing."""
+        if self.is_curl:
+            key = "a key" if self.target.key else ""
+            return Client(self.target.url, key=key, http=capturing_http(), retries=0)
+        return Client(self.target.url, key=self.key, on_retry=self._note_retry)
+
+    @property
+    def key(self) -> str:
+        """The key, read once; empty if there is none."""
+        if self._key is None:
+            self._key = self.target.key.read() if self.target.key else ""
+        return self._key
+
+    def close(self) -> None:
+        """Close the connections."""
+        if "client" in self.__dict__:
+            self.client.close()
+
+    def note(self, text: str) -> None:
+        """Write a note to standard error, unless it is to be quiet."""
+        self.rendering.tell(f"{program()}: {text}")
+
+    def warn(self, text: str) -> None:
+        """Write a line to standard error, also if it is to be quiet."""
+        output.tell(f"{program()}: {text}")
+
+    def _note_retry(self, _: Sent, error: GuidsvcError) -> None:
+        if not self._has_retried:
+            reason = error.detail if isinstance(error, Problem) else f"no response from {self.target.url}"
+            self.note(f"{reason}; trying again")
+        self._has_retried = True
+
+    def print_one(self, document: Mapping[str, object], members: Callable[[], Mapping[str, object]]) -> None:
+        """Print one object: a table of the members, or the document."""
+        self.rendering.record(members() if self.is_table else document)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Return whether a stream is a terminal."""
+    with suppress(AttributeError, ValueError):  # there is none, or it is closed
+        return bool(stream.isatty())
+    return False

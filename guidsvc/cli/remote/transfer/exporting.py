@@ -1,0 +1,119 @@
+"""`export`: all records that the options select, as lines of JSON."""
+
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import click
+
+from guidsvc.cli import output
+from guidsvc.cli.remote.command import RemoteCommand
+from guidsvc.cli.remote.commands.inputs import STDIN, given
+from guidsvc.cli.remote.commands.listing import filter_options
+from guidsvc.cli.remote.curl import RequestCaptured, curl_line
+from guidsvc.cli.remote.documents import json_text, record_document
+from guidsvc.cli.remote.progress import has_bar, progress
+from guidsvc.cli.remote.remote import Remote
+from guidsvc.errors import StartError
+from guidsvc_client import Record
+
+CHUNK = 500
+"""How many lines are written at a time."""
+Write = Callable[[str], None]
+
+
+@click.command(
+    "export", cls=RemoteCommand, examples=["export guids.ndjson", "export - --user alice | jq -c .guid > guids.txt"]
+)
+@click.argument("target", metavar="FILE|-")
+@filter_options("all")
+@click.pass_obj
+def export_records(remote: Remote, /, target: str, **options: Any) -> None:
+    """Write the records as lines of JSON to a file, or to standard output. `import` reads them.
+
+    A file appears only when it is complete. It is no backup: it has neither owners nor versions.
+    """
+    filters: Any = given(**options)
+    try:
+        total = remote.client.list(**filters).total() if has_bar(remote) else 0
+        records = remote.client.stream(**filters)
+        with _opened(target) as write, progress(remote, "export", total) as advance:
+            count = _copy(records, write, advance)
+    except RequestCaptured as captured:
+        file = [] if target == STDIN else [f"--output {shlex.quote(target)}"]
+        output.write(f"{curl_line(captured.request, *file)}\n")
+        return
+    remote.note(f"{count} records are exported")
+
+
+def _copy(records: Iterator[Record], write: Write, advance: Callable[[int], None]) -> int:
+    """Write the records, and return how many there were."""
+    count = 0
+    while chunk := list(islice(records, CHUNK)):
+        write("".join(f"{json_text(_complete(record))}\n" for record in chunk))
+        advance(len(chunk))
+        count += len(chunk)
+    return count
+
+
+def _complete(record: Record) -> dict[str, Any]:
+    """Return a record with its metadata also if there are none, so that an import removes those of another record."""
+    return {"metadata": {}, **record_document(record)}
+
+
+@contextmanager
+def _opened(target: str) -> Iterator[Write]:
+    """Yield the function that writes to standard output, or to a file that appears when it is complete."""
+    if target == STDIN:
+        yield output.write
+        return
+    path = Path(target)
+    try:
+        with _opened_device(path) if _is_device(path) else _opened_file(path) as write:
+            yield write
+    except OSError as error:
+        raise StartError(f"{target} cannot be written: {error.strerror or error}; name another file") from error
+
+
+def _is_device(path: Path) -> bool:
+    """Return whether a path is a pipe or a device, which no file may replace."""
+    return path.exists() and not path.is_file()
+
+
+@contextmanager
+def _opened_device(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda text: _write(file, text)
+
+
+@contextmanager
+def _opened_file(path: Path) -> Iterator[Write]:
+    """Write a new file beside the target, and let it take its place at the end."""
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part", delete=False
+    ) as file:
+        try:
+            yield lambda text: _write(file, text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.replace(file.name, path)  # noqa: PTH105  # as one step
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(file.name)  # noqa: PTH108
+            raise
+
+
+def _write(file: Any, text: str) -> None:
+    file.write(text)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

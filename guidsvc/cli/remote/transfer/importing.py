@@ -1,0 +1,185 @@
+"""`import`: put the records of a file, in batches. After a kill, it goes on where it was."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, get_args
+
+import click
+
+from guidsvc.cli import output
+from guidsvc.cli.parsing.value_types import OneOf
+from guidsvc.cli.remote.command import RemoteCommand
+from guidsvc.cli.remote.commands.inputs import STDIN
+from guidsvc.cli.remote.curl import BASE, KEY_HEADER, quoted_url
+from guidsvc.cli.remote.failures import CONFLICT, FAILED, exit_code, report
+from guidsvc.cli.remote.progress import progress
+from guidsvc.cli.remote.remote import Remote
+from guidsvc.cli.remote.transfer.journal import Journal, NoJournal, advanced, new_place
+from guidsvc.cli.remote.transfer.lines import Chunk, LineReader
+from guidsvc.cli.remote.transfer.sending import BatchSender, Outcome, Policy
+from guidsvc.errors import StartError
+from guidsvc.monitoring.logs.printable import escape
+from guidsvc_client import GuidsvcError
+
+MAX_SHOWN = 20
+"""How many lines with faults are shown."""
+
+
+@click.command(
+    "import",
+    cls=RemoteCommand,
+    is_write=True,
+    examples=[
+        "import guids.ndjson --dry-run",
+        "import guids.ndjson --on-conflict skip --resume",
+        "import - < guids.ndjson",
+    ],
+)
+@click.argument("source", metavar="FILE|-")
+@click.option("--dry-run", "is_dry", is_flag=True, help="check all lines, and change nothing")
+@click.option(
+    "--on-conflict",
+    "policy",
+    type=OneOf(get_args(Policy)),
+    default="overwrite",
+    help="what to do if the GUID exists: skip the line, overwrite the record, or fail [default: overwrite]",
+)
+@click.option("--resume", "should_resume", is_flag=True, help="go on where the last import of this file has stopped")
+@click.pass_obj
+def import_records(remote: Remote, /, source: str, *, is_dry: bool, policy: Policy, should_resume: bool) -> None:
+    """Put the records of a file, one JSON object per line, as `export` writes them."""
+    if remote.is_curl:
+        output.write(f"{_curl(remote, source, policy, is_dry=is_dry)}\n")
+        return
+    if should_resume and source == STDIN:
+        raise click.UsageError("--resume needs a file: standard input cannot be read again")
+    sender = BatchSender(remote.client, policy, is_dry=is_dry)
+    journal = NoJournal() if is_dry or source == STDIN else Journal(remote.target.url, Path(source))
+    with _opened(source) as file:
+        _Import(remote, sender, journal, source).run(file, policy, should_resume=should_resume)
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[BinaryIO]:
+    if source == STDIN:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(source).open("rb")  # noqa: SIM115  # errors of the block are not errors of the file
+    except OSError as error:
+        raise StartError(f"{source} cannot be read: {error.strerror or error}; name another file") from error
+    with file:
+        yield file
+
+
+class _Import:
+    """One run of an import."""
+
+    def __init__(self, remote: Remote, sender: BatchSender, journal: Journal | NoJournal, source: str) -> None:
+        self._remote = remote
+        self._sender = sender
+        self._journal = journal
+        self._source = source
+        self._is_dry = sender.is_dry
+        self._place = new_place()
+        self._shown = 0
+
+    def run(self, file: BinaryIO, policy: Policy, *, should_resume: bool) -> None:
+        """Put all lines, print how many, and exit with 1 or 4 if some could not be put."""
+        reader = self._reader(file, should_resume=should_resume)
+        size_bytes = Path(self._source).stat().st_size if self._source != STDIN else 0
+        try:
+            with progress(self._remote, "import", size_bytes) as advance:
+                advance(self._place.size_bytes)
+                self._journal.save(self._place)
+                for chunk in reader.chunks():
+                    self._put(chunk, policy)
+                    advance(chunk.size_bytes)
+        except GuidsvcError as error:
+            self._stop(report(error, self._remote.target, is_write=False), exit_code(error, is_write=False))
+        except KeyboardInterrupt:
+            self._remote.warn(self._how_to_go_on())
+            raise
+        self._journal.remove()
+        self._end()
+
+    def _reader(self, file: BinaryIO, *, should_resume: bool) -> LineReader:
+        """Return the reader of the lines that are not imported yet."""
+        last = self._journal.load() if should_resume or isinstance(self._journal, Journal) else None
+        if last is None or not should_resume:
+            if should_resume:
+                self._remote.note("nothing to resume: the import begins with the first line")
+            elif last is not None and last.line:
+                self._remote.note(f"an import of this file has stopped after line {last.line}; --resume goes on there")
+            return LineReader(file)
+        self._place = last
+        reader = LineReader(file, last.line)
+        if reader.skip(last.size_bytes) != last.digest and last.line:
+            raise StartError(f"{self._source} was changed since; import it again without --resume")
+        self._remote.note(f"going on after line {last.line}")
+        return reader
+
+    def _put(self, chunk: Chunk, policy: Policy) -> None:
+        """Put a batch, and note it."""
+        counts = dict(self._place.counts)
+        outcomes = [Outcome(number, "failed", text) for number, text in chunk.faults]
+        if chunk.operations:
+            outcomes += self._sender.send(chunk.operations, self._place.key(policy))
+        for outcome in sorted(outcomes, key=lambda each: each.number):
+            counts[outcome.kind] += 1
+            self._show(outcome)
+        if counts["conflict"] and not self._is_dry:
+            self._stop("the import has stopped at a conflict, because of --on-conflict fail", CONFLICT)
+        self._place = advanced(
+            self._place,
+            size_bytes=self._place.size_bytes + chunk.size_bytes,
+            line=chunk.line,
+            digest=chunk.digest,
+            counts=counts,
+        )
+        self._journal.save(self._place)
+
+    def _show(self, outcome: Outcome) -> None:
+        if not outcome.detail:
+            return
+        self._shown += 1
+        if self._shown <= MAX_SHOWN:
+            self._remote.warn(f"line {outcome.number}: {escape(outcome.detail)}")
+        elif self._shown == MAX_SHOWN + 1:
+            self._remote.warn("more lines have faults; they are counted, and not shown")
+
+    def _stop(self, text: str, code: int) -> None:
+        """Exit, so that the batch is sent anew when the import goes on."""
+        self._journal.save(replace(self._place, stops=self._place.stops + 1))
+        self._remote.warn(f"{text}\n{self._how_to_go_on()}")
+        click.get_current_context().exit(code)
+
+    def _how_to_go_on(self) -> str:
+        if isinstance(self._journal, Journal):
+            return f"{self._place.line} lines are done; go on with the same command and --resume"
+        return f"{self._place.line} lines are done; go on with line {self._place.line + 1}"
+
+    def _end(self) -> None:
+        counts = self._place.counts
+        self._remote.rendering.record(counts)
+        if counts["conflict"]:
+            click.get_current_context().exit(CONFLICT)
+        if counts["failed"]:
+            click.get_current_context().exit(FAILED)
+
+
+def _curl(remote: Remote, source: str, policy: Policy, *, is_dry: bool) -> str:
+    """Return a line for a shell that sends all lines in one request."""
+    key = [KEY_HEADER] if remote.target.key else []
+    headers = ["--header 'Content-Type: application/x-ndjson'", "--header 'Prefer: return=minimal'"]
+    url = quoted_url(f"{remote.target.url}/guid:batch{'?validate_only=true' if is_dry else ''}")
+    file = shlex.quote(source)
+    words = [BASE, "--request POST", *key, *headers]
+    if policy == "overwrite":
+        return " ".join([*words, f"--upload-file {file}", url])
+    condition = r"""sed 's/^[[:space:]]*{/{"if_none_match":"*",/'"""
+    return " ".join([condition, *([] if source == STDIN else [file]), "|", *words, "--upload-file -", url])

@@ -1,0 +1,98 @@
+"""The journal of an import: how far it has come, so that `--resume` goes on there after a kill.
+
+It is a small file of the user. A batch is noted after its response has come. The batch after it may have been sent
+already: its idempotency key depends on the journal alone, so the repetition does nothing twice.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import platformdirs
+
+from guidsvc.bounded_file import read_text
+from guidsvc.errors import StartError
+
+KINDS = ("created", "updated", "unchanged", "skipped", "conflict", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a file: the bytes and the lines before it, and the digest of these bytes."""
+
+    seed: str
+    size_bytes: int = 0
+    line: int = 0
+    digest: str = ""
+    stops: int = 0
+    """How often an error has stopped the import here: then the batch gets another idempotency key."""
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+
+    def key(self, policy: str) -> str:
+        """Return the idempotency key of the batch that begins here."""
+        return f"import-{self.seed}-{policy}-{self.line}-{self.stops}-"
+
+
+def new_place() -> Place:
+    """Return the beginning of a file."""
+    return Place(uuid4().hex)
+
+
+class Journal:
+    """The journal of the import of one file to one service."""
+
+    def __init__(self, url: str, file: Path) -> None:
+        name = hashlib.sha256(f"{url}\n{file.resolve()}".encode()).hexdigest()[:32]
+        self.path = platformdirs.user_state_path("guidsvc") / "imports" / f"{name}.json"
+        self._source = f"{url} {file.resolve()}"
+
+    def load(self) -> Place | None:
+        """Return where the last import of this file has stopped; None if there was none, or it is complete."""
+        try:
+            document = json.loads(read_text(self.path))
+            return Place(**document["place"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise StartError(f"{self.path} cannot be read: {error}; start without --resume") from error
+
+    def save(self, place: Place) -> None:
+        """Note how far the import has come."""
+        content = json.dumps({"import": self._source, "place": asdict(place)})
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new = self.path.with_suffix(f".{os.getpid()}")
+            with new.open("w", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.path)
+        except OSError as error:
+            raise StartError(f"{self.path} cannot be written: {error.strerror or error}; set XDG_STATE_HOME") from error
+
+    def remove(self) -> None:
+        """Remove the journal of a complete import."""
+        self.path.unlink(missing_ok=True)
+
+
+class NoJournal:
+    """The journal of an import that cannot go on: of standard input, or a dry run."""
+
+    def load(self) -> Place | None:
+        """Return None: there is nothing to go on with."""
+        return None
+
+    def save(self, place: Place) -> None:
+        """Note nothing."""
+
+    def remove(self) -> None:
+        """Remove nothing."""
+
+
+def advanced(place: Place, **changes: Any) -> Place:
+    """Return a later place."""
+    return replace(place, **{"stops": 0, **changes})

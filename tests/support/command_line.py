@@ -1,0 +1,87 @@
+"""Commands over HTTP, run in this process as `guidsvc WORDS` runs them: what they print where, and the exit code."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import stamina
+from click.testing import CliRunner
+
+from guidsvc.cli.commands import COMMANDS, REMOTE
+from guidsvc.cli.parsing import program
+from guidsvc.cli.parsing.usage_errors import usage_report
+from guidsvc.cli.start_failure import WRONG_USAGE, exit_code, report_text
+from guidsvc.errors import StartError
+
+REMOTE_COMMANDS = [name for name, place in COMMANDS.items() if place.startswith(REMOTE)]
+_VARIABLES = ("GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_PROFILE", "VISUAL", "EDITOR")
+
+
+class Done(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The only JSON document that it printed."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON documents that it printed, one per line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class CommandLine:
+    """Runs commands against one service, with the files of the user in one folder."""
+
+    def __init__(self, folder: Path, url: str = "", **variables: str) -> None:
+        self.folder = folder
+        home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config"), "XDG_STATE_HOME": str(folder / "state")}
+        self.variables = home | ({"GUIDSVC_URL": url} if url else {}) | variables
+
+    def __call__(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
+        """Run a command to its end."""
+        environment: dict[str, str | None] = {**dict.fromkeys(_VARIABLES), **self.variables, **variables}
+        try:
+            with CliRunner().isolation(input=stdin, env=environment) as (out, err, _):
+                code = _code(words)
+                sys.stderr.flush()
+                return Done(code, out.getvalue().decode(), err.getvalue().decode())
+        finally:
+            stamina.instrumentation.set_on_retry_hooks(None)
+
+    def ok(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
+        """Run a command that must have success."""
+        done = self(*words, stdin=stdin, **variables)
+        assert done.code == 0, (words, done)
+        return done
+
+
+def profile(line: CommandLine, text: str, mode: int = 0o600) -> Path:
+    """Write the file of profiles."""
+    path = Path(line.variables["XDG_CONFIG_HOME"], "guidsvc", "config.toml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def _code(words: tuple[str, ...]) -> int:
+    """Run a command as `program.run` does, with all output in the streams of Python."""
+    try:
+        code = program.root.main(list(words), "guidsvc", standalone_mode=False)
+    except click.UsageError as error:
+        print(usage_report(error, words), file=sys.stderr)
+        return WRONG_USAGE
+    except StartError as error:
+        print(report_text(error, words), file=sys.stderr)
+        return exit_code(error)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return code if isinstance(code, int) else 0

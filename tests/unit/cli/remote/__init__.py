@@ -1,0 +1,1 @@
+"""The parts of the commands over HTTP that need no service."""
