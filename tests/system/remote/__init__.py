@@ -1,0 +1,1 @@
+"""The commands over HTTP, against the real service."""

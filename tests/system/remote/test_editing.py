@@ -1,0 +1,127 @@
+"""`edit`: an editor that is a script; conflicts and invalid texts, of which nothing is lost."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from guidsvc_client import Client
+from tests.support.backing_servers import Service
+from tests.support.command_line import CommandLine, Done
+
+
+@pytest.fixture
+def guid(cli: CommandLine) -> str:
+    """The GUID of a record."""
+    words = ["put", "--user", "alice", "--expire", "2100-01-01", "--metadata", '{"n": 1}']
+    return str(cli.ok(*words).json["guid"])
+
+
+@pytest.fixture(autouse=True)
+def drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files."""
+    folder = tmp_path / "drafts"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def editor(folder: Path, script: str) -> str:
+    """Return an editor that does what a script says with the file "$1"."""
+    path = folder / "editor.sh"
+    path.write_text(script)
+    return f"sh {shlex.quote(str(path))}"
+
+
+def draft_of(done: Done) -> Path:
+    """Return the file that keeps what was typed."""
+    found = re.search(r"Your text is in (\S+);", done.err)
+    assert found is not None, done.err
+    return Path(found[1])
+
+
+def test_edited_text_is_written(cli: CommandLine, guid: str, tmp_path: Path, drafts: Path) -> None:
+    script = """grep -q '"expire": "2100-01-01T00:00:00Z"' "$1" || exit 1
+    sed -i 's/alice/bob/; s/2100-01-01/2101-01-01/; s/"n": 1/"m": 2/' "$1"
+    """
+    done = cli.ok("edit", guid, EDITOR=editor(tmp_path, script))
+
+    assert done.json == {"guid": guid, "user": "bob", "expire": "4133980800", "metadata": {"m": 2}}
+    assert cli.ok("get", guid).json == done.json
+    assert list(drafts.iterdir()) == []
+
+
+def test_unchanged_text_writes_nothing(cli: CommandLine, guid: str, drafts: Path) -> None:
+    version = cli.ok("get", guid, "--full").json["version"]
+    done = cli.ok("edit", guid, EDITOR="true")
+
+    assert (done.out, done.err) == ("", f"guidsvc: {guid} is not changed\n")
+    assert cli.ok("get", guid, "--full").json["version"] == version
+    assert list(drafts.iterdir()) == []
+
+
+def test_conflict_is_shown_and_the_text_is_not_lost(
+    cli: CommandLine, guid: str, tmp_path: Path, running: Service
+) -> None:
+    """Another client changes the record while the editor is open."""
+    other = tmp_path / "other"
+    other.mkdir()
+    line = shlex.join(["curl", "--silent", "--request", "PUT", "--data", '{"metadata": {"n": 2}}'])
+    script = f"""sed -i 's/alice/bob/' "$1"; {line} {running.url}/guid/{guid} > {other}/out"""
+    done = cli("edit", guid, EDITOR=editor(tmp_path, script))
+    draft = draft_of(done)
+
+    assert done.code == 4
+    assert "somebody else has changed the record" in done.err
+    assert '-    "n": 1' in done.err
+    assert '+    "n": 2' in done.err
+    assert '"user": "bob"' in draft.read_text()
+    assert draft.stat().st_mode & 0o077 == 0
+    assert cli.ok("get", guid).json["user"] == "alice"
+
+    again = cli.ok("edit", guid, "--file", str(draft), EDITOR="true")
+    assert (again.json["user"], again.json["metadata"]) == ("bob", {"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        ('echo oops > "$1"', "is not JSON"),
+        ("""sed -i 's/"user"/"usr"/' "$1" """, "has usr; the members are user, expire, metadata"),
+        ("""sed -i 's/2100-01-01T00:00:00Z/soon/' "$1" """, "has the wrong expire"),
+        ("""sed -i 's/alice/ /' "$1" """, "must not be blank"),
+        ("""printf '\\377' > "$1" """, "utf-8"),
+        ('echo typed > "$1"; exit 3', "Editing failed"),
+    ],
+)
+def test_invalid_text_is_not_lost(cli: CommandLine, guid: str, tmp_path: Path, script: str, fault: str) -> None:
+    done = cli("edit", guid, EDITOR=editor(tmp_path, script))
+
+    assert (done.code, done.out) == (1, "")
+    assert fault in done.err
+    assert draft_of(done).exists()
+    assert cli.ok("get", guid).json["user"] == "alice"
+
+
+def test_missing_editor_is_an_error(cli: CommandLine, guid: str) -> None:
+    done = cli("edit", guid, EDITOR="/nowhere/editor")
+
+    assert done.code == 1
+    assert "set VISUAL or EDITOR" in done.err
+
+
+def test_text_is_not_lost_if_the_service_stops(cli: CommandLine, guid: str, tmp_path: Path) -> None:
+    """The record is read, and then there is nothing to write to."""
+    script = """sed -i 's/alice/bob/' "$1" """
+    cli.variables["EDITOR"] = editor(tmp_path, script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "put", _refused)
+        done = cli("edit", guid)
+
+    assert done.code == 6
+    assert '"user": "bob"' in draft_of(done).read_text()
+
+
+def _refused(client: Client, *_: object, **__: object) -> None:
+    Client("http://127.0.0.1:1", retries=0).get("0" * 32)

@@ -1,0 +1,105 @@
+"""The exit codes of commands that a service rejects, or does not answer."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
+from tests.support.command_line import CommandLine
+from tests.support.forked_program import ForkedProgram
+from tests.support.scripted_server import RESET, problem, response, scripted_server
+from tests.system.remote.conftest import Guarded
+
+GUID = "9094E4C980C74043A4B586B420E69DDF"
+READ, WRITE = ["get", GUID], ["put", GUID, "--user", "a"]
+
+
+async def run(folder: Path, answer: bytes | None, words: list[str]) -> Any:
+    """Run a command against a server with one answer to all requests."""
+    async with scripted_server(lambda _: answer) as server:
+        return await asyncio.to_thread(CommandLine(folder, server.url), *words)
+
+
+@pytest.mark.parametrize("words", [READ, WRITE], ids=["read", "change"])
+@pytest.mark.parametrize(
+    ("answer", "codes", "fault"),
+    [
+        (problem("not-found", 404), (3, 3), "not-found"),
+        (problem("expired", 410), (3, 3), "expired"),
+        (problem("life-limit", 409), (4, 4), "life-limit"),
+        (problem("unauthorized", 401), (5, 5), "set GUIDSVC_KEY"),
+        (problem("forbidden", 403), (5, 5), "`guidsvc whoami` shows"),
+        (problem("unavailable", 503, Retry_After="0"), (6, 6), "unavailable"),
+        (problem("rate-limited", 429, Retry_After="600"), (6, 6), "Try again in 600 s"),
+        (problem("outcome-unknown", 504), (7, 7), "outcome-unknown"),
+        (problem("internal", 500), (1, 7), "internal"),
+        (problem("precondition-required", 428), (1, 1), "Add --if-match"),
+        (response(200, b"<html>", "text/html"), (1, 1), "is not one of guidsvc"),
+        (response(502, b"<html>", "text/html"), (6, 7), "is not one of guidsvc"),
+        (RESET, (6, 7), "the connection broke off"),
+    ],
+    ids=lambda value: value.split(b"\r\n")[0].decode() or "reset" if isinstance(value, bytes) else None,
+)
+async def test_error_has_its_code_and_a_remedy(
+    tmp_path: Path, words: list[str], answer: bytes, codes: tuple[int, int], fault: str
+) -> None:
+    done = await run(tmp_path, answer, words)
+
+    assert (done.code, done.out) == (codes[words is WRITE], "")
+    assert fault in done.err
+
+
+async def test_doubt_about_a_change_is_reported(tmp_path: Path) -> None:
+    written, read = [await run(tmp_path, RESET, words) for words in (WRITE, READ)]
+
+    assert "the change may have taken effect: read the record before you try again" in written.err
+    assert read.err.endswith("; try again\n")
+
+
+def test_missing_service_is_worth_another_try(tmp_path: Path) -> None:
+    done = CommandLine(tmp_path, "http://127.0.0.1:1")(*WRITE)
+
+    assert (done.code, done.out) == (6, "")
+    assert done.err.splitlines()[-1].endswith("with --url or GUIDSVC_URL.")
+    assert len(done.err.splitlines()) == 2, "one note says that it tries again"
+    assert len(CommandLine(tmp_path, "http://127.0.0.1:1")(*WRITE, "--quiet").err.splitlines()) == 1
+
+
+def test_write_without_the_scope_read_is_done(guarded: Guarded, tmp_path: Path) -> None:
+    admin = CommandLine(tmp_path, guarded.service.url, GUIDSVC_KEY=guarded.key)
+    words = ["keys", "create", "--owner", "operations", "--scopes", "write"]
+    writer = pdapt(guarded.service._folder, *words).stdout.strip()
+    admin.ok("put", GUID, "--user", "a")
+    done = admin.ok("put", GUID, "--user", "b", GUIDSVC_KEY=writer)
+
+    assert done.out == ""
+    assert "the write is done" in done.err
+    assert admin("get", GUID, GUIDSVC_KEY=writer).code == 5
+
+
+async def test_interrupted_command_has_the_code_130(tmp_path: Path) -> None:
+    async with scripted_server(lambda _: None) as server:
+        process = ForkedProgram(
+            READ,
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "GUIDSVC_URL": server.url},
+            stdout=tmp_path / "out",
+            stderr=tmp_path / "err",
+        )
+        while not server.requests:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(process.wait, START_SECONDS) == 130
+    assert (tmp_path / "err").read_text() == "\n"
+
+
+def test_usage_error_of_the_program_has_the_code_2(tmp_path: Path) -> None:
+    done = pdapt(tmp_path, "ls", "--usr", "a")
+
+    assert done.returncode == 2
+    assert "did you mean --user?" in done.stderr
+    assert pdapt(tmp_path, "ls", GUIDSVC_PROFILE="none", XDG_CONFIG_HOME=str(tmp_path)).returncode == 2
+    assert (ROOT / "pdapt.py").exists()

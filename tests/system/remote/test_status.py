@@ -1,0 +1,83 @@
+"""`status` and `whoami`: the state of the service, and the own key."""
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.backing_servers import Service, free_port, pdapt, service
+from tests.support.command_line import CommandLine
+from tests.support.scripted_server import response, scripted_server
+from tests.system.remote.conftest import Guarded
+
+STATE: dict[str, object] = {"ready": True, "status": "degraded", "store": "up", "cache": "down", "age_ms": 3}
+
+
+def test_ready_service_has_the_code_0(cli: CommandLine) -> None:
+    done = cli.ok("status")
+
+    assert done.json["status"] == "ready"
+    assert cli.ok("status", "-o", "table").out.splitlines()[1].split() == ["status", "ready"]
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "code"), [(200, {}, 1), (503, {"ready": False, "status": "unavailable", "store": "down"}, 2)]
+)
+async def test_state_of_the_service_is_the_code(
+    status: int, changes: dict[str, object], code: int, tmp_path: Path
+) -> None:
+    content = json.dumps({**STATE, **changes}).encode()
+    async with scripted_server(lambda _: response(status, content)) as server:
+        done = await asyncio.to_thread(CommandLine(tmp_path, server.url), "status")
+
+    assert (done.code, done.json) == (code, {**STATE, **changes})
+
+
+def test_service_that_is_not_there_has_the_code_2(tmp_path: Path) -> None:
+    done = CommandLine(tmp_path, f"http://127.0.0.1:{free_port()}")("status", "--wait", "1")
+
+    assert (done.code, done.out) == (2, "")
+    assert "no connection to http://127.0.0.1:" in done.err
+    assert "Start the service with `guidsvc`" in done.err
+
+
+async def test_status_waits_until_the_service_is_ready(tmp_path: Path) -> None:
+    states: list[dict[str, object]] = [{"ready": False, "status": "unavailable"}, {}, {"status": "ready"}]
+
+    def answer(_: object) -> bytes:
+        return response(200, json.dumps(STATE | states.pop(0)).encode())
+
+    async with scripted_server(answer) as server:
+        done = await asyncio.to_thread(CommandLine(tmp_path, server.url), "status", "--wait", "60")
+    assert (done.code, done.json["status"], states) == (0, "ready", [])
+
+
+def test_status_waits_for_a_service_that_starts(tmp_path: Path) -> None:
+    """The command runs before the service does."""
+    with service(tmp_path) as started:
+        started.stop()
+        waiting = asyncio.run(_wait_beside(started, tmp_path))
+    assert waiting.returncode == 0, waiting.stderr
+
+
+async def _wait_beside(started: Service, folder: Path) -> subprocess.CompletedProcess[str]:
+    task = asyncio.create_task(asyncio.to_thread(pdapt, folder, "status", "--wait", "60s", GUIDSVC_URL=started.url))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(started.start)
+    return await task
+
+
+def test_whoami_without_access_control(cli: CommandLine) -> None:
+    assert cli.ok("whoami").json["access"] == "off"
+
+
+def test_whoami_shows_the_key_and_its_scopes(guarded: Guarded, tmp_path: Path) -> None:
+    line = CommandLine(tmp_path, guarded.service.url, GUIDSVC_KEY=guarded.key)
+    table = line.ok("whoami", "-o", "table").out
+
+    assert line.ok("whoami").json["owner"] == "operations"
+    assert "operations" in table
+    assert guarded.key not in table
+    assert line("whoami", GUIDSVC_KEY="").code == 5

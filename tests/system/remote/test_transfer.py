@@ -1,0 +1,307 @@
+"""`export` and `import`: round trips, conflicts, invalid lines, and kills in the middle."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from guidsvc_client import Client
+from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
+from tests.support.command_line import CommandLine
+from tests.support.forked_program import ForkedProgram
+
+EXPIRE = "4102444800"
+
+
+def guid_of(number: int) -> str:
+    """Return a GUID that is made of a number."""
+    return UUID(int=number).hex.upper()
+
+
+def record(number: int, **members: Any) -> dict[str, Any]:
+    """Return a record that is made of a number."""
+    return {"guid": guid_of(number), "user": f"user {number}", "expire": EXPIRE, "metadata": {"n": number}, **members}
+
+
+def write_lines(path: Path, records: Sequence[object]) -> str:
+    """Write a file of lines, and return its path."""
+    path.write_text("".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in records))
+    return str(path)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Service]:
+    """A service with an empty store."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with service(folder) as started:
+        yield started
+
+
+@pytest.fixture
+def line(empty: Service, tmp_path: Path) -> CommandLine:
+    """Commands against it."""
+    return CommandLine(tmp_path, empty.url)
+
+
+def stored(url: str) -> dict[str, Any]:
+    """Return all records of a service by GUID: user, expiry and metadata."""
+    with Client(url) as client:
+        return {each.guid: (each.user, str(each.expire), dict(each.metadata)) for each in client.stream(state="all")}
+
+
+def expected(numbers: range) -> dict[str, Any]:
+    """Return what is stored of these records."""
+    return {guid_of(each): (f"user {each}", EXPIRE, {"n": each}) for each in numbers}
+
+
+def counts(**given: int) -> dict[str, int]:
+    """Return the counts that an import prints."""
+    return dict.fromkeys(("created", "updated", "unchanged", "skipped", "conflict", "failed"), 0) | given
+
+
+def test_500_records_go_from_one_service_to_another(running: Service, line: CommandLine, tmp_path: Path) -> None:
+    odd: list[dict[str, Any]] = [
+        {"metadata": {}},
+        {"metadata": {"text": "é\u2028\x00\u202e"}},
+        {"expire": "0"},
+        {"user": "ü"},
+    ]
+    source = write_lines(tmp_path / "source", [record(each, **odd[each % 4]) for each in range(500)])
+    first = CommandLine(tmp_path, running.url)
+    assert first.ok("import", source).json == counts(created=500)
+    exported = first.ok("export", str(tmp_path / "all.ndjson"))
+    assert (exported.out, exported.err) == ("", "guidsvc: 500 records are exported\n")
+
+    assert line.ok("import", str(tmp_path / "all.ndjson")).json == counts(created=500)
+    assert stored(line.variables["GUIDSVC_URL"]) == stored(running.url)
+    assert len(stored(running.url)) == 500
+    text = (tmp_path / "all.ndjson").read_text()
+    assert sorted(line.ok("export", "-").out.splitlines()) == sorted(text.splitlines())
+    assert line.ok("import", "-", stdin=text).json == counts(updated=500)
+
+
+def test_export_selects(line: CommandLine, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in", [record(1), record(2, user="a"), record(3, user="a", expire="0")])
+    line.ok("import", lines)
+
+    assert len(line.ok("export", "-", "--user", "a").lines) == 2
+    assert [each["guid"] for each in line.ok("export", "-", "--user", "a", "--state", "live").lines] == [guid_of(2)]
+
+
+def test_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "all.ndjson"
+    target.write_text("before")
+    done = CommandLine(tmp_path, "http://127.0.0.1:1")("export", str(target))
+
+    assert done.code == 6
+    assert target.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["all.ndjson"]
+
+
+@pytest.mark.parametrize("target", ["nowhere/file", "/dev/full", "."])
+def test_file_that_cannot_be_written_is_reported(line: CommandLine, target: str) -> None:
+    line.ok("put", "--user", "a")
+    done = line("export", target)
+
+    assert done.code == 1
+    assert f"{target} cannot be written: " in done.err
+
+
+POLICIES = {
+    "overwrite": (counts(created=1, updated=2), "user 2", 0),
+    "skip": (counts(created=1, skipped=2), "other", 0),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_conflict_is_handled_as_asked(line: CommandLine, tmp_path: Path, policy: str) -> None:
+    done, user, code = POLICIES[policy]
+    line.ok("import", write_lines(tmp_path / "before", [record(1), record(2, user="other")]))
+    lines = write_lines(tmp_path / "in", [record(each) for each in (1, 2, 3)])
+
+    checked = line("import", lines, "--on-conflict", policy, "--dry-run")
+    assert (checked.code, checked.json) == (code, done)
+    assert line.ok("get", guid_of(2)).json["user"] == "other"
+    assert line("get", guid_of(3)).code == 3
+    imported = line("import", lines, "--on-conflict", policy)
+    assert (imported.code, imported.json) == (code, done)
+    assert line.ok("get", guid_of(2)).json["user"] == user
+
+
+def test_conflict_stops_an_import_that_is_to_fail(line: CommandLine, tmp_path: Path) -> None:
+    """The record that is as its line says is no conflict. Once the other is gone, the import goes on."""
+    line.ok("import", write_lines(tmp_path / "before", [record(1), record(2, user="other")]))
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(1, 1501)])
+    checked = line("import", lines, "--on-conflict", "fail", "--dry-run")
+    assert (checked.code, checked.json) == (4, counts(created=1498, unchanged=1, conflict=1))
+
+    stopped = line("import", lines, "--on-conflict", "fail")
+    assert (stopped.code, stopped.out) == (4, "")
+    assert f"line 2: {guid_of(2)} exists with other members" in stopped.err
+    assert "go on with the same command and --resume" in stopped.err
+    assert len(stored(line.variables["GUIDSVC_URL"])) == 1000
+    assert line("import", lines, "--on-conflict", "fail", "--resume").code == 4
+
+    line.ok("rm", guid_of(2))
+    done = line.ok("import", lines, "--on-conflict", "fail", "--resume")
+    assert done.json == counts(created=501, unchanged=999)
+    assert stored(line.variables["GUIDSVC_URL"]) == expected(range(1, 1501))
+
+
+def test_invalid_lines_are_named_and_the_others_imported(line: CommandLine, tmp_path: Path) -> None:
+    faults = {
+        2: ("oops", "is not JSON"),
+        3: ("[]", "must be a JSON object"),
+        4: ('{"user": "a"}', "has no guid"),
+        5: ('{"guid": "x"}', "is not a GUID"),
+        6: (record(6, user=" "), "must not be blank"),
+        7: (record(7, expire="soon"), "expire must be a whole number"),
+        8: (record(8, expire=None), "expire must be a whole number"),
+        9: (record(9, colour="red"), "is not a known member"),
+        10: (record(10, op="delete"), "has op"),
+        11: (record(11, metadata={"a": "x" * 70_000}), "more than 65536 bytes"),
+        12: (f'{{"guid": "{guid_of(12)}", "user": "\\ud800"}}', "must be UTF-8"),
+        13: (record(13, metadata=[]), "object"),
+    }
+    records: list[object] = [record(1), *(each for each, _ in faults.values()), "", record(14)]
+    lines = write_lines(tmp_path / "in", records)
+    for words in (["--dry-run"], []):
+        done = line("import", lines, *words)
+        assert (done.code, done.json) == (1, counts(created=2, failed=len(faults)))
+        for number, (_, fault) in faults.items():
+            (named,) = [each for each in done.err.splitlines() if f"line {number}: " in each]
+            assert fault in named
+    assert stored(line.variables["GUIDSVC_URL"]).keys() == {guid_of(1), guid_of(14)}
+
+
+def test_many_faults_are_counted_and_not_shown(line: CommandLine, tmp_path: Path) -> None:
+    done = line("import", write_lines(tmp_path / "in", ["oops"] * 2500))
+
+    assert (done.code, done.json) == (1, counts(failed=2500))
+    assert len(done.err.splitlines()) == 21
+
+
+def test_batch_with_too_many_objects_is_divided(line: CommandLine, tmp_path: Path) -> None:
+    """A document may have 50,000 objects and lists."""
+    metadata: dict[str, Any] = {f"m{each}": {} for each in range(120)}
+    lines = write_lines(tmp_path / "in", [record(each, metadata=metadata) for each in range(1000)])
+
+    assert line.ok("import", lines).json == counts(created=1000)
+
+
+class ImportProcess:
+    """`guidsvc import` as a process of its own, which is killed when it has come far enough."""
+
+    def __init__(self, line: CommandLine, *words: str) -> None:
+        self._state = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports")
+        self.out, self.err = line.folder / "import.out", line.folder / "import.err"
+        self.process = ForkedProgram(
+            ["import", *words], cwd=line.folder, env=os.environ | line.variables, stdout=self.out, stderr=self.err
+        )
+
+    def line(self) -> int:
+        """Return how many lines are noted as done."""
+        for path in self._state.glob("*.json"):
+            return int(json.loads(path.read_text())["place"]["line"])
+        return -1
+
+    def kill_after(self, line: int, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal after so many lines, and return the exit code."""
+        wait_until(lambda: self.line() >= line, f"line {line}", self.err)
+        self.process.send_signal(number)
+        return self.process.wait(START_SECONDS)
+
+
+def changes(url: str) -> dict[str, list[str]]:
+    """Return the types of the events of each GUID."""
+    found: dict[str, list[str]] = {}
+    with Client(url) as client:
+        for event in client.events(follow=False):
+            found.setdefault(event.guid, []).append(event.type)
+    return found
+
+
+@pytest.mark.parametrize("policy", ["overwrite", "fail"])
+def test_import_goes_on_after_kills_and_does_nothing_twice(
+    line: CommandLine, empty: Service, tmp_path: Path, policy: str
+) -> None:
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(6000)])
+    words = [lines, "--on-conflict", policy, "--resume"]
+    for after in (0, 1000, 3000):
+        assert ImportProcess(line, *words).kill_after(after) == -signal.SIGKILL
+    assert 0 < len(stored(empty.url)) < 6000
+
+    done = line.ok("import", *words)
+    assert "going on after line" in done.err
+    assert sum(done.json.values()) == 6000
+    assert stored(empty.url) == expected(range(6000))
+    assert set(map(tuple, changes(empty.url).values())) == {("guid.created",)}
+    assert "nothing to resume" in line.ok("import", *words).err
+
+
+def test_interrupted_import_says_how_to_go_on(line: CommandLine, empty: Service, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(6000)])
+    process = ImportProcess(line, lines)
+    assert process.kill_after(1000, signal.SIGINT) == 130
+    assert "lines are done; go on with the same command and --resume" in process.err.read_text()
+
+    noted = line("import", lines, "--dry-run")
+    assert "resume" not in noted.err
+    assert line.ok("import", lines, "--resume").code == 0
+    assert stored(empty.url) == expected(range(6000))
+
+
+def test_import_goes_on_after_the_service_was_killed(line: CommandLine, empty: Service, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(6000)])
+    process = ImportProcess(line, lines, "--on-conflict", "fail")
+    wait_until(lambda: process.line() >= 1000, "the first batch", process.err)
+    empty.kill()
+    assert process.process.wait(2 * START_SECONDS) == 6
+    assert "Start the service" in process.err.read_text()
+
+    empty.start()
+    assert line.ok("import", lines, "--on-conflict", "fail", "--resume").code == 0
+    assert stored(empty.url) == expected(range(6000))
+
+
+def test_changed_file_is_not_resumed(line: CommandLine, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(3000)])
+    ImportProcess(line, lines).kill_after(1000)
+    write_lines(tmp_path / "in", [record(each + 1) for each in range(3000)])
+    done = line("import", lines, "--resume")
+
+    assert done.code == 1
+    assert "was changed since; import it again without --resume" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "fault"),
+    [
+        (["-", "--resume"], 2, "--resume needs a file"),
+        (["nowhere"], 1, "nowhere cannot be read"),
+        ([".", "--dry-run"], 1, ". cannot be read"),
+        (["x", "--on-conflict", "maybe"], 2, "invalid choice"),
+    ],
+)
+def test_wrong_import_is_reported(cli: CommandLine, words: list[str], code: int, fault: str) -> None:
+    done = cli("import", *words)
+
+    assert (done.code, done.out) == (code, "")
+    assert fault in done.err
+
+
+def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(3000)])
+    ImportProcess(line, lines).kill_after(1000)
+    (journal,) = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports").iterdir()
+    journal.write_text("{")
+    done = line("import", lines, "--resume")
+
+    assert done.code == 1
+    assert "start without --resume" in done.err

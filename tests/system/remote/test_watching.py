@@ -1,0 +1,135 @@
+"""`watch`: a line for each event, over restarts of the service and gaps in the log."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guidsvc_client import Client
+from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
+from tests.support.command_line import CommandLine
+from tests.support.forked_program import ForkedProgram
+
+
+class Watcher:
+    """`guidsvc watch` as a process of its own."""
+
+    def __init__(self, folder: Path, url: str, *words: str) -> None:
+        self.out, self.err = folder / "watch.out", folder / "watch.err"
+        self.out.unlink(missing_ok=True)
+        self.process = ForkedProgram(
+            ["watch", *words],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "GUIDSVC_URL": url},
+            stdout=self.out,
+            stderr=self.err,
+        )
+
+    @property
+    def events(self) -> list[Any]:
+        """The events that it has printed."""
+        return [json.loads(line) for line in self.out.read_text().splitlines()]
+
+    def wait_for(self, count: int) -> None:
+        """Return when it has printed so many events."""
+        wait_until(lambda: len(self.events) >= count, f"{count} events", self.err, START_SECONDS)
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C, and return the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(START_SECONDS)
+
+
+@contextmanager
+def watching(folder: Path, url: str, *words: str) -> Iterator[Watcher]:
+    """Watch, inside."""
+    watcher = Watcher(folder, url, *words)
+    try:
+        yield watcher
+    finally:
+        watcher.process.kill()
+
+
+def test_watch_goes_on_after_a_restart_of_the_service(tmp_path: Path) -> None:
+    with service(tmp_path) as running, Client(running.url) as client:
+        first = client.create(user="a")
+        with watching(tmp_path, running.url, "--since", "oldest") as watcher:
+            watcher.wait_for(1)
+            second = client.create(user="b")
+            watcher.wait_for(2)
+            running.stop()
+            running.start()
+            third = client.with_options(retries=10).create(user="c")
+            watcher.wait_for(3)
+            assert watcher.interrupt() == 130
+            assert [event["guid"] for event in watcher.events] == [first.guid, second.guid, third.guid]
+            assert [event["type"] for event in watcher.events] == ["guid.created"] * 3
+            cursor = watcher.events[-1]["cursor"]
+        assert f"to go on: python pdapt.py watch --since {cursor}" in watcher.err.read_text()
+        fourth = client.create(user="d")
+        with watching(tmp_path, running.url, "--since", cursor) as again:
+            again.wait_for(1)
+            assert [event["guid"] for event in again.events] == [fourth.guid]
+
+
+def test_watch_begins_now_and_selects(tmp_path: Path) -> None:
+    with service(tmp_path) as running, Client(running.url) as client:
+        client.create(user="earlier")
+        words = ["--type", "guid.created,guid.deleted", "--type", "guid.renewed", "--user", "a"]
+        with watching(tmp_path, running.url, *words) as watcher:
+            seen = 0
+            while not watcher.events:  # the watch begins at some time after its start
+                record = client.create(user="a")
+                seen += 1
+                time.sleep(0.05)
+            client.put(record.guid, user="a", metadata={"n": 1})
+            client.delete(record.guid)
+            client.create(user="other")
+            last = client.create(user="a")
+            wait_until(lambda: watcher.events[-1]["guid"] == last.guid, "the last event", watcher.err, START_SECONDS)
+            assert {event["record"]["user"] for event in watcher.events} == {"a"}
+            assert [event["type"] for event in watcher.events][-2:] == ["guid.deleted", "guid.created"]
+
+
+def test_missed_events_are_reported(tmp_path: Path) -> None:
+    """The cursor is of another store."""
+    (tmp_path / "other").mkdir()
+    with service(tmp_path / "other") as other, Client(other.url) as client:
+        client.create(user="a")
+        feed = client.events(follow=False)
+        list(feed)
+    with service(tmp_path) as running, Client(running.url) as client:
+        made = client.create(user="b")
+        with watching(tmp_path, running.url, "--since", feed.cursor or "") as watcher:
+            watcher.wait_for(1)
+            assert [event["guid"] for event in watcher.events] == [made.guid]
+        assert "events were missed: the service has another store now" in watcher.err.read_text()
+
+
+def test_watch_of_a_missing_service_fails_at_once(tmp_path: Path) -> None:
+    done = CommandLine(tmp_path, "http://127.0.0.1:1")("watch")
+
+    assert (done.code, done.out) == (6, "")
+    assert "no connection" in done.err
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--since", "oops"], 1), (["--type", "oops"], 1), (["--guid", "x"], 2)])
+def test_wrong_option_ends_the_watch(cli: CommandLine, running: Service, words: list[str], code: int) -> None:
+    done = cli("watch", *words)
+
+    assert (done.code, done.out) == (code, "")
+
+
+def test_table_has_a_row_for_each_event(tmp_path: Path) -> None:
+    with service(tmp_path) as running, Client(running.url) as client:
+        made = client.create(user="a\u202eb", ttl=3600)
+        with watching(tmp_path, running.url, "--since", "oldest", "-o", "table") as watcher:
+            wait_until(lambda: watcher.out.read_text().count("\n") == 1, "a row", watcher.err, START_SECONDS)
+        row = watcher.out.read_text()
+    assert row.split()[1:4] == ["guid.created", made.guid, "a\\u202eb"]
+    assert "expires in 59m" in row
