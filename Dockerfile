@@ -15,7 +15,8 @@ COPY pyproject.toml ./
 COPY README.md ./
 COPY LICENSE ./
 COPY guidsvc ./guidsvc
-RUN python -m hatchling build -t wheel -d /dist
+COPY guidsvc_client ./guidsvc_client
+RUN python -m hatchling build -t wheel -d /dist && cd guidsvc_client && python -m hatchling build -t wheel -d /dist
 RUN /venv/bin/pip install --no-cache-dir --no-index --no-deps /dist/*.whl && /venv/bin/python -m compileall -q /venv/lib
 
 FROM python:3.13-slim

@@ -8,8 +8,7 @@ import pytest
 
 import guidsvc
 from tests.support.backing_servers import ROOT, START_SECONDS, wait_until
-from tests.support.installed_wheel import INSTALL_SECONDS, build_wheel, install_wheel, run
-from tests.support.virtual_environment import pip_for
+from tests.support.installed_wheel import INSTALL_SECONDS, add_wheel, build_wheel, install_wheel, run
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +66,7 @@ def test_commands_over_http_need_the_wheel_of_the_client(installed: Path, tmp_pa
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
     assert list_records().stderr == "guidsvc ls needs more: pip install 'guidsvc[cli]'\n"
-    wheel = build_wheel(ROOT / "guidsvc_client", tmp_path)
-    run(tmp_path, *pip_for(installed / "python"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    add_wheel(build_wheel(ROOT / "guidsvc_client", tmp_path), installed)
     assert list_records().returncode == 6
 
 

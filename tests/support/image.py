@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.backing_servers import ROOT, START_SECONDS
-from tests.support.installed_wheel import build_wheel, install_wheel
+from tests.support.installed_wheel import add_wheel, build_wheel, install_wheel
 
 _BASE_PATH = "/usr/local/bin:/usr/bin:/bin"
 _VENV = "/venv"
@@ -47,7 +47,9 @@ def install_image(folder: Path) -> Path:
         source, target = line.split()
         place = context / target / ("" if (ROOT / source).is_dir() else source)
         (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
-    return install_wheel(build_wheel(context, folder / "dist"), folder / "venv")
+    commands = install_wheel(build_wheel(context, folder / "dist"), folder / "venv")
+    add_wheel(build_wheel(context / "guidsvc_client", folder / "client"), commands)
+    return commands
 
 
 class Image:

@@ -32,5 +32,10 @@ def install_wheel(wheel: Path, environment: Path) -> Path:
     program = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(run(environment, str(commands / "python"), "-c", program).strip())
     (site / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(environment, *pip_for(commands / "python"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    add_wheel(wheel, commands)
     return commands
+
+
+def add_wheel(wheel: Path, commands: Path) -> None:
+    """Install a further wheel into a virtual environment, given by its folder of commands."""
+    run(wheel.parent, *pip_for(commands / "python"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
