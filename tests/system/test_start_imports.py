@@ -90,3 +90,12 @@ def test_help_lists_the_commands_without_importing_them(tmp_path: Path, words: l
 @pytest.mark.parametrize("command", ["healthcheck", "keys", "backup", "config", "doctor", "demo", "completion", "help"])
 def test_command_imports_no_server(tmp_path: Path, command: str) -> None:
     assert not imported(tmp_path, COMMAND, command, "--help") & {*OPTIONAL, "tornado", "httptools", "uvloop"}
+
+
+@pytest.mark.parametrize("command", ["ls", "watch", "import"])
+def test_command_over_http_imports_no_server(tmp_path: Path, command: str) -> None:
+    """The tenacity of the client imports tornado where that is installed."""
+    found = imported(tmp_path, COMMAND, command, "--help")
+
+    assert "guidsvc_client" in found
+    assert not found & {*OPTIONAL, "httptools", "uvloop", "guidsvc.api", "guidsvc.bootstrap", "guidsvc.store"}

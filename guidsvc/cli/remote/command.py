@@ -1,5 +1,10 @@
 """The base of the commands over HTTP: the common options, `--curl`, and what becomes of an error."""
 
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -60,7 +65,8 @@ class RemoteCommand(Command):
         if self.is_write and self.has_output:
             output.require_writable()
         try:
-            return super().invoke(ctx)
+            with _exit_on_sigterm():
+                return super().invoke(ctx)
         except RequestCaptured as captured:
             output.write(f"{curl_line(captured.request)}\n")
         except RecordWithheld as done:
@@ -71,6 +77,19 @@ class RemoteCommand(Command):
         finally:
             remote.close()
         return None
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Exit when SIGTERM comes inside, so that temporary files and records are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _remote_of(ctx: click.Context) -> Remote:

@@ -115,6 +115,8 @@ def _cause(error: Exception) -> str:
 
 def _remedy(error: GuidsvcError, target: Target) -> str:  # noqa: PLR0911  # a table
     match error:
+        case Unreachable() if "CERTIFICATE_VERIFY_FAILED" in _cause(error):
+            return "Name the file with the certificate of its authority in SSL_CERT_FILE."
         case Unreachable():
             return f"Start the service with `{runnable()}`, or name its address with --url or GUIDSVC_URL."
         case Unauthorized() if target.key is None:

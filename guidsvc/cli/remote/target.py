@@ -87,7 +87,8 @@ def _address(url: str) -> str:
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and url.isprintable()
-    except ValueError:
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # as a UnicodeError is
         is_valid = False
     if not is_valid or " " in url:
         raise UsageError([f"{redact(url)!r} is not the URL of a service; write one such as {DEFAULT_URL}"])

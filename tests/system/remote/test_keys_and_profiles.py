@@ -115,6 +115,7 @@ def test_missing_file_of_profiles_is_a_usage_error(line: CommandLine) -> None:
         ([], {"GUIDSVC_URL": "127.0.0.1:8888"}, "is not the URL of a service"),
         (["--url", "http://user:secret@host"], {}, "has more than an address"),
         (["--url", "http://host/?a=b"], {}, "has more than an address"),
+        (["--url", "http://a..b"], {}, "is not the URL of a service"),
         (["--url", "http://host:99999"], {}, "is not the URL of a service"),
         (["--url", "http://a\x1b[31mb"], {}, "is not the URL of a service"),
     ],

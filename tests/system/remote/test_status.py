@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.backing_servers import Service, free_port, pdapt, service
+from tests.support.certificates import Certificate
 from tests.support.command_line import CommandLine
 from tests.support.scripted_server import response, scripted_server
 from tests.system.remote.conftest import Guarded
@@ -81,3 +82,15 @@ def test_whoami_shows_the_key_and_its_scopes(guarded: Guarded, tmp_path: Path) -
     assert "operations" in table
     assert guarded.key not in table
     assert line("whoami", GUIDSVC_KEY="").code == 5
+
+
+def test_certificate_of_an_own_authority_is_named_by_a_variable(tmp_path: Path) -> None:
+    certificate = Certificate(tmp_path)
+    with service(tmp_path, *certificate.flags) as running:
+        cli = CommandLine(tmp_path, running.url.replace("http://", "https://"))
+        refused = cli("status")
+        trusted = cli("status", SSL_CERT_FILE=str(certificate.ca))
+
+    assert refused.code == 2
+    assert refused.err.endswith("Name the file with the certificate of its authority in SSL_CERT_FILE.\n")
+    assert trusted.code == 0

@@ -76,7 +76,7 @@ class _Watch:
             self._read(self._remote.client.with_options(on_retry=self._note_retry), should_follow=True)
         except KeyboardInterrupt:
             if self._cursor:
-                self._remote.note(f"to go on: {runnable(f'watch --since {self._cursor}')}")
+                self._remote.note(f"to go on after the last event, add --since {self._cursor}")
             raise
 
     def _read(self, client: Client, *, should_follow: bool) -> None:

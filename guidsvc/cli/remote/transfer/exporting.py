@@ -72,7 +72,7 @@ def _opened(target: str) -> Iterator[Write]:
     if target == STDIN:
         yield output.write
         return
-    path = Path(target)
+    path = Path(os.path.realpath(target))  # a link stays one
     try:
         with _opened_device(path) if _is_device(path) else _opened_file(path) as write:
             yield write

@@ -1,0 +1,141 @@
+"""What a command does when it is ended, or its key or quota ends, in the middle of many records."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from guidsvc_client import Client, Result
+from tests.support.backing_servers import ROOT, START_SECONDS, Service, pdapt, service, wait_until
+from tests.support.command_line import CommandLine
+from tests.support.forked_program import ForkedProgram
+
+
+def write_lines(path: Path, count: int, **members: Any) -> str:
+    """Write a file of records whose GUIDs count from 0, and return its path."""
+    lines = [{"guid": UUID(int=number).hex.upper(), "user": "a", **members} for number in range(count)]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Service]:
+    """A service with an empty store."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with service(folder) as started:
+        yield started
+
+
+def event_types(url: str) -> list[str]:
+    """Return the types of all events."""
+    with Client(url) as client:
+        return [event.type for event in client.events(follow=False)]
+
+
+def test_batch_whose_response_is_lost_is_not_executed_again(
+    empty: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends between the commit of the second batch and its note. A life from now shows each execution."""
+    cli = CommandLine(tmp_path, empty.url)
+    lines = write_lines(tmp_path / "in", 2500, ttl=3600)
+    batch, calls = Client.batch, []
+
+    def dying_batch(client: Client, operations: Any, **options: Any) -> Sequence[Result]:
+        results = batch(client, operations, **options)
+        calls.append(results)
+        if len(calls) == 2:
+            raise SystemExit(9)
+        return results
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "batch", dying_batch)
+        assert cli("import", lines).code == 9
+    assert len(event_types(empty.url)) == 2000
+
+    done = cli.ok("import", lines, "--resume")
+    assert (done.json["created"], done.json["updated"]) == (2500, 0)
+    assert event_types(empty.url) == ["guid.created"] * 2500
+
+
+@pytest.mark.parametrize("policy", ["overwrite", "fail"])
+def test_import_without_space_for_receipts_puts_one_by_one(tmp_path: Path, policy: str) -> None:
+    lines = write_lines(tmp_path / "in", 1200)
+    with service(tmp_path, "--receipt-bytes-per-owner", "600") as running:
+        cli = CommandLine(tmp_path, running.url)
+        words = ["import", lines, "--on-conflict", policy]
+        assert cli.ok(*words, "--resume").json["failed"] == 0
+        assert cli.ok("ls", "--count").out == "1200\n"
+        again = cli.ok(*words).json
+        assert again["updated" if policy == "overwrite" else "unchanged"] == 1200
+
+
+def test_import_stops_at_a_quota_and_goes_on_after_it(tmp_path: Path) -> None:
+    """The batch that the quota has stopped gets other results when there is room."""
+    key = pdapt(tmp_path, "keys", "create", "--new-store", "--owner", "a").stdout.strip()
+    lines = write_lines(tmp_path / "in", 1500)
+    with service(tmp_path, "--access", "keys", "--quota", "1600") as running, Client(running.url, key=key) as client:
+        cli = CommandLine(tmp_path, running.url, GUIDSVC_KEY=key)
+        others = [result.guid for result in client.put_many({"user": "other"} for _ in range(200))]
+        stopped = cli("import", lines, "--on-conflict", "fail", "--resume")
+        assert (stopped.code, stopped.out) == (5, "")
+        assert "quota-exceeded" in stopped.err
+        assert "1000 lines are done; go on with the same command and --resume" in stopped.err
+
+        client.batch({"op": "delete", "guid": guid or ""} for guid in others)
+        assert sum(cli.ok("import", lines, "--on-conflict", "fail", "--resume").json.values()) == 1500
+        assert cli.ok("ls", "--count").out == "1500\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ended_export_leaves_no_part_of_a_file(empty: Service, tmp_path: Path, number: signal.Signals) -> None:
+    cli = CommandLine(tmp_path, empty.url)
+    cli.ok("import", write_lines(tmp_path / "in", 3000, metadata={"text": "x" * 8000}))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    process = ForkedProgram(
+        ["export", str(folder / "all")],
+        cwd=tmp_path,
+        env=os.environ | cli.variables,
+        stdout=tmp_path / "stdout",
+        stderr=tmp_path / "stderr",
+    )
+    wait_until(lambda: any(folder.glob(".all.*.part")), "a part", tmp_path / "stderr")
+    process.send_signal(number)
+
+    assert process.wait(START_SECONDS) == 128 + number
+    assert list(folder.iterdir()) == []
+
+
+def test_progress_is_shown_on_a_terminal(empty: Service, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "in", 3000)
+    for words in (["import", lines], ["export", str(tmp_path / "all")], ["check", "--seconds", "2"]):
+        for flags, is_shown in (([], True), (["--quiet"], False)):
+            reading, writing = pty.openpty()
+            command = [sys.executable, str(ROOT / "pdapt.py"), *words, *flags]
+            environment = os.environ | {"GUIDSVC_URL": empty.url, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}
+            subprocess.run(
+                command, env=environment, stdout=subprocess.DEVNULL, stderr=writing, timeout=START_SECONDS, check=True
+            )
+            os.close(writing)
+            assert (f"{words[0]}  [" in _read(reading)) == is_shown, words
+            os.close(reading)
+
+
+def _read(terminal: int) -> str:
+    """Return what was written to a terminal that is closed now."""
+    text = b""
+    try:
+        while piece := os.read(terminal, 65536):
+            text += piece
+    except OSError:  # EIO: there is no more
+        pass
+    return text.decode()
