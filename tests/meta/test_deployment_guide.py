@@ -3,7 +3,7 @@
 import re
 
 import guidsvc
-from guidsvc.cli.main import COMMANDS
+from guidsvc.cli.commands import COMMANDS
 from guidsvc.config import Settings
 from tests.support.backing_servers import ROOT
 from tests.support.reverse_proxy import FILES

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from guidsvc.cli.main import COMMANDS
+from guidsvc.cli.commands import COMMANDS
 from guidsvc.config import PREFIX, Settings
 from guidsvc.process import file_descriptors
 from guidsvc.process.worker_channel import MARGIN_SECONDS
