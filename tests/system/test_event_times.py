@@ -7,10 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pymongo
 import pytest
 
+from guidsvc.domain.events.schedule import MARGIN_SECONDS
 from tests.support.backing_servers import Service, service, suspend
 from tests.support.event_reader import LINES, Event, all_events, page, reading
 from tests.support.http_client import Client
@@ -18,6 +20,8 @@ from tests.support.http_client import Client
 pytestmark = pytest.mark.slow
 
 QUIET = "--no-access-log"
+PAUSE_SECONDS = 30.0
+"""How late an event may be after its process was killed: 8 s where nothing else runs, for a lease lasts 6 s."""
 
 
 def guids(count: int) -> list[str]:
@@ -127,7 +131,7 @@ async def test_each_expiry_is_one_event_whoever_is_killed(four: list[Service], m
     puts = (lease(clients[place % 4], guid, ttl) for place, (guid, ttl) in enumerate(leases))
     expiries = dict(zip(guids(400), await asyncio.gather(*puts), strict=True))
     holders = defaultdict[str, set[str]](set)
-    with pymongo.MongoClient[dict[str, str]](mongo_url) as mongo:
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as mongo:
         while time.time() < max(expiries.values()):
             for document in mongo.get_default_database()["leases"].find():
                 holders[document["_id"]].add(document["holder"])
@@ -142,6 +146,12 @@ async def test_each_expiry_is_one_event_whoever_is_killed(four: list[Service], m
     }
     assert len(holders["sequencer"]) > 1
     assert len(holders["scheduler"]) > 1
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as mongo:
+        appended = mongo.get_default_database()["log"].find({"kind": "expired"})
+        late_seconds = [(entry["appended"] - entry["at"]) / 1000 for entry in appended]
+    assert len(late_seconds) == 400
+    assert min(late_seconds) >= MARGIN_SECONDS
+    assert max(late_seconds) < PAUSE_SECONDS
 
 
 async def test_start_after_a_pause_tells_expiries_and_no_warnings(tmp_path: Path) -> None:
