@@ -172,7 +172,7 @@ def test_overlay_on_sqlite_runs_one_pod_on_its_volume() -> None:
     assert not [each for each in container["env"] if "URL" in each["name"]], "it uses the default store and cache"
 
 
-def test_overlay_on_mongodb_is_monitored_and_reads_urls_from_files() -> None:
+def test_overlay_on_mongodb_is_monitored_and_reads_url_files() -> None:
     objects = rendered(FOLDER / "overlays" / "mongodb")
     if objects is None:
         return

@@ -47,7 +47,7 @@ def test_other_vs_code_files_are_json() -> None:
     assert "ms-python.python" in vscode("extensions.json")["recommendations"]
 
 
-def test_devcontainer_installs_and_forwards_the_port_of_the_service() -> None:
+def test_devcontainer_installs_and_forwards_the_port() -> None:
     devcontainer = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     program, target = devcontainer["postCreateCommand"].split()
 
