@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from guidsvc.process.worker import MISSED_HEARTBEATS
 from tests.support.backing_servers import Service, children_of, pdapt, service, suspend, wait_until
 from tests.support.certificates import Certificate
@@ -49,6 +51,7 @@ def environment_of(pid: int) -> set[str]:
     return set(re.findall(r"(?:^|\0)(\w+)=", Path(f"/proc/{pid}/environ").read_text(errors="replace")))
 
 
+@pytest.mark.slow
 def test_supervisor_reports_for_all_its_workers(tmp_path: Path, redis_url: str) -> None:
     with notify_socket(tmp_path) as notify:
         with workers(tmp_path, redis_url, environment=notify.environment(WATCHDOG_SECONDS)) as running:
@@ -62,6 +65,7 @@ def test_supervisor_reports_for_all_its_workers(tmp_path: Path, redis_url: str) 
         assert not told(running, "worker hangs, killing it")
 
 
+@pytest.mark.slow
 def test_supervisor_replaces_a_worker_that_hangs(tmp_path: Path, redis_url: str) -> None:
     with (
         notify_socket(tmp_path) as notify,
@@ -87,6 +91,7 @@ def pause_all(running: Service) -> list[int]:
     return stopped
 
 
+@pytest.mark.slow
 def test_pause_of_all_processes_kills_no_worker(tmp_path: Path, redis_url: str) -> None:
     with (
         notify_socket(tmp_path) as notify,
