@@ -148,7 +148,8 @@ class InstrumentedRecords(DelegatingRecords):
             self._meter.failed("get")
             raise
         if records is not WOULD_BLOCK and guids:
-            self._gets.observe_many((perf_counter() - begun) / len(guids), len(guids))
+            seconds = perf_counter() - begun
+            self._gets.observe_many(seconds / len(guids), len(guids), seconds)
         return records
 
     async def get_linearizable(self, guid: str, /) -> Record | None:
@@ -170,7 +171,8 @@ class InstrumentedRecords(DelegatingRecords):
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         begun = perf_counter()
         results = await self._records.swap_many(swaps)
-        self._meter.latencies["swap"].observe_many(perf_counter() - begun, len(swaps))
+        seconds = perf_counter() - begun
+        self._meter.latencies["swap"].observe_many(seconds, len(swaps), seconds)
         for _ in filter(lambda result: isinstance(result, GuidsvcError), results):
             self._meter.failed("swap")
         return results

@@ -39,8 +39,8 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def observe_many(self, value: float, count: int) -> None:
-        """Record a number of observations of the same value."""
+    def observe_many(self, value: float, count: int, elapsed: float) -> None:  # noqa: ARG002  # see Latency
+        """Record a number of observations of the same value; `elapsed` is the time that passed for all of them."""
         self.counts[bisect_left(self.bounds, value)] += count
         self.sum += count * value
 
@@ -48,20 +48,21 @@ class Histogram:
 class Latency(Histogram):
     """The latency of a part of the service, in seconds; also recorded in the trace of the current request."""
 
-    __slots__ = ("_part",)
+    __slots__ = ("_operation", "_part")
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, operation: str = "") -> None:
         super().__init__(LATENCIES)
         self._part = part
+        self._operation = operation
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1  # as `Histogram.observe`, without the call
         self.sum += value
-        record_wait(self._part, value)
+        record_wait(self._part, value, self._operation)
 
-    def observe_many(self, value: float, count: int) -> None:
-        super().observe_many(value, count)
-        record_wait(self._part, count * value)
+    def observe_many(self, value: float, count: int, elapsed: float) -> None:
+        super().observe_many(value, count, elapsed)
+        record_wait(self._part, count * value, self._operation, count, elapsed)
 
 
 class FastCounter:
@@ -217,7 +218,7 @@ class StoreMetrics:
     """Store operations, batches and purges."""
 
     def __init__(self) -> None:
-        of_records = {operation: Latency("store") for operation in ("get", "swap", "find", "count", "fence")}
+        of_records = {operation: Latency("store", operation) for operation in ("get", "swap", "find", "count", "fence")}
         # Only waits for records and the fence count in the trace, which Server-Timing shows.
         self.latencies: dict[str, Histogram] = of_records | {name: Histogram(LATENCIES) for name in _OTHER_OPERATIONS}
         self.failures: Counter[str] = Counter(dict.fromkeys(self.latencies, 0))

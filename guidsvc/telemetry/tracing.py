@@ -1,13 +1,34 @@
 """Request tracing: the ID of a request, the source of its record, and its waits for parts of the service.
 
+If spans are exported, a Tracer begins and ends the trace, and each wait becomes a span.
+
 The code that begins a request sets CURRENT. Any code below records into it without knowing the request. Without a
 current trace, nothing is recorded.
 """
 
+import time
+from collections.abc import Mapping
 from contextvars import ContextVar
+from typing import NamedTuple, Protocol
 
 L1, REDIS, MISS, DOWN = "l1", "redis", "miss", "down"
 """Sources of a record: the memory of this process, Redis, or the store, after misses in both or while Redis is down."""
+
+
+TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
+"""The headers in which a client sends its own trace (W3C Trace Context)."""
+MAX_WAITS = 100
+"""Maximum number of waits of a request that become spans."""
+
+
+class Wait(NamedTuple):
+    """A wait for a part of the service: `calls` calls of an operation together, until a Unix time in nanoseconds."""
+
+    part: str
+    operation: str
+    seconds: float
+    ended_ns: int
+    calls: int
 
 
 class RequestTrace:
@@ -18,6 +39,11 @@ class RequestTrace:
     """
 
     __slots__ = ("is_opaque", "remote", "request_id", "source", "spent")
+
+    trace_id: str = ""
+    """The ID of the trace for log lines; empty unless it is exported or came with the request."""
+    waits: list[Wait] | None = None
+    """The waits that become spans; None if this trace is not exported."""
 
     def __init__(self, request_id: str, remote: str = "") -> None:
         self.request_id = request_id
@@ -45,8 +71,33 @@ def hide_waits() -> None:
         trace.is_opaque = True
 
 
-def record_wait(part: str, seconds: float) -> None:
-    """Record that the current request has waited for a part of the service."""
+def record_wait(part: str, seconds: float, operation: str = "", calls: int = 1, elapsed: float | None = None) -> None:
+    """Record that the current request has waited for a part of the service.
+
+    `seconds` is the sum over parallel calls, `elapsed` the time that passed meanwhile, if that differs.
+    """
     trace = CURRENT.get()
     if trace is not None:
         trace.spent[part] = trace.spent.get(part, 0.0) + seconds
+        if trace.waits is not None and len(trace.waits) < MAX_WAITS:
+            trace.waits.append(Wait(part, operation, seconds if elapsed is None else elapsed, time.time_ns(), calls))
+
+
+class Completion(NamedTuple):
+    """How a request ended; `source` is that of its record, if one was read."""
+
+    route: str
+    method: str
+    path: str
+    status: int
+    source: str | None
+
+
+class Tracer(Protocol):
+    """Begins and ends the traces that are exported."""
+
+    def begin(self, request_id: str, remote: str, headers: Mapping[str, str], *, secure: bool) -> RequestTrace:
+        """Return the trace of a request, as a part of the client's trace if `headers` name one."""
+
+    def end(self, trace: RequestTrace, completion: Completion) -> None:
+        """Export the trace of an answered request, if it was sampled: then it has `waits`."""
