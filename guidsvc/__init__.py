@@ -12,7 +12,7 @@ The packages are layers. Each imports only what stands below it:
     store            the contract of a store, and SQLite and MongoDB, which implement it
     server           the HTTP server: sockets, TLS, the HTTP/1.1 protocol
     process          the supervisor, its workers, signals
-    monitoring       logs, and metrics for Prometheus
+    monitoring       logs, metrics for Prometheus, and traces for OpenTelemetry
     runtime          building blocks for asyncio: admission control, locks, batching, cancellation
     http             HTTP semantics: headers, dates, errors
     config           the settings: flag, environment variable, default

@@ -1,4 +1,4 @@
-"""Imports of packages that only some settings need: the extras `mongo`, `redis` and `jwt`."""
+"""Imports of packages that only some settings need: the extras `mongo`, `redis`, `jwt` and `otel`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

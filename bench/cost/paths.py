@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 from bench import records
@@ -32,6 +33,7 @@ class Server(NamedTuple):
     settings: Sequence[str] = ("--no-access-log",)
     has_key: bool = False
     """Whether requests have an API key."""
+    environment: Mapping[str, str] = MappingProxyType({})
 
     @property
     def has_redis(self) -> bool:
@@ -39,6 +41,13 @@ class Server(NamedTuple):
         return any("{redis}" in word for word in self.settings)
 
 
+_TRACED = "--no-access-log", "--tracing", "otlp"
+_UNSENT = {
+    "OTEL_BSP_SCHEDULE_DELAY": "86400000",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "100000",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100000",
+}
+"""No span is sent while requests are counted: a thread of its own does that."""
 SERVERS: Mapping[str, Server] = {
     "default": Server(),
     "access log": Server(("--access-log", "--log-format", "json")),
@@ -46,6 +55,8 @@ SERVERS: Mapping[str, Server] = {
     "Redis": Server(("--no-access-log", "--cache-url", "{redis}")),
     "Redis without L1": Server(("--no-access-log", "--cache-url", "{redis}", "--cache-size", "0")),
     "no cache": Server(("--no-access-log", "--cache-size", "0")),
+    "traces": Server(_TRACED, environment=_UNSENT),
+    "traces not sampled": Server(_TRACED, environment={"OTEL_TRACES_SAMPLER": "always_off"}),
 }
 
 
@@ -182,6 +193,9 @@ PATHS = [
     Path("lease, read with valid_for", partial(_repeated, partial(_read, f"{_record(READ)}?valid_for=60"))),
     Path("lease, renewal that writes nothing", partial(_repeated, partial(_heartbeat, _record(READ)))),
     Path("lease, renewal that writes", partial(_repeated, partial(_renew, '{"ttl": 5000000}')), uses_thread=True),
+    Path("read from L1, with traces", _CACHED, "traces"),
+    Path("read from L1, with traces, not sampled", _CACHED, "traces not sampled"),
+    Path("create, with traces", partial(_repeated, _create), "traces", uses_thread=True),
 ]
 
 

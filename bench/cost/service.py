@@ -79,7 +79,7 @@ def measured_service(server: Server, redis_url: str, mode: str, prefix: Sequence
         folder = Path(name)
         words = [word.format(redis=redis_url) for word in server.settings]
         program = [sys.executable, "-m", "bench.cost.worker", mode, "--port", "0", *words]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"} | dict(server.environment)
         with (folder / "log").open("w") as log, subprocess.Popen(
             [*prefix, *program], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=log, text=True,

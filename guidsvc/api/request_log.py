@@ -35,6 +35,7 @@ def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[Re
             str(request.remote_ip),
             source,
             handler.failure if isinstance(handler, Handler) else None,
+            handler.trace if isinstance(handler, Handler) else None,
         )
 
     return log_request

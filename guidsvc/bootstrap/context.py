@@ -45,6 +45,7 @@ from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.instrumented import InstrumentedDatabase
 from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.metrics import Metrics
+from guidsvc.telemetry.tracing import Tracer
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 """GUID generators, by the UUID version in the settings."""
@@ -76,6 +77,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
         open_statistics(database.records, clock) as statistics,
         _reporting(log, audit_log),
+        _open_tracer(settings) as tracer,
         health.kept_current(database.ping, cache.check),
     ):
         yield ApiContext(
@@ -91,6 +93,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             access_log=log,
             monitor=monitor,
             diagnostics=DiagnosticHeaders(settings.cache_status, settings.server_timing),
+            tracer=tracer,
             trusted_proxies=TrustedProxies(split_list(settings.trusted_proxies)),
             host_names=HostNames(accepted_hosts(settings)),
             cors=Cors(split_list(settings.cors_origins)),
@@ -169,6 +172,19 @@ async def _open_audit_log(settings: Settings, clock: Clock, metrics: Metrics) ->
     destination = audit_destination(settings)
     with open_audit_log(destination, clock=clock, meter=metrics.audit, form=settings.log_format) as audit_log:
         yield audit_log
+
+
+@asynccontextmanager
+async def _open_tracer(settings: Settings) -> AsyncIterator[Tracer | None]:
+    """Export the traces of requests if that is configured. The packages for it take long to import."""
+    if settings.tracing == "off":
+        yield None
+        return
+    from guidsvc.monitoring.request_tracer import open_tracer
+
+    store = scheme_of(settings.store_url).partition("+")[0]
+    async with open_tracer(store) as tracer:
+        yield tracer
 
 
 @asynccontextmanager

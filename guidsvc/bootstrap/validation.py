@@ -105,6 +105,13 @@ def _validate_workers(settings: Settings) -> None:
         )
 
 
+def _validate_tracing(settings: Settings) -> None:
+    if settings.tracing != "off":
+        with requires_extra("otel", "tracing"):
+            from guidsvc.monitoring.request_tracer import validate_environment
+        validate_environment()
+
+
 def _validate_audit_log(settings: Settings) -> None:
     """Raise StartError if the audit log has no folder, or would be written into a file of the store."""
     destination = settings.audit_log
@@ -144,4 +151,5 @@ _CHECKS = (
     Check(("jwt_jwks",), _validate_jwks),
     Check(("host", "unix_socket", "access", *TOKEN_SETTINGS), _validate_issuer),
     Check(("audit_log", "store_url"), _validate_audit_log),
+    Check(("tracing",), _validate_tracing),
 )

@@ -81,6 +81,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "log_format": "FORMAT",
         "public_metrics": "",
         "server_timing": "",
+        "tracing": "EXPORTER",
     },
 }
 """The groups of settings, here and in docs/configuration.md. Each setting has the name of its value, or an empty one

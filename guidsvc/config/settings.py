@@ -288,6 +288,9 @@ class Settings(BaseSettings):
     server_timing: bool = Field(
         False, description="report the milliseconds spent in the store, in Redis and in total in Server-Timing"
     )
+    tracing: Literal["off", "otlp"] = Field(
+        "off", description="export OpenTelemetry traces; OTEL_* variables say where to, and which requests are sampled"
+    )
 
 
 def flag(setting: str) -> str:

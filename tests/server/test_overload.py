@@ -111,7 +111,7 @@ async def test_access_log_line_of_rejected_request_is_cut_too(expected_logs: Exp
         request_pipeline(admission=Admission(PLACES), access_log=NotedAccessLog(lambda line: paths.append(line[1])))
     )
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
-        refusals.reject("GET", "/guid/".ljust(length, "x"), None, "127.0.0.1")
+        refusals.reject("GET", "/guid/".ljust(length, "x"), {}, "127.0.0.1")
     assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]
 
 

@@ -34,6 +34,7 @@ def api_context(**members: Any) -> ApiContext:
         "access_log": None,
         "monitor": ProcessMonitor(),
         "diagnostics": DiagnosticHeaders(),
+        "tracer": None,
         "trusted_proxies": TrustedProxies(),
         "host_names": HostNames(),
         "public_url": "",

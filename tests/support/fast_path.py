@@ -99,14 +99,14 @@ class Way:
 
 
 class NotedAccessLog(AccessLog):
-    """Access lines, each handed over as the tuple of its members."""
+    """Access lines, each handed over as the tuple of its members, without the ID of its trace."""
 
     def __init__(self, note: Callable[[Any], object]) -> None:
         super().__init__()
         self._note = note
 
     def __call__(self, *members: Any) -> None:  # as many as there are
-        self._note(members if len(members) > 7 else (*members, None))
+        self._note((*members, None)[:8])
 
 
 @asynccontextmanager

@@ -44,6 +44,26 @@ def test_unknown_command_is_reported_in_json_with_the_json_log(tmp_path: Path) -
     assert json.loads(rejected.stderr)["error"].startswith("unknown command 'mongodb://u:***@h/x'; the commands are ")
 
 
+def test_tracing_without_its_packages_says_how_to_install_them(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['opentelemetry'] = None; from guidsvc.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "--port", "0", "--tracing", "otlp"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    missing = r"the package opentelemetry[\w.]* is not installed; run: pip install 'guidsvc\[otel\]'"
+    assert re.fullmatch(rf"\w+: --tracing: {missing}\n", done.stderr)
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
+def test_unsupported_protocol_of_traces_is_rejected(tmp_path: Path, name: str) -> None:
+    rejected = pdapt(tmp_path, "--port", "0", "--tracing", "otlp", **{name: "grpc"})
+
+    assert (rejected.returncode, rejected.stdout) == (2, "")
+    assert f"{name} is 'grpc', which is not supported; set it to http/protobuf" in rejected.stderr
+
+
 @pytest.mark.parametrize("words", [["keys", "list"], ["backup", "x"]], ids=" ".join)
 def test_secret_in_an_unknown_flag_of_a_command_is_hidden(tmp_path: Path, words: list[str]) -> None:
     rejected = pdapt(tmp_path, *words, "--store-ulr=mongodb://u:CANARY@h/x\x1b[31m")

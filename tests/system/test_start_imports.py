@@ -9,7 +9,17 @@ import pytest
 from tests.support.backing_servers import START_SECONDS
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = {"redis", "hiredis", "limits", "cryptography", "jwt", "motor", "pymongo", "prometheus_client"}
+OPTIONAL = {
+    "redis",
+    "hiredis",
+    "limits",
+    "cryptography",
+    "jwt",
+    "motor",
+    "pymongo",
+    "prometheus_client",
+    "opentelemetry",
+}
 OF_COMMANDS = {"click", "httpx2", "stamina", "rich", "guidsvc_client"}
 START = """
 import asyncio, sys
@@ -60,7 +70,9 @@ def imported(folder: Path, code: str, *words: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(("flags", "needed"), [([], set()), (["--access", "keys"], {"limits"})])
+@pytest.mark.parametrize(
+    ("flags", "needed"), [([], set()), (["--access", "keys"], {"limits"}), (["--tracing", "otlp"], {"opentelemetry"})]
+)
 def test_start_imports_only_what_the_settings_need(tmp_path: Path, flags: list[str], needed: set[str]) -> None:
     assert imported(tmp_path, START, *flags) & OPTIONAL == needed
 

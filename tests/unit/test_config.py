@@ -45,6 +45,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "require_preconditions": "true",
         "cache_status": "true",
         "server_timing": "true",
+        "tracing": "otlp",
         "guid_version": "7",
         "server": "tornado",
         "max_unsent_bytes": "67108864",

@@ -26,7 +26,7 @@ from guidsvc.http.headers.request_id import request_id
 from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.server.abort import break_off
 from guidsvc.telemetry import tracing
-from guidsvc.telemetry.tracing import RequestTrace
+from guidsvc.telemetry.tracing import RequestTrace, Tracer
 
 KNOWN_METHODS = frozenset({*METHODS, "CONNECT", "TRACE", "QUERY"})
 """Methods of RFC 9110 and RFC 5789, and QUERY (in OpenAPI): 405 where not served. Others: 501 (RFC 9110, 9.1)."""
@@ -55,7 +55,10 @@ class Handler(OutputHandler):
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
             self.context.trusted_proxies.apply(self.request)
-            self.trace = RequestTrace(self.request_id, str(self.request.remote_ip))
+            tracer, address = self.context.tracer, str(self.request.remote_ip)
+            self.trace = (
+                RequestTrace(self.request_id, address) if tracer is None else self._begin_trace(tracer, address)
+            )
             self._received = bytearray()
             self._received_bytes = 0
         headers = self._headers = HTTPHeaders()
@@ -66,6 +69,10 @@ class Handler(OutputHandler):
                 headers[name] = value
         self._write_buffer: list[bytes] = []
         self.set_status(HTTPStatus.OK)
+
+    def _begin_trace(self, tracer: Tracer, address: str) -> RequestTrace:
+        is_secure = self.request.protocol == "https"
+        return tracer.begin(self.request_id, address, self.request.headers, secure=is_secure)
 
     def prepare(self) -> Awaitable[None] | None:
         """Begin a request. A rejection here also closes the connection, because the body is unread."""

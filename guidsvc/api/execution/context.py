@@ -18,6 +18,7 @@ from guidsvc.services.guid_service import GuidService
 from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
 from guidsvc.services.statistics import RecordStatistics
+from guidsvc.telemetry.tracing import Tracer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class ApiContext:
     access_log: Log | None
     monitor: ProcessMonitor
     diagnostics: DiagnosticHeaders
+    tracer: Tracer | None
+    """None if no spans are exported."""
     trusted_proxies: TrustedProxies
     host_names: HostNames
     public_url: str

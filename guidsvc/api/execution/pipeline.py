@@ -4,7 +4,7 @@ A request enters, is authenticated, is executed in an admission slot, gets its e
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from http.client import OK
 
@@ -23,7 +23,7 @@ from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.telemetry.metrics import QUICK_SECONDS
-from guidsvc.telemetry.tracing import RequestTrace
+from guidsvc.telemetry.tracing import Completion, RequestTrace
 
 LOGGED_PATH = 200
 """Maximum characters of a path in a log line."""
@@ -52,6 +52,7 @@ class RequestPipeline:
         self._requests = context.monitor.meters.requests
         self._access_log = context.access_log
         self.logs_requests = context.access_log is not None
+        self.tracer = context.tracer
         self._has_diagnostics = bool(context.diagnostics)
         self.quick_reads = self._requests.quick(ROUTE, "GET", OK)
         """The counter of quick reads of a record."""
@@ -157,6 +158,12 @@ class RequestPipeline:
                 raise
             yield
 
+    def begin_trace(self, request_id: str, address: str, headers: Mapping[str, str], *, secure: bool) -> RequestTrace:
+        """Return the trace of a request that begins; it is exported if that is configured."""
+        if self.tracer is None:
+            return RequestTrace(request_id, address)
+        return self.tracer.begin(request_id, address, headers, secure=secure)
+
     def extra_header_lines(
         self, session: Session | None, source: str | None, trace: RequestTrace, seconds: float
     ) -> str:
@@ -177,10 +184,12 @@ class RequestPipeline:
         address: str,
         source: str | None,
         failure: Failure | None = None,
+        trace: RequestTrace | None = None,
     ) -> None:
-        """Count and log an answered request; `source` is where the record came from, if one was read.
+        """Count and log an answered request, and export its trace, if it has one.
 
-        `failure` describes why the request failed, for the log (`describe`).
+        `source` is where the record came from, if one was read. `failure` describes why the request failed, for the log
+        (`describe`).
 
         A `path` has at most LOGGED_PATH characters; that of a record always has.
         """
@@ -191,7 +200,10 @@ class RequestPipeline:
             self._requests.record(route, _label_of(method), status, seconds)
         if self._access_log is not None:
             ms = round(1000 * seconds, 2)
-            self._access_log(method, path, status, ms, request_id, address, source, failure)
+            trace_id = "" if trace is None else trace.trace_id
+            self._access_log(method, path, status, ms, request_id, address, source, failure, trace_id)
+        if self.tracer is not None and trace is not None and trace.waits is not None:
+            self.tracer.end(trace, Completion(route, _label_of(method), path, status, source))
 
     def describe(self, error: BaseException | None, session: Session | None) -> Failure | None:
         """Return what the access log says of a failed request: the problem and the caller. None if there is no log."""

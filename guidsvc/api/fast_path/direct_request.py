@@ -19,7 +19,7 @@ from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
 from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.runtime.cancel_scope import CancelScope
-from guidsvc.telemetry.tracing import CURRENT, RequestTrace
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace, Tracer
 
 
 class EligibleRequest(NamedTuple):
@@ -75,8 +75,9 @@ class DirectRequest:
             pipeline.admission.try_acquire(self._cancel_scope)
             return None
         pipeline.in_flight.discard(self)
-        client_id = request.headers.get("X-Request-Id")
-        return self._shedder.reject(request.method, request.path, client_id, request.address, secure=request.secure)
+        return self._shedder.reject(
+            request.method, request.path, request.headers, request.address, secure=request.secure
+        )
 
     def _should_reject(self) -> bool:
         pipeline, request = self._pipeline, self._request
@@ -90,7 +91,8 @@ class DirectRequest:
         """Execute the request with this body, and return the answer."""
         pipeline, request, start, source = self._pipeline, self._request, perf_counter(), None
         failure: Failure | None = None
-        trace = RequestTrace(self._request_id, request.address)
+        tracer, address = pipeline.tracer, request.address
+        trace = RequestTrace(self._request_id, address) if tracer is None else self._begin_trace(tracer)
         CURRENT.set(trace)  # this is a task of its own
         self._has_begun = True
         try:
@@ -108,9 +110,22 @@ class DirectRequest:
             pipeline.in_flight.discard(self)
         seconds, request_id = perf_counter() - start, self._request_id
         pipeline.record_completion(
-            self.route, request.method, request.path, status, seconds, request_id, request.address, source, failure
+            self.route,
+            request.method,
+            request.path,
+            status,
+            seconds,
+            request_id,
+            request.address,
+            source,
+            failure,
+            trace,
         )
         return response_bytes
+
+    def _begin_trace(self, tracer: Tracer) -> RequestTrace:
+        request = self._request
+        return tracer.begin(self._request_id, request.address, request.headers, secure=request.secure)
 
     async def _execute(self, body: bytes) -> Response:
         pipeline, request = self._pipeline, self._request

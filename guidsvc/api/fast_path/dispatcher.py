@@ -22,7 +22,13 @@ from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_li
 from guidsvc.api.execution.read_renderer import read_renderer
 from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
 from guidsvc.api.fast_path.direct_request import DirectRenewal, DirectRequest, EligibleRequest
-from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS, fast_path_headers, has_small_body, request_id_for
+from guidsvc.api.fast_path.eligibility import (
+    DISQUALIFYING_HEADERS,
+    fast_path_headers,
+    has_small_body,
+    neutral_headers,
+    request_id_for,
+)
 from guidsvc.api.fast_path.fixed_answers import FixedAnswers
 from guidsvc.api.fast_path.leases import LeaseFastPath
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
@@ -41,10 +47,6 @@ _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
 _GUID = re.compile(r"[0-9A-F]{32}")
 _TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
-_NEUTRAL = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
-"""Fast-path headers that do not change the answer to a read; Authorization matters only through the caller."""
-_FORWARDED = _NEUTRAL | {"X-Forwarded-For", "X-Forwarded-Proto"}
-"""The same where no proxy is trusted, so that forwarding headers are ignored."""
 _OK, _NOT_MODIFIED = int(OK), int(NOT_MODIFIED)
 """Plain numbers, which format faster than the members of HTTPStatus."""
 _READ_SCOPE = ACTIONS["GET"].scope
@@ -70,8 +72,9 @@ class FastPathDispatcher:
         self._cache = context.monitor.meters.cache
         self._is_access_controlled = pipeline.is_access_controlled
         self._log_read = None if context.access_log is None else context.access_log.log_read
-        self._has_diagnostics = bool(context.diagnostics)
+        self._has_traces = bool(context.diagnostics) or context.tracer is not None
         self._proxies = context.trusted_proxies
+        self._neutral = neutral_headers(has_proxies=self._proxies.any, is_traced=context.tracer is not None)
         self._disqualifying_headers = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
         self._host_names = context.host_names
         self._varies = context.cors.any
@@ -97,7 +100,7 @@ class FastPathDispatcher:
         if session is not None and not session.is_usable():
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
-        if self._has_diagnostics or self._in_flight.draining:
+        if self._has_traces or self._in_flight.draining:
             if _GUID.fullmatch(guid) is None:
                 return None
             return self._read("GET", guid, {}, peer.remote_ip, session, secure=peer.secure, is_counted=False)
@@ -186,7 +189,7 @@ class FastPathDispatcher:
             response_bytes = self._read(name, guid, headers, address, session, secure=secure)
         if response_bytes is None:
             return self._direct(EligibleRequest(name, guid, headers, address, secure, session))
-        is_plain_read = name == "GET" and headers.keys() <= (_NEUTRAL if self._proxies.any else _FORWARDED)
+        is_plain_read = name == "GET" and headers.keys() <= self._neutral
         self._can_remember, self._session = is_plain_read, session
         return response_bytes
 
@@ -240,7 +243,7 @@ class FastPathDispatcher:
         if not self.admission.is_full_for(self._pipeline.probable_caller(headers.get("Authorization"), address)):
             return None
         path = target.partition(b"?")[0].decode("latin-1")
-        return ShedRequest(self._shedder, method.decode(), path, headers.get("X-Request-Id"), address, secure=secure)
+        return ShedRequest(self._shedder, method.decode(), path, headers, address, secure=secure)
 
     # Only errors have a function of their own: each further call would cost every cached read.
     def _read(  # noqa: PLR0913  # all facts about a request
@@ -262,7 +265,7 @@ class FastPathDispatcher:
             return None
         start, misses = perf_counter(), self._cache.misses
         name, is_head = request_id_for(headers), method == "HEAD"
-        trace = RequestTrace(name, address) if self._has_diagnostics else None
+        trace = self._pipeline.begin_trace(name, address, headers, secure=secure) if self._has_traces else None
         token = None if trace is None else CURRENT.set(trace)
         try:
             preconditions = conditions.parse(headers)
@@ -294,7 +297,9 @@ class FastPathDispatcher:
             if token is not None:
                 CURRENT.reset(token)
         seconds = perf_counter() - start
-        self._pipeline.record_completion(ROUTE, method, f"/guid/{guid}", status, seconds, name, address, source)
+        self._pipeline.record_completion(
+            ROUTE, method, f"/guid/{guid}", status, seconds, name, address, source, None, trace
+        )
         return response_bytes
 
     def _failed_read(
@@ -318,7 +323,7 @@ class FastPathDispatcher:
         status, seconds = problems.problem_of(error).status, perf_counter() - start
         failure = self._pipeline.describe(error, request.session)
         self._pipeline.record_completion(
-            ROUTE, request.method, request.path, status, seconds, name, request.address, None, failure
+            ROUTE, request.method, request.path, status, seconds, name, request.address, None, failure, trace
         )
         return response_bytes
 

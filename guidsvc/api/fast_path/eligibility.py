@@ -9,6 +9,7 @@ from guidsvc.api.parsing import body
 from guidsvc.http.headers.host import HostNames
 from guidsvc.http.headers.request_id import new_request_id, request_id
 from guidsvc.server.protocol.request import RawHeaders
+from guidsvc.telemetry.tracing import TRACE_HEADERS
 
 DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"accept"})
 """Headers that only a handler supports: Accept if it may prefer a page; where CORS is enabled, Origin too."""
@@ -16,6 +17,8 @@ _HONOURED = {
     b"authorization": "Authorization",
     b"connection": "Connection",
     b"x-request-id": "X-Request-Id",
+    b"traceparent": "traceparent",
+    b"tracestate": "tracestate",
     b"content-length": "Content-Length",
     b"content-type": "Content-Type",
     b"prefer": "Prefer",
@@ -25,6 +28,11 @@ _HONOURED = {
     b"x-forwarded-proto": "X-Forwarded-Proto",
 }
 """Headers that the fast path honours, by lower-case name; it ignores all others."""
+
+_NEUTRAL = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
+"""Fast-path headers that do not change the answer to a read; Authorization matters only through the caller."""
+_FORWARDED = _NEUTRAL | {"X-Forwarded-For", "X-Forwarded-Proto"}
+"""The same where no proxy is trusted, so that forwarding headers are ignored."""
 
 
 def fast_path_headers(
@@ -65,3 +73,9 @@ def request_id_for(headers: Mapping[str, str]) -> str:
     """Return the request id: the client's if valid, else a new one."""
     client_id = headers.get("X-Request-Id")
     return new_request_id() if client_id is None else request_id(client_id)
+
+
+def neutral_headers(*, has_proxies: bool, is_traced: bool) -> frozenset[str]:
+    """Return the fast-path headers that do not change the answer to a read."""
+    neutral = _NEUTRAL if has_proxies else _FORWARDED
+    return neutral if is_traced else neutral | TRACE_HEADERS

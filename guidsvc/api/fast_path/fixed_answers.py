@@ -16,7 +16,6 @@ from guidsvc.api.resources.health import LIVE, VERSION, readiness, root
 from guidsvc.errors import NotReady
 from guidsvc.http.dates import http_date
 from guidsvc.http.response import Response
-from guidsvc.telemetry.tracing import RequestTrace
 
 _READY = b"/readyz"
 
@@ -46,8 +45,9 @@ class FixedAnswers:
         if method not in {"GET", "HEAD"} or pipeline.in_flight.draining:
             return None
         start, request_id, is_head = perf_counter(), request_id_for(headers), method == "HEAD"
-        if target == _READY or self._context.diagnostics:
-            trace = RequestTrace(request_id, address)
+        trace = None
+        if pipeline.tracer is not None or target == _READY or self._context.diagnostics:
+            trace = pipeline.begin_trace(request_id, address, headers, secure=secure)
             extra_lines = pipeline.extra_header_lines(None, None, trace, perf_counter() - start)
             response = self._response(target)
             if response is None:
@@ -59,7 +59,7 @@ class FixedAnswers:
             begin, rest = self._rendered(target, is_head=is_head, secure=secure)
             response_bytes = begin + request_id.encode() + rest
         path, seconds = target.decode(), perf_counter() - start
-        pipeline.record_completion(path, method, path, OK, seconds, request_id, address, None)
+        pipeline.record_completion(path, method, path, OK, seconds, request_id, address, None, None, trace)
         return response_bytes
 
     def _response(self, target: bytes) -> Response | None:

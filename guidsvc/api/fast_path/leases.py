@@ -39,7 +39,7 @@ from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.services.leases.renewer import RenewalTerms
 from guidsvc.telemetry.metrics import QUICK_SECONDS
-from guidsvc.telemetry.tracing import RequestTrace
+from guidsvc.telemetry.tracing import TRACE_HEADERS, RequestTrace
 
 _READ_TARGET = re.compile(rb"/guid/([0-9A-F]{32})\?valid_for=([0-9]{1,12})")
 _RENEWAL_TARGET = re.compile(rb"/guid/([0-9A-F]{32})/renewal")
@@ -108,7 +108,9 @@ class LeaseFastPath:
         self._trusts_proxies = context.trusted_proxies.any
         # Without trusted proxies, the headers of proxies are ignored.
         self._plain = _PLAIN if self._trusts_proxies else _PLAIN | _FORWARDING
-        self._has_diagnostics = bool(context.diagnostics)
+        if context.tracer is None:
+            self._plain |= TRACE_HEADERS
+        self._has_traces = bool(context.diagnostics) or context.tracer is not None
         self._reads: dict[bytes, _Demand] = {}
         self._renewals: dict[bytes, _Heartbeat] = {}
         self._demand: _Demand | None = None  # of the read that was answered last, if it may be remembered
@@ -214,7 +216,7 @@ class LeaseFastPath:
     def _read(self, guid: str, demand: _Demand, request_id: str, address: str, *, secure: bool) -> bytes | None:
         """Return the answer to an authorized read if the cache has the record, and it is live; else None."""
         session, caller, seconds = demand
-        if self._in_flight.draining or self._has_diagnostics:
+        if self._in_flight.draining or self._has_traces:
             return None
         start, misses = perf_counter(), self._cache.misses
         try:
@@ -239,7 +241,7 @@ class LeaseFastPath:
     def _renew(self, guid: str, heartbeat: _Heartbeat, peer: Peer) -> bytes | None:
         """Return the answer to a renewal that changes nothing, as the cache shows; else None."""
         (session, terms, least_ms), renewer = heartbeat, self._service.renewer
-        if self._in_flight.draining or self._has_diagnostics or not (session is None or session.is_usable()):
+        if self._in_flight.draining or self._has_traces or not (session is None or session.is_usable()):
             return None
         start = perf_counter()
         try:

@@ -4,6 +4,7 @@ Rejections within one second differ only in their request id, so they are render
 """
 
 import time
+from collections.abc import Mapping
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
@@ -28,15 +29,19 @@ class LoadShedder:
         self._date = ""  # of the rendered rejections
         self._parts: dict[bool, list[bytes]] = {}  # keyed by whether TLS is used
 
-    def reject(self, method: str, path: str, client_id: str | None, remote: str, *, secure: bool = False) -> bytes:
-        """Return the rejection; `client_id` is the client's request id, `secure` whether the request used TLS."""
+    def reject(self, method: str, path: str, headers: Mapping[str, str], remote: str, *, secure: bool = False) -> bytes:
+        """Return the rejection; `secure` is whether the request used TLS."""
         start, error = time.perf_counter(), self._pipeline.admission.refuse()
+        client_id, tracer = headers.get("X-Request-Id"), self._pipeline.tracer
         id_ = new_request_id() if client_id is None else request_id(client_id)
+        trace = None if tracer is None else tracer.begin(id_, remote, headers, secure=secure)
         response_bytes = self._render(error, method, id_, secure=secure)
         seconds = time.perf_counter() - start
         logged = path[:LOGGED_PATH]
         failure = self._pipeline.describe(error, None)
-        self._pipeline.record_completion(_route(path), method, logged, _STATUS, seconds, id_, remote, None, failure)
+        self._pipeline.record_completion(
+            _route(path), method, logged, _STATUS, seconds, id_, remote, None, failure, trace
+        )
         return response_bytes
 
     def _render(self, error: Overloaded, method: str, id_: str, *, secure: bool) -> bytes:
@@ -67,15 +72,15 @@ def _route(path: str) -> str:
 class ShedRequest:
     """A request to be rejected once its body has arrived."""
 
-    __slots__ = ("_client_id", "_method", "_path", "_remote", "_secure", "_shedder", "last")
+    __slots__ = ("_headers", "_method", "_path", "_remote", "_secure", "_shedder", "last")
 
     def __init__(
-        self, shedder: LoadShedder, method: str, path: str, client_id: str | None, remote: str, *, secure: bool
+        self, shedder: LoadShedder, method: str, path: str, headers: Mapping[str, str], remote: str, *, secure: bool
     ) -> None:
         self._shedder = shedder
         self._method = method
         self._path = path
-        self._client_id = client_id
+        self._headers = headers
         self._remote = remote
         self._secure = secure
         self.last = False
@@ -83,7 +88,7 @@ class ShedRequest:
 
     def reject_if_overloaded(self) -> bytes:
         """Return the rejection."""
-        return self._shedder.reject(self._method, self._path, self._client_id, self._remote, secure=self._secure)
+        return self._shedder.reject(self._method, self._path, self._headers, self._remote, secure=self._secure)
 
     async def respond(self, body: bytes) -> bytes:  # noqa: ARG002  # as every request has it
         """Return the rejection."""

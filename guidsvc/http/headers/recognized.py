@@ -19,6 +19,8 @@ READ = frozenset(
         b"x-forwarded-for",
         b"x-forwarded-proto",
         b"x-request-id",
+        b"traceparent",
+        b"tracestate",
         # Content and conditions
         b"accept",
         b"accept-encoding",

@@ -61,11 +61,12 @@ class Log(Protocol):
         remote: str,
         cache: str | None,
         failure: Failure | None = None,
+        trace_id: str = "",
         /,
     ) -> None:
         """Write a line; `ms` is the duration, `remote` the client, `cache` the source of the record, if one was read.
 
-        `failure` describes why a request failed: members that are added to the line.
+        `failure` describes why a request failed: members that are added to the line. So is `trace_id`, if it has one.
         """
 
     def log_read(self, guid: str, ms: float, request_id: str, remote: str, cache: str, /) -> None:
@@ -123,6 +124,7 @@ class _ConsoleAccessLog(AccessLog):
         remote: str,
         cache: str | None,
         failure: Failure | None = None,
+        trace_id: str = "",
     ) -> None:
         if self._leaves_out(status, remote):
             return
@@ -130,6 +132,8 @@ class _ConsoleAccessLog(AccessLog):
         if now != self._second:
             self._second, self._time, self._columns = now, time.strftime("%H:%M:%S", time.localtime(now)), columns()
         extras = {"cache": cache, "request_id": escape(request_id), "remote": escape(remote), "worker": self._worker}
+        if trace_id:
+            extras["trace_id"] = trace_id
         line = console_line(
             f"{self._time} {escape(method)[:METHOD_CHARACTERS]}",
             escape(without_secrets(path)),
@@ -203,6 +207,7 @@ class _JsonAccessLog(AccessLog):
         remote: str,
         cache: str | None,
         failure: Failure | None = None,
+        trace_id: str = "",
     ) -> None:
         if status >= FIRST_ERROR and self._leaves_out(status, remote):
             return
@@ -211,10 +216,11 @@ class _JsonAccessLog(AccessLog):
             self._begin_second(now)
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._write)
+        trace = f'"trace_id": "{trace_id}", ' if trace_id else ""
         self._lines.append(
             f'{{"method": {as_json(method)}, "path": {as_json(without_secrets(path))}, "status": {status}, '
             f'"ms": {ms:.2f}, "request_id": "{request_id}", "remote": {as_json(remote)}, '
-            f"{_CACHE[cache] if failure is None else _json_members(failure)}{self._start}"
+            f"{_CACHE[cache] if failure is None else _json_members(failure)}{trace}{self._start}"
             f'{str(now)[MICROSECONDS]}Z"{self._end}'
         )
 

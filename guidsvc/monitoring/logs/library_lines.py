@@ -9,8 +9,10 @@ _DRIVER = "pymongo."
 
 
 def silence_libraries() -> None:
-    """Prevent libraries from logging data that clients send."""
+    """Prevent libraries from logging data that clients send, and from logging as often as clients send requests."""
     logging.getLogger("pymongo.command").setLevel(logging.INFO)  # DEBUG would log each command with its records
+    for name in ("opentelemetry.sdk._shared_internal", "opentelemetry.trace"):  # of dropped spans, of client headers
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def split_driver_line(_: WrappedLogger, __: str, line: EventDict) -> EventDict:

@@ -125,6 +125,8 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     trace = CURRENT.get()
     if trace is not None:
         event.setdefault("request_id", trace.request_id)
+        if trace.trace_id:
+            event.setdefault("trace_id", trace.trace_id)
     return event
 
 

@@ -154,9 +154,9 @@ async def test_rejection_at_capacity_has_the_security_headers(
     given: str | None, expected_logs: ExpectedLogs, *, secure: bool
 ) -> None:
     expected_logs.add("overload")
-    refusals = LoadShedder(request_pipeline())
+    refusals, headers = LoadShedder(request_pipeline()), {} if given is None else {"X-Request-Id": given}
     for _ in range(2):
-        head = refusals.reject("GET", AT, given, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
+        head = refusals.reject("GET", AT, headers, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
         assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
         assert b"\r\nX-Frame-Options: DENY\r\n" in head
         assert (b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in head) is secure
