@@ -1,6 +1,6 @@
 """The fixtures of the client: a service as a process of its own, and each client in turn.
 
-running     the service without access control, for all tests of a module
+running     the service without access control, for all tests of a pytest worker
 guids       each client of it: the async one, and the sync one in threads
 """
 
@@ -14,7 +14,7 @@ from tests.support.backing_servers import Service, service
 from tests.support.client_in_thread import KINDS, client_of
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with service(tmp_path_factory.mktemp("service")) as started:
         yield started

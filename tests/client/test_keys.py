@@ -19,7 +19,7 @@ class Guarded(NamedTuple):
     key: str
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     key = pdapt(folder, "keys", "create", "--new-store", "--owner", "operations", "--scopes", "admin").stdout.strip()

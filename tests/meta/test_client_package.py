@@ -56,7 +56,7 @@ def dependencies(requirements: list[str], found: dict[str, Distribution] | None 
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built of the source distribution."""
     folder = tmp_path_factory.mktemp("client")
@@ -69,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def python(wheel: Path) -> Path:
     """The Python of an environment with the wheel and its dependencies, as pip would install them from an index."""
     folder = wheel.parent / "venv"

@@ -14,7 +14,7 @@ from tests.meta.requirements import DEV, RUN, pinned
 from tests.support.backing_servers import ROOT
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made() -> sbom.Bom:
     """Make the bill once."""
     return sbom.make()

@@ -26,7 +26,7 @@ def is_in_test_module(name: str) -> bool:
     return any(part.startswith("test_") for part in name.split("."))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trees() -> dict[Path, ast.Module]:
     """Parse each module once."""
     return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in MODULES}

@@ -11,7 +11,7 @@ from tests.support.backing_servers import ROOT, START_SECONDS, wait_until
 from tests.support.installed_wheel import INSTALL_SECONDS, add_wheel, build_wheel, install_wheel, run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of a virtual environment with the wheel; what that depends on is found where the tests have it."""
     folder = tmp_path_factory.mktemp("wheel")
