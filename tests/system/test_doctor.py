@@ -293,6 +293,24 @@ def test_store_without_keys_is_found(tmp_path: Path) -> None:
     assert doctor(tmp_path / "..", "--access", "keys", "--store-url", "sqlite:///none.db").worst("keys.exist") == "fail"
 
 
+def test_revoked_keys_do_not_count(tmp_path: Path) -> None:
+    found = with_keys(tmp_path, ("--scopes", "admin"))
+    (_, text, _) = found.findings["keys.endless"][0]
+    (key,) = re.findall(r"the keys (\w{12}) ", text)
+    assert pdapt(tmp_path, "keys", "revoke", key).returncode == 0
+
+    assert doctor(tmp_path, "--access", "keys").worst("keys.exist") == "fail"
+
+
+def test_fault_of_the_store_is_reported_once(tmp_path: Path) -> None:
+    """The keys in it are not looked for."""
+    no_database(tmp_path)
+    found = doctor(tmp_path, "--access", "keys")
+
+    assert found.worst("store.file") == "fail"
+    assert not any(name.startswith("keys.") for name in found.findings)
+
+
 def test_missing_admin_and_expiring_keys_are_found(tmp_path: Path) -> None:
     found = with_keys(tmp_path, ("--expires", "3d"))
 
