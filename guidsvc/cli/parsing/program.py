@@ -11,6 +11,7 @@ from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, SERVE, SUMMARIES
 from guidsvc.cli.parsing.command import Group, SettingsCommand
 from guidsvc.cli.parsing.usage_errors import usage_report
 from guidsvc.cli.start_failure import WRONG_USAGE, exit_with
+from guidsvc.errors import StartError
 from guidsvc.program import program
 
 
@@ -56,6 +57,8 @@ def run(words: Sequence[str]) -> None:
         code = root.main(list(words), program(), COMPLETION_VARIABLE, standalone_mode=False)
     except click.UsageError as error:
         exit_with(usage_report(error, words), WRONG_USAGE)
+    except click.ClickException as error:
+        raise StartError(error.format_message()) from error
     except click.Abort as error:
         raise KeyboardInterrupt from error
     if isinstance(code, int) and code:

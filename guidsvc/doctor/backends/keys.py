@@ -64,6 +64,7 @@ def _read(store_url: str) -> Sequence[ApiKey]:
 
 def _read_sqlite(store_url: str) -> Sequence[ApiKey]:
     from guidsvc.doctor.backends.sqlite import open_reader
+    from guidsvc.store.sqlite.engine import row_of
     from guidsvc.store.sqlite.schema import MIGRATIONS, identify
     from guidsvc.store.sqlite.store import path_of_url
     from guidsvc.store.sqlite.tables import KEYS, LIST_KEYS
@@ -78,7 +79,7 @@ def _read_sqlite(store_url: str) -> Sequence[ApiKey]:
         if version != len(MIGRATIONS):
             raise Closed(ok(f"not read: the store has the schema {version}; see store.file"))
         with closing(connection.execute(LIST_KEYS, ("", MAX_KEYS))) as rows:
-            return [KEYS.row(row) for row in rows]
+            return [row_of(KEYS, str(row[0]), row) for row in rows]
 
 
 def _read_mongo(store_url: str) -> Sequence[ApiKey]:

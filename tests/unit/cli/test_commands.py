@@ -6,7 +6,8 @@ import click
 import pytest
 
 from guidsvc.cli.commands import COMMANDS, HELP, SERVE, SUMMARIES
-from guidsvc.cli.parsing.program import load_command, root
+from guidsvc.cli.parsing.program import load_command, root, run
+from guidsvc.errors import StartError
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -25,6 +26,39 @@ def test_entry_that_is_no_command_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(TypeError, match="is no command"):
         load_command("odd")
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        (click.ClickException("no editor"), StartError),
+        (click.Abort(), KeyboardInterrupt),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (StartError("no store"), StartError),
+    ],
+)
+def test_command_that_fails_ends_like_a_start(
+    ending: BaseException, expected: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ending
+
+    monkeypatch.setattr(load_command("backup"), "callback", lambda **_: fail())
+    with pytest.raises(expected):
+        run(["backup", "target"])
+
+
+@pytest.mark.parametrize(("result", "code"), [(3, 3), (0, None), (None, None), ("text", None)])
+def test_integer_that_a_command_returns_is_its_exit_code(
+    result: object, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_command("backup"), "callback", lambda **_: result)
+    try:
+        run(["backup", "target"])
+        ended = None
+    except SystemExit as end:
+        ended = end.code
+    assert ended == code
 
 
 def test_words_are_completed_without_an_import() -> None:
