@@ -28,8 +28,8 @@ class Pasted:
         self.key = key
         self.user = f"user {uuid4().hex}'s"
 
-    def run(self, *words: str, stdin: str = "", **variables: str) -> str:
-        """Let a command print its line, and run that; return what it prints."""
+    def run(self, *words: str, stdin: str = "", code: int = 0, **variables: str) -> str:
+        """Let a command print its line, and run that; return what it prints. The shell must end with this code."""
         done = self.cli.ok(*words, "--curl", stdin=stdin)
         assert self.key not in done.out
         assert "$GUIDSVC_KEY" in done.out
@@ -42,7 +42,7 @@ class Pasted:
             timeout=SECONDS,
             check=False,
         )
-        assert shell.returncode == 0, shell.stdout + shell.stderr
+        assert shell.returncode == code, shell.stdout + shell.stderr
         return shell.stdout.decode()
 
     def json(self, *words: str, stdin: str = "") -> Any:
@@ -88,6 +88,8 @@ def put(pasted: Pasted) -> None:
     given = uuid4().hex.upper()
     assert pasted.json("put", given, "-", stdin=json.dumps({"user": pasted.user}))["guid"] == given
     assert pasted.json("put", given, "--user", "b", "--if-match", "*")["user"] == "b"
+    for condition in (["--new"], ["--if-match", "17"]):
+        assert "precondition-failed" in pasted.run("put", given, "--user", "c", *condition, code=22)
 
 
 def get(pasted: Pasted) -> None:

@@ -86,6 +86,15 @@ def test_500_records_go_from_one_service_to_another(running: Service, line: Comm
     assert line.ok("import", "-", stdin=text).json == counts(updated=500)
 
 
+def test_import_removes_metadata_that_the_export_did_not_have(line: CommandLine, tmp_path: Path) -> None:
+    before = line.ok("put", "--user", "a").json
+    line.ok("export", str(tmp_path / "all"))
+    line.ok("put", before["guid"], "--user", "b", "--metadata", '{"n": 1}')
+
+    assert line.ok("import", str(tmp_path / "all")).json == counts(updated=1)
+    assert line.ok("get", before["guid"]).json == before
+
+
 def test_export_selects(line: CommandLine, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in", [record(1), record(2, user="a"), record(3, user="a", expire="0")])
     line.ok("import", lines)
@@ -246,14 +255,16 @@ def test_import_goes_on_after_kills_and_does_nothing_twice(
 
 
 def test_interrupted_import_says_how_to_go_on(line: CommandLine, empty: Service, tmp_path: Path) -> None:
-    lines = write_lines(tmp_path / "in", [record(each) for each in range(6000)])
+    lines = write_lines(tmp_path / "in", [*(record(each) for each in range(6000)), "oops"])
     process = ImportProcess(line, lines)
     assert process.kill_after(1000, signal.SIGINT) == 130
     assert "lines are done; go on with the same command and --resume" in process.err.read_text()
 
     noted = line("import", lines, "--dry-run")
     assert "resume" not in noted.err
-    assert line.ok("import", lines, "--resume").code == 0
+    done = line("import", lines, "--resume")
+    assert (done.code, done.json) == (1, counts(created=6000, failed=1))
+    assert "line 6001: is not JSON" in done.err
     assert stored(empty.url) == expected(range(6000))
 
 
