@@ -23,4 +23,5 @@ def test_bandit_and_ruff_suppress_the_same_lines() -> None:
     for line in passes():
         of_ruff, of_bandit = re.search(r"noqa: S([0-9]+)", line), re.search(r"nosec B([0-9]+)", line)
         assert of_bandit, line
-        assert of_bandit[1] == (of_ruff[1] if of_ruff else "104"), line  # which pyproject.toml has ruff pass throughout
+        allowed = {of_ruff[1]} if of_ruff else {"104", "404"}  # of ruff, one is off throughout, the other is a preview
+        assert of_bandit[1] in allowed, line

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import stat
-import subprocess  # nosec B404
+import subprocess  # nosec B404  # see where it is used
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
