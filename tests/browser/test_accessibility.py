@@ -1,21 +1,18 @@
 """The pages meet WCAG 2.2 AA, as far as axe-core can tell, in both color schemes, and on the screen of a phone."""
 
 import json
-from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 from playwright.sync_api import Locator, Page
 
 from tests.browser.conftest import Open
+from tests.support.axe import violations
 from tests.support.backing_servers import Service
 from tests.support.factories import GUID
-from tests.support.node_packages import package
 
 pytestmark = pytest.mark.timeout(180)  # a browser takes its time to start
 
-AXE = package("axe-core") / "axe.min.js"
-LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 PAGES = ["/", "/guid", "/guid?limit=1", f"/guid/{GUID}", f"/guid/{GUID}?view=full", "/guid/x", "/problems"]
 PAGES += ["/problems/expired"]
 PHONE = 390
@@ -29,15 +26,6 @@ def records(running: Service) -> None:
     for guid, user in ((GUID, "W" * 256), *((f"{number:032X}", "another") for number in range(12))):
         body = json.dumps({"user": user, "metadata": {"m": "M" * 300, "n": [1, None]}}).encode()
         urlopen(Request(f"{running.url}/guid/{guid}", body, method="PUT"), timeout=30).close()
-
-
-def violations(page: Page) -> list[str]:
-    """Return the rules of axe-core that a page violates, each with the elements concerned."""
-    session = page.context.new_cdp_session(page)
-    session.send("Runtime.evaluate", {"expression": AXE.read_text()})  # not as a script: the policy allows none
-    found: dict[str, Any] = page.evaluate("levels => axe.run(document, {runOnly: levels})", LEVELS)
-    assert found["passes"], "axe-core has looked at something"
-    return [f"{each['id']}: {[node['html'] for node in each['nodes']]}" for each in found["violations"]]
 
 
 def try_out(page: Page, name: str) -> Locator:

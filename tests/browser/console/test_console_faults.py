@@ -1,0 +1,71 @@
+"""What people read while the service fails, and that the console is well again by itself afterwards."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.console.conftest import OpenConsole, call, console_opener
+from tests.support.backing_servers import Service, redis_server, service
+from tests.support.factories import GUID
+
+pytestmark = pytest.mark.timeout(240)
+SOON_MS = 60_000
+"""How long a change may take to be seen: the machine may be busy."""
+
+
+def test_restart_of_the_service_is_survived(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, "guids")
+    page.get_by_role("link", name=GUID).wait_for()
+    running.stop()
+    expect(page.locator(".service")).to_contain_text("out of reach", timeout=SOON_MS)
+    page.get_by_label("State").select_option("all")
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer", timeout=SOON_MS)
+    running.start()
+
+    expect(page.get_by_role("alert")).to_have_count(0, timeout=SOON_MS)
+    expect(page.locator(".service")).to_have_text("● ready", timeout=SOON_MS)
+
+
+def test_console_that_opens_during_an_outage_waits_for_its_end(console: OpenConsole, running: Service) -> None:
+    page = console(running, "guids")
+    page.get_by_role("heading", name="GUIDs").wait_for()
+    page.route("**/keys/self", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer", timeout=SOON_MS)
+    page.unroute("**/keys/self")
+
+    expect(page.get_by_role("heading", name="GUIDs")).to_be_visible(timeout=SOON_MS)
+
+
+def test_dead_redis_is_named(browser: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with (
+        redis_server(folder) as redis,
+        service(tmp_path, "--cache-url", f"redis://127.0.0.1:{redis.port}/0") as running,
+        console_opener(browser) as console,
+    ):
+        page = console(running)
+        expect(page.locator(".service")).to_have_text("● ready", timeout=SOON_MS)
+        redis.kill()
+        expect(page.locator(".service")).to_contain_text("Redis is down", timeout=SOON_MS)
+        redis.start()
+
+        expect(page.locator(".service")).to_have_text("● ready", timeout=SOON_MS)
+
+
+def test_limited_rate_is_explained_and_waited_for(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, "guids")
+    page.get_by_role("link", name=GUID).wait_for()
+    problem = {"title": "Too many requests", "status": 429, "code": "rate-limited", "detail": "Wait a second."}
+    page.route(
+        "**/guid?**", lambda route: route.fulfill(status=429, json=problem, headers={"Retry-After": "1"}), times=1
+    )
+    page.get_by_label("State").select_option("all")
+    expect(page.get_by_role("alert")).to_contain_text("The console tries again by itself", timeout=SOON_MS)
+
+    expect(page.get_by_role("alert")).to_have_count(0, timeout=SOON_MS)
+    expect(page.get_by_role("link", name=GUID)).to_be_visible()

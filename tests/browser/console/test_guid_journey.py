@@ -1,0 +1,137 @@
+"""A person creates, finds, edits, revokes, renews and deletes GUIDs, by keyboard alone."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.console.conftest import OpenConsole, call, tab_to
+from tests.support.backing_servers import Service
+from tests.support.factories import GUID
+
+pytestmark = pytest.mark.timeout(240)
+DASHED = "{" + f"{GUID[:8]}-{GUID[8:12]}-{GUID[12:16]}-{GUID[16:20]}-{GUID[20:]}".lower() + "}"
+
+
+def choose(page: Page, name: str) -> None:
+    tab_to(page, name)
+    page.keyboard.press("Enter")
+
+
+def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, running: Service) -> None:
+    page = console(running)
+    page.get_by_role("heading", name="Overview").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("g")
+    page.get_by_role("heading", name="GUIDs").wait_for()
+
+    page.keyboard.press("n")
+    page.keyboard.type("worker 7")
+    tab_to(page, "GUID (optional)")
+    page.keyboard.type(GUID.lower())
+    tab_to(page, "Metadata (optional)")
+    page.keyboard.type('{"number": 12345678901234567890, "ratio": 1.0}')
+    choose(page, "Create")
+    page.get_by_role("heading", name=f"GUID {GUID}").wait_for()
+    assert call(running, "GET", f"/guid/{GUID}")["metadata"]["number"] == 12345678901234567890
+
+    page.keyboard.press("g")
+    page.keyboard.press("o")
+    page.get_by_role("heading", name="Overview").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type(DASHED)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text=f"Taken as {GUID}")).to_be_visible()
+
+    page.get_by_role("button", name="Edit").wait_for()
+    page.keyboard.press("e")
+    page.get_by_label("User").wait_for()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("mine")
+    call(running, "PUT", f"/guid/{GUID}", {"user": "theirs", "expire": 4102444800})
+    page.keyboard.press("Enter")
+    conflict = page.get_by_role("dialog", name="Somebody changed this while you edited it")
+    expect(conflict.get_by_role("row", name="User mine theirs both: they differ")).to_be_visible()
+    choose(page, "Put mine on top of theirs")
+    expect(page.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
+    record = call(running, "GET", f"/guid/{GUID}")
+    assert (record["user"], record["expire"]) == ("mine", "4102444800"), "their expiry stays"
+    assert record["metadata"]["number"] == 12345678901234567890
+
+    choose(page, "Revoke ...")
+    choose(page, "Check first")
+    choose(page, "Revoke")
+    expect(page.get_by_text("It expired")).to_be_visible()
+
+    choose(page, "Renew")
+    expect(page.get_by_label("Valid for at least")).to_be_focused()
+    page.keyboard.type("30d")
+    choose(page, "Check first")
+    choose(page, "Renew")
+    expect(page.get_by_role("button", name="Edit")).to_be_visible()
+
+    choose(page, "Delete ...")
+    choose(page, "Check first")
+    choose(page, "Delete")
+    page.get_by_role("heading", name="GUIDs").wait_for()
+    expect(page.get_by_text("No GUID matches.")).to_be_visible()
+
+
+def test_bulk_deletion_counts_first_and_spares_changed_records(console: OpenConsole, running: Service) -> None:
+    guids = [f"{number:032X}" for number in range(25)]
+    for guid in guids:
+        call(running, "PUT", f"/guid/{guid}", {"user": "a"})
+    page = console(running, "guids")
+    page.get_by_label("Select this page").check()
+    call(running, "PUT", f"/guid/{guids[3]}", {"user": "changed"})
+    page.get_by_role("button", name="Delete ...").click()
+    page.get_by_role("button", name="Check first").click()
+    dialog = page.get_by_role("dialog", name="Delete 24 GUIDs?")
+    expect(dialog.get_by_text("changed meanwhile")).to_be_visible()
+    button = dialog.get_by_role("button", name="Delete")
+    expect(button).to_be_disabled()
+    dialog.get_by_label("Type 24 to confirm").fill("25")
+    expect(button).to_be_disabled()
+    dialog.get_by_label("Type 24 to confirm").fill("24")
+    button.click()
+    expect(page.get_by_role("dialog", name="Delete: 24 deleted")).to_be_visible()
+    page.get_by_role("button", name="Close").click()
+
+    expect(page.get_by_role("link", name=guids[3])).to_be_visible()
+    assert [item["guid"] for item in call(running, "GET", "/guid")["items"]] == [guids[3]]
+
+
+def test_taking_theirs_leaves_the_record_as_it_is(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
+    page = console(running, f"guids/{GUID}")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("User").fill("mine")
+    call(running, "PUT", f"/guid/{GUID}", {"user": "theirs"})
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Take theirs").click()
+
+    expect(page.get_by_text("theirs", exact=True)).to_be_visible()
+    assert call(running, "GET", f"/guid/{GUID}")["user"] == "theirs"
+
+
+def test_pages_go_forth_and_back(console: OpenConsole, running: Service) -> None:
+    for number in range(60):
+        call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
+    page = console(running, "guids")
+    expect(page.get_by_text("60 GUIDs")).to_be_visible()
+    page.get_by_role("button", name="Next page").click()
+    expect(page.get_by_role("link", name=f"{59:032X}")).to_be_visible()
+    page.get_by_role("button", name="Previous page").click()
+
+    expect(page.get_by_role("link", name=f"{0:032X}")).to_be_visible()
+
+
+def test_filter_by_user_is_in_the_address(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "wanted"})
+    call(running, "PUT", f"/guid/{1:032X}", {"user": "other"})
+    page = console(running, "guids")
+    page.get_by_label("User").fill("wanted")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
+    page.reload()
+
+    expect(page.get_by_role("link", name=GUID)).to_be_visible()
+    expect(page.get_by_role("link", name=f"{1:032X}")).not_to_be_visible()
