@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from guidsvc.api.base.fallback import UnknownPath
+from guidsvc.api.console.console_handlers import ConsoleFileHandler, ConsoleHandler
 from guidsvc.api.docs.llms_text import LlmsHandler
 from guidsvc.api.docs.openapi_handlers import DocsHandler, Document, OpenApiHandler
 from guidsvc.api.docs.problem_page import ProblemHandler, ProblemsHandler
@@ -31,7 +32,7 @@ def make_app(pipeline: RequestPipeline) -> RoutedApplication:
     """Build the application, and connect the metrics to what they observe."""
     bound_parsing()
     _observe(pipeline.context)
-    routes = make_routes(_public_paths(pipeline))
+    routes = make_routes(_public_paths(pipeline), has_console=pipeline.context.has_console)
     return RoutedApplication(
         pipeline, routes, default_handler_class=UnknownPath, log_function=log_function(pipeline, routes)
     )
@@ -48,7 +49,7 @@ def _is_any_path(path: str) -> bool:  # noqa: ARG001  # a predicate of paths
     return True
 
 
-def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
+def make_routes(is_public: Callable[[str], bool] = _is_any_path, *, has_console: bool = True) -> list[Route]:
     """Return the route table, in the order of the OpenAPI document, which shows a lock where `is_public` is false."""
     routes: list[Route] = []
     document = Document(routes, is_public)  # rendered on first use, when the list is complete
@@ -75,6 +76,8 @@ def make_routes(is_public: Callable[[str], bool] = _is_any_path) -> list[Route]:
         Route("/problems/{code}", ProblemHandler),
         Route("/", RootHandler),
     ]
+    if has_console:
+        routes += [Route("/console", ConsoleHandler), Route("/console/{file}", ConsoleFileHandler)]
     return routes
 
 

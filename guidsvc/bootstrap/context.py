@@ -102,6 +102,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             max_age=settings.max_age,
             quota=settings.quota,
             batch_seconds=settings.batch_timeout,
+            has_console=settings.console,
             has_public_metrics=settings.public_metrics,
         )
 

@@ -21,6 +21,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "workers": "COUNT",
         "hosts": "NAMES",
         "public_url": "URL",
+        "console": "",
         "trusted_proxies": "NETWORKS",
         "cors_origins": "ORIGINS",
     },

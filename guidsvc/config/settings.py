@@ -110,6 +110,7 @@ class Settings(BaseSettings):
         description="address under which clients reach the service, for the type of errors and for commands on pages: "
         "https://registry.example",
     )
+    console: bool = Field(True, description="serve the console at /console, pages where people find and change GUIDs")
     trusted_proxies: str = Field(
         "", description="proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: 10.0.0.0/8,127.0.0.1,unix"
     )

@@ -43,6 +43,7 @@ def api_context(**members: Any) -> ApiContext:
         "max_age": 0,
         "quota": 0,
         "batch_seconds": 600.0,
+        "has_console": True,
         "has_public_metrics": False,
     }
     return ApiContext(**(defaults | members))

@@ -39,6 +39,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "events": "changes",
         "events_size": "2GiB",
         "access_log": "false",
+        "console": "false",
         "public_metrics": "true",
         "jwt_shared_owners": "true",
         "jwt_require_at_jwt": "true",
@@ -63,9 +64,8 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
     by_variable = getattr(load([]), name)
     monkeypatch.delenv(PREFIX + name.upper())
     flag = f"--{name.replace('_', '-')}"
-    by_flag = getattr(
-        load([flag] if value == "true" else ["--no-access-log"] if name == "access_log" else [flag, value]), name
-    )
+    switches = {"true": [flag], "false": [f"--no-{flag[2:]}"]}
+    by_flag = getattr(load(switches.get(value, [flag, value])), name)
 
     assert by_variable == by_flag
     assert by_flag != Settings.model_fields[name].default

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import guidsvc
 from guidsvc.api.contract.headers import IF_NONE_MATCH_HERE
-from guidsvc.api.contract.operation import ResponseSpec, operation, operation_of
-from guidsvc.api.docs.static_pages import NOT_MODIFIED, OF_FILES, StaticHandler
+from guidsvc.api.contract.operation import operation, operation_of
+from guidsvc.api.docs.static_pages import FILE, NOT_MODIFIED, PLAIN, StaticHandler
 from guidsvc.api.routing import Route
 
-PLAIN = "text/plain"
 _TEXT = """\
 # guidsvc {version}
 
@@ -55,7 +54,7 @@ class LlmsHandler(StaticHandler):
     @operation(
         "getLlms",
         "Describe the service to language models",
-        ResponseSpec(200, "The description.", other={PLAIN: "The description, as Markdown."}, headers=OF_FILES),
+        FILE,
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )

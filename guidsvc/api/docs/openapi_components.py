@@ -101,7 +101,7 @@ class SharedComponents:
             examples={kind.problem.code: {"value": kind.example} for kind in kinds},  # with the title in it
         )
         description = " ".join(f"`{kind.problem.code}`: {kind.when}" for kind in kinds)
-        page = text_content({HTML: "As a page, for browsers."})
+        page = text_content({HTML: "As a page."})
         return oas.Response(
             description=description, headers=self.headers(*specs), content={problems.CONTENT_TYPE: content} | page
         )

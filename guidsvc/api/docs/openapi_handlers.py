@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import IF_NONE_MATCH_HERE
 from guidsvc.api.contract.operation import ResponseSpec, operation
-from guidsvc.api.docs.static_pages import NOT_MODIFIED, OF_FILES, OF_PAGES, StaticHandler, read
-from guidsvc.api.html.page import HTML
+from guidsvc.api.docs.static_pages import NOT_MODIFIED, OF_FILES, PAGE, StaticHandler, read
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import JSON
 
@@ -61,7 +60,7 @@ class DocsHandler(StaticHandler):
     @operation(
         "getDocs",
         "Show the OpenAPI document as a page",
-        ResponseSpec(200, "The page.", other={HTML: "The page."}, headers=OF_PAGES),
+        PAGE,
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
     )

@@ -21,14 +21,14 @@ from guidsvc.api.html.page import HTML
 from guidsvc.http.errors import NoSuchPath
 from guidsvc.http.headers.negotiation import accepts_gzip
 
-_SCRIPT, _STYLE, _PLAIN = "text/javascript", "text/css", "text/plain"
+SCRIPT, STYLE, PLAIN = "text/javascript", "text/css", "text/plain"
 FILES = {
-    "docs.css": _STYLE,
-    "docs.js": _SCRIPT,
-    "page.css": _STYLE,
-    "swagger-ui.css": _STYLE,
-    "swagger-ui-bundle.js": _SCRIPT,
-    "swagger-ui-bundle.js.LICENSE.txt": _PLAIN,
+    "docs.css": STYLE,
+    "docs.js": SCRIPT,
+    "page.css": STYLE,
+    "swagger-ui.css": STYLE,
+    "swagger-ui-bundle.js": SCRIPT,
+    "swagger-ui-bundle.js.LICENSE.txt": PLAIN,
 }
 """The files of the pages, with their media types. No other file is ever read."""
 CACHE_ONE_DAY = "public, max-age=86400"
@@ -43,6 +43,12 @@ NOT_MODIFIED = ResponseSpec(
     "The content has an entity tag of `If-None-Match`.",
     headers=(*always(ETAG), VARY),
     component="NotModified",
+)
+
+
+PAGE = ResponseSpec(200, "The page.", other={HTML: "The page."}, headers=OF_PAGES, component="Page")
+FILE = ResponseSpec(
+    200, "The file.", other=dict.fromkeys((SCRIPT, STYLE, PLAIN), "The file."), headers=OF_FILES, component="File"
 )
 
 
@@ -89,9 +95,9 @@ class StaticHandler(Handler):
         # Weak comparison; a hash is not part of other tags.
         return str(self._headers["ETag"]) in tags or tags.strip() == "*"
 
-    async def respond_static_page(self, content: bytes) -> None:
+    async def respond_static_page(self, content: bytes, policy: str = POLICY) -> None:
         """Respond with a page that may run the scripts of the service."""
-        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Content-Security-Policy", policy)
         self.set_header("Referrer-Policy", "no-referrer")
         await self.respond_static(content, HTML)
 
@@ -99,19 +105,12 @@ class StaticHandler(Handler):
 class FileHandler(StaticHandler):
     """The files of the pages."""
 
-    in_path = {
-        "file": {
-            "type": "string",
-            "enum": list(FILES),
-            "description": "The name of a file of the documentation page.",
-            "examples": ["page.css"],
-        }
-    }
+    in_path = {"file": {"type": "string", "description": "A name.", "examples": ["page.css"]}}
 
     @operation(
         "getDocsFile",
         "Read a file of the documentation page",
-        ResponseSpec(200, "The file.", other=dict.fromkeys(FILES.values(), "The file."), headers=OF_FILES),
+        FILE,
         NOT_MODIFIED,
         headers=(IF_NONE_MATCH_HERE,),
         problems=(NoSuchPath,),

@@ -53,5 +53,7 @@ class ApiContext:
     """Maximum number of live GUIDs of an owner; 0 means no limit."""
     batch_seconds: float
     """Maximum duration of a batch of lines."""
+    has_console: bool
+    """Whether the console is served."""
     has_public_metrics: bool
     """Whether `/metrics` is public, even where access is controlled."""

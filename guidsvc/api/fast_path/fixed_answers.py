@@ -32,7 +32,7 @@ class FixedAnswers:
         self._responses = {
             b"/version": _response(VERSION),
             b"/livez": _response(LIVE),
-            b"/": _response(root(has_events=self._context.feed is not None), Vary="Accept"),
+            b"/": _response(root(self._context), Vary="Accept"),
         }
         self.targets = frozenset({_READY, *self._responses})
         """The targets that have a fixed answer."""

@@ -9,6 +9,7 @@ from guidsvc.api.html import page
 from guidsvc.domain.record import EXAMPLE
 
 _ABOUT = {
+    "console": "the console, where you find, create and change GUIDs",
     "docs": "the API documentation, where you can send requests",
     "openapi": "the same as an OpenAPI document, for generators of clients",
     "llms": "a short description for language models",

@@ -7,12 +7,14 @@ from guidsvc.api.base.handler import Handler
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import OF_DATA_PAGES
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.html.index_page import index_page
 from guidsvc.api.html.page import HTML
 from guidsvc.errors import NotReady
 from guidsvc.monitoring.health import DOWN, UP, Health
 
 LINKS = {
+    "console": "/console",
     "guid": "/guid",
     "events": "/events",
     "livez": "/livez",
@@ -29,9 +31,10 @@ LIVE = {"status": "live"}
 VERSION = {"name": "guidsvc", "version": guidsvc.__version__}
 
 
-def root(*, has_events: bool) -> dict[str, Any]:
-    """Return the name and version of the service, and the links to its paths; that to events only if there are any."""
-    return {**VERSION, "links": {name: path for name, path in LINKS.items() if has_events or name != "events"}}
+def root(context: ApiContext) -> dict[str, Any]:
+    """Return the name and version of the service, and the links to the paths that there are."""
+    is_there = {"console": context.has_console, "events": context.feed is not None}
+    return {**VERSION, "links": {name: path for name, path in LINKS.items() if is_there.get(name, True)}}
 
 
 def readiness(health: Health) -> dict[str, object]:
@@ -106,7 +109,7 @@ class RootHandler(Handler):
     async def get(self) -> None:
         """Return the name and version of the service, and links to its paths."""
         self.vary("Accept")
-        entry = root(has_events=self.context.feed is not None)
+        entry = root(self.context)
         if self.prefers_page():
             has_access_control = self.pipeline.is_access_controlled
             self.respond_page(index_page(entry["links"], self.base_url, has_access_control=has_access_control))

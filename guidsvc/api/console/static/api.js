@@ -1,0 +1,166 @@
+// @ts-check
+/** Requests to the service. Only this module knows the key, which is never part of a URL or of a text. */
+
+import { sharedValue } from "./shared.js";
+import { quoted } from "./values.js";
+
+const STORED = "guidsvc.key";
+const PASTED_BYTES = 2000;
+
+/** @type {string} */
+let key = sessionStorage.getItem(STORED) ?? "";
+
+/** The curl command of the last request that a panel made. */
+export const lastCommand = sharedValue("");
+
+/** @type {Set<() => void>} */
+const unauthorizedListeners = new Set();
+
+/** An error of the service (a problem), or none of its answers at all (status 0). */
+export class RequestError extends Error {
+  /**
+   * @param {number} status
+   * @param {Record<string, any>} problem
+   * @param {Headers} [headers]
+   */
+  constructor(status, problem, headers) {
+    super(problem.detail ?? problem.title ?? `HTTP ${status}`);
+    this.status = status;
+    this.problem = problem;
+    this.etag = headers?.get("ETag") ?? null;
+    this.retryAfter = Number(headers?.get("Retry-After") ?? 3);
+  }
+
+  /** Whether the same request may succeed later. */
+  get isTemporary() {
+    return [0, 429, 502, 503, 504].includes(this.status);
+  }
+}
+
+/** Send this key from now on; keep it for reloads of this tab if asked. @param {string} secret @param {boolean} isKept */
+export function useKey(secret, isKept = false) {
+  key = secret;
+  sessionStorage.removeItem(STORED);
+  if (isKept && secret) sessionStorage.setItem(STORED, secret);
+}
+
+/** Forget the key. */
+export const forgetKey = () => useKey("");
+
+/** Whether there is a key. */
+export const hasKey = () => key !== "";
+
+/** Call a function when the service rejects the key. @param {() => void} listener */
+export function onUnauthorized(listener) {
+  unauthorizedListeners.add(listener);
+  return () => unauthorizedListeners.delete(listener);
+}
+
+/**
+ * @typedef {object} Options
+ * @property {string} [method]
+ * @property {Record<string, string | number | undefined | null>} [query]
+ * @property {unknown} [json] The body, to be sent as JSON.
+ * @property {string | Blob} [body] The body, as it is.
+ * @property {Record<string, string>} [headers]
+ * @property {AbortSignal} [signal]
+ * @property {boolean} [isQuiet] Whether its curl command is not shown, because the request is one of many of its kind.
+ */
+
+/**
+ * Send a request, and return the response if it is a success.
+ * @param {string} path relative to the root of the service
+ * @param {Options} [options]
+ * @returns {Promise<Response>}
+ */
+export async function send(path, options = {}) {
+  const { method = "GET", headers = {}, signal } = options;
+  const body = options.json === undefined ? options.body : JSON.stringify(options.json);
+  const url = address(path, options.query);
+  const sent = { ...(options.json === undefined ? {} : { "Content-Type": "application/json" }), ...headers };
+  if (!options.isQuiet) lastCommand.value = commandOf(method, url, sent, body);
+  const response = await reach(url, { method, body, signal, headers: key ? { ...sent, Authorization: `Bearer ${key}` } : sent });
+  if (response.ok) return response;
+  if (response.status === 401) unauthorizedListeners.forEach((listener) => listener());
+  throw new RequestError(response.status, await problemOf(response), response.headers);
+}
+
+/**
+ * Send a request, and return the members of its JSON response.
+ * @param {string} path
+ * @param {Options} [options]
+ */
+export async function load(path, options) {
+  const response = await send(path, { ...options, headers: { Accept: "application/json", ...options?.headers } });
+  return response.status === 204 ? null : response.json();
+}
+
+/**
+ * Send a request, and yield the values of its response, which has one per line.
+ * @param {string} path
+ * @param {Options} [options]
+ * @returns {AsyncGenerator<any>}
+ */
+export async function* loadLines(path, options) {
+  const response = await send(path, { ...options, headers: { Accept: "application/x-ndjson", ...options?.headers } });
+  const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch((error) => {
+      throw options?.signal?.aborted ? error : new RequestError(0, { detail: "The connection broke off." });
+    });
+    if (done) break;
+    const lines = (rest + value).split("\n");
+    rest = /** @type {string} */ (lines.pop());
+    for (const line of lines) if (line) yield JSON.parse(line);
+  }
+  if (rest) yield JSON.parse(rest);
+}
+
+/** @param {string} path @param {Options["query"]} [query] */
+function address(path, query = {}) {
+  const url = new URL(`./${path}`, document.baseURI); // `guid:batch` alone would have a scheme
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, String(value));
+  }
+  return url;
+}
+
+/** @param {URL} url @param {RequestInit} options */
+async function reach(url, options) {
+  try {
+    return await fetch(url, { ...options, cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer", redirect: "error" });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new RequestError(0, { title: "No answer", detail: "The service does not answer. Is it running, and can this computer reach it?" });
+  }
+}
+
+/** @param {Response} response */
+async function problemOf(response) {
+  try {
+    return await response.json();
+  } catch {
+    return { detail: `The response has the status ${response.status}, and is not one of guidsvc. Is a proxy in between?` };
+  }
+}
+
+/**
+ * The curl command of a request, with $KEY in place of the key.
+ * @param {string} method
+ * @param {URL} url
+ * @param {Record<string, string>} headers
+ * @param {string | Blob | undefined} body
+ */
+function commandOf(method, url, headers, body) {
+  const words = ["curl"];
+  if (method !== "GET") words.push("-X", method);
+  if (key) words.push("-H", '"Authorization: Bearer $KEY"');
+  for (const [name, value] of Object.entries(headers)) {
+    if (name !== "Accept" || value !== "application/json") words.push("-H", quoted(`${name}: ${value}`));
+  }
+  if (typeof body === "string") words.push(...(body.length > PASTED_BYTES ? ["--data-binary", "@body.json"] : ["-d", quoted(body)]));
+  else if (body) words.push("--data-binary", "@file.ndjson");
+  words.push(quoted(url.href));
+  return words.join(" ");
+}

@@ -1,0 +1,147 @@
+// @ts-check
+/** Work on one or many GUIDs: renew, set the expiry, revoke, delete. What will happen is asked of the service first. */
+
+import { html, useState } from "./preact.js";
+import { load } from "./api.js";
+import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
+import { idempotencyKey } from "./new_guid.js";
+import { may } from "./session.js";
+import { counted, EXPIRY_HINT, exact, parseDuration, parseExpiry } from "./values.js";
+
+const TYPED_ABOVE = 20;
+const SHOWN_FAILURES = 10;
+
+/**
+ * The actions. `operation` makes an operation of a batch. Only a GUID that still has the version that the list showed is
+ * revoked or deleted, so that nobody's change is lost unseen.
+ *
+ * @typedef {{title: string, done: string, scope: string, isDangerous?: boolean, says?: string, field?: string, hint?: string,
+ *   fault?: (text: string) => string, operation: (guid: string, version: string, text: string) => object}} Action
+ * @type {Record<string, Action>}
+ */
+export const ACTIONS = {
+  renew: {
+    title: "Renew", done: "renewed", scope: "write", field: "Valid for at least", hint: "A duration from now, such as 30d or 12h. A renewal never shortens",
+    fault: (text) => (parseDuration(text) ? "" : "This is not a duration, such as 30d or 12h."),
+    operation: (guid, _, text) => ({ op: "renew", guid, ttl: String(parseDuration(text)), revive: true }),
+  },
+  expiry: {
+    title: "Set expiry", done: "changed", scope: "write", field: "Expiry", hint: EXPIRY_HINT,
+    fault: (text) => (Number.isNaN(parseExpiry(text)) ? "This is not a time." : parseExpiry(text) * 1000 < Date.now() ? "This is in the past. To end a GUID, revoke it." : ""),
+    operation: (guid, version, text) => ({ op: "put", guid, expire: String(parseExpiry(text)), ...unchanged(version) }),
+  },
+  revoke: {
+    title: "Revoke", done: "revoked", scope: "write", isDangerous: true, says: "Reads get 410 from now on. A new expiry makes a revoked GUID valid again, until it is purged.",
+    operation: (guid, version) => ({ op: "put", guid, expire: "0", ...unchanged(version) }),
+  },
+  delete: {
+    title: "Delete", done: "deleted", scope: "delete", isDangerous: true, says: "This cannot be undone.",
+    operation: (guid, version) => ({ op: "delete", guid, ...unchanged(version) }),
+  },
+};
+
+/** The precondition that a GUID still has a version, if it is known. @param {string} version */
+function unchanged(version) {
+  return version ? { if_match: `"${version}"` } : {};
+}
+
+/** The buttons for the selected GUIDs. @param {{selected: Map<string, string>, onClear: () => void, onDone: () => void}} props */
+export function BulkBar({ selected, onClear, onDone }) {
+  const [action, setAction] = useState("");
+  if (!selected.size && !action) return null;
+  return html`<div class="bulk" role="group" aria-label="Selected GUIDs">
+    <span>${counted(selected.size, "GUID")} selected</span>
+    <${ActionButtons} onChosen=${setAction} />
+    <button type="button" onClick=${onClear}>Clear the selection</button>
+    ${action && html`<${Bulk} name=${action} selected=${selected} onClose=${() => setAction("")} onDone=${() => (setAction(""), onDone())} />`}
+  </div>`;
+}
+
+/** @param {{onChosen: (name: string) => void}} props */
+export function ActionButtons({ onChosen }) {
+  return Object.entries(ACTIONS)
+    .filter(([, { scope }]) => may(scope))
+    .map(([name, { title, isDangerous }]) => html`<button type="button" class=${isDangerous ? "danger" : ""} onClick=${() => onChosen(name)}>${title}${isDangerous ? " ..." : ""}</button>`);
+}
+
+/**
+ * The dialog of an action: what to set, then what will happen, then what did.
+ * @param {{name: string, selected: Map<string, string>, onClose: () => void, onDone: () => void}} props
+ */
+export function Bulk({ name, selected, onClose, onDone }) {
+  const action = ACTIONS[name];
+  const [text, setText] = useState("");
+  const [typed, setTyped] = useState("");
+  const [key] = useState(idempotencyKey);
+  const [preview, setPreview] = useState(/** @type {any[] | null} */ (null));
+  const [outcome, setOutcome] = useState(/** @type {any[] | null} */ (null));
+  const { isBusy, error, run } = useAction();
+
+  const operations = () => [...selected].map(([guid, version]) => action.operation(guid, version, text));
+  const send = async (/** @type {object} */ options) => {
+    const { results } = await load("guid:batch", { method: "POST", json: { operations: operations() }, ...options });
+    return results;
+  };
+  const check = () => run(async () => setPreview(await send({ query: { validate_only: "true" } })));
+  const execute = () =>
+    run(async () => {
+      const results = await send({ headers: { Prefer: "return=minimal", "Idempotency-Key": key } });
+      const failed = failures(results, selected);
+      announce(`${results.length - failed.length} ${action.done}${failed.length ? `, ${failed.length} failed` : ""}.`);
+      if (failed.length) setOutcome(results);
+      else onDone();
+    });
+
+  if (outcome) {
+    return html`<${Dialog} title=${`${action.title}: ${outcome.length - failures(outcome, selected).length} ${action.done}`} onClose=${onDone}>
+      <${Failures} failed=${failures(outcome, selected)} title="These failed" />
+      <div class="buttons"><button type="button" class="primary" onClick=${onDone}>Close</button></div>
+    <//>`;
+  }
+  const fault = text && action.fault ? action.fault(text) : "";
+  if (!preview) {
+    return html`<${Dialog} title=${`${action.title} ${counted(selected.size, "GUID")}`} onClose=${onClose}>
+      <form onSubmit=${onSubmit(check)}>
+        ${action.field && html`<${Field} label=${action.field} name="bulk-value" value=${text} onInput=${setText} fault=${fault} hint=${action.hint} required />`}
+        ${action.says && html`<p>${action.says}</p>`}
+        <${Problem} error=${error} />
+        <${Buttons} action="Check first" isBusy=${isBusy} isOff=${Boolean(action.field) && (!text || Boolean(fault))} onCancel=${onClose} />
+      </form>
+    <//>`;
+  }
+  const failed = failures(preview, selected);
+  const count = preview.length - failed.length;
+  const mustType = action.isDangerous && count > TYPED_ABOVE;
+  const value = name === "expiry" ? ` to ${exact(parseExpiry(text))}` : name === "renew" ? ` for ${text}` : "";
+  return html`<${Dialog} title=${`${action.title} ${counted(count, "GUID")}${value}?`} onClose=${onClose}>
+    <form onSubmit=${onSubmit(execute)}>
+      <p>${counted(count, "GUID")} will be ${action.done}. ${action.says ?? ""}</p>
+      <${Failures} failed=${failed} title="These will not" />
+      ${mustType && html`<${Field} label=${`Type ${count} to confirm`} name="bulk-count" value=${typed} onInput=${setTyped} inputmode="numeric" />`}
+      <${Problem} error=${error} />
+      <${Buttons} action=${action.title} isBusy=${isBusy} isOff=${count === 0 || (mustType && typed.trim() !== String(count))} isDangerous=${action.isDangerous} onCancel=${onClose} />
+    </form>
+  <//>`;
+}
+
+/**
+ * The operations that failed, with their GUIDs.
+ * @param {any[]} results
+ * @param {Map<string, string>} selected
+ */
+function failures(results, selected) {
+  const guids = [...selected.keys()];
+  return results.map((result, place) => ({ guid: guids[place], ...result })).filter(({ status }) => status >= 400);
+}
+
+/** @param {{failed: any[], title: string}} props */
+function Failures({ failed, title }) {
+  if (!failed.length) return null;
+  const why = (/** @type {any} */ { problem, status }) =>
+    problem?.code === "precondition-failed" ? "changed meanwhile; load the list again" : (problem?.title ?? `status ${status}`);
+  return html`<p>${title}:</p>
+    <ul>
+      ${failed.slice(0, SHOWN_FAILURES).map((each) => html`<li><code>${each.guid}</code>: ${why(each)}</li>`)}
+      ${failed.length > SHOWN_FAILURES && html`<li>and ${failed.length - SHOWN_FAILURES} more</li>`}
+    </ul>`;
+}

@@ -1,0 +1,202 @@
+// @ts-check
+/** What all panels are made of: dialogs, fields, problems, times, announcements, and data that loads again by itself. */
+
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
+import { RequestError } from "./api.js";
+import { exact, relative } from "./values.js";
+
+/** @type {Set<(text: string) => void>} */
+const announcementListeners = new Set();
+
+/** Tell everybody what happened, by sight and to screen readers. @param {string} text */
+export const announce = (text) => announcementListeners.forEach((listener) => listener(text));
+
+const ANNOUNCEMENT_MS = 8000;
+
+/** The last announcement. */
+export function Announcements() {
+  const [text, setText] = useState("");
+  useEffect(() => {
+    announcementListeners.add(setText);
+    return () => announcementListeners.delete(setText);
+  }, []);
+  useEffect(() => {
+    const timer = text ? setTimeout(() => setText(""), ANNOUNCEMENT_MS) : undefined;
+    return () => clearTimeout(timer);
+  }, [text]);
+  return html`<div class="announcement" role="status" aria-live="polite" data-empty=${!text}>${text}</div>`;
+}
+
+/**
+ * Load data, again when `dependencies` change, and again by itself after an error that may pass.
+ * @param {(signal: AbortSignal) => Promise<any>} loader
+ * @param {unknown[]} dependencies
+ * @param {number} [everySeconds] also load again so often, while the page is visible
+ */
+export function useLoaded(loader, dependencies, everySeconds = 0) {
+  const [state, setState] = useState(/** @type {{data: any, error: any}} */ ({ data: null, error: null }));
+  const [round, setRound] = useState(0);
+  const reload = () => setRound((count) => count + 1);
+  useEffect(() => {
+    const controller = new AbortController();
+    let timer = 0;
+    const again = (/** @type {number} */ seconds) => {
+      timer = setTimeout(() => (document.hidden ? again(seconds) : reload()), seconds * 1000);
+    };
+    loader(controller.signal).then(
+      (data) => {
+        setState({ data, error: null });
+        if (everySeconds) again(everySeconds);
+      },
+      (error) => {
+        if (controller.signal.aborted) return;
+        setState((before) => ({ data: before.data, error }));
+        if (error.isTemporary) again(Math.max(1, error.retryAfter));
+      },
+    );
+    return () => {
+      controller.abort();
+      clearTimeout(timer);
+    };
+  }, [...dependencies, round]);
+  return { ...state, reload };
+}
+
+/** An error, in words; one that may pass says that it is tried again. @param {{error: any, isRetried?: boolean}} props */
+export function Problem({ error, isRetried = false }) {
+  if (!error) return null;
+  const problem = error instanceof RequestError ? error.problem : { detail: String(error.message ?? error) };
+  return html`<div class="problem" role="alert">
+    <strong>${problem.title ?? "That did not work"}.</strong> ${error.message}
+    ${isRetried && error.isTemporary && html`<span> The console tries again by itself.</span>`}
+    ${(problem.errors ?? []).length > 1 &&
+    html`<ul>
+      ${problem.errors.map((/** @type {any} */ each) => html`<li><code>${each.pointer ?? each.parameter ?? ""}</code> ${each.detail}</li>`)}
+    </ul>`}
+    ${problem.code &&
+    html`<p class="faint">
+      <a href=${`problems/${problem.code}`} target="_blank" rel="noopener">What ${problem.code} means</a>${problem.request_id && html`; request <code>${problem.request_id}</code>`}
+    </p>`}
+  </div>`;
+}
+
+/** A time: how far it is away, and exactly. @param {{at: number | string, isBoth?: boolean}} props Unix seconds */
+export function Time({ at, isBoth = false }) {
+  const text = exact(at);
+  return html`<time datetime=${text.replace(" UTC", "Z").replace(" ", "T")} title=${text}>${relative(at)}${isBoth && html` <span class="faint">${text}</span>`}</time>`;
+}
+
+/**
+ * A field with its label. The hint and the fault are read out with it.
+ * @param {any} props
+ */
+export function Field({ label, name, value, onInput, hint = "", fault = "", type = "text", rows = 0, ...rest }) {
+  const id = `field-${name}`;
+  const described = [hint && `${id}-hint`, fault && `${id}-fault`].filter(Boolean).join(" ") || undefined;
+  const common = {
+    id, name, value, "aria-describedby": described, "aria-invalid": fault ? "true" : undefined,
+    onInput: (/** @type {any} */ event) => onInput(event.currentTarget.value), ...rest,
+  };
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    ${rows ? html`<textarea ...${common} rows=${rows} spellcheck="false"></textarea>` : html`<input ...${common} type=${type} autocomplete="off" spellcheck="false" />`}
+    ${hint && html`<p class="faint" id=${`${id}-hint`}>${hint}</p>`}
+    ${fault && html`<p class="fault" id=${`${id}-fault`}>${fault}</p>`}
+  </div>`;
+}
+
+/** A choice of one of several values. @param {any} props */
+export function Choice({ label, name, value, options, onInput }) {
+  const id = `field-${name}`;
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    <select id=${id} name=${name} value=${value} onChange=${(/** @type {any} */ event) => onInput(event.currentTarget.value)}>
+      ${Object.entries(options).map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}
+    </select>
+  </div>`;
+}
+
+/**
+ * A modal dialog. Focus goes into it, and back when it closes; Escape closes it.
+ * @param {any} props
+ */
+export function Dialog({ title, onClose, children, canEscape = true }) {
+  const dialog = useRef(null);
+  useLayoutEffect(() => {
+    const element = /** @type {any} */ (dialog.current);
+    const before = /** @type {HTMLElement | null} */ (document.activeElement);
+    element.showModal();
+    return () => {
+      element.close();
+      if (before?.isConnected) before.focus();
+      else document.querySelector("h1")?.focus();
+    };
+  }, []);
+  const onCancel = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (canEscape) onClose();
+  };
+  return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onCancel=${onCancel}>
+    <h2 id="dialog-title">${title}</h2>
+    ${children}
+  </dialog>`;
+}
+
+/**
+ * The buttons of a form: one that does it, which says while it is doing so, and one that gives up.
+ * @param {any} props
+ */
+export function Buttons({ action, isBusy = false, isOff = false, onCancel, isDangerous = false }) {
+  return html`<div class="buttons">
+    <button type="submit" class=${isDangerous ? "danger" : "primary"} disabled=${isBusy || isOff}>${isBusy ? "Wait ..." : action}</button>
+    ${onCancel && html`<button type="button" onClick=${onCancel}>Cancel</button>`}
+  </div>`;
+}
+
+/**
+ * Run an action of a form: busy while it runs, with its error if it fails.
+ * @returns {{isBusy: boolean, error: any, run: (action: () => Promise<void>) => Promise<void>, setError: (error: any) => void}}
+ */
+export function useAction() {
+  const [isBusy, setBusy] = useState(false);
+  const [error, setError] = useState(/** @type {any} */ (null));
+  const run = async (/** @type {() => Promise<void>} */ action) => {
+    setBusy(true);
+    setError(null);
+    try {
+      await action();
+    } catch (caught) {
+      setError(caught);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return { isBusy, error, run, setError };
+}
+
+/** A handler of `submit` that does not leave the page. @param {() => void} action */
+export const onSubmit = (action) => (/** @type {Event} */ event) => {
+  event.preventDefault();
+  action();
+};
+
+/** A button that copies a text. @param {{text: string, label?: string, onCopied?: () => void}} props */
+export function CopyButton({ text, label = "Copy", onCopied }) {
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      announce("The browser does not allow copying here. Select the text, and copy it.");
+      return;
+    }
+    announce("Copied.");
+    onCopied?.();
+  };
+  return html`<button type="button" class="small" onClick=${copy}>${label}</button>`;
+}
+
+/** The state of a GUID or a key: a word and a mark, never color alone. @param {{state: string}} props */
+export function State({ state }) {
+  const mark = { live: "●", expired: "○", revoked: "✕" }[state] ?? "";
+  return html`<span class=${`state ${state}`}><span aria-hidden="true">${mark} </span>${state}</span>`;
+}

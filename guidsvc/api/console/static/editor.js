@@ -1,0 +1,98 @@
+// @ts-check
+/** The editor of a GUID. A change made by somebody else meanwhile is shown, and never overwritten unseen. */
+
+import { html, useState } from "./preact.js";
+import { load, RequestError } from "./api.js";
+import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
+import { isGone, readRecord } from "./guid.js";
+import { expiryFault, metadataFault, writeBody } from "./new_guid.js";
+import { EXPIRY_HINT, exact, parseExpiry, visible } from "./values.js";
+
+/** @typedef {{user: string, expiry: string, metadata: string}} Draft */
+
+const NAMES = { user: "User", expiry: "Expiry", metadata: "Metadata" };
+
+/** @param {any} record @returns {Draft} */
+const draftOf = (record) => ({
+  user: record.user,
+  expiry: exact(record.expire),
+  metadata: record.metadata ? JSON.stringify(record.metadata, null, 2) : "",
+});
+
+/** The body of a write that changes only what the draft has changed. @param {Draft} draft @param {Draft} base */
+function bodyOf(draft, base) {
+  const members = /** @type {Record<string, string>} */ ({});
+  if (draft.user !== base.user) members.user = draft.user;
+  if (draft.expiry !== base.expiry) members.expire = String(parseExpiry(draft.expiry));
+  return writeBody(members, draft.metadata === base.metadata ? undefined : draft.metadata);
+}
+
+/** @param {{record: any, onClose: () => void, onSaved: () => void}} props */
+export function Editor({ record, onClose, onSaved }) {
+  const [base] = useState(draftOf(record));
+  const [draft, setDraft] = useState(base);
+  const [theirs, setTheirs] = useState(/** @type {any} */ (null));
+  const { isBusy, error, run } = useAction();
+  const faults = { expiry: expiryFault(draft.expiry), metadata: metadataFault(draft.metadata) };
+  const isUnchanged = bodyOf(draft, base) === "{}";
+
+  const save = (/** @type {string} */ version) =>
+    run(async () => {
+      try {
+        const headers = { "Content-Type": "application/json", "If-Match": `"${version}"`, Prefer: "return=minimal" };
+        await load(`guid/${record.guid}`, { method: "PUT", body: bodyOf(draft, base), headers });
+      } catch (caught) {
+        if (!(caught instanceof RequestError && caught.status === 412)) throw caught;
+        setTheirs(await readRecord(record.guid).catch((reading) => {
+          throw isGone(reading) ? new Error("Meanwhile, somebody deleted this GUID, or it expired. Your text is still here: copy it if you need it.") : reading;
+        }));
+        announce("Somebody changed this while you edited it.");
+        return;
+      }
+      announce("Saved.");
+      onSaved();
+    });
+  const set = (/** @type {keyof Draft} */ name) => (/** @type {string} */ value) => setDraft({ ...draft, [name]: value });
+
+  if (theirs) {
+    const takeTheirs = () => (announce("Theirs stays."), onSaved());
+    return html`<${Dialog} title="Somebody changed this while you edited it" onClose=${onClose} key="conflict">
+      <${Conflict} base=${base} mine=${draft} theirs=${draftOf(theirs)} />
+      <${Problem} error=${error} />
+      <div class="buttons">
+        <button type="button" class="primary" disabled=${isBusy} onClick=${() => save(theirs.version)}>Put mine on top of theirs</button>
+        <button type="button" onClick=${takeTheirs}>Take theirs</button>
+        <button type="button" onClick=${() => setTheirs(null)}>Back to my text</button>
+      </div>
+    <//>`;
+  }
+  return html`<${Dialog} title="Edit GUID" onClose=${onClose} key="edit">
+    <form onSubmit=${onSubmit(() => save(record.version))}>
+      <${Field} label="User" name="edit-user" value=${draft.user} onInput=${set("user")} required maxlength="256" />
+      <${Field} label="Expiry" name="edit-expiry" value=${draft.expiry} onInput=${set("expiry")} required fault=${faults.expiry} hint=${EXPIRY_HINT} />
+      <${Field} label="Metadata" name="edit-metadata" rows="8" value=${draft.metadata} onInput=${set("metadata")} fault=${faults.metadata} hint="A JSON object. Empty removes the metadata" />
+      <${Problem} error=${error} />
+      <${Buttons} action="Save" isBusy=${isBusy} isOff=${isUnchanged || Object.values(faults).some(Boolean)} onCancel=${onClose} />
+    </form>
+  <//>`;
+}
+
+/** @param {{base: Draft, mine: Draft, theirs: Draft}} props */
+function Conflict({ base, mine, theirs }) {
+  const names = /** @type {(keyof Draft)[]} */ (Object.keys(NAMES));
+  return html`<div class="scroll" role="region" aria-label="Both versions" tabindex="0"><table class="conflict">
+      <thead><tr><th scope="col">Member</th><th scope="col">Yours</th><th scope="col">Theirs (now)</th><th scope="col">Who changed it</th></tr></thead>
+      <tbody>
+        ${names.map((name) => {
+          const [isMine, isTheirs] = [mine[name] !== base[name], theirs[name] !== base[name]];
+          const changed = isMine && isTheirs ? (mine[name] === theirs[name] ? "both, alike" : "both: they differ") : isMine ? "you" : isTheirs ? "they" : "nobody";
+          return html`<tr class=${isMine && isTheirs && mine[name] !== theirs[name] ? "differs" : ""}>
+            <th scope="row">${NAMES[name]}</th>
+            ${[mine, theirs].map((version) => html`<td><pre>${visible(version[name]).replaceAll("\\u{a}", "\n") || "none"}</pre></td>`)}
+            <td>${changed}</td>
+          </tr>`;
+        })}
+      </tbody>
+    </table></div>
+    <p class="faint">To put yours on top writes the members that you changed, and leaves the others as they are now.</p>`;
+}

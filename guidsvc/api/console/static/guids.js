@@ -1,0 +1,150 @@
+// @ts-check
+/** The list of GUIDs: filters, pages, and work on many at once. */
+
+import { html, useEffect, useState } from "./preact.js";
+import { load } from "./api.js";
+import { BulkBar } from "./bulk.js";
+import { Choice, Field, Problem, State, Time, announce, useLoaded } from "./components.js";
+import { NewGuid } from "./new_guid.js";
+import { go, urlOf } from "./router.js";
+import { hasAccessControl, may } from "./session.js";
+import { exportGuids, ImportGuids } from "./transfer.js";
+import { counted, grouped, now, visible } from "./values.js";
+
+/** @typedef {{guid: string, expire: string, user: string, owner?: string, version: string, state: string, metadata?: object}} Listed */
+
+const PAGE_SIZE = 50;
+const MAX_SELECTED = 1000;
+const SOON_SECONDS = 3600;
+const STATES = { live: "live", expired: "expired", all: "all" };
+const WITHIN = { "": "any time", "1h": "within 1 hour", "24h": "within 24 hours", "7d": "within 7 days", "30d": "within 30 days" };
+const SORTS = { "": "GUID", expire: "expiry, soonest first" };
+
+/** The query of a list, without the part that selects a page. @param {Record<string, string>} filters */
+export function listQuery({ user, owner, state, within, sort }) {
+  return { user, owner, state: state || "live", expires_before: within && `+${within}`, sort };
+}
+
+/** @param {{query: Record<string, string>}} props */
+export function Guids({ query }) {
+  const filter = JSON.stringify(query);
+  const [cursors, setCursors] = useState(/** @type {{filter: string, list: string[]}} */ ({ filter, list: [] }));
+  const pages = cursors.filter === filter ? cursors.list : [];
+  const cursor = pages.at(-1);
+  const [selected, setSelected] = useState(/** @type {Map<string, string>} */ (new Map()));
+  const [dialog, setDialog] = useState("");
+  useEffect(() => setSelected(new Map()), [filter]);
+
+  const list = useLoaded(
+    (signal) =>
+      may("read")
+        ? load("guid", { signal, query: { ...listQuery(query), view: "full", limit: PAGE_SIZE, cursor }, headers: cursor ? {} : { Prefer: "return=total-count" } })
+        : Promise.resolve({ items: [], next: null }),
+    [filter, cursor],
+  );
+  const [total, setTotal] = useState(/** @type {number | null} */ (null));
+  useEffect(() => {
+    if (list.data?.total !== undefined) setTotal(list.data.total);
+  }, [list.data]);
+
+  /** @type {Listed[]} */
+  const rows = list.data?.items ?? [];
+  const change = (/** @type {Record<string, string>} */ members) => go("guids", { ...query, ...members });
+  const done = () => {
+    setSelected(new Map());
+    setDialog("");
+    list.reload();
+  };
+  const turn = (/** @type {string[]} */ to) => {
+    setCursors({ filter, list: to });
+    document.querySelector("h1")?.focus();
+  };
+  return html`
+    <div class="tools">
+      ${may("write") && html`<button type="button" class="primary" data-shortcut="n" onClick=${() => setDialog("new")}>New GUID</button>`}
+      ${may("write") && html`<button type="button" onClick=${() => setDialog("import")}>Import</button>`}
+      ${may("read") && html`<${ExportButton} query=${query} total=${total} />`}
+    </div>
+    ${may("read") && html`<${Filters} query=${query} onChange=${change} />`}
+    <${Problem} error=${list.error} isRetried=${true} />
+    ${may("read") &&
+    html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} />
+      <div class="pages">
+        <span>${total === null ? "" : counted(total, "GUID")}</span>
+        ${pages.length > 0 && html`<button type="button" onClick=${() => turn(pages.slice(0, -1))}>Previous page</button>`}
+        ${list.data?.next && html`<button type="button" onClick=${() => turn([...pages, list.data.next])}>Next page</button>`}
+      </div>`}
+    <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
+    ${dialog === "new" && html`<${NewGuid} onClose=${() => setDialog("")} onCreated=${(/** @type {string} */ guid) => go(`guids/${guid}`)} />`}
+    ${dialog === "import" && html`<${ImportGuids} onClose=${() => (setDialog(""), list.reload())} />`}
+  `;
+}
+
+/** @param {{query: Record<string, string>, onChange: (members: Record<string, string>) => void}} props */
+function Filters({ query, onChange }) {
+  const [user, setUser] = useState(query.user ?? "");
+  const [owner, setOwner] = useState(query.owner ?? "");
+  useEffect(() => (setUser(query.user ?? ""), setOwner(query.owner ?? "")), [query.user, query.owner]);
+  const apply = (/** @type {Event} */ event) => (event.preventDefault(), onChange({ user, owner }));
+  const isFiltered = Object.values(query).some(Boolean);
+  return html`<form class="filters" aria-label="Filters" onSubmit=${apply}>
+    <${Field} label="User" name="user" value=${user} onInput=${setUser} onBlur=${() => user !== (query.user ?? "") && onChange({ user, owner })} />
+    ${may("admin") && hasAccessControl() &&
+    html`<${Field} label="Owner" name="owner" value=${owner} onInput=${setOwner} onBlur=${() => owner !== (query.owner ?? "") && onChange({ user, owner })} />`}
+    <${Choice} label="State" name="state" value=${query.state ?? "live"} options=${STATES} onInput=${(/** @type {string} */ state) => onChange({ state: state === "live" ? "" : state })} />
+    <${Choice} label="Expires" name="within" value=${query.within ?? ""} options=${WITHIN} onInput=${(/** @type {string} */ within) => onChange({ within })} />
+    <${Choice} label="Sort by" name="sort" value=${query.sort ?? ""} options=${SORTS} onInput=${(/** @type {string} */ sort) => onChange({ sort })} />
+    <button type="submit" class="hidden">Apply</button>
+    ${isFiltered && html`<button type="button" onClick=${() => go("guids")}>Clear</button>`}
+  </form>`;
+}
+
+/**
+ * A table of GUIDs, with a box for each, so that several can be worked on at once.
+ * @param {{rows: Listed[], selected: Map<string, string>, onSelect: (selected: Map<string, string>) => void, isLoaded: boolean}} props
+ */
+export function Table({ rows, selected, onSelect, isLoaded }) {
+  if (!rows.length) return isLoaded ? html`<p class="empty">No GUID matches.</p>` : html`<p class="empty">Loading ...</p>`;
+  const canSelect = may("write") || may("delete");
+  const hasOwner = rows.some((row) => row.owner) && may("admin");
+  const set = (/** @type {Listed[]} */ changed, /** @type {boolean} */ isSelected) => {
+    const next = new Map(selected);
+    for (const { guid, version } of changed) isSelected ? next.set(guid, version) : next.delete(guid);
+    if (next.size > MAX_SELECTED) announce(`At most ${grouped(MAX_SELECTED)} GUIDs can be selected. For more, use a batch of lines, as the page About shows.`);
+    else onSelect(next);
+  };
+  const checked = (/** @type {any} */ event) => event.currentTarget.checked;
+  const areAllSelected = rows.every(({ guid }) => selected.has(guid));
+  return html`<div class="scroll" role="region" aria-label="GUIDs" tabindex="0"><table>
+    <thead><tr>
+      ${canSelect && html`<th scope="col" class="box"><input type="checkbox" aria-label="Select this page" checked=${areAllSelected} onChange=${(/** @type {any} */ event) => set(rows, checked(event))} /></th>`}
+      <th scope="col">GUID</th><th scope="col">User</th>${hasOwner && html`<th scope="col">Owner</th>`}<th scope="col">Expires</th><th scope="col">State</th>
+    </tr></thead>
+    <tbody>
+      ${rows.map((row) => html`<tr key=${row.guid}>
+        ${canSelect && html`<td class="box"><input type="checkbox" aria-label=${`Select ${row.guid}`} checked=${selected.has(row.guid)} onChange=${(/** @type {any} */ event) => set([row], checked(event))} /></td>`}
+        <th scope="row"><a href=${urlOf(`guids/${row.guid}`)}><code>${row.guid}</code></a></th>
+        <td data-name="User"><bdi>${visible(row.user)}</bdi></td>
+        ${hasOwner && html`<td data-name="Owner"><bdi>${visible(row.owner ?? "")}</bdi></td>`}
+        <td data-name="Expires"><${Time} at=${row.expire} />${row.state === "live" && Number(row.expire) - now() < SOON_SECONDS ? html` <strong title="within an hour">!</strong>` : ""}</td>
+        <td data-name="State"><${State} state=${row.state} /></td>
+      </tr>`)}
+    </tbody>
+  </table></div>`;
+}
+
+/** @param {{query: Record<string, string>, total: number | null}} props */
+function ExportButton({ query, total }) {
+  const [isBusy, setBusy] = useState(false);
+  const run = async () => {
+    setBusy(true);
+    try {
+      await exportGuids(listQuery(query));
+    } catch (error) {
+      announce(`The export failed: ${/** @type {Error} */ (error).message}`);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return html`<button type="button" disabled=${isBusy} onClick=${run}>${isBusy ? "Exporting ..." : total === null ? "Export" : `Export ${grouped(total)}`}</button>`;
+}

@@ -1,0 +1,195 @@
+// @ts-check
+/** API keys: what each may do, what needs attention, and how to create, rotate and revoke one. */
+
+import { html, useState } from "./preact.js";
+import { load } from "./api.js";
+import { announce, Buttons, Choice, CopyButton, Dialog, Field, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
+import { expiryFault } from "./new_guid.js";
+import { go } from "./router.js";
+import { session } from "./session.js";
+import { EXPIRY_HINT, now, parseExpiry, visible } from "./values.js";
+
+const SCOPES = { read: "read GUIDs", write: "create and change GUIDs", delete: "delete GUIDs", monitor: "read metrics and figures", admin: "everything, for all owners, and manage keys" };
+const STATES = { "": "all", live: "live", expired: "expired", revoked: "revoked" };
+const PAGE_SIZE = 50;
+const DAY_SECONDS = 86400;
+const ENDS_WITHIN_DAYS = 14;
+const UNUSED_DAYS = 90;
+const OVERLAPS = { 0: "now: the key has leaked", 3600: "in 1 hour", 86400: "in 1 day", 604800: "in 7 days" };
+
+/** @typedef {{id: string, owner: string, scopes: string[], created: string, used?: string, expire?: string, note?: string, state: string, key?: string}} Key */
+
+/** What about a key needs attention. @param {Key} key */
+export function warningsOf(key) {
+  if (key.state !== "live") return [];
+  const warnings = [];
+  if (key.expire && Number(key.expire) - now() < ENDS_WITHIN_DAYS * DAY_SECONDS) warnings.push(`ends within ${ENDS_WITHIN_DAYS} days`);
+  const lastUse = Number(key.used ?? key.created) / 1000;
+  if (now() - lastUse > UNUSED_DAYS * DAY_SECONDS) warnings.push(`not used for ${UNUSED_DAYS} days`);
+  if (key.scopes.includes("admin") && !key.expire) warnings.push("admin without an end");
+  return warnings;
+}
+
+/** @param {{query: Record<string, string>}} props */
+export function Keys({ query }) {
+  const filter = JSON.stringify(query);
+  const [cursors, setCursors] = useState(/** @type {{filter: string, list: string[]}} */ ({ filter, list: [] }));
+  const pages = cursors.filter === filter ? cursors.list : [];
+  const list = useLoaded((signal) => load("keys", { signal, query: { ...query, limit: PAGE_SIZE, cursor: pages.at(-1) } }), [filter, pages.at(-1)]);
+  const [dialog, setDialog] = useState(/** @type {{name: string, key?: Key} | null} */ (null));
+  const [secret, setSecret] = useState(/** @type {Key | null} */ (null));
+  const close = () => setDialog(null);
+  const done = (/** @type {Key | undefined} */ key) => {
+    close();
+    if (key?.key) setSecret(key);
+    list.reload();
+  };
+  const dialogs = { new: NewKey, rotate: RotateKey, revoke: RevokeKey, note: NoteKey };
+  const Shown = dialog && /** @type {Record<string, any>} */ (dialogs)[dialog.name];
+  return html`
+    <div class="tools"><button type="button" class="primary" data-shortcut="n" onClick=${() => setDialog({ name: "new" })}>New key</button></div>
+    <${Filters} query=${query} key=${filter} />
+    <${Problem} error=${list.error} isRetried=${true} />
+    <${KeyTable} rows=${list.data?.items ?? []} isLoaded=${list.data !== null} onChosen=${(/** @type {string} */ name, /** @type {Key} */ key) => setDialog({ name, key })} />
+    <div class="pages">
+      ${pages.length > 0 && html`<button type="button" onClick=${() => setCursors({ filter, list: pages.slice(0, -1) })}>Previous page</button>`}
+      ${list.data?.next && html`<button type="button" onClick=${() => setCursors({ filter, list: [...pages, list.data.next] })}>Next page</button>`}
+    </div>
+    ${Shown && html`<${Shown} of=${dialog?.key} onClose=${close} onDone=${done} />`}
+    ${secret && html`<${Secret} of=${secret} onClose=${() => setSecret(null)} />`}
+  `;
+}
+
+/** @param {{query: Record<string, string>}} props */
+function Filters({ query }) {
+  const [q, setQ] = useState(query.q ?? "");
+  const [owner, setOwner] = useState(query.owner ?? "");
+  const apply = (/** @type {Record<string, string>} */ members) => go("keys", { ...query, q, owner, ...members });
+  return html`<form class="filters" aria-label="Filters" onSubmit=${onSubmit(() => apply({}))}>
+    <${Field} label="Note, or beginning of the id" name="key-search" value=${q} onInput=${setQ} />
+    <${Field} label="Owner" name="key-owner" value=${owner} onInput=${setOwner} />
+    <${Choice} label="State" name="key-state" value=${query.state ?? ""} options=${STATES} onInput=${(/** @type {string} */ state) => apply({ state })} />
+    <button type="submit">Search</button>
+  </form>`;
+}
+
+/** @param {{rows: Key[], isLoaded: boolean, onChosen: (name: string, key: Key) => void}} props */
+function KeyTable({ rows, isLoaded, onChosen }) {
+  if (!rows.length) return html`<p class="empty">${isLoaded ? "No key matches." : "Loading ..."}</p>`;
+  const milliseconds = (/** @type {string | undefined} */ text) => (text ? html`<${Time} at=${Number(text) / 1000} />` : "never");
+  return html`<div class="scroll" role="region" aria-label="Keys" tabindex="0"><table>
+    <thead><tr><th scope="col">Key</th><th scope="col">Note</th><th scope="col">Owner</th><th scope="col">May</th><th scope="col">Created</th><th scope="col">Used</th><th scope="col">Expires</th><th scope="col">State</th><th scope="col">Change</th></tr></thead>
+    <tbody>
+      ${rows.map((key) => html`<tr key=${key.id}>
+        <th scope="row"><code>${key.id}</code>${key.id === session.value?.id && " (this one)"}</th>
+        <td data-name="Note"><bdi>${visible(key.note ?? "")}</bdi></td>
+        <td data-name="Owner"><bdi>${visible(key.owner)}</bdi></td>
+        <td data-name="May">${key.scopes.join(" ")}</td>
+        <td data-name="Created">${milliseconds(key.created)}</td>
+        <td data-name="Used">${milliseconds(key.used)}</td>
+        <td data-name="Expires">${key.expire ? html`<${Time} at=${key.expire} />` : "never"}</td>
+        <td data-name="State"><${State} state=${key.state} />${warningsOf(key).map((warning) => html`<span class="warning">${warning}</span>`)}</td>
+        <td class="actions">
+          <button type="button" class="small" aria-label=${`Note of ${key.id}`} onClick=${() => onChosen("note", key)}>Note</button>
+          ${key.state === "live" && html`<button type="button" class="small" aria-label=${`Rotate ${key.id}`} onClick=${() => onChosen("rotate", key)}>Rotate</button>`}
+          ${key.state === "live" && html`<button type="button" class="small danger" aria-label=${`Revoke ${key.id}`} onClick=${() => onChosen("revoke", key)}>Revoke</button>`}
+        </td>
+      </tr>`)}
+    </tbody>
+  </table></div>`;
+}
+
+/** @param {any} props */
+function NewKey({ onClose, onDone }) {
+  const [owner, setOwner] = useState("");
+  const [scopes, setScopes] = useState(/** @type {string[]} */ (["read"]));
+  const [expiry, setExpiry] = useState("90d");
+  const [note, setNote] = useState("");
+  const { isBusy, error, run } = useAction();
+  const fault = expiryFault(expiry);
+  const set = (/** @type {string} */ scope, /** @type {boolean} */ isOn) => setScopes(isOn ? [...scopes, scope] : scopes.filter((each) => each !== scope));
+  const create = () =>
+    run(async () => {
+      const optional = { ...(expiry.trim() ? { expire: String(parseExpiry(expiry)) } : {}), ...(note.trim() ? { note } : {}) };
+      onDone(await load("keys", { method: "POST", json: { owner, scopes, ...optional } }));
+    });
+  return html`<${Dialog} title="New key" onClose=${onClose}>
+    <form onSubmit=${onSubmit(create)}>
+      <${Field} label="Owner" name="new-owner" value=${owner} onInput=${setOwner} required maxlength="256" hint="Whose GUIDs the key works on" />
+      <fieldset><legend>The key may</legend>
+        ${Object.entries(SCOPES).map(([scope, text]) => html`<label class="check"><input type="checkbox" checked=${scopes.includes(scope)} onChange=${(/** @type {any} */ event) => set(scope, event.currentTarget.checked)} /> <strong>${scope}</strong>: ${text}</label>`)}
+      </fieldset>
+      <${Field} label="Expiry (optional)" name="new-key-expiry" value=${expiry} onInput=${setExpiry} fault=${fault} hint=${`${EXPIRY_HINT}. Without one, the key never ends`} />
+      <${Field} label="Note (optional)" name="new-note" value=${note} onInput=${setNote} maxlength="200" hint="What the key is for" />
+      <${Problem} error=${error} />
+      <${Buttons} action="Create" isBusy=${isBusy} isOff=${!owner.trim() || !scopes.length || Boolean(fault)} onCancel=${onClose} />
+    </form>
+  <//>`;
+}
+
+/** The secret of a key, which the service shows only once. @param {{of: Key, onClose: () => void}} props */
+function Secret({ of, onClose }) {
+  const [isSaved, setSaved] = useState(false);
+  const isOwn = of.id === session.value?.id;
+  return html`<${Dialog} title="Copy the key now" onClose=${onClose} canEscape=${isSaved}>
+    <p>The service does not show it again.${isOwn && " It is the one that this page uses: log in with it before the old one ends."}</p>
+    <p class="secret"><code tabindex="0">${of.key}</code> <${CopyButton} text=${of.key ?? ""} /></p>
+    <form onSubmit=${onSubmit(onClose)}>
+      <label class="check"><input type="checkbox" checked=${isSaved} onChange=${(/** @type {any} */ event) => setSaved(event.currentTarget.checked)} /> I have copied the key</label>
+      <${Buttons} action="Close" isOff=${!isSaved} />
+    </form>
+  <//>`;
+}
+
+/** @param {any} props */
+function RotateKey({ of, onClose, onDone }) {
+  const [overlap, setOverlap] = useState("3600");
+  const { isBusy, error, run } = useAction();
+  const rotate = () => run(async () => onDone(await load(`keys/${of.id}/rotation`, { method: "POST", json: { overlap: Number(overlap) } })));
+  return html`<${Dialog} title=${`Rotate the key of ${visible(of.owner)}`} onClose=${onClose}>
+    <form onSubmit=${onSubmit(rotate)}>
+      <p>The key <code>${of.id}</code> gets a new secret. Its owner, scopes and note stay.</p>
+      <${Choice} label="The old secret ends" name="overlap" value=${overlap} options=${OVERLAPS} onInput=${setOverlap} />
+      <${Problem} error=${error} />
+      <${Buttons} action="Rotate" isBusy=${isBusy} isDangerous=${overlap === "0"} onCancel=${onClose} />
+    </form>
+  <//>`;
+}
+
+/** @param {any} props */
+function RevokeKey({ of, onClose, onDone }) {
+  const { isBusy, error, run } = useAction();
+  const revoke = () =>
+    run(async () => {
+      await load(`keys/${of.id}`, { method: "DELETE" });
+      announce(`The key ${of.id} is revoked. Every process rejects it within 5 seconds.`);
+      onDone();
+    });
+  return html`<${Dialog} title=${`Revoke the key of ${visible(of.owner)}?`} onClose=${onClose}>
+    <form onSubmit=${onSubmit(revoke)}>
+      <p>Programs that use <code>${of.id}</code>${of.note && html` (<bdi>${visible(of.note)}</bdi>)`} get 401 within 5 seconds. This cannot be undone.</p>
+      ${of.id === session.value?.id && html`<p><strong>This is the key that you are using now.</strong></p>`}
+      <${Problem} error=${error} />
+      <${Buttons} action="Revoke" isBusy=${isBusy} isDangerous=${true} onCancel=${onClose} />
+    </form>
+  <//>`;
+}
+
+/** @param {any} props */
+function NoteKey({ of, onClose, onDone }) {
+  const [note, setNote] = useState(of.note ?? "");
+  const { isBusy, error, run } = useAction();
+  const save = () =>
+    run(async () => {
+      await load(`keys/${of.id}`, { method: "PATCH", json: { note: note.trim() ? note : null } });
+      announce("Saved.");
+      onDone();
+    });
+  return html`<${Dialog} title=${`Note of the key of ${visible(of.owner)}`} onClose=${onClose}>
+    <form onSubmit=${onSubmit(save)}>
+      <${Field} label="Note" name="note" value=${note} onInput=${setNote} maxlength="200" hint="What the key is for. Empty removes the note" />
+      <${Problem} error=${error} />
+      <${Buttons} action="Save" isBusy=${isBusy} onCancel=${onClose} />
+    </form>
+  <//>`;
+}
