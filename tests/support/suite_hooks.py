@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 SERVERS = ["httptools", "tornado"]
@@ -57,7 +58,14 @@ def _names(argument: str | Sequence[str]) -> Sequence[str]:
 
 
 def pytest_configure() -> None:
-    """Have `tmp_path` in memory where the system allows it: on a disk, tests mostly wait for it to sync."""
+    """Have `tmp_path` in memory where the system allows it: on a disk, tests mostly wait for it to sync.
+
+    Set no deadline for an example of Hypothesis: a busy machine stops a process for longer than the default.
+    """
+    hypothesis.settings.register_profile(
+        "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("tests")
     if _is_usable(_MEMORY):
         os.environ.setdefault(_ROOT_VARIABLE, str(_MEMORY))
 
