@@ -159,7 +159,7 @@ def test_conflict_stops_an_import_that_is_to_fail(line: CommandLine, tmp_path: P
 
     line.ok("rm", guid_of(2))
     done = line.ok("import", lines, "--on-conflict", "fail", "--resume")
-    assert done.json == counts(created=501, unchanged=999)
+    assert done.json == counts(created=1499, unchanged=1)
     assert stored(line.variables["GUIDSVC_URL"]) == expected(range(1, 1501))
 
 
@@ -316,3 +316,5 @@ def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> No
 
     assert done.code == 1
     assert "start without --resume" in done.err
+    assert line.ok("import", lines).json["failed"] == 0
+    assert line.ok("ls", "--count").out == "3000\n"

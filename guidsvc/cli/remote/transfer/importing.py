@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, get_args
@@ -18,7 +18,7 @@ from guidsvc.cli.remote.curl import BASE, KEY_HEADER, quoted_url
 from guidsvc.cli.remote.failures import CONFLICT, FAILED, exit_code, report
 from guidsvc.cli.remote.progress import progress
 from guidsvc.cli.remote.remote import Remote
-from guidsvc.cli.remote.transfer.journal import Journal, NoJournal, advanced, new_place
+from guidsvc.cli.remote.transfer.journal import Journal, NoJournal, new_place
 from guidsvc.cli.remote.transfer.lines import Chunk, LineReader
 from guidsvc.cli.remote.transfer.sending import BatchSender, Outcome, Policy
 from guidsvc.errors import StartError
@@ -109,12 +109,12 @@ class _Import:
 
     def _reader(self, file: BinaryIO, *, should_resume: bool) -> LineReader:
         """Return the reader of the lines that are not imported yet."""
-        last = self._journal.load() if should_resume or isinstance(self._journal, Journal) else None
-        if last is None or not should_resume:
-            if should_resume:
-                self._remote.note("nothing to resume: the import begins with the first line")
-            elif last is not None and last.line:
-                self._remote.note(f"an import of this file has stopped after line {last.line}; --resume goes on there")
+        if not should_resume:
+            self._note_last()
+            return LineReader(file)
+        last = self._journal.load()
+        if last is None:
+            self._remote.note("nothing to resume: the import begins with the first line")
             return LineReader(file)
         self._place = last
         reader = LineReader(file, last.line)
@@ -122,6 +122,13 @@ class _Import:
             raise StartError(f"{self._source} was changed since; import it again without --resume")
         self._remote.note(f"going on after line {last.line}")
         return reader
+
+    def _note_last(self) -> None:
+        """Note that an earlier import of this file has stopped, if that is known."""
+        with suppress(StartError):
+            last = self._journal.load()
+            if last is not None and last.line:
+                self._remote.note(f"an import of this file has stopped after line {last.line}; --resume goes on there")
 
     def _put(self, chunk: Chunk, policy: Policy) -> None:
         """Put a batch, and note it."""
@@ -134,7 +141,7 @@ class _Import:
             self._show(outcome)
         if counts["conflict"] and not self._is_dry:
             self._stop("the import has stopped at a conflict, because of --on-conflict fail", CONFLICT)
-        self._place = advanced(
+        self._place = replace(
             self._place,
             size_bytes=self._place.size_bytes + chunk.size_bytes,
             line=chunk.line,
@@ -153,8 +160,7 @@ class _Import:
             self._remote.warn("more lines have faults; they are counted, and not shown")
 
     def _stop(self, text: str, code: int) -> None:
-        """Exit, so that the batch is sent anew when the import goes on."""
-        self._journal.save(replace(self._place, stops=self._place.stops + 1))
+        """Say how to go on, and exit."""
         self._remote.warn(f"{text}\n{self._how_to_go_on()}")
         click.get_current_context().exit(code)
 

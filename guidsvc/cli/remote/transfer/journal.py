@@ -7,9 +7,8 @@ already: its idempotency key depends on the journal alone, so the repetition doe
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import platformdirs
@@ -28,13 +27,11 @@ class Place:
     size_bytes: int = 0
     line: int = 0
     digest: str = ""
-    stops: int = 0
-    """How often an error has stopped the import here: then the batch gets another idempotency key."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
 
     def key(self, policy: str) -> str:
         """Return the idempotency key of the batch that begins here."""
-        return f"import-{self.seed}-{policy}-{self.line}-{self.stops}-"
+        return f"import-{self.seed}-{policy}-{self.line}"
 
 
 def new_place() -> Place:
@@ -91,8 +88,3 @@ class NoJournal:
 
     def remove(self) -> None:
         """Remove nothing."""
-
-
-def advanced(place: Place, **changes: Any) -> Place:
-    """Return a later place."""
-    return replace(place, **{"stops": 0, **changes})

@@ -1,7 +1,7 @@
 """A batch of lines: it is sent once, and each line has an outcome.
 
 The batch has an idempotency key, which its repetition has too, so that the service answers it again without executing
-it again. Operations that the service could not execute are sent again with a new key.
+it again. Operations that the service could not execute are sent again with another key.
 """
 
 import random
@@ -56,23 +56,31 @@ class BatchSender:
         self.is_dry = is_dry
 
     def send(self, operations: Sequence[Operation], key: str) -> Iterator[Outcome]:
-        """Put the records, and yield the outcome of each. Raise the error that stops the import."""
-        pending = operations
+        """Put the records, and yield the outcome of each. Raise the error that stops the import.
+
+        The results may be those of an earlier run with this key. So what the first attempt rejects is tried once more,
+        and the last attempt has a key of its own.
+        """
+        pending = list(operations)
         for attempt in range(ATTEMPTS):
-            if attempt:
-                _pause(attempt)
             undecided: list[tuple[Operation, Problem]] = []
-            for operation, result in self._results(pending, key if not attempt else uuid4().hex):
-                if result.error is not None and result.status in _UNDECIDED:
+            for operation, result in self._results(pending, _key(key, attempt)):
+                if result.error is not None and self._is_undecided(result, is_first=not attempt):
                     undecided.append((operation, result.error))
                 else:
                     yield self._outcome(operation, result)
-            if not undecided:
-                return
-            if refusals := [error for _, error in undecided if error.status in _REFUSED]:
-                raise refusals[0]
+            refusals = [error for _, error in undecided if attempt and error.status in _REFUSED]
+            if not undecided or refusals:
+                break
             pending = [operation for operation, _ in undecided]
-        raise undecided[0][1]
+            _pause(attempt)
+        if undecided:
+            raise (refusals or [undecided[0][1]])[0]
+
+    def _is_undecided(self, result: Result, *, is_first: bool) -> bool:
+        """Return whether to send an operation again."""
+        is_conflict = result.status == _PRECONDITION_FAILED and self._policy == "fail"
+        return result.status in _UNDECIDED or (is_first and is_conflict and not self.is_dry)
 
     def _results(self, operations: Sequence[Operation], key: str) -> Iterator[tuple[Operation, Result]]:
         """Yield the results. A batch that the service rejects as a whole is divided."""
@@ -107,7 +115,8 @@ class BatchSender:
             record = self._client.put(operation.guid, **members)
         except Problem as problem:
             return _failed(operation, problem)
-        return Result(200, operation.guid, record.version, record, None, None)
+        status = 200 if self._policy == "overwrite" else 201
+        return Result(status, operation.guid, record.version, record, None, None)
 
     def _outcome(self, operation: Operation, result: Result) -> Outcome:
         if result.error is None:
@@ -130,6 +139,11 @@ class BatchSender:
             return False
 
 
+def _key(key: str, attempt: int) -> str:
+    """Return the idempotency key of an attempt."""
+    return f"{key}-{attempt}-" if attempt < ATTEMPTS - 1 else uuid4().hex
+
+
 def _shows(record: Record, operation: Operation) -> bool:
     given = operation.members
     return bool(
@@ -148,4 +162,4 @@ def _detail(error: GuidsvcError) -> str:
 
 
 def _pause(attempt: int) -> None:
-    time.sleep(min(5.0, 0.2 * 2.0**attempt) * random.uniform(0.5, 1))  # noqa: S311  # nosec B311  # no secret
+    time.sleep(min(5.0, 0.1 * 4.0**attempt) * random.uniform(0.5, 1))  # noqa: S311  # nosec B311  # no secret

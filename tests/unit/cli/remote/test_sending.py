@@ -68,13 +68,12 @@ async def test_operations_that_wait_are_sent_again_with_a_new_key() -> None:
     assert kinds == ["created", "created", "updated", "updated"]
     assert guids_of(requests[1]) == [GUIDS[1], GUIDS[3]]
     first, second = [request.headers["idempotency-key"] for request in requests]
-    assert first == "key"
-    assert second != first
+    assert (first, second) == ("key-0-", "key-1-")
 
 
 @pytest.mark.parametrize(
     ("status", "code", "error", "count"),
-    [(503, "unavailable", Unavailable, sending.ATTEMPTS), (403, "quota-exceeded", QuotaExceeded, 1)],
+    [(503, "unavailable", Unavailable, sending.ATTEMPTS), (403, "quota-exceeded", QuotaExceeded, 2)],
 )
 async def test_operation_that_is_never_executed_stops_the_import(
     status: int, code: str, error: type[Exception], count: int
@@ -88,6 +87,8 @@ async def test_operation_that_is_never_executed_stops_the_import(
     with pytest.raises(error):
         await send([answer] * sending.ATTEMPTS)
     assert len(requests) == count
+    are_of_the_place = [request.headers["idempotency-key"].startswith("key-") for request in requests]
+    assert are_of_the_place == [attempt < sending.ATTEMPTS - 1 for attempt in range(count)]
 
 
 async def test_key_without_the_scope_stops_the_import() -> None:
@@ -130,8 +131,18 @@ async def test_rejected_batch_is_divided_down_to_the_line() -> None:
 async def test_record_that_is_as_its_line_says_is_no_conflict(record: dict[str, Any], kind: str) -> None:
     found = response(200, json.dumps({"guid": GUIDS[0], **record}).encode(), ETag='"7"')
     failed = results(result(GUIDS[0], 412, "precondition-failed"), *map(result, GUIDS[1:]))
-    kinds, requests = await send([lambda _: failed, lambda _: found], "fail")
+    again = results(result(GUIDS[0], 412, "precondition-failed"))
+    kinds, requests = await send([lambda _: failed, lambda _: again, lambda _: found], "fail")
 
     assert kinds == [kind, "created", "created", "created"]
+    assert guids_of(requests[1]) == GUIDS[:1]
     assert all(operation["if_none_match"] == "*" for operation in requests[0].json["operations"])
-    assert requests[1].target == f"/guid/{GUIDS[0]}"
+    assert requests[2].target == f"/guid/{GUIDS[0]}"
+
+
+async def test_conflict_of_an_earlier_run_may_be_over() -> None:
+    """The first response is stored, and says what was then; the record was deleted since."""
+    stored = results(result(GUIDS[0], 412, "precondition-failed"), *map(result, GUIDS[1:]))
+    kinds, _ = await send([lambda _: stored, lambda _: results(result(GUIDS[0]))], "fail")
+
+    assert kinds == ["created"] * 4
