@@ -274,7 +274,7 @@ def test_import_goes_on_after_the_service_was_killed(line: CommandLine, empty: S
     wait_until(lambda: process.line() >= 1000, "the first batch", process.err)
     empty.kill()
     assert process.process.wait(2 * START_SECONDS) == 6
-    assert "Start the service" in process.err.read_text()
+    assert "lines are done; go on with the same command and --resume" in process.err.read_text()
 
     empty.start()
     assert line.ok("import", lines, "--on-conflict", "fail", "--resume").code == 0

@@ -120,3 +120,17 @@ def halves(operations: Sequence[Operation]) -> tuple[Sequence[Operation], Sequen
     """Return the two halves of a batch."""
     middle = len(operations) // 2
     return operations[:middle], operations[middle:]
+
+
+def parts_without_repeats(operations: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
+    """Divide operations, in order, so that no part has a GUID twice."""
+    part: list[Operation] = []
+    guids: set[str] = set()
+    for each in operations:
+        if each.guid in guids:
+            yield part
+            part, guids = [], set()
+        part.append(each)
+        guids.add(each.guid)
+    if part:
+        yield part

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
-from guidsvc.cli.remote.transfer.lines import Operation, halves
+from guidsvc.cli.remote.transfer.lines import Operation, halves, parts_without_repeats
 from guidsvc_client import (
     Client,
     Expired,
@@ -57,6 +57,14 @@ class BatchSender:
 
     def send(self, operations: Sequence[Operation], key: str) -> Iterator[Outcome]:
         """Put the records, and yield the outcome of each. Raise the error that stops the import.
+
+        Lines of one GUID are executed in order, also if some must be sent again.
+        """
+        for number, part in enumerate(parts_without_repeats(operations)):
+            yield from self._send_until_done(part, f"{key}-{number}")
+
+    def _send_until_done(self, operations: Sequence[Operation], key: str) -> Iterator[Outcome]:
+        """Send operations again as long as some are undecided.
 
         The results may be those of an earlier run with this key. So what the first attempt rejects is tried once more,
         and the last attempt has a key of its own.

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -39,7 +39,9 @@ def results(*documents: dict[str, Any]) -> bytes:
     return response(200, json.dumps({"results": documents}).encode())
 
 
-async def send(answers: list[Results], policy: Policy = "overwrite") -> tuple[list[str], list[Request]]:
+async def send(
+    answers: list[Results], policy: Policy = "overwrite", operations: Sequence[Operation] = OPERATIONS
+) -> tuple[list[str], list[Request]]:
     """Send a batch; return the kinds of the outcomes in the order of the lines, and the requests."""
 
     def answer(request: Request) -> bytes:
@@ -48,7 +50,7 @@ async def send(answers: list[Results], policy: Policy = "overwrite") -> tuple[li
     async with scripted_server(answer) as server:
         with Client(server.url, retries=0) as client:
             sender = BatchSender(client, policy, is_dry=False)
-            outcomes = await asyncio.to_thread(lambda: list(sender.send(OPERATIONS, "key")))
+            outcomes = await asyncio.to_thread(lambda: list(sender.send(operations, "key")))
     return [each.kind for each in sorted(outcomes, key=lambda each: each.number)], server.requests
 
 
@@ -68,7 +70,7 @@ async def test_operations_that_wait_are_sent_again_with_a_new_key() -> None:
     assert kinds == ["created", "created", "updated", "updated"]
     assert guids_of(requests[1]) == [GUIDS[1], GUIDS[3]]
     first, second = [request.headers["idempotency-key"] for request in requests]
-    assert (first, second) == ("key-0-", "key-1-")
+    assert (first, second) == ("key-0-0-", "key-0-1-")
 
 
 @pytest.mark.parametrize(
@@ -146,3 +148,20 @@ async def test_conflict_of_an_earlier_run_may_be_over() -> None:
     kinds, _ = await send([lambda _: stored, lambda _: results(result(GUIDS[0]))], "fail")
 
     assert kinds == ["created"] * 4
+
+
+async def test_lines_of_one_guid_are_executed_in_order() -> None:
+    """The first of them must be sent again before the second is sent."""
+    repeated = [*OPERATIONS[:2], Operation(3, GUIDS[0], {"user": "b"})]
+    kinds, requests = await send(
+        [
+            lambda _: results(result(GUIDS[0], 503, "unavailable"), result(GUIDS[1])),
+            lambda _: results(result(GUIDS[0])),
+            lambda _: results(result(GUIDS[0], 200)),
+        ],
+        operations=repeated,
+    )
+
+    assert kinds == ["created", "created", "updated"]
+    assert list(map(guids_of, requests)) == [GUIDS[:2], GUIDS[:1], GUIDS[:1]]
+    assert len({request.headers["idempotency-key"] for request in requests}) == 3
