@@ -10,12 +10,14 @@ The commands in it run with the rights of the user, so a file that others can re
 import os
 import re
 import shlex
+import signal
 import stat
 import subprocess  # nosec B404  # see where it is used
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import platformdirs
@@ -24,9 +26,11 @@ from guidsvc.bounded_file import read_text
 from guidsvc.config import UsageError
 
 _MEMBERS = {"url", "key_file", "key_command"}
-_KEY = re.compile(r"[!-~]{1,4096}")
-COMMAND_SECONDS = 60
+_KEY = re.compile(r"[!-~]+")
+COMMAND_SECONDS = 60.0
 """How long a `key_command` may take: it may ask for a passphrase."""
+MAX_KEY_BYTES = 16 * 1024
+"""The most that a `key_command` may print: a token is longer than a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +110,30 @@ def read_key_file(path: Path) -> str:
 def run_key_command(command: str) -> str:
     """Return the key that a command prints."""
     try:
-        words = shlex.split(command)
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=COMMAND_SECONDS, check=False)  # noqa: S603  # nosec B603  # the user wrote it
-    except (OSError, ValueError, IndexError) as error:
+        code, content = _output_of(shlex.split(command))
+        text = content.decode()
+    except (OSError, ValueError, IndexError) as error:  # as a UnicodeDecodeError is
         raise UsageError([f"key_command {command!r} cannot run: {error}"]) from error
-    except subprocess.TimeoutExpired as error:
-        raise UsageError([f"key_command {command!r} took longer than {COMMAND_SECONDS} s; run it yourself"]) from error
-    if done.returncode:
-        raise UsageError([f"key_command {command!r} exited with {done.returncode}; run it yourself to see why"])
-    return valid_key(done.stdout, f"the output of key_command {command!r}")
+    if code == -signal.SIGKILL:
+        limits = f"{COMMAND_SECONDS:g} s, or printed more than {MAX_KEY_BYTES} bytes"
+        raise UsageError([f"key_command {command!r} took longer than {limits}; run it yourself"])
+    if code:
+        raise UsageError([f"key_command {command!r} exited with {code}; run it yourself to see why"])
+    return valid_key(text, f"the output of key_command {command!r}")
+
+
+def _output_of(words: Sequence[str]) -> tuple[int, bytes]:
+    """Run a command; return its exit code and its output. It is killed if it takes or prints too much."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:  # noqa: S603  # nosec B603  # the user wrote it
+        timer = Timer(COMMAND_SECONDS, process.kill)
+        timer.start()
+        try:
+            content = b"" if process.stdout is None else process.stdout.read(MAX_KEY_BYTES + 1)
+            if len(content) > MAX_KEY_BYTES:
+                process.kill()
+            return process.wait(), content
+        finally:
+            timer.cancel()
 
 
 def valid_key(text: str, source: str) -> str:

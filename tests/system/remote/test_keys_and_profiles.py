@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from guidsvc.cli.remote import profiles
 from tests.support.command_line import CommandLine, profile
 from tests.system.remote.conftest import Guarded
 
@@ -129,3 +130,13 @@ def test_contradictions_are_usage_errors(
     assert fault in done.err
     assert "secret" not in done.err
     assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("command", ["yes", "sleep 600", "sh -c 'exec >&-; sleep 600'"])
+def test_key_command_is_bounded(line: CommandLine, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(profiles, "COMMAND_SECONDS", 60.0 if command == "yes" else 0.2)
+    profile(line, f'[profile.prod]\nurl = "http://a"\nkey_command = "{command}"\n')
+    done = line("whoami", "--profile", "prod")
+
+    assert done.code == 2
+    assert "or printed more than 16384 bytes; run it yourself" in done.err
