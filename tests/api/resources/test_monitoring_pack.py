@@ -33,6 +33,9 @@ async def shown(serving: Serving, redis_url: str, patient_mongo_url: str) -> dic
             samples = await scrape(client)
             while "store_url" in settings and ("guidsvc_sequencer_lag_seconds", frozenset()) not in samples:
                 samples = await scrape(client)
+            text = (await client.get("/metrics")).body.decode()
+        for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE):
+            found[name]  # some have samples only with TLS, tokens or workers
         for name, labels in samples:
             values = found[name]
             for label, value in labels:
