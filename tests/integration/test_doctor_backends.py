@@ -1,6 +1,5 @@
 """The doctor on broken Redis and MongoDB: real servers, of which each has one fault."""
 
-import os
 import re
 import shutil
 import socket
@@ -26,8 +25,8 @@ from guidsvc.doctor.findings import Finding, Group, Result, bounded, ok, warn
 from guidsvc.store import open_keys, open_store
 from guidsvc.store.sqlite.schema import open_writer
 from tests.support.backing_servers import ROOT, Server, free_port, guarded_mongo_server, mongo_server, redis_server
+from tests.support.ordinary_user import ordinary_user
 
-NOBODY = 65534
 OF_MONGODB = {f"store.{name}" for name in ("reach", "replicas", "clock", "exists", "reads", "indexes", "purge")}
 RIGHTS = "+ping +info +script|load +evalsha +get +set +del +pttl +pexpire +zadd +zrem +zremrangebyscore +zcount +time"
 
@@ -276,19 +275,6 @@ async def test_keys_in_mongodb_are_read(patient_mongo_url: str) -> None:
 
 
 # SQLite, where the fault is of the system
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Be a user to whom the permissions of a file mean something, as root is not."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

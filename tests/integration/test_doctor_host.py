@@ -1,7 +1,6 @@
 """The doctor on faults of the host, and on services that answer with something wrong."""
 
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -25,8 +24,7 @@ from guidsvc.doctor import host, service
 from guidsvc.doctor import settings as settings_checks
 from guidsvc.doctor.checks import Check, run_checks
 from guidsvc.doctor.findings import Finding
-
-NOBODY = 65534
+from tests.support.ordinary_user import ordinary_user
 
 
 def given(**values: Any) -> Settings:
@@ -38,20 +36,6 @@ def found(checks: Any, name: str) -> Finding:
     """Return what one check finds."""
     (result,) = run_checks([each for each in checks if isinstance(each, Check) and each.name == name], (), str)
     return result.finding
-
-
-@contextmanager
-def ordinary_user(folder: Path) -> Iterator[None]:
-    """Be a user to whom the permissions of a folder mean something, as root is not."""
-    folder.chmod(0o555)
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 # Host
@@ -68,16 +52,19 @@ def test_missing_package_for_speed_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 def test_temporary_folder_without_rights_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
-        with ordinary_user(Path(folder)):
+        Path(folder).chmod(0o555)
+        with ordinary_user():
             finding = found(host.checks(given()), "host.temporary")
 
     assert (finding.status, finding.remedy) == ("fail", "set TMPDIR to a folder that this user can write")
 
 
 def test_audit_log_without_rights_is_found() -> None:
-    with tempfile.TemporaryDirectory() as folder, ordinary_user(Path(folder)):
-        checks = settings_checks.checks(given(audit_log=f"{folder}/audit.log"))
-        finding = found(checks, "settings.audit")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        with ordinary_user():
+            checks = settings_checks.checks(given(audit_log=f"{folder}/audit.log"))
+            finding = found(checks, "settings.audit")
 
     assert finding.status == "fail"
     assert finding.found == f"{folder} is not writable to this user"

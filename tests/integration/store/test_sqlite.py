@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +38,7 @@ from guidsvc.store.sqlite.writer import Writer, failure
 from tests.conftest import FakeClock
 from tests.support.backing_servers import pdapt
 from tests.support.factories import GUID, record
-
-NOBODY = 65534
+from tests.support.ordinary_user import ordinary_user
 
 
 @pytest.fixture
@@ -72,21 +71,6 @@ async def store(writer: sqlite3.Connection, path: Path, write_seconds: float) ->
         store = SqliteStore(SqliteEngine(writer, reader, Finder(path), write_seconds=write_seconds))
         yield store
         await store.aclose()
-
-
-@contextmanager
-def ordinary_user(*folders: Path) -> Iterator[None]:
-    """Be a user to whom the permissions of a file mean something, as root is not."""
-    if os.geteuid() != 0:
-        yield
-        return
-    for folder in folders:
-        folder.chmod(0o755)
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 async def test_url_names_relative_or_absolute_path() -> None:

@@ -1,0 +1,26 @@
+"""A user to whom the permissions of files mean something, as root is not."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NOBODY = 65_534
+
+
+@contextmanager
+def ordinary_user(*folders: Path) -> Iterator[None]:
+    """Be an ordinary user, who may enter these folders, and see them; afterwards they have their modes again."""
+    if os.geteuid() != 0:
+        yield
+        return
+    modes = {folder: folder.stat().st_mode for folder in folders}
+    for folder, mode in modes.items():
+        folder.chmod(mode | 0o055)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for folder, mode in modes.items():
+            folder.chmod(mode)
