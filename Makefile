@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run run test test-fast test-browser fuzz simulation nemesis bench cost docs coverage lint audit sbom format requirements clean
+.PHONY: help install install-run run test test-fast test-browser screenshots fuzz simulation nemesis bench cost docs coverage lint audit sbom format requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ test-fast: $(VENV)/dev.done  ## run the unit and API tests on the default server
 
 test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH, or packages of npm
 	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+screenshots: $(VENV)/browser.done  ## make the pictures of the console in docs/images; needs Chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up, and with each kind of key; ARGS="500 7" makes 500, with 7 as the seed
 	$(BIN)/python -m tests.fuzz $(ARGS)

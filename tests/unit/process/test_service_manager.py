@@ -67,7 +67,7 @@ async def test_reload_does_not_feed_the_watchdog_twice(tmp_path: Path, monkeypat
     ("usec", "pid", "expected"),
     [
         ("20000000", None, 20.0),
-        ("20000000", str(os.getpid()), 20.0),
+        pytest.param("20000000", str(os.getpid()), 20.0, id="own process"),
         ("20000000", "1", 0.0),
         (None, None, 0.0),
         ("soon", None, 0.0),
