@@ -47,6 +47,7 @@ def _facts(settings: Settings, port: int, preflight: Preflight) -> dict[str, str
     facts = {
         "url": " ".join(urls),
         "docs": f"{where}/docs",
+        **({"console": f"{where}/console"} if settings.console else {}),
         "records": location_of(settings.store_url),
         "cache": f"{redact(settings.cache_url)}{_cache_state(preflight)}",
         "access": "keys" if is_controlled(settings) else "off",

@@ -48,16 +48,17 @@ def half_a_request(running: Service) -> Iterator[None]:
 def test_banner_shows_address_store_cache_and_an_example(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
-        banner = running.log.read_text().splitlines()[:7]
+        banner = running.log.read_text().splitlines()[:8]
 
     assert banner[0] == f"guidsvc {guidsvc.__version__} at {running.url}"
     assert banner[1].split() == ["docs", f"{running.url}/docs"]
-    assert banner[2].split() == ["records", str(tmp_path / "guidsvc.db")]
-    assert banner[3].split() == ["cache", "memory://"]
-    assert banner[4].split() == ["access", "off"]
-    assert banner[5].split()[0] == "try"
-    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[5]
-    assert banner[6].split() == ["stop", "Ctrl+C"]
+    assert banner[2].split() == ["console", f"{running.url}/console"]
+    assert banner[3].split() == ["records", str(tmp_path / "guidsvc.db")]
+    assert banner[4].split() == ["cache", "memory://"]
+    assert banner[5].split() == ["access", "off"]
+    assert banner[6].split()[0] == "try"
+    assert f'curl -X PUT -d \'{{"user": "Cylance, Inc."}}\' {running.url}/guid' in banner[6]
+    assert banner[7].split() == ["stop", "Ctrl+C"]
 
 
 def test_banner_shows_the_command_for_the_first_key(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ def test_local_or_guarded_service_gives_no_warning(words: tuple[str, ...]) -> No
     assert "warning" not in lines_of(*words)
 
 
+def test_console_that_is_off_is_not_named() -> None:
+    assert "console" not in lines_of("--no-console")
+
+
 def test_unix_socket_is_named_instead_of_a_port() -> None:
     lines = lines_of("--unix-socket", "/run/s")
 
@@ -101,3 +105,4 @@ def test_json_banner_is_one_line_with_the_same_facts() -> None:
     assert "\n" not in text
     assert (line["event"], line["level"], line["url"]) == ("serving", "info", ["http://127.0.0.1:9000"])
     assert line["docs"] == "http://127.0.0.1:9000/docs"
+    assert line["console"] == "http://127.0.0.1:9000/console"
