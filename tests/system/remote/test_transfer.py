@@ -16,6 +16,8 @@ from tests.support.command_line import CommandLine
 from tests.support.forked_program import ForkedProgram
 
 EXPIRE = "4102444800"
+LINES = 9000
+"""The lines of an import that is to be killed before its end: nine batches."""
 
 
 def guid_of(number: int) -> str:
@@ -240,22 +242,22 @@ def changes(url: str) -> dict[str, list[str]]:
 def test_import_goes_on_after_kills_and_does_nothing_twice(
     line: CommandLine, empty: Service, tmp_path: Path, policy: str
 ) -> None:
-    lines = write_lines(tmp_path / "in", [record(each) for each in range(6000)])
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     words = [lines, "--on-conflict", policy, "--resume"]
     for after in (0, 1000, 3000):
         assert ImportProcess(line, *words).kill_after(after) == -signal.SIGKILL
-    assert 0 < len(stored(empty.url)) < 6000
+    assert 0 < len(stored(empty.url)) < LINES
 
     done = line.ok("import", *words)
     assert "going on after line" in done.err
-    assert sum(done.json.values()) == 6000
-    assert stored(empty.url) == expected(range(6000))
+    assert sum(done.json.values()) == LINES
+    assert stored(empty.url) == expected(range(LINES))
     assert set(map(tuple, changes(empty.url).values())) == {("guid.created",)}
     assert "nothing to resume" in line.ok("import", *words).err
 
 
 def test_interrupted_import_says_how_to_go_on(line: CommandLine, empty: Service, tmp_path: Path) -> None:
-    lines = write_lines(tmp_path / "in", [*(record(each) for each in range(6000)), "oops"])
+    lines = write_lines(tmp_path / "in", [*(record(each) for each in range(LINES)), "oops"])
     process = ImportProcess(line, lines)
     assert process.kill_after(1000, signal.SIGINT) == 130
     assert "lines are done; go on with the same command and --resume" in process.err.read_text()
@@ -263,13 +265,13 @@ def test_interrupted_import_says_how_to_go_on(line: CommandLine, empty: Service,
     noted = line("import", lines, "--dry-run")
     assert "resume" not in noted.err
     done = line("import", lines, "--resume")
-    assert (done.code, done.json) == (1, counts(created=6000, failed=1))
-    assert "line 6001: is not JSON" in done.err
-    assert stored(empty.url) == expected(range(6000))
+    assert (done.code, done.json) == (1, counts(created=LINES, failed=1))
+    assert f"line {LINES + 1}: is not JSON" in done.err
+    assert stored(empty.url) == expected(range(LINES))
 
 
 def test_import_goes_on_after_the_service_was_killed(line: CommandLine, empty: Service, tmp_path: Path) -> None:
-    lines = write_lines(tmp_path / "in", [record(each) for each in range(6000)])
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     process = ImportProcess(line, lines, "--on-conflict", "fail")
     wait_until(lambda: process.line() >= 1000, "the first batch", process.err)
     empty.kill()
@@ -278,13 +280,13 @@ def test_import_goes_on_after_the_service_was_killed(line: CommandLine, empty: S
 
     empty.start()
     assert line.ok("import", lines, "--on-conflict", "fail", "--resume").code == 0
-    assert stored(empty.url) == expected(range(6000))
+    assert stored(empty.url) == expected(range(LINES))
 
 
 def test_changed_file_is_not_resumed(line: CommandLine, tmp_path: Path) -> None:
-    lines = write_lines(tmp_path / "in", [record(each) for each in range(3000)])
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     ImportProcess(line, lines).kill_after(1000)
-    write_lines(tmp_path / "in", [record(each + 1) for each in range(3000)])
+    write_lines(tmp_path / "in", [record(each + 1) for each in range(LINES)])
     done = line("import", lines, "--resume")
 
     assert done.code == 1
@@ -308,7 +310,7 @@ def test_wrong_import_is_reported(cli: CommandLine, words: list[str], code: int,
 
 
 def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> None:
-    lines = write_lines(tmp_path / "in", [record(each) for each in range(3000)])
+    lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     ImportProcess(line, lines).kill_after(1000)
     (journal,) = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports").iterdir()
     journal.write_text("{")
@@ -317,4 +319,4 @@ def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> No
     assert done.code == 1
     assert "start without --resume" in done.err
     assert line.ok("import", lines).json["failed"] == 0
-    assert line.ok("ls", "--count").out == "3000\n"
+    assert line.ok("ls", "--count").out == f"{LINES}\n"

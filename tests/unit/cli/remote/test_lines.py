@@ -5,6 +5,8 @@ import io
 import tracemalloc
 from itertools import islice
 
+import pytest
+
 from guidsvc.cli.remote.transfer.lines import MAX_BYTES, MAX_LINES, LineReader
 
 GUID = "9094E4C980C74043A4B586B420E69DDF"
@@ -30,6 +32,7 @@ class EndlessLines(io.RawIOBase):
         return len(line)
 
 
+@pytest.mark.slow
 def test_million_lines_are_read_in_bounded_memory() -> None:
     chunks = LineReader(io.BufferedReader(EndlessLines(1_000_000), 4096)).chunks()
     tracemalloc.start()
