@@ -59,7 +59,7 @@ class RemoteCommand(Command):
         self.params[-2:-2] = _common_options()
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Exit with the code of docs/command-line.md if the service rejects a request."""
+        """Run the command. Exit with the code of docs/command-line-http.md if the service rejects a request."""
         stamina.instrumentation.set_on_retry_hooks([])  # its default writes to standard output
         remote = ctx.obj = _remote_of(ctx)
         if self.is_write and self.has_output:

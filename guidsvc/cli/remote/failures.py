@@ -1,6 +1,6 @@
 """What becomes of an error: the exit code, and a text that says what to do.
 
-docs/command-line.md has the table of the codes.
+docs/command-line-http.md has the table of the codes.
 """
 
 from collections.abc import Iterator

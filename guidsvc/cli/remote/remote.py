@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,6 @@ class Remote:
     target: Target
     rendering: Rendering
     is_curl: bool
-    _key: str | None = field(default=None, repr=False)
     _has_retried: bool = False
 
     @property
@@ -35,14 +34,8 @@ class Remote:
         if self.is_curl:
             key = "a key" if self.target.key else ""
             return Client(self.target.url, key=key, http=capturing_http(), retries=0)
-        return Client(self.target.url, key=self.key, on_retry=self._note_retry)
-
-    @property
-    def key(self) -> str:
-        """The key, read once; empty if there is none."""
-        if self._key is None:
-            self._key = self.target.key.read() if self.target.key else ""
-        return self._key
+        key = self.target.key.read() if self.target.key else ""
+        return Client(self.target.url, key=key, on_retry=self._note_retry)
 
     def close(self) -> None:
         """Close the connections."""
