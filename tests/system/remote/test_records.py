@@ -47,7 +47,8 @@ def test_guid_in_any_spelling_is_normalised_with_a_note(cli: CommandLine, form: 
     silent = cli.ok("get", spelling, "--quiet")
 
     assert noted.json["guid"] == silent.json["guid"] == GUID
-    assert noted.err == f"guidsvc: {spelling} is read as {GUID}\n"
+    given = cli.ok("put", "-", stdin=json.dumps({"guid": spelling, "user": "a"}))
+    assert noted.err == given.err == f"guidsvc: {spelling} is read as {GUID}\n"
     assert silent.err == ""
     assert cli.ok("get", GUID).err == ""
 

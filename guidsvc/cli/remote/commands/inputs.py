@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from guidsvc.cli.remote.values import DURATION, EXPIRY, GUID, OBJECT, TEXT, VERSION, parse_object, with_times
+from guidsvc.monitoring.logs.printable import escape
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 MAX_INPUT_BYTES = 64 * 1024
@@ -83,7 +84,10 @@ def without_guid(members: Mapping[str, Any], guid: str | None) -> tuple[dict[str
     inner = rest.pop("guid", None)
     if inner is None:
         return rest, guid
-    named = GUID.convert(inner, None, click.get_current_context())
+    ctx = click.get_current_context()
+    named = GUID.convert(inner, None, ctx)
+    if named != inner:
+        ctx.obj.note(f"{escape(str(inner))} is read as {named}")
     if guid not in {None, named}:
         raise click.UsageError(f"standard input is for {named}, and not for {guid}; remove one of them")
     return rest, named
