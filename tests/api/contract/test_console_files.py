@@ -43,6 +43,12 @@ async def test_other_files_are_not_served(serving: Serving, name: str) -> None:
         assert (await client.get(f"/console/{name}")).status == 404
 
 
+async def test_console_is_refused_under_a_foreign_host_name(serving: Serving) -> None:
+    async with serving() as client:
+        for path in ("/console", "/console/app.js"):
+            assert (await client.get(path, headers={"Host": "page.example"})).status == 421
+
+
 async def test_console_can_be_switched_off(serving: Serving) -> None:
     async with serving(console=False) as client:
         index = await client.get("/")

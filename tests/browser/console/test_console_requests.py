@@ -4,7 +4,7 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.console.conftest import OpenConsole, call
 from tests.support.backing_servers import Service
@@ -88,3 +88,24 @@ def test_curl_command_does_the_same(console: OpenConsole, running: Service) -> N
     command = page.locator("footer code").inner_text()
     assert command.startswith("curl -H 'Prefer: return=total-count'")
     assert "user=it%27s" in command
+
+
+def test_console_works_below_a_path_of_a_proxy(console: OpenConsole, running: Service) -> None:
+    prefix, asked = "http://proxy.localhost/registry", []
+
+    def forward(route: Route) -> None:
+        asked.append(route.request.url)
+        headers = route.request.headers | {"host": f"127.0.0.1:{running.port}"}
+        route.fulfill(response=route.fetch(url=route.request.url.replace(prefix, running.url), headers=headers))
+
+    page = console(running, "about")
+    page.context.route("http://proxy.localhost/**", forward)
+    page.goto(f"{prefix}/console#/guids")
+    page.get_by_role("button", name="New GUID").click()
+    page.get_by_label("User", exact=True).last.fill("a")
+    page.get_by_role("button", name="Create").click()
+    page.get_by_role("button", name="Edit").wait_for()
+
+    page.context.unroute_all(behavior="ignoreErrors")
+    assert [url for url in asked if "proxy.localhost" in url and not url.startswith(prefix)] == []
+    assert f"{prefix}/guid" in page.locator("footer code").inner_text()
