@@ -12,7 +12,9 @@ from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 
 SCANNED = 10_000
-"""Maximum number of entries that one read looks at."""
+"""Maximum number of entries that one read looks at. A read for one owner looks at, and counts, only those of the owner:
+where it ends must not tell how many others there are.
+"""
 PAGE_BYTES = 1024 * 1024
 """A page of entries ends early once its texts take this many bytes."""
 
@@ -43,7 +45,11 @@ class LogPage(NamedTuple):
 
     entries: Sequence[Numbered]
     looked_to: int
-    """The number of the last entry that was looked at: all that match up to here are in the page."""
+    """Up to which number was looked: all entries that match up to here are in the page.
+
+    It is `newest`, unless an entry follows that was not looked at. If the selection has an owner, that entry is of this
+    owner.
+    """
     looked_to_checksum: int
     newest: int
     """The number of the newest entry at that time."""
@@ -71,8 +77,9 @@ class EventLog(Protocol):
     ) -> LogPage:
         """Return the first `limit` entries of a selection after a number, in order.
 
-        It looks at no more than SCANNED entries, and ends early at PAGE_BYTES. EventsTrimmed if something after `after`
-        was cut off, also while it reads: a page never has a hole. Callers take turns by their `queue_name`.
+        It looks at no more than SCANNED entries, and ends early at PAGE_BYTES. If the selection has an owner, it looks
+        only at entries of that owner. EventsTrimmed if something after `after` was cut off, also while it reads: a page
+        never has a hole. Callers take turns by their `queue_name`.
         """
 
     async def history(self, guid: str, before: int, limit: int) -> Sequence[Numbered]:

@@ -18,6 +18,11 @@ class EventSelection:
     user: str | None = None
     """Match records whose user this is, or was before the change."""
 
+    @property
+    def is_owner_only(self) -> bool:
+        """Whether an owner is all that it filters by."""
+        return bool(self.owner) and self == EventSelection(owner=self.owner)
+
     def matches(self, entry: Entry) -> bool:
         """Whether an entry matches the filter."""
         return (

@@ -39,7 +39,7 @@ class EventPage(NamedTuple):
     has_more: bool
     """Whether an event of the selection follows, or may follow: not all entries after `next` were looked at.
 
-    It never depends on entries that the reader may not see, except that a read looks at a limited number of them.
+    It never depends on entries of owners that the selection leaves out.
     """
 
 

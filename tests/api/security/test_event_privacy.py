@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from guidsvc.domain.events import cursor as cursors
+from guidsvc.store.sqlite.events import reading
 from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.event_reader import LINES, SSE, now
@@ -35,6 +37,17 @@ def shown_number(cursor: str) -> int:
     return int.from_bytes(sealed.sealed[:8])
 
 
+async def pages(asker: Asker, query: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield all pages of a query, as a client reads them."""
+    cursor = ""
+    while True:
+        page = (await asker.ask("GET", f"/events?{query}{cursor}")).json
+        yield page
+        if not page["more"]:
+            return
+        cursor = f"&cursor={page['next']}"
+
+
 async def test_more_counts_only_events_of_the_caller(guarded: Guarded) -> None:
     alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("ops", "admin")
     await create(alice, 1, 2)
@@ -58,6 +71,48 @@ async def test_more_after_a_wait_counts_only_events_of_the_caller(guarded: Guard
     await asyncio.gather(create(alice, 9), bob.ask("POST", "/guid:batch", body=lines.encode(), headers=batch))
     here = (await waiting).json
     assert [event["guid"] for event in here["items"]] == [f"{9:032X}"]
+    assert here["more"] is False
+
+
+@pytest.mark.parametrize("others", [0, 1, 20])
+async def test_pages_hide_the_number_of_events_of_others(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Neither the number of requests nor `more` depends on them, whatever the caller selects."""
+    monkeypatch.setattr(reading, "SCANNED", 4)
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    await create(bob, *range(100, 100 + others))
+    await create(alice, *range(1, 9))
+    await create(bob, *range(200, 200 + others))
+    expected = {
+        "": [(8, False)],
+        "limit=8": [(8, False)],
+        "type=guid.deleted": [(0, True), (0, False)],
+        f"guid={8:032X}": [(0, True), (1, False)],
+        "user=nobody&limit=1": [(0, True), (0, False)],
+    }
+    for query, shape in expected.items():
+        assert [(len(page["items"]), page["more"]) async for page in pages(alice, query)] == shape, query
+    lines = (await alice.ask("GET", "/events?type=guid.deleted", headers=LINES)).lines
+    assert [line["type"] for line in lines] == ["bookmark"]
+
+
+async def test_wait_goes_on_over_events_of_others(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there were since the cursor: an early answer would count them."""
+    monkeypatch.setattr(reading, "SCANNED", 4)
+    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    cursor = (await alice.ask("GET", "/events?from=now")).json["next"]
+    await create(bob, *range(100, 120))
+    waiting = asyncio.create_task(alice.ask("GET", f"/events?cursor={cursor}&wait=30"))
+    metrics = await guarded.asker("ops", "monitor")
+    async with asyncio.timeout(20):
+        while "guidsvc_streams 1.0" not in (await metrics.ask("GET", "/metrics")).body.decode():
+            assert not waiting.done()
+            await asyncio.sleep(0.01)
+    await create(bob, *range(120, 140))
+    await create(alice, 1)
+    here = (await waiting).json
+    assert [event["guid"] for event in here["items"]] == [f"{1:032X}"]
     assert here["more"] is False
 
 

@@ -7,6 +7,7 @@ import pytest
 from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.store.event_log import PAGE_BYTES
+from guidsvc.store.mongo.events.sequencer import BY_OWNER
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.support.events import ALL, changed, numbered_after, until_newest
 from tests.support.factories import GUID, record
@@ -95,3 +96,15 @@ async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) 
     older = await store.events.history(GUID, newest[-1].number, 100)
     assert [*newest, *older] == all_entries[::-1]
     assert await store.events.history("F" * 32, 2**53, 10) == []
+
+
+async def test_older_log_gets_the_index_of_owners(
+    patient_mongo_url: str, documents: Documents, store: MongoStore, now: int
+) -> None:
+    all_entries = await filled(store, now)
+    documents["log"].drop_index(BY_OWNER)
+    async with open_mongo(patient_mongo_url) as again:
+        assert documents["log"].index_information()[BY_OWNER]["key"] == [("owner", 1), ("_id", 1)]
+        for selection in (EventSelection(owner="owner 1"), EventSelection(owner="owner 1", user="user 0")):
+            page = await again.events.read(0, 100, selection)
+            assert page.entries == [each for each in all_entries if selection.matches(each.entry)]

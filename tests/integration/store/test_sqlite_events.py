@@ -153,8 +153,8 @@ async def test_page_ends_after_a_number_of_entries(
 async def test_log_is_read_by_number_and_the_schedule_by_time(store: SqliteStore, clock: FakeClock) -> None:
     connection = store._engine.writer.connection
     await create(store, made(clock, 3))
-    selection = EventSelection(owner="a", kinds=frozenset({"created"}), guid_prefix="00", user="b")
-    values = {"after": 0, "end": 9, "owner": "a", "prefix": "00", "prefix_end": "00g", "user": "b"}
+    selection = EventSelection(kinds=frozenset({"created"}), guid_prefix="00", user="b")
+    values = {"after": 0, "end": 9, "prefix": "00", "prefix_end": "00g", "user": "b"}
     page = f"{SELECT} WHERE {reading._condition(selection)} ORDER BY seq LIMIT 5"
     (plan,) = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {page}", values)]
     assert plan == "SEARCH log USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"

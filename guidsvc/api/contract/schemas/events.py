@@ -53,4 +53,4 @@ class EventPage(BaseModel):
 
     items: list[Event]
     next: Annotated[str, Field(description="The cursor at which to continue; also on an empty page.")]
-    more: Annotated[bool, Field(description="Whether the log goes on already. The page may be empty nevertheless.")]
+    more: Annotated[bool, Field(description="Whether more of these events follow, or may. This page may be empty.")]

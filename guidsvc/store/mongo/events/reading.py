@@ -17,7 +17,7 @@ from guidsvc.store.mongo.documents import Document
 from guidsvc.store.mongo.events.entry_documents import filter_of, numbered
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.retention import Retention, checksum_in
-from guidsvc.store.mongo.events.sequencer import BY_EVENT, Sequencer
+from guidsvc.store.mongo.events.sequencer import BY_EVENT, BY_OWNER, Sequencer
 from guidsvc.store.mongo.repository import Collection
 from guidsvc.telemetry.outage import FirstTimes
 
@@ -45,7 +45,7 @@ class Reading:
         """Return a page; see `EventLog.read`."""
         await self._require_untrimmed(after)
         newest = (await self._sequencer.head()).number
-        last = min(after + SCANNED, newest)
+        last = await self._end_of_search(after, newest, selection, queue_name)
         read = partial(self._read, after, last, limit, selection)
         entries, looked_to = await self._operations.scan(read, queue_name)
         checksum = await self._checksum_at(looked_to, entries)
@@ -84,23 +84,35 @@ class Reading:
                     break
         return entries
 
+    async def _end_of_search(self, after: int, newest: int, selection: EventSelection, queue_name: str | None) -> int:
+        """Return up to which number to look: at SCANNED entries, of the owner only if the selection has one."""
+        if not selection.owner:
+            return min(after + SCANNED, newest)
+        if selection.is_owner_only:  # all that is looked at is in the page, so its limit bounds the search
+            return newest
+        own = self._log.find({"owner": selection.owner, "_id": {"$gt": after, "$lte": newest}}, {"_id": 1})
+        following = own.hint(BY_OWNER).sort("_id", 1).skip(SCANNED - 1).limit(2)
+        found = await self._operations.scan(partial(following.to_list, 2), queue_name)
+        return int(found[0]["_id"]) if len(found) > 1 else newest
+
     async def _read(self, after: int, last: int, limit: int, selection: EventSelection) -> tuple[list[Numbered], int]:
         """Return the entries of a selection between two numbers, and up to which number these are all of them."""
         entries: list[Numbered] = []
         size_bytes = 0
         wanted: dict[str, Any] = {"_id": {"$gt": after, "$lte": last}} | filter_of(selection)
-        cursor = self._log.find(wanted).hint("_id_").sort("_id", 1).limit(limit).batch_size(CHUNK)
+        index = BY_OWNER if selection.owner else "_id_"
+        cursor = self._log.find(wanted).hint(index).sort("_id", 1).limit(limit).batch_size(CHUNK)
         async for document in cursor:
             entry = self._valid(document)
             if entry is None:
                 await cursor.close()
                 return entries, self._end_before(document["_id"], after)
+            if size_bytes >= PAGE_BYTES:  # only now is it known that another entry follows
+                await cursor.close()
+                return entries, entries[-1].number
             entries.append(entry)
             size_bytes += _text_bytes(entry.entry)
-            if size_bytes >= PAGE_BYTES or len(entries) == limit:
-                await cursor.close()
-                return entries, entry.number
-        return entries, max(after, last)
+        return entries, entries[-1].number if len(entries) == limit else max(after, last)
 
     def _end_before(self, number: int, after: int) -> int:
         """Return where a page ends before an invalid document; EventsTrimmed if that is where it begins."""

@@ -46,8 +46,11 @@ BATCH = 200
 """Maximum number of entries that are appended at once."""
 BATCH_BYTES = 1024 * 1024
 """A batch ends early once its entries take this many bytes."""
-BY_EVENT = "event"
-LOG_INDEXES = [IndexModel([(name, 1) for name in KEY], name=BY_EVENT, unique=True)]
+BY_EVENT, BY_OWNER = "event", "owner"
+LOG_INDEXES = [
+    IndexModel([(name, 1) for name in KEY], name=BY_EVENT, unique=True),
+    IndexModel([("owner", 1), ("_id", 1)], name=BY_OWNER, partialFilterExpression={"owner": {"$gt": ""}}),
+]
 BOUNDS_ID = "log"
 IS_NUMBERED: dict[str, Any] = {"_id": {"$gte": 0}}
 """The filter that matches entries, and nothing whose `_id` is of another type."""

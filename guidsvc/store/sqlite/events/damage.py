@@ -5,11 +5,12 @@ must take stock again, and can go on behind it.
 """
 
 import sqlite3
+from collections.abc import Sequence
 
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import CorruptRecord, EventsTrimmed
-from guidsvc.store.event_log import PAGE_BYTES, Numbered
-from guidsvc.store.sqlite.events.entries import NEWEST, SELECT_ONE, bytes_of, numbered
+from guidsvc.store.event_log import PAGE_BYTES, SCANNED, Numbered
+from guidsvc.store.sqlite.events.entries import NEWEST, OWN_NUMBERS, SELECT_ONE, bytes_of, numbered
 from guidsvc.store.sqlite.writer import is_damage
 
 
@@ -22,27 +23,46 @@ class LogDamaged(EventsTrimmed):
 
 
 def read_to_damage(
-    connection: sqlite3.Connection, after: int, end: int, limit: int, selection: EventSelection
+    connection: sqlite3.Connection, after: int, newest: int, limit: int, selection: EventSelection
 ) -> tuple[list[Numbered], int]:
-    """Return the entries of a selection between two numbers, up to the first damaged one, and where that reading ended.
+    """Return the entries of a selection after a number, up to the first damaged one, and where that reading ended.
 
     It reads one by one: SQLite returns a row only once it has found the next. LogDamaged if the first one is damaged.
     """
     entries: list[Numbered] = []
-    size_bytes, looked_to = 0, after
-    for number in range(after + 1, end + 1):
+    size_bytes = 0
+    numbers, end = _numbers(connection, after, newest, selection)
+    for number in numbers:
         found = _whole(connection, number)
         if found is None:
-            break
-        looked_to = number
+            if number == after + 1:
+                raise LogDamaged(number, _last_damaged(connection, number))
+            return entries, number - 1
         if selection.matches(found.entry):
+            if size_bytes >= PAGE_BYTES:
+                return entries, entries[-1].number
             entries.append(found)
             size_bytes += bytes_of(found.entry)
-            if len(entries) == limit or size_bytes >= PAGE_BYTES:
-                break
-    if looked_to == after:
-        raise LogDamaged(after + 1, _last_damaged(connection, after + 1))
-    return entries, looked_to
+            if len(entries) == limit:
+                return entries, number
+    return entries, end
+
+
+def _numbers(
+    connection: sqlite3.Connection, after: int, newest: int, selection: EventSelection
+) -> tuple[Sequence[int], int]:
+    """Return the numbers of the entries to look at, and up to where these are all of the owner, or all."""
+    if selection.owner:
+        values = {"owner": selection.owner, "after": after, "count": SCANNED + 1, "skip": 0}
+        try:
+            own = [int(number) for (number,) in connection.execute(OWN_NUMBERS, values)]
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+        else:
+            return own[:SCANNED], own[SCANNED - 1] if len(own) > SCANNED else newest
+    end = min(after + SCANNED, newest)  # also for an owner if the index is damaged: then nothing else finds them
+    return range(after + 1, end + 1), end
 
 
 def skip_damage(connection: sqlite3.Connection, floor: int, newest: int) -> int:

@@ -25,6 +25,13 @@ INSERT = f"""
 """  # noqa: S608  # nosec B608  # our own names
 """With other values in place of None: `sqlite3` takes as long for each None as for ten numbers."""
 SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own names
+SELECT_OWN = f"SELECT seq, {NAMES} FROM log INDEXED BY log_owner"  # noqa: S608  # nosec B608  # our own names
+"""To be used with IS_OWN. The index has the entries of an owner in the order of their numbers."""
+IS_OWN = "owner = :owner AND owner <> ''"
+OWN_NUMBERS = f"""
+    SELECT seq FROM log INDEXED BY log_owner WHERE {IS_OWN} AND seq > :after ORDER BY seq LIMIT :count OFFSET :skip
+"""  # noqa: S608  # nosec B608  # our own names
+"""The numbers of the entries of an owner, from the index alone."""
 SELECT_ONE = f"{SELECT} WHERE seq = ?"
 SELECT_ID = "SELECT kind, guid, version, lead FROM log WHERE seq = ?"
 NEWEST = "SELECT seq, total FROM log ORDER BY seq DESC LIMIT 1"

@@ -11,9 +11,12 @@ from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogBounds, LogPage, Num
 from guidsvc.store.sqlite.events.damage import read_to_damage
 from guidsvc.store.sqlite.events.entries import (
     BOUNDS,
+    IS_OWN,
     LOST_BOUNDS,
     NEWEST,
+    OWN_NUMBERS,
     SELECT,
+    SELECT_OWN,
     bytes_of,
     checksum_at_row,
     numbered,
@@ -71,14 +74,26 @@ def read_page(connection: sqlite3.Connection, after: int, limit: int, selection:
         bounds = bounds_of(connection)
         if after < bounds.floor:
             raise EventsTrimmed(f"the entries up to {bounds.floor} are no longer kept")
-        end = max(after, min(after + SCANNED, bounds.newest))
+        newest = max(after, bounds.newest)
         try:
+            end = _end_of_search(connection, after, newest, selection)
             entries, end = _matching(connection, after, end, limit, selection)
         except (CorruptRecord, sqlite3.Error) as error:
             if isinstance(error, sqlite3.Error) and not is_damage(error):
                 raise
-            entries, end = read_to_damage(connection, after, end, limit, selection)
+            entries, end = read_to_damage(connection, after, newest, limit, selection)
         return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
+
+
+def _end_of_search(connection: sqlite3.Connection, after: int, newest: int, selection: EventSelection) -> int:
+    """Return up to which number to look: at SCANNED entries, of the owner only if the selection has one."""
+    if not selection.owner:
+        return min(after + SCANNED, newest)
+    if selection.is_owner_only:  # all that is looked at is in the page, so its limit bounds the search
+        return newest
+    values = {"owner": selection.owner, "after": after, "count": 2, "skip": SCANNED - 1}
+    found = connection.execute(OWN_NUMBERS, values).fetchall()
+    return int(found[0][0]) if len(found) > 1 else newest
 
 
 def _matching(
@@ -93,23 +108,24 @@ def _matching(
         "prefix_end": selection.guid_prefix + AFTER_HEX,
         "user": selection.user,
     }
-    rows = connection.execute(f"{SELECT} WHERE {_condition(selection)} ORDER BY seq LIMIT {limit:d}", values)
+    select = SELECT_OWN if selection.owner else SELECT
+    rows = connection.execute(f"{select} WHERE {_condition(selection)} ORDER BY seq LIMIT {limit:d}", values)
     with closing(rows):  # after an error, too: it would hold on to its snapshot
         entries: list[Numbered] = []
         size_bytes = 0
         for row in rows:
+            if size_bytes >= PAGE_BYTES:  # only now is it known that another entry follows
+                return entries, entries[-1].number
             entries.append(numbered(row))
             size_bytes += bytes_of(entries[-1].entry)
-            if len(entries) == limit or size_bytes >= PAGE_BYTES:
-                return entries, entries[-1].number
-        return entries, end
+        return entries, entries[-1].number if len(entries) == limit else end
 
 
 def _condition(selection: EventSelection) -> str:
     """Return the condition of a selection. Kinds are constants, never taken from a request as they are."""
     conditions = ["seq > :after AND seq <= :end"]
     if selection.owner is not None:
-        conditions.append("owner = :owner")
+        conditions.append(IS_OWN if selection.owner else "owner = :owner")
     if selection.kinds is not None:
         conditions.append(f"kind IN ({', '.join(repr(str(kind)) for kind in sorted(selection.kinds))})")
     if selection.guid_prefix:

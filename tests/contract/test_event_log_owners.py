@@ -1,0 +1,93 @@
+"""The contract of the event log, kept by every store: reading for one owner shows nothing of the entries of others."""
+
+import pytest
+
+from guidsvc.domain.events.selection import EventSelection
+from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.mongo.events import reading as mongo_reading
+from guidsvc.store.sqlite.events import reading as sqlite_reading
+from tests.conftest import FakeClock
+from tests.support.events import until_newest
+from tests.support.factories import record
+
+OWN = 6
+RARE = EventSelection(owner="alice", kinds=frozenset({"purged"}))
+
+
+class Writer:
+    """Creates GUIDs of an owner, one after the other, so that their entries are in this order."""
+
+    def __init__(self, store: RecordRepository, database: Database, clock: FakeClock) -> None:
+        self._store, self._database, self._clock = store, database, clock
+        self.count = 0
+
+    async def create(self, owner: str, count: int, **fields: object) -> None:
+        """Create so many."""
+        for _ in range(count):
+            new = record(self._clock(), guid=f"{self.count:032X}", owner=owner, **fields)
+            assert await self._store.swap(None, new)
+            self.count += 1
+            await until_newest(self._database.events, self.count)
+
+
+@pytest.fixture
+def writer(store: RecordRepository, database: Database, clock: FakeClock) -> Writer:
+    return Writer(store, database, clock)
+
+
+@pytest.mark.parametrize("others", [0, 1, 9])
+async def test_search_for_an_owner_counts_only_its_entries(
+    writer: Writer, database: Database, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """The number of pages, and whether more follows, are the same however many entries of others there are."""
+    for module in (sqlite_reading, mongo_reading):
+        monkeypatch.setattr(module, "SCANNED", 2)
+    own: list[int] = []
+    for _ in range(OWN):
+        await writer.create("bob", others)
+        await writer.create("alice", 1)
+        own.append(writer.count)
+    await writer.create("bob", others)
+
+    found, after = [], 0
+    while True:
+        page = await database.events.read(after, 100, RARE)
+        assert page.entries == []
+        assert page.looked_to_checksum == await database.events.checksum(page.looked_to)
+        found.append((sum(number <= page.looked_to for number in own), page.looked_to < page.newest))
+        if page.looked_to == page.newest:
+            break
+        after = page.looked_to
+    assert found == [(2, True), (4, True), (OWN, False)]
+
+
+@pytest.mark.parametrize("selection", [EventSelection(owner="alice"), EventSelection(owner="alice", guid_prefix="0")])
+async def test_full_page_of_an_owner_tells_nothing_of_others(
+    writer: Writer, database: Database, monkeypatch: pytest.MonkeyPatch, selection: EventSelection
+) -> None:
+    """A page that has reached its size says that more follows only if that is of the owner."""
+    for module in (sqlite_reading, mongo_reading):
+        monkeypatch.setattr(module, "PAGE_BYTES", 2000)
+    await writer.create("alice", 2, metadata='{"a":"' + "x" * 1000 + '"}')
+    await writer.create("bob", 3)
+
+    page = await database.events.read(0, 100, selection)
+    assert [number for number, _ in page.entries] == [1, 2]
+    assert page.looked_to == page.newest == 5
+    await writer.create("alice", 1)
+    page = await database.events.read(0, 100, selection)
+    assert ([number for number, _ in page.entries], page.looked_to, page.newest) == ([1, 2], 2, 6)
+
+
+async def test_page_of_an_owner_ends_at_its_limit(writer: Writer, database: Database) -> None:
+    for owner in ("alice", "bob", "alice", "bob", "alice", "bob"):
+        await writer.create(owner, 1)
+    for after, limit, expected, looked_to in (
+        (0, 2, [1, 3], 3),
+        (1, 1, [3], 3),
+        (2, 2, [3, 5], 5),
+        (2, 3, [3, 5], 6),
+        (5, 1, [], 6),
+    ):
+        page = await database.events.read(after, limit, EventSelection(owner="alice"))
+        assert ([number for number, _ in page.entries], page.looked_to) == (expected, looked_to)
