@@ -78,8 +78,11 @@ async def test_page_holds_its_selection(
     assert first.looked_to == (expected[0].number if expected else 12)
 
 
-async def test_page_is_bounded_in_bytes(store: RecordRepository, database: Database, clock: FakeClock) -> None:
-    metadata = '{"a":"' + "x" * 16_000 + '"}'
+@pytest.mark.parametrize("text", ["x" * 16_000, "\U0001f600" * 4000], ids=["ascii", "wide"])
+async def test_page_is_bounded_in_bytes(
+    store: RecordRepository, database: Database, clock: FakeClock, text: str
+) -> None:
+    metadata = f'{{"a":"{text}"}}'
     count = PAGE_BYTES // 16_000 + 20
     await asyncio.gather(
         *(store.swap(None, record(clock(), guid=f"{number:032X}", metadata=metadata)) for number in range(count))
@@ -87,7 +90,7 @@ async def test_page_is_bounded_in_bytes(store: RecordRepository, database: Datab
     await until_newest(database.events, count)
 
     page = await database.events.read(0, 10_000, ALL)
-    size = sum(len(entry.metadata or "") for _, entry in page.entries)
+    size = sum(len((entry.metadata or "").encode()) for _, entry in page.entries)
     assert PAGE_BYTES - 17_000 <= size <= PAGE_BYTES + 17_000
     assert page.looked_to == page.entries[-1].number < count
     assert len(await every_entry(database.events)) == count

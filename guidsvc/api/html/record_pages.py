@@ -9,14 +9,15 @@ from pydantic_core import from_json
 
 from guidsvc.api.html import page
 from guidsvc.domain.record import Record
+from guidsvc.utf8 import utf8_bytes
 
 _SECONDS, _MILLISECONDS = {"expire", "purge_at", "renew_at", "max_expire"}, {"created", "updated"}
 _METADATA, _FULL_ONLY = "metadata", "created"
 """The member whose text is JSON, and one that only the full view has."""
 _STATES = ("live", "expired", "all")
 
-MAX_LIST_CHARACTERS = 1024 * 1024
-"""Maximum characters of the records on the page of a list: escaping can make their text six times as long."""
+MAX_LIST_BYTES = 1024 * 1024
+"""Maximum size of the records on the page of a list: escaping can make their text six times as long."""
 
 MAX_LIST_RECORDS = 100
 """Maximum number of records on the page of a list. 500 would keep the event loop busy for 10 milliseconds."""
@@ -61,11 +62,11 @@ def _choice(query: str, text: str, *, is_current: bool) -> str:
 
 def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:
     """Return as many of the first records as fit on the page of a list, but at least one."""
-    characters = 0
+    size_bytes = 0
     records = records[:MAX_LIST_RECORDS]
     for place, (_, json_text) in enumerate(records):
-        characters += len(page.visible(json_text.decode()))
-        if characters > MAX_LIST_CHARACTERS and place:
+        size_bytes += utf8_bytes(page.visible(json_text.decode()))
+        if size_bytes > MAX_LIST_BYTES and place:
             return records[:place]
     return records
 

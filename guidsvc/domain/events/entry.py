@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from guidsvc.domain import lifecycle
 from guidsvc.domain.record import Record
+from guidsvc.utf8 import utf8_bytes
 
 Kind = Literal["created", "updated", "renewed", "deleted", "expiring", "expired", "purged"]
 CREATED: Kind = "created"
@@ -75,6 +76,17 @@ class Entry(NamedTuple):
         if self.kind in {EXPIRED, PURGED}:
             return f"{self.guid}-{self.version}-{self.kind}"
         return f"{self.guid}-{self.version}"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its texts of any length. Its kind and its GUID are none."""
+        texts = self.owner, self.user, self.metadata, self.changed, self.former_user, self.caller, self.request_id
+        return tuple(text for text in texts if text)
+
+    @property
+    def text_bytes(self) -> int:
+        """The size of these texts, in bytes of UTF-8."""
+        return sum(map(utf8_bytes, self.texts))
 
 
 class Change(NamedTuple):

@@ -1,5 +1,6 @@
 """Events as clients see them: JSON, rendered once for all readers."""
 
+import sys
 from typing import NamedTuple
 
 from pydantic_core import to_json
@@ -8,10 +9,11 @@ from guidsvc.domain.events.cursor import Cursor, CursorKey, checksum_of
 from guidsvc.domain.events.entry import EXPIRING, Entry, event_type
 from guidsvc.domain.record import render_body
 from guidsvc.store.event_log import Numbered
+from guidsvc.utf8 import utf8_bytes
 
 FRAME_BYTES = 384
-"""Bytes of an event beyond the user and the metadata of its record."""
-EVENT_BYTES = 640
+"""Bytes of an event beyond its texts."""
+EVENT_BYTES = 1024
 """Memory of an event beyond its texts, in bytes."""
 
 
@@ -25,7 +27,7 @@ class EventView(NamedTuple):
 class FeedEvent:
     """An entry of the log as clients see it. It is rendered on first use, and then for all readers."""
 
-    __slots__ = ("_cursor", "_key", "_parts", "entry", "number", "owner")
+    __slots__ = ("_cursor", "_key", "_parts", "entry", "memory_bytes", "number", "owner", "text_bytes")
 
     def __init__(self, key: CursorKey, numbered: Numbered) -> None:
         self.number, self.entry = numbered
@@ -33,17 +35,10 @@ class FeedEvent:
         self._key = key
         self._cursor: bytes | None = None
         self._parts: _Parts | None = None
-
-    @property
-    def text_bytes(self) -> int:
+        self.text_bytes = FRAME_BYTES + self.entry.text_bytes
         """The approximate size of the event as clients see it, in bytes."""
-        entry = self.entry
-        return FRAME_BYTES + len(entry.metadata or "") + len(entry.user or "")
-
-    @property
-    def memory_bytes(self) -> int:
+        self.memory_bytes = EVENT_BYTES + self.text_bytes + sum(map(_memory_of, self.entry.texts))
         """The approximate memory of the event, with its rendering, in bytes."""
-        return EVENT_BYTES + 2 * self.text_bytes
 
     @property
     def place(self) -> Cursor:
@@ -72,6 +67,11 @@ class FeedEvent:
             parts.others,
             parts.record if view.has_record else b"",
         )
+
+
+def _memory_of(text: str) -> int:
+    """Return the memory of a text. A non-ASCII one takes up to four bytes a character, and caches its UTF-8 form."""
+    return sys.getsizeof(text) if text.isascii() else sys.getsizeof(text) + utf8_bytes(text)
 
 
 class _Parts(NamedTuple):

@@ -13,6 +13,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.services.receipts.quota import pack
 from guidsvc.store.contract import ReceiptRepository
 from guidsvc.store.lease import LeaseClock
+from guidsvc.utf8 import utf8_bytes
 
 RENEW_SECONDS = 4.0
 """A lease with less time left is renewed before a creation, which may take the store some seconds."""
@@ -77,10 +78,10 @@ class LeasedReceipt:
         Return 0 if both are too large: the receipt is released, so that the request can be executed again.
         """
         packed = await _pack(answer)
-        if len(packed) > MAX_ANSWER_BYTES and brief is not None:
+        if utf8_bytes(packed) > MAX_ANSWER_BYTES and brief is not None:
             packed = await _pack(brief())
-        if len(packed) <= MAX_ANSWER_BYTES:
-            return len(packed) if await self._put(answer=packed) else None
+        if utf8_bytes(packed) <= MAX_ANSWER_BYTES:
+            return utf8_bytes(packed) if await self._put(answer=packed) else None
         await self.release()
         return 0
 

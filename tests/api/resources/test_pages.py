@@ -196,7 +196,7 @@ async def test_cells_of_a_list_have_names_for_narrow_screens(client: Client) -> 
     assert ["guid", *re.findall(r'<td role="cell" data-name="(\w+)">', text)] == columns
 
 
-@pytest.mark.parametrize(("number", "text"), [(80, '"&' * 3000), (120, "")])
+@pytest.mark.parametrize(("number", "text"), [(80, '"&' * 3000), (90, '"' * 1900 + "\U0001f600" * 3000), (120, "")])
 async def test_list_page_has_a_bound_and_misses_no_record(client: Client, number: int, text: str) -> None:
     body = {"user": USER, "metadata": {"m": text}}
     guids = sorted([(await client.post("/guid", body)).json["guid"] for _ in range(number)])

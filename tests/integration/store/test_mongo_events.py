@@ -10,6 +10,7 @@ from guidsvc.domain.events.schedule import EventMode, EventPolicy
 from guidsvc.domain.record import DELETED_EXPIRE
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.event_log import Numbered
+from guidsvc.store.mongo.events import sequencer as sequencing
 from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
 from guidsvc.store.mongo.store import MongoStore, open_mongo
@@ -175,6 +176,17 @@ async def test_batch_shrinks_while_mongodb_is_slow(
                     await sequencer.run_round()
         assert [await sequencer.run_round() for _ in range(3)] == [1, 2, 0]
         assert await kinds(store, 3) == [("created", now), ("created", now + 1), ("created", now + 2)]
+
+
+async def test_batch_is_bounded_in_bytes(patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
+    monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
+    monkeypatch.setattr(sequencing, "BATCH_BYTES", 30_000)
+    async with open_mongo(patient_mongo_url) as store:
+        for number, text in enumerate(["x" * 16_000, "\U0001f600" * 4000] * 3):
+            new = record(now + number, guid=f"{number:032X}", metadata=f'{{"a":"{text}"}}')
+            await store.records.swap(None, new)
+        assert [await store.events._sequencer.run_round() for _ in range(4)] == [2, 2, 2, 0]
 
 
 async def test_appended_events_are_counted_by_kind(patient_mongo_url: str, now: int) -> None:

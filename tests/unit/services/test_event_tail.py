@@ -1,26 +1,34 @@
 """The tail of the event log in memory: its bounds, and who is woken when."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from pydantic_core import from_json
 
-from guidsvc.domain.events.entry import Origin
+from guidsvc.domain.events.cursor import draw_key
+from guidsvc.domain.events.entry import Entry, Origin
 from guidsvc.domain.events.schedule import DEFAULT_POLICY
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import system_clock
 from guidsvc.services.events import tail as tails
-from guidsvc.services.events.feed import EventFeed
+from guidsvc.services.events.feed import PART_BYTES, EventFeed
+from guidsvc.services.events.rendering import FRAME_BYTES, EventView, FeedEvent
 from guidsvc.services.events.tail import EventTail
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
+from guidsvc.store.event_log import Numbered
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from tests.conftest import FakeClock
 from tests.support.factories import record
+
+HOUR = 3600
+TEXTS = [f'"{text}"' for text in ("x" * 16_000, "x" * 15_990 + "\U0001f600", "\U0001f600" * 4000)]
 
 
 @pytest.fixture
@@ -224,3 +232,41 @@ async def test_reader_with_a_voided_cursor_is_not_served_from_memory(database: D
     voided = here._replace(key=replace(here.key, epoch=here.key.epoch ^ 1))
     assert feed.at_hand(here, EventSelection(), 10) is not None
     assert feed.at_hand(voided, EventSelection(), 10) is None
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=["ascii", "one wide", "wide"])
+def test_counted_memory_of_events_is_the_real_one(text: str) -> None:
+    """A text in which one character is wide takes four bytes for each, and more for its UTF-8 form."""
+    key, view = draw_key(), EventView(has_owner=True, has_record=True)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        entries = [
+            Entry("updated", f"{number:032X}", number, number, "o", f"u{number}", HOUR, from_json(text), "user")
+            for number in range(1000, 1100)
+        ]
+        events = [FeedEvent(key, Numbered(entry.at, entry)) for entry in entries]
+        rendered_bytes = sum(len(event.json(view)) for event in events)
+        real = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    counted = sum(event.memory_bytes for event in events)
+    assert real < counted < 1.6 * real
+    assert rendered_bytes < sum(event.text_bytes for event in events) < rendered_bytes + 100 * FRAME_BYTES
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=["ascii", "one wide", "wide"])
+async def test_parts_are_bounded_in_bytes(database: Database, writer: Writer, text: str) -> None:
+    """Those from the tail, and those from the store."""
+    feed = EventFeed(database.events, policy=DEFAULT_POLICY, clock=system_clock, max_streams=1)
+    await feed._tail._advance()
+    here = await feed.start(None, is_now=False)
+    await writer.write(12, metadata=f'{{"a":{text}}}')
+    await feed._tail._advance()
+
+    at_hand = feed.at_hand(here, EventSelection(), 64)
+    assert at_hand is not None
+    for page in (at_hand, await feed.read(here, EventSelection(), 64, "a", PART_BYTES)):
+        assert page.has_more
+        size = sum(len(event.json(EventView(has_owner=True, has_record=True))) for event in page.events)
+        assert PART_BYTES - 17_000 < size < PART_BYTES + 17_000

@@ -317,6 +317,18 @@ async def test_largest_response_is_stored_in_any_script(idempotency: Idempotency
         assert await idempotency.once(request, work) == (reply, True)
 
 
+async def test_stored_response_counts_in_bytes(idempotency: Idempotency, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(idempotency._room, "add", lambda _, size: sizes.append(size))
+    reply = to_json("🜁" * 500)
+
+    async def work(_: GuidFactory | None) -> bytes:
+        return reply
+
+    await idempotency.once(REQUEST, work)
+    assert sizes[-1] == len(reply) == 2002
+
+
 async def test_request_with_unstorable_response_is_not_acknowledged(
     sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 
 from guidsvc.domain.events.cursor import checksum_of
-from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogPage, Numbered
@@ -111,7 +110,7 @@ class Reading:
                 await cursor.close()
                 return entries, entries[-1].number
             entries.append(entry)
-            size_bytes += _text_bytes(entry.entry)
+            size_bytes += entry.entry.text_bytes
         return entries, entries[-1].number if len(entries) == limit else max(after, last)
 
     def _end_before(self, number: int, after: int) -> int:
@@ -141,7 +140,3 @@ class Reading:
         floor = (await self._retention.floor()).number
         if after < floor:
             raise EventsTrimmed(f"the entries up to {floor} were cut off, and {after + 1} was to be read")
-
-
-def _text_bytes(entry: Entry) -> int:
-    return sum(len(text) for text in (entry.owner, entry.user, entry.metadata) if text)

@@ -176,7 +176,7 @@ class Sequencer:
                 continue
             pending = outbox.pending if pending is None else pending
             entries += outbox.entries
-            size_bytes += sum(len(each.metadata or "") for each in outbox.entries)
+            size_bytes += sum(each.text_bytes for each in outbox.entries)
             if len(entries) >= self._limit or size_bytes >= BATCH_BYTES:
                 await cursor.close()
                 break
