@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from guidsvc.domain.events.cursor import SECRET_BYTES, checksum_of
-from guidsvc.domain.events.entry import Entry
+from guidsvc.domain.events.entry import Entry, Origin
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import EventsTrimmed
 from guidsvc.store.contract import Database, RecordRepository
@@ -76,6 +76,18 @@ async def test_page_holds_its_selection(
     first = await database.events.read(0, 1, selection)
     assert list(first.entries) == expected[:1]
     assert first.looked_to == (expected[0].number if expected else 12)
+
+
+async def test_size_of_an_event_is_as_documented(store: RecordRepository, database: Database, clock: FakeClock) -> None:
+    """From these sizes, docs/events.md says how long events live."""
+    for count, metadata_bytes in (1, 0), (2, 1024), (3, 16_384):
+        before, _ = await database.events.size()
+        metadata = f'{{"a":"{"x" * (metadata_bytes - 8)}"}}' if metadata_bytes else None
+        new = record(clock(), guid=f"{count:032X}", owner="billing", metadata=metadata)
+        await store.swap(None, new, origin=Origin("key:0123456789abcdef", "b3f1c0d2-00000001"))
+        await until_newest(database.events, count)
+        size_bytes = (await database.events.size())[0] - before
+        assert 200 < size_bytes - metadata_bytes < 300
 
 
 @pytest.mark.parametrize("text", ["x" * 16_000, "\U0001f600" * 4000], ids=["ascii", "wide"])
