@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.domain.events.selection import EventSelection
-from guidsvc.errors import EventsTrimmed
+from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.sqlite.events import damage
 from guidsvc.store.sqlite.events.entries import SELECT, SELECT_OWN
 from guidsvc.store.sqlite.events.reading import _condition, read_page
@@ -148,3 +148,6 @@ async def test_damaged_index_of_owners_hides_no_event(path: Path, clock: FakeClo
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         page = await store.events.read(0, 100, ALICE)
         assert ([number for number, _ in page.entries], page.looked_to) == (list(range(11, 21)), 20)
+        with pytest.raises(CorruptRecord):
+            await create_of(store, clock, "alice", range(10, 11))
+        await create(store, [record(clock(), guid="F" * 32)])
