@@ -21,8 +21,8 @@ class ManagedConnection(Protocol):
     def waiting_since(self) -> float | None:
         """When the connection began to wait for its client; None if a request is being executed."""
 
-    def regulate(self) -> None:
-        """Pause or resume reading, depending on the buffers."""
+    def check_paused(self) -> None:
+        """Check a connection whose reading is paused: resume reading, or close it, if its client has disconnected."""
 
     def is_overdue(self, now: float) -> bool:
         """Whether the connection has timed out."""

@@ -144,7 +144,7 @@ class Server:
             await asyncio.sleep(TICK_SECONDS)
             now = self._advance()
             for each in list(table.paused_connections):
-                table.manage(each, lambda each: each.regulate())  # the client may have disconnected meanwhile
+                table.manage(each, lambda each: each.check_paused())  # the client may have disconnected meanwhile
             idle_before = now - self._state.limits.head_seconds - TICK_SECONDS
             for each in [each for each, since in table.connecting.items() if since <= idle_before]:
                 self._cancel(each)

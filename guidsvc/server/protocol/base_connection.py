@@ -94,6 +94,13 @@ class BaseConnection(asyncio.Protocol):
             (paused.add if should_pause else paused.discard)(self)
             (self._transport.pause_reading if should_pause else self._transport.resume_reading)()
 
+    def check_paused(self) -> None:
+        cycle = self._cycle
+        if cycle is not None and cycle is self._cycle_until_eof and has_sent_all(self._transport):
+            self.abort()  # the EOF is behind requests that are not read
+        else:
+            self.regulate()
+
     def is_overdue(self, now: float) -> bool:
         limits = self._state.limits
         if self._drain_waiter is not None:

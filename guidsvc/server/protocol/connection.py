@@ -79,7 +79,9 @@ class Connection(BaseConnection):
     def eof_received(self) -> bool:
         """Handle EOF. Return whether to stay open: complete requests are still answered, an incomplete one is not."""
         cycle, self._has_eof = self._cycle, True
-        is_complete = cycle not in {None, self._cycle_until_eof} and cycle.message is not self._parser.message
+        if cycle is not None and cycle is self._cycle_until_eof:
+            return False
+        is_complete = cycle is not None and cycle.message is not self._parser.message
         return (is_complete or bool(self._queued)) and not self._is_lingering and self.context.protocol == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature

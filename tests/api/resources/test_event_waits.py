@@ -59,6 +59,26 @@ async def test_waiting_client_that_leaves_frees_its_place(client: Client) -> Non
         await until_streams(client, 0)
 
 
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("end", ["close", "half-close"])
+@pytest.mark.parametrize("request_for", ["/events?wait=30", "/events?follow=true"])
+async def test_pipelined_requests_do_not_hide_the_end_of_a_client(
+    client: Client, request_for: str, end: str, count: int
+) -> None:
+    """More than are parsed at a time, too."""
+    accept = "application/x-ndjson" if "follow" in request_for else "application/json"
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(f"GET {request_for} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: {accept}\r\n\r\n".encode())
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * count)
+        await until_streams(client, 1)
+        if end == "half-close":
+            writer.write_eof()
+            assert b"/livez" not in await reader.read()
+        writer.close()
+        await until_streams(client, 0)
+
+
 async def test_lines_wait_for_the_first_event(client: Client) -> None:
     async with reading(client.port, "?wait=30") as stream:
         await until_streams(client, 1)
