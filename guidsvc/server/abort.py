@@ -1,5 +1,6 @@
-"""Abort a connection in the middle of a response, so that the client can tell it is incomplete."""
+"""The end of a connection in the middle of a response: abort it, or let the handler end the response early."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
@@ -10,7 +11,10 @@ from guidsvc.server.protocol.send_buffer import reset_on_close
 
 
 def break_off(connection: HTTPConnection) -> None:
-    """Close a connection; with a TCP reset if a regular close would make the response look complete."""
+    """Close a connection so that the client can tell that its response is incomplete.
+
+    With a TCP reset if a regular close would make it look complete.
+    """
     closeable: Any = connection  # each of the two servers' connections can be closed, which Tornado's type does not say
     if is_open_ended(connection):
         reset_on_close(closeable.stream.socket)
@@ -24,6 +28,16 @@ def hang_up_at_eof(connection: HTTPConnection | None) -> None:
     """
     if isinstance(connection, ResponseWriter):
         connection.hang_up_at_eof()
+
+
+def call_on_leave(connection: HTTPConnection | None, callback: Callable[[], bool]) -> None:
+    """Call `callback` once the connection must leave, as others need its place. The handler must then respond soon.
+
+    The callback returns whether the client loses nothing without the response: the connection may close before it.
+    Tornado's server lets no connection leave.
+    """
+    if isinstance(connection, ResponseWriter):
+        connection.call_on_leave(callback)
 
 
 def is_open_ended(connection: HTTPConnection | None) -> bool:

@@ -39,8 +39,12 @@ class ManagedConnection(Protocol):
     def leave(self) -> bool:
         """Close the connection as soon as no response can be lost by that; return whether it was closed at once.
 
-        It answers its present request, or the one that has arrived, and reads no further request.
+        It answers its present request, or the one that has arrived, and reads no further request. The answer has a time
+        limit: called again after that, this closes the connection.
         """
+
+    def give_up(self) -> bool:
+        """Abort a connection that leaves if its client loses nothing without the response; return whether it did."""
 
     def close(self) -> None:
         """Send pending data, and close; with a reset if the answer would otherwise look complete."""

@@ -24,8 +24,8 @@ class ConnectionTable:
         """Open connections."""
         self.paused_connections: set[ManagedConnection] = set()
         """Open connections whose reading is paused."""
-        self.leaving: set[ManagedConnection] = set()
-        """Open connections that close after their present request, to give way to others."""
+        self.leaving: dict[ManagedConnection, None] = {}
+        """Open connections that close after their present request, to give way to others; the oldest first."""
         self.networks = ClientNetworks()
         """The networks of all of these."""
 
@@ -54,7 +54,7 @@ class ConnectionTable:
         if connection in self:
             self.connecting.pop(connection, None)
             self.connections.discard(connection)
-            self.leaving.discard(connection)
+            self.leaving.pop(connection, None)
             self.paused_connections.discard(connection)
             self.networks.leave(connection)
 

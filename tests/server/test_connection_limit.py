@@ -40,6 +40,23 @@ class Waiting(RequestHandler):
         self.write(b"written")
 
 
+class Streaming(Waiting):
+    """Sends a part of its response before it waits at the gate."""
+
+    async def post(self) -> None:
+        self.write(b"a part")
+        await self.flush()
+        await super().post()
+
+
+class Large(Waiting):
+    """Waits at the gate, then sends more than a connection holds whose client does not read."""
+
+    async def post(self) -> None:
+        await super().post()
+        self.write(bytes(16 * 1024 * 1024))
+
+
 class Now(RequestHandler):
     """Answers at once."""
 
@@ -48,10 +65,12 @@ class Now(RequestHandler):
 
 
 @asynccontextmanager
-async def full_server(gate: Gate, *, spare: int) -> AsyncIterator[tuple[int, list[Pair]]]:
+async def full_server(
+    gate: Gate, *, spare: int, handler: type[Waiting] = Waiting, leave_seconds: float = 600
+) -> AsyncIterator[tuple[int, list[Pair]]]:
     """A server of which one network has all connections, each with a request in execution and another behind it."""
-    app = Application([("/wait", Waiting, {"gate": gate}), ("/now", Now)])
-    limits = ConnectionLimits(connections=LIMIT, spare_connections=spare)
+    app = Application([("/wait", handler, {"gate": gate}), ("/now", Now)])
+    limits = ConnectionLimits(connections=LIMIT, spare_connections=spare, leave_seconds=leave_seconds)
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = listening.getsockname()[1]
@@ -120,6 +139,46 @@ async def test_place_of_leaving_connection_stays_free_for_others(expected_logs: 
                 writer.write(NOW.replace(b"Host: x", b"Host: x\r\nConnection: close"))
                 assert (await read_reply(reader, "POST")).status == 200
                 assert await reader.read() == b"", "the server has closed it"
+
+
+@pytest.mark.parametrize(("handler", "leave_seconds"), [(Waiting, 0.5), (Streaming, 600)])
+async def test_connection_that_does_not_leave_in_time_is_closed(
+    expected_logs: ExpectedLogs, handler: type[Waiting], leave_seconds: float
+) -> None:
+    """Else the few places beyond the limit would be all that others have."""
+    expected_logs.add("too many connections")
+    server = full_server(Gate(), spare=2, handler=handler, leave_seconds=leave_seconds)
+    async with asyncio.timeout(60), server as (port, held), AsyncExitStack() as stack:
+        statuses: list[int] = []
+        while statuses.count(200) < 2:
+            reader, _ = await connect(stack, port, f"127.0.0.{3 + statuses.count(200)}", NOW)
+            statuses.append((await read_reply(reader, "POST")).status)
+            await asyncio.sleep(0.05)
+        assert statuses[:2] == [200, 503], "it has its time first"
+        closed = [reader for reader, _ in held if reader._eof or reader.exception()]  # type: ignore[attr-defined]
+        assert len(closed) == 1
+
+
+async def test_leaving_connection_closes_if_its_response_is_unread() -> None:
+    gate = Gate()
+    app = Application([("/wait", Large, {"gate": gate})])
+    async with asyncio.timeout(60):
+        with ExitStack() as stack:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            limits = ConnectionLimits(write_seconds=600)
+            async with serving_on([listening], app, ServerHooks(RequestMetrics()), limits=limits) as server:
+                client = stack.enter_context(socket.create_connection(listening.getsockname(), 30))
+                client.sendall(WAIT)
+                connection = await only_connection(server)
+                while not gate.requests:
+                    await asyncio.sleep(0.01)
+                assert not connection.leave()
+                gate.opened.set()
+                while not connection._is_lingering:
+                    await asyncio.sleep(0.01)
+                assert not connection.leave(), "its client has time to read"
+                while not connection.leave():
+                    await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("unread", [b"", NOW], ids=["idle", "unread"])

@@ -243,6 +243,8 @@ def _reason(error: errors.Unavailable) -> str:
             return "The service is overloaded."
         case errors.NotReady():
             return str(error)
+        case errors.TooManyConnections():
+            return "The service has too many connections."
         case errors.DeadlineExceeded():
             return "The request exceeded its time limit."
         case _:

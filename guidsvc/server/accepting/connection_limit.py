@@ -2,7 +2,8 @@
 
 A connection of the network with the most connections gives way to one of a smaller network. One that waits for its
 client closes at once. If none waits, one that executes a request leaves: it closes after the response to this request.
-Until then, the new connection has one of a few spare places beyond the limit.
+Until then, the new connection has one of a few spare places beyond the limit. So the time to leave is limited, and
+requests that would last long, such as streams of events, end early.
 """
 
 from collections.abc import Callable
@@ -73,23 +74,33 @@ class ConnectionLimit:
         return self._end(connection)
 
     def _let_one_leave(self) -> bool:
-        """Close a leaving connection whose response has arrived, or let one more leave; return whether that worked."""
+        """Close a leaving connection whose response has arrived, or that had its time, or let one more leave.
+
+        Return whether that worked.
+        """
         leaving = self._table.leaving
         for connection in list(leaving):
             if self._table.manage(connection, lambda each: each.leave()):
                 return self._end(connection)
         if len(leaving) >= self._max_leaving:
-            return False
+            return self._give_one_up()
         victim = self._table.networks.next_of_largest(leaving)
         if victim is None:
             return False
         if victim in self._table.connecting:
             self._cancel(victim)
         elif not self._table.manage(victim, lambda each: each.leave()):
-            leaving.add(victim)
+            leaving[victim] = None
             self._log.log_closing(victim.network.name, self._limit)
             return True
         return self._end(victim)
+
+    def _give_one_up(self) -> bool:
+        """Close a leaving connection whose client loses nothing by that; return whether there was one."""
+        for connection in list(self._table.leaving):
+            if self._table.manage(connection, lambda each: each.give_up()):
+                return self._end(connection)
+        return False
 
     def _end(self, connection: ManagedConnection) -> bool:
         self._table.end(connection)

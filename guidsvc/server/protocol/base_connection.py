@@ -20,6 +20,8 @@ MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes of fast-path answers collected for pipelined requests. Beyond it, the next requests are queued for handlers."""
 LINGER_SECONDS = 2.0
 """After a rejection, data from the client is read and discarded this long, so that it can read the answer."""
+LEAVE_STREAM_SECONDS = 2.0
+"""Time for the rest of a response in parts, once its connection must leave."""
 STUCK_SECONDS = 1.0
 """On shutdown, a client that takes nothing for this long is not waited for, if its response was broken off."""
 
@@ -33,11 +35,13 @@ class BaseConnection(asyncio.Protocol):
         "_drain_waiter",
         "_has_eof",
         "_incoming_bytes",
+        "_is_expendable",
         "_is_leaving",
         "_is_lingering",
         "_is_parsing_soon",
         "_is_reading_paused",
         "_is_throttled",
+        "_leave_start",
         "_parser",
         "_queued",
         "_response_bytes",
@@ -73,6 +77,8 @@ class BaseConnection(asyncio.Protocol):
         self._is_parsing_soon = False  # parsing goes on in the next turn of the event loop
         self._is_lingering = False  # input is discarded until the client closes
         self._is_leaving = False  # the connection closes after its present request
+        self._is_expendable = False  # it leaves, and its client loses nothing without the last response
+        self._leave_start = state.tick  # when it was first asked to leave
         self._has_eof = False  # the client has sent EOF
         self._timeout_start = state.tick  # start of the current time-out
 
@@ -142,18 +148,27 @@ class BaseConnection(asyncio.Protocol):
         return True
 
     def leave(self) -> bool:
+        if not self._is_leaving:
+            self._leave_start = self._state.tick
+        elif self._is_late_to_leave():
+            self.abort()
+            return True
         if self.waiting_since is None:
             self._is_leaving = True
             if self._cycle is not None:
-                self._cycle.make_last()
+                self._is_expendable |= self._cycle.leave()
             return False
-        is_sending = self._is_lingering and (not self._send_buffer.is_empty or has_unacknowledged(self._transport))
-        if not is_sending and self.expire():
+        if not self._is_sending_last() and self.expire():
             return True
         self._is_leaving = True
         # A handler answers the next request: the fast path never closes
         self._serve_repeated_read, self._response_bytes = None, MAX_RESPONSE_BYTES
         return False
+
+    def give_up(self) -> bool:
+        if self._is_expendable:
+            self.abort()
+        return self._is_expendable
 
     def close(self) -> None:
         self._parser.is_finished = True
@@ -174,6 +189,25 @@ class BaseConnection(asyncio.Protocol):
             self._send_buffer.reset()
         else:
             self._send_buffer.abort()
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._is_leaving
+
+    def _is_sending_last(self) -> bool:
+        """Whether the connection sends its last response, and its client's system has not acknowledged all of it."""
+        if self._is_lingering:
+            return not self._send_buffer.is_empty or has_unacknowledged(self._transport)
+        return self._is_leaving and self._drain_waiter is not None
+
+    def _is_late_to_leave(self) -> bool:
+        """Whether a connection that must leave has used up its time."""
+        start, seconds = self._leave_start, self._state.limits.leave_seconds
+        if self._is_lingering:
+            start, seconds = self._timeout_start, LINGER_SECONDS
+        elif self._cycle is not None and self._cycle.has_begun:
+            seconds = LEAVE_STREAM_SECONDS
+        return self._state.tick - start > seconds
 
     @property
     def _is_open_ended(self) -> bool:

@@ -94,13 +94,16 @@ class RequestCycle:
         """Whether the connection closes after the response."""
         return self._writer is not None and self._writer.last
 
-    def make_last(self) -> None:
-        """Close the connection after the response, and say so in it unless its head was sent."""
+    def leave(self) -> bool:
+        """Close the connection after the response, and say so in it unless its head was sent.
+
+        A handler that waits for its client, or for events, ends its response now. Return whether the client loses
+        nothing without this response.
+        """
         self.message.last = True
-        if self._writer is not None:
-            self._writer.last = True
         if self._direct_request is not None:
             self._direct_request.last = True
+        return self._writer is not None and self._writer.leave()
 
     def begin(self, app: HTTPServerConnectionDelegate) -> None:
         """Begin to answer. Raise HTTPInputError if Tornado rejects the request as malformed."""

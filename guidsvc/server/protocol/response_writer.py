@@ -43,6 +43,10 @@ class ResponseSink(Protocol):
     def is_request_complete(self) -> bool:
         """Whether the request is complete; else the connection closes after the response."""
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the connection must close after this response, because its place is needed."""
+
     def set_body_timeout(self, seconds: float | None) -> None:
         """Set the timeout of the request's whole body; None is unlimited."""
 
@@ -60,6 +64,7 @@ class ResponseWriter(HTTPConnection):
         self._is_chunked = False
         self._remaining_bytes: int | None = None  # remaining bytes of the body, if known
         self._close_callback: Callable[[], None] | None = None
+        self._leave_callback: Callable[[], bool] | None = None
         self.context = sink.context
         self.last = last
         self.has_begun = False
@@ -107,7 +112,8 @@ class ResponseWriter(HTTPConnection):
             raise HTTPOutputError(f"{self._remaining_bytes} bytes less than Content-Length says")
         if self._is_chunked:
             self._sink.write(b"0\r\n\r\n")
-        sink, self._sink, self._close_callback = self._sink, None, None
+        sink, self._sink = self._sink, None
+        self._close_callback = self._leave_callback = None
         sink.on_response_complete()
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
@@ -124,6 +130,25 @@ class ResponseWriter(HTTPConnection):
         if self._sink is not None:
             self._sink.hang_up_at_eof()
 
+    def call_on_leave(self, callback: Callable[[], bool]) -> None:
+        """Call `callback` once if the connection must leave before the response is complete; at once if it must now.
+
+        It returns whether the client loses nothing without the rest of the response.
+        """
+        if self._sink is not None and self._sink.is_leaving:
+            callback()
+        else:
+            self._leave_callback = callback
+
+    def leave(self) -> bool:
+        """Close the connection after the response, and let the handler end it early.
+
+        Return whether it does, and the client loses nothing without the rest.
+        """
+        self.last = True
+        callback, self._leave_callback = self._leave_callback, None
+        return callback is not None and callback()
+
     def close(self) -> None:
         """Close the connection even if the response is incomplete, as in Tornado."""
         if self._sink is not None:
@@ -131,7 +156,7 @@ class ResponseWriter(HTTPConnection):
 
     def on_disconnect(self, *, notify: bool) -> None:
         """Handle the client's disconnection; with `notify`, run the close callback."""
-        self._sink = None
+        self._sink = self._leave_callback = None
         callback, self._close_callback = self._close_callback, None
         if notify and callback is not None:
             callback()

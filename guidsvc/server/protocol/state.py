@@ -109,6 +109,8 @@ class ConnectionLimits:
     write_bytes_per_second: float = 2048.0
     """Minimum rate. A part of a stream, which is at most 64 KiB, then has about `write_seconds`."""
     connections: int = 10_000
+    leave_seconds: float = 10.0
+    """For a connection whose place is needed, to execute its request."""
     spare_connections: int = 32
     """Descriptors beyond `connections`: for connections that close or are rejected, and for those in their places."""
     unsent_bytes: int = 128 * 1024 * 1024

@@ -3,6 +3,7 @@
 A reader is a place in the log. What it reads comes from the tail in memory if it has caught up, else from the store.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import NamedTuple
@@ -130,9 +131,12 @@ class EventFeed:
         events, has_more = _select(found, selection, limit)
         return EventPage(events, (events if has_more else found)[-1].place, has_more)
 
-    async def wait(self, place: Cursor, selection: EventSelection, seconds: float) -> None:
-        """Wait until there may be an event after a place, for at most so many seconds, or until the feed is closed."""
-        await self._tail.wait(place.number, selection.owner, seconds)
+    async def wait(self, place: Cursor, selection: EventSelection, seconds: float, stop: asyncio.Future[None]) -> None:
+        """Wait until there may be an event after a place, for at most so many seconds.
+
+        The wait ends early with `stop`, and when the feed is closed.
+        """
+        await self._tail.wait(place.number, selection.owner, seconds, stop)
 
     async def _fault_of(self, place: Cursor, bounds: LogBounds) -> GoneReason | None:
         if place.number > bounds.newest:

@@ -84,14 +84,20 @@ class EventTail:
         first = end - len(self._events)  # numbers have no gaps
         return None if number < first else self._events[number - first :]
 
-    async def wait(self, after: int, owner: str | None, seconds: float) -> None:
-        """Wait until there may be an event of this owner after an entry, for at most so many seconds."""
+    async def wait(
+        self, after: int, owner: str | None, seconds: float, stop: asyncio.Future[None] | None = None
+    ) -> None:
+        """Wait until there may be an event of this owner after an entry, for at most so many seconds, or until `stop`.
+
+        `stop` is not cancelled.
+        """
         if self.is_closed or (self._end is not None and self._end > after):
             return
         waiter = _Waiter(after, owner, asyncio.get_running_loop().create_future())
         self._waiters[waiter] = None
         try:
-            await asyncio.wait((waiter.future,), timeout=seconds)
+            futures = (waiter.future,) if stop is None else (waiter.future, stop)
+            await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiters.pop(waiter, None)
 

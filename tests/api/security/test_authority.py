@@ -1,6 +1,7 @@
 """Authority is confirmed while a long request goes on: a key or token that has ended ends it."""
 
 import asyncio
+import gc
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 
 from guidsvc.api.resources.batch.document_batch import DocumentBatch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result
+from guidsvc.api.resources.batch.line_batch import LineBatch
 from guidsvc.auth import session
 from guidsvc.domain.commands import PutCommand
 from guidsvc.errors import StoreUnavailable, Unauthorized
@@ -337,6 +339,35 @@ async def test_line_batch_that_waits_for_lines_ends_with_its_key(
         assert [result["status"] for result in done] == [201] * GROUP
         assert (last["problem"]["code"], last["problem"]["line"]) == ("unauthorized", GROUP + 1)
         assert await made(other, "before") == GROUP
+
+
+async def test_first_group_of_lines_is_reported_though_its_key_ends(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 401 would say that nothing was done."""
+    reached, go, perform = asyncio.Event(), asyncio.Event(), BatchExecutor.perform
+
+    async def held_up(executor: BatchExecutor, operations: Any, factory: Any = None) -> list[Result]:
+        results = await perform(executor, operations, factory)
+        reached.set()
+        await go.wait()
+        return results
+
+    monkeypatch.setattr(BatchExecutor, "perform", held_up)
+    gc.collect()  # what other tests left
+    async with serving(access="keys", login_limit="") as client, asyncio.timeout(60):
+        guarded = Guarded(client, sqlite_url, clock)
+        held = await guarded.give()
+        async with lines_of(client, held.headers) as (writer, reply):
+            writer.write(puts("first"))
+            await reached.wait()
+            await guarded.change(held, revoked=1)
+            while not any(type(each) is LineBatch and each.has_ended for each in gc.get_objects()):
+                await asyncio.sleep(0.05)
+            go.set()
+            *done, last = (await reply()).lines
+        assert [result["status"] for result in done] == [201] * GROUP
+        assert (last["problem"]["code"], last["problem"]["line"]) == ("unauthorized", GROUP + 1)
 
 
 async def test_operation_after_a_slow_one_needs_its_key(

@@ -1,9 +1,8 @@
 """The resource `/guid:batch`: many operations in one request.
 
-A JSON document is read and answered as a whole. Lines of JSON may be any number: they run group by group as they
-arrive, and the results are spooled, to disk if they are large. The response starts when the last line has been read, so
-a client that sends everything before it reads anything never blocks. After an early end, the service discards some more
-lines and then responds.
+A JSON document is read and answered as a whole. Any number of lines of JSON run group by group as they arrive, and the
+results are spooled, to disk if they are large. The response starts when the last line has been read, so a client that
+sends everything first never blocks. After an early end, the service discards some more lines and then responds.
 """
 
 import asyncio
@@ -33,11 +32,12 @@ from guidsvc.errors import (
     GuidsvcError,
     InvalidRequest,
     OutcomeUnknown,
-    Unauthorized,
+    TooManyConnections,
 )
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
+from guidsvc.server.abort import call_on_leave
 from guidsvc.telemetry.tracing import CURRENT
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -51,7 +51,6 @@ class BatchHandler(Handler):
 
     label = "guids"
     confirms_after_body = False  # a batch of lines has run by then; the executor confirms before each group instead
-    _executor: BatchExecutor
     _preference_headers: dict[str, str]
     _is_dry_run = False
 
@@ -60,6 +59,7 @@ class BatchHandler(Handler):
         self._exit_stack = ExitStack()
         self._share = self._exit_stack.enter_context(self.context.temporary_space.share())
         self._error: Exception | None = None
+        self._rejection: GuidsvcError | None = None  # the error if the batch ends before any line was executed
         self._line_batch: LineBatch | None = None
         self._timers = LineBatchTimers()
         self._discarded_bytes = 0
@@ -86,9 +86,10 @@ class BatchHandler(Handler):
                 reject_key(self.request.headers, _NO_KEY)
                 self._line_batch = LineBatch(executor, self._exit_stack, self._group_slot, self._share, self._take_turn)
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
+                call_on_leave(self.request.connection, self._on_leave)
                 self._timers.start_deadline(self.context.batch_seconds, self._on_deadline)
                 if self.session is not None:
-                    self._timers.start_watch(self.confirm, self._on_unauthorized)
+                    self._timers.start_watch(self.confirm, self._reject)
                 self._start_idle_timer()
         except (InvalidRequest, UnsupportedMediaType) as error:
             if "Expect" in self.request.headers:
@@ -185,7 +186,7 @@ class BatchHandler(Handler):
 
     def _free_data(self) -> None:
         """Free the data of the request: reference cycles keep the handler in memory until garbage collection."""
-        self._error = None
+        self._error = self._rejection = None
         if self._line_batch is not None:
             self._line_batch.abandon()
         self._exit_stack.close()
@@ -265,6 +266,7 @@ class BatchHandler(Handler):
         """Respond to a client that has not sent all of its lines, and close the connection."""
         self._timers.cancel_deadline()
         self._early_response = asyncio.current_task()
+        self._error = self._error or (None if lines.has_begun else self._rejection)
         if self._error is not None:
             self.send_error(exc_info=(type(self._error), self._error, None))
         else:
@@ -274,11 +276,17 @@ class BatchHandler(Handler):
         """End a batch of lines at its time limit."""
         self._end_early(DeadlineExceeded("the batch exceeded its time limit"))
 
-    def _on_unauthorized(self, error: Unauthorized) -> None:
-        """End a batch of lines whose caller has lost its authority."""
-        if self._line_batch is not None and not self._line_batch.has_begun:  # reject the whole request
-            self._error = self._error or detached(error)
+    def _reject(self, error: GuidsvcError) -> None:
+        """End a batch of lines early; reject the whole request if no line was executed."""
+        self._rejection = detached(error)
         self._end_early(error)
+
+    def _on_leave(self) -> bool:
+        """End a batch of lines, unless it is complete. Return whether no line was executed."""
+        if not self._timers.is_receiving or self._line_batch is None:
+            return False
+        self._reject(TooManyConnections("the connection of the batch gives way to those of other clients"))
+        return not self._is_feeding and not self._line_batch.has_begun
 
     def _end_early(self, error: GuidsvcError) -> None:
         self._must_end = True

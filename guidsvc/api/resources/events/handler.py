@@ -32,7 +32,7 @@ from guidsvc.errors import (
 )
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
-from guidsvc.server.abort import hang_up_at_eof
+from guidsvc.server.abort import call_on_leave, hang_up_at_eof
 from guidsvc.services.events.feed import PAGE_BYTES, PART_BYTES, PART_EVENTS, EventFeed, EventPage, selection_of
 from guidsvc.services.events.rendering import EventView
 
@@ -125,10 +125,11 @@ class EventsHandler(Handler):
         """Wait for the first event after an empty page; return what there is then."""
         loop = asyncio.get_running_loop()
         until = loop.time() + query.wait
+        stop = self._stop_signal()
         self._streaming = asyncio.current_task()
         with self._waiting():
-            while not page.events and not self.feed.is_closed and (left := until - loop.time()) > 0:
-                await self.feed.wait(page.next, selection, min(CHECK_SECONDS, left))
+            while not (page.events or self.feed.is_closed or stop.done()) and (left := until - loop.time()) > 0:
+                await self.feed.wait(page.next, selection, min(CHECK_SECONDS, left), stop)
                 await self.confirm()
                 page = await self._next_page(page.next, selection, query.page)
         self._streaming = None
@@ -148,7 +149,7 @@ class EventsHandler(Handler):
             return await self._next_page(place, selection, most)
 
         confirm_seconds = math.inf if self.session is None else CHECK_SECONDS
-        reader = Reader(selection, self._view(query), read, self.confirm, confirm_seconds)
+        reader = Reader(selection, self._view(query), read, self.confirm, confirm_seconds, self._stop_signal())
         options = StreamOptions(limit, is_following, query.wait)
         self._streaming = asyncio.current_task()
         with self._waiting() if is_following or query.wait else self._slot_of_stream():
@@ -197,6 +198,17 @@ class EventsHandler(Handler):
     def _slot_of_stream(self) -> AbstractContextManager[None]:
         """Return a block that counts as a stream; TooManyStreams if there are too many."""
         return self.feed.streams.slot(self.queue_name)
+
+    def _stop_signal(self) -> asyncio.Future[None]:
+        """Return a future that is done once the connection must leave: nothing may wait for events any longer."""
+        stop = asyncio.get_running_loop().create_future()
+
+        def end() -> bool:
+            stop.set_result(None)
+            return True  # the client goes on from its last cursor
+
+        call_on_leave(self.request.connection, end)
+        return stop
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

@@ -46,6 +46,8 @@ class Reader:
     """Raises Unauthorized if the caller may no longer read."""
     confirm_seconds: float
     """How often that is called while the stream waits."""
+    stop: asyncio.Future[None]
+    """Done once the stream must end, because its connection must leave."""
 
 
 class EventStream:
@@ -85,7 +87,7 @@ class EventStream:
 
     def _goes_on(self) -> bool:
         now = asyncio.get_running_loop().time()
-        if self._feed.is_closed or not self._left or now >= self._ends_at:
+        if self._feed.is_closed or self._reader.stop.done() or not self._left or now >= self._ends_at:
             return False
         return self._page.has_more or now < self._waits_until
 
@@ -103,7 +105,8 @@ class EventStream:
             return
         until = min(self._bookmark_at, self._waits_until)
         seconds = max(0.0, until - asyncio.get_running_loop().time())
-        await self._feed.wait(self._page.next, self._reader.selection, min(self._reader.confirm_seconds, seconds))
+        seconds = min(self._reader.confirm_seconds, seconds)
+        await self._feed.wait(self._page.next, self._reader.selection, seconds, self._reader.stop)
 
     def _render(self) -> bytes:
         events = self._page.events
