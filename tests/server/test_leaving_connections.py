@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import json
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result
 from guidsvc.server.protocol.connection import Connection
 from tests.conftest import ExpectedLogs, Serving
+from tests.support.certificates import Certificate
 from tests.support.event_reader import parse_block
 from tests.support.factories import GUID
 from tests.support.http_client import Client, Reply, chunk, hang_up, read_reply
@@ -65,15 +67,17 @@ WITH_RESULTS = {"batch-executed-lines", "batch-validate-only", "batch-discarded"
 
 
 @asynccontextmanager
-async def full_service(serving: Serving, request: bytes) -> AsyncIterator[tuple[Client, list[Pair]]]:
+async def full_service(
+    serving: Serving, request: bytes, tls: ssl.SSLContext | None = None, **settings: object
+) -> AsyncIterator[tuple[Client, list[Pair]]]:
     """A service of which one address has all connections, each with this request in progress."""
     gc.collect()  # what other tests left
     async with (
         asyncio.timeout(60),
-        serving(max_connections=LIMIT, max_streams=16 * LIMIT) as client,
+        serving(max_connections=LIMIT, max_streams=16 * LIMIT, **settings) as client,
         AsyncExitStack() as stack,
     ):
-        pairs = [await connect(stack, client.port, OWNER) for _ in range(LIMIT)]
+        pairs = [await connect(stack, client.port, OWNER, tls) for _ in range(LIMIT)]
         for _, writer in pairs:
             writer.write(request)
         while sum(is_in_progress(each) for each in connections()) < LIMIT:
@@ -81,9 +85,9 @@ async def full_service(serving: Serving, request: bytes) -> AsyncIterator[tuple[
         yield client, pairs
 
 
-async def connect(stack: AsyncExitStack, port: int, address: str) -> Pair:
+async def connect(stack: AsyncExitStack, port: int, address: str, tls: ssl.SSLContext | None = None) -> Pair:
     """Open a connection from an address of this host."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0), ssl=tls)
     stack.push_async_callback(hang_up, writer)
     return reader, writer
 
@@ -99,17 +103,18 @@ def is_in_progress(connection: Connection) -> bool:
     return cycle is not None and (cycle.is_waiting or cycle.message.is_complete) and not cycle.message.buffered_bytes
 
 
-async def join(stack: AsyncExitStack, port: int, number: int) -> None:
+async def join(stack: AsyncExitStack, port: int, number: int, tls: ssl.SSLContext | None = None) -> None:
     """Open a connection from an address of its own that is served, and keep it open.
 
     It may get a 503 while the system of a client has not acknowledged the last responses, which takes some 40 ms.
     """
     async with asyncio.timeout(JOIN_SECONDS):
         while True:
-            reader, writer = await connect(stack, port, f"127.0.0.{10 + number}")
-            writer.write(LIVEZ)
-            if (await read_reply(reader, "GET")).status == 200:
-                return
+            with suppress(ConnectionError):  # beyond some rejections over TLS, others are closed without a response
+                reader, writer = await connect(stack, port, f"127.0.0.{10 + number}", tls)
+                writer.write(LIVEZ)
+                if (await read_reply(reader, "GET")).status == 200:
+                    return
             await asyncio.sleep(0.02)
 
 
@@ -136,6 +141,15 @@ async def test_connections_held_by_long_requests_give_way(serving: Serving, name
     async with full_service(serving, LONG_REQUESTS[name]) as (client, _), AsyncExitStack() as stack:
         for number in range(NEWCOMERS):
             await join(stack, client.port, number)
+
+
+@pytest.mark.parametrize("name", ["batch", "batch-executed-lines", "events-sse", "upload"])
+async def test_connections_held_over_tls_give_way(serving: Serving, name: str, certificate: Certificate) -> None:
+    tls = certificate.trusting()
+    service = full_service(serving, LONG_REQUESTS[name], tls, **certificate.settings)
+    async with service as (client, _), AsyncExitStack() as stack:
+        for number in range(NEWCOMERS):
+            await join(stack, client.port, number, tls)
 
 
 @pytest.mark.parametrize("name", [name for name in LONG_REQUESTS if name not in WITH_RESULTS])
