@@ -52,6 +52,8 @@ LEFT_OUT = {
     "getLlms": "for language models",
     "getDocs": "a page for people",
     "getDocsFile": "a file of that page",
+    "getConsole": "a page for people",
+    "getConsoleFile": "a file of that page",
     "listProblems": "the classes of problems have this as docstrings",
     "getProblem": "a page for people; Problem.page has its address",
     "getRoot": "a page for people",

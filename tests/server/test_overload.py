@@ -28,6 +28,7 @@ from guidsvc.runtime.clock import system_clock
 from guidsvc.server.protocol import read_throttle as held
 from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
+from guidsvc.services.statistics import RecordStatistics
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database
 from guidsvc.store.lease import LeaseClock
@@ -51,15 +52,21 @@ async def service(
     store: GatedStore | Database, server: str, proxies: tuple[str, ...] = (), **limits: float
 ) -> AsyncIterator[tuple[Client, Admission]]:
     """Serve a store, inside, with room for few requests, and with these trusted proxies."""
+    records = store if isinstance(store, GatedStore) else store.records
     guids = GuidService(
-        store if isinstance(store, GatedStore) else store.records,
+        records,
         LeaseClock(store.fence),
         clock=system_clock,
         generator=guid_generator.random_generator(guid_generator.guid_v4),
         policy=RetentionPolicy(lifetime=60, retention=60),
     )
     admission = Admission(PLACES, **limits)
-    context = api_context(service=guids, admission=admission, trusted_proxies=TrustedProxies(proxies))
+    context = api_context(
+        service=guids,
+        statistics=RecordStatistics(records, system_clock),
+        admission=admission,
+        trusted_proxies=TrustedProxies(proxies),
+    )
     pipeline = RequestPipeline(context)
     app = make_app(pipeline)
     sockets = bind_sockets(0, "127.0.0.1")

@@ -46,6 +46,15 @@ async def received(receiver: TraceReceiver, count: int) -> list[ReceivedSpan]:
     return await asyncio.to_thread(receiver.wait_for, count)
 
 
+async def received_by_name(receiver: TraceReceiver, *names: str) -> list[ReceivedSpan]:
+    """Return the last span of each of these names, as soon as there is one of each."""
+    spans: list[ReceivedSpan] = []
+    while not {span.name for span in spans}.issuperset(names):
+        spans = await received(receiver, len(spans) + 1)
+    last = {span.name: span for span in spans}
+    return [last[name] for name in names]
+
+
 @pytest.mark.both_servers
 async def test_span_of_a_request_has_the_stable_names(traced: Client, receiver: TraceReceiver, server: str) -> None:
     reply = await traced.put(PATH, {"user": USER})
@@ -141,10 +150,9 @@ async def test_waits_for_store_and_redis_are_children(
 ) -> None:
     async with serving(tracing="otlp", cache_url=redis_url if cache == "redis" else "memory://") as client:
         await until_cached(client)
-        earlier = len(await received(receiver, 1))
         await client.put(PATH, {"user": USER})
         await client.get(f"/guid/{'F' * 32}")
-        put, get = (await received(receiver, earlier + 2))[-2:]
+        put, get = await received_by_name(receiver, "PUT /guid/{guid}", "GET /guid/{guid}")
 
     assert "store swap" in {child.name for child in receiver.children(put)}
     assert ("redis" in {child.name for child in receiver.children(get)}) is (cache == "redis")

@@ -96,12 +96,14 @@ ROWS: Mapping[str, Row] = {
     "headMetrics": Row("monitor", 200, 403),
     "optionsMetrics": OPTIONS,
     **{f"{verb}{name}": _open(200) for name in (
-        "Livez", "Readyz", "Version", "Openapi", "Llms", "Docs", "DocsFile", "Problem", "Root")
+        "Livez", "Readyz", "Version", "Openapi", "Llms", "Docs", "DocsFile", "Problem", "Root",
+        "Console", "ConsoleFile")
         for verb in ("get", "head")},
     "listProblems": _open(200),
     "headProblems": _open(200),
     **{f"options{name}": OPTIONS for name in (
-        "Livez", "Readyz", "Version", "Openapi", "Llms", "Docs", "DocsFile", "Problem", "Problems", "Root")},
+        "Livez", "Readyz", "Version", "Openapi", "Llms", "Docs", "DocsFile", "Problem", "Problems", "Root",
+        "Console", "ConsoleFile")},
 }  # fmt: skip
 HIDDEN = {"putGuid", "patchGuid", "createRenewal"}
 """Operations whose response has no body for a key without the scope `read`."""
@@ -117,7 +119,8 @@ class World(Guarded):
 
     async def ask(self, method: Method, headers: Mapping[str, str], names: Mapping[str, str] | None = None) -> Reply:
         """Make the request that the row of an operation tells, of the victim's or of what is named."""
-        found = NAMED | {"guid": GUID, "id": self.alice.key.id} | dict(names or {})
+        named = NAMED | ({"file": "console.css"} if method.id.endswith("ConsoleFile") else {})
+        found = named | {"guid": GUID, "id": self.alice.key.id} | dict(names or {})
         path = re.sub(r"\{(\w+)\}", lambda name: found[name[1]], method.route.path)
         return await self.client.ask(method.name, path, json=ROWS[method.id].body, headers=headers)
 
