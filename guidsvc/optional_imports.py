@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from guidsvc.errors import StartError
+from guidsvc.program import install_command
 
 
 @contextmanager
@@ -15,5 +16,5 @@ def requires_extra(name: str, setting: str) -> Iterator[None]:
         if (error.name or "guidsvc").startswith("guidsvc"):
             raise
         raise StartError(
-            f"{setting}: the package {error.name} is not installed; run: pip install 'guidsvc[{name}]'"
+            f"{setting}: the package {error.name} is not installed; {install_command(f'.[{name}]')}"
         ) from error

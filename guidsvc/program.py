@@ -31,6 +31,11 @@ def command_line(*words: str) -> str:
     return shlex.join([*start, *words])
 
 
+def install_command(*requirements: str) -> str:
+    """Return how to install parts of a checkout for this Python. No package index has them."""
+    return f"in the checkout of guidsvc, run: {shlex.join([sys.executable, '-m', 'pip', 'install', *requirements])}"
+
+
 def make_hint(*words: str) -> str:
     """Return how to pass these arguments to `make run`, in parentheses, if make has started this program."""
     is_made = "MAKELEVEL" in os.environ and program() == SCRIPT

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from guidsvc import __version__, similarity
 from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, HELP, REMOTE, SERVE, SUMMARIES
-from guidsvc.program import SCRIPT, program
+from guidsvc.program import SCRIPT, install_command, program
 
 _FAILED, _INTERRUPTED = 1, 130
 """Exit codes."""
@@ -66,14 +66,15 @@ def main() -> None:
 def _missing_package(package: str, words: Sequence[str]) -> str:
     """Return what to install. The commands over HTTP need an extra, which a service does without."""
     if words and COMMANDS.get(words[0], "").startswith(REMOTE):
-        install = "-r requirements.txt" if program() == SCRIPT else "'guidsvc[cli]'"
-        return f"{program(words[0])} needs more: pip install {install}"
+        is_script = program() == SCRIPT
+        packages = ["-r", "requirements.txt"] if is_script else ["./guidsvc_client", ".[cli]"]
+        return f"{program(words[0])}: the package {package} is not installed; {install_command(*packages)}"
     return f"{program()}: the package {package} is not installed for {sys.executable}: {_remedy()}"
 
 
 def _remedy() -> str:
     if program() != SCRIPT:
-        return "run `python -m pip install guidsvc`"
+        return install_command(".")
     return "run `make install` and then `.venv/bin/python pdapt.py`, or `python -m pip install -r requirements.txt`"
 
 

@@ -38,7 +38,7 @@ def test_named_commands_exist() -> None:
 def test_guides_name_the_version_of_the_package() -> None:
     release = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Release\n")[2]
 
-    assert set(re.findall(r"guidsvc-([\d.]+)-py3", TEXT)) == {guidsvc.__version__}
+    assert set(re.findall(r"guidsvc(?:_client)?-([\d.]+)-py3", TEXT)) == {guidsvc.__version__}
     assert set(re.findall(r"\b\d+\.\d+\.\d+\b", release)) == {guidsvc.__version__}
 
 

@@ -1,5 +1,7 @@
 """The wheel holds all that the service needs, and starts without the checkout."""
 
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,15 @@ import pytest
 
 import guidsvc
 from tests.support.backing_servers import ROOT, START_SECONDS, wait_until
-from tests.support.installed_wheel import INSTALL_SECONDS, add_wheel, build_wheel, install_wheel, run
+from tests.support.installed_wheel import (
+    INSTALL_SECONDS,
+    add_wheel,
+    build_wheel,
+    empty_environment,
+    install_wheel,
+    run,
+)
+from tests.support.virtual_environment import pip_for
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +75,32 @@ def test_commands_over_http_need_the_wheel_of_the_client(installed: Path, tmp_pa
         command = [str(installed / "guidsvc"), "ls", "--quiet", "--url", "http://127.0.0.1:1"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
-    assert list_records().stderr == "guidsvc ls needs more: pip install 'guidsvc[cli]'\n"
+    missing = "guidsvc ls: the package guidsvc_client is not installed; in the checkout of guidsvc, run: "
+    assert list_records().stderr == f"{missing}{installed}/python -m pip install ./guidsvc_client '.[cli]'\n"
     add_wheel(build_wheel(ROOT / "guidsvc_client", tmp_path), installed)
     assert list_records().returncode == 6
+
+
+GUIDE = (ROOT / "docs" / "deployment.md").read_text()
+INSTALLS = re.findall(r"^\S+/bin/pip install (.*\.whl.*)$", GUIDE, re.MULTILINE)
+
+
+@pytest.mark.timeout(4 * INSTALL_SECONDS)
+@pytest.mark.parametrize("words", INSTALLS, ids=["package", "systemd"])
+def test_wheels_install_as_the_guide_says(tmp_path: Path, words: str) -> None:
+    """Install both wheels without an index, because none has these packages."""
+    (tmp_path / "dist").mkdir()
+    for source in (ROOT / "guidsvc_client", ROOT):
+        wheel = build_wheel(source, tmp_path / source.name)
+        wheel.rename(tmp_path / "dist" / wheel.name)
+    commands = empty_environment(tmp_path / "venv")
+    pip = shlex.join([*pip_for(commands / "python"), "install", "--quiet", "--no-index"])
+    run(tmp_path, "bash", "-c", f"{pip} {words}")
+
+    done = subprocess.run(
+        [commands / "guidsvc", "ls", "--quiet", "--url", "http://127.0.0.1:1"], cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 6, "no connection"
 
 
 @pytest.mark.timeout(2 * INSTALL_SECONDS)

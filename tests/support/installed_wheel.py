@@ -27,12 +27,18 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
 def install_wheel(wheel: Path, environment: Path) -> Path:
     """Install a wheel, and return the folder of commands. What it depends on is found where the tests have it."""
+    commands = empty_environment(environment)
+    add_wheel(wheel, commands)
+    return commands
+
+
+def empty_environment(environment: Path) -> Path:
+    """Make a virtual environment that finds what the tests have installed, and return its folder of commands."""
     venv.create(environment)
     commands = environment / "bin"
     program = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(run(environment, str(commands / "python"), "-c", program).strip())
     (site / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    add_wheel(wheel, commands)
     return commands
 
 

@@ -52,7 +52,8 @@ def test_tracing_without_its_packages_says_how_to_install_them(tmp_path: Path) -
     )
 
     assert (done.returncode, done.stdout) == (2, "")
-    missing = r"the package opentelemetry[\w.]* is not installed; run: pip install 'guidsvc\[otel\]'"
+    install = re.escape(f"in the checkout of guidsvc, run: {sys.executable} -m pip install '.[otel]'")
+    missing = rf"the package opentelemetry[\w.]* is not installed; {install}"
     assert re.fullmatch(rf"\w+: --tracing: {missing}\n", done.stderr)
 
 

@@ -35,13 +35,15 @@ def test_missing_package_is_answered_with_the_extra(tmp_path: Path, package: str
     done = run(tmp_path, package, "guidsvc", "ls")
 
     assert done.returncode == 1
-    assert done.stderr == "guidsvc ls needs more: pip install 'guidsvc[cli]'\n"
+    missing = f"guidsvc ls: the package {package} is not installed; in the checkout of guidsvc, run: "
+    assert done.stderr == f"{missing}{sys.executable} -m pip install ./guidsvc_client '.[cli]'\n"
 
 
 def test_checkout_without_the_packages_names_its_requirements(tmp_path: Path) -> None:
     done = run(tmp_path, "httpx2", "pdapt.py", "export", "-")
 
-    assert done.stderr == "pdapt.py export needs more: pip install -r requirements.txt\n"
+    missing = "pdapt.py export: the package httpx2 is not installed; in the checkout of guidsvc, run: "
+    assert done.stderr == f"{missing}{sys.executable} -m pip install -r requirements.txt\n"
 
 
 def test_other_commands_need_no_extra(tmp_path: Path) -> None:
