@@ -32,7 +32,7 @@ class AsyncSession:
         """Send a call, again if need be, and return its result."""
         attempts = Attempts(call, self.policy)
         with attempts.judged():
-            async for attempt in attempts.context():
+            async for attempt in attempts.async_context():
                 with attempt:
                     async with aclosing(await self._open(attempts)) as response:
                         return attempts.result(await _read(response, attempts.request_id))
@@ -72,7 +72,7 @@ class AsyncSession:
 
     async def _opened(self, attempts: Attempts[None]) -> httpx2.Response:
         """Open a stream, again if need be."""
-        async for attempt in attempts.context():
+        async for attempt in attempts.async_context():
             with attempt:
                 response = await self._open(attempts)
                 if response.is_success:

@@ -7,13 +7,21 @@ after a lost response only if it `is_repeatable`.
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 from uuid import uuid4
 
-import stamina
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+    wait_random,
+)
 
 from guidsvc_client.errors import Disconnected, GuidsvcError, TimedOut, UnexpectedResponse, Unreachable
 from guidsvc_client.problems import InProgress, OutcomeUnknown, Problem, RateLimited, TooManyStreams, Unavailable
@@ -26,6 +34,8 @@ NOT_DONE = (Unreachable, Unavailable, RateLimited, TooManyStreams, InProgress)
 """Errors that say that the request changed nothing, and that it may have success later."""
 PERHAPS_DONE = (Disconnected, TimedOut, OutcomeUnknown)
 """Errors after which the request may have taken effect."""
+_PAUSE = wait_exponential(multiplier=0.1, max=2.0) + wait_random(0, 0.3)
+"""How long to wait before an attempt if the service does not say it."""
 _OF_PROXIES = frozenset({502, 503, 504})
 """Statuses of a proxy that had no response of the service to pass on."""
 
@@ -102,11 +112,14 @@ class Policy:
         )
 
 
-class AttemptIterator(Protocol):
-    """What stamina returns: contexts of attempts, in threads and on an event loop."""
+class _Rules(TypedDict):
+    """The arguments of tenacity's iterators of attempts."""
 
-    def __iter__(self) -> Iterator[stamina.Attempt]: ...
-    def __aiter__(self) -> AsyncIterator[stamina.Attempt]: ...
+    stop: Callable[[RetryCallState], bool]
+    wait: Callable[[RetryCallState], float]
+    retry: Callable[[RetryCallState], bool]
+    before_sleep: Callable[[RetryCallState], None]
+    reraise: bool
 
 
 @dataclass(slots=True)
@@ -118,6 +131,8 @@ class Attempts(Generic[T]):
     request_id: str = field(default_factory=lambda: uuid4().hex)
     _count: int = 0
     _error: GuidsvcError | None = None
+    _asked_seconds: float | None = None
+    """How long the service asks to wait before the next attempt."""
     _doubt: GuidsvcError | None = None
     """The first error after which the request may have taken effect."""
     _is_settled: bool = False
@@ -134,15 +149,22 @@ class Attempts(Generic[T]):
                 raise
             raise self._doubt from error
 
-    def context(self) -> AttemptIterator:
+    def context(self) -> Retrying:
         """Return the iterator of attempts."""
-        return stamina.retry_context(
-            on=self._backoff,
-            attempts=self.policy.retries + 1,
-            timeout=self.policy.retry_seconds,
-            wait_max=2.0,
-            wait_jitter=0.3,
-        )
+        return Retrying(**self._rules())
+
+    def async_context(self) -> AsyncRetrying:
+        """Return the iterator of attempts on an event loop."""
+        return AsyncRetrying(**self._rules())
+
+    def _rules(self) -> _Rules:
+        return {
+            "stop": stop_after_attempt(self.policy.retries + 1) | stop_after_delay(self.policy.retry_seconds),
+            "wait": self._pause_seconds,
+            "retry": self._should_repeat,
+            "before_sleep": self._log_failure,
+            "reraise": True,
+        }
 
     def begin(self) -> Mapping[str, str]:
         """Begin an attempt, and return the headers of its request."""
@@ -165,18 +187,32 @@ class Attempts(Generic[T]):
                 return self.call.settle(problem)
             raise
 
-    def _backoff(self, error: Exception) -> bool | float:
-        """Return whether to try again, or after how many seconds."""
+    def _should_repeat(self, state: RetryCallState) -> bool:
+        """Return whether to try again. Note the error, and how long the service asks to wait."""
+        error = None if state.outcome is None else state.outcome.exception()
         if self._is_settled or not isinstance(error, GuidsvcError) or not should_repeat(self.call, error):
             return False
         self._error = error
         if self.call.method != "GET" and is_perhaps_done(error):
             self._doubt = self._doubt or error
         asked = error.retry_after if isinstance(error, Problem) else None
-        if asked is None:
-            return True
-        seconds = asked * _at_random(1, 1.2)
-        return seconds if time.monotonic() + seconds < self._began + self.policy.retry_seconds else False
+        self._asked_seconds = None if asked is None else asked * _at_random(1, 1.2)
+        ends = self._began + self.policy.retry_seconds
+        return self._asked_seconds is None or time.monotonic() + self._asked_seconds < ends
+
+    def _pause_seconds(self, state: RetryCallState) -> float:
+        return _PAUSE(state) if self._asked_seconds is None else self._asked_seconds
+
+    def _log_failure(self, state: RetryCallState) -> None:
+        log.info(
+            "%s %s, attempt %d failed with %s, next in %.1f s, request %s",
+            self.call.method,
+            self.call.target,
+            self._count,
+            type(self._error).__name__,
+            state.upcoming_sleep,
+            self.request_id,
+        )
 
 
 def backoff_seconds(failures: int) -> float:

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import stamina
-
 from tests.client.nemesis import Findings, run_seed
 from tests.support.backing_servers import service
 
@@ -51,7 +49,6 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, metavar="N", help="the first of them (%(default)s)")
     parser.add_argument("--seconds", type=float, default=900, help="begin no seed after so long (%(default)s)")
     given = parser.parse_args()
-    stamina.instrumentation.set_on_retry_hooks(())
     logging.disable(logging.WARNING)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, service(Path(folder), *PATIENT) as running:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Service, service
 from tests.support.client_in_thread import KINDS, client_of
 
@@ -29,8 +28,3 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def guids(kind: str, running: Service) -> AsyncIterator[Any]:
     async with client_of(kind, running.url) as client:
         yield client
-
-
-@pytest.fixture(autouse=True)
-def _expected(expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("stamina.retry_scheduled")  # where the test provokes it, or the machine is so busy

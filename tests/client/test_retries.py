@@ -1,7 +1,11 @@
 """The tables of retries in docs/clients.md, row by row, on both clients."""
 
 import asyncio
+import logging
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -149,6 +153,35 @@ async def test_refused_connection_is_tried_again(kind: str, call: Callable[[Any]
     async with client_of(kind, f"http://127.0.0.1:{free_port()}", retries=1, on_retry=note) as guids:
         assert isinstance(await failure(call(guids)), Unreachable)
     assert [(sent.attempt, type(error)) for sent, error in retries] == [(2, Unreachable)]
+
+
+QUIET = """
+import sys, structlog
+from guidsvc_client import Client, Unreachable
+try:
+    Client(sys.argv[1], retries=1).get(sys.argv[2])
+except Unreachable:
+    print("unreachable")
+"""
+
+
+def test_retries_of_a_program_print_nothing() -> None:
+    command = [sys.executable, "-c", QUIET, f"http://127.0.0.1:{free_port()}", GUID]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "unreachable\n", "")
+
+
+async def test_retry_is_logged(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "guidsvc_client")
+    script = Script(problem("unavailable", 503, Retry_After="0"), DONE)
+    async with scripted_server(script) as server, client_of(kind, server.url, key="gs_CANARY") as guids:
+        await guids.get(GUID)
+
+    (line,) = [entry.getMessage() for entry in caplog.records if entry.name == "guidsvc_client"]
+    assert line.startswith(f"GET /guid/{GUID}, attempt 1 failed with Unavailable, next in 0.0 s, request ")
+    assert "CANARY" not in line
 
 
 async def test_retry_after_is_waited_for(kind: str) -> None:

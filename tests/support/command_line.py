@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import stamina
 from click.testing import CliRunner
 
 from guidsvc.cli.commands import COMMANDS, REMOTE
@@ -48,13 +47,10 @@ class CommandLine:
     def __call__(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
         """Run a command to its end."""
         environment: dict[str, str | None] = {**dict.fromkeys(_VARIABLES), **self.variables, **variables}
-        try:
-            with CliRunner().isolation(input=stdin, env=environment) as (out, err, _):
-                code = _code(words)
-                sys.stderr.flush()
-                return Done(code, out.getvalue().decode(), err.getvalue().decode())
-        finally:
-            stamina.instrumentation.set_on_retry_hooks(None)
+        with CliRunner().isolation(input=stdin, env=environment) as (out, err, _):
+            code = _code(words)
+            sys.stderr.flush()
+            return Done(code, out.getvalue().decode(), err.getvalue().decode())
 
     def ok(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
         """Run a command that must have success."""

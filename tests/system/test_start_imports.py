@@ -20,7 +20,7 @@ OPTIONAL = {
     "prometheus_client",
     "opentelemetry",
 }
-OF_COMMANDS = {"click", "httpx2", "stamina", "rich", "guidsvc_client"}
+OF_COMMANDS = {"click", "httpx2", "tenacity", "rich", "guidsvc_client"}
 START = """
 import asyncio, sys
 from guidsvc.bootstrap import validation

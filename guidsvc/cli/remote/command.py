@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
-import stamina
 
 from guidsvc.cli import output
 from guidsvc.cli.parsing.command import Command
@@ -60,7 +59,6 @@ class RemoteCommand(Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Exit with the code of docs/command-line-http.md if the service rejects a request."""
-        stamina.instrumentation.set_on_retry_hooks([])  # its default writes to standard output
         remote = ctx.obj = _remote_of(ctx)
         if self.is_write and self.has_output:
             output.require_writable()

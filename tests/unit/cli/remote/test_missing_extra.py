@@ -30,7 +30,7 @@ def run(folder: Path, package: str, *words: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("package", ["guidsvc_client", "httpx2", "stamina", "platformdirs"])
+@pytest.mark.parametrize("package", ["guidsvc_client", "httpx2", "tenacity", "platformdirs"])
 def test_missing_package_is_answered_with_the_extra(tmp_path: Path, package: str) -> None:
     done = run(tmp_path, package, "guidsvc", "ls")
 
