@@ -1,6 +1,7 @@
 """What both transports share: the address and the key of the service, httpx2's errors, and the bound of responses."""
 
 import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from guidsvc_client.protocol.retrying import Attempts, Policy
 from guidsvc_client.version import __version__
 
 MAX_REPLY_BYTES = 64 << 20
+EXAMPLE_URL = "http://127.0.0.1:8888"
+MAX_PORT = 65_535
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
@@ -29,10 +32,15 @@ class Service:
 
     @classmethod
     def named(cls, url: str | None, key: str | None) -> "Service":
-        """Return the service that the arguments name, or else GUIDSVC_URL and GUIDSVC_KEY. An empty key means none."""
+        """Return the service that the arguments name, or else GUIDSVC_URL and GUIDSVC_KEY. An empty key means none.
+
+        Raise ValueError if there is no URL, or if it is not one of a service.
+        """
         address = url or os.environ.get("GUIDSVC_URL")
         if not address:
-            raise ValueError("the client has no URL; pass one, such as http://127.0.0.1:8888, or set GUIDSVC_URL")
+            raise ValueError(f"the client has no URL; pass one, such as {EXAMPLE_URL}, or set GUIDSVC_URL")
+        if not _is_address(address):
+            raise ValueError(f"{'url' if url else 'GUIDSVC_URL'}: {_address_fault(address)}")
         return cls(address.rstrip("/"), os.environ.get("GUIDSVC_KEY") if key is None else key)
 
     def request(self, attempts: Attempts[Any]) -> dict[str, Any]:
@@ -49,6 +57,28 @@ class Service:
             "content": call.content,
             "timeout": timeout_of(attempts.policy, call),
         }
+
+
+def _is_address(url: str) -> bool:
+    """Return whether a URL is the address of a service, perhaps with a path before those of the service."""
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    has_port = parts.port is None or 0 < parts.port <= MAX_PORT
+    has_more = {" ", "?", "#"} & set(url)
+    return parts.scheme in {"http", "https"} and bool(parts.host) and has_port and not has_more
+
+
+def _address_fault(url: str) -> str:
+    """Return what is wrong with a URL, without what may be a password."""
+    if url.startswith("gs_"):
+        return "this is an API key, not a URL; pass it as key, or set GUIDSVC_KEY"
+    hint = f"write one such as {EXAMPLE_URL}"
+    if "://" not in url and "@" not in url and _is_address(f"http://{url}"):
+        hint = f"did you mean http://{url}?"
+    shown = re.sub(r"^.*@|(?<=[?#]).*$", "***", url, flags=re.DOTALL)
+    return f"{shown!r} is not the URL of a service; {hint}"
 
 
 def timeout_of(policy: Policy, call: Call[Any]) -> httpx2.Timeout:

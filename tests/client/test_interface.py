@@ -1,6 +1,7 @@
 """The client offers what the service does: operations, problems, and the same methods sync and async."""
 
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -124,3 +125,33 @@ def test_both_clients_have_the_same_methods(sync: type, twin: type) -> None:
 @pytest.mark.parametrize(("sync", "twin"), TWINS[:1])
 def test_both_clients_are_made_alike(sync: type, twin: type) -> None:
     assert signature(sync.__init__) == signature(twin.__init__)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("127.0.0.1:8888", "'127.0.0.1:8888' is not the URL of a service; did you mean http://127.0.0.1:8888?"),
+        ("guids.example/a", "'guids.example/a' is not the URL of a service; did you mean http://guids.example/a?"),
+        ("ftp://h", "'ftp://h' is not the URL of a service; write one such as http://127.0.0.1:8888"),
+        ("http://u:CANARY@h:0", "'***h:0' is not the URL of a service; write one such as http://127.0.0.1:8888"),
+        ("http://h?key=CANARY", "'http://h?***' is not the URL of a service; write one"),
+        ("gs_CANARY", "this is an API key, not a URL; pass it as key, or set GUIDSVC_KEY"),
+        *((url, f"{url!r} is not") for url in ("http://", "http://h:99999", "http://h:x", "http://h h", "http://h\n")),
+    ],
+)
+def test_url_of_no_service_is_rejected_by_the_constructor(kind: type[Any], url: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=f"^url: {re.escape(fault)}"):
+        kind(url)
+
+
+def test_url_of_the_environment_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDSVC_URL", "localhost")
+
+    with pytest.raises(ValueError, match=r"^GUIDSVC_URL: 'localhost' is not .* did you mean http://localhost\?$"):
+        Client()
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8888", "https://bücher.example/a/", "HTTP://u:p@h:65535"])
+def test_url_of_a_service_is_accepted(url: str) -> None:
+    Client(url).close()
