@@ -15,18 +15,19 @@ class Problem(GuidsvcError):
     """The service rejected the request.
 
     `code` is stable; `detail` is for people and may change. `errors` lists the invalid members of a request. `page` is
-    the path, or the URL, of the explanation. `retry_after` is in seconds. `members` has everything that was sent.
+    the URL of the explanation. `retry_after` is in seconds. `members` has everything that was sent.
     """
 
     code: str = ""
 
-    def __init__(self, members: Document, headers: Mapping[str, str]) -> None:
+    def __init__(self, members: Document, headers: Mapping[str, str], url: str = "") -> None:
         self.members = members
         self.code = members["code"]
         self.status: int = members["status"]
         self.title: str = members["title"]
         self.detail: str = members.get("detail", self.title)
-        self.page: str = members["type"]
+        page: str = members["type"]
+        self.page = f"{url}{page}" if page.startswith("/") else page
         self.request_id: str = members.get("request_id", "")
         self.errors: Sequence[Mapping[str, str]] = members.get("errors", ())
         self.version = version_of(headers.get("etag"))
@@ -273,15 +274,16 @@ def classes_of(base: type[Problem] = Problem) -> dict[str, type[Problem]]:
 CLASSES: Mapping[str, type[Problem]] = classes_of()
 
 
-def problem_of(members: Document, headers: Mapping[str, str]) -> Problem:
-    """Return the exception of a problem document."""
-    return CLASSES.get(members["code"], Problem)(members, headers)
+def problem_of(members: Document, headers: Mapping[str, str], url: str = "") -> Problem:
+    """Return the exception of a problem document of the service at a URL."""
+    return CLASSES.get(members["code"], Problem)(members, headers, url)
 
 
 def unknown_outcome(problem: Problem) -> OutcomeUnknown:
     """Return the error for a rejected repetition whose first attempt may have taken effect."""
     detail = f"An earlier attempt of this request may have taken effect; its repetition was rejected: {problem.detail}"
     members: dict[str, Any] = dict(problem.members) | {"code": OutcomeUnknown.code, "detail": detail}
+    members["type"] = problem.page
     headers = {} if problem.version is None else {"etag": f'"{problem.version}"'}
     return OutcomeUnknown(members, headers)
 

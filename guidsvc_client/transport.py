@@ -43,6 +43,11 @@ class Service:
             raise ValueError(f"{'url' if url else 'GUIDSVC_URL'}: {_address_fault(address)}")
         return cls(address.rstrip("/"), os.environ.get("GUIDSVC_KEY") if key is None else key)
 
+    @property
+    def public_url(self) -> str:
+        """The address without a password, for the links in errors."""
+        return str(httpx2.URL(self.url).copy_with(userinfo=b"")) if "@" in self.url else self.url
+
     def request(self, attempts: Attempts[Any]) -> dict[str, Any]:
         """Begin an attempt, and return the arguments of its request."""
         call = attempts.call
@@ -107,8 +112,8 @@ def _reason(error: Exception) -> str:
 class BoundedReply:
     """The parts of a response, joined up to a size."""
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self._response = response
+    def __init__(self, response: httpx2.Response, url: str) -> None:
+        self._response, self._url = response, url
         self._parts: list[bytes] = []
         self._size_bytes = 0
 
@@ -122,7 +127,7 @@ class BoundedReply:
     def reply(self) -> Reply:
         """Return the whole response."""
         headers: Mapping[str, str] = {name.lower(): value for name, value in self._response.headers.items()}
-        return Reply(self._response.status_code, headers, b"".join(self._parts))
+        return Reply(self._response.status_code, headers, b"".join(self._parts), self._url)
 
 
 def trace_injector() -> Callable[[dict[str, str]], None]:

@@ -35,7 +35,7 @@ class AsyncSession:
             async for attempt in attempts.async_context():
                 with attempt:
                     async with aclosing(await self._open(attempts)) as response:
-                        return attempts.result(await _read(response, attempts.request_id))
+                        return attempts.result(await self._read(response, attempts.request_id))
         raise AssertionError("the last attempt returns or raises")
 
     async def lines(self, call: Call[None]) -> AsyncGenerator[Any, None]:
@@ -78,7 +78,7 @@ class AsyncSession:
                 if response.is_success:
                     return response
                 async with aclosing(response):
-                    attempts.result(await _read(response, attempts.request_id))
+                    attempts.result(await self._read(response, attempts.request_id))
         raise AssertionError("the last attempt returns or raises")
 
     async def _open(self, attempts: Attempts[Any]) -> httpx2.Response:
@@ -87,10 +87,9 @@ class AsyncSession:
             request = self._http.build_request(**self._service.request(attempts))
             return await self._http.send(request, stream=True)
 
-
-async def _read(response: httpx2.Response, request_id: str) -> Reply:
-    whole = BoundedReply(response)
-    with own_errors(request_id):
-        async for part in response.aiter_raw():
-            whole.add(part)
-    return whole.reply()
+    async def _read(self, response: httpx2.Response, request_id: str) -> Reply:
+        whole = BoundedReply(response, self._service.public_url)
+        with own_errors(request_id):
+            async for part in response.aiter_raw():
+                whole.add(part)
+        return whole.reply()

@@ -44,8 +44,8 @@ class Result:
     error: Problem | None
 
     @classmethod
-    def from_wire(cls, document: Document) -> Self:
-        """Return a result of a batch."""
+    def from_wire(cls, document: Document, url: str) -> Self:
+        """Return a result of a batch of the service at a URL."""
         etag = document.get("etag")
         version = version_of(etag)
         record, renewal, problem = (document.get(name) for name in ("record", "renewal", "problem"))
@@ -55,7 +55,7 @@ class Result:
             version=version,
             record=record and (FullRecord if "created" in record else Record).from_wire(record, version),
             renewal=renewal and Renewal.from_wire(renewal, version),
-            error=problem and problem_of(problem, {"etag": etag or ""}),
+            error=problem and problem_of(problem, {"etag": etag or ""}, url),
         )
 
 
@@ -77,7 +77,7 @@ def batch(operations: Iterable[bytes], options: BatchOptions | None = None) -> C
     given = options or {}
 
     def read(reply: Reply) -> Sequence[Result]:
-        return [Result.from_wire(each) for each in reply.json["results"]]
+        return [Result.from_wire(each, reply.url) for each in reply.json["results"]]
 
     query = (FULL if given.get("full") else {}) | ({"validate_only": "true"} if given.get("validate_only") else {})
     content = b'{"operations":[%b]}' % b",".join(operations)

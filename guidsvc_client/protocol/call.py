@@ -26,6 +26,8 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     content: bytes
+    url: str
+    """The address of the service, for the paths in the response."""
 
     @property
     def json(self) -> Any:
@@ -43,7 +45,7 @@ class Reply:
             return
         with suppress(LookupError, TypeError, ValueError):  # it may be that of a proxy
             if self.headers.get("content-type", "").startswith(_PROBLEM):
-                raise problem_of(self.json, self.headers)
+                raise problem_of(self.json, self.headers, self.url)
         raise UnexpectedResponse(self.status, self.content)
 
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
-from guidsvc_client import Disconnected, StreamTruncated, Unavailable, UnexpectedResponse, transport
+from guidsvc_client import Disconnected, NotFound, StreamTruncated, Unavailable, UnexpectedResponse, transport
 from guidsvc_client.protocol.values import expiry_of, guid_of, seconds_of, version_of
 from tests.support.backing_servers import Service
 from tests.support.client_in_thread import client_of
@@ -120,3 +120,13 @@ def test_values_are_rounded_up_to_seconds() -> None:
     assert [version_of(etag) for etag in ('"7"', None, 'W/"7"', '"x"')] == [7, None, None, None]
     with pytest.raises(ValueError, match="no time zone"):
         expiry_of(datetime(2027, 1, 1))  # noqa: DTZ001  # which is the fault
+
+
+async def test_page_of_an_error_is_an_address(kind: str, running: Service) -> None:
+    async with client_of(kind, running.url.replace("://", "://user:CANARY@")) as guids:
+        with pytest.raises(NotFound) as raised:
+            await guids.get("0" * 32)
+        (result,) = await guids.batch([{"op": "delete", "guid": "0" * 32}])
+
+    assert raised.value.page == result.error.page == f"{running.url}/problems/not-found"
+    assert f"explained at {running.url}/problems/not-found" in str(raised.value)
