@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 import guidsvc
 from guidsvc.cli.commands import COMMANDS, SERVE
 from guidsvc.config import Settings
@@ -30,9 +32,26 @@ def test_every_form_in_deploy_is_described() -> None:
 
 def test_named_commands_exist() -> None:
     blocks = "".join(re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)) + "\n".join(re.findall(r"`([^`\n]+)`", TEXT))
-    words = set(re.findall(r"(?<!--namespace )(?<!--name )\bguidsvc ([a-z]+)", blocks))
+    words = set(re.findall(r"(?<!--namespace )(?<!--name )(?<!exec )\bguidsvc ([a-z]+)", blocks))
 
     assert {"serve", "keys", "healthcheck", "backup"} <= words <= {SERVE, *COMMANDS}
+
+
+def test_every_form_says_what_to_type_for_the_command() -> None:
+    forms, commands = (re.findall(r"^\| \[?([\w ]+)", part, re.MULTILINE) for part in TEXT.split("### The command")[:2])
+    last_words = {form.split()[-1] for form in forms} - {"form"}
+
+    assert len(last_words) == 6
+    assert last_words <= {command.split()[-1] for command in commands}
+
+
+@pytest.mark.parametrize("page", ["runbooks", "upgrading", "backup", "failure-modes", "operations", "../deploy/README"])
+def test_guides_for_operators_fit_every_form(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+
+    assert "pdapt.py" not in text
+    assert re.search(r"\bdeployment\.md(#the-command-guidsvc\)|`)", text)
+    assert "guidsvc doctor`" in text or page in {"backup", "../deploy/README"}
 
 
 def test_guides_name_the_version_of_the_package() -> None:

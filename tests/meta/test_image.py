@@ -26,7 +26,7 @@ LINES = [
     for file in TEXTS
     for found in COMMAND.finditer(file.read_text())
 ]
-INSIDE = [(file, words) for file, what, words in LINES if what in {"exec", "run"}]
+INSIDE = [(file, words) for file, what, words in LINES if what in {"exec", "run"} and "COMMAND" not in words]
 """What is to be run in a container: which service, and its command."""
 
 

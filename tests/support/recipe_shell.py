@@ -1,4 +1,4 @@
-"""Runs shell blocks of the documentation as they stand, in a folder that looks like a clone."""
+"""Runs shell blocks of the documentation as they stand."""
 
 import os
 import subprocess
@@ -10,14 +10,12 @@ from tests.support.backing_servers import ROOT, START_SECONDS
 
 
 def prepare(folder: Path) -> Path:
-    """Put pdapt.py and the Python of its virtual environment into a folder; return a folder for other programs."""
+    """Put the command `guidsvc` into a folder of programs, which is in the PATH of the blocks; return that folder."""
     programs = folder / "programs"
     programs.mkdir()
-    python = folder / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    (folder / "pdapt.py").symlink_to(ROOT / "pdapt.py")
+    command = programs / "guidsvc"
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m guidsvc "$@"\n')
+    command.chmod(0o755)
     return programs
 
 
