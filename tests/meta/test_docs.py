@@ -166,6 +166,13 @@ def test_every_command_uses_the_python_with_the_packages(page: Path) -> None:
     assert re.findall(r"(?<!\.venv/bin/)python pdapt\.py", page.read_text()) == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "deploy" / "README.md"], ids=lambda page: page.name)
+def test_key_is_saved_in_a_file_of_its_owner(page: Path) -> None:
+    lines = [line for line in page.read_text().splitlines() if re.search(r"keys (create|rotate) [^`]*> ?\w", line)]
+
+    assert [line for line in lines if "(umask 077; " not in line] == []
+
+
 def test_changelog_names_the_version_or_unreleased() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
 
