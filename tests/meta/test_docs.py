@@ -173,6 +173,12 @@ def test_key_is_saved_in_a_file_of_its_owner(page: Path) -> None:
     assert [line for line in lines if "(umask 077; " not in line] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "deploy" / "README.md"], ids=lambda page: page.name)
+def test_compose_is_called_as_a_command_of_docker(page: Path) -> None:
+    """The old program docker-compose 1 does not know the files."""
+    assert re.findall(r"(?<!#with-)docker-compose(?!\.yml)", page.read_text()) == []
+
+
 def test_changelog_names_the_version_or_unreleased() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
 
