@@ -19,7 +19,7 @@ _WORDS = {
     "ID": "[0-9A-Za-z]{12}",
     "KEY": "gs_[0-9A-Za-z_]{63}",
     "REQUEST": "[0-9a-f]{32}",
-} | dict.fromkeys(["VERSION", "EXPIRE", "TIME", "MS", "SECONDS", "NUMBER"], "[0-9]+")  # fmt: skip
+} | dict.fromkeys(["VERSION", "EXPIRE", "TIME", "MS", "SECONDS", "YEARS", "NUMBER"], "[0-9]+")  # fmt: skip
 
 
 class Printed(NamedTuple):
