@@ -58,8 +58,6 @@ LEFT_OUT = {
     "listProblems": "the classes of problems have this as docstrings",
     "getProblem": "a page for people; Problem.page has its address",
     "getRoot": "a page for people",
-    "getConsole": "a page for people",
-    "getConsoleFile": "a file of that page",
 }
 TWINS = [
     (Client, AsyncClient),

@@ -28,7 +28,7 @@ def test_python_without_packages_says_how_to_install_them(tmp_path: Path, words:
 
 
 @pytest.mark.parametrize(
-    ("word", "hint"), [("server", "; did you mean serve?"), ("key", "; did you mean keys?"), ("quite", "")]
+    ("word", "hint"), [("server", "; did you mean serve?"), ("key", "; did you mean keys?"), ("frobnicate", "")]
 )
 def test_unknown_command_gets_the_commands_and_a_suggestion(tmp_path: Path, word: str, hint: str) -> None:
     rejected = pdapt(tmp_path, word)
