@@ -62,7 +62,7 @@ def test_unchanged_text_writes_nothing(cli: CommandLine, guid: str, drafts: Path
 
 
 def test_conflict_is_shown_and_the_text_is_not_lost(
-    cli: CommandLine, guid: str, tmp_path: Path, running: Service
+    cli: CommandLine, guid: str, tmp_path: Path, running: Service, drafts: Path
 ) -> None:
     """Another client changes the record while the editor is open."""
     other = tmp_path / "other"
@@ -81,7 +81,59 @@ def test_conflict_is_shown_and_the_text_is_not_lost(
     assert cli.ok("get", guid).json["user"] == "alice"
 
     again = cli.ok("edit", guid, "--file", str(draft), EDITOR="true")
-    assert (again.json["user"], again.json["metadata"]) == ("bob", {"n": 1})
+    assert (again.json["user"], again.json["metadata"]) == ("bob", {"n": 2})
+    assert list(drafts.iterdir()) == []
+
+
+def test_change_after_a_conflict_is_a_conflict_again(cli: CommandLine, guid: str, tmp_path: Path) -> None:
+    """The text of a draft goes on from the version that it was merged with."""
+    script = """sed -i 's/"n": 1/"n": 3,\\n    "mine": 1/' "$1"; exit 3"""
+    draft = draft_of(cli("edit", guid, EDITOR=editor(tmp_path, script)))
+    cli.ok("patch", guid, "--metadata", '{"n": 2, "other": 5}')
+    first = cli("edit", guid, "--file", str(draft), EDITOR="true")
+    cli.ok("patch", guid, "--user", "carol")
+    second = cli("edit", guid, "--file", str(draft), EDITOR="true")
+
+    assert (first.code, second.code) == (4, 4)
+    assert "It has your values of metadata.n, which both sides changed." in first.err
+    assert '+  "user": "carol"' in second.err
+    assert cli.ok("get", guid).json["metadata"] == {"n": 2, "other": 5}
+    last = cli.ok("edit", guid, "--file", str(draft), EDITOR="true").json
+    assert (last["user"], last["metadata"]) == ("carol", {"n": 3, "mine": 1, "other": 5})
+
+
+def test_metadata_that_a_draft_drops_are_removed(cli: CommandLine, guid: str, tmp_path: Path) -> None:
+    script = """echo '{"user": "bob"}' > "$1" """
+
+    assert "metadata" not in cli.ok("edit", guid, EDITOR=editor(tmp_path, script)).json
+
+
+def test_file_without_metadata_does_not_clear_them(cli: CommandLine, guid: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    own.write_text('{"user": "bob"}')
+
+    done = cli.ok("edit", guid, "--file", str(own), EDITOR="true")
+    assert (done.json["user"], done.json["metadata"]) == ("bob", {"n": 1})
+    assert own.exists()
+
+
+def test_draft_of_another_record_is_refused(cli: CommandLine, guid: str, tmp_path: Path) -> None:
+    script = 'echo typed > "$1"'
+    draft = draft_of(cli("edit", guid, EDITOR=editor(tmp_path, script)))
+    other = cli.ok("put", "--user", "alice", "--expire", "2100-01-01").json["guid"]
+    done = cli("edit", other, "--file", str(draft), EDITOR="true")
+
+    assert (done.code, done.out) == (1, "")
+    assert f"it is a text for {guid}; name that GUID, or another file" in done.err
+
+
+def test_damaged_base_of_a_draft_is_named(cli: CommandLine, guid: str, tmp_path: Path) -> None:
+    draft = draft_of(cli("edit", guid, EDITOR=editor(tmp_path, 'echo typed > "$1"')))
+    base = draft.with_name(f"{draft.name}.base")
+    base.write_text("{")
+    done = cli("edit", guid, "--file", str(draft), EDITOR="true")
+
+    assert f"{base} is damaged; remove it to write the whole text" in done.err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""The text of `edit`, in a file, and beside it the record that it began with, so that a conflict can be merged."""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import mkstemp
+from typing import Any, NamedTuple
+
+from guidsvc.cli.remote.commands.inputs import MAX_INPUT_BYTES
+from guidsvc.cli.remote.documents import json_text, moment
+from guidsvc.cli.remote.values import parse_object
+from guidsvc.program import runnable
+from guidsvc_client import Record
+
+_SUFFIX = ".base"
+_MAX_BASE_BYTES = 8 * MAX_INPUT_BYTES
+"""Indentation and escapes may multiply the bytes of a record."""
+_ABSENT = object()
+
+
+class Base(NamedTuple):
+    """The record that a text began with: its GUID, its version, and its text."""
+
+    guid: str
+    version: int | None
+    text: str
+
+
+class Draft(NamedTuple):
+    """The file with the text, and the record that it began with; a file that the user wrote has none."""
+
+    path: Path
+    base: Base | None
+
+    def discard(self) -> None:
+        """Remove the files, unless the user wrote the text."""
+        if self.base is not None:
+            self.path.unlink(missing_ok=True)
+            _base_path(self.path).unlink(missing_ok=True)
+
+    def hint(self, guid: str) -> str:
+        """Return where the text is, and how to go on with it."""
+        words = f"edit {guid} --file {shlex.quote(str(self.path))}"
+        return f"Your text is in {self.path}; to go on: {runnable(words)}"
+
+    def rebase(self, text: str, current: Record) -> list[str]:
+        """Merge the changes in a text into the current record; return the members that both sides have changed."""
+        if self.base is None:
+            return []
+        base, mine, theirs = (parse_object(each) for each in (self.base.text, text, record_text(current)))
+        both: list[str] = []
+        merged = _merge(base, {**base, "metadata": {}, **mine}, theirs, both)
+        self.path.write_text(_object_text(merged), encoding="utf-8")
+        _write_base(self.path, _base_of(current))
+        return both
+
+
+def new_draft(record: Record) -> Draft:
+    """Write a record to a new file that only the user can read."""
+    descriptor, name = mkstemp(prefix=f"{record.guid}-", suffix=".json")
+    path, base = Path(name), _base_of(record)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(base.text)
+    _write_base(path, base)
+    return Draft(path, base)
+
+
+def open_draft(path: Path, guid: str) -> Draft:
+    """Return the draft in a file. Raise ValueError or OSError if it is one for another record, or is damaged."""
+    try:
+        with _base_path(path).open("rb") as file:
+            content = file.read(_MAX_BASE_BYTES)
+    except FileNotFoundError:
+        return Draft(path, None)
+    try:
+        base = Base(**json.loads(content))
+        parse_object(base.text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{_base_path(path)} is damaged; remove it to write the whole text") from error
+    if base.guid != guid:
+        raise ValueError(f"it is a text for {base.guid}; name that GUID, or another file")
+    return Draft(path, base)
+
+
+def record_text(record: Record) -> str:
+    """Return the members of a record that can be edited, as JSON."""
+    return _object_text({"user": record.user, "expire": moment(record.expire), "metadata": record.metadata})
+
+
+def _object_text(members: Mapping[str, Any]) -> str:
+    return f"{json_text(members, indent=2)}\n"
+
+
+def _base_of(record: Record) -> Base:
+    return Base(record.guid, record.version, record_text(record))
+
+
+def _base_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_SUFFIX}")
+
+
+def _write_base(path: Path, base: Base) -> None:
+    descriptor = os.open(_base_path(path), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(base._asdict(), file)
+
+
+def _merge(
+    base: Mapping[str, Any], mine: Mapping[str, Any], theirs: Mapping[str, Any], both: list[str], place: str = ""
+) -> dict[str, Any]:
+    """Return their members with my changes. Members that both sides changed to different values go to `both`."""
+    merged: dict[str, Any] = {}
+    for name in [*mine, *(name for name in theirs if name not in mine)]:
+        values = [each.get(name, _ABSENT) for each in (base, mine, theirs)]
+        if not place and name == "metadata" and all(isinstance(each, dict) for each in values):
+            merged[name] = _merge(values[0], values[1], values[2], both, "metadata.")
+            continue
+        began, my_value, their_value = values
+        if my_value not in (began, their_value) and their_value != began:
+            both.append(f"{place}{name}")
+        value = their_value if my_value == began else my_value
+        if value is not _ABSENT:
+            merged[name] = value
+    return merged
