@@ -10,7 +10,7 @@ from typing import Any
 
 import guidsvc
 from guidsvc.config import Settings
-from guidsvc.doctor import http_probe
+from guidsvc.doctor import address, http_probe
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, ok, warn
 
@@ -41,8 +41,10 @@ def _address(settings: Settings) -> Finding:
     try:
         response = http_probe.get(settings, "/version", max_bytes=BODY_BYTES)
     except (ConnectionRefusedError, FileNotFoundError):
-        raise Closed(ok(f"not running: nothing listens at {where}")) from None
+        address.refuse_unusable(settings, where)
+        raise Closed(ok(f"not running: nothing listens at {where}, and the service can")) from None
     except (OSError, HTTPException) as error:
+        address.refuse_foreign(settings)
         hint = http_probe.hint(settings, error).removeprefix("; ")
         return fail(f"{where}: {http_probe.reason(error)}", hint or "restart what listens there, or use another --port")
     members = _members(response.body)
@@ -53,6 +55,11 @@ def _address(settings: Settings) -> Finding:
         return warn(
             f"guidsvc {version} answers at {where}, but {guidsvc.__version__} is installed here",
             "restart the service, or run the doctor of its own installation",
+        )
+    if address.is_of_another_store(settings):
+        return warn(
+            f"guidsvc {version} answers at {where}, but no process on this host uses {settings.store_url}",
+            "name the --store-url of that service; or use another --port for this one",
         )
     return ok(f"guidsvc {version} answers at {where}")
 

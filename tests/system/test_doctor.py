@@ -374,6 +374,51 @@ def test_healthy_service_is_examined_while_it_runs(tmp_path: Path) -> None:
     assert doctor(tmp_path).findings["store.user"] == [("ok", "no process uses it", "")]
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--unix-socket", "/nowhere/s.sock"), "--unix-socket: /nowhere/s.sock: No such file or directory"),
+        (("--unix-socket", "occupied"), "--unix-socket: occupied: Address already in use"),
+        (("--host", "192.0.2.7", "--access", "off"), "cannot listen on 192.0.2.7.* -> use an address of this host"),
+    ],
+)
+def test_address_that_a_start_cannot_use_is_found(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
+    (tmp_path / "occupied").write_text("")
+    found = doctor(tmp_path, *words)
+
+    assert (found.code, found.worst("service.address")) == (2, "fail")
+    assert re.search(text, found.text("service.address")), found.text("service.address")
+    assert set(files(tmp_path)) == {"occupied"}
+
+
+def test_socket_without_a_listener_stays_where_it_is(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "s.sock"))
+    found = doctor(tmp_path, "--unix-socket", str(tmp_path / "s.sock"))
+
+    assert found.worst("service.address") == "ok"
+    assert (tmp_path / "s.sock").is_socket()
+
+
+def test_store_that_a_service_elsewhere_uses_is_found(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        found = doctor(tmp_path)
+
+    assert (found.code, found.worst("service.address")) == (2, "fail")
+    text = rf"--store-url: .*guidsvc.db is used by process {running.process.pid} .* nothing answers .* -> stop that"
+    assert re.search(text, found.text("service.address")), found.text("service.address")
+
+
+def test_service_of_another_store_is_found(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    (tmp_path / "other").mkdir()
+    with service(tmp_path / "other") as running:
+        found = doctor(tmp_path, "--port", str(running.port))
+
+    assert found.worst("service.address") == "warn"
+    assert "but no process on this host uses sqlite:" in found.text("service.address")
+
+
 def test_degraded_service_is_found(tmp_path: Path) -> None:
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     with service(tmp_path, "--cache-url", nobody) as running:
@@ -410,7 +455,8 @@ def test_load_is_read_with_the_key_of_clients(tmp_path: Path, certificate: Certi
 
 
 def test_findings_are_printed_with_remedies_and_a_summary(tmp_path: Path) -> None:
-    done = pdapt(tmp_path, "doctor", "--port", str(free_port()), "--host", "0.0.0.0", "--access", "off")
+    words = ("--port", str(free_port()), "--host", "0.0.0.0", "--access", "off")
+    done = pdapt(tmp_path, "doctor", *words)
 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -418,7 +464,7 @@ def test_findings_are_printed_with_remedies_and_a_summary(tmp_path: Path) -> Non
     at = next(number for number, line in enumerate(lines) if line.startswith("warn    settings.access: off, and other"))
     assert lines[at + 1] == "        -> use --access keys, or listen on 127.0.0.1"
     assert re.fullmatch(r"\d+ ok, 1 warn, 0 fail", lines[-1])
-    assert pdapt(tmp_path, "doctor", "--port", "1", "--host", "0.0.0.0", "--access", "off", "--strict").returncode == 1
+    assert pdapt(tmp_path, "doctor", *words, "--strict").returncode == 1
 
 
 def test_checks_and_groups_can_be_skipped(tmp_path: Path) -> None:

@@ -143,12 +143,14 @@ def _file(path: Path) -> Finding:
 
 
 def _user(path: Path) -> Finding:
-    """Name the processes that have claimed the store, by the locks of the kernel."""
+    names = users(path)
+    return ok(f"used by {', '.join(names)}" if names else "no process uses it")
+
+
+def users(path: Path) -> list[str]:
+    """Return the processes that have claimed the store, by the locks of the kernel."""
     lock = path.with_name(path.name + LOCK_SUFFIX)
-    pids = _holders(lock) if lock.exists() else []
-    if not pids:
-        return ok("no process uses it")
-    return ok(f"used by {', '.join(map(_process, pids))}")
+    return [_process(pid) for pid in _holders(lock)] if lock.exists() else []
 
 
 def _holders(lock: Path) -> list[int]:
