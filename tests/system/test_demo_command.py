@@ -2,13 +2,15 @@
 
 import json
 import re
+import shlex
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from guidsvc.cli.local.demo import KINDS, PER_REQUEST, USER
+from guidsvc.cli.local.demo import KINDS, PER_REQUEST, USER, _hint
+from guidsvc.config import Settings
 from tests.support.backing_servers import Service, free_port, pdapt, service
 from tests.support.certificates import Certificate
 
@@ -27,7 +29,9 @@ def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
         done = pdapt(tmp_path, "demo", *at, "--count", "16")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {kind.name: 3 if at < 2 else 2 for at, kind in enumerate(KINDS)}
-        assert re.search(r"^remove them: python pdapt\.py demo --remove$", done.stderr, re.MULTILINE)
+        look, remove = re.findall(r"(?:look at|remove) them: python pdapt\.py (.*)\n", done.stderr)
+        assert json.loads(pdapt(tmp_path, *shlex.split(look), "--limit", "1").stdout)["user"] == USER
+        assert remove == f"demo --remove --port {running.port}"
         assert (len(listed(running, "all")), len(listed(running, "live")), len(listed(running, "expired"))) == (
             16,
             12,
@@ -84,3 +88,11 @@ def test_service_on_a_unix_socket_is_found(tmp_path: Path) -> None:
     at = ("--unix-socket", str(tmp_path / "s"))
     with service(tmp_path):
         assert pdapt(tmp_path, "demo", *at).stderr.endswith("; start the service, or name its --unix-socket\n")
+
+
+def test_hints_name_the_unix_socket() -> None:
+    settings = Settings(_env_file=None, unix_socket="s")  # type: ignore[call-arg]
+    look, remove = _hint(settings, ["--unix-socket", "s"]).splitlines()
+
+    assert look == "look at them: curl --unix-socket s 'http://localhost/guid?user=guidsvc%20demo'"
+    assert remove.endswith("demo --remove --unix-socket s")

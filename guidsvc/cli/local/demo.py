@@ -1,6 +1,7 @@
 """`guidsvc demo`: sample records in the service on this host, and their removal."""
 
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,8 @@ from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.parsing.value_types import Parsed
 from guidsvc.cli.rendering import Rendering, output_options
-from guidsvc.config import Settings
+from guidsvc.cli.setting_sources import setting_sources
+from guidsvc.config import Settings, flag
 from guidsvc.doctor import http_probe
 from guidsvc.doctor.service import KEY_VARIABLE, key_of_environment
 from guidsvc.errors import StartError
@@ -29,6 +31,7 @@ MAX_COUNT, PER_REQUEST = 10_000, 500
 """Maximum number of sample records; and of operations of a request."""
 RESPONSE_BYTES, SECONDS = 4 * 1024 * 1024, 60.0
 """Limits of a response."""
+_ADDRESS = ("host", "port", "unix_socket", "tls_cert", "tls_key")
 _HOUR, _DAY = 3600, 24 * 3600
 
 
@@ -84,12 +87,13 @@ def demo(ctx: click.Context, *, count: int, remove: bool, rendering: Rendering) 
     """Create or remove the records."""
     from guidsvc.bootstrap import validation
 
-    service = _Service(validation.load(with_container_flags(ctx.args)))
+    settings = validation.load(with_container_flags(ctx.args))
+    service = _Service(settings)
     if remove:
         rendering.record({"removed": _remove(service)})
     else:
         rendering.record(_create(service, count))
-        rendering.tell(_hint(service))
+        rendering.tell(_hint(settings, _address_flags(settings, ctx.args)))
 
 
 class _Service:
@@ -167,7 +171,21 @@ def _pages(service: _Service) -> Iterator[list[str]]:
         path = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
 
 
-def _hint(service: _Service) -> str:
-    """Return how to look at the records, and how to remove them."""
-    look = f"{runnable('ls')} --user {USER!r}" if "ls" in COMMANDS else f"{service.url}/guid?user={quote(USER)}"
-    return f"look at them: {look}\nremove them: {runnable('demo --remove')}"
+def _hint(settings: Settings, flags: Sequence[str]) -> str:
+    """Return how to look at the records, and how to remove them, with the flags that lead to the service."""
+    query = http_probe.where(settings, f"/guid?user={quote(USER)}").partition(" at ")[0]
+    if settings.unix_socket is not None:
+        look = shlex.join(["curl", "--unix-socket", settings.unix_socket, query])
+    elif "ls" in COMMANDS:
+        look = f"{runnable('ls')} {shlex.join(['--url', http_probe.where(settings, ''), '--user', USER])}"
+    else:
+        look = query
+    remove = runnable(shlex.join(["demo", "--remove", *flags]))
+    return f"look at them: {look}\nremove them: {remove}"
+
+
+def _address_flags(settings: Settings, words: Sequence[str]) -> list[str]:
+    """Return the flags among the words that name the address of the service, as a later command needs them."""
+    sources = setting_sources(words)
+    given = [name for name in _ADDRESS if sources.origin(name).kind == "flag"]
+    return [word for name in given for word in (flag(name), str(getattr(settings, name)))]
