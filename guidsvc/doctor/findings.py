@@ -11,7 +11,8 @@ STATUSES: Sequence[Status] = ("ok", "warn", "fail")
 """All states, from the best to the worst."""
 MAX_CHARACTERS = 400
 """Maximum length of a text: it may quote what a server sent."""
-_URL = re.compile(r"\w+://\S+")
+_URL = re.compile(r"(\w+://\S+?)([:;,.)]*(?=\s|$))")
+"""A URL in a text, without the punctuation that follows it."""
 
 
 class Finding(NamedTuple):
@@ -73,5 +74,9 @@ def bounded(finding: Finding) -> Finding:
 
 
 def _bounded(text: str) -> str:
-    line = _URL.sub(lambda match: redact(match[0]), " ".join(text.split()))
+    line = _URL.sub(_redacted, " ".join(text.split()))
     return line if len(line) <= MAX_CHARACTERS else f"{line[: MAX_CHARACTERS - 3]}..."
+
+
+def _redacted(match: re.Match[str]) -> str:
+    return f"{redact(match[1])}{match[2]}"

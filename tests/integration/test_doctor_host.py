@@ -23,7 +23,7 @@ from guidsvc.config import Settings
 from guidsvc.doctor import host, service
 from guidsvc.doctor import settings as settings_checks
 from guidsvc.doctor.checks import Check, run_checks
-from guidsvc.doctor.findings import Finding
+from guidsvc.doctor.findings import Finding, bounded, fail
 from tests.support.ordinary_user import ordinary_user
 
 
@@ -36,6 +36,17 @@ def found(checks: Any, name: str) -> Finding:
     """Return what one check finds."""
     (result,) = run_checks([each for each in checks if isinstance(each, Check) and each.name == name], (), str)
     return result.finding
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1:1: no response", "see http://a:1, and https://b:2.", "http://c:3"])
+def test_url_in_a_sentence_is_shown(text: str) -> None:
+    assert bounded(fail(text, text)) == fail(text, text)
+
+
+def test_password_in_front_of_a_colon_is_not_shown() -> None:
+    assert bounded(fail("redis://a:secret@b: down", "redis://a:secret: down")) == fail(
+        "redis://a:***@b: down", "redis://***: down"
+    )
 
 
 # Host

@@ -5,6 +5,7 @@ of a profile goes only to the address of that profile, and a profile without a k
 """
 
 import os
+import re
 import shlex
 import stat
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from guidsvc.connection_urls import redact
 
 DEFAULT_URL = "http://127.0.0.1:8888"
 KEY, KEY_FILE, URL, PROFILE = "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_URL", "GUIDSVC_PROFILE"
+_HOST_AND_PORT = re.compile(r"(localhost|\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+)(:[0-9]{1,5})?")
+"""An address without a scheme that cannot be a user with a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,14 @@ def _address(url: str) -> str:
     except ValueError:  # as a UnicodeError is
         is_valid = False
     if not is_valid or " " in url:
-        raise UsageError([f"{redact(url)!r} is not the URL of a service; write one such as {DEFAULT_URL}"])
+        raise UsageError([_not_a_url(url)])
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise UsageError([f"{redact(url)!r} has more than an address; set the key with {KEY}, and remove the rest"])
     return url.rstrip("/")
+
+
+def _not_a_url(url: str) -> str:
+    """Return what is wrong with an address, and how to write it."""
+    if _HOST_AND_PORT.fullmatch(url):
+        return f"{url!r} has no scheme; write http://{url} or https://{url}"
+    return f"{redact(url)!r} is not the URL of a service; write one such as {DEFAULT_URL}"
