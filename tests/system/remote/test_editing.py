@@ -156,11 +156,26 @@ def test_invalid_text_is_not_lost(cli: CommandLine, guid: str, tmp_path: Path, s
     assert cli.ok("get", guid).json["user"] == "alice"
 
 
-def test_missing_editor_is_an_error(cli: CommandLine, guid: str) -> None:
+def test_missing_editor_is_an_error(cli: CommandLine, guid: str, drafts: Path) -> None:
     done = cli("edit", guid, EDITOR="/nowhere/editor")
 
     assert done.code == 1
     assert "set VISUAL or EDITOR" in done.err
+    assert "Your text" not in done.err
+    assert list(drafts.iterdir()) == []
+
+
+def test_editor_of_the_system_needs_a_terminal(
+    cli: CommandLine, guid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one it would wait forever."""
+    (tmp_path / "sensible-editor").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "sensible-editor").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    done = cli("edit", guid)
+
+    assert (done.code, done.out) == (2, "")
+    assert "an editor needs a terminal; set VISUAL or EDITOR" in done.err
 
 
 def test_text_is_not_lost_if_the_service_stops(cli: CommandLine, guid: str, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """`edit`: change a record in an editor. Nothing that was typed is lost."""
 
 import difflib
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ def edit(remote: Remote, /, guid: str, text_file: str | None) -> None:
     if remote.is_curl:
         output.write(f"{_script(remote, guid)}\n")
         return
+    _require_editor()
     record = remote.client.get(guid)
     draft = new_draft(record) if text_file is None else _opened(Path(text_file), guid)
     _open_editor(draft, guid)
@@ -49,11 +53,28 @@ def _opened(path: Path, guid: str) -> Draft:
         fail(f"{path} cannot be used: {error}", FAILED)
 
 
+def _require_editor() -> None:
+    """Raise UsageError if no editor is named, and the one of the system would wait for keys that nobody can press."""
+    is_named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not is_named and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("an editor needs a terminal; set VISUAL or EDITOR to one that does not, or use `patch`")
+
+
 def _open_editor(draft: Draft, guid: str) -> None:
     try:
         click.edit(filename=str(draft.path))
     except click.ClickException as error:
-        fail(f"{error.message}; set VISUAL or EDITOR. {draft.hint(guid)}", FAILED)
+        hint = "" if _discard_unchanged(draft) else f" {draft.hint(guid)}"
+        fail(f"{error.message}; set VISUAL or EDITOR.{hint}", FAILED)
+
+
+def _discard_unchanged(draft: Draft) -> bool:
+    """Remove a draft in which nothing was typed; return whether it was one."""
+    with suppress(OSError):
+        if draft.base is not None and draft.path.read_bytes() == draft.base.text.encode():
+            draft.discard()
+            return True
+    return False
 
 
 def _read(draft: Draft, guid: str) -> str:
