@@ -40,6 +40,8 @@ _BY_STATUS = {
     503: TRY_AGAIN,
     504: UNKNOWN,
 }
+_NO_TLS = "WRONG_VERSION_NUMBER"
+"""What OpenSSL says of a response in plain HTTP."""
 _OF_PROXIES = {502, 503, 504}
 
 
@@ -96,6 +98,8 @@ def _faults(problem: Problem) -> Iterator[str]:
 
 def _reason(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
     match error:
+        case Unreachable() if _NO_TLS in _cause(error):
+            return f"{target.url} speaks no TLS"
         case Unreachable():
             return f"no connection to {target.url}{_cause(error)}"
         case TimedOut() | Disconnected():
@@ -115,10 +119,8 @@ def _cause(error: Exception) -> str:
 
 def _remedy(error: GuidsvcError, target: Target) -> str:  # noqa: PLR0911  # a table
     match error:
-        case Unreachable() if "CERTIFICATE_VERIFY_FAILED" in _cause(error):
-            return "Name the file with the certificate of its authority in SSL_CERT_FILE."
         case Unreachable():
-            return f"Start the service with `{runnable()}`, or name its address with --url or GUIDSVC_URL."
+            return _connection_remedy(error, target)
         case Unauthorized() if target.key is None:
             return "Name a key: set GUIDSVC_KEY, or use --key-file or a profile."
         case Unauthorized():
@@ -135,3 +137,12 @@ def _remedy(error: GuidsvcError, target: Target) -> str:  # noqa: PLR0911  # a t
             return f"Try again in {error.retry_after:g} s."
         case _:
             return ""
+
+
+def _connection_remedy(error: Unreachable, target: Target) -> str:
+    cause = _cause(error)
+    if "CERTIFICATE_VERIFY_FAILED" in cause:
+        return "Name the file with the certificate of its authority in SSL_CERT_FILE."
+    if _NO_TLS in cause:
+        return f"Use {target.url.replace('https://', 'http://', 1)}, or the port with TLS."
+    return f"Start the service with `{runnable()}`, or name its address with --url or GUIDSVC_URL."

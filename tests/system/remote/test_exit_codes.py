@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
+from tests.support.backing_servers import ROOT, START_SECONDS, Service, pdapt
 from tests.support.command_line import CommandLine
 from tests.support.forked_program import ForkedProgram
 from tests.support.scripted_server import RESET, problem, response, scripted_server
@@ -103,3 +103,11 @@ def test_usage_error_of_the_program_has_the_code_2(tmp_path: Path) -> None:
     assert "did you mean --user?" in done.stderr
     assert pdapt(tmp_path, "ls", GUIDSVC_PROFILE="none", XDG_CONFIG_HOME=str(tmp_path)).returncode == 2
     assert (ROOT / "pdapt.py").exists()
+
+
+def test_service_without_tls_is_named(cli: CommandLine, running: Service) -> None:
+    done = cli("ls", "--url", running.url.replace("http:", "https:"))
+
+    assert done.code == 6
+    assert "speaks no TLS. Use http://127.0.0.1:" in done.err
+    assert "WRONG_VERSION" not in done.err
