@@ -88,7 +88,9 @@ def examine(subject: Subject) -> Iterator[Group]:
         results = [each for each in faults if name == "settings" and not is_skipped(each.name, subject.skipped)]
         if settings is not None and name not in subject.skipped:
             checks = _checks(name, settings, subject, has_store=has_store)
-            results += run_checks(checks, subject.skipped, subject.spell)
+            known = {each.finding.found for each in results}  # a check may meet a fault of the settings again
+            found = run_checks(checks, subject.skipped, subject.spell)
+            results += [each for each in found if each.finding.found not in known]
         if results:
             yield Group(name, results)
         has_store = has_store and not any(each.name in _GATES and each.finding.status == "fail" for each in results)

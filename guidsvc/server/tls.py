@@ -20,6 +20,10 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 PROTOCOLS = ["http/1.1"]
 _CERTIFICATE, _KEY = b"CERTIFICATE", b"PRIVATE KEY"
 """The endings of PEM labels (RFC 7468)."""
+_MISMATCH = (
+    "tls_cert, tls_key: the key in {key} does not belong to the certificate in {certificate}; "
+    "name the key that the certificate was issued for, and in the certificate file put that of the server first"
+)
 _REASONS = {"HTTP_REQUEST": "HTTP sent to an https port; use https://"}
 
 _log = structlog.get_logger(__name__)
@@ -94,8 +98,10 @@ def _load(certificate: str, key: str) -> tuple[ssl.SSLContext, float | None]:
         contents = [read_file(path) for path in (certificate, key)]  # OpenSSL would block on a pipe
         try:
             return _context(certificate, key), not_after_of(contents[0])
-        except ssl.SSLError:
+        except ssl.SSLError as error:
             _reject_wrong_kind((certificate, contents[0]), (key, contents[1]))
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise StartError(_MISMATCH.format(key=key, certificate=certificate)) from error
             raise
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or error

@@ -139,6 +139,13 @@ def test_end_of_a_certificate_is_found(tmp_path: Path, days: float, state: str, 
     assert re.search(text, found.text("settings.tls"))
 
 
+def test_missing_access_is_reported_once(tmp_path: Path) -> None:
+    found = doctor(tmp_path, "--host", "0.0.0.0")
+
+    assert found.worst("settings.values") == "fail"
+    assert "settings.access" not in found.findings
+
+
 def test_certificate_of_the_tests_is_valid(tmp_path: Path, certificate: Certificate) -> None:
     assert doctor(tmp_path, *certificate.flags).worst("settings.tls") == "ok"
 
@@ -157,7 +164,9 @@ def test_key_of_another_certificate_is_found(tmp_path: Path, certificate: Certif
     found = doctor(tmp_path, *certificate.flags)
 
     assert found.worst("settings.values") == "fail"
-    assert "key values mismatch" in found.text("settings.values").lower().replace("_", " ")
+    assert re.search(r"does not belong to the certificate in .* -> name the key that", found.text("settings.values"))
+    assert found.findings["settings.values"][0][0] == "fail"
+    assert "settings.tls" not in found.findings, "it is reported once"
 
 
 # The store
@@ -217,7 +226,7 @@ def replaced_by_a_folder(folder: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("plant", "check", "state", "text"),
     [
-        (without_folder, "store.folder", "fail", "its folder is missing -> create "),
+        (without_folder, "store.folder", "fail", "^--store-url: .*its folder is missing -> create "),
         (of_another_application, "store.file", "fail", "a SQLite file of another application -> name another file"),
         (no_database, "store.file", "fail", "is not a SQLite file -> name another file"),
         (newer, "store.file", "fail", r"written by a newer guidsvc \(schema 9999, not \d+\) -> run that version"),

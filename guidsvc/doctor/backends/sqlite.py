@@ -51,7 +51,7 @@ def checks(path: Path, *, is_deep: bool) -> Sequence[Check]:
 def _folder(path: Path) -> Finding:
     folder = path.parent
     if not folder.is_dir():
-        return fault(f"store_url: {why_unopenable(path)}")
+        raise StartError(f"store_url: {why_unopenable(path)}")
     kind = _file_system(folder)
     if kind in _NETWORK:
         return warn(
