@@ -6,6 +6,7 @@ docs/command-line-http.md has the table of the codes.
 from collections.abc import Iterator
 
 from guidsvc.cli.remote.target import Target
+from guidsvc.cli.remote.wording import spoken
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import runnable
 from guidsvc_client import (
@@ -71,7 +72,8 @@ def report(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
     """Return what happened, and what to do, in one line; and a line for each fault if there are several."""
     if isinstance(error, Problem):
         faults = [f"\n  {escape(each)}" for each in _faults(error)]
-        return f"{escape(_sentences(error.detail, _remedy(error, target)))} {_source(error, target)}{''.join(faults)}"
+        text = _sentences(spoken(error.detail), _remedy(error, target))
+        return f"{escape(text)} {_source(error, target)}{''.join(faults)}"
     return escape(_sentences(_reason(error, target, is_write=is_write), _remedy(error, target)))
 
 

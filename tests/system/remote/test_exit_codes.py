@@ -1,6 +1,7 @@
 """The exit codes of commands that a service rejects, or does not answer."""
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,27 @@ def test_service_without_tls_is_named(cli: CommandLine, running: Service) -> Non
     assert done.code == 6
     assert "speaks no TLS. Use http://127.0.0.1:" in done.err
     assert "WRONG_VERSION" not in done.err
+
+
+def test_remedies_name_options_and_not_headers(cli: CommandLine) -> None:
+    """The service words its problems for HTTP. If it words one anew, this fails."""
+    guid = cli.ok("put", "--user", "a", "--expire", "1h").json["guid"]
+    lost = cli.ok("put", "--user", "a", "--expire", "2020-01-01").json["guid"]
+    absent = "0" * 32
+    expected = {
+        ("get", guid, "--valid-for", "2h"): f"renew {guid}`",
+        ("put", guid, "--new", "--user", "b"): "leave --new out",
+        ("put", guid, "--if-match", "12", "--user", "b"): "use --if-match 1",
+        ("renew", guid, "--ttl", "1h", "--if-match", "99"): "renew it with --if-match 1",
+        ("put", "--expire", "1h"): "add --user NAME",
+        ("put", absent): "`user` is required to create a GUID; add --user NAME",
+        ("get", absent): "put GUID --user NAME`",
+        ("rm", absent): "put GUID --user NAME`",
+        ("renew", absent, "--ttl", "1h"): "To acquire it again, use `",
+        ("get", lost): "patch GUID --expire WHEN` with a future time",
+        ("renew", lost, "--ttl", "1h"): "renew it with --revive and --ttl",
+    }
+    for words, remedy in expected.items():
+        done = cli(*words)
+        assert remedy in done.err, words
+        assert not re.search("If-Match|If-None-Match|PUT|POST|as in", done.err), done.err
