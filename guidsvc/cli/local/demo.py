@@ -131,7 +131,8 @@ def _problem(members: dict[str, Any]) -> str:
     """Return the text of a problem, with what to do if the key is missing or does not suffice."""
     hint = f"; set {KEY_VARIABLE} to a key with the scopes read, write and delete"
     is_about_key = members.get("code") in {"unauthorized", "forbidden"}
-    return f"{members.get('detail') or members.get('title')}{hint if is_about_key else ''}"
+    text = str(members.get("detail") or members.get("title"))
+    return f"{text.removesuffix('.')}{hint}" if is_about_key else text
 
 
 def _create(service: _Service, count: int) -> dict[str, int]:
