@@ -136,3 +136,13 @@ def test_remedies_name_options_and_not_headers(cli: CommandLine) -> None:
         done = cli(*words)
         assert remedy in done.err, words
         assert not re.search("If-Match|If-None-Match|PUT|POST|as in", done.err), done.err
+
+
+def test_write_of_a_past_expiry_is_noted(cli: CommandLine) -> None:
+    done = cli.ok("put", "--user", "a", "--expire", "2020-01-01")
+    guid = done.json["guid"]
+    note = f"guidsvc: {guid} is not valid: its expiry, 2020-01-01T00:00:00Z, has passed\n"
+
+    assert done.err == note
+    assert cli.ok("put", guid, "--expire", "1h").err == ""
+    assert cli.ok("patch", guid, "--expire", "2020-01-01").err == note

@@ -1,5 +1,6 @@
 """`put`, `get` and `patch`: one record."""
 
+import time
 from typing import Any
 
 import click
@@ -16,13 +17,20 @@ from guidsvc.cli.remote.commands.inputs import (
     ttl_option,
     without_guid,
 )
-from guidsvc.cli.remote.documents import record_document, record_members
+from guidsvc.cli.remote.documents import moment, record_document, record_members
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import DURATION, absolute, expiry_members
 from guidsvc.domain.durations import Moment
 from guidsvc_client import Record
 
 _NOTHING = "nothing to change: use --user, --expire or --metadata, or `-` to read JSON from standard input"
+
+
+def _print_written(remote: Remote, record: Record) -> None:
+    """Print a record that was written. Note if its expiry has passed, perhaps by mistake: it is not valid."""
+    print_record(remote, record)
+    if record.expire <= time.time():
+        remote.note(f"{record.guid} is not valid: its expiry, {moment(record.expire)}, has passed")
 
 
 def print_record(remote: Remote, record: Record) -> None:
@@ -55,10 +63,10 @@ def put(remote: Remote, /, words: tuple[str, ...], *, is_new: bool, if_match: An
     if guid is None and (is_new or if_match is not None):
         raise click.UsageError("--new and --if-match need a GUID")
     if guid is None:
-        print_record(remote, remote.client.create(**members))
+        _print_written(remote, remote.client.create(**members))
     else:
         condition: Any = {"if_none_match": "*" if is_new else None, "if_match": if_match}
-        print_record(remote, remote.client.put(guid, **condition, **members))
+        _print_written(remote, remote.client.put(guid, **condition, **members))
 
 
 def _members(*, user: str | None, expire: Moment | None, ttl: int | None, metadata: Any) -> dict[str, Any]:
@@ -98,4 +106,4 @@ def patch(
     changes |= given(user=user, metadata=metadata, expire=None if expire is None else absolute(expire))
     if not changes:
         raise click.UsageError(_NOTHING)
-    print_record(remote, remote.client.patch(guid, changes, if_match=if_match))
+    _print_written(remote, remote.client.patch(guid, changes, if_match=if_match))
