@@ -74,7 +74,7 @@ async def full_service(
     gc.collect()  # what other tests left
     async with (
         asyncio.timeout(60),
-        serving(max_connections=LIMIT, max_streams=16 * LIMIT, **settings) as client,
+        serving(max_connections=LIMIT, max_streams=16 * LIMIT, **{"queue_timeout": 60, **settings}) as client,
         AsyncExitStack() as stack,
     ):
         pairs = [await connect(stack, client.port, OWNER, tls) for _ in range(LIMIT)]

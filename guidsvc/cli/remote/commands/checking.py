@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -26,6 +26,7 @@ OPERATIONS = ("create", "read", "delete")
 CLIENTS, READS = 4, 10
 """How many clients work at a time, and how many reads follow each creation."""
 LEFTOVER_SECONDS = 60
+CUT_ATTEMPTS, CUT_PAUSE_SECONDS = 5, 0.2
 """How much longer than the check its records live, if it is killed before it can delete them."""
 _STEP = math.log(1.02)
 """The width of a bucket of durations, as a logarithm: two per cent."""
@@ -71,7 +72,10 @@ class _Check:
             self._client.get(guid)
             self._client.delete(guid)
         except KeyboardInterrupt:
-            self._clean_up(guid)
+            for _ in range(CUT_ATTEMPTS):  # the service may still execute the creation that was cut off
+                if self._clean_up(guid):
+                    break
+                time.sleep(CUT_PAUSE_SECONDS)
             raise
 
     def run(self, advance: Callable[[int], None]) -> float:
@@ -108,16 +112,16 @@ class _Check:
             self._clean_up(guid)
             self._end.wait(0.1)
 
-    def _clean_up(self, guid: Any) -> None:
-        """Delete the record of a round that had an error, also if its creation may have had success."""
-        with suppress(NotFound):
-            try:
-                self._client.with_options(retries=3).delete(guid)
-            except NotFound:
-                raise
-            except GuidsvcError as error:
-                with self._lock:
-                    self.timings["delete"].errors[_name(error)] += 1
+    def _clean_up(self, guid: Any) -> bool:
+        """Delete the record of a round that had an error, also if its creation may have had success. Was it there?"""
+        try:
+            self._client.with_options(retries=3).delete(guid)
+        except NotFound:
+            return False
+        except GuidsvcError as error:
+            with self._lock:
+                self.timings["delete"].errors[_name(error)] += 1
+        return True
 
     @contextmanager
     def _timed(self, operation: str) -> Iterator[None]:
