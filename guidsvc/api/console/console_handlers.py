@@ -27,6 +27,7 @@ _OWN = (
     "plots",
     "promtext",
     "router",
+    "secret",
     "service_state",
     "session",
     "shared",

@@ -13,6 +13,7 @@ import { Live } from "./live.js";
 import { LogIn } from "./login.js";
 import { Overview } from "./overview.js";
 import { go, urlOf, usePlace } from "./router.js";
+import { SecretDialog } from "./secret.js";
 import { end, hasAccessControl, may, session, start, watchIdleness } from "./session.js";
 import { ShortcutHelp, useShortcuts } from "./shortcuts.js";
 import { ServiceState } from "./service_state.js";
@@ -163,4 +164,4 @@ function Curl() {
 
 const root = /** @type {Element} */ (document.getElementById("app"));
 root.replaceChildren();
-render(html`<${App} />`, root);
+render(html`<${App} /><${SecretDialog} />`, root);

@@ -133,10 +133,16 @@ export function Dialog({ title, onClose, children, canEscape = true }) {
     };
   }, []);
   const onCancel = (/** @type {Event} */ event) => {
+    if (event.target !== event.currentTarget) return; // a chooser of files inside was cancelled
     event.preventDefault();
     if (canEscape) onClose();
   };
-  return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onCancel=${onCancel}>
+  const onClosed = (/** @type {any} */ { target, currentTarget: element }) => {
+    if (target !== element || !element.isConnected || element.open) return;
+    if (canEscape) onClose();
+    else element.showModal(); // a second Escape closes a dialog without a question
+  };
+  return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onCancel=${onCancel} onClose=${onClosed}>
     <h2 id="dialog-title">${title}</h2>
     ${children}
   </dialog>`;

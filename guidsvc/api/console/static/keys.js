@@ -3,9 +3,10 @@
 
 import { html, useState } from "./preact.js";
 import { load } from "./api.js";
-import { announce, Buttons, Choice, CopyButton, Dialog, Field, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
+import { announce, Buttons, Choice, Dialog, Field, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
 import { expiryFault } from "./new_guid.js";
 import { go } from "./router.js";
+import { newSecret } from "./secret.js";
 import { session } from "./session.js";
 import { EXPIRY_HINT, now, parseExpiry, visible } from "./values.js";
 
@@ -37,11 +38,10 @@ export function Keys({ query }) {
   const pages = cursors.filter === filter ? cursors.list : [];
   const list = useLoaded((signal) => load("keys", { signal, query: { ...query, limit: PAGE_SIZE, cursor: pages.at(-1) } }), [filter, pages.at(-1)]);
   const [dialog, setDialog] = useState(/** @type {{name: string, key?: Key} | null} */ (null));
-  const [secret, setSecret] = useState(/** @type {Key | null} */ (null));
   const close = () => setDialog(null);
   const done = (/** @type {Key | undefined} */ key) => {
     close();
-    if (key?.key) setSecret(key);
+    if (key?.key) newSecret.value = { id: key.id, key: key.key };
     list.reload();
   };
   const dialogs = { new: NewKey, rotate: RotateKey, revoke: RevokeKey, note: NoteKey };
@@ -56,7 +56,6 @@ export function Keys({ query }) {
       ${list.data?.next && html`<button type="button" onClick=${() => setCursors({ filter, list: [...pages, list.data.next] })}>Next page</button>`}
     </div>
     ${Shown && html`<${Shown} of=${dialog?.key} onClose=${close} onDone=${done} />`}
-    ${secret && html`<${Secret} of=${secret} onClose=${() => setSecret(null)} />`}
   `;
 }
 
@@ -127,20 +126,6 @@ function NewKey({ onClose, onDone }) {
   <//>`;
 }
 
-/** The secret of a key, which the service shows only once. @param {{of: Key, onClose: () => void}} props */
-function Secret({ of, onClose }) {
-  const [isSaved, setSaved] = useState(false);
-  const isOwn = of.id === session.value?.id;
-  return html`<${Dialog} title="Copy the key now" onClose=${onClose} canEscape=${isSaved}>
-    <p>The service does not show it again.${isOwn && " It is the one that this page uses: log in with it before the old one ends."}</p>
-    <p class="secret"><code tabindex="0">${of.key}</code> <${CopyButton} text=${of.key ?? ""} /></p>
-    <form onSubmit=${onSubmit(onClose)}>
-      <label class="check"><input type="checkbox" checked=${isSaved} onChange=${(/** @type {any} */ event) => setSaved(event.currentTarget.checked)} /> I have copied the key</label>
-      <${Buttons} action="Close" isOff=${!isSaved} />
-    </form>
-  <//>`;
-}
-
 /** @param {any} props */
 function RotateKey({ of, onClose, onDone }) {
   const [overlap, setOverlap] = useState("3600");
@@ -150,6 +135,7 @@ function RotateKey({ of, onClose, onDone }) {
     <form onSubmit=${onSubmit(rotate)}>
       <p>The key <code>${of.id}</code> gets a new secret. Its owner, scopes and note stay.</p>
       <${Choice} label="The old secret ends" name="overlap" value=${overlap} options=${OVERLAPS} onInput=${setOverlap} />
+      ${overlap !== "0" && html`<p>A key has two secrets at most: if you rotate it again before the old one ends, that one ends at once.</p>`}
       <${Problem} error=${error} />
       <${Buttons} action="Rotate" isBusy=${isBusy} isDangerous=${overlap === "0"} onCancel=${onClose} />
     </form>

@@ -1,0 +1,54 @@
+"""Nothing that a person has entered, and no secret, is lost by a key press, a step back or the end of a key."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.console.conftest import OpenConsole
+from tests.support.backing_servers import Service
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def new_key(page: Page, owner: str) -> None:
+    """Create a key, and wait for its secret."""
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Owner", exact=True).last.fill(owner)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("dialog", name="Copy the key now")).to_be_visible()
+
+
+def test_secret_stays_until_it_is_copied(
+    console: OpenConsole, controlled: Service, create_key: Callable[..., str]
+) -> None:
+    page = console(controlled, "about", key=create_key())
+    page.goto(f"{controlled.url}/console#/keys")
+    new_key(page, "bob")
+    dialog = page.get_by_role("dialog", name="Copy the key now")
+    secret = dialog.locator(".secret code").inner_text()
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    expect(dialog).to_be_visible()
+    page.go_back()
+    page.get_by_role("heading", name="About", level=1).wait_for()
+    expect(dialog.locator(".secret code")).to_have_text(secret)
+    assert page.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))"), "leaving asks first"
+    dialog.get_by_label("I have copied the key").check()
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_be_hidden()
+    page.goto(f"{controlled.url}/console#/keys")
+    new_key(page, "carol")
+
+    assert dialog.locator(".secret code").inner_text() != secret
+
+
+def test_cancelled_file_chooser_leaves_the_import_open(console: OpenConsole, running: Service) -> None:
+    page = console(running, "guids")
+    page.get_by_role("button", name="Import").click()
+    dialog = page.get_by_role("dialog", name="Import GUIDs")
+    page.get_by_label("File of lines").dispatch_event("cancel")
+
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
