@@ -22,6 +22,7 @@ _OWN = (
     "keys",
     "live",
     "login",
+    "merge",
     "new_guid",
     "overview",
     "plots",

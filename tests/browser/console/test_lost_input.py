@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.console.conftest import OpenConsole
+from tests.browser.console.conftest import OpenConsole, call
 from tests.support.backing_servers import Service
+from tests.support.factories import GUID
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -52,3 +53,21 @@ def test_cancelled_file_chooser_leaves_the_import_open(console: OpenConsole, run
     expect(dialog).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+
+
+def test_merge_spares_metadata_keys_of_others(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a", "metadata": {"mine": 1, "theirs": 1, "gone": 1}})
+    page = console(running, f"guids/{GUID}")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Metadata").fill('{"mine": 2.50, "theirs": 1}')
+    both = {"mine": 1, "theirs": 12345678901234567890, "gone": 1, "new": {"__proto__": []}}
+    call(running, "PUT", f"/guid/{GUID}", {"user": "b", "metadata": both})
+    page.get_by_role("button", name="Save").click()
+    conflict = page.get_by_role("dialog", name="Somebody changed this while you edited it")
+    expect(conflict.get_by_role("row", name="Metadata: mine 2.50 1 you")).to_be_visible()
+    page.get_by_role("button", name="Put mine on top of theirs").click()
+    expect(conflict).to_be_hidden()
+    record = call(running, "GET", f"/guid/{GUID}")
+
+    assert record["metadata"] == {"mine": 2.5, "theirs": 12345678901234567890, "new": {"__proto__": []}}
+    assert record["user"] == "b"

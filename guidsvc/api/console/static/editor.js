@@ -5,12 +5,11 @@ import { html, useState } from "./preact.js";
 import { load, RequestError } from "./api.js";
 import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
 import { isGone, readRecord } from "./guid.js";
+import { changes, isConflict, merged } from "./merge.js";
 import { expiryFault, metadataFault, writeBody } from "./new_guid.js";
 import { EXPIRY_HINT, exact, parseExpiry, visible } from "./values.js";
 
-/** @typedef {{user: string, expiry: string, metadata: string}} Draft */
-
-const NAMES = { user: "User", expiry: "Expiry", metadata: "Metadata" };
+/** @typedef {import("./merge.js").Draft} Draft */
 
 /** @param {any} record @returns {Draft} */
 const draftOf = (record) => ({
@@ -36,11 +35,11 @@ export function Editor({ record, onClose, onSaved }) {
   const faults = { expiry: expiryFault(draft.expiry), metadata: metadataFault(draft.metadata) };
   const isUnchanged = bodyOf(draft, base) === "{}";
 
-  const save = (/** @type {string} */ version) =>
+  const save = (/** @type {string} */ version, /** @type {string} */ body) =>
     run(async () => {
       try {
         const headers = { "Content-Type": "application/json", "If-Match": `"${version}"`, Prefer: "return=minimal" };
-        await load(`guid/${record.guid}`, { method: "PUT", body: bodyOf(draft, base), headers });
+        await load(`guid/${record.guid}`, { method: "PUT", body, headers });
       } catch (caught) {
         if (!(caught instanceof RequestError && caught.status === 412)) throw caught;
         setTheirs(await readRecord(record.guid).catch((reading) => {
@@ -55,19 +54,21 @@ export function Editor({ record, onClose, onSaved }) {
   const set = (/** @type {keyof Draft} */ name) => (/** @type {string} */ value) => setDraft({ ...draft, [name]: value });
 
   if (theirs) {
+    const newest = draftOf(theirs);
+    const putOnTop = () => save(theirs.version, bodyOf(merged(base, draft, newest), newest));
     const takeTheirs = () => (announce("Theirs stays."), onSaved());
     return html`<${Dialog} title="Somebody changed this while you edited it" onClose=${onClose} key="conflict">
-      <${Conflict} base=${base} mine=${draft} theirs=${draftOf(theirs)} />
+      <${Conflict} base=${base} mine=${draft} theirs=${newest} />
       <${Problem} error=${error} />
       <div class="buttons">
-        <button type="button" class="primary" disabled=${isBusy} onClick=${() => save(theirs.version)}>Put mine on top of theirs</button>
+        <button type="button" class="primary" disabled=${isBusy} onClick=${putOnTop}>Put mine on top of theirs</button>
         <button type="button" onClick=${takeTheirs}>Take theirs</button>
         <button type="button" onClick=${() => setTheirs(null)}>Back to my text</button>
       </div>
     <//>`;
   }
   return html`<${Dialog} title="Edit GUID" onClose=${onClose} key="edit">
-    <form onSubmit=${onSubmit(() => save(record.version))}>
+    <form onSubmit=${onSubmit(() => save(record.version, bodyOf(draft, base)))}>
       <${Field} label="User" name="edit-user" value=${draft.user} onInput=${set("user")} required maxlength="256" />
       <${Field} label="Expiry" name="edit-expiry" value=${draft.expiry} onInput=${set("expiry")} required fault=${faults.expiry} hint=${EXPIRY_HINT} />
       <${Field} label="Metadata" name="edit-metadata" rows="8" value=${draft.metadata} onInput=${set("metadata")} fault=${faults.metadata} hint="A JSON object. Empty removes the metadata" />
@@ -79,20 +80,17 @@ export function Editor({ record, onClose, onSaved }) {
 
 /** @param {{base: Draft, mine: Draft, theirs: Draft}} props */
 function Conflict({ base, mine, theirs }) {
-  const names = /** @type {(keyof Draft)[]} */ (Object.keys(NAMES));
+  const author = (/** @type {import("./merge.js").Change} */ { mine, theirs, isMine, isTheirs }) =>
+    isMine && isTheirs ? (mine === theirs ? "both, alike" : "both: they differ") : isMine ? "you" : isTheirs ? "they" : "nobody";
   return html`<div class="scroll" role="region" aria-label="Both versions" tabindex="0"><table class="conflict">
       <thead><tr><th scope="col">Member</th><th scope="col">Yours</th><th scope="col">Theirs (now)</th><th scope="col">Who changed it</th></tr></thead>
       <tbody>
-        ${names.map((name) => {
-          const [isMine, isTheirs] = [mine[name] !== base[name], theirs[name] !== base[name]];
-          const changed = isMine && isTheirs ? (mine[name] === theirs[name] ? "both, alike" : "both: they differ") : isMine ? "you" : isTheirs ? "they" : "nobody";
-          return html`<tr class=${isMine && isTheirs && mine[name] !== theirs[name] ? "differs" : ""}>
-            <th scope="row">${NAMES[name]}</th>
-            ${[mine, theirs].map((version) => html`<td><pre>${visible(version[name]).replaceAll("\\u{a}", "\n") || "none"}</pre></td>`)}
-            <td>${changed}</td>
-          </tr>`;
-        })}
+        ${changes(base, mine, theirs).map((change) => html`<tr class=${isConflict(change) ? "differs" : ""}>
+          <th scope="row">${visible(change.name)}</th>
+          ${[change.mine, change.theirs].map((text) => html`<td><pre>${visible(text ?? "none")}</pre></td>`)}
+          <td>${author(change)}</td>
+        </tr>`)}
       </tbody>
     </table></div>
-    <p class="faint">To put yours on top writes the members that you changed, and leaves the others as they are now.</p>`;
+    <p class="faint">To put yours on top writes the members and the keys of the metadata that you changed, and leaves the others as they are now.</p>`;
 }
