@@ -1,7 +1,7 @@
 // @ts-check
 /** The frame of the console: log-in, navigation, the state of the service, and the curl command of the last request. */
 
-import { html, render, useEffect, useRef, useState } from "./preact.js";
+import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 import { hasKey, lastCommand, onUnauthorized } from "./api.js";
 import { About } from "./about.js";
 import { announce, Announcements, CopyButton, Problem } from "./components.js";
@@ -83,11 +83,9 @@ function Console({ place }) {
   const isGuid = place.panel === "guids" && place.id !== "";
   const title = isGuid ? `GUID ${place.id}` : known ? known[1].title : "Not here";
   const heading = useRef(null);
-  const isFirst = useRef(true);
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.title = `${title} - guidsvc`;
-    if (!isFirst.current) /** @type {any} */ (heading.current)?.focus();
-    isFirst.current = false;
+    /** @type {any} */ (heading.current)?.focus();
   }, [title]);
   const [isHelpOpen, setHelpOpen] = useState(false);
   useShortcuts(() => setHelpOpen(true));
