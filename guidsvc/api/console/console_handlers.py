@@ -15,6 +15,7 @@ _OWN = (
     "app",
     "bulk",
     "components",
+    "drafts",
     "editor",
     "expiring",
     "guid",

@@ -71,3 +71,40 @@ def test_merge_spares_metadata_keys_of_others(console: OpenConsole, running: Ser
 
     assert record["metadata"] == {"mine": 2.5, "theirs": 12345678901234567890, "new": {"__proto__": []}}
     assert record["user"] == "b"
+
+
+def test_edit_is_there_again_after_the_key_has_ended(
+    console: OpenConsole, controlled: Service, create_key: Callable[..., str]
+) -> None:
+    key = create_key()
+    call(controlled, "PUT", f"/guid/{GUID}", {"user": "a"}, key=key)
+    page = console(controlled, f"guids/{GUID}", key=key)
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("User").fill("long thought about")
+    problem = {"title": "Unauthorized", "status": 401, "code": "unauthorized", "detail": "The key has ended."}
+    page.route("**/guid/*", lambda route: route.fulfill(status=401, json=problem), times=1)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("does not accept this key")).to_be_visible()
+    page.get_by_label("API key or token").fill(key)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Go on editing").click()
+    expect(page.get_by_label("User")).to_have_value("long thought about")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+    assert call(controlled, "GET", f"/guid/{GUID}", key=key)["user"] == "long thought about"
+    expect(page.get_by_role("button", name="Go on editing")).to_have_count(0)
+
+
+def test_escape_leaves_a_draft_and_cancel_none(console: OpenConsole, running: Service) -> None:
+    page = console(running, "guids")
+    page.get_by_role("button", name="New GUID").click()
+    page.get_by_label("User").last.fill("worker")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("status").filter(has_text="What you entered is kept")).to_be_visible()
+    page.get_by_role("button", name="New GUID").click()
+    expect(page.get_by_label("User").last).to_have_value("worker")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="New GUID").click()
+
+    expect(page.get_by_label("User").last).to_have_value("")

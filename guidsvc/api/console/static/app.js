@@ -5,6 +5,7 @@ import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./pr
 import { hasKey, lastCommand, onUnauthorized } from "./api.js";
 import { About } from "./about.js";
 import { announce, Announcements, CopyButton, Problem } from "./components.js";
+import { forgetDrafts } from "./drafts.js";
 import { Expiring } from "./expiring.js";
 import { Guid } from "./guid.js";
 import { Guids } from "./guids.js";
@@ -149,7 +150,7 @@ function Who() {
   if (!caller || !hasAccessControl()) return html`<span class="who faint">access control off</span>`;
   return html`<span class="who">
     <span>${caller.owner}: ${caller.scopes.join(" ")}</span>
-    ${hasKey() && html`<button type="button" class="small" onClick=${() => (end(), explainLogIn("The console has forgotten the key."))}>Log out</button>`}
+    ${hasKey() && html`<button type="button" class="small" onClick=${() => (forgetDrafts(), end(), explainLogIn("The console has forgotten the key."))}>Log out</button>`}
   </span>`;
 }
 

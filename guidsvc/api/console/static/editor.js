@@ -4,6 +4,7 @@
 import { html, useState } from "./preact.js";
 import { load, RequestError } from "./api.js";
 import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
+import { DraftNote, useDraft } from "./drafts.js";
 import { isGone, readRecord } from "./guid.js";
 import { changes, isConflict, merged } from "./merge.js";
 import { expiryFault, metadataFault, writeBody } from "./new_guid.js";
@@ -26,10 +27,14 @@ function bodyOf(draft, base) {
   return writeBody(members, draft.metadata === base.metadata ? undefined : draft.metadata);
 }
 
+/** The name of the draft of an edit. @param {string} guid */
+export const draftName = (guid) => `edit ${guid}`;
+
 /** @param {{record: any, onClose: () => void, onSaved: () => void}} props */
 export function Editor({ record, onClose, onSaved }) {
-  const [base] = useState(draftOf(record));
-  const [draft, setDraft] = useState(base);
+  const initial = { version: record.version, base: draftOf(record), draft: draftOf(record) };
+  const { draft: edit, setDraft: setEdit, forget, layAside, isOld } = useDraft(draftName(record.guid), initial);
+  const { version: baseVersion, base, draft } = edit;
   const [theirs, setTheirs] = useState(/** @type {any} */ (null));
   const { isBusy, error, run } = useAction();
   const faults = { expiry: expiryFault(draft.expiry), metadata: metadataFault(draft.metadata) };
@@ -48,16 +53,19 @@ export function Editor({ record, onClose, onSaved }) {
         announce("Somebody changed this while you edited it.");
         return;
       }
+      forget();
       announce("Saved.");
       onSaved();
     });
-  const set = (/** @type {keyof Draft} */ name) => (/** @type {string} */ value) => setDraft({ ...draft, [name]: value });
+  const set = (/** @type {keyof Draft} */ name) => (/** @type {string} */ value) => setEdit({ ...edit, draft: { ...draft, [name]: value } });
+  const cancel = () => (forget(), onClose());
+  const close = () => (layAside(), onClose());
 
   if (theirs) {
     const newest = draftOf(theirs);
     const putOnTop = () => save(theirs.version, bodyOf(merged(base, draft, newest), newest));
-    const takeTheirs = () => (announce("Theirs stays."), onSaved());
-    return html`<${Dialog} title="Somebody changed this while you edited it" onClose=${onClose} key="conflict">
+    const takeTheirs = () => (forget(), announce("Theirs stays."), onSaved());
+    return html`<${Dialog} title="Somebody changed this while you edited it" onClose=${close} key="conflict">
       <${Conflict} base=${base} mine=${draft} theirs=${newest} />
       <${Problem} error=${error} />
       <div class="buttons">
@@ -67,13 +75,14 @@ export function Editor({ record, onClose, onSaved }) {
       </div>
     <//>`;
   }
-  return html`<${Dialog} title="Edit GUID" onClose=${onClose} key="edit">
-    <form onSubmit=${onSubmit(() => save(record.version, bodyOf(draft, base)))}>
+  return html`<${Dialog} title="Edit GUID" onClose=${close} key="edit">
+    <form onSubmit=${onSubmit(() => save(baseVersion, bodyOf(draft, base)))}>
+      <${DraftNote} isOld=${isOld} />
       <${Field} label="User" name="edit-user" value=${draft.user} onInput=${set("user")} required maxlength="256" />
       <${Field} label="Expiry" name="edit-expiry" value=${draft.expiry} onInput=${set("expiry")} required fault=${faults.expiry} hint=${EXPIRY_HINT} />
       <${Field} label="Metadata" name="edit-metadata" rows="8" value=${draft.metadata} onInput=${set("metadata")} fault=${faults.metadata} hint="A JSON object. Empty removes the metadata" />
       <${Problem} error=${error} />
-      <${Buttons} action="Save" isBusy=${isBusy} isOff=${isUnchanged || Object.values(faults).some(Boolean)} onCancel=${onClose} />
+      <${Buttons} action="Save" isBusy=${isBusy} isOff=${isUnchanged || Object.values(faults).some(Boolean)} onCancel=${cancel} />
     </form>
   <//>`;
 }

@@ -5,7 +5,8 @@ import { html, useState } from "./preact.js";
 import { load, RequestError, send } from "./api.js";
 import { ActionButtons, Bulk } from "./bulk.js";
 import { CopyButton, Problem, State, Time, useLoaded } from "./components.js";
-import { Editor } from "./editor.js";
+import { hasDraft } from "./drafts.js";
+import { draftName, Editor } from "./editor.js";
 import { go, urlOf } from "./router.js";
 import { may } from "./session.js";
 import { exact, now, parseExactly, parseGuid, visible } from "./values.js";
@@ -40,6 +41,7 @@ function Readable({ guid }) {
       ${record && may("write") && html`<button type="button" class="primary" data-shortcut="e" onClick=${() => setEdited(true)}>Edit</button>`}
       <${Actions} guid=${guid} version=${record?.version ?? ""} onDone=${done} />
     </div>`}
+    ${record && may("write") && !isEdited && hasDraft(draftName(guid)) && html`<p>You changed this GUID and did not save it. <button type="button" onClick=${() => setEdited(true)}>Go on editing</button></p>`}
     ${record && html`<details><summary>As JSON</summary><pre tabindex="0"><code>${visible(JSON.stringify(record, null, 2)).replaceAll("\\u{a}", "\n")}</code></pre></details>`}
     <${Events} guid=${guid} />
     ${isEdited && record && html`<${Editor} record=${record} onClose=${() => setEdited(false)} onSaved=${() => (setEdited(false), reload())} />`}

@@ -4,6 +4,7 @@
 import { html, useState } from "./preact.js";
 import { load } from "./api.js";
 import { announce, Buttons, Choice, Dialog, Field, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
+import { DraftNote, useDraft } from "./drafts.js";
 import { expiryFault } from "./new_guid.js";
 import { go } from "./router.js";
 import { newSecret } from "./secret.js";
@@ -100,28 +101,30 @@ function KeyTable({ rows, isLoaded, onChosen }) {
 
 /** @param {any} props */
 function NewKey({ onClose, onDone }) {
-  const [owner, setOwner] = useState("");
-  const [scopes, setScopes] = useState(/** @type {string[]} */ (["read"]));
-  const [expiry, setExpiry] = useState("90d");
-  const [note, setNote] = useState("");
+  const { draft, setDraft, forget, layAside, isOld } = useDraft("new key", { owner: "", scopes: ["read"], expiry: "90d", note: "" });
+  const { owner, scopes, expiry, note } = draft;
+  const write = (/** @type {string} */ name) => (/** @type {unknown} */ value) => setDraft({ ...draft, [name]: value });
   const { isBusy, error, run } = useAction();
   const fault = expiryFault(expiry);
-  const set = (/** @type {string} */ scope, /** @type {boolean} */ isOn) => setScopes(isOn ? [...scopes, scope] : scopes.filter((each) => each !== scope));
+  const set = (/** @type {string} */ scope, /** @type {boolean} */ isOn) => write("scopes")(isOn ? [...scopes, scope] : scopes.filter((each) => each !== scope));
   const create = () =>
     run(async () => {
       const optional = { ...(expiry.trim() ? { expire: String(parseExpiry(expiry)) } : {}), ...(note.trim() ? { note } : {}) };
-      onDone(await load("keys", { method: "POST", json: { owner, scopes, ...optional } }));
+      const created = await load("keys", { method: "POST", json: { owner, scopes, ...optional } });
+      forget();
+      onDone(created);
     });
-  return html`<${Dialog} title="New key" onClose=${onClose}>
+  return html`<${Dialog} title="New key" onClose=${() => (layAside(), onClose())}>
     <form onSubmit=${onSubmit(create)}>
-      <${Field} label="Owner" name="new-owner" value=${owner} onInput=${setOwner} required maxlength="256" hint="Whose GUIDs the key works on" />
+      <${DraftNote} isOld=${isOld} />
+      <${Field} label="Owner" name="new-owner" value=${owner} onInput=${write("owner")} required maxlength="256" hint="Whose GUIDs the key works on" />
       <fieldset><legend>The key may</legend>
         ${Object.entries(SCOPES).map(([scope, text]) => html`<label class="check"><input type="checkbox" checked=${scopes.includes(scope)} onChange=${(/** @type {any} */ event) => set(scope, event.currentTarget.checked)} /> <strong>${scope}</strong>: ${text}</label>`)}
       </fieldset>
-      <${Field} label="Expiry (optional)" name="new-key-expiry" value=${expiry} onInput=${setExpiry} fault=${fault} hint=${`${EXPIRY_HINT}. Without one, the key never ends`} />
-      <${Field} label="Note (optional)" name="new-note" value=${note} onInput=${setNote} maxlength="200" hint="What the key is for" />
+      <${Field} label="Expiry (optional)" name="new-key-expiry" value=${expiry} onInput=${write("expiry")} fault=${fault} hint=${`${EXPIRY_HINT}. Without one, the key never ends`} />
+      <${Field} label="Note (optional)" name="new-note" value=${note} onInput=${write("note")} maxlength="200" hint="What the key is for" />
       <${Problem} error=${error} />
-      <${Buttons} action="Create" isBusy=${isBusy} isOff=${!owner.trim() || !scopes.length || Boolean(fault)} onCancel=${onClose} />
+      <${Buttons} action="Create" isBusy=${isBusy} isOff=${!owner.trim() || !scopes.length || Boolean(fault)} onCancel=${() => (forget(), onClose())} />
     </form>
   <//>`;
 }

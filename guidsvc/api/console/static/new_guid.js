@@ -4,6 +4,7 @@
 import { html, useState } from "./preact.js";
 import { load } from "./api.js";
 import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
+import { DraftNote, useDraft } from "./drafts.js";
 import { EXPIRY_HINT, objectFault, parseDuration, parseExpiry, parseGuid } from "./values.js";
 
 /** A random key by which the service recognizes a request that is sent again. It exists without TLS, too. */
@@ -36,10 +37,9 @@ export function expiryMember(text) {
 
 /** @param {{onClose: () => void, onCreated: (guid: string) => void}} props */
 export function NewGuid({ onClose, onCreated }) {
-  const [guid, setGuid] = useState("");
-  const [user, setUser] = useState("");
-  const [expiry, setExpiry] = useState("");
-  const [metadata, setMetadata] = useState("");
+  const { draft, setDraft, forget, layAside, isOld } = useDraft("new GUID", { guid: "", user: "", expiry: "", metadata: "" });
+  const { guid, user, expiry, metadata } = draft;
+  const set = (/** @type {keyof typeof draft} */ name) => (/** @type {string} */ value) => setDraft({ ...draft, [name]: value });
   const [key] = useState(idempotencyKey);
   const { isBusy, error, run } = useAction();
   const faults = {
@@ -55,18 +55,20 @@ export function NewGuid({ onClose, onCreated }) {
       const record = named
         ? await load(`guid/${named}`, { method: "PUT", body, headers: { ...type, "If-None-Match": "*" } })
         : await load("guid", { method: "POST", body, headers: { ...type, "Idempotency-Key": key } });
+      forget();
       announce(`Created ${record.guid}.`);
       onClose();
       onCreated(record.guid);
     });
-  return html`<${Dialog} title="New GUID" onClose=${onClose}>
+  return html`<${Dialog} title="New GUID" onClose=${() => (layAside(), onClose())}>
     <form onSubmit=${onSubmit(create)}>
-      <${Field} label="User" name="new-user" value=${user} onInput=${setUser} required maxlength="256" hint="Whose GUID it is: any text" />
-      <${Field} label="GUID (optional)" name="new-guid" value=${guid} onInput=${setGuid} fault=${faults.guid} hint="Without one, the service draws one" />
-      <${Field} label="Expiry (optional)" name="new-expiry" value=${expiry} onInput=${setExpiry} fault=${faults.expiry} hint=${`${EXPIRY_HINT}. Without one, the default of the service, normally 30 days`} />
-      <${Field} label="Metadata (optional)" name="new-metadata" rows="4" value=${metadata} onInput=${setMetadata} fault=${faults.metadata} hint='A JSON object, such as {"env": "test"}' />
+      <${DraftNote} isOld=${isOld} />
+      <${Field} label="User" name="new-user" value=${user} onInput=${set("user")} required maxlength="256" hint="Whose GUID it is: any text" />
+      <${Field} label="GUID (optional)" name="new-guid" value=${guid} onInput=${set("guid")} fault=${faults.guid} hint="Without one, the service draws one" />
+      <${Field} label="Expiry (optional)" name="new-expiry" value=${expiry} onInput=${set("expiry")} fault=${faults.expiry} hint=${`${EXPIRY_HINT}. Without one, the default of the service, normally 30 days`} />
+      <${Field} label="Metadata (optional)" name="new-metadata" rows="4" value=${metadata} onInput=${set("metadata")} fault=${faults.metadata} hint='A JSON object, such as {"env": "test"}' />
       <${Problem} error=${error} />
-      <${Buttons} action="Create" isBusy=${isBusy} isOff=${!user.trim() || Object.values(faults).some(Boolean)} onCancel=${onClose} />
+      <${Buttons} action="Create" isBusy=${isBusy} isOff=${!user.trim() || Object.values(faults).some(Boolean)} onCancel=${() => (forget(), onClose())} />
     </form>
   <//>`;
 }
