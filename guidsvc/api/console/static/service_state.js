@@ -6,7 +6,7 @@ import { RequestError, load } from "./api.js";
 import { announce, useLoaded } from "./components.js";
 
 const EVERY_SECONDS = 5;
-const NAMES = { store: "the store", cache: "Redis", disk: "the disk", file: "the database file", clock: "the clock", audit: "the audit log" };
+const PARTS = { store: "the store", cache: "Redis", clock: "the clock" };
 
 /** The answer of `/readyz`, which has the same members whether the service is ready or not. @param {AbortSignal} signal */
 export async function readiness(signal) {
@@ -18,16 +18,20 @@ export async function readiness(signal) {
   }
 }
 
-/** What is wrong, in words. @param {Record<string, any>} state */
+/** What is wrong, in words. The detail of a problem says what no part shows: that the service is shutting down. @param {Record<string, any>} state */
 export function faults(state) {
-  return Object.entries(state)
-    .filter(([name, value]) => typeof value === "string" && name !== "status" && value !== "up")
-    .map(([name, value]) => `${/** @type {Record<string, string>} */ (NAMES)[name] ?? name} is ${value}`);
+  const found = Object.entries(PARTS)
+    .filter(([part]) => typeof state[part] === "string" && state[part] !== "up")
+    .map(([part, name]) => `${name} is ${state[part]}`);
+  return found.length || state.ready !== false ? found : [String(state.detail ?? "the service takes no requests").replace(/\.$/, "")];
 }
+
+/** The word for the state of the service. @param {Record<string, any> | null} state */
+const wordOf = (state) => (state === null ? "..." : state.ready === false ? "not ready" : state.status);
 
 export function ServiceState() {
   const { data, error } = useLoaded(readiness, [], EVERY_SECONDS);
-  const status = error ? "out of reach" : (data?.status ?? "...");
+  const status = error ? "out of reach" : wordOf(data);
   const before = useRef("");
   useEffect(() => {
     if (before.current && before.current !== "..." && before.current !== status) announce(`The service is ${status}.`);
