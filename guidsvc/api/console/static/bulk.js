@@ -15,13 +15,15 @@ const SHOWN_FAILURES = 10;
  * The actions. `operation` makes an operation of a batch. Only a GUID that still has the version that the list showed is
  * revoked or deleted, so that nobody's change is lost unseen.
  *
- * @typedef {{title: string, done: string, scope: string, isDangerous?: boolean, says?: string, field?: string, hint?: string,
+ * @typedef {{title: string, done: string, scope: string, isDangerous?: boolean, says?: string, failure?: (result: any) => string, field?: string, hint?: string,
  *   fault?: (text: string) => string, operation: (guid: string, version: string, text: string) => object}} Action
  * @type {Record<string, Action>}
  */
 export const ACTIONS = {
   renew: {
     title: "Renew", done: "renewed", scope: "write", field: "Valid for at least", hint: "A duration from now, such as 30d or 12h. A renewal never shortens",
+    says: "A GUID that has expired or was revoked becomes valid again.",
+    failure: ({ renewal }) => (renewal && !renewal.renewed ? `valid for longer already, until ${exact(renewal.expire)}` : ""),
     fault: (text) => (parseDuration(text) ? "" : "This is not a duration, such as 30d or 12h."),
     operation: (guid, _, text) => ({ op: "renew", guid, ttl: String(parseDuration(text)), revive: true }),
   },
@@ -57,10 +59,10 @@ export function BulkBar({ selected, onClear, onDone }) {
   </div>`;
 }
 
-/** @param {{onChosen: (name: string) => void}} props */
-export function ActionButtons({ onChosen }) {
+/** @param {{onChosen: (name: string) => void, without?: string}} props */
+export function ActionButtons({ onChosen, without = "" }) {
   return Object.entries(ACTIONS)
-    .filter(([, { scope }]) => may(scope))
+    .filter(([name, { scope }]) => may(scope) && name !== without)
     .map(([name, { title, isDangerous }]) => html`<button type="button" class=${isDangerous ? "danger" : ""} onClick=${() => onChosen(name)}>${title}${isDangerous ? " ..." : ""}</button>`);
 }
 
@@ -85,16 +87,16 @@ export function Bulk({ name, selected, onClose, onDone }) {
   const check = () => run(async () => setPreview(await send({ query: { validate_only: "true" } })));
   const execute = () =>
     run(async () => {
-      const results = await send({ headers: { Prefer: "return=minimal", "Idempotency-Key": key } });
-      const failed = failures(results, selected);
-      announce(`${results.length - failed.length} ${action.done}${failed.length ? `, ${failed.length} failed` : ""}.`);
+      const results = await send({ headers: { ...(action.failure ? {} : { Prefer: "return=minimal" }), "Idempotency-Key": key } });
+      const failed = failures(action, results, selected);
+      announce(`${results.length - failed.length} ${action.done}${failed.length ? `, ${failed.length} not` : ""}.`);
       if (failed.length) setOutcome(results);
       else onDone();
     });
 
   if (outcome) {
-    return html`<${Dialog} title=${`${action.title}: ${outcome.length - failures(outcome, selected).length} ${action.done}`} onClose=${onDone}>
-      <${Failures} failed=${failures(outcome, selected)} title="These failed" />
+    return html`<${Dialog} title=${`${action.title}: ${outcome.length - failures(action, outcome, selected).length} ${action.done}`} onClose=${onDone}>
+      <${Failures} failed=${failures(action, outcome, selected)} title="These were not" />
       <div class="buttons"><button type="button" class="primary" onClick=${onDone}>Close</button></div>
     <//>`;
   }
@@ -109,13 +111,14 @@ export function Bulk({ name, selected, onClose, onDone }) {
       </form>
     <//>`;
   }
-  const failed = failures(preview, selected);
+  const failed = failures(action, preview, selected);
   const count = preview.length - failed.length;
   const mustType = action.isDangerous && count > TYPED_ABOVE;
   const value = name === "expiry" ? ` to ${exact(parseExpiry(text))}` : name === "renew" ? ` for ${text}` : "";
-  return html`<${Dialog} title=${`${action.title} ${counted(count, "GUID")}${value}?`} onClose=${onClose}>
+  const title = count ? `${action.title} ${counted(count, "GUID")}${value}?` : `No GUID can be ${action.done}${value}`;
+  return html`<${Dialog} title=${title} onClose=${onClose}>
     <form onSubmit=${onSubmit(execute)}>
-      <p>${counted(count, "GUID")} will be ${action.done}. ${action.says ?? ""}</p>
+      ${count > 0 && html`<p>${counted(count, "GUID")} will be ${action.done}. ${action.says ?? ""}</p>`}
       <${Failures} failed=${failed} title="These will not" />
       ${mustType && html`<${Field} label=${`Type ${count} to confirm`} name="bulk-count" value=${typed} onInput=${setTyped} inputmode="numeric" />`}
       <${Problem} error=${error} />
@@ -124,24 +127,30 @@ export function Bulk({ name, selected, onClose, onDone }) {
   <//>`;
 }
 
-/**
- * The operations that failed, with their GUIDs.
- * @param {any[]} results
- * @param {Map<string, string>} selected
- */
-function failures(results, selected) {
-  const guids = [...selected.keys()];
-  return results.map((result, place) => ({ guid: guids[place], ...result })).filter(({ status }) => status >= 400);
+/** Why an operation did nothing, or nothing if it did. @param {Action} action @param {any} result */
+function reasonOf(action, result) {
+  if (result.status < 400) return action.failure?.(result) ?? "";
+  return result.problem?.code === "precondition-failed" ? "changed meanwhile; load the list again" : (result.problem?.title ?? `status ${result.status}`);
 }
 
-/** @param {{failed: any[], title: string}} props */
+/**
+ * The operations that did nothing, with their GUIDs.
+ * @param {Action} action
+ * @param {any[]} results
+ * @param {Map<string, string>} selected
+ * @returns {{guid: string, reason: string}[]}
+ */
+function failures(action, results, selected) {
+  const guids = [...selected.keys()];
+  return results.map((result, place) => ({ guid: guids[place], reason: reasonOf(action, result) })).filter(({ reason }) => reason);
+}
+
+/** @param {{failed: {guid: string, reason: string}[], title: string}} props */
 function Failures({ failed, title }) {
   if (!failed.length) return null;
-  const why = (/** @type {any} */ { problem, status }) =>
-    problem?.code === "precondition-failed" ? "changed meanwhile; load the list again" : (problem?.title ?? `status ${status}`);
   return html`<p>${title}:</p>
     <ul>
-      ${failed.slice(0, SHOWN_FAILURES).map((each) => html`<li><code>${each.guid}</code>: ${why(each)}</li>`)}
+      ${failed.slice(0, SHOWN_FAILURES).map((each) => html`<li><code>${each.guid}</code>: ${each.reason}</li>`)}
       ${failed.length > SHOWN_FAILURES && html`<li>and ${failed.length - SHOWN_FAILURES} more</li>`}
     </ul>`;
 }
