@@ -59,7 +59,7 @@ def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, r
     choose(page, "Revoke ...")
     choose(page, "Check first")
     choose(page, "Revoke")
-    expect(page.get_by_text("It expired")).to_be_visible()
+    expect(page.get_by_text("It was revoked")).to_be_visible()
 
     choose(page, "Renew")
     expect(page.get_by_label("Valid for at least")).to_be_focused()

@@ -3,7 +3,7 @@
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 import { RequestError } from "./api.js";
-import { exact, relative } from "./values.js";
+import { exact, now, relative } from "./values.js";
 
 /** @type {Set<(text: string) => void>} */
 const announcementListeners = new Set();
@@ -52,10 +52,14 @@ export function useLoaded(loader, dependencies, everySeconds = 0) {
         if (controller.signal.aborted) return;
         setState((before) => ({ data: before.data, error }));
         if (error.isTemporary) again(Math.max(1, error.retryAfter));
+        else if (everySeconds && error.status !== 401) again(everySeconds);
       },
     );
+    const look = () => everySeconds && !document.hidden && reload();
+    document.addEventListener("visibilitychange", look);
     return () => {
       controller.abort();
+      document.removeEventListener("visibilitychange", look);
       clearTimeout(timer);
     };
   }, [...dependencies, round]);
@@ -80,9 +84,18 @@ export function Problem({ error, isRetried = false }) {
   </div>`;
 }
 
-/** A time: how far it is away, and exactly. @param {{at: number | string, isBoth?: boolean}} props Unix seconds */
+const NEAR_SECONDS = 120;
+const FAR_MS = 30_000;
+
+/** A time: how far it is away, always as of now, and exactly. @param {{at: number | string, isBoth?: boolean}} props Unix seconds */
 export function Time({ at, isBoth = false }) {
   const text = exact(at);
+  const [, setRound] = useState(0);
+  const isNear = Math.abs(Number(at) - now()) < NEAR_SECONDS;
+  useEffect(() => {
+    const timer = setInterval(() => setRound((round) => round + 1), isNear ? 1000 : FAR_MS);
+    return () => clearInterval(timer);
+  }, [isNear]);
   return html`<time datetime=${text.replace(" UTC", "Z").replace(" ", "T")} title=${text}>${relative(at)}${isBoth && html` <span class="faint">${text}</span>`}</time>`;
 }
 

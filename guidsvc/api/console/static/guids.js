@@ -9,9 +9,9 @@ import { NewGuid } from "./new_guid.js";
 import { go, urlOf } from "./router.js";
 import { hasAccessControl, may } from "./session.js";
 import { exportGuids, ImportGuids } from "./transfer.js";
-import { counted, grouped, now, visible } from "./values.js";
+import { counted, grouped, isRevoked, now, stateOf, visible } from "./values.js";
 
-/** @typedef {{guid: string, expire: string, user: string, owner?: string, version: string, state: string, metadata?: object}} Listed */
+/** @typedef {{guid: string, expire: string, user: string, owner?: string, version: string, state: string, created?: string, metadata?: object}} Listed */
 
 const PAGE_SIZE = 50;
 const MAX_SELECTED = 1000;
@@ -126,8 +126,8 @@ export function Table({ rows, selected, onSelect, isLoaded }) {
         <th scope="row"><a href=${urlOf(`guids/${row.guid}`)}><code>${row.guid}</code></a></th>
         <td data-name="User"><bdi>${visible(row.user)}</bdi></td>
         ${hasOwner && html`<td data-name="Owner"><bdi>${visible(row.owner ?? "")}</bdi></td>`}
-        <td data-name="Expires"><${Time} at=${row.expire} />${row.state === "live" && Number(row.expire) - now() < SOON_SECONDS ? html` <strong title="within an hour">!</strong>` : ""}</td>
-        <td data-name="State"><${State} state=${row.state} /></td>
+        <td data-name="Expires">${isRevoked(row) ? "" : html`<${Time} at=${row.expire} />`}${row.state === "live" && Number(row.expire) - now() < SOON_SECONDS ? html` <strong title="within an hour">!</strong>` : ""}</td>
+        <td data-name="State"><${State} state=${stateOf(row)} /></td>
       </tr>`)}
     </tbody>
   </table></div>`;

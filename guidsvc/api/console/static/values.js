@@ -31,6 +31,15 @@ export function relative(seconds) {
   return left > 0 ? `in ${duration(left)}` : `${duration(-left)} ago`;
 }
 
+/** Whether an expiry is one that no GUID has by itself: who revokes a GUID writes 0 or 1. @param {string} expire */
+export const isRevokedAt = (expire) => Number(expire) <= 1;
+
+/** Whether a record was revoked, or created with an expiry in the past. @param {{expire: string, created?: string}} record */
+export const isRevoked = ({ expire, created = "0" }) => isRevokedAt(expire) || Number(expire) * 1000 < Number(created) - 1000;
+
+/** The state of a record, in one word. @param {{state: string, expire: string, created?: string}} record */
+export const stateOf = (record) => (record.state === "expired" && isRevoked(record) ? "revoked" : record.state);
+
 /** A duration such as `90d` or `1h30m`, in seconds; NaN if it is none. @param {string} text */
 export function parseDuration(text) {
   const compact = text.trim().toLowerCase().replace(/\s+|^\+/g, "");

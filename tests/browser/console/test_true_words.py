@@ -1,0 +1,67 @@
+"""The console says what is so: of revoked GUIDs, renewals that change nothing, a shutdown, and what others change."""
+
+import time
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.console.conftest import OpenConsole, call
+from tests.support.backing_servers import Service
+from tests.support.factories import GUID
+
+pytestmark = pytest.mark.timeout(240)
+SOON_MS = 60_000
+
+
+def test_shutdown_is_told_in_words(console: OpenConsole, running: Service) -> None:
+    problem = {"type": "/problems/unavailable", "title": "Service unavailable", "status": 503, "code": "unavailable"}
+    parts = {"ready": False, "store": "up", "cache": "up", "age_ms": 250, "detail": "The service is shutting down."}
+    page = console(running, "guids")
+    page.route("**/readyz", lambda route: route.fulfill(status=503, json=problem | parts))
+
+    expect(page.locator(".service")).to_have_text("■ not ready: The service is shutting down", timeout=SOON_MS)
+
+
+def renew(page: Page, duration: str) -> None:
+    page.get_by_role("button", name="Renew").click()
+    page.get_by_label("Valid for at least").fill(duration)
+    page.get_by_role("button", name="Check first").click()
+
+
+def test_renewal_that_changes_nothing_is_no_renewal(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, f"guids/{GUID}")
+    renew(page, "1d")
+    expect(page.get_by_role("dialog", name="No GUID can be renewed for 1d")).to_contain_text("valid for longer already")
+    page.get_by_role("button", name="Cancel").click()
+    renew(page, "90d")
+    page.get_by_role("dialog", name="Renew 1 GUID for 90d?").get_by_role("button", name="Renew").click()
+
+    expect(page.get_by_role("status").filter(has_text="1 renewed.")).to_be_visible()
+
+
+def test_revoked_guid_is_called_revoked(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "somebody", "metadata": {"n": 12345678901234567890}})
+    call(running, "PUT", f"/guid/{GUID}", {"expire": "0"})
+    page = console(running, f"guids/{GUID}")
+
+    expect(page.get_by_text("It was revoked")).to_be_visible()
+    expect(page.get_by_text("12345678901234567890")).to_be_visible()
+    expect(page.get_by_text("somebody")).to_be_visible()
+    expect(page.get_by_text("1970")).to_have_count(0)
+    expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+
+
+def test_page_follows_the_life_of_a_guid(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
+    page = console(running, f"guids/{GUID}")
+    expect(page.get_by_text("first", exact=True)).to_be_visible()
+    call(running, "PUT", f"/guid/{GUID}", {"user": "second", "expire": int(time.time()) + 20})
+    page.get_by_role("button", name="Edit").click()
+    expect(page.get_by_label("User")).to_have_value("second")
+    page.get_by_role("button", name="Cancel").click()
+
+    expect(page.get_by_text("second", exact=True)).to_be_visible()
+    expect(page.get_by_text("It expired")).to_be_visible(timeout=SOON_MS)
+    call(running, "PUT", f"/guid/{GUID}", {"user": "third"})
+    expect(page.get_by_text("third", exact=True)).to_be_visible(timeout=SOON_MS)
