@@ -6,6 +6,9 @@ import { forgetKey, useKey } from "./api.js";
 import { Buttons, Field, onSubmit, Problem, useAction } from "./components.js";
 import { start } from "./session.js";
 
+/** A key as it was pasted, maybe with the quotes of a file of settings. @param {string} text */
+const withoutQuotes = (text) => text.trim().replace(/^(["'`])(.*)\1$/, "$2").trim();
+
 /** @param {{reason: string, onEntered: () => void}} props */
 export function LogIn({ reason, onEntered }) {
   const [secret, setSecret] = useState("");
@@ -15,7 +18,9 @@ export function LogIn({ reason, onEntered }) {
   useEffect(() => /** @type {any} */ (form.current).querySelector("input").focus(), []);
   const enter = () =>
     run(async () => {
-      useKey(secret.trim(), isKept);
+      const pasted = withoutQuotes(secret);
+      if (!/^[\x21-\x7e]+$/.test(pasted)) throw new Error("A key or token has only letters, digits and signs of ASCII, and no spaces. Copy it again.");
+      useKey(pasted, isKept);
       try {
         await start();
         onEntered();
