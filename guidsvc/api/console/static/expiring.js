@@ -28,7 +28,7 @@ export function Expiring() {
     <h2>Soonest first${window ? `: expiring between ${duration(window.from - now())} and ${duration(window.to - now())} from now` : ""}</h2>
     ${window && html`<button type="button" onClick=${() => choose(null)}>Show all</button>`}
     <${Problem} error=${list.error} isRetried=${true} />
-    <${Table} rows=${list.data?.items ?? []} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} />
+    <${Table} rows=${list.data?.items ?? []} hasFailed=${list.error !== null} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} />
     <div class="pages">
       ${cursors.length > 0 && html`<button type="button" onClick=${() => setCursors(cursors.slice(0, -1))}>Previous page</button>`}
       ${list.data?.next && html`<button type="button" onClick=${() => setCursors([...cursors, list.data.next])}>Next page</button>`}
@@ -43,6 +43,9 @@ function queryOf(window, cursor) {
   return { ...bounds, sort: "expire", state: "live", view: "full", limit: PAGE_SIZE, cursor };
 }
 
+/** The height of a bar in percent: what is not zero can be seen. @param {number} count @param {number} most */
+const heightOf = (count, most) => (count ? Math.max(2, Math.round((100 * count) / most)) : 0);
+
 /**
  * Bars, each a button that selects what it counts.
  * @param {{name: string, counts: number[], at: number, chosen: Window, onChoose: (window: Window) => void}} props
@@ -52,15 +55,17 @@ function Bars({ name, counts, at, chosen, onChoose }) {
   const most = Math.max(1, ...counts);
   return html`<section aria-label=${span.title}>
     <h2>${span.title} <span class="faint">${counted(counts.reduce((one, other) => one + other, 0), "GUID")}, at most ${grouped(Math.max(...counts))} in one ${span.name}</span></h2>
+    <p class="faint axis"><span>${grouped(Math.max(...counts))}</span></p>
     <div class="chart" role="group" aria-label=${`Expiring by ${span.name}`}>
       ${counts.map((count, place) => {
         const from = at + place * span.seconds;
         const isChosen = chosen?.name === name && chosen.place === place;
         const text = `${grouped(count)} between ${place} and ${place + 1} ${span.name}s from now`;
         return html`<button type="button" class="bar" title=${text} aria-label=${text} aria-pressed=${isChosen} onClick=${() => onChoose(isChosen ? null : { name, place, from, to: from + span.seconds })}>
-          <svg viewBox="0 0 10 100" preserveAspectRatio="none" aria-hidden="true"><rect x="0.5" y=${100 - Math.round((96 * count) / most)} width="9" height=${Math.round((96 * count) / most)} /></svg>
+          <svg viewBox="0 0 10 100" preserveAspectRatio="none" aria-hidden="true"><rect x="0.5" y=${100 - heightOf(count, most)} width="9" height=${heightOf(count, most)} /></svg>
         </button>`;
       })}
     </div>
+    <p class="faint axis"><span>now</span><span>in ${counts.length} ${span.name}s</span></p>
   </section>`;
 }
