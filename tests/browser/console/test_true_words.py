@@ -1,6 +1,7 @@
 """The console says what is so: of revoked GUIDs, renewals that change nothing, a shutdown, and what others change."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -65,3 +66,48 @@ def test_page_follows_the_life_of_a_guid(console: OpenConsole, running: Service)
     expect(page.get_by_text("It expired")).to_be_visible(timeout=SOON_MS)
     call(running, "PUT", f"/guid/{GUID}", {"user": "third"})
     expect(page.get_by_text("third", exact=True)).to_be_visible(timeout=SOON_MS)
+
+
+def test_failed_filter_leaves_no_old_rows(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, "guids")
+    page.get_by_role("button", name="Export 1").wait_for()
+    problem = {"title": "Invalid", "status": 400, "code": "invalid-parameter", "detail": "Not so."}
+    page.route("**/guid?**", lambda route: route.fulfill(status=400, json=problem))
+    page.get_by_label("State").select_option("all")
+    expect(page.get_by_role("alert")).to_contain_text("Not so.")
+
+    expect(page.get_by_role("link", name=GUID)).to_have_count(0)
+    expect(page.get_by_text("1 GUID", exact=True)).to_have_count(0)
+    expect(page.get_by_role("button", name="Export", exact=True)).to_be_visible()
+
+
+def test_all_bars_fit_and_have_labels(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a", "expire": int(time.time()) + 29 * 86400})
+    page = console(running, "expiring")
+    days = page.get_by_role("region", name="The next 30 days")
+    bars = days.get_by_role("button")
+    expect(bars).to_have_count(30)
+    chart = page.get_by_role("group", name="Expiring by day")
+
+    assert chart.evaluate("element => element.scrollWidth <= element.clientWidth"), "no bar is cut off"
+    assert bars.first.evaluate("element => element.getBoundingClientRect().width") >= 24
+    expect(days.get_by_text("now", exact=True)).to_be_visible()
+    expect(days.get_by_text("in 30 days")).to_be_visible()
+
+
+@pytest.mark.parametrize("pasted", ["schlüssel", "ключ"])
+def test_key_that_cannot_be_sent_is_explained(console: OpenConsole, controlled: Service, pasted: str) -> None:
+    page = console(controlled)
+    page.get_by_label("API key or token").fill(pasted)
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("alert")).to_contain_text("of ASCII")
+
+
+def test_quotes_around_a_key_do_not_matter(
+    console: OpenConsole, controlled: Service, create_key: Callable[..., str]
+) -> None:
+    page = console(controlled, key=f'"{create_key()}"')
+
+    expect(page.get_by_role("navigation", name="Panels")).to_be_visible()

@@ -34,7 +34,7 @@ export function Announcements() {
  * @param {number} [everySeconds] also load again so often, while the page is visible
  */
 export function useLoaded(loader, dependencies, everySeconds = 0) {
-  const [state, setState] = useState(/** @type {{data: any, error: any}} */ ({ data: null, error: null }));
+  const [state, setState] = useState(/** @type {{data: any, error: any, of: unknown[]}} */ ({ data: null, error: null, of: dependencies }));
   const [round, setRound] = useState(0);
   const reload = () => setRound((count) => count + 1);
   useEffect(() => {
@@ -45,12 +45,13 @@ export function useLoaded(loader, dependencies, everySeconds = 0) {
     };
     loader(controller.signal).then(
       (data) => {
-        setState({ data, error: null });
+        setState({ data, error: null, of: dependencies });
         if (everySeconds) again(everySeconds);
       },
       (error) => {
         if (controller.signal.aborted) return;
-        setState((before) => ({ data: before.data, error }));
+        // Data of something else must not stand beside the error.
+        setState((before) => ({ data: dependencies.every((each, place) => each === before.of[place]) ? before.data : null, error, of: dependencies }));
         if (error.isTemporary) again(Math.max(1, error.retryAfter));
         else if (everySeconds && error.status !== 401) again(everySeconds);
       },

@@ -44,7 +44,8 @@ export function Guids({ query }) {
   );
   const [total, setTotal] = useState(/** @type {number | null} */ (null));
   useEffect(() => {
-    if (list.data?.total !== undefined) setTotal(list.data.total);
+    if (!list.data) setTotal(null);
+    else if (list.data.total !== undefined) setTotal(list.data.total);
   }, [list.data]);
 
   /** @type {Listed[]} */
@@ -68,7 +69,7 @@ export function Guids({ query }) {
     ${may("read") && html`<${Filters} query=${query} onChange=${change} />`}
     <${Problem} error=${list.error} isRetried=${true} />
     ${may("read") &&
-    html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} />
+    html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} hasFailed=${list.error !== null} />
       <div class="pages">
         <span>${total === null ? "" : counted(total, "GUID")}</span>
         ${pages.length > 0 && html`<button type="button" onClick=${() => turn(pages.slice(0, -1))}>Previous page</button>`}
@@ -101,9 +102,10 @@ function Filters({ query, onChange }) {
 
 /**
  * A table of GUIDs, with a box for each, so that several can be worked on at once.
- * @param {{rows: Listed[], selected: Map<string, string>, onSelect: (selected: Map<string, string>) => void, isLoaded: boolean}} props
+ * @param {{rows: Listed[], selected: Map<string, string>, onSelect: (selected: Map<string, string>) => void, isLoaded: boolean, hasFailed?: boolean}} props
  */
-export function Table({ rows, selected, onSelect, isLoaded }) {
+export function Table({ rows, selected, onSelect, isLoaded, hasFailed = false }) {
+  if (!rows.length && hasFailed) return null;
   if (!rows.length) return isLoaded ? html`<p class="empty">No GUID matches.</p>` : html`<p class="empty">Loading ...</p>`;
   const canSelect = may("write") || may("delete");
   const hasOwner = rows.some((row) => row.owner) && may("admin");
