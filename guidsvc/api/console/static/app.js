@@ -19,7 +19,7 @@ import { end, hasAccessControl, may, session, start, watchIdleness } from "./ses
 import { ShortcutHelp, useShortcuts } from "./shortcuts.js";
 import { ServiceState } from "./service_state.js";
 import { toggleTheme } from "./theme.js";
-import { parseGuid } from "./values.js";
+import { guidFault, parseGuid } from "./values.js";
 
 /** The panels, in the order of the navigation: their title, their component, and whether the caller may use them. */
 const PANELS = {
@@ -126,11 +126,12 @@ function Missing({ panel }) {
 /** The field that opens a GUID, in whatever notation it is pasted. */
 function Find() {
   const [text, setText] = useState("");
+  const [fault, setFault] = useState("");
   const find = (/** @type {Event} */ event) => {
     event.preventDefault();
     const guid = parseGuid(text);
     if (!guid) {
-      announce("A GUID has 32 hexadecimal characters; dashes and braces do not matter. To search by user, use the filters of GUIDs.");
+      setFault(text.trim() && `${guidFault(text)} To search by user, use the filters of GUIDs.`);
       return;
     }
     if (guid !== text.trim()) announce(`Taken as ${guid}.`);
@@ -140,7 +141,9 @@ function Find() {
   return html`<form class="find" role="search" onSubmit=${find}>
     <label class="hidden" for="find">Find a GUID</label>
     <input id="find" type="search" placeholder="Find a GUID   /" value=${text} autocomplete="off" spellcheck="false"
-      onInput=${(/** @type {any} */ event) => setText(event.currentTarget.value)} />
+      aria-describedby="find-fault" aria-invalid=${fault ? "true" : undefined}
+      onInput=${(/** @type {any} */ event) => (setText(event.currentTarget.value), setFault(""))} />
+    <p class="fault" id="find-fault" role="alert">${fault}</p>
   </form>`;
 }
 

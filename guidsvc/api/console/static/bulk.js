@@ -50,9 +50,11 @@ function unchanged(version) {
 /** The buttons for the selected GUIDs. @param {{selected: Map<string, string>, onClear: () => void, onDone: () => void}} props */
 export function BulkBar({ selected, onClear, onDone }) {
   const [action, setAction] = useState("");
-  if (!selected.size && !action) return null;
-  return html`<div class="bulk" role="group" aria-label="Selected GUIDs">
-    <span>${counted(selected.size, "GUID")} selected</span>
+  const count = selected.size ? `${counted(selected.size, "GUID")} selected` : "";
+  const said = html`<span class="hidden" role="status">${count}</span>`;
+  if (!selected.size && !action) return said;
+  return html`${said}<div class="bulk" role="group" aria-label="Selected GUIDs">
+    <span aria-hidden="true">${count}</span>
     <${ActionButtons} onChosen=${setAction} />
     <button type="button" onClick=${onClear}>Clear the selection</button>
     ${action && html`<${Bulk} name=${action} selected=${selected} onClose=${() => setAction("")} onDone=${() => (setAction(""), onDone())} />`}
@@ -107,7 +109,7 @@ export function Bulk({ name, selected, onClose, onDone }) {
         ${action.field && html`<${Field} label=${action.field} name="bulk-value" value=${text} onInput=${setText} fault=${fault} hint=${action.hint} required />`}
         ${action.says && html`<p>${action.says}</p>`}
         <${Problem} error=${error} />
-        <${Buttons} action="Check first" isBusy=${isBusy} isOff=${Boolean(action.field) && (!text || Boolean(fault))} onCancel=${onClose} />
+        <${Buttons} action="Check first" isBusy=${isBusy} onCancel=${onClose} />
       </form>
     <//>`;
   }

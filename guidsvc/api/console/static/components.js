@@ -12,6 +12,7 @@ const announcementListeners = new Set();
 export const announce = (text) => announcementListeners.forEach((listener) => listener(text));
 
 const ANNOUNCEMENT_MS = 8000;
+const FRESH_MS = 1000; // an action may say what it did, and go elsewhere
 
 /** The last announcement. */
 export function Announcements() {
@@ -22,7 +23,10 @@ export function Announcements() {
   }, []);
   useEffect(() => {
     const timer = text ? setTimeout(() => setText(""), ANNOUNCEMENT_MS) : undefined;
-    return () => clearTimeout(timer);
+    const saidAt = Date.now();
+    const leave = () => Date.now() - saidAt > FRESH_MS && setText("");
+    addEventListener("hashchange", leave);
+    return () => (clearTimeout(timer), removeEventListener("hashchange", leave));
   }, [text]);
   return html`<div class="announcement" role="status" aria-live="polite" data-empty=${!text}>${text}</div>`;
 }
@@ -69,6 +73,9 @@ export function useLoaded(loader, dependencies, everySeconds = 0) {
 
 /** An error, in words; one that may pass says that it is tried again. @param {{error: any, isRetried?: boolean}} props */
 export function Problem({ error, isRetried = false }) {
+  useEffect(() => {
+    if (error && !isRetried) announce(""); // "Saved." must not stand beside it
+  }, [error]);
   if (!error) return null;
   const problem = error instanceof RequestError ? error.problem : { detail: String(error.message ?? error) };
   return html`<div class="problem" role="alert">
@@ -101,21 +108,27 @@ export function Time({ at, isBoth = false }) {
 }
 
 /**
- * A field with its label. The hint and the fault are read out with it.
+ * A field with its label. The hint and the fault are read out with it. The fault is shown when somebody leaves the
+ * field, or sends the form, which goes to the field.
  * @param {any} props
  */
-export function Field({ label, name, value, onInput, hint = "", fault = "", type = "text", rows = 0, ...rest }) {
+export function Field({ label, name, value, onInput, hint = "", fault = "", type = "text", rows = 0, onBlur, ...rest }) {
   const id = `field-${name}`;
-  const described = [hint && `${id}-hint`, fault && `${id}-fault`].filter(Boolean).join(" ") || undefined;
+  const input = useRef(null);
+  const [isLeft, setLeft] = useState(false);
+  useLayoutEffect(() => /** @type {any} */ (input.current).setCustomValidity(fault), [fault]);
+  const shown = isLeft ? fault : "";
+  const described = [hint && `${id}-hint`, shown && `${id}-fault`].filter(Boolean).join(" ") || undefined;
   const common = {
-    id, name, value, "aria-describedby": described, "aria-invalid": fault ? "true" : undefined,
+    id, name, value, ref: input, "aria-describedby": described, "aria-invalid": shown ? "true" : undefined,
+    onBlur: () => (setLeft(true), onBlur?.()),
     onInput: (/** @type {any} */ event) => onInput(event.currentTarget.value), ...rest,
   };
   return html`<div class="field">
     <label for=${id}>${label}</label>
     ${rows ? html`<textarea ...${common} rows=${rows} spellcheck="false"></textarea>` : html`<input ...${common} type=${type} autocomplete="off" spellcheck="false" />`}
     ${hint && html`<p class="faint" id=${`${id}-hint`}>${hint}</p>`}
-    ${fault && html`<p class="fault" id=${`${id}-fault`}>${fault}</p>`}
+    <p class="fault" id=${`${id}-fault`} aria-live="polite">${shown}</p>
   </div>`;
 }
 
@@ -130,12 +143,23 @@ export function Choice({ label, name, value, options, onInput }) {
   </div>`;
 }
 
+/** Go to the field of the next step of a dialog, or else to its title, unless somebody is in a field. @param {HTMLElement} dialog */
+function focusStep(dialog) {
+  const active = document.activeElement;
+  if (active?.matches("input, select, textarea") && dialog.contains(active)) return;
+  const field = dialog.querySelector("input:not([type=checkbox], [type=file]), textarea");
+  const heading = /** @type {HTMLElement} */ (dialog.querySelector("h2"));
+  heading.tabIndex = -1; // not before: a dialog that opens goes to its first field
+  /** @type {HTMLElement} */ (field ?? heading).focus();
+}
+
 /**
  * A modal dialog. Focus goes into it, and back when it closes; Escape closes it.
  * @param {any} props
  */
 export function Dialog({ title, onClose, children, canEscape = true }) {
   const dialog = useRef(null);
+  const shown = useRef(title);
   useLayoutEffect(() => {
     const element = /** @type {any} */ (dialog.current);
     const before = /** @type {HTMLElement | null} */ (document.activeElement);
@@ -143,9 +167,13 @@ export function Dialog({ title, onClose, children, canEscape = true }) {
     return () => {
       element.close();
       if (before?.isConnected) before.focus();
-      else document.querySelector("h1")?.focus();
+      setTimeout(() => document.activeElement === document.body && document.querySelector("h1")?.focus());
     };
   }, []);
+  useLayoutEffect(() => {
+    if (shown.current !== title) focusStep(/** @type {any} */ (dialog.current));
+    shown.current = title;
+  }, [title]);
   const onCancel = (/** @type {Event} */ event) => {
     if (event.target !== event.currentTarget) return; // a chooser of files inside was cancelled
     event.preventDefault();
@@ -168,7 +196,7 @@ export function Dialog({ title, onClose, children, canEscape = true }) {
  */
 export function Buttons({ action, isBusy = false, isOff = false, onCancel, isDangerous = false }) {
   return html`<div class="buttons">
-    <button type="submit" class=${isDangerous ? "danger" : "primary"} disabled=${isBusy || isOff}>${isBusy ? "Wait ..." : action}</button>
+    <button type="submit" class=${isDangerous ? "danger" : "primary"} disabled=${isOff} aria-disabled=${isBusy ? "true" : undefined}>${isBusy ? "Wait ..." : action}</button>
     ${onCancel && html`<button type="button" onClick=${onCancel}>Cancel</button>`}
   </div>`;
 }
@@ -180,7 +208,10 @@ export function Buttons({ action, isBusy = false, isOff = false, onCancel, isDan
 export function useAction() {
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState(/** @type {any} */ (null));
+  const isRunning = useRef(false); // a button that is disabled while it runs would lose the focus
   const run = async (/** @type {() => Promise<void>} */ action) => {
+    if (isRunning.current) return;
+    isRunning.current = true;
     setBusy(true);
     setError(null);
     try {
@@ -188,6 +219,7 @@ export function useAction() {
     } catch (caught) {
       setError(caught);
     } finally {
+      isRunning.current = false;
       setBusy(false);
     }
   };

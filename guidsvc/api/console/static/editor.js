@@ -38,10 +38,10 @@ export function Editor({ record, onClose, onSaved }) {
   const [theirs, setTheirs] = useState(/** @type {any} */ (null));
   const { isBusy, error, run } = useAction();
   const faults = { expiry: expiryFault(draft.expiry), metadata: metadataFault(draft.metadata) };
-  const isUnchanged = bodyOf(draft, base) === "{}";
 
   const save = (/** @type {string} */ version, /** @type {string} */ body) =>
     run(async () => {
+      if (body === "{}" && !theirs) throw new Error("You have changed nothing yet.");
       try {
         const headers = { "Content-Type": "application/json", "If-Match": `"${version}"`, Prefer: "return=minimal" };
         await load(`guid/${record.guid}`, { method: "PUT", body, headers });
@@ -82,7 +82,7 @@ export function Editor({ record, onClose, onSaved }) {
       <${Field} label="Expiry" name="edit-expiry" value=${draft.expiry} onInput=${set("expiry")} required fault=${faults.expiry} hint=${EXPIRY_HINT} />
       <${Field} label="Metadata" name="edit-metadata" rows="8" value=${draft.metadata} onInput=${set("metadata")} fault=${faults.metadata} hint="A JSON object. Empty removes the metadata" />
       <${Problem} error=${error} />
-      <${Buttons} action="Save" isBusy=${isBusy} isOff=${isUnchanged || Object.values(faults).some(Boolean)} onCancel=${cancel} />
+      <${Buttons} action="Save" isBusy=${isBusy} onCancel=${cancel} />
     </form>
   <//>`;
 }

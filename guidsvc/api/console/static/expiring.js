@@ -28,12 +28,12 @@ export function Expiring() {
     <h2>Soonest first${window ? `: expiring between ${duration(window.from - now())} and ${duration(window.to - now())} from now` : ""}</h2>
     ${window && html`<button type="button" onClick=${() => choose(null)}>Show all</button>`}
     <${Problem} error=${list.error} isRetried=${true} />
+    <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
     <${Table} rows=${list.data?.items ?? []} hasFailed=${list.error !== null} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} />
     <div class="pages">
       ${cursors.length > 0 && html`<button type="button" onClick=${() => setCursors(cursors.slice(0, -1))}>Previous page</button>`}
       ${list.data?.next && html`<button type="button" onClick=${() => setCursors([...cursors, list.data.next])}>Next page</button>`}
     </div>
-    <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
   `;
 }
 

@@ -6,7 +6,7 @@ import { load } from "./api.js";
 import { BulkBar } from "./bulk.js";
 import { Choice, Field, Problem, State, Time, announce, useLoaded } from "./components.js";
 import { NewGuid } from "./new_guid.js";
-import { go, urlOf } from "./router.js";
+import { go, replace, urlOf } from "./router.js";
 import { hasAccessControl, may } from "./session.js";
 import { exportGuids, ImportGuids } from "./transfer.js";
 import { counted, grouped, isRevoked, now, stateOf, visible } from "./values.js";
@@ -50,7 +50,7 @@ export function Guids({ query }) {
 
   /** @type {Listed[]} */
   const rows = list.data?.items ?? [];
-  const change = (/** @type {Record<string, string>} */ members) => go("guids", { ...query, ...members });
+  const change = (/** @type {Record<string, string>} */ members) => replace("guids", { ...query, ...members });
   const done = () => {
     setSelected(new Map());
     setDialog("");
@@ -68,14 +68,14 @@ export function Guids({ query }) {
     </div>
     ${may("read") && html`<${Filters} query=${query} onChange=${change} />`}
     <${Problem} error=${list.error} isRetried=${true} />
+    <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
     ${may("read") &&
     html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} hasFailed=${list.error !== null} />
       <div class="pages">
-        <span>${total === null ? "" : counted(total, "GUID")}</span>
+        <span role="status">${total === null ? "" : counted(total, "GUID")}</span>
         ${pages.length > 0 && html`<button type="button" onClick=${() => turn(pages.slice(0, -1))}>Previous page</button>`}
         ${list.data?.next && html`<button type="button" onClick=${() => turn([...pages, list.data.next])}>Next page</button>`}
       </div>`}
-    <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
     ${dialog === "new" && html`<${NewGuid} onClose=${() => setDialog("")} onCreated=${(/** @type {string} */ guid) => go(`guids/${guid}`)} />`}
     ${dialog === "import" && html`<${ImportGuids} onClose=${() => (setDialog(""), list.reload())} />`}
   `;
@@ -95,7 +95,7 @@ function Filters({ query, onChange }) {
     <${Choice} label="State" name="state" value=${query.state ?? "live"} options=${STATES} onInput=${(/** @type {string} */ state) => onChange({ state: state === "live" ? "" : state })} />
     <${Choice} label="Expires" name="within" value=${query.within ?? ""} options=${WITHIN} onInput=${(/** @type {string} */ within) => onChange({ within })} />
     <${Choice} label="Sort by" name="sort" value=${query.sort ?? ""} options=${SORTS} onInput=${(/** @type {string} */ sort) => onChange({ sort })} />
-    <button type="submit" class="hidden">Apply</button>
+    <button type="submit" class="hidden" tabindex="-1">Apply</button>
     ${isFiltered && html`<button type="button" onClick=${() => go("guids")}>Clear</button>`}
   </form>`;
 }
@@ -139,6 +139,7 @@ export function Table({ rows, selected, onSelect, isLoaded, hasFailed = false })
 function ExportButton({ query, total }) {
   const [isBusy, setBusy] = useState(false);
   const run = async () => {
+    if (isBusy) return;
     setBusy(true);
     try {
       await exportGuids(listQuery(query));
@@ -148,5 +149,5 @@ function ExportButton({ query, total }) {
       setBusy(false);
     }
   };
-  return html`<button type="button" disabled=${isBusy} onClick=${run}>${isBusy ? "Exporting ..." : total === null ? "Export" : `Export ${grouped(total)}`}</button>`;
+  return html`<button type="button" aria-disabled=${isBusy ? "true" : undefined} onClick=${run}>${isBusy ? "Exporting ..." : total === null ? "Export" : `Export ${grouped(total)}`}</button>`;
 }

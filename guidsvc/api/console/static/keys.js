@@ -6,7 +6,7 @@ import { load } from "./api.js";
 import { announce, Buttons, Choice, Dialog, Field, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
 import { DraftNote, useDraft } from "./drafts.js";
 import { expiryFault } from "./new_guid.js";
-import { go } from "./router.js";
+import { replace } from "./router.js";
 import { newSecret } from "./secret.js";
 import { session } from "./session.js";
 import { EXPIRY_HINT, now, parseExpiry, visible } from "./values.js";
@@ -64,7 +64,7 @@ export function Keys({ query }) {
 function Filters({ query }) {
   const [q, setQ] = useState(query.q ?? "");
   const [owner, setOwner] = useState(query.owner ?? "");
-  const apply = (/** @type {Record<string, string>} */ members) => go("keys", { ...query, q, owner, ...members });
+  const apply = (/** @type {Record<string, string>} */ members) => replace("keys", { ...query, q, owner, ...members });
   return html`<form class="filters" aria-label="Filters" onSubmit=${onSubmit(() => apply({}))}>
     <${Field} label="Note, or beginning of the id" name="key-search" value=${q} onInput=${setQ} />
     <${Field} label="Owner" name="key-owner" value=${owner} onInput=${setOwner} />
@@ -109,6 +109,7 @@ function NewKey({ onClose, onDone }) {
   const set = (/** @type {string} */ scope, /** @type {boolean} */ isOn) => write("scopes")(isOn ? [...scopes, scope] : scopes.filter((each) => each !== scope));
   const create = () =>
     run(async () => {
+      if (!scopes.length) throw new Error("Choose at least one thing that the key may do.");
       const optional = { ...(expiry.trim() ? { expire: String(parseExpiry(expiry)) } : {}), ...(note.trim() ? { note } : {}) };
       const created = await load("keys", { method: "POST", json: { owner, scopes, ...optional } });
       forget();
@@ -117,14 +118,14 @@ function NewKey({ onClose, onDone }) {
   return html`<${Dialog} title="New key" onClose=${() => (layAside(), onClose())}>
     <form onSubmit=${onSubmit(create)}>
       <${DraftNote} isOld=${isOld} />
-      <${Field} label="Owner" name="new-owner" value=${owner} onInput=${write("owner")} required maxlength="256" hint="Whose GUIDs the key works on" />
+      <${Field} label="Owner" name="new-owner" value=${owner} onInput=${write("owner")} required maxlength="256" fault=${owner && !owner.trim() ? "An owner has a character that is not a space." : ""} hint="Whose GUIDs the key works on" />
       <fieldset><legend>The key may</legend>
-        ${Object.entries(SCOPES).map(([scope, text]) => html`<label class="check"><input type="checkbox" checked=${scopes.includes(scope)} onChange=${(/** @type {any} */ event) => set(scope, event.currentTarget.checked)} /> <strong>${scope}</strong>: ${text}</label>`)}
+        ${Object.entries(SCOPES).map(([scope, text]) => html`<label class="check"><input type="checkbox" checked=${scopes.includes(scope)} onChange=${(/** @type {any} */ event) => set(scope, event.currentTarget.checked)} /> <span><strong>${scope}</strong>: ${text}</span></label>`)}
       </fieldset>
       <${Field} label="Expiry (optional)" name="new-key-expiry" value=${expiry} onInput=${write("expiry")} fault=${fault} hint=${`${EXPIRY_HINT}. Without one, the key never ends`} />
       <${Field} label="Note (optional)" name="new-note" value=${note} onInput=${write("note")} maxlength="200" hint="What the key is for" />
       <${Problem} error=${error} />
-      <${Buttons} action="Create" isBusy=${isBusy} isOff=${!owner.trim() || !scopes.length || Boolean(fault)} onCancel=${() => (forget(), onClose())} />
+      <${Buttons} action="Create" isBusy=${isBusy} onCancel=${() => (forget(), onClose())} />
     </form>
   <//>`;
 }

@@ -4,8 +4,8 @@
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, loadLines } from "./api.js";
 import { announce, Choice, Field, onSubmit, Problem } from "./components.js";
-import { go, urlOf } from "./router.js";
-import { counted, grouped, parseGuid, visible } from "./values.js";
+import { replace, urlOf } from "./router.js";
+import { counted, grouped, guidFault, parseGuid, visible } from "./values.js";
 
 const SHOWN = 200;
 const DRAW_MS = 150;
@@ -173,8 +173,8 @@ function Gone({ problem, follower }) {
 function Filters({ filter }) {
   const [guid, setGuid] = useState(filter.guid);
   const [user, setUser] = useState(filter.user);
-  const fault = guid.trim() && !parseGuid(guid) ? "A GUID has 32 hexadecimal characters." : "";
-  const apply = (/** @type {string} */ type) => fault || go("live", { type, guid: parseGuid(guid) ?? "", user });
+  const fault = guidFault(guid);
+  const apply = (/** @type {string} */ type) => fault || replace("live", { type, guid: parseGuid(guid) ?? "", user });
   return html`<form class="filters" aria-label="Filters" onSubmit=${onSubmit(() => apply(filter.type))}>
     <${Choice} label="What" name="live-type" value=${filter.type} options=${TYPES} onInput=${apply} />
     <${Field} label="GUID" name="live-guid" value=${guid} onInput=${setGuid} fault=${fault} />

@@ -5,7 +5,7 @@ import { html, useState } from "./preact.js";
 import { load } from "./api.js";
 import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
 import { DraftNote, useDraft } from "./drafts.js";
-import { EXPIRY_HINT, objectFault, parseDuration, parseExpiry, parseGuid } from "./values.js";
+import { EXPIRY_HINT, guidFault, objectFault, parseDuration, parseExpiry, parseGuid } from "./values.js";
 
 /** A random key by which the service recognizes a request that is sent again. It exists without TLS, too. */
 export function idempotencyKey() {
@@ -43,7 +43,8 @@ export function NewGuid({ onClose, onCreated }) {
   const [key] = useState(idempotencyKey);
   const { isBusy, error, run } = useAction();
   const faults = {
-    guid: guid.trim() && !parseGuid(guid) ? "A GUID has 32 hexadecimal characters." : "",
+    guid: guidFault(guid),
+    user: user && !user.trim() ? "A user has a character that is not a space." : "",
     expiry: expiryFault(expiry),
     metadata: metadataFault(metadata),
   };
@@ -63,12 +64,12 @@ export function NewGuid({ onClose, onCreated }) {
   return html`<${Dialog} title="New GUID" onClose=${() => (layAside(), onClose())}>
     <form onSubmit=${onSubmit(create)}>
       <${DraftNote} isOld=${isOld} />
-      <${Field} label="User" name="new-user" value=${user} onInput=${set("user")} required maxlength="256" hint="Whose GUID it is: any text" />
+      <${Field} label="User" name="new-user" value=${user} onInput=${set("user")} required maxlength="256" fault=${faults.user} hint="Whose GUID it is: any text" />
       <${Field} label="GUID (optional)" name="new-guid" value=${guid} onInput=${set("guid")} fault=${faults.guid} hint="Without one, the service draws one" />
       <${Field} label="Expiry (optional)" name="new-expiry" value=${expiry} onInput=${set("expiry")} fault=${faults.expiry} hint=${`${EXPIRY_HINT}. Without one, the default of the service, normally 30 days`} />
       <${Field} label="Metadata (optional)" name="new-metadata" rows="4" value=${metadata} onInput=${set("metadata")} fault=${faults.metadata} hint='A JSON object, such as {"env": "test"}' />
       <${Problem} error=${error} />
-      <${Buttons} action="Create" isBusy=${isBusy} isOff=${!user.trim() || Object.values(faults).some(Boolean)} onCancel=${() => (forget(), onClose())} />
+      <${Buttons} action="Create" isBusy=${isBusy} onCancel=${() => (forget(), onClose())} />
     </form>
   <//>`;
 }

@@ -27,6 +27,11 @@ export function go(path, query) {
   location.hash = urlOf(path, query);
 }
 
+/** Go to the same panel with another filter, without a step in the history. @param {string} path @param {Record<string, string>} query */
+export function replace(path, query) {
+  location.replace(urlOf(path, query));
+}
+
 /** The current place; the component is drawn again when it changes. @returns {Place} */
 export function usePlace() {
   const [place, setPlace] = useState(currentPlace);

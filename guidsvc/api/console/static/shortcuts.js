@@ -14,6 +14,7 @@ const HELP = [
   ["n", "new GUID, or new key"],
   ["j, k", "next row, previous row"],
   ["x", "select the row"],
+  ["b", "go to the buttons for the selected rows"],
   ["Enter", "open the row"],
   ["e", "edit the GUID"],
   ["g, then o g e l k a", "go to Overview, GUIDs, Expiring, Live, Keys, About"],
@@ -42,6 +43,7 @@ export function useShortcuts(showHelp) {
       else if (event.key === "?") showHelp();
       else if (event.key === "n" || event.key === "e") click(event.key);
       else if (event.key === "j" || event.key === "k") moveRow(event.key === "j" ? 1 : -1);
+      else if (event.key === "b") /** @type {any} */ (document.querySelector(".bulk button"))?.focus();
       else if (event.key === "x") /** @type {any} */ (focusedRow()?.querySelector("input[type=checkbox]"))?.click();
       else return;
       event.preventDefault();

@@ -20,7 +20,7 @@ export async function exportGuids(query) {
   link.download = `guids-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.ndjson`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  announce("Exported.");
+  announce(`Exported to ${link.download}.`);
 }
 
 /**
@@ -96,12 +96,12 @@ export function ImportGuids({ onClose }) {
     });
   const choose = (/** @type {any} */ event) => (setFile(event.currentTarget.files[0] ?? null), setChecked(null));
   const shown = finished ?? checked;
-  return html`<${Dialog} title=${finished ? "Imported" : "Import GUIDs"} onClose=${onClose} canEscape=${!isBusy}>
+  return html`<${Dialog} title=${finished ? "Imported" : checked ? `Import ${counted(checked.created + checked.changed, "GUID")}?` : "Import GUIDs"} onClose=${onClose} canEscape=${!isBusy}>
     <form onSubmit=${onSubmit(finished ? onClose : checked ? execute : check)}>
       ${!finished &&
       html`<div class="field">
           <label for="import-file">File of lines, as Export makes it</label>
-          <input id="import-file" ref=${input} type="file" accept=".ndjson,.jsonl,application/x-ndjson" onChange=${choose} disabled=${isBusy} />
+          <input id="import-file" ref=${input} type="file" accept=".ndjson,.jsonl,application/x-ndjson" onChange=${choose} disabled=${isBusy} required=${!file} />
           <p class="faint">Each line is a record: guid, user, and optionally expire and metadata.</p>
         </div>
         <label class="check"><input type="checkbox" checked=${isNewOnly} disabled=${isBusy} onChange=${(/** @type {any} */ event) => (setNewOnly(event.currentTarget.checked), setChecked(null))} /> Create only; leave GUIDs that exist as they are</label>`}
@@ -109,7 +109,7 @@ export function ImportGuids({ onClose }) {
       ${shown && html`<${TallyList} tally=${shown} isDone=${finished !== null} />`}
       <${Problem} error=${error} />
       <${Buttons} action=${finished ? "Close" : checked ? `Import ${counted(checked.created + checked.changed, "GUID")}` : "Check the file"} isBusy=${isBusy}
-        isOff=${!finished && (!file || (checked !== null && checked.created + checked.changed === 0))} onCancel=${finished ? null : onClose} />
+        isOff=${!finished && checked !== null && checked.created + checked.changed === 0} onCancel=${finished ? null : onClose} />
     </form>
   <//>`;
 }

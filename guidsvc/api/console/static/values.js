@@ -74,6 +74,14 @@ export function parseGuid(text) {
   return /^[0-9A-F]{32}$/.test(guid) ? guid : null;
 }
 
+/** Why a text is no GUID; nothing if it is one, or empty. @param {string} text */
+export function guidFault(text) {
+  if (!text.trim() || parseGuid(text)) return "";
+  const characters = text.trim().replace(/^urn:uuid:/i, "").replace(/[-{}\s]/g, "");
+  const wrong = characters.match(/[^0-9a-f]/i)?.[0];
+  return `A GUID has 32 hexadecimal characters; ${wrong ? `“${visible(wrong)}” is not one` : `this has ${characters.length}`}.`;
+}
+
 /**
  * A JSON document whose numbers are written back as they came: JavaScript alone would round 12345678901234567890.
  * @param {string} text

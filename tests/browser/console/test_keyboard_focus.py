@@ -1,0 +1,118 @@
+"""The keyboard focus is always where the next step is, errors name themselves, and small screens show the content."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.console.conftest import OpenConsole, call
+from tests.support.backing_servers import Service
+from tests.support.factories import GUID
+
+pytestmark = pytest.mark.timeout(240)
+COUNT = 25
+
+
+@pytest.fixture
+def filled(running: Service) -> Service:
+    """A service with some GUIDs."""
+    for number in range(COUNT):
+        call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
+    return running
+
+
+def test_focus_follows_the_steps_of_a_dialog(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids")
+    page.get_by_label("Select this page").check()
+    expect(page.get_by_role("status").filter(has_text="25 GUIDs selected")).to_have_count(1)
+    page.get_by_role("heading", name="GUIDs", level=1).focus()
+    page.keyboard.press("b")
+    expect(page.get_by_role("button", name="Renew")).to_be_focused()
+    page.get_by_role("button", name="Delete ...").press("Enter")
+    page.get_by_role("button", name="Check first").press("Enter")
+    expect(page.get_by_label("Type 25 to confirm")).to_be_focused()
+    page.keyboard.type("25")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No GUID matches.")).to_be_visible()
+
+    expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_focused()
+
+
+def test_focus_goes_to_the_heading_after_log_in(
+    console: OpenConsole, controlled: Service, create_key: Callable[..., str]
+) -> None:
+    page = console(controlled, "guids", key=create_key())
+
+    expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_focused()
+
+
+def test_focus_stays_on_export(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids")
+    button = page.get_by_role("button", name="Export 25")
+    with page.expect_download():
+        button.press("Enter")
+
+    expect(button).to_be_focused()
+    expect(page.get_by_text("Exported to guids-")).to_be_visible()
+
+
+def test_hidden_button_is_no_tab_stop(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids")
+    page.get_by_label("Sort by").focus()
+    page.keyboard.press("Tab")
+
+    assert page.evaluate("document.activeElement.textContent") != "Apply"
+
+
+def test_narrow_screen_selects_a_page(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids", width=320)
+    box = page.get_by_label("Select this page")
+    box.click()
+
+    expect(page.get_by_text("25 GUIDs selected").last).to_be_visible()
+
+
+def test_zoomed_screen_keeps_nothing_in_front(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids", width=320)
+    page.set_viewport_size({"width": 320, "height": 256})
+    page.get_by_label("Select this page").check()
+    style = "element => getComputedStyle(element).position"
+
+    assert {page.locator(each).evaluate(style) for each in ("footer", ".bulk", "header")} == {"static"}
+
+
+def test_form_says_what_is_missing(console: OpenConsole, running: Service) -> None:
+    page = console(running, "guids")
+    page.get_by_role("button", name="New GUID").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Create").click()
+    expect(dialog.get_by_label("User")).to_be_focused()
+    assert dialog.get_by_label("User").evaluate("element => element.validationMessage")
+    dialog.get_by_label("User").fill("a")
+    field = dialog.get_by_label("GUID (optional)")
+    field.fill(GUID[:31])
+    expect(dialog.get_by_text("this has 31")).to_have_count(0)
+    dialog.get_by_role("button", name="Create").click()
+
+    expect(field).to_be_focused()
+    dialog.get_by_label("User").focus()
+    expect(dialog.get_by_text("A GUID has 32 hexadecimal characters; this has 31.")).to_be_visible()
+
+
+def test_wrong_guid_is_explained_at_its_field(console: OpenConsole, running: Service) -> None:
+    page = console(running)
+    page.get_by_label("Find a GUID").fill("xyz")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("search").get_by_role("alert")).to_contain_text("“x” is not one")
+
+
+def test_filters_add_no_steps_to_the_history(console: OpenConsole, running: Service) -> None:
+    page = console(running, "about")
+    page.goto(f"{running.url}/console#/guids")
+    for state in ("all", "expired"):
+        page.get_by_label("State").select_option(state)
+        page.wait_for_url(f"**state={state}")
+    page.go_back()
+
+    expect(page.get_by_role("heading", name="About", level=1)).to_be_visible()
