@@ -111,3 +111,42 @@ def test_quotes_around_a_key_do_not_matter(
     page = console(controlled, key=f'"{create_key()}"')
 
     expect(page.get_by_role("navigation", name="Panels")).to_be_visible()
+
+
+def test_error_removes_an_old_message(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, f"guids/{GUID}")
+    saved = page.get_by_role("status").filter(has_text="Saved.")
+    for user in ("b", "c"):
+        page.get_by_role("button", name="Edit").click()
+        page.get_by_label("User").fill(user)
+        if user == "c":
+            expect(saved).to_have_count(1)
+            page.route("**/guid/*", lambda route: route.fulfill(status=500, json={"detail": "No."}), times=1)
+        page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").filter(has_text="No.")).to_be_visible()
+
+    expect(saved).to_have_count(0)
+
+
+def test_foot_has_the_command_and_body_of_its_panel(console: OpenConsole, running: Service) -> None:
+    for number in range(30):
+        call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
+    page = console(running, "guids")
+    page.get_by_label("Select this page").check()
+    page.get_by_role("button", name="Delete ...").click()
+    page.get_by_role("button", name="Check first").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("footer")).to_contain_text("@body.json")
+    expect(page.get_by_role("button", name="Copy body.json")).to_be_visible()
+    page.get_by_role("link", name="Overview").click()
+
+    expect(page.locator("footer code")).to_contain_text("/stats")
+    expect(page.get_by_role("button", name="Copy body.json")).to_have_count(0)
+
+
+def test_emoji_stay_whole_and_hidden_characters_show(console: OpenConsole, running: Service) -> None:
+    script = "async text => (await import('./console/values.js')).visible(text)"
+    page = console(running, "about")
+
+    assert page.evaluate(script, "👩\u200d💻 a\u200db") == "👩\u200d💻 a\\u{200d}b"

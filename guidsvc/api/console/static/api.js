@@ -13,6 +13,9 @@ let key = sessionStorage.getItem(STORED) ?? "";
 /** The curl command of the last request that a panel made. */
 export const lastCommand = sharedValue("");
 
+/** The body of that request, if it is too long for the command, which reads it from the file body.json. */
+export const lastBody = sharedValue("");
+
 /** @type {Set<() => void>} */
 const unauthorizedListeners = new Set();
 
@@ -78,7 +81,10 @@ export async function send(path, options = {}) {
   const body = options.json === undefined ? options.body : JSON.stringify(options.json);
   const url = address(path, options.query);
   const sent = { ...(options.json === undefined ? {} : { "Content-Type": "application/json" }), ...headers };
-  if (!options.isQuiet) lastCommand.value = commandOf(method, url, sent, body);
+  if (!options.isQuiet) {
+    lastBody.value = isLong(body) ? String(body) : "";
+    lastCommand.value = commandOf(method, url, sent, body);
+  }
   const response = await reach(url, { method, body, signal, headers: key ? { ...sent, Authorization: `Bearer ${key}` } : sent });
   if (response.ok) return response;
   if (response.status === 401) unauthorizedListeners.forEach((listener) => listener());
@@ -145,6 +151,9 @@ async function problemOf(response) {
   }
 }
 
+/** Whether a body is too long to be part of a command. @param {string | Blob | undefined} body */
+const isLong = (body) => typeof body === "string" && body.length > PASTED_BYTES;
+
 /**
  * The curl command of a request, with $KEY in place of the key.
  * @param {string} method
@@ -159,7 +168,7 @@ function commandOf(method, url, headers, body) {
   for (const [name, value] of Object.entries(headers)) {
     if (name !== "Accept" || value !== "application/json") words.push("-H", quoted(`${name}: ${value}`));
   }
-  if (typeof body === "string") words.push(...(body.length > PASTED_BYTES ? ["--data-binary", "@body.json"] : ["-d", quoted(body)]));
+  if (typeof body === "string") words.push(...(isLong(body) ? ["--data-binary", "@body.json"] : ["-d", quoted(body)]));
   else if (body) words.push("--data-binary", "@file.ndjson");
   words.push(quoted(url.href));
   return words.join(" ");

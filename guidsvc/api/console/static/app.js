@@ -2,7 +2,7 @@
 /** The frame of the console: log-in, navigation, the state of the service, and the curl command of the last request. */
 
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
-import { hasKey, lastCommand, onUnauthorized } from "./api.js";
+import { hasKey, lastBody, lastCommand, onUnauthorized } from "./api.js";
 import { About } from "./about.js";
 import { announce, Announcements, CopyButton, Problem } from "./components.js";
 import { forgetDrafts } from "./drafts.js";
@@ -65,14 +65,14 @@ function App() {
   }, []);
 
   if (!caller && error) return html`<${Frame} title="guidsvc"><${Problem} error=${error} isRetried=${true} /><//>`;
-  if (!caller) return isAsked ? html`<${Frame} title="Log in"><${LogIn} reason=${reason} onEntered=${() => setReason("")} /><//>` : null;
+  if (!caller) return isAsked ? html`<${Frame} title="Log in to guidsvc"><${LogIn} reason=${reason} onEntered=${() => setReason("")} /><//>` : null;
   return html`<${Console} place=${place} />`;
 }
 
 /** A page without navigation. @param {any} props */
 function Frame({ title, children }) {
   useEffect(() => {
-    document.title = `${title} - guidsvc`;
+    document.title = title.endsWith("guidsvc") ? title : `${title} - guidsvc`;
   }, [title]);
   return html`<main class="frame"><h1 tabindex="-1">${title}</h1>${children}<${Announcements} /></main>`;
 }
@@ -88,6 +88,10 @@ function Console({ place }) {
     document.title = `${title} - guidsvc`;
     /** @type {any} */ (heading.current)?.focus();
   }, [title]);
+  useLayoutEffect(() => {
+    lastBody.value = "";
+    lastCommand.value = ""; // that of another panel; this one sends its own after this
+  }, [place.panel, place.id]);
   const [isHelpOpen, setHelpOpen] = useState(false);
   useShortcuts(() => setHelpOpen(true));
 
@@ -141,9 +145,9 @@ function Find() {
   return html`<form class="find" role="search" onSubmit=${find}>
     <label class="hidden" for="find">Find a GUID</label>
     <input id="find" type="search" placeholder="Find a GUID   /" value=${text} autocomplete="off" spellcheck="false"
-      aria-describedby="find-fault" aria-invalid=${fault ? "true" : undefined}
+      aria-describedby=${fault ? "find-fault" : undefined} aria-invalid=${fault ? "true" : undefined}
       onInput=${(/** @type {any} */ event) => (setText(event.currentTarget.value), setFault(""))} />
-    <p class="fault" id="find-fault" role="alert">${fault}</p>
+    ${fault && html`<p class="fault" id="find-fault" role="alert">${fault}</p>`}
   </form>`;
 }
 
@@ -160,8 +164,9 @@ function Who() {
 /** The request that the panel made last, as a command. */
 function Curl() {
   const command = lastCommand.use();
+  const body = lastBody.use();
   if (!command) return html`<footer></footer>`;
-  return html`<footer aria-label="The last request, as a command"><span aria-hidden="true">$ </span><code tabindex="0">${command}</code><${CopyButton} text=${command} /></footer>`;
+  return html`<footer aria-label="The last request, as a command"><span aria-hidden="true">$ </span><code tabindex="0">${command}</code><${CopyButton} text=${command} />${body && html`<${CopyButton} text=${body} label="Copy body.json" />`}</footer>`;
 }
 
 const root = /** @type {Element} */ (document.getElementById("app"));

@@ -43,7 +43,7 @@ function Readable({ guid }) {
   const done = (/** @type {string} */ name) => (name === "delete" ? go("guids") : reload());
   const isLaidAside = record && may("write") && !edited && hasDraft(draftName(guid));
   return html`
-    ${expired ? html`<${Expired} guid=${guid} problem=${expired} />` : html`<${Problem} error=${error} isRetried=${true} />`}
+    ${expired ? html`<${Expired} guid=${guid} problem=${expired} />` : error?.status === 404 ? html`<${Unknown} />` : html`<${Problem} error=${error} isRetried=${true} />`}
     ${!record && !error && html`<p>Loading ...</p>`}
     ${record && html`<${Members} record=${record} /><${LifeLine} record=${record} />`}
     ${(record || expired) &&
@@ -56,6 +56,12 @@ function Readable({ guid }) {
     <${Events} guid=${guid} />
     ${edited && html`<${Editor} record=${edited} onClose=${leave} onSaved=${leave} />`}
   `;
+}
+
+/** No record has the GUID. */
+function Unknown() {
+  return html`<p role="alert">No such GUID is registered: it never existed, was deleted, or was purged after its expiry.
+    ${may("write") && html` To register it, choose New GUID in <a href=${urlOf("guids")}>the list of GUIDs</a> and enter it there.`}</p>`;
 }
 
 /** Load again when a record expires. @param {string | undefined} expire @param {() => void} reload */

@@ -72,7 +72,7 @@ export function Guids({ query }) {
     ${may("read") &&
     html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} hasFailed=${list.error !== null} />
       <div class="pages">
-        <span role="status">${total === null ? "" : counted(total, "GUID")}</span>
+        <span role="status">${total === null ? "" : counted(total, "GUID")}</span>${rangeOf(pages.length, rows.length)}
         ${pages.length > 0 && html`<button type="button" onClick=${() => turn(pages.slice(0, -1))}>Previous page</button>`}
         ${list.data?.next && html`<button type="button" onClick=${() => turn([...pages, list.data.next])}>Next page</button>`}
       </div>`}
@@ -80,6 +80,9 @@ export function Guids({ query }) {
     ${dialog === "import" && html`<${ImportGuids} onClose=${() => (setDialog(""), list.reload())} />`}
   `;
 }
+
+/** Which of the records a page has. A page can have fewer than it may. @param {number} pagesBefore @param {number} rows */
+const rangeOf = (pagesBefore, rows) => (pagesBefore && rows ? html`<span>page ${pagesBefore + 1}</span>` : "");
 
 /** @param {{query: Record<string, string>, onChange: (members: Record<string, string>) => void}} props */
 function Filters({ query, onChange }) {
@@ -89,7 +92,7 @@ function Filters({ query, onChange }) {
   const apply = (/** @type {Event} */ event) => (event.preventDefault(), onChange({ user, owner }));
   const isFiltered = Object.values(query).some(Boolean);
   return html`<form class="filters" aria-label="Filters" onSubmit=${apply}>
-    <${Field} label="User" name="user" value=${user} onInput=${setUser} onBlur=${() => user !== (query.user ?? "") && onChange({ user, owner })} />
+    <${Field} label="User" name="user" placeholder="the whole name" value=${user} onInput=${setUser} onBlur=${() => user !== (query.user ?? "") && onChange({ user, owner })} />
     ${may("admin") && hasAccessControl() &&
     html`<${Field} label="Owner" name="owner" value=${owner} onInput=${setOwner} onBlur=${() => owner !== (query.owner ?? "") && onChange({ user, owner })} />`}
     <${Choice} label="State" name="state" value=${query.state ?? "live"} options=${STATES} onInput=${(/** @type {string} */ state) => onChange({ state: state === "live" ? "" : state })} />

@@ -178,7 +178,7 @@ function Filters({ filter }) {
   return html`<form class="filters" aria-label="Filters" onSubmit=${onSubmit(() => apply(filter.type))}>
     <${Choice} label="What" name="live-type" value=${filter.type} options=${TYPES} onInput=${apply} />
     <${Field} label="GUID" name="live-guid" value=${guid} onInput=${setGuid} fault=${fault} />
-    <${Field} label="User" name="live-user" value=${user} onInput=${setUser} />
+    <${Field} label="User" name="live-user" placeholder="the whole name" value=${user} onInput=${setUser} />
     <button type="submit">Apply</button>
   </form>`;
 }

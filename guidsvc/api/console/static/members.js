@@ -30,7 +30,9 @@ export function LifeLine({ record }) {
   const created = Number(record.created) / 1000;
   const [expire, purge] = [Number(record.expire), Number(record.purge_at)];
   const at = (/** @type {number} */ time) => Math.round((1000 * (time - created)) / Math.max(1, purge - created));
-  const marks = [["created", created, "start"], ["expires", expire, "middle"], ["purged", purge, "end"]];
+  const place = at(expire);
+  const isApart = place > 150 && place < 850; // the labels would cover each other
+  const marks = [["created", created, "start"], ["purged", purge, "end"]].concat(isApart ? [["expires", expire, "middle"]] : []);
   return html`<svg class="life" viewBox="-4 0 1008 64" role="img" aria-label=${`Created ${exact(created)}, expires ${exact(expire)}, purged ${exact(purge)}`}>
     <rect class="valid" x="0" y="24" width=${Math.max(0, at(expire))} height="10" />
     <rect class="kept" x=${Math.max(0, at(expire))} y="24" width=${1000 - Math.max(0, at(expire))} height="10" />

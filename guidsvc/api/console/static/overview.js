@@ -14,6 +14,7 @@ import { duration, grouped, now } from "./values.js";
 const EVERY_SECONDS = 2;
 const STATS_SECONDS = 10;
 const POINTS = 150; // five minutes
+const MAX_GAP_SECONDS = 120;
 
 /** @typedef {import("./promtext.js").Metrics} Metrics */
 
@@ -101,7 +102,7 @@ function Attention() {
 }
 
 function Counts() {
-  const { data, error } = useLoaded((signal) => load("stats", { signal, isQuiet: true }), [], STATS_SECONDS);
+  const { data, error } = useLoaded((signal) => load("stats", { signal }), [], STATS_SECONDS);
   if (error) return html`<${Problem} error=${error} isRetried=${true} />`;
   if (!data) return null;
   const counts = [
@@ -112,12 +113,16 @@ function Counts() {
   return html`<ul class="counts" aria-label="GUIDs">${counts.map(([name, count, url]) => html`<li><a href=${url}><strong>${grouped(Number(count))}</strong> ${name}</a></li>`)}</ul>`;
 }
 
+/** The readings so far: they go on when somebody comes back to the overview soon. */
+let readings = new History();
+
 function Plots() {
-  const history = useRef(new History());
+  const history = useRef(readings);
   const [, setRound] = useState(0);
   const { data, error } = useLoaded(async (signal) => parseMetrics(await (await send("metrics", { signal, isQuiet: true })).text()), [], EVERY_SECONDS);
   useEffect(() => {
     if (!data) return;
+    if (now() - (history.current.last?.at ?? Infinity) > MAX_GAP_SECONDS) history.current = readings = new History();
     history.current.add(data);
     setRound((round) => round + 1);
   }, [data]);

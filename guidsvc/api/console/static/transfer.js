@@ -9,6 +9,8 @@ import { counted, grouped } from "./values.js";
 const MAX_LINES = 1000;
 const MAX_CHARACTERS = 1024 * 1024;
 const SHOWN_FAILURES = 10;
+/** A failure whose detail speaks of a request, in the words of a file. @type {Record<string, string>} */
+const FAILURES = { "precondition-failed": "the GUID exists already" };
 const LINES = { "Content-Type": "application/x-ndjson" };
 
 /** Save all GUIDs of a list as a file. @param {Record<string, string | undefined>} query */
@@ -58,7 +60,7 @@ function count(tally, result, line) {
   else if (result.status < 300) tally.changed++;
   else {
     tally.failed++;
-    if (tally.failures.length < SHOWN_FAILURES) tally.failures.push({ line, text: result.problem?.detail ?? result.problem?.title ?? `status ${result.status}` });
+    if (tally.failures.length < SHOWN_FAILURES) tally.failures.push({ line, text: FAILURES[result.problem?.code] ?? result.problem?.detail ?? result.problem?.title ?? `status ${result.status}` });
   }
 }
 

@@ -107,9 +107,9 @@ export function objectFault(text) {
 /** The text of a shell word. @param {string} text */
 export const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
-/** Text with its hidden characters made visible: they could reorder or hide what stands around them. @param {string} text */
+/** Text with its hidden characters made visible: they could reorder or hide what stands around them. Joined emoji stay. @param {string} text */
 export const visible = (text) =>
-  text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (hidden) => `\\u{${/** @type {number} */ (hidden.codePointAt(0)).toString(16)}}`);
+  text.replace(/(?!(?<=\p{Extended_Pictographic}\p{M}?\p{EMod}?)\u200d(?=\p{Extended_Pictographic}))[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (hidden) => `\\u{${/** @type {number} */ (hidden.codePointAt(0)).toString(16)}}`);
 
 /** How many there are of a thing: "1 GUID", "3 GUIDs". @param {number} count @param {string} thing */
 export const counted = (count, thing) => `${grouped(count)} ${thing}${count === 1 ? "" : "s"}`;
