@@ -4,7 +4,7 @@ from collections.abc import Callable
 from urllib.error import HTTPError
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.console.conftest import OpenConsole, call
 from tests.support.backing_servers import Service, wait_until
@@ -151,3 +151,25 @@ def test_key_sees_only_what_it_may_use(
                 page.get_by_role("button", name="Export 1").wait_for()
             assert set(page.locator(".tools button").all_inner_texts()) == buttons
     assert forbidden == []
+
+
+def test_late_answer_to_no_key_does_not_end_the_session(
+    console: OpenConsole, controlled: Service, create_key: Create
+) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = console(controlled, "about")
+    page.route("**/keys/self", hold, times=1)
+    page.reload()
+    wait_until(lambda: page.wait_for_timeout(10) is None and bool(held), "the first request", controlled.log)
+    page.get_by_label("API key or token").fill(create_key())
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="About", level=1).wait_for()
+    with page.expect_response(lambda response: response.status == 401):
+        held[0].fulfill(status=401, json={"title": "Unauthorized", "status": 401})
+    page.get_by_role("navigation").get_by_role("link", name="GUIDs").click()
+
+    expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_visible()

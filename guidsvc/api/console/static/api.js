@@ -85,9 +85,11 @@ export async function send(path, options = {}) {
     lastBody.value = isLong(body) ? String(body) : "";
     lastCommand.value = commandOf(method, url, sent, body);
   }
+  const sentKey = key;
   const response = await reach(url, { method, body, signal, headers: key ? { ...sent, Authorization: `Bearer ${key}` } : sent });
   if (response.ok) return response;
-  if (response.status === 401) unauthorizedListeners.forEach((listener) => listener());
+  // An answer to an older key says nothing about this one.
+  if (response.status === 401 && sentKey === key) unauthorizedListeners.forEach((listener) => listener());
   throw new RequestError(response.status, await problemOf(response), response.headers);
 }
 
