@@ -38,7 +38,7 @@ def test_named_commands_exist() -> None:
 
 
 def test_every_form_says_what_to_type_for_the_command() -> None:
-    forms, commands = (re.findall(r"^\| \[?([\w ]+)", part, re.MULTILINE) for part in TEXT.split("### The command")[:2])
+    forms, commands = (re.findall(r"^\| \[?([\w ]+)", part, re.MULTILINE) for part in TEXT.split("## The command")[:2])
     last_words = {form.split()[-1] for form in forms} - {"form"}
 
     assert len(last_words) == 6
