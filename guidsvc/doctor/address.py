@@ -7,7 +7,6 @@ from pathlib import Path
 from guidsvc.config import Settings
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
-from guidsvc.server.sockets import open_listeners
 from guidsvc.store import validate_store_url
 
 
@@ -46,6 +45,8 @@ def is_of_another_store(settings: Settings) -> bool:
 
 def _try_to_listen(settings: Settings) -> None:
     """Listen at the address for a moment, as a start does. A Unix socket without a listener stays where it is."""
+    from guidsvc.server.sockets import open_listeners  # with Tornado, which commands that do not listen do without
+
     path = None if settings.unix_socket is None else Path(settings.unix_socket)
     if path is None or not path.is_socket():
         with open_listeners(settings.host, settings.port, settings.unix_socket):

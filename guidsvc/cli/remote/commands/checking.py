@@ -82,16 +82,17 @@ class _Check:
         """Run until the end of the time, and return how many seconds that was."""
         threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
         began = time.monotonic()
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for _ in range(self._seconds):
                 self._end.wait(1)
                 advance(1)
         finally:
             self._end.set()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # an interruption may come before all have started
+                    thread.join()
         return time.monotonic() - began
 
     def _work(self) -> None:
