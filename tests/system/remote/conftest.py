@@ -1,4 +1,4 @@
-"""The fixtures of the commands over HTTP: a service without access control, and one with, for all tests of a module."""
+"""The fixtures of the commands over HTTP: services, most of them for all tests of a module."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,15 @@ from tests.support.command_line import CommandLine
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with service(tmp_path_factory.mktemp("service")) as started:
+        yield started
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Service]:
+    """A service with an empty store."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with service(folder) as started:
         yield started
 
 

@@ -6,7 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,15 +24,6 @@ def write_lines(path: Path, count: int, **members: Any) -> str:
     lines = [{"guid": UUID(int=number).hex.upper(), "user": "a", **members} for number in range(count)]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return str(path)
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Service]:
-    """A service with an empty store."""
-    folder = tmp_path / "store"
-    folder.mkdir()
-    with service(folder) as started:
-        yield started
 
 
 def event_types(url: str) -> list[str]:

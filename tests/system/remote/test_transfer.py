@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from guidsvc_client import Client
-from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
+from tests.support.backing_servers import START_SECONDS, Service, wait_until
 from tests.support.command_line import CommandLine
 from tests.support.forked_program import ForkedProgram
 
@@ -34,15 +34,6 @@ def write_lines(path: Path, records: Sequence[object]) -> str:
     """Write a file of lines, and return its path."""
     path.write_text("".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in records))
     return str(path)
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Service]:
-    """A service with an empty store."""
-    folder = tmp_path / "store"
-    folder.mkdir()
-    with service(folder) as started:
-        yield started
 
 
 @pytest.fixture
