@@ -3,32 +3,24 @@
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from guidsvc_client import Forbidden, KeyEnded, NotFound, QuotaExceeded, RecordWithheld, Unauthorized
-from tests.support.backing_servers import Service, pdapt, service
 from tests.support.client_in_thread import client_of
-
-
-class Guarded(NamedTuple):
-    """A service with access control, and the key of an admin."""
-
-    service: Service
-    key: str
+from tests.support.guarded_service import GuardedService, guarded_service
 
 
 @pytest.fixture(scope="session")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedService]:
     folder = tmp_path_factory.mktemp("guarded")
-    key = pdapt(folder, "keys", "create", "--new-store", "--owner", "operations", "--scopes", "admin").stdout.strip()
-    with service(folder, "--access", "keys", "--quota", "2", "--rate-limit", "10000/second") as started:
-        yield Guarded(started, key)
+    with guarded_service(folder, "--quota", "2", "--rate-limit", "10000/second") as started:
+        yield started
 
 
 @pytest.fixture
-async def admin(kind: str, guarded: Guarded) -> AsyncIterator[Any]:
+async def admin(kind: str, guarded: GuardedService) -> AsyncIterator[Any]:
     async with client_of(kind, guarded.service.url, key=guarded.key) as client:
         yield client
 
@@ -57,7 +49,7 @@ async def test_keys_are_listed_by_owner_and_note(admin: Any) -> None:
     assert (await admin.keys.set_note(second.id, None)).note is None
 
 
-async def test_rotated_key_has_a_new_secret(admin: Any, kind: str, guarded: Guarded) -> None:
+async def test_rotated_key_has_a_new_secret(admin: Any, kind: str, guarded: GuardedService) -> None:
     issued = await admin.keys.create("alice", ["read"])
     rotated = await admin.keys.rotate(issued.id, overlap=timedelta(0))
 
@@ -66,7 +58,7 @@ async def test_rotated_key_has_a_new_secret(admin: Any, kind: str, guarded: Guar
         assert (await client.whoami()).id == issued.id
 
 
-async def test_identity_tells_what_is_left(admin: Any, kind: str, guarded: Guarded) -> None:
+async def test_identity_tells_what_is_left(admin: Any, kind: str, guarded: GuardedService) -> None:
     issued = await admin.keys.create(f"bob {kind}", ["read", "write"], note="mine")
     async with client_of(kind, guarded.service.url, key=issued.key) as client:
         await client.create(user="a")
@@ -81,7 +73,7 @@ async def test_identity_tells_what_is_left(admin: Any, kind: str, guarded: Guard
             await client.delete("0" * 32)
 
 
-async def test_key_that_may_only_write_gets_no_record(admin: Any, kind: str, guarded: Guarded) -> None:
+async def test_key_that_may_only_write_gets_no_record(admin: Any, kind: str, guarded: GuardedService) -> None:
     issued = await admin.keys.create(f"writer {kind}", ["write"])
     async with client_of(kind, guarded.service.url, key=issued.key) as client:
         made = await client.create(user="a")
@@ -93,7 +85,7 @@ async def test_key_that_may_only_write_gets_no_record(admin: Any, kind: str, gua
     assert (changed.user, withheld.value.version < changed.version) == ("b", True)
 
 
-async def test_lease_without_the_scope_delete_is_revoked(admin: Any, kind: str, guarded: Guarded) -> None:
+async def test_lease_without_the_scope_delete_is_revoked(admin: Any, kind: str, guarded: GuardedService) -> None:
     issued = await admin.keys.create(f"worker {kind}", ["read", "write"])
     async with client_of(kind, guarded.service.url, key=issued.key) as client:
         async with client.lease(ttl=30) as lease:
@@ -103,14 +95,14 @@ async def test_lease_without_the_scope_delete_is_revoked(admin: Any, kind: str, 
 
 
 @pytest.mark.parametrize("key", [None, "gs_wrong"])
-async def test_missing_and_wrong_keys_are_unauthorized(kind: str, guarded: Guarded, key: str | None) -> None:
+async def test_missing_and_wrong_keys_are_unauthorized(kind: str, guarded: GuardedService, key: str | None) -> None:
     async with client_of(kind, guarded.service.url, key=key) as client:
         with pytest.raises(Unauthorized):
             await client.get("0" * 32)
 
 
 async def test_url_and_key_come_from_the_environment(
-    kind: str, guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+    kind: str, guarded: GuardedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match="GUIDSVC_URL"):
         client_of(kind, "")

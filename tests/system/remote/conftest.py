@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.support.backing_servers import Service, pdapt, service
+from tests.support.backing_servers import Service, service
 from tests.support.command_line import CommandLine
+from tests.support.guarded_service import GuardedService, guarded_service
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,7 @@ def cli(running: Service, tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path, running.url)
 
 
-class Guarded(NamedTuple):
-    """A service with access control, and the key of an admin."""
-
-    service: Service
-    key: str
-
-
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
-    key = pdapt(folder, "keys", "create", "--new-store", "--owner", "operations", "--scopes", "admin").stdout.strip()
-    with service(folder, "--access", "keys") as started:
-        yield Guarded(started, key)
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedService]:
+    with guarded_service(tmp_path_factory.mktemp("guarded")) as started:
+        yield started

@@ -7,7 +7,7 @@ from guidsvc_client import Client
 from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
 from tests.support.command_line import CommandLine
 from tests.support.forked_program import ForkedProgram
-from tests.system.remote.conftest import Guarded
+from tests.support.guarded_service import GuardedService
 
 USER = "guidsvc check"
 
@@ -63,7 +63,7 @@ def test_errors_are_counted_by_code(tmp_path: Path) -> None:
     assert '"Unreachable": ' in (tmp_path / "out").read_text()
 
 
-def test_key_that_may_not_write_ends_the_check(guarded: Guarded, tmp_path: Path) -> None:
+def test_key_that_may_not_write_ends_the_check(guarded: GuardedService, tmp_path: Path) -> None:
     with Client(guarded.service.url, key=guarded.key) as client:
         reader = client.keys.create("alice", {"read"})
     done = CommandLine(tmp_path, guarded.service.url, GUIDSVC_KEY=reader.key)("check", "--seconds", "600")

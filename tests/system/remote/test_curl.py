@@ -13,7 +13,7 @@ import pytest
 from guidsvc_client import Client
 from tests.support.backing_servers import Service
 from tests.support.command_line import REMOTE_COMMANDS, CommandLine
-from tests.system.remote.conftest import Guarded
+from tests.support.guarded_service import GuardedService
 
 SECONDS = 60
 Scenario = Callable[["Pasted"], None]
@@ -59,7 +59,7 @@ class Pasted:
 
 
 @pytest.fixture
-def pasted(guarded: Guarded, tmp_path: Path) -> Any:
+def pasted(guarded: GuardedService, tmp_path: Path) -> Any:
     with Client(guarded.service.url, key=guarded.key) as client:
         yield Pasted(CommandLine(tmp_path, guarded.service.url, GUIDSVC_KEY=guarded.key), client, guarded.key)
 

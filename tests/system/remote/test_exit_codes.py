@@ -11,8 +11,8 @@ import pytest
 from tests.support.backing_servers import ROOT, START_SECONDS, Service, pdapt
 from tests.support.command_line import CommandLine
 from tests.support.forked_program import ForkedProgram
+from tests.support.guarded_service import GuardedService
 from tests.support.scripted_server import RESET, problem, response, scripted_server
-from tests.system.remote.conftest import Guarded
 
 GUID = "9094E4C980C74043A4B586B420E69DDF"
 READ, WRITE = ["get", GUID], ["put", GUID, "--user", "a"]
@@ -69,7 +69,7 @@ def test_missing_service_is_worth_another_try(tmp_path: Path) -> None:
     assert len(CommandLine(tmp_path, "http://127.0.0.1:1")(*WRITE, "--quiet").err.splitlines()) == 1
 
 
-def test_write_without_the_scope_read_is_done(guarded: Guarded, tmp_path: Path) -> None:
+def test_write_without_the_scope_read_is_done(guarded: GuardedService, tmp_path: Path) -> None:
     admin = CommandLine(tmp_path, guarded.service.url, GUIDSVC_KEY=guarded.key)
     words = ["keys", "create", "--owner", "operations", "--scopes", "write"]
     writer = pdapt(guarded.service._folder, *words).stdout.strip()

@@ -6,11 +6,11 @@ import pytest
 
 from guidsvc.cli.remote import profiles
 from tests.support.command_line import CommandLine, profile
-from tests.system.remote.conftest import Guarded
+from tests.support.guarded_service import GuardedService
 
 
 @pytest.fixture
-def line(guarded: Guarded, tmp_path: Path) -> CommandLine:
+def line(guarded: GuardedService, tmp_path: Path) -> CommandLine:
     """Commands without an address and a key."""
     return CommandLine(tmp_path)
 
@@ -23,7 +23,7 @@ def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:
     return path
 
 
-def test_key_comes_from_a_file(line: CommandLine, guarded: Guarded, tmp_path: Path) -> None:
+def test_key_comes_from_a_file(line: CommandLine, guarded: GuardedService, tmp_path: Path) -> None:
     path = key_file(tmp_path, f"{guarded.key}\n")
     url = guarded.service.url
 
@@ -34,7 +34,7 @@ def test_key_comes_from_a_file(line: CommandLine, guarded: Guarded, tmp_path: Pa
     assert line("ls", "--url", url, GUIDSVC_KEY="gs_wrong").code == 5
 
 
-def test_key_file_that_others_can_read_is_noted(line: CommandLine, guarded: Guarded, tmp_path: Path) -> None:
+def test_key_file_that_others_can_read_is_noted(line: CommandLine, guarded: GuardedService, tmp_path: Path) -> None:
     path = key_file(tmp_path, guarded.key, 0o644)
     done = line.ok("ls", "--url", guarded.service.url, "--key-file", str(path))
 
@@ -43,7 +43,7 @@ def test_key_file_that_others_can_read_is_noted(line: CommandLine, guarded: Guar
 
 @pytest.mark.parametrize("member", ["key_file", "key_command"])
 def test_profile_names_the_address_and_the_key(
-    line: CommandLine, guarded: Guarded, tmp_path: Path, member: str
+    line: CommandLine, guarded: GuardedService, tmp_path: Path, member: str
 ) -> None:
     path = key_file(tmp_path, guarded.key)
     value = str(path) if member == "key_file" else f"cat {path}"
@@ -54,7 +54,7 @@ def test_profile_names_the_address_and_the_key(
     assert line.ok("whoami", "--profile", "prod", GUIDSVC_URL="http://127.0.0.1:1").json["owner"] == "operations"
 
 
-def test_key_of_a_profile_goes_to_its_address_only(line: CommandLine, guarded: Guarded, tmp_path: Path) -> None:
+def test_key_of_a_profile_goes_to_its_address_only(line: CommandLine, guarded: GuardedService, tmp_path: Path) -> None:
     path = key_file(tmp_path, guarded.key)
     profile(line, f'[profile.prod]\nurl = "https://guids.example"\nkey_file = "{path}"\n')
 
@@ -62,7 +62,7 @@ def test_key_of_a_profile_goes_to_its_address_only(line: CommandLine, guarded: G
     assert line("ls", GUIDSVC_URL=guarded.service.url, GUIDSVC_PROFILE="prod").code == 5
 
 
-def test_profile_without_a_key_gets_none_from_the_environment(line: CommandLine, guarded: Guarded) -> None:
+def test_profile_without_a_key_gets_none_from_the_environment(line: CommandLine, guarded: GuardedService) -> None:
     profile(line, f'[profile.open]\nurl = "{guarded.service.url}"\n')
 
     assert line("ls", "--profile", "open", GUIDSVC_KEY=guarded.key).code == 5

@@ -10,8 +10,8 @@ import pytest
 from tests.support.backing_servers import Service, free_port, pdapt, service
 from tests.support.certificates import Certificate
 from tests.support.command_line import CommandLine
+from tests.support.guarded_service import GuardedService
 from tests.support.scripted_server import response, scripted_server
-from tests.system.remote.conftest import Guarded
 
 STATE: dict[str, object] = {"ready": True, "status": "degraded", "store": "up", "cache": "down", "age_ms": 3}
 
@@ -74,7 +74,7 @@ def test_whoami_without_access_control(cli: CommandLine) -> None:
     assert cli.ok("whoami").json["access"] == "off"
 
 
-def test_whoami_shows_the_key_and_its_scopes(guarded: Guarded, tmp_path: Path) -> None:
+def test_whoami_shows_the_key_and_its_scopes(guarded: GuardedService, tmp_path: Path) -> None:
     line = CommandLine(tmp_path, guarded.service.url, GUIDSVC_KEY=guarded.key)
     table = line.ok("whoami", "-o", "table").out
 
