@@ -1,6 +1,7 @@
 """Commands over HTTP, run in this process as `guidsvc WORDS` runs them: what they print where, and the exit code."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from guidsvc.cli.parsing import program
 from guidsvc.cli.parsing.usage_errors import usage_report
 from guidsvc.cli.start_failure import WRONG_USAGE, exit_code, report_text
 from guidsvc.errors import StartError
+from tests.support.forked_program import ForkedProgram
 
 REMOTE_COMMANDS = [name for name, place in COMMANDS.items() if place.startswith(REMOTE)]
 _VARIABLES = ("GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_PROFILE", "VISUAL", "EDITOR")
@@ -36,6 +38,14 @@ class Done(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+class Started(NamedTuple):
+    """A command that runs as a process of its own, and the files of what it prints."""
+
+    process: ForkedProgram
+    out: Path
+    err: Path
+
+
 class CommandLine:
     """Runs commands against one service, with the files of the user in one folder."""
 
@@ -57,6 +67,14 @@ class CommandLine:
         done = self(*words, stdin=stdin, **variables)
         assert done.code == 0, (words, done)
         return done
+
+    def start(self, *words: str) -> Started:
+        """Start a command as a process of its own, which writes to new files in the folder."""
+        out, err = (self.folder / f"{words[0]}.{stream}" for stream in ("out", "err"))
+        for path in (out, err):
+            path.unlink(missing_ok=True)
+        environment = os.environ | self.variables
+        return Started(ForkedProgram(words, cwd=self.folder, env=environment, stdout=out, stderr=err), out, err)
 
 
 def profile(line: CommandLine, text: str, mode: int = 0o600) -> Path:

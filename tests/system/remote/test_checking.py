@@ -5,8 +5,7 @@ from pathlib import Path
 
 from guidsvc_client import Client
 from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
-from tests.support.command_line import CommandLine
-from tests.support.forked_program import ForkedProgram
+from tests.support.command_line import CommandLine, Started
 from tests.support.guarded_service import GuardedService
 
 USER = "guidsvc check"
@@ -16,6 +15,14 @@ def leftovers(url: str) -> int:
     """Count the records of the check."""
     with Client(url) as client:
         return client.list(user=USER, state="all").total()
+
+
+def start_check(folder: Path, url: str, seconds: str) -> Started:
+    """Start a check, and return when it has created a record."""
+    started = CommandLine(folder, url).start("check", "--seconds", seconds)
+    with Client(url) as client:
+        wait_until(lambda: client.list(user=USER).total() > 0, "a record", started.err)
+    return started
 
 
 def test_check_measures_and_deletes_its_records(cli: CommandLine, running: Service) -> None:
@@ -32,35 +39,19 @@ def test_check_measures_and_deletes_its_records(cli: CommandLine, running: Servi
 
 def test_interrupted_check_deletes_its_records(tmp_path: Path) -> None:
     with service(tmp_path) as running:
-        process = ForkedProgram(
-            ["check", "--seconds", "600"],
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "GUIDSVC_URL": running.url},
-            stdout=tmp_path / "out",
-            stderr=tmp_path / "err",
-        )
-        with Client(running.url) as client:
-            wait_until(lambda: client.list(user=USER).total() > 0, "a record", tmp_path / "err")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(START_SECONDS) == 130
+        check = start_check(tmp_path, running.url, "600")
+        check.process.send_signal(signal.SIGINT)
+        assert check.process.wait(START_SECONDS) == 130
         assert leftovers(running.url) == 0
 
 
 def test_errors_are_counted_by_code(tmp_path: Path) -> None:
     """The service stops during the check."""
     with service(tmp_path) as running:
-        process = ForkedProgram(
-            ["check", "--seconds", "3"],
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "GUIDSVC_URL": running.url},
-            stdout=tmp_path / "out",
-            stderr=tmp_path / "err",
-        )
-        with Client(running.url) as client:
-            wait_until(lambda: client.list(user=USER).total() > 0, "a record", tmp_path / "err")
+        check = start_check(tmp_path, running.url, "3")
         running.stop()
-        assert process.wait(2 * START_SECONDS) == 1
-    assert '"Unreachable": ' in (tmp_path / "out").read_text()
+        assert check.process.wait(2 * START_SECONDS) == 1
+    assert '"Unreachable": ' in check.out.read_text()
 
 
 def test_key_that_may_not_write_ends_the_check(guarded: GuardedService, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from tests.support.backing_servers import ROOT, START_SECONDS, Service, pdapt
 from tests.support.command_line import CommandLine
-from tests.support.forked_program import ForkedProgram
 from tests.support.guarded_service import GuardedService
 from tests.support.scripted_server import RESET, problem, response, scripted_server
 
@@ -83,18 +82,12 @@ def test_write_without_the_scope_read_is_done(guarded: GuardedService, tmp_path:
 
 async def test_interrupted_command_has_the_code_130(tmp_path: Path) -> None:
     async with scripted_server(lambda _: None) as server:
-        process = ForkedProgram(
-            READ,
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "GUIDSVC_URL": server.url},
-            stdout=tmp_path / "out",
-            stderr=tmp_path / "err",
-        )
+        process, _, err = CommandLine(tmp_path, server.url).start(*READ)
         while not server.requests:
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(process.wait, START_SECONDS) == 130
-    assert (tmp_path / "err").read_text() == "\n"
+    assert err.read_text() == "\n"
 
 
 def test_usage_error_of_the_program_has_the_code_2(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import pytest
 from guidsvc_client import Client, Result
 from tests.support.backing_servers import ROOT, START_SECONDS, Service, pdapt, service, wait_until
 from tests.support.command_line import CommandLine
-from tests.support.forked_program import ForkedProgram
 
 
 def write_lines(path: Path, count: int, **members: Any) -> str:
@@ -92,14 +91,8 @@ def test_ended_export_leaves_no_part_of_a_file(empty: Service, tmp_path: Path, n
     cli.ok("import", write_lines(tmp_path / "in", 3000, metadata={"text": "x" * 8000}))
     folder = tmp_path / "out"
     folder.mkdir()
-    process = ForkedProgram(
-        ["export", str(folder / "all")],
-        cwd=tmp_path,
-        env=os.environ | cli.variables,
-        stdout=tmp_path / "stdout",
-        stderr=tmp_path / "stderr",
-    )
-    wait_until(lambda: any(folder.glob(".all.*.part")), "a part", tmp_path / "stderr")
+    process, _, err = cli.start("export", str(folder / "all"))
+    wait_until(lambda: any(folder.glob(".all.*.part")), "a part", err)
     process.send_signal(number)
 
     assert process.wait(START_SECONDS) == 128 + number

@@ -1,7 +1,6 @@
 """`export` and `import`: round trips, conflicts, invalid lines, and kills in the middle."""
 
 import json
-import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from guidsvc_client import Client
 from tests.support.backing_servers import START_SECONDS, Service, wait_until
 from tests.support.command_line import CommandLine
-from tests.support.forked_program import ForkedProgram
 
 EXPIRE = "4102444800"
 LINES = 9000
@@ -202,10 +200,7 @@ class ImportProcess:
 
     def __init__(self, line: CommandLine, *words: str) -> None:
         self._state = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports")
-        self.out, self.err = line.folder / "import.out", line.folder / "import.err"
-        self.process = ForkedProgram(
-            ["import", *words], cwd=line.folder, env=os.environ | line.variables, stdout=self.out, stderr=self.err
-        )
+        self.process, self.out, self.err = line.start("import", *words)
 
     def line(self) -> int:
         """Return how many lines are noted as done."""

@@ -14,22 +14,13 @@ import pytest
 from guidsvc_client import Client
 from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
 from tests.support.command_line import CommandLine
-from tests.support.forked_program import ForkedProgram
 
 
 class Watcher:
     """`guidsvc watch` as a process of its own."""
 
     def __init__(self, folder: Path, url: str, *words: str) -> None:
-        self.out, self.err = folder / "watch.out", folder / "watch.err"
-        self.out.unlink(missing_ok=True)
-        self.process = ForkedProgram(
-            ["watch", *words],
-            cwd=folder,
-            env={"PATH": "/usr/bin:/bin", "GUIDSVC_URL": url},
-            stdout=self.out,
-            stderr=self.err,
-        )
+        self.process, self.out, self.err = CommandLine(folder, url).start("watch", *words)
 
     @property
     def events(self) -> list[Any]:
