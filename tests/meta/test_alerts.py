@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import yaml
 from guidsvc.config import Settings
 from tests.support import promql
 from tests.support.backing_servers import ROOT
+from tests.support.optional_program import find, run
 
 FOLDER = promql.RULES.parent
 TESTS = FOLDER / "rules.test.yml"
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 PARTS = ["What it means.", "What clients see.", "Look here.", "Do this.", "It is over when"]
-PROMTOOL = shutil.which("promtool")
-"""None where it is not installed: then its tests have nothing to run. `.ci/run` installs it."""
 
 
 def row(alert: dict[str, Any]) -> str:
@@ -107,9 +105,10 @@ def test_each_alert_has_tests_near_its_threshold() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")], ids=" ".join)
 def test_promtool_accepts_the_rules(words: tuple[str, ...]) -> None:
-    if PROMTOOL is None:
+    promtool = find("promtool")
+    if promtool is None:
         return
-    done = subprocess.run([PROMTOOL, *words], cwd=FOLDER, capture_output=True, text=True, check=False)
+    done = run(promtool, *words, folder=FOLDER)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout + done.stderr
@@ -119,10 +118,9 @@ def test_promtool_accepts_the_rules(words: tuple[str, ...]) -> None:
 def test_promtool_accepts_the_scrape_configuration(name: str, tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "prometheus")
     (tmp_path / "prometheus" / "guidsvc.key").write_text("gs_key\n")
-    if PROMTOOL is None:
+    promtool = find("promtool")
+    if promtool is None:
         return
-    done = subprocess.run(
-        [PROMTOOL, "check", "config", name], cwd=tmp_path / "prometheus", capture_output=True, text=True, check=False
-    )
+    done = run(promtool, "check", "config", name, folder=tmp_path / "prometheus")
 
     assert done.returncode == 0, done.stdout + done.stderr

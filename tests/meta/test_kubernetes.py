@@ -4,8 +4,6 @@ There is no cluster where the tests run.
 """
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from guidsvc.config import PREFIX, Settings
 from guidsvc.process.worker_channel import MARGIN_SECONDS
 from tests.support.backing_servers import ROOT
 from tests.support.image import stages
+from tests.support.optional_program import find, run
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 FILES = sorted(FOLDER.rglob("*.yaml"))
@@ -137,10 +136,10 @@ def test_overlays_use_the_version_of_the_package(name: str) -> None:
 
 def rendered(folder: Path) -> dict[str, Document] | None:
     """Return the objects of an overlay by kind, as kubectl renders them; None if it is not installed."""
-    kubectl = shutil.which("kubectl")
+    kubectl = find("kubectl")
     if kubectl is None:
         return None
-    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False, timeout=60)
+    done = run(kubectl, "kustomize", str(folder))
     assert done.returncode == 0, done.stderr
     return {each["kind"]: each for each in documents(done.stdout)}
 

@@ -5,7 +5,6 @@ The tests run no systemd. tests/system/test_service_manager.py speaks its protoc
 
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,22 +13,16 @@ from guidsvc.config import PREFIX, Settings
 from guidsvc.process import file_descriptors
 from guidsvc.process.worker_channel import MARGIN_SECONDS
 from tests.support.backing_servers import ROOT
+from tests.support.optional_program import find, run
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNIT, DROP_IN = FOLDER / "guidsvc.service", FOLDER / "mongodb.conf"
-ANALYZE = shutil.which("systemd-analyze")
 DOCS = (ROOT / "docs" / "deployment.md").read_text()
 
 
 def values(path: Path, name: str) -> list[str]:
     """Return all values of a setting of a unit."""
     return re.findall(rf"^{name}=(.*)$", path.read_text(), re.MULTILINE)
-
-
-def analyze(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run systemd-analyze."""
-    assert ANALYZE is not None
-    return subprocess.run([ANALYZE, *words], capture_output=True, text=True, check=False, timeout=60)
 
 
 def installed(folder: Path) -> Path:
@@ -42,24 +35,26 @@ def installed(folder: Path) -> Path:
 
 
 def test_unit_and_drop_in_pass_systemd_analyze(tmp_path: Path) -> None:
-    if ANALYZE is None:  # the tests below read the files
+    analyze = find("systemd-analyze")
+    if analyze is None:  # the tests below read the files
         return
     unit = installed(tmp_path)
-    done = analyze("verify", "--man=no", str(unit))
+    done = run(analyze, "verify", "--man=no", str(unit))
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
     broken = tmp_path / f"{UNIT.name}.d" / DROP_IN.name
     broken.write_text(f"{broken.read_text()}WatchdogSeconds=1\n")
-    assert "WatchdogSeconds" in analyze("verify", "--man=no", str(unit)).stderr, "the drop-in was not read"
+    assert "WatchdogSeconds" in run(analyze, "verify", "--man=no", str(unit)).stderr, "the drop-in was not read"
 
 
 def test_unit_is_exposed_no_more_than_documented() -> None:
     (documented,) = re.findall(r"systemd-analyze security --offline=true .*?: (\d\.\d) OK", DOCS, re.DOTALL)
-    if ANALYZE is None:
+    analyze = find("systemd-analyze")
+    if analyze is None:
         return
     threshold = round(float(documented) * 10)
     for most, code in ((threshold, 0), (threshold - 1, 1)):
-        done = analyze("security", "--offline=true", f"--threshold={most}", "--no-pager", str(UNIT))
+        done = run(analyze, "security", "--offline=true", f"--threshold={most}", "--no-pager", str(UNIT))
         assert done.returncode == code, done.stdout[-200:]
 
 

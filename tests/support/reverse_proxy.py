@@ -1,13 +1,13 @@
 """The examples of deploy/proxies, run in front of the service, each with the ports and the certificate of a test."""
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.backing_servers import ROOT, Server, free_port, running
 from tests.support.certificates import Certificate
+from tests.support.optional_program import find
 
 EXAMPLES = ROOT / "deploy" / "proxies"
 HOST = "registry.example"
@@ -43,7 +43,7 @@ def text_of(name: str) -> str:
 @contextmanager
 def reverse_proxy(name: str, folder: Path, service_port: int, certificate: Certificate) -> Iterator[Server | None]:
     """Run a program with its example, inside; yield None if the program is not installed."""
-    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    program = find(name)
     if program is None:
         yield None
         return

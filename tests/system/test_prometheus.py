@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support import promql
-from tests.support.backing_servers import ROOT, Service, free_port, pdapt, service, wait_until
+from tests.support.backing_servers import ROOT, Service, free_port, pdapt, running, service, wait_until
+from tests.support.optional_program import find
 
-PROMETHEUS = shutil.which("prometheus")
-"""None where it is not installed: then the test has nothing to run. `.ci/run` installs it."""
 Ask = Callable[[str], Any]
 
 
@@ -40,28 +38,24 @@ def configure(folder: Path, port: int) -> None:
 @pytest.fixture
 def prometheus(secured: Service, tmp_path: Path) -> Iterator[Ask | None]:
     """Query the interface of a Prometheus that scrapes the service; None if there is none."""
-    if PROMETHEUS is None:
+    program = find("prometheus")
+    if program is None:
         yield None
         return
-    folder, port, log = tmp_path / "prometheus", free_port(), tmp_path / "prometheus.log"
+    folder, port = tmp_path / "prometheus", free_port()
     configure(folder, secured.port)
     options = [f"--web.listen-address=127.0.0.1:{port}", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
-    with log.open("wb") as output:
-        process = subprocess.Popen([PROMETHEUS, *options], cwd=folder, stdout=output, stderr=output)
+    with running([program, *options], port, folder) as server:
 
-    def ask(path: str) -> Any:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/api/v1/{path}", timeout=10) as reply:
-                return json.load(reply)["data"]
-        except URLError:
-            assert process.poll() is None, log.read_text()
-            return {}
+        def ask(path: str) -> Any:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/api/v1/{path}", timeout=10) as reply:
+                    return json.load(reply)["data"]
+            except URLError:
+                assert server.process.poll() is None, server.log.read_text()
+                return {}
 
-    try:
         yield ask
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 @pytest.mark.slow
