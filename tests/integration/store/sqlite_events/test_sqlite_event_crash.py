@@ -15,6 +15,7 @@ import pytest
 from guidsvc.errors import StoreUnavailable
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import FakeClock
+from tests.support.backing_servers import ROOT
 from tests.support.events import create, every_entry, made
 from tests.support.factories import record
 
@@ -82,7 +83,7 @@ async def test_kill_leaves_each_acknowledged_write_one_entry(path: Path) -> None
     acknowledged: list[tuple[str, int]] = []
     for number, count in enumerate((200, 350, 500)):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", CRASH, str(path), str(number), stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+            sys.executable, "-c", CRASH, str(path), str(number), stdout=subprocess.PIPE, cwd=ROOT
         )
         assert process.stdout is not None
         lines = [await process.stdout.readline() for _ in range(count)]

@@ -1,0 +1,1 @@
+"""Tests of the event log of the SQLite store."""
