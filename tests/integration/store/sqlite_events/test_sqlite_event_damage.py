@@ -15,6 +15,7 @@ from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.events import ALL, advance_all, changed, create, every_entry, made
 from tests.support.factories import GUID, record
+from tests.support.sqlite_damage import alter, overwrite_page_with, overwrite_root
 
 DAY = 86_400
 MARGIN = MARGIN_SECONDS * 1000
@@ -31,22 +32,11 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
         yield opened
 
 
-def damage(path: Path, table: str, pages: int = 1) -> None:
-    """Overwrite the root of a table or an index."""
-    with closing(sqlite3.connect(path)) as file:
-        (root,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        (size,) = file.execute("PRAGMA page_size").fetchone()
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with path.open("r+b") as damaged:
-        damaged.seek((root - 1) * size)
-        damaged.write(b"\xff" * size * pages)
-
-
 async def test_damaged_log_fails_its_readers_only(path: Path, clock: FakeClock) -> None:
     old = record(clock())
     async with open_sqlite(path, exclusive=False) as store:
         await create(store, [old])
-    damage(path, "log")
+    overwrite_root(path, "log")
 
     async with open_sqlite(path, exclusive=False) as store:
         await store.ping()
@@ -62,9 +52,7 @@ async def test_invalid_row_holds_up_no_other(
     expected_logs.add("record damaged, its expiry is not logged")
     bad, good = made(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     await create(store, [bad, good])
-    with closing(sqlite3.connect(path)) as file:
-        file.execute(f"UPDATE records SET {column} WHERE guid = ?", (bad.guid,))
-        file.commit()
+    alter(path, f"UPDATE records SET {column} WHERE guid = ?", bad.guid)
 
     await advance_all(store, clock() + 5000 + MARGIN)
     assert [entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
@@ -82,10 +70,8 @@ async def test_damaged_schedule_holds_up_no_other(
     expected_logs.add("record damaged, its expiry is not logged")
     bad, good = made(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     await create(store, [bad, good])
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("UPDATE records SET due = 1 WHERE guid = ?", (bad.guid,))
-        file.execute(f"UPDATE records SET {column} WHERE guid = ?", (bad.guid,))
-        file.commit()
+    alter(path, "UPDATE records SET due = 1 WHERE guid = ?", bad.guid)
+    alter(path, f"UPDATE records SET {column} WHERE guid = ?", bad.guid)
 
     assert await store.events.lag(clock()) >= 0
     await advance_all(store, clock() + 5000 + MARGIN)
@@ -101,9 +87,7 @@ async def test_damaged_schedule_is_mended_by_a_write(
 ) -> None:
     old = record(clock(), expire=clock.seconds + 5)
     await create(store, [old])
-    with closing(sqlite3.connect(path)) as file:
-        file.execute(f"UPDATE records SET {column}")
-        file.commit()
+    alter(path, f"UPDATE records SET {column}")
 
     assert await store.records.swap(old, changed(old, clock() + 9000, expire=clock.seconds + 50))
     with closing(sqlite3.connect(path)) as file:
@@ -120,11 +104,7 @@ async def damage_row(path: Path, clock: FakeClock) -> list[Record]:
     records = made(clock, 40, expire=clock.seconds + 5, purge_at=clock.seconds + DAY, metadata=metadata)
     async with open_sqlite(path, exclusive=False) as store:
         await create(store, records)
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = path.read_bytes()
-    place = content.index(records[20].guid.encode() + b"Cylance") // 4096
-    path.write_bytes(content[: place * 4096] + b"\xff" * 4096 + content[(place + 1) * 4096 :])
+    overwrite_page_with(path, records[20].guid.encode() + b"Cylance")
     return records
 
 

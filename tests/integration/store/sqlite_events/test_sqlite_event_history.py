@@ -1,8 +1,6 @@
 """The history of a GUID over damage of the SQLite file: what is whole is there, and what is not is logged."""
 
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.events import changed, create, made
 from tests.support.factories import GUID, record
+from tests.support.sqlite_damage import alter, overwrite_page_with
 
 LACKS = "event log damaged, the history of a GUID lacks events"
 
@@ -44,13 +43,6 @@ async def numbers(store: SqliteStore, before: int = 100, limit: int = 100) -> li
     return [number for number, _ in await store.events.history(GUID, before, limit)]
 
 
-def damage(path: Path, change: str) -> None:
-    """Change the log past the service."""
-    with closing(sqlite3.connect(path)) as file:
-        file.execute(change)
-        file.commit()
-
-
 @pytest.mark.parametrize(
     ("change", "whole"),
     [
@@ -67,7 +59,7 @@ async def test_history_leaves_out_what_is_damaged(
 ) -> None:
     expected_logs.add(LACKS)
     await write(store, clock)
-    damage(path, change)
+    alter(path, change)
 
     assert await numbers(store) == whole
     assert await numbers(store, limit=3) == whole[:3]
@@ -87,7 +79,7 @@ async def test_history_leaves_out_what_is_damaged(
 )
 async def test_damaged_link_loses_nothing(store: SqliteStore, path: Path, clock: FakeClock, change: str) -> None:
     await write(store, clock)
-    damage(path, change)
+    alter(path, change)
 
     assert await numbers(store) == [9, 7, 5, 3, 1]
 
@@ -96,11 +88,7 @@ async def test_history_goes_on_behind_a_damaged_page(path: Path, clock: FakeCloc
     expected_logs.add(LACKS)
     async with open_sqlite(path, exclusive=False) as store:
         await write(store, clock, metadata='{"a":"' + "x" * 2500 + '"}')
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = path.read_bytes()
-    page = content.index(b"user 2") // 4096
-    path.write_bytes(content[: page * 4096] + b"\xff" * 4096 + content[(page + 1) * 4096 :])
+    overwrite_page_with(path, b"user 2")
 
     async with open_sqlite(path, exclusive=False) as store:
         found = await numbers(store)
@@ -114,7 +102,7 @@ async def test_search_for_the_next_entry_is_bounded(
     """Where it gives up is logged: the history must not look complete."""
     expected_logs.add(LACKS)
     await write(store, clock)
-    damage(path, "UPDATE log SET prev = 'x' WHERE seq = 7")
+    alter(path, "UPDATE log SET prev = 'x' WHERE seq = 7")
     monkeypatch.setattr(history, "SCANNED", 4)
 
     assert await numbers(store) == [9, 7]
@@ -122,7 +110,7 @@ async def test_search_for_the_next_entry_is_bounded(
 
 async def test_history_without_bounds_of_the_log_fails(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     await write(store, clock)
-    damage(path, "DELETE FROM log_bounds")
+    alter(path, "DELETE FROM log_bounds")
 
     with pytest.raises(CorruptRecord):
         await numbers(store)

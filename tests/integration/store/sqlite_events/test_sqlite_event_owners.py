@@ -17,6 +17,7 @@ from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.events import create
 from tests.support.factories import record
+from tests.support.sqlite_damage import alter, overwrite_root
 
 ALICE = EventSelection(owner="alice")
 NARROW = EventSelection(owner="alice", kinds=frozenset({"created"}), guid_prefix="0", user="nobody")
@@ -104,9 +105,7 @@ async def test_damaged_entry_ends_a_page_of_its_owner_only(
     await create_of(store, clock, "alice", range(3))
     await create_of(store, clock, "bob", range(10, 13))
     await create_of(store, clock, "alice", range(3, 6))
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq IN (5, 8)")
-        file.commit()
+    alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq IN (5, 8)")
 
     page = await store.events.read(0, 10, ALICE)
     assert ([number for number, _ in page.entries], page.looked_to) == ([1, 2, 3, 7], 7)
@@ -125,9 +124,7 @@ async def test_damage_shows_an_owner_no_number_of_others(
     await create_of(store, clock, "alice", range(3))
     await create_of(store, clock, "bob", range(10, 30))
     await create_of(store, clock, "alice", range(3, 9))
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq = 29")
-        file.commit()
+    alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq = 29")
 
     page = await store.events.read(0, 100, ALICE)
     assert ([number for number, _ in page.entries], page.looked_to) == ([1, 2, 3, 24], 24)
@@ -139,11 +136,7 @@ async def test_damaged_index_of_owners_hides_no_event(path: Path, clock: FakeClo
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         await create_of(store, clock, "bob", range(100, 110))
         await create_of(store, clock, "alice", range(10))
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (place,) = file.execute("SELECT rootpage - 1 FROM sqlite_master WHERE name = 'log_owner'").fetchone()
-    content = path.read_bytes()
-    path.write_bytes(content[: place * 4096] + b"\xff" * 4096 + content[(place + 1) * 4096 :])
+    overwrite_root(path, "log_owner")
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         page = await store.events.read(0, 100, ALICE)

@@ -15,6 +15,7 @@ from guidsvc.store.sqlite.tables import RECORDS
 from tests.conftest import FakeClock
 from tests.support.events import advance_all, changed, create, every_entry, ids, kinds, made
 from tests.support.factories import GUID, record
+from tests.support.sqlite_damage import alter
 
 DAY = 86_400
 MARGIN = MARGIN_SECONDS * 1000
@@ -128,9 +129,7 @@ async def test_salvaged_log_begins_after_its_last_gap(path: Path, clock: FakeClo
         await create(store, made(clock, 20))
         numbered = await every_entry(store.events)
         size_bytes, _ = await store.events.size()
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("DELETE FROM log WHERE seq IN (3, 8)")
-        file.commit()
+    alter(path, "DELETE FROM log WHERE seq IN (3, 8)")
     salvage(path, copy, overwrite=False)
 
     async with open_sqlite(copy, exclusive=False) as store:

@@ -1,8 +1,6 @@
 """Damaged entries of the event log of the SQLite store, and entries of a wrong clock: neither is a wall."""
 
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.events import ALL, create, made
 from tests.support.factories import GUID, record
+from tests.support.sqlite_damage import alter, overwrite_page_with
 
 DAY = 86_400
 
@@ -37,9 +36,7 @@ async def test_damaged_entries_are_passed_by(
     """A page ends before them, and who stands there is sent behind them, as if they were cut off."""
     expected_logs.add("event log damaged, its readers go on behind the damage")
     await create(store, made(clock, 20))
-    with closing(sqlite3.connect(path)) as file:
-        file.execute(f"UPDATE log SET {damage_of_entries} WHERE seq BETWEEN 5 AND 11")
-        file.commit()
+    alter(path, f"UPDATE log SET {damage_of_entries} WHERE seq BETWEEN 5 AND 11")
 
     page = await store.events.read(2, 10, ALL)
     assert ([number for number, _ in page.entries], page.looked_to) == ([3, 4], 4)
@@ -60,9 +57,7 @@ async def test_damaged_newest_entry_rejects_no_write(
     expected_logs.add("event log damaged, its readers go on behind the damage")
     await create(store, made(clock, 3))
     before, _ = await store.events.size()
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("UPDATE log SET total = 'x', metadata = CAST(x'ff41' AS TEXT) WHERE seq = 3")
-        file.commit()
+    alter(path, "UPDATE log SET total = 'x', metadata = CAST(x'ff41' AS TEXT) WHERE seq = 3")
     with pytest.raises(EventsTrimmed):
         await store.events.read(2, 10, ALL)
     assert (await store.events.bounds()).floor == 3
@@ -78,11 +73,7 @@ async def test_damaged_page_of_the_log_is_passed_by(path: Path, clock: FakeClock
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         for each in records:
             await create(store, [each])
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = path.read_bytes()
-    place = content.index(b"created" + records[30].guid.encode()) // 4096
-    path.write_bytes(content[: place * 4096] + b"\xff" * 4096 + content[(place + 1) * 4096 :])
+    overwrite_page_with(path, b"created" + records[30].guid.encode())
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         before = [number for number, _ in (await store.events.read(0, 100, ALL)).entries]
@@ -109,9 +100,7 @@ async def test_clock_that_was_ahead_holds_up_no_trim(store: SqliteStore, clock: 
 async def test_oldest_place_is_behind_damage(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     """So reading from the oldest entry works at once."""
     await create(store, made(clock, 5))
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq <= 3")
-        file.commit()
+    alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq <= 3")
     floor = (await store.events.bounds()).floor
     assert floor == 3
     assert [number for number, _ in (await store.events.read(floor, 10, ALL)).entries] == [4, 5]
