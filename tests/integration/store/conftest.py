@@ -1,7 +1,8 @@
-"""Fixtures of the tests of the event log on MongoDB."""
+"""Fixtures of the tests of the stores: the file of SQLite, and what the tests of the event log on MongoDB need."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -9,6 +10,12 @@ import pytest
 
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.support.mongo_documents import Documents
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of a store on SQLite."""
+    return tmp_path / "guidsvc.db"
 
 
 @pytest.fixture

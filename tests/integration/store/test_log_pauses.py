@@ -25,11 +25,6 @@ MANY = """
 """
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "guidsvc.db"
-
-
 @pytest.fixture(autouse=True)
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "BETWEEN_SECONDS", 0.0)

@@ -42,11 +42,6 @@ from tests.support.ordinary_user import ordinary_user
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "guidsvc.db"
-
-
-@pytest.fixture
 def statements() -> list[str]:
     """What the writer was told to do."""
     return []

@@ -29,11 +29,6 @@ TOLD = "store file removed or replaced"
 BACK = "store file is back"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "guidsvc.db"
-
-
 def beside(path: Path, suffix: str) -> Path:
     """Return the path of a file beside the database."""
     return path.with_name(path.name + suffix)

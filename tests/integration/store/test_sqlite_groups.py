@@ -22,11 +22,6 @@ from tests.support.factories import record
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
 def write_seconds() -> float:
     return 30.0
 

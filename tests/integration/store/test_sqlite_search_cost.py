@@ -26,11 +26,6 @@ _Create = Callable[[str, range, int], None]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
 def create(path: Path, clock: FakeClock) -> _Create:
     """Create records of an owner, whose expiries begin at a time, one second after another."""
 

@@ -7,10 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from guidsvc.errors import StoreUnavailable
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
@@ -18,17 +15,6 @@ from tests.conftest import FakeClock
 from tests.support.backing_servers import ROOT
 from tests.support.events import create, every_entry, made
 from tests.support.factories import record
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, exclusive=False) as opened:
-        yield opened
 
 
 async def test_full_disk_fails_the_write_and_trim_makes_room(store: SqliteStore, clock: FakeClock) -> None:

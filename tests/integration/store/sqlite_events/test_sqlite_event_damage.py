@@ -1,7 +1,6 @@
 """Damage of the SQLite file: it holds up nothing but the events that it hits."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,17 +18,6 @@ from tests.support.sqlite_damage import alter, overwrite_page_with, overwrite_ro
 
 DAY = 86_400
 MARGIN = MARGIN_SECONDS * 1000
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, exclusive=False) as opened:
-        yield opened
 
 
 async def test_damaged_log_fails_its_readers_only(path: Path, clock: FakeClock) -> None:

@@ -1,6 +1,5 @@
 """The history of a GUID over damage of the SQLite file: what is whole is there, and what is not is logged."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,6 @@ from tests.support.factories import GUID, record
 from tests.support.sqlite_damage import alter, overwrite_page_with
 
 LACKS = "event log damaged, the history of a GUID lacks events"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, exclusive=False) as opened:
-        yield opened
 
 
 async def write(store: SqliteStore, clock: FakeClock, *, metadata: str | None = None) -> None:

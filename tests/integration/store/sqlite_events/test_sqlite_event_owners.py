@@ -24,11 +24,6 @@ NARROW = EventSelection(owner="alice", kinds=frozenset({"created"}), guid_prefix
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
     async with open_sqlite(path, clock=clock, exclusive=False) as opened:
         yield opened

@@ -1,11 +1,8 @@
 """What the policy puts into the event log of the SQLite store, and when."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-
-import pytest
 
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, MARGIN_SECONDS, EventPolicy
 from guidsvc.domain.record import Record
@@ -17,17 +14,6 @@ from tests.support.factories import GUID, record
 
 DAY = 86_400
 MARGIN = MARGIN_SECONDS * 1000
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, exclusive=False) as opened:
-        yield opened
 
 
 async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None:

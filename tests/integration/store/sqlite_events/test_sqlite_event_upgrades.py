@@ -1,7 +1,6 @@
 """What an upgrade, a process of the version before, and a copy leave of the event log of the SQLite store."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,17 +18,6 @@ from tests.support.sqlite_damage import alter
 
 DAY = 86_400
 MARGIN = MARGIN_SECONDS * 1000
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, exclusive=False) as opened:
-        yield opened
 
 
 async def test_older_file_gets_its_schedule(path: Path, clock: FakeClock) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,17 +19,6 @@ from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import FakeClock
 from tests.support.events import ALL, advance_all, changed, create, every_entry, kinds, made
 from tests.support.factories import record
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    async with open_sqlite(path, exclusive=False) as opened:
-        yield opened
 
 
 def fails_on(connection: sqlite3.Connection, table: str, condition: str) -> None:

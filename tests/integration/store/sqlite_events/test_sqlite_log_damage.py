@@ -16,11 +16,6 @@ DAY = 86_400
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
     async with open_sqlite(path, clock=clock, exclusive=False) as opened:
         yield opened
