@@ -11,6 +11,7 @@ mongo_url       an empty database in the MongoDB-protocol server of the session,
 redis_url       an empty Redis: the server of the session, or GUIDSVC_TEST_REDIS_URL (which is flushed!)
 own_redis       a Redis for this test alone, to be killed, paused and flushed
 own_mongo       a MongoDB-protocol server for this test alone
+way             a proxy before it that withholds commands
 certificate     a certificate for 127.0.0.1 and its key, in files, that can be renewed
 clock           the time, which stands still until the test moves it
 short_sessions  lets the service look keys up again after 0.2 s instead of 2 s
@@ -45,7 +46,7 @@ from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
 
-pytest_plugins = ["tests.support.sessions", "tests.support.suite_hooks"]
+pytest_plugins = ["tests.support.mongo_proxy", "tests.support.sessions", "tests.support.suite_hooks"]
 # So that a failure shows the values.
 pytest.register_assert_rewrite("tests.support.assertions", "tests.support.metrics", "tests.support.stored_records")
 

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
+import pytest
+
+from tests.support.backing_servers import Server
+
 OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
 _NAME_AT = 10
@@ -87,3 +91,10 @@ def mongo_proxy(upstream: int) -> Iterator[MongoProxy]:
         finally:
             made.stop()
             running.result()
+
+
+@pytest.fixture
+def way(own_mongo: Server) -> Iterator[MongoProxy]:
+    """The way to the MongoDB of one test: a proxy."""
+    with mongo_proxy(own_mongo.port) as made:
+        yield made

@@ -5,7 +5,7 @@ Nothing that was acknowledged is lost, GUIDs are served, and the feed says from 
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server
 from tests.support.event_reader import StreamReader, all_events, page, reading, until_streams
 from tests.support.http_client import Client
-from tests.support.mongo_proxy import MongoProxy, mongo_proxy
+from tests.support.mongo_proxy import MongoProxy
 from tests.support.readiness import until_ready
 from tests.support.slow_readers import narrow
 
@@ -121,13 +121,6 @@ async def test_invalid_outbox_holds_up_its_own_events_only(
         events = await until_events(client, MAX_ITEMS + 3)
         users = [event["record"]["user"] for event in events if event["guid"] == BAD]
         assert users == ["u", *map(str, range(MAX_ITEMS + 1))]
-
-
-@pytest.fixture
-def way(own_mongo: Server) -> Iterator[MongoProxy]:
-    """The way to MongoDB."""
-    with mongo_proxy(own_mongo.port) as made:
-        yield made
 
 
 def url_of(port: int) -> str:

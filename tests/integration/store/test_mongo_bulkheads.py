@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
 from functools import partial
 from typing import TypeVar
 
@@ -17,21 +17,14 @@ from guidsvc.store.mongo.bulkhead import COUNTS, READS, RESERVED, THREADS, UPDAT
 from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
-from tests.support.backing_servers import Server
 from tests.support.factories import record
-from tests.support.mongo_proxy import MongoProxy, mongo_proxy
+from tests.support.mongo_proxy import MongoProxy
 
 WRITERS = 5 * UPDATES
 TIMEOUT_MS = 3_000
 """Long enough for what MongoDB answers, on a slow machine, and so short that a test ends soon."""
 OWNER, OTHER = "attacker", "victim"
 Done = TypeVar("Done")
-
-
-@pytest.fixture
-def way(own_mongo: Server) -> Iterator[MongoProxy]:
-    with mongo_proxy(own_mongo.port) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,26 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from guidsvc.store.mongo.store import open_mongo
 from guidsvc.telemetry.metrics import StoreMetrics
-from tests.support.backing_servers import Server
 from tests.support.factories import record
-from tests.support.mongo_proxy import MongoProxy, mongo_proxy
+from tests.support.mongo_proxy import MongoProxy
 
 WAIT_SECONDS = 20.0
 WRITES = "insert", "findAndModify"
 READS = "find", "aggregate"
-
-
-@pytest.fixture
-def way(own_mongo: Server) -> Iterator[MongoProxy]:
-    with mongo_proxy(own_mongo.port) as made:
-        yield made
 
 
 async def until(condition: Callable[[], bool]) -> None:
