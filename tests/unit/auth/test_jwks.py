@@ -16,6 +16,7 @@ from guidsvc.telemetry.state_metrics import KeySetMetrics
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import free_port
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
+from tests.support.timer import Timer
 
 OLD, NEW = Signer("old"), Signer("new", number=1)
 STAYS = "jwks refresh failed, keeping the current keys"
@@ -23,19 +24,9 @@ NEVER = RefreshPolicy(interval_seconds=3600.0)
 OFTEN = RefreshPolicy(interval_seconds=0.01)
 
 
-class Watch:
-    """A timer that stands still until the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def timer() -> Watch:
-    return Watch()
+def timer() -> Timer:
+    return Timer(0.0)
 
 
 @pytest.fixture
@@ -45,7 +36,7 @@ async def place() -> AsyncIterator[Place]:
 
 
 @asynccontextmanager
-async def opened(where: str, clock: FakeClock, timer: Watch, pace: RefreshPolicy = NEVER) -> AsyncIterator[JwtVerifier]:
+async def opened(where: str, clock: FakeClock, timer: Timer, pace: RefreshPolicy = NEVER) -> AsyncIterator[JwtVerifier]:
     """Judge tokens by the keys that are there."""
     async with open_jwt_verifier(
         where, JwtTrustPolicy(ISSUER, AUDIENCE), fetch=fetch, clock=clock, timer=timer, refresh_policy=pace
@@ -92,7 +83,7 @@ async def nothing(url: str, most: int) -> bytes:
         "http://localhost/keys",
     ],
 )
-async def test_url_is_https_or_local(where: str, timer: Watch) -> None:
+async def test_url_is_https_or_local(where: str, timer: Timer) -> None:
     with pytest.raises(StartError, match="jwt_jwks: contains no usable key: it is empty"):
         async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
             pass
@@ -115,7 +106,7 @@ async def test_url_is_https_or_local(where: str, timer: Watch) -> None:
         ("https://[::1/keys", "IPv6"),
     ],
 )
-async def test_other_url_stops_the_start(where: str, why: str, timer: Watch) -> None:
+async def test_other_url_stops_the_start(where: str, why: str, timer: Timer) -> None:
     with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}") as caught:
         async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
             pass
@@ -142,12 +133,12 @@ async def test_set_without_usable_key_stops_the_start(
     where = place.url if kind == "url" else str(tmp_path / "keys")
 
     with pytest.raises(StartError, match=f"^jwt_jwks: .*({why})") as caught:
-        async with open_jwks(where, fetch, timer=Watch(), refresh_policy=NEVER):
+        async with open_jwks(where, fetch, timer=Timer(0.0), refresh_policy=NEVER):
             pass
     assert "\n" not in str(caught.value)
 
 
-async def test_unreachable_url_is_named_with_the_remedy(timer: Watch) -> None:
+async def test_unreachable_url_is_named_with_the_remedy(timer: Timer) -> None:
     where = f"http://127.0.0.1:{free_port()}/keys"
 
     with pytest.raises(StartError) as caught:
@@ -158,7 +149,7 @@ async def test_unreachable_url_is_named_with_the_remedy(timer: Watch) -> None:
     )
 
 
-async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Watch) -> None:
+async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Timer) -> None:
     for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "directory")):
         with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}"):
             async with open_jwks(str(path), fetch, timer=timer, refresh_policy=NEVER):
@@ -169,7 +160,7 @@ async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Watch) -> No
 
 
 async def test_reads_and_failures_are_told_to_the_metrics(
-    place: Place, clock: FakeClock, timer: Watch, expected_logs: ExpectedLogs
+    place: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     """A set that has not changed was read, too; one that is malformed was not."""
     expected_logs.add("jwks refresh failed")
@@ -193,7 +184,7 @@ async def test_reads_and_failures_are_told_to_the_metrics(
 # When it is read again
 
 
-async def test_unknown_key_causes_a_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_unknown_key_causes_a_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
     async with opened(place.url, clock, timer) as tokens:
         place.body = key_set(OLD.jwk(), NEW.jwk())
         token = NEW.token(claims(clock.seconds))
@@ -205,7 +196,7 @@ async def test_unknown_key_causes_a_refresh(place: Place, clock: FakeClock, time
         assert is_good(tokens, OLD.token(claims(clock.seconds)))
 
 
-async def test_known_key_causes_no_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_known_key_causes_no_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
     async with opened(place.url, clock, timer) as tokens:
         await tokens.find(OLD.token(claims(clock.seconds)))
         with pytest.raises(Unauthorized, match="expired"):
@@ -213,7 +204,7 @@ async def test_known_key_causes_no_refresh(place: Place, clock: FakeClock, timer
         assert place.asked == 1
 
 
-async def test_concurrent_unknown_keys_share_one_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_concurrent_unknown_keys_share_one_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
     storm = [Signer(f"new-{number}").token(claims(clock.seconds)) for number in range(200)]
     async with opened(place.url, clock, timer) as tokens:
         place.open.clear()
@@ -228,7 +219,7 @@ async def test_concurrent_unknown_keys_share_one_refresh(place: Place, clock: Fa
         assert place.asked == 2
 
 
-async def test_refreshes_are_ten_seconds_apart(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_refreshes_are_ten_seconds_apart(place: Place, clock: FakeClock, timer: Timer) -> None:
     token = NEW.token(claims(clock.seconds))
     async with opened(place.url, clock, timer) as tokens:
         for timer.now, asked in ((0.0, 2), (0.0, 2), (9.99, 2), (10.0, 3), (19.99, 3), (20.0, 4)):
@@ -238,7 +229,7 @@ async def test_refreshes_are_ten_seconds_apart(place: Place, clock: FakeClock, t
 
 
 async def test_failed_refresh_counts_as_one(
-    place: Place, clock: FakeClock, timer: Watch, expected_logs: ExpectedLogs
+    place: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(STAYS)
     async with opened(place.url, clock, timer) as tokens:
@@ -249,7 +240,7 @@ async def test_failed_refresh_counts_as_one(
         assert place.asked == 2
 
 
-async def test_cancelled_caller_does_not_cancel_a_shared_refresh(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_cancelled_caller_does_not_cancel_a_shared_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
     token = NEW.token(claims(clock.seconds))
     async with opened(place.url, clock, timer) as tokens:
         place.body = key_set(NEW.jwk())
@@ -264,7 +255,7 @@ async def test_cancelled_caller_does_not_cancel_a_shared_refresh(place: Place, c
         assert first.cancelled()
 
 
-async def test_keys_are_refreshed_without_requests(place: Place, clock: FakeClock, timer: Watch) -> None:
+async def test_keys_are_refreshed_without_requests(place: Place, clock: FakeClock, timer: Timer) -> None:
     old, new = (signer.token(claims(clock.seconds)) for signer in (OLD, NEW))
     async with opened(place.url, clock, timer, OFTEN) as tokens:
         place.body = key_set(NEW.jwk())
@@ -274,7 +265,7 @@ async def test_keys_are_refreshed_without_requests(place: Place, clock: FakeCloc
             tokens.verify(old)
 
 
-async def test_file_is_refreshed_too(tmp_path: Path, clock: FakeClock, timer: Watch) -> None:
+async def test_file_is_refreshed_too(tmp_path: Path, clock: FakeClock, timer: Timer) -> None:
     path = tmp_path / "keys"
     path.write_bytes(key_set(OLD.jwk()))
     async with opened(str(path), clock, timer, OFTEN) as tokens:
@@ -308,7 +299,7 @@ def spoil(**changes: object) -> Callable[[Place], None]:
 async def test_last_valid_keys_stay_and_the_error_is_logged_once(  # fixtures
     place: Place,
     clock: FakeClock,
-    timer: Watch,
+    timer: Timer,
     spoil: Callable[[Place], None],
     expected_logs: ExpectedLogs,
     caplog: pytest.LogCaptureFixture,
@@ -331,7 +322,7 @@ async def test_last_valid_keys_stay_and_the_error_is_logged_once(  # fixtures
 
 
 async def test_set_emptied_by_its_issuer_is_empty(
-    place: Place, clock: FakeClock, timer: Watch, expected_logs: ExpectedLogs
+    place: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("jwks loaded")
     async with opened(place.url, clock, timer, OFTEN) as tokens:
@@ -339,7 +330,7 @@ async def test_set_emptied_by_its_issuer_is_empty(
         await until(lambda: not is_good(tokens, OLD.token(claims(clock.seconds))))
 
 
-async def test_shutdown_does_not_wait_for_a_refresh(clock: FakeClock, timer: Watch) -> None:
+async def test_shutdown_does_not_wait_for_a_refresh(clock: FakeClock, timer: Timer) -> None:
     answers = [key_set(OLD.jwk())]
 
     async def once(url: str, most: int) -> bytes:

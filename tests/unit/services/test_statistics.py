@@ -17,6 +17,7 @@ from guidsvc.store.delegating import DelegatingRecords
 from tests.conftest import FakeClock
 from tests.support.factories import record
 from tests.support.gated_store import turns
+from tests.support.timer import Timer
 
 HOUR, DAY = 3600, 86_400
 
@@ -42,16 +43,6 @@ class CountedRecords(DelegatingRecords):
         return await super().count_by_expire(bounds, kept_at)
 
 
-class Timer:
-    """A monotonic clock that stands still."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 async def records(sqlite_url: str) -> AsyncIterator[CountedRecords]:
     async with open_store(sqlite_url, exclusive=False) as opened:
@@ -60,7 +51,7 @@ async def records(sqlite_url: str) -> AsyncIterator[CountedRecords]:
 
 @pytest.fixture
 def timer() -> Timer:
-    return Timer()
+    return Timer(1000.0)
 
 
 @pytest.fixture

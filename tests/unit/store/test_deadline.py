@@ -3,20 +3,12 @@
 import pytest
 
 from guidsvc.store.mongo.deadline import StoreClock
-
-
-class Timer:
-    """Seconds that a test sets."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.timer import Timer
 
 
 @pytest.fixture
 def timer() -> Timer:
-    return Timer()
+    return Timer(100.0)
 
 
 @pytest.fixture
