@@ -21,6 +21,7 @@ from tests.support.backing_servers import ROOT, START_SECONDS, free_port, pdapt,
 from tests.support.certificates import Certificate
 from tests.support.doctor import Told, doctor, told
 from tests.support.faulty_disk import set_disk
+from tests.support.sqlite_damage import alter
 
 Plant = Callable[[Path], tuple[str, ...]]
 """Breaks a set-up in a folder, and returns the flags of the service."""
@@ -177,8 +178,7 @@ def without_folder(folder: Path) -> tuple[str, ...]:
 
 
 def of_another_application(folder: Path) -> tuple[str, ...]:
-    with closing(sqlite3.connect(folder / "guidsvc.db")) as connection:
-        connection.execute("CREATE TABLE theirs (x)")
+    alter(folder / "guidsvc.db", "CREATE TABLE theirs (x)")
     return ()
 
 
@@ -188,8 +188,7 @@ def no_database(folder: Path) -> tuple[str, ...]:
 
 
 def of_version(folder: Path, version: int) -> tuple[str, ...]:
-    with closing(sqlite3.connect(make_store(folder))) as connection:
-        connection.execute(f"PRAGMA user_version = {version}")
+    alter(make_store(folder), f"PRAGMA user_version = {version}")
     return ()
 
 
@@ -269,9 +268,7 @@ def test_disk_that_takes_no_writes_is_found(tmp_path: Path, state: str, text: st
 def test_deep_examination_reads_the_indexes(tmp_path: Path) -> None:
     """An index without a row of its table is found by nothing less."""
     path = make_store(tmp_path)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("INSERT INTO receipts VALUES ('a', 'b', 1, 0, 's', 0, NULL, 77)")
-        connection.commit()
+    alter(path, "INSERT INTO receipts VALUES ('a', 'b', 1, 0, 's', 0, NULL, 77)")
     entry = bytes([3, 1, 15, 77]) + b"a"  # of the index by `purge_at`: the types, the time and the key
     content = path.read_bytes()
     assert content.count(entry) == 1
@@ -551,11 +548,9 @@ def test_generated_keys_do_not_appear(tmp_path: Path) -> None:
     """Not the digests of their secrets either."""
     key, _ = generate("a", ["admin"], 1)
     path = make_store(tmp_path)
-    with closing(sqlite3.connect(path)) as connection:
-        columns = ", ".join(ApiKey.model_fields)
-        places = ", ".join("?" * len(ApiKey.model_fields))
-        connection.execute(f"INSERT INTO keys ({columns}) VALUES ({places})", tuple(key.model_dump().values()))
-        connection.commit()
+    columns = ", ".join(ApiKey.model_fields)
+    places = ", ".join("?" * len(ApiKey.model_fields))
+    alter(path, f"INSERT INTO keys ({columns}) VALUES ({places})", *key.model_dump().values())
     done = pdapt(tmp_path, "doctor", "--access", "keys", "--port", "1")
     assert key.id in done.stdout
     assert key.digest not in done.stdout + done.stderr

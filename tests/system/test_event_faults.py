@@ -4,9 +4,7 @@ Nothing that was acknowledged is lost, GUIDs are served, and the feed says from 
 """
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from typing import Any
 
 import pymongo
@@ -25,6 +23,7 @@ from tests.support.http_client import Client
 from tests.support.mongo_proxy import MongoProxy
 from tests.support.readiness import until_ready
 from tests.support.slow_readers import narrow
+from tests.support.sqlite_damage import alter
 
 pytestmark = pytest.mark.slow
 
@@ -66,8 +65,7 @@ async def damaged(
                 mongo.get_default_database()["log"].update_one({"_id": 3}, {"$unset": {"kind": 1}})
         else:
             expected_logs.add("event log damaged, its readers go on behind the damage")
-            with closing(sqlite3.connect(path_of_url(url), isolation_level=None)) as file:
-                file.execute("UPDATE log SET kind = 'x' WHERE seq = 3")
+            alter(path_of_url(url), "UPDATE log SET kind = 'x' WHERE seq = 3")
         yield client
 
 
