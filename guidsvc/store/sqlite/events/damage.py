@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, SCANNED, Numbered
-from guidsvc.store.sqlite.events.entries import NEWEST, OWN_NUMBERS, SELECT_ONE, bytes_of, numbered
+from guidsvc.store.sqlite.events.entries import NEWEST, OWN_NUMBERS, SELECT_ONE, bytes_of, numbered, row_at
 from guidsvc.store.sqlite.writer import is_damage
 
 
@@ -74,13 +74,9 @@ def skip_damage(connection: sqlite3.Connection, floor: int, newest: int) -> int:
 def _whole(connection: sqlite3.Connection, number: int) -> Numbered | None:
     """Return an entry; None if it is damaged or missing."""
     try:
-        found = connection.execute(SELECT_ONE, (number,)).fetchone()
+        found = row_at(connection, SELECT_ONE, number)
         return None if found is None else numbered(found)
     except CorruptRecord:
-        return None
-    except sqlite3.Error as error:
-        if not is_damage(error):
-            raise
         return None
 
 

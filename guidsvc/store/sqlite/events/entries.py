@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from guidsvc.domain.events.cursor import checksum_of
-from guidsvc.domain.events.entry import KINDS, Entry, Kind
+from guidsvc.domain.events.entry import KINDS, Entry
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import Numbered
 from guidsvc.store.sqlite.writer import is_damage
@@ -90,13 +90,22 @@ def numbered(row: tuple[Any, ...]) -> Numbered:
     return Numbered(number, Entry(*values))
 
 
-def checksum_at_row(connection: sqlite3.Connection, number: int) -> int | None:
-    """Return the checksum of the id of an entry; None if there is none. That of a damaged entry is 0."""
+def row_at(connection: sqlite3.Connection, select: str, number: int) -> tuple[Any, ...] | None:
+    """Return what `select` reads of an entry; None if there is none. CorruptRecord if SQLite cannot read it."""
     try:
-        found: tuple[Kind, str, int, int] | None = connection.execute(SELECT_ID, (number,)).fetchone()
+        found: tuple[Any, ...] | None = connection.execute(select, (number,)).fetchone()
     except sqlite3.Error as error:
         if not is_damage(error):
             raise
+        raise CorruptRecord(f"the entry {number} of the event log is damaged") from error
+    return found
+
+
+def checksum_at_row(connection: sqlite3.Connection, number: int) -> int | None:
+    """Return the checksum of the id of an entry; None if there is none. That of a damaged entry is 0."""
+    try:
+        found = row_at(connection, SELECT_ID, number)
+    except CorruptRecord:
         return 0
     if found is None:
         return None

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import SCANNED, Numbered
-from guidsvc.store.sqlite.events.entries import NAMES, numbered
+from guidsvc.store.sqlite.events.entries import NAMES, numbered, row_at
 from guidsvc.store.sqlite.events.reading import bounds_of, snapshot
-from guidsvc.store.sqlite.writer import is_damage
 
 _LINK = "SELECT prev, guid FROM log WHERE seq = ?"
 _ENTRY = f"SELECT prev, seq, {NAMES} FROM log WHERE seq = ?"  # noqa: S608  # nosec B608  # our own names
@@ -98,9 +97,6 @@ class _Chain:
         """Return the row of an entry; None if it is damaged or missing."""
         self._left -= 1
         try:
-            found: tuple[Any, ...] | None = self._connection.execute(select, (number,)).fetchone()
-        except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
+            return row_at(self._connection, select, number)
+        except CorruptRecord:
             return None
-        return found
