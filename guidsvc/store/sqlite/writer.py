@@ -181,13 +181,12 @@ def failure(error: sqlite3.Error, file: str, *, committing: bool = False) -> Gui
     A commit whose sync or write failed is rolled back here, but its frames may be in the log and take effect after a
     crash: the outcome is unknown. A full disk (SQLITE_FULL) differs: the last frame was not written.
     """
-    code = code_of(error)
     if is_invalid_text(error):
         error.args = (str(error).partition(_QUOTED)[0],)  # cut here, because a traceback also shows the cause
         return CorruptRecord(f"SQLite: {file}: {error}")
-    if committing and code == sqlite3.SQLITE_IOERR:
+    if committing and code_of(error) == sqlite3.SQLITE_IOERR:
         return OutcomeUnknown(f"SQLite: {file}: {error}")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    if is_damage(error):
         return CorruptRecord(f"SQLite: {file}: {error}")
     return StoreUnavailable(f"SQLite: {file}: {error}")
 
