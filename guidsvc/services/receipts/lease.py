@@ -80,8 +80,9 @@ class LeasedReceipt:
         packed = await _pack(answer)
         if utf8_bytes(packed) > MAX_ANSWER_BYTES and brief is not None:
             packed = await _pack(brief())
-        if utf8_bytes(packed) <= MAX_ANSWER_BYTES:
-            return utf8_bytes(packed) if await self._put(answer=packed) else None
+        size_bytes = utf8_bytes(packed)
+        if size_bytes <= MAX_ANSWER_BYTES:
+            return size_bytes if await self._put(answer=packed) else None
         await self.release()
         return 0
 

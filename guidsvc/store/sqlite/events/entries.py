@@ -9,6 +9,7 @@ from guidsvc.domain.events.entry import KINDS, Entry
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import Numbered
 from guidsvc.store.sqlite.writer import is_damage
+from guidsvc.utf8 import utf8_bytes
 
 _NONE = type(None)
 
@@ -59,7 +60,7 @@ def bytes_of(entry: Entry) -> int:
     text = (
         f"{entry.owner}{entry.user}{entry.metadata}{entry.changed}{entry.former_user}{entry.caller}{entry.request_id}"
     )
-    return ENTRY_BYTES + (len(text) if text.isascii() else len(text.encode()))
+    return ENTRY_BYTES + utf8_bytes(text)
 
 
 def values_of(entry: Entry) -> tuple[object, ...]:
