@@ -55,10 +55,8 @@ MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChannel | None) -> AsyncIterator[ApiContext]:
     """Open the logs, the store, the cache and the authenticator, and yield them with the services on top."""
     metrics, log = Metrics(), _access_log(settings, channel)
-    health = Health(lambda: metrics.store.clock_skew_seconds)
-    metrics.state.is_store_writable = lambda: health.store.state == UP
     metrics.dropped_log_lines = standard_streams.dropped_lines
-    metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
+    health = _health(metrics)
     async with (
         _open_monitor(settings, metrics, channel) as monitor,
         _open_audit_log(settings, clock, metrics) as audit_log,
@@ -105,6 +103,14 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
             has_console=settings.console,
             has_public_metrics=settings.public_metrics,
         )
+
+
+def _health(metrics: Metrics) -> Health:
+    """Return the health of the store and the cache, which notes their failures, and which the metrics read."""
+    health = Health(lambda: metrics.store.clock_skew_seconds)
+    metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
+    metrics.state.is_store_writable = lambda: health.store.state == UP
+    return health
 
 
 @asynccontextmanager
