@@ -189,8 +189,7 @@ async def _open_tracer(settings: Settings) -> AsyncIterator[Tracer | None]:
         return
     from guidsvc.monitoring.request_tracer import open_tracer
 
-    store = scheme_of(settings.store_url).partition("+")[0]
-    async with open_tracer(store) as tracer:
+    async with open_tracer(_store_kind(settings)) as tracer:
         yield tracer
 
 
@@ -204,7 +203,7 @@ async def _open_monitor(
         folder=_shared_folder(channel),
         about={
             "server": settings.server,
-            "store": scheme_of(settings.store_url).partition("+")[0],
+            "store": _store_kind(settings),
             "cache": "memory" if is_private(settings.cache_url) else "redis",
         },
     )
@@ -213,6 +212,11 @@ async def _open_monitor(
             yield monitor
     finally:
         monitor.close()
+
+
+def _store_kind(settings: Settings) -> str:
+    """Return the kind of store, as metrics and traces name it: `sqlite` or `mongodb`."""
+    return scheme_of(settings.store_url).partition("+")[0]
 
 
 def _shared_folder(channel: WorkerChannel | None) -> Path | None:
