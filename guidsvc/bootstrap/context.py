@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, MutableMapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from guidsvc.services.idempotency import Idempotency
 from guidsvc.services.key_service import KeyService
 from guidsvc.services.quota import Quota
 from guidsvc.services.retention_quota import open_quotas
-from guidsvc.services.statistics import open_statistics
+from guidsvc.services.statistics import RecordStatistics
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.instrumented import InstrumentedDatabase
@@ -73,7 +73,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         ) as authenticator,
         open_events(settings, database, clock=clock, gauges=metrics.store.events) as feed,
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
-        open_statistics(database.records, clock) as statistics,
+        aclosing(RecordStatistics(database.records, clock)) as statistics,
         _reporting(log, audit_log),
         _open_tracer(settings) as tracer,
         health.kept_current(database.ping, cache.check),

@@ -6,8 +6,8 @@ so one count serves all that ask within FRESH_SECONDS, and there is never more t
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from time import monotonic
 from typing import NamedTuple
 
@@ -72,7 +72,7 @@ class RecordStatistics:
                 await self._counting.run()
 
     async def aclose(self) -> None:
-        """Cancel the count in progress."""
+        """Cancel the count in progress, for which the store would wait at its end."""
         await self._counting.aclose()
 
     async def _count(self) -> RecordCounts:
@@ -86,16 +86,6 @@ class RecordStatistics:
             self._tried_at = self._timer()
         self.latest, self._counted_at = counts_of(now, counted), self._tried_at
         return self.latest
-
-
-@asynccontextmanager
-async def open_statistics(records: RecordRepository, clock: Clock) -> AsyncIterator[RecordStatistics]:
-    """Yield the statistics of records. At the end, cancel the count in progress, for which the store would wait."""
-    statistics = RecordStatistics(records, clock)
-    try:
-        yield statistics
-    finally:
-        await statistics.aclose()
 
 
 def bounds_at(now: int) -> list[int]:
