@@ -1,7 +1,7 @@
 """The event log and its feed, by the settings."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from guidsvc.config import Settings, split_list
 from guidsvc.domain.durations import parse_whole_seconds
@@ -34,13 +34,13 @@ async def open_events(
         size_bytes=settings.events_size,
         gauges=gauges,
     )
-    async with AsyncExitStack() as opened:
-        await opened.enter_async_context(running_scheduler(scheduler))
+    async with running_scheduler(scheduler):
         if settings.events == "off":
             yield None
             return
         feed = EventFeed(database.events, policy=event_policy(settings), clock=clock, max_streams=settings.max_streams)
-        yield await opened.enter_async_context(feed.running())
+        async with feed.running():
+            yield feed
 
 
 def _warn_before(text: str) -> tuple[int, ...]:
