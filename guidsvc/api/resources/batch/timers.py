@@ -21,8 +21,11 @@ class LineBatchTimers:
         self._idle: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
-        self.is_receiving = False
-        """Whether the time limit of the batch runs: the client has not sent all of its lines."""
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the client has not sent all of its lines: the deadline was started, and not cancelled."""
+        return self._deadline is not None and not self._deadline.cancelled()
 
     def start_idle(self, on_idle: Callable[[], object]) -> None:
         """Call `on_idle` after PAUSE_SECONDS, unless cancelled first."""
@@ -35,7 +38,6 @@ class LineBatchTimers:
 
     def start_deadline(self, seconds: float, on_deadline: Callable[[], object]) -> None:
         """Call `on_deadline` after this time, unless cancelled first."""
-        self.is_receiving = True
         self._deadline = asyncio.get_running_loop().call_later(seconds, on_deadline)
 
     def start_watch(self, confirm: Callable[[], Awaitable[None]], on_end: Callable[[Unauthorized], object]) -> None:
@@ -44,7 +46,6 @@ class LineBatchTimers:
 
     def cancel_deadline(self) -> None:
         """Cancel the timers of the whole batch: its time limit and its watch."""
-        self.is_receiving = False
         for timer in (self._deadline, self._watch):
             if timer is not None:
                 timer.cancel()
