@@ -54,6 +54,8 @@ class RequestPipeline:
         self.logs_requests = context.access_log is not None
         self.tracer = context.tracer
         self._has_diagnostics = bool(context.diagnostics)
+        self.has_traces = self._has_diagnostics or self.tracer is not None
+        """Whether the trace of a request is shown to its client, or exported."""
         self.quick_reads = self._requests.quick(ROUTE, "GET", OK)
         """The counter of quick reads of a record."""
 

@@ -72,7 +72,7 @@ class FastPathDispatcher:
         self._cache = context.monitor.meters.cache
         self._is_access_controlled = pipeline.is_access_controlled
         self._log_read = None if context.access_log is None else context.access_log.log_read
-        self._has_traces = bool(context.diagnostics) or context.tracer is not None
+        self._has_traces = pipeline.has_traces
         self._proxies = context.trusted_proxies
         self._neutral = neutral_headers(has_proxies=self._proxies.any, is_traced=context.tracer is not None)
         self._disqualifying_headers = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS

@@ -46,7 +46,7 @@ class FixedAnswers:
             return None
         start, request_id, is_head = perf_counter(), request_id_for(headers), method == "HEAD"
         trace = None
-        if pipeline.tracer is not None or target == _READY or self._context.diagnostics:
+        if target == _READY or pipeline.has_traces:
             trace = pipeline.begin_trace(request_id, address, headers, secure=secure)
             extra_lines = pipeline.extra_header_lines(None, None, trace, perf_counter() - start)
             response = self._response(target)

@@ -110,7 +110,7 @@ class LeaseFastPath:
         self._plain = _PLAIN if self._trusts_proxies else _PLAIN | _FORWARDING
         if context.tracer is None:
             self._plain |= TRACE_HEADERS
-        self._has_traces = bool(context.diagnostics) or context.tracer is not None
+        self._has_traces = pipeline.has_traces
         self._reads: dict[bytes, _Demand] = {}
         self._renewals: dict[bytes, _Heartbeat] = {}
         self._demand: _Demand | None = None  # of the read that was answered last, if it may be remembered
