@@ -6,10 +6,11 @@ from tornado.web import RequestHandler
 
 from guidsvc.api.base.fallback import ServerWideOptions
 from guidsvc.api.base.handler import Handler
-from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
+from guidsvc.api.execution.pipeline import LOGGED_PATH, RequestPipeline
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import METHODS
 from guidsvc.monitoring.logs.access_log import loggable_method
+from guidsvc.telemetry.tracing import OTHER
 
 
 def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[RequestHandler], None]:

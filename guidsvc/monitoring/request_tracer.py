@@ -27,7 +27,7 @@ import guidsvc
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.access_log import without_secrets
 from guidsvc.telemetry.outage import Outage
-from guidsvc.telemetry.tracing import REDIS, Completion, RequestTrace, Tracer, Wait
+from guidsvc.telemetry.tracing import OTHER, REDIS, Completion, RequestTrace, Tracer, Wait
 
 CLOSE_SECONDS = 1.0
 """Time at shutdown for the last spans to be sent."""
@@ -35,8 +35,6 @@ MAX_REASON = 200
 """Maximum characters of the reason why spans cannot be exported, in the log."""
 _PROTOCOLS = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
 _PROTOCOL = "http/protobuf"
-_OTHER = "other"
-"""The label of metrics for methods and paths that are not served."""
 _FIRST_SERVER_ERROR = 500
 _SECOND_NS = 1_000_000_000
 _PASSWORD = re.compile(r"//[^/@\s]*@")
@@ -128,21 +126,21 @@ class RequestTracer:
 
 
 def _name_of(completion: Completion) -> str:
-    method = "HTTP" if completion.method == _OTHER else completion.method
-    return method if completion.route == _OTHER else f"{method} {completion.route}"
+    method = "HTTP" if completion.method == OTHER else completion.method
+    return method if completion.route == OTHER else f"{method} {completion.route}"
 
 
 def _attributes(trace: SpanTrace, completion: Completion) -> Mapping[str, AttributeValue]:
     method, status = completion.method, completion.status
     attributes: dict[str, AttributeValue] = {
-        "http.request.method": "_OTHER" if method == _OTHER else method,
+        "http.request.method": "_OTHER" if method == OTHER else method,
         "http.response.status_code": status,
         "url.path": without_secrets(completion.path),
         "url.scheme": trace.scheme,
         "client.address": trace.remote,
         "guidsvc.request_id": trace.request_id,
     }
-    if completion.route != _OTHER:
+    if completion.route != OTHER:
         attributes["http.route"] = completion.route
     if completion.source is not None:
         attributes["guidsvc.cache"] = completion.source

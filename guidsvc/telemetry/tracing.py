@@ -17,6 +17,8 @@ L1, REDIS, MISS, DOWN = "l1", "redis", "miss", "down"
 
 TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 """The headers in which a client sends its own trace (W3C Trace Context)."""
+OTHER = "other"
+"""The name of unknown routes, and of methods that are not served, in metrics and in a Completion."""
 MAX_WAITS = 100
 """Maximum number of waits of a request that become spans."""
 

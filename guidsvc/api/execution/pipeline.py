@@ -23,7 +23,7 @@ from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.telemetry.metrics import QUICK_SECONDS
-from guidsvc.telemetry.tracing import Completion, RequestTrace
+from guidsvc.telemetry.tracing import OTHER, Completion, RequestTrace
 
 LOGGED_PATH = 200
 """Maximum characters of a path in a log line."""
@@ -31,8 +31,6 @@ READERS = 4
 """Maximum number of large bodies, or parts of batches, that are decoded in one iteration of the event loop."""
 PUBLIC_REQUESTS = 16
 """Maximum number of requests for public paths, and of logins, that begin in one iteration of the event loop."""
-OTHER = "other"
-"""The metrics label of unknown paths and of methods that are not served."""
 LISTS_WAIT = "too many lists are in progress; retry later"
 
 

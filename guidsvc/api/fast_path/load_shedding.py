@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import RENEWAL_ROUTE, ROUTE
-from guidsvc.api.execution.pipeline import LOGGED_PATH, OTHER, RequestPipeline
+from guidsvc.api.execution.pipeline import LOGGED_PATH, RequestPipeline
 from guidsvc.errors import Overloaded
 from guidsvc.http.dates import http_date
 from guidsvc.http.headers.request_id import new_request_id, request_id
+from guidsvc.telemetry.tracing import OTHER
 
 _ID = "~" * len(new_request_id())
 """Placeholder for the request id; occurs nowhere else in a rejection."""
