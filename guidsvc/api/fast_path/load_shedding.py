@@ -10,9 +10,10 @@ from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import RENEWAL_ROUTE, ROUTE
 from guidsvc.api.execution.pipeline import LOGGED_PATH, RequestPipeline
+from guidsvc.api.fast_path.eligibility import request_id_for
 from guidsvc.errors import Overloaded
 from guidsvc.http.dates import http_date
-from guidsvc.http.headers.request_id import new_request_id, request_id
+from guidsvc.http.headers.request_id import new_request_id
 from guidsvc.telemetry.tracing import OTHER
 
 _ID = "~" * len(new_request_id())
@@ -33,8 +34,7 @@ class LoadShedder:
     def reject(self, method: str, path: str, headers: Mapping[str, str], remote: str, *, secure: bool = False) -> bytes:
         """Return the rejection; `secure` is whether the request used TLS."""
         start, error = time.perf_counter(), self._pipeline.admission.refuse()
-        client_id, tracer = headers.get("X-Request-Id"), self._pipeline.tracer
-        id_ = new_request_id() if client_id is None else request_id(client_id)
+        id_, tracer = request_id_for(headers), self._pipeline.tracer
         trace = None if tracer is None else tracer.begin(id_, remote, headers, secure=secure)
         response_bytes = self._render(error, method, id_, secure=secure)
         seconds = time.perf_counter() - start
