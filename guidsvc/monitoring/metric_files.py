@@ -14,12 +14,12 @@ import stat
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from guidsvc.monitoring.value_file import MODE, ValueFile, create
@@ -43,6 +43,11 @@ def open_file(path: Path) -> ValueFile:
         path.unlink(missing_ok=True)
         create(path)
     return ValueFile(path)
+
+
+def key_of(metric: str, sample: str, labels: Mapping[str, str], meaning: str) -> str:
+    """Return the key of a sample in a file."""
+    return mmap_key(metric.removesuffix("_total"), sample, list(labels), list(labels.values()), meaning)
 
 
 def is_readable(path: Path) -> bool:

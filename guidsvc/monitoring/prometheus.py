@@ -6,14 +6,13 @@ decrease. Importing this module is slow, so it is imported on first use.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
 import structlog
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.mmap_dict import mmap_key
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -106,7 +105,7 @@ class MetricFiles:
                     self._put(_file_name(spec.kind, spec.over), key, number, timestamp)
         for metric in _PROCESS.collect():
             for sample in metric.samples:
-                key = _key(metric.name, sample.name, sample.labels, metric.documentation)
+                key = metric_files.key_of(metric.name, sample.name, sample.labels, metric.documentation)
                 self._put(_file_name(metric.type, _PROCESS_OVER.get(metric.name, "livesum")), key, sample.value)
         for file in self._files.values():
             file.flush()
@@ -182,16 +181,12 @@ def _keys(spec: MetricSpec, values: Labels, value: float | Histogram) -> Iterato
     """Yield the keys of a metric in files: one per bucket, and the sum; the count is that of all buckets."""
     labels = dict(zip(spec.labels, values, strict=True))
     if not isinstance(value, Histogram):
-        yield _key(spec.name, spec.name, labels, spec.meaning)
+        yield metric_files.key_of(spec.name, spec.name, labels, spec.meaning)
         return
     for bound in _bounds(value):
-        yield _key(spec.name, f"{spec.name}_bucket", labels | {"le": bound}, spec.meaning)
-    yield _key(spec.name, f"{spec.name}_sum", labels, spec.meaning)
+        yield metric_files.key_of(spec.name, f"{spec.name}_bucket", labels | {"le": bound}, spec.meaning)
+    yield metric_files.key_of(spec.name, f"{spec.name}_sum", labels, spec.meaning)
 
 
 def _bounds(histogram: Histogram) -> Sequence[str]:
     return [*map(floatToGoString, histogram.bounds), "+Inf"]
-
-
-def _key(metric: str, sample: str, labels: Mapping[str, str], meaning: str) -> str:
-    return mmap_key(metric.removesuffix("_total"), sample, list(labels), list(labels.values()), meaning)

@@ -4,12 +4,10 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from prometheus_client.mmap_dict import mmap_key
-
 from guidsvc.monitoring import metric_files
 from guidsvc.telemetry.state_catalog import WORKER_DEATHS
 
-_KEY: str = mmap_key(WORKER_DEATHS.name.removesuffix("_total"), WORKER_DEATHS.name, [], [], WORKER_DEATHS.meaning)
+_KEY = metric_files.key_of(WORKER_DEATHS.name, WORKER_DEATHS.name, {}, WORKER_DEATHS.meaning)
 
 
 class WorkerDeaths:
