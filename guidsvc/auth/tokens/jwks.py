@@ -165,14 +165,16 @@ class JwksCache:
             self._outage.end()
 
     def _update(self, text: bytes) -> None:
+        """Store the text of a set, and parse it unless it is the same as before."""
+        if text != self._text:
+            self._replace(text)
+        self._counter.succeeded()
+
+    def _replace(self, text: bytes) -> None:
         """Parse and store the text of a set. A well-formed set may be empty: its issuer decides that."""
-        if text == self._text:
-            self._counter.succeeded()
-            return
         if len(text) > MAX_BYTES:
             raise ValueError(f"the set is larger than {MAX_BYTES} bytes")
         is_first, self.key_set, self._text = self._text is None, parse_jwks(text), text
-        self._counter.succeeded()
         log = _log.info if self.key_set.keys or is_first else _log.warning
         log("jwks loaded", keys=len(self.key_set.keys), ignored=self.key_set.ignored[:MAX_EXPLAINED])
 
