@@ -28,6 +28,7 @@ _OWN = (
     "merge",
     "new_guid",
     "overview",
+    "pages",
     "plots",
     "promtext",
     "router",

@@ -6,6 +6,7 @@ import { load } from "./api.js";
 import { BulkBar } from "./bulk.js";
 import { Problem, useLoaded } from "./components.js";
 import { Table } from "./guids.js";
+import { PageButtons, usePages } from "./pages.js";
 import { may } from "./session.js";
 import { counted, duration, grouped, now } from "./values.js";
 
@@ -17,10 +18,11 @@ const SPANS = { hours: { title: "The next 24 hours", seconds: 3600, name: "hour"
 export function Expiring() {
   const stats = useLoaded((signal) => (may("monitor") ? load("stats", { signal, isQuiet: true }) : Promise.resolve(null)), [], 10);
   const [window, setWindow] = useState(/** @type {Window} */ (null));
-  const [cursors, setCursors] = useState(/** @type {string[]} */ ([]));
+  const pages = usePages(JSON.stringify(window));
+  const cursor = pages.cursors.at(-1);
   const [selected, setSelected] = useState(/** @type {Map<string, string>} */ (new Map()));
-  const list = useLoaded((signal) => load("guid", { signal, query: queryOf(window, cursors.at(-1)) }), [window, cursors.at(-1)]);
-  const choose = (/** @type {Window} */ chosen) => (setWindow(chosen), setCursors([]), setSelected(new Map()));
+  const list = useLoaded((signal) => load("guid", { signal, query: queryOf(window, cursor) }), [window, cursor]);
+  const choose = (/** @type {Window} */ chosen) => (setWindow(chosen), pages.turnTo([]), setSelected(new Map()));
   const done = () => (setSelected(new Map()), list.reload());
   return html`
     <${Problem} error=${stats.error} isRetried=${true} />
@@ -30,10 +32,7 @@ export function Expiring() {
     <${Problem} error=${list.error} isRetried=${true} />
     <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
     <${Table} rows=${list.data?.items ?? []} hasFailed=${list.error !== null} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} />
-    <div class="pages">
-      ${cursors.length > 0 && html`<button type="button" onClick=${() => setCursors(cursors.slice(0, -1))}>Previous page</button>`}
-      ${list.data?.next && html`<button type="button" onClick=${() => setCursors([...cursors, list.data.next])}>Next page</button>`}
-    </div>
+    <div class="pages"><${PageButtons} pages=${pages} next=${list.data?.next} /></div>
   `;
 }
 

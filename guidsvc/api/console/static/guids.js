@@ -6,6 +6,7 @@ import { load } from "./api.js";
 import { BulkBar } from "./bulk.js";
 import { Choice, Field, Problem, State, Time, announce, useLoaded } from "./components.js";
 import { NewGuid } from "./new_guid.js";
+import { PageButtons, usePages } from "./pages.js";
 import { go, replace, urlOf } from "./router.js";
 import { hasAccessControl, may } from "./session.js";
 import { exportGuids, ImportGuids } from "./transfer.js";
@@ -28,9 +29,8 @@ export function listQuery({ user, owner, state, within, sort }) {
 /** @param {{query: Record<string, string>}} props */
 export function Guids({ query }) {
   const filter = JSON.stringify(query);
-  const [cursors, setCursors] = useState(/** @type {{filter: string, list: string[]}} */ ({ filter, list: [] }));
-  const pages = cursors.filter === filter ? cursors.list : [];
-  const cursor = pages.at(-1);
+  const pages = usePages(filter);
+  const cursor = pages.cursors.at(-1);
   const [selected, setSelected] = useState(/** @type {Map<string, string>} */ (new Map()));
   const [dialog, setDialog] = useState("");
   useEffect(() => setSelected(new Map()), [filter]);
@@ -56,10 +56,6 @@ export function Guids({ query }) {
     setDialog("");
     list.reload();
   };
-  const turn = (/** @type {string[]} */ to) => {
-    setCursors({ filter, list: to });
-    document.querySelector("h1")?.focus();
-  };
   return html`
     <div class="tools">
       ${may("write") && html`<button type="button" class="primary" data-shortcut="n" onClick=${() => setDialog("new")}>New GUID</button>`}
@@ -72,9 +68,8 @@ export function Guids({ query }) {
     ${may("read") &&
     html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} hasFailed=${list.error !== null} />
       <div class="pages">
-        <span role="status">${total === null ? "" : counted(total, "GUID")}</span>${rangeOf(pages.length, rows.length)}
-        ${pages.length > 0 && html`<button type="button" onClick=${() => turn(pages.slice(0, -1))}>Previous page</button>`}
-        ${list.data?.next && html`<button type="button" onClick=${() => turn([...pages, list.data.next])}>Next page</button>`}
+        <span role="status">${total === null ? "" : counted(total, "GUID")}</span>${rangeOf(pages.cursors.length, rows.length)}
+        <${PageButtons} pages=${pages} next=${list.data?.next} onTurned=${() => document.querySelector("h1")?.focus()} />
       </div>`}
     ${dialog === "new" && html`<${NewGuid} onClose=${() => setDialog("")} onCreated=${(/** @type {string} */ guid) => go(`guids/${guid}`)} />`}
     ${dialog === "import" && html`<${ImportGuids} onClose=${() => (setDialog(""), list.reload())} />`}

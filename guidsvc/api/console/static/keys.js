@@ -6,6 +6,7 @@ import { load } from "./api.js";
 import { announce, Buttons, Choice, Dialog, Field, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
 import { DraftNote, useDraft } from "./drafts.js";
 import { expiryFault } from "./new_guid.js";
+import { PageButtons, usePages } from "./pages.js";
 import { replace } from "./router.js";
 import { newSecret } from "./secret.js";
 import { session } from "./session.js";
@@ -35,9 +36,9 @@ export function warningsOf(key) {
 /** @param {{query: Record<string, string>}} props */
 export function Keys({ query }) {
   const filter = JSON.stringify(query);
-  const [cursors, setCursors] = useState(/** @type {{filter: string, list: string[]}} */ ({ filter, list: [] }));
-  const pages = cursors.filter === filter ? cursors.list : [];
-  const list = useLoaded((signal) => load("keys", { signal, query: { ...query, limit: PAGE_SIZE, cursor: pages.at(-1) } }), [filter, pages.at(-1)]);
+  const pages = usePages(filter);
+  const cursor = pages.cursors.at(-1);
+  const list = useLoaded((signal) => load("keys", { signal, query: { ...query, limit: PAGE_SIZE, cursor } }), [filter, cursor]);
   const [dialog, setDialog] = useState(/** @type {{name: string, key?: Key} | null} */ (null));
   const close = () => setDialog(null);
   const done = (/** @type {Key | undefined} */ key) => {
@@ -52,10 +53,7 @@ export function Keys({ query }) {
     <${Filters} query=${query} key=${filter} />
     <${Problem} error=${list.error} isRetried=${true} />
     <${KeyTable} rows=${list.data?.items ?? []} isLoaded=${list.data !== null} onChosen=${(/** @type {string} */ name, /** @type {Key} */ key) => setDialog({ name, key })} />
-    <div class="pages">
-      ${pages.length > 0 && html`<button type="button" onClick=${() => setCursors({ filter, list: pages.slice(0, -1) })}>Previous page</button>`}
-      ${list.data?.next && html`<button type="button" onClick=${() => setCursors({ filter, list: [...pages, list.data.next] })}>Next page</button>`}
-    </div>
+    <div class="pages"><${PageButtons} pages=${pages} next=${list.data?.next} /></div>
     ${Shown && html`<${Shown} of=${dialog?.key} onClose=${close} onDone=${done} />`}
   `;
 }
