@@ -9,40 +9,8 @@ from guidsvc.api.docs.static_pages import FILE, NOT_MODIFIED, PAGE, POLICY, SCRI
 from guidsvc.http.errors import NoSuchPath
 
 STATIC = Path(__file__).parent / "static"
-_OWN = (
-    "about",
-    "api",
-    "app",
-    "bulk",
-    "components",
-    "drafts",
-    "editor",
-    "expired",
-    "expiring",
-    "guid",
-    "guids",
-    "keys",
-    "live",
-    "login",
-    "members",
-    "merge",
-    "new_guid",
-    "overview",
-    "pages",
-    "plots",
-    "promtext",
-    "router",
-    "secret",
-    "service_state",
-    "session",
-    "shared",
-    "shortcuts",
-    "theme",
-    "transfer",
-    "values",
-)
 _VENDORED = {"preact.js": SCRIPT, "uplot.js": SCRIPT, "uplot.css": STYLE}
-FILES = {f"{name}.js": SCRIPT for name in _OWN} | {"console.css": STYLE} | _VENDORED
+FILES = {path.name: SCRIPT for path in sorted(STATIC.glob("*.js"))} | {"console.css": STYLE} | _VENDORED
 """The files of the console, with their media types. No other file is ever read."""
 CONSOLE_POLICY = f"{POLICY}; require-trusted-types-for 'script'; trusted-types 'none'"
 """Scripts may also not turn text into markup."""
