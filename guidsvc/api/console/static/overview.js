@@ -7,7 +7,7 @@ import { Problem, useLoaded } from "./components.js";
 import { Plot } from "./plots.js";
 import { increase, parseMetrics, quantileOf, sum } from "./promtext.js";
 import { urlOf } from "./router.js";
-import { faults, readiness } from "./service_state.js";
+import { faults, lastReadiness } from "./service_state.js";
 import { may } from "./session.js";
 import { duration, grouped, now } from "./values.js";
 
@@ -92,7 +92,7 @@ export function Overview() {
 
 /** What is wrong now, and what to do about it. */
 function Attention() {
-  const { data, error } = useLoaded(readiness, [], 5);
+  const { data, error } = lastReadiness.use();
   if (error) return html`<${Problem} error=${error} isRetried=${true} />`;
   const found = data ? faults(data) : [];
   if (!found.length) return html`<p>${data ? "Nothing needs attention." : "Loading ..."}</p>`;

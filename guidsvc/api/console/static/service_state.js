@@ -4,12 +4,17 @@
 import { html, useEffect, useRef } from "./preact.js";
 import { RequestError, load } from "./api.js";
 import { announce, useLoaded } from "./components.js";
+import { sharedValue } from "./shared.js";
 
 const EVERY_SECONDS = 5;
+
+/** The last answer of `/readyz`, or why there is none. The header asks for it. */
+export const lastReadiness = sharedValue(/** @type {{data: any, error: any}} */ ({ data: null, error: null }));
+
 const PARTS = { store: "the store", cache: "Redis", clock: "the clock" };
 
 /** The answer of `/readyz`, which has the same members whether the service is ready or not. @param {AbortSignal} signal */
-export async function readiness(signal) {
+async function readiness(signal) {
   try {
     return await load("readyz", { signal, isQuiet: true });
   } catch (error) {
@@ -31,6 +36,9 @@ const wordOf = (state) => (state === null ? "..." : state.ready === false ? "not
 
 export function ServiceState() {
   const { data, error } = useLoaded(readiness, [], EVERY_SECONDS);
+  useEffect(() => {
+    lastReadiness.value = { data, error };
+  }, [data, error]);
   const status = error ? "out of reach" : wordOf(data);
   const before = useRef("");
   useEffect(() => {
