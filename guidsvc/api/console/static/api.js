@@ -2,7 +2,7 @@
 /** Requests to the service. Only this module knows the key, which is never part of a URL or of a text. */
 
 import { sharedValue } from "./shared.js";
-import { quoted } from "./values.js";
+import { parseExactly, quoted } from "./values.js";
 
 const STORED = "guidsvc.key";
 const PASTED_BYTES = 2000;
@@ -101,6 +101,15 @@ export async function send(path, options = {}) {
 export async function load(path, options) {
   const response = await send(path, { ...options, headers: { Accept: "application/json", ...options?.headers } });
   return response.status === 204 ? null : response.json();
+}
+
+/**
+ * The same for records: the numbers of their metadata keep all their digits.
+ * @param {string} path
+ * @param {Options} [options]
+ */
+export async function loadExactly(path, options) {
+  return parseExactly(await (await send(path, { ...options, headers: { Accept: "application/json", ...options?.headers } })).text());
 }
 
 /**

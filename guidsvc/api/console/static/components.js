@@ -203,7 +203,7 @@ export function Buttons({ action, isBusy = false, isOff = false, onCancel, isDan
 
 /**
  * Run an action of a form: busy while it runs, with its error if it fails.
- * @returns {{isBusy: boolean, error: any, run: (action: () => Promise<void>) => Promise<void>, setError: (error: any) => void}}
+ * @returns {{isBusy: boolean, error: any, run: (action: () => Promise<void>) => Promise<void>}}
  */
 export function useAction() {
   const [isBusy, setBusy] = useState(false);
@@ -223,7 +223,7 @@ export function useAction() {
       setBusy(false);
     }
   };
-  return { isBusy, error, run, setError };
+  return { isBusy, error, run };
 }
 
 /** A handler of `submit` that does not leave the page. @param {() => void} action */
@@ -232,8 +232,8 @@ export const onSubmit = (action) => (/** @type {Event} */ event) => {
   action();
 };
 
-/** A button that copies a text. @param {{text: string, label?: string, onCopied?: () => void}} props */
-export function CopyButton({ text, label = "Copy", onCopied }) {
+/** A button that copies a text. @param {{text: string, label?: string}} props */
+export function CopyButton({ text, label = "Copy" }) {
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
@@ -242,7 +242,6 @@ export function CopyButton({ text, label = "Copy", onCopied }) {
       return;
     }
     announce("Copied.");
-    onCopied?.();
   };
   return html`<button type="button" class="small" onClick=${copy}>${label}</button>`;
 }

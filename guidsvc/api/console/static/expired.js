@@ -2,11 +2,11 @@
 /** A GUID that is no longer valid: whether it expired or was revoked, until when it can be renewed, and its members. */
 
 import { html } from "./preact.js";
-import { send } from "./api.js";
+import { loadExactly } from "./api.js";
 import { CopyButton, State, Time, useLoaded } from "./components.js";
 import { Members } from "./members.js";
 import { urlOf } from "./router.js";
-import { isRevokedAt, parseExactly } from "./values.js";
+import { isRevokedAt } from "./values.js";
 
 const LISTED = 500;
 
@@ -14,8 +14,8 @@ const LISTED = 500;
 async function findExpired(guid, at, signal) {
   const bounds = { expires_after: Number(at) > 0 ? String(Number(at) - 1) : "", expires_before: String(Number(at) + 1) };
   const query = { ...bounds, state: "expired", view: "full", limit: LISTED };
-  const response = await send("guid", { signal, query, isQuiet: true, headers: { Accept: "application/json" } });
-  return parseExactly(await response.text()).items.find((/** @type {any} */ record) => record.guid === guid) ?? null;
+  const { items } = await loadExactly("guid", { signal, query, isQuiet: true });
+  return items.find((/** @type {any} */ record) => record.guid === guid) ?? null;
 }
 
 /** @param {{guid: string, problem: any}} props */

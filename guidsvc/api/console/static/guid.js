@@ -2,7 +2,7 @@
 /** One GUID: its members, its life, what happened to it, and what can be done with it. */
 
 import { html, useEffect, useState } from "./preact.js";
-import { load, RequestError, send } from "./api.js";
+import { load, loadExactly, RequestError } from "./api.js";
 import { ActionButtons, Bulk } from "./bulk.js";
 import { Problem, Time, useLoaded } from "./components.js";
 import { hasDraft } from "./drafts.js";
@@ -11,16 +11,13 @@ import { Expired } from "./expired.js";
 import { LifeLine, Members } from "./members.js";
 import { go, urlOf } from "./router.js";
 import { may } from "./session.js";
-import { isRevokedAt, parseExactly, parseGuid, visible } from "./values.js";
+import { isRevokedAt, jsonText, parseGuid } from "./values.js";
 
 const EVERY_SECONDS = 10;
 const MAX_TIMER_MS = 2 ** 31 - 1000;
 
 /** Read a record with all its members. Its numbers keep all their digits. @param {string} guid @param {AbortSignal} [signal] */
-export async function readRecord(guid, signal) {
-  const response = await send(`guid/${guid}`, { signal, query: { view: "full" }, headers: { Accept: "application/json" } });
-  return parseExactly(await response.text());
-}
+export const readRecord = (guid, signal) => loadExactly(`guid/${guid}`, { signal, query: { view: "full" } });
 
 /** @param {{guid: string}} props */
 export function Guid({ guid }) {
@@ -52,7 +49,7 @@ function Readable({ guid }) {
       <${Actions} guid=${guid} version=${record?.version ?? ""} isRevoked=${Boolean(expired && isRevokedAt(expired.expired_at))} onDone=${done} />
     </div>`}
     ${isLaidAside && html`<p>You changed this GUID and did not save it. <button type="button" onClick=${edit}>Go on editing</button></p>`}
-    ${record && html`<details><summary>As JSON</summary><pre tabindex="0"><code>${visible(JSON.stringify(record, null, 2)).replaceAll("\\u{a}", "\n")}</code></pre></details>`}
+    ${record && html`<details><summary>As JSON</summary><pre tabindex="0"><code>${jsonText(record)}</code></pre></details>`}
     <${Events} guid=${guid} />
     ${edited && html`<${Editor} record=${edited} onClose=${leave} onSaved=${leave} />`}
   `;

@@ -3,12 +3,12 @@
 
 import { html } from "./preact.js";
 import { CopyButton, State, Time } from "./components.js";
-import { exact, isRevoked, now, stateOf, visible } from "./values.js";
+import { exact, isRevoked, jsonText, now, stateOf, visible } from "./values.js";
 
 /** @param {{record: any}} props */
 export function Members({ record }) {
   const milliseconds = (/** @type {string} */ text) => html`<${Time} at=${Number(text) / 1000} isBoth=${true} />`;
-  const metadata = record.metadata && visible(JSON.stringify(record.metadata, null, 2)).replaceAll("\\u{a}", "\n");
+  const metadata = record.metadata && jsonText(record.metadata);
   return html`<dl class="members">
     <dt>GUID</dt><dd><code>${record.guid}</code> <${CopyButton} text=${record.guid} /></dd>
     <dt>State</dt><dd><${State} state=${stateOf(record)} /></dd>

@@ -111,5 +111,8 @@ export const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text
 export const visible = (text) =>
   text.replace(/(?!(?<=\p{Extended_Pictographic}\p{M}?\p{EMod}?)\u200d(?=\p{Extended_Pictographic}))[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (hidden) => `\\u{${/** @type {number} */ (hidden.codePointAt(0)).toString(16)}}`);
 
+/** A value as JSON on lines, with its hidden characters made visible. @param {unknown} value */
+export const jsonText = (value) => visible(JSON.stringify(value, null, 2)).replaceAll("\\u{a}", "\n");
+
 /** How many there are of a thing: "1 GUID", "3 GUIDs". @param {number} count @param {string} thing */
 export const counted = (count, thing) => `${grouped(count)} ${thing}${count === 1 ? "" : "s"}`;
