@@ -64,20 +64,23 @@ export function parseExpiry(text) {
   return Math.floor(Date.parse(trimmed.replace(/( UTC)?$/, isWithoutZone || / UTC$/.test(trimmed) ? "Z" : "").replace(" ", "T")) / 1000);
 }
 
+/** The characters of a GUID, without what other notations add. @param {string} text */
+const bare = (text) => text.trim().replace(/^urn:uuid:/i, "").replace(/[-{}\s]/g, "");
+
 /**
  * The GUID that a text stands for: with dashes, braces or lower-case letters, too.
  * @param {string} text
  * @returns {string | null}
  */
 export function parseGuid(text) {
-  const guid = text.trim().replace(/^urn:uuid:/i, "").replace(/[-{}\s]/g, "").toUpperCase();
+  const guid = bare(text).toUpperCase();
   return /^[0-9A-F]{32}$/.test(guid) ? guid : null;
 }
 
 /** Why a text is no GUID; nothing if it is one, or empty. @param {string} text */
 export function guidFault(text) {
   if (!text.trim() || parseGuid(text)) return "";
-  const characters = text.trim().replace(/^urn:uuid:/i, "").replace(/[-{}\s]/g, "");
+  const characters = bare(text);
   const wrong = characters.match(/[^0-9a-f]/i)?.[0];
   return `A GUID has 32 hexadecimal characters; ${wrong ? `“${visible(wrong)}” is not one` : `this has ${characters.length}`}.`;
 }
