@@ -6,10 +6,7 @@ end of an event loop. A look that takes too long is abandoned.
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from threading import Thread
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from guidsvc.bootstrap.auth import is_controlled
@@ -17,12 +14,11 @@ from guidsvc.cache import is_private
 from guidsvc.config import Settings
 from guidsvc.errors import GuidsvcError, NoStore, StartError
 from guidsvc.store import open_keys
+from guidsvc.time_limit import within
 
 CACHE_SECONDS = 2.0
 KEYS_SECONDS = 2.5
 """Time limits of the looks, in seconds."""
-
-_Result = TypeVar("_Result")
 
 
 class Preflight(NamedTuple):
@@ -50,7 +46,7 @@ def _cache_answers(url: str) -> bool | None:
     from guidsvc.cache.redis.probe import probe_redis
 
     try:
-        return _within(CACHE_SECONDS, lambda: probe_redis(url))
+        return within(CACHE_SECONDS, lambda: asyncio.run(probe_redis(url)))
     except TimeoutError:
         return False
 
@@ -64,7 +60,7 @@ def _unknown_host(url: str) -> str | None:
 
     try:
         if host is not None:
-            _within(CACHE_SECONDS, resolve)
+            within(CACHE_SECONDS, lambda: asyncio.run(resolve()))
     except TimeoutError:  # the name server does not answer: the name may be right
         return None
     except (socket.gaierror, UnicodeError):
@@ -76,7 +72,7 @@ def _has_keys(settings: Settings) -> bool | None:
     if not is_controlled(settings):
         return None
     try:
-        return _within(KEYS_SECONDS, lambda: _find_key(settings.store_url))
+        return within(KEYS_SECONDS, lambda: asyncio.run(_find_key(settings.store_url)))
     except NoStore:
         return False
     except (StartError, GuidsvcError, TimeoutError):
@@ -86,17 +82,3 @@ def _has_keys(settings: Settings) -> bool | None:
 async def _find_key(store_url: str) -> bool:
     async with open_keys(store_url, create=False) as api_keys:
         return bool(await api_keys.list("", 1))
-
-
-def _within(seconds: float, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-    """Return the result of the coroutine. Raise TimeoutError if it takes longer than this."""
-    future: Future[_Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(asyncio.run(work()))
-        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future.result(seconds)

@@ -1,13 +1,11 @@
 """Checks: functions with a name and a time limit, run one after the other."""
 
-import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
-from threading import Thread
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from guidsvc.doctor.findings import Finding, Result, bounded, fail, fault
 from guidsvc.errors import GuidsvcError, StartError
+from guidsvc.time_limit import within
 
 SECONDS = 5.0
 """Default time limit of a check."""
@@ -15,7 +13,6 @@ MAX_FINDINGS = 50
 """Maximum number of findings of one check."""
 
 Findings = Finding | Sequence[Finding]
-_Done = TypeVar("_Done")
 
 
 class Check(NamedTuple):
@@ -72,22 +69,3 @@ def _broken(check: Check, error: Exception) -> Finding:
         place = f"{error.filename}: " if error.filename else ""
         return fail(f"{place}{error.strerror or type(error).__name__}", f"correct that, or {leave_out}")
     return fail(f"the check itself failed: {type(error).__name__}", f"report this as a bug, and {leave_out}")
-
-
-def within(seconds: float, work: Callable[[], _Done]) -> _Done:
-    """Return the result of the work. Raise TimeoutError if it takes longer; its thread ends with the process."""
-    future: Future[_Done] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future.result(seconds)
-
-
-def awaited(work: Callable[[], Coroutine[Any, Any, _Done]]) -> Callable[[], _Done]:
-    """Return a function that runs a coroutine to its end."""
-    return lambda: asyncio.run(work())

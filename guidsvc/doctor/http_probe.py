@@ -1,15 +1,14 @@
 """Requests to the service on this host, at the address that its settings name."""
 
 import ssl
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from socket import AF_UNIX, SOCK_STREAM, create_connection, gaierror, socket
-from threading import Thread
 from typing import NamedTuple
 
 from guidsvc.bounded_file import read_file
 from guidsvc.config import Settings
+from guidsvc.time_limit import TimeLimitExceeded, within
 
 TIMEOUT_SECONDS = 3.0
 """Timeout of the connection, and then of each read."""
@@ -18,10 +17,6 @@ TOTAL_SECONDS = 5.0
 HOST = "localhost"
 """A host name that every listener accepts, even without access control."""
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
-
-
-class SlowResponse(TimeoutError):
-    """The response was incomplete at the deadline."""
 
 
 class Request(NamedTuple):
@@ -47,25 +42,11 @@ def get(settings: Settings, path: str, *, max_bytes: int, key: str = "") -> Resp
 
 
 def send(settings: Settings, request: Request, *, max_bytes: int, seconds: float = TOTAL_SECONDS) -> Response:
-    """Return the response to a request. Raise OSError or HTTPException if there is none in time."""
-    return _within(seconds, lambda: _exchange(settings, request, max_bytes))
+    """Return the response to a request. Raise OSError or HTTPException if there is none in time.
 
-
-def _within(seconds: float, ask: Callable[[], Response]) -> Response:
-    """Return the result of `ask`; raise SlowResponse if it takes longer, for example if the server drips bytes."""
-    future: Future[Response] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(ask())
-        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    done, _ = wait([future], seconds)
-    if not done:
-        raise SlowResponse
-    return future.result()
+    The time is that of the whole request: the server may drip bytes.
+    """
+    return within(seconds, lambda: _exchange(settings, request, max_bytes))
 
 
 def _exchange(settings: Settings, request: Request, max_bytes: int) -> Response:
@@ -120,8 +101,8 @@ def where(settings: Settings, path: str) -> str:
 
 def reason(error: OSError | HTTPException) -> str:
     """Return why there was no response."""
-    if isinstance(error, SlowResponse):
-        return f"no complete response within {TOTAL_SECONDS:g} s"
+    if isinstance(error, TimeLimitExceeded):
+        return f"no complete response within {error.seconds:g} s"
     if isinstance(error, TimeoutError):
         return f"no response within {TIMEOUT_SECONDS:g} s"
     if isinstance(error, HTTPException):

@@ -20,10 +20,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 import guidsvc
 from guidsvc.config import Settings
-from guidsvc.doctor import host, service
+from guidsvc.doctor import host, http_probe, service
 from guidsvc.doctor import settings as settings_checks
 from guidsvc.doctor.checks import Check, run_checks
 from guidsvc.doctor.findings import Finding, bounded, fail
+from guidsvc.time_limit import TimeLimitExceeded
 from tests.support.ordinary_user import ordinary_user
 
 
@@ -181,3 +182,8 @@ def test_late_event_loop_is_found(counts: tuple[int, int, int], status: str, tex
 
 def test_service_on_any_port_has_no_address() -> None:
     assert service.checks(given(port=0)) == ()
+
+
+def test_slow_response_names_the_limit_of_its_request() -> None:
+    assert http_probe.reason(TimeLimitExceeded(60.0)) == "no complete response within 60 s"
+    assert http_probe.reason(TimeoutError("timed out")) == "no response within 3 s"
