@@ -4,7 +4,7 @@ Click prints help itself, and would ignore that standard output cannot be writte
 are options of this module, which print as all commands do.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -45,7 +45,10 @@ class Command(click.Command):
         options |= {"add_help_option": False, "context_settings": settings}
         super().__init__(*args, **options)
         self.examples, self.notes = examples, notes
-        self.params += [_help_option(), _version_option()]
+        self.params += [
+            _printing_option(["-h", "--help"], "print this help", click.Context.get_help),
+            _printing_option(["--version"], "print the version", lambda _: f"guidsvc {__version__}"),
+        ]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # Click's signature
         """Write the notes and the examples as they are: their lines are not to be joined."""
@@ -124,23 +127,12 @@ def _misspelt(words: Sequence[str], command: click.Command) -> Iterator[str]:
             yield word
 
 
-def _help_option() -> click.Option:
+def _printing_option(flags: Sequence[str], about: str, text_of: Callable[[click.Context], str]) -> click.Option:
+    """Return an option that prints a text and ends the program."""
+
     def show(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:  # noqa: FBT001  # Click's signature
         if is_set and not ctx.resilient_parsing:
-            output.write(f"{ctx.get_help()}\n")
+            output.write(f"{text_of(ctx)}\n")
             ctx.exit()
 
-    return click.Option(
-        ["-h", "--help"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="print this help"
-    )
-
-
-def _version_option() -> click.Option:
-    def show(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:  # noqa: FBT001  # Click's signature
-        if is_set and not ctx.resilient_parsing:
-            output.write(f"guidsvc {__version__}\n")
-            ctx.exit()
-
-    return click.Option(
-        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="print the version"
-    )
+    return click.Option(flags, is_flag=True, is_eager=True, expose_value=False, callback=show, help=about)
