@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import click
 
-from guidsvc.cli.commands import COMMANDS
 from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.parsing.value_types import Parsed
@@ -174,13 +173,11 @@ def _pages(service: _Service) -> Iterator[list[str]]:
 
 def _hint(settings: Settings, flags: Sequence[str]) -> str:
     """Return how to look at the records, and how to remove them, with the flags that lead to the service."""
-    query = http_probe.where(settings, f"/guid?user={quote(USER)}").partition(" at ")[0]
     if settings.unix_socket is not None:
+        query = http_probe.where(settings, f"/guid?user={quote(USER)}").partition(" at ")[0]
         look = shlex.join(["curl", "--unix-socket", settings.unix_socket, query])
-    elif "ls" in COMMANDS:
-        look = f"{runnable('ls')} {shlex.join(['--url', http_probe.where(settings, ''), '--user', USER])}"
     else:
-        look = query
+        look = f"{runnable('ls')} {shlex.join(['--url', http_probe.where(settings, ''), '--user', USER])}"
     remove = runnable(shlex.join(["demo", "--remove", *flags]))
     return f"look at them: {look}\nremove them: {remove}"
 

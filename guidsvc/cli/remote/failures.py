@@ -73,7 +73,7 @@ def report(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
     if isinstance(error, Problem):
         faults = [f"\n  {escape(each)}" for each in _faults(error)]
         text = _sentences(spoken(error.detail), _remedy(error, target))
-        return f"{escape(text)} {_source(error, target)}{''.join(faults)}"
+        return f"{escape(text)} {_source(error)}{''.join(faults)}"
     return escape(_sentences(_reason(error, target, is_write=is_write), _remedy(error, target)))
 
 
@@ -81,10 +81,9 @@ def _sentences(text: str, remedy: str) -> str:
     return f"{text}{'' if text.endswith('.') else '.'} {remedy}" if remedy else text
 
 
-def _source(problem: Problem, target: Target) -> str:
-    page = f"{target.url}{problem.page}" if problem.page.startswith("/") else problem.page
+def _source(problem: Problem) -> str:
     request = f"request {problem.request_id}, " if problem.request_id else ""
-    return escape(f"({problem.code}, {request}explained at {page})")
+    return escape(f"({problem.code}, {request}explained at {problem.page})")
 
 
 def _faults(problem: Problem) -> Iterator[str]:

@@ -15,7 +15,6 @@ from guidsvc.cli.remote.transfer.lines import Operation, halves, parts_without_r
 from guidsvc_client import (
     Client,
     Expired,
-    GuidsvcError,
     IdempotencyMismatch,
     InvalidRequest,
     NotFound,
@@ -130,7 +129,7 @@ class BatchSender:
         if result.error is None:
             return Outcome(operation.number, "created" if result.status == 201 else "updated")  # noqa: PLR2004
         if result.status != _PRECONDITION_FAILED:
-            return Outcome(operation.number, "failed", _detail(result.error))
+            return Outcome(operation.number, "failed", result.error.detail)
         if self._policy == "skip":
             return Outcome(operation.number, "skipped")
         if self._is_there(operation):
@@ -163,10 +162,6 @@ def _shows(record: Record, operation: Operation) -> bool:
 
 def _failed(operation: Operation, problem: Problem) -> Result:
     return Result(problem.status, operation.guid, None, None, None, problem)
-
-
-def _detail(error: GuidsvcError) -> str:
-    return error.detail if isinstance(error, Problem) else str(error)
 
 
 def _pause(attempt: int) -> None:
