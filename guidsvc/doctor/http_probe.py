@@ -1,10 +1,11 @@
 """Requests to the service on this host, at the address that its settings name."""
 
+import json
 import ssl
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from socket import AF_UNIX, SOCK_STREAM, create_connection, gaierror, socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from guidsvc.bounded_file import read_file
 from guidsvc.config import Settings
@@ -16,6 +17,7 @@ TOTAL_SECONDS = 5.0
 """Timeout of a whole request."""
 HOST = "localhost"
 """A host name that every listener accepts, even without access control."""
+_PARTS = ("store", "cache", "clock")
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
 
 
@@ -83,6 +85,20 @@ def _tls(certificate: str | None) -> ssl.SSLContext:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(cadata=read_file(certificate).decode("ascii", "ignore"))
     return context
+
+
+def members_of(text: str | bytes) -> dict[str, Any]:
+    """Return the members of a JSON object; none if the text is none."""
+    try:
+        members = json.loads(text)
+    except ValueError:
+        return {}
+    return members if isinstance(members, dict) else {}
+
+
+def states(report: Mapping[str, object]) -> str:
+    """Return the states of the parts that /readyz reports in words, for example `store up, cache down`."""
+    return ", ".join(f"{part} {report[part]}" for part in _PARTS if part in report)
 
 
 def address(settings: Settings) -> str:

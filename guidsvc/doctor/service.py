@@ -1,12 +1,10 @@
 """Checks of the service itself, if it runs: who answers at its address, which version, and how it is."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from functools import partial
 from http.client import OK, SERVICE_UNAVAILABLE, HTTPException
-from typing import Any
 
 import guidsvc
 from guidsvc.config import Settings
@@ -47,7 +45,7 @@ def _address(settings: Settings) -> Finding:
         address.refuse_foreign(settings)
         hint = http_probe.hint(settings, error).removeprefix("; ")
         return fail(f"{where}: {http_probe.reason(error)}", hint or "restart what listens there, or use another --port")
-    members = _members(response.body)
+    members = http_probe.members_of(response.body)
     if response.status != OK or members.get("name") != "guidsvc":
         return fail(f"another program answers at {where}", "stop it, or use another --port")
     version = members.get("version")
@@ -66,8 +64,8 @@ def _address(settings: Settings) -> Finding:
 
 def _ready(settings: Settings) -> Finding:
     response = http_probe.get(settings, "/readyz", max_bytes=BODY_BYTES)
-    report = _members(response.body)
-    parts = ", ".join(f"{part} {report[part]}" for part in ("store", "cache", "clock") if part in report)
+    report = http_probe.members_of(response.body)
+    parts = http_probe.states(report)
     if response.status == OK and report.get("status") == "ready":
         return ok(f"ready: {parts}")
     if response.status == OK:
@@ -105,11 +103,3 @@ def _lag_seconds(text: str) -> float | None:
         return None
     wanted = _PERCENTILE * buckets[-1][1]
     return next(bound for bound, count in buckets if count >= wanted)
-
-
-def _members(body: bytes) -> dict[str, Any]:
-    try:
-        members = json.loads(body)
-    except ValueError:
-        return {}
-    return members if isinstance(members, dict) else {}

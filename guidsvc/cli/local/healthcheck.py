@@ -4,8 +4,7 @@ It reads the same settings as the service, so it finds the address, port, Unix s
 if the response is 200, else with 1 and a one-line reason; with 2 if a flag or setting is invalid.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http.client import OK, HTTPException
 from pathlib import Path
 
@@ -31,7 +30,6 @@ _ADDRESS_FLAGS = {
     "tls_key": "FILE",
 }
 """Settings that say where the service listens, and how; with the names of their values."""
-_PARTS = ("store", "cache", "clock")
 
 
 def run(flags: Sequence[str], *, is_ready: bool, first_process: Path = FIRST_PROCESS) -> None:
@@ -55,30 +53,17 @@ def run(flags: Sequence[str], *, is_ready: bool, first_process: Path = FIRST_PRO
 
 def _readiness(text: str, where: str) -> str:
     """Describe the response of /readyz; include the state of each part if the status is not `ready`."""
-    report = _members(text)
+    report = http_probe.members_of(text)
     status = report.get("status", "ready")
-    return f"ready: {where}" if status == "ready" else f"{status}: {where}: {_parts(report)}"
+    return f"ready: {where}" if status == "ready" else f"{status}: {where}: {http_probe.states(report)}"
 
 
 def _refusal(status: int, text: str) -> str:
     """Describe a response that is no success: in words if it is the problem of `/readyz`, else by its first bytes."""
-    report = _members(text)
+    report = http_probe.members_of(text)
     if report.get("ready") is not False:
         return f"answered {status}: {text[:SHOWN_BYTES]}"
-    return f"not ready: {_parts(report)}. {report.get('detail', '')}"[:SHOWN_BYTES]
-
-
-def _members(text: str) -> dict[str, object]:
-    try:
-        report = json.loads(text)
-    except ValueError:
-        return {}
-    return report if isinstance(report, dict) else {}
-
-
-def _parts(report: Mapping[str, object]) -> str:
-    """Return the states of the parts in words, for example `store up, cache down`."""
-    return ", ".join(f"{part} {report[part]}" for part in _PARTS if part in report)
+    return f"not ready: {http_probe.states(report)}. {report.get('detail', '')}"[:SHOWN_BYTES]
 
 
 def _refuse_any_port(settings: Settings) -> None:
