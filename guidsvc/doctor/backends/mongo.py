@@ -154,12 +154,11 @@ def _writable(connected: Connected) -> Finding:
 
 
 def _indexes(connected: Connected) -> Finding:
-    missing = [
-        f"{name}.{index.document['name']}"
-        for name, indexes in _INDEXES.items()
-        for index in indexes
-        if index.document["name"] not in connected[name].index_information()
-    ]
+    missing: list[str] = []
+    for name, indexes in _INDEXES.items():
+        existing = connected[name].index_information()
+        wanted = (index.document["name"] for index in indexes)
+        missing += [f"{name}.{each}" for each in wanted if each not in existing]
     if missing:
         return warn(
             f"missing indexes: {', '.join(missing)}", "start the service, which creates them; that may take minutes"
