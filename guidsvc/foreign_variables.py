@@ -5,6 +5,7 @@ called `guidsvc` or `guidsvc-...` look like settings. One, GUIDSVC_PORT=tcp://10
 """
 
 import re
+from collections.abc import Mapping
 
 CLIENT_VARIABLES = frozenset({"GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_API_KEY", "GUIDSVC_PROFILE"})
 """Variables that configure clients of the service, often in the same shell or `.env`."""
@@ -25,3 +26,8 @@ def is_service_link(variable: str, value: str | None) -> bool:
     if _SERVICE_LINK.fullmatch(variable):
         return True
     return _PORT.fullmatch(variable) is not None and _ADDRESS.fullmatch(value or "") is not None
+
+
+def service_links(variables: Mapping[str, str]) -> list[str]:
+    """Return the names of the variables that are service links, as they are written."""
+    return [name for name, value in variables.items() if is_service_link(name.upper(), value)]

@@ -7,7 +7,7 @@ import structlog
 
 from guidsvc.bootstrap.validation import unused
 from guidsvc.config import Settings, split_list
-from guidsvc.foreign_variables import is_service_link
+from guidsvc.foreign_variables import service_links
 
 _LONG = ("events_retention", "retention", "warn_before")
 """Settings that are rarely below a minute: a small number without a unit was probably meant as hours or days."""
@@ -19,9 +19,8 @@ _log = structlog.get_logger(__name__)
 def warn_of_settings(settings: Settings, words: Sequence[str]) -> None:
     """Log a warning for each setting that has no effect or lacks a unit, and a line for ignored service links."""
     _warn_of_unused(settings, words)
-    links = sum(is_service_link(name.upper(), value) for name, value in os.environ.items())
-    if links:
-        _log.info("service links of Kubernetes ignored", variables=links, remedy="set enableServiceLinks: false")
+    if links := service_links(os.environ):
+        _log.info("service links of Kubernetes ignored", variables=len(links), remedy="set enableServiceLinks: false")
     _warn_of_seconds(settings, words)
 
 

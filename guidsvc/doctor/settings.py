@@ -16,7 +16,7 @@ from guidsvc.config import Settings, flag, split_list
 from guidsvc.doctor.certificates import validity
 from guidsvc.doctor.checks import Check
 from guidsvc.doctor.findings import Finding, fail, ok, warn
-from guidsvc.foreign_variables import is_service_link
+from guidsvc.foreign_variables import service_links
 
 DAYS = 14
 """A certificate that ends within this time is a warning."""
@@ -68,8 +68,7 @@ def _access(settings: Settings) -> Finding:
 
 
 def _service_links() -> Finding:
-    links = [name for name, value in os.environ.items() if is_service_link(name.upper(), value)]
-    if links:
+    if links := service_links(os.environ):
         return warn(
             f"Kubernetes sets {len(links)} variables that look like settings, such as {min(links)}",
             "set enableServiceLinks: false in the pod",
