@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -66,11 +67,10 @@ class Rendering(NamedTuple):
 def output_options(function: _Function) -> _Function:
     """Add the options -o and --quiet to a command, which receives them as `rendering`."""
 
+    @wraps(function)
     def decorate(*args: Any, output_form: Form | None, quiet: bool, **given: Any) -> Any:
         return function(*args, rendering=Rendering(output_form or default_form(), quiet), **given)
 
-    decorate.__name__, decorate.__doc__ = function.__name__, function.__doc__
-    decorate.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
     with_quiet = click.option("--quiet", is_flag=True, help="print no messages, only data and errors")(decorate)
     return click.option(  # type: ignore[return-value]
         "-o",
