@@ -1,6 +1,7 @@
 """`guidsvc config`: the settings in force, and where each value comes from."""
 
 import json
+from typing import Any
 
 import click
 
@@ -45,8 +46,8 @@ def config(ctx: click.Context, *, is_json: bool, changed: bool) -> None:
 def _document(settings: Settings, sources: SettingSources, names: list[str]) -> str:
     members = {}
     for name in names:
-        origin, value = sources.origin(name), getattr(settings, name)
-        shown = _public(name, value, origin) if isinstance(value, str) else value
+        origin = sources.origin(name)
+        shown = _public(name, getattr(settings, name), origin)
         members[name] = {"value": shown, "source": origin.kind, "place": origin.place}
     return f"{json.dumps(members, indent=2)}\n"
 
@@ -63,10 +64,11 @@ def _table(settings: Settings, sources: SettingSources, names: list[str]) -> str
 
 
 def _row(name: str, value: object, origin: Origin) -> tuple[str, str, str]:
-    shown = _public(name, value, origin) if isinstance(value, str) else value
-    return flag(name), escape(value_text(name, shown)), escape(origin.place or origin.kind)
+    return flag(name), escape(value_text(name, _public(name, value, origin))), escape(origin.place or origin.kind)
 
 
-def _public(name: str, value: str, origin: Origin) -> str:
-    """Return a text without secrets."""
+def _public(name: str, value: Any, origin: Origin) -> Any:
+    """Return a value without secrets, which only texts can hold."""
+    if not isinstance(value, str):
+        return value
     return _HIDDEN if origin.kind == "file" and name not in _URLS else redact(value)

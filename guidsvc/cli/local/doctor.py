@@ -1,7 +1,7 @@
 """`guidsvc doctor`: find what is wrong with a set-up, and say what to do."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import click
 
@@ -99,14 +99,13 @@ def _summary(groups: Iterable[Group]) -> str:
     return f"\n{', '.join(f'{found.count(status)} {status}' for status in STATUSES)}\n"
 
 
-def _document(groups: Iterable[Group]) -> str:
-    found = list(groups)
+def _document(groups: Sequence[Group]) -> str:
     members = [
         {
             "name": group.name,
             "status": group.status,
             "checks": [{"name": result.name, **result.finding._asdict()} for result in group.results],
         }
-        for group in found
+        for group in groups
     ]
-    return f"{json.dumps({'status': worst(group.status for group in found), 'groups': members}, indent=2)}\n"
+    return f"{json.dumps({'status': worst(group.status for group in groups), 'groups': members}, indent=2)}\n"
