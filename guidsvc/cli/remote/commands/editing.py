@@ -70,18 +70,26 @@ def _open_editor(draft: Draft, guid: str) -> None:
 
 def _discard_unchanged(draft: Draft) -> bool:
     """Remove a draft in which nothing was typed; return whether it was one."""
+    if draft.base is None:
+        return False
+    base = draft.base.text.encode()
     with suppress(OSError):
-        if draft.base is not None and draft.path.read_bytes() == draft.base.text.encode():
+        if _beginning(draft.path, len(base)) == base:
             draft.discard()
             return True
     return False
 
 
+def _beginning(path: Path, size_bytes: int) -> bytes:
+    """Return the bytes of a file, and at most one more than this number, which shows that it is longer."""
+    with path.open("rb") as file:
+        return file.read(size_bytes + 1)
+
+
 def _read(draft: Draft, guid: str) -> str:
     """Return the text in a file."""
     try:
-        with draft.path.open("rb") as file:
-            content = file.read(MAX_INPUT_BYTES + 1)
+        content = _beginning(draft.path, MAX_INPUT_BYTES)
         if len(content) > MAX_INPUT_BYTES:
             raise ValueError(f"it has more than {MAX_INPUT_BYTES} bytes")
         return content.decode()
