@@ -24,7 +24,7 @@ from guidsvc_client import Record
 
 CHUNK = 500
 """How many lines are written at a time."""
-Write = Callable[[str], None]
+Write = Callable[[str], object]
 
 
 @click.command(
@@ -88,7 +88,7 @@ def _is_device(path: Path) -> bool:
 @contextmanager
 def _opened_device(path: Path) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
-        yield lambda text: _write(file, text)
+        yield file.write
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _opened_file(path: Path) -> Iterator[Write]:
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part", delete=False
     ) as file:
         try:
-            yield lambda text: _write(file, text)
+            yield file.write
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o666 & ~_umask())
@@ -107,10 +107,6 @@ def _opened_file(path: Path) -> Iterator[Write]:
             with suppress(OSError):
                 os.unlink(file.name)  # noqa: PTH108
             raise
-
-
-def _write(file: Any, text: str) -> None:
-    file.write(text)
 
 
 def _umask() -> int:
