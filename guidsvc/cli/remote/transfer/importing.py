@@ -60,7 +60,7 @@ def import_records(remote: Remote, /, source: str, *, is_dry: bool, policy: Poli
     sender = BatchSender(remote.client, policy, is_dry=is_dry)
     journal = NoJournal() if is_dry or source == STDIN else Journal(remote.target.url, Path(source))
     with _opened(source) as file:
-        _Import(remote, sender, journal, source).run(file, policy, should_resume=should_resume)
+        _Import(remote, sender, journal, source).run(file, should_resume=should_resume)
 
 
 @contextmanager
@@ -84,11 +84,10 @@ class _Import:
         self._sender = sender
         self._journal = journal
         self._source = source
-        self._is_dry = sender.is_dry
         self._place = new_place()
         self._shown = 0
 
-    def run(self, file: BinaryIO, policy: Policy, *, should_resume: bool) -> None:
+    def run(self, file: BinaryIO, *, should_resume: bool) -> None:
         """Put all lines, print how many, and exit with 1 or 4 if some could not be put."""
         reader = self._reader(file, should_resume=should_resume)
         size_bytes = Path(self._source).stat().st_size if self._source != STDIN else 0
@@ -97,7 +96,7 @@ class _Import:
                 advance(self._place.size_bytes)
                 self._journal.save(self._place)
                 for chunk in reader.chunks():
-                    self._put(chunk, policy)
+                    self._put(chunk)
                     advance(chunk.size_bytes)
         except GuidsvcError as error:
             self._stop(report(error, self._remote.target, is_write=False), exit_code(error, is_write=False))
@@ -130,16 +129,16 @@ class _Import:
             if last is not None and last.line:
                 self._remote.note(f"an import of this file has stopped after line {last.line}; --resume goes on there")
 
-    def _put(self, chunk: Chunk, policy: Policy) -> None:
+    def _put(self, chunk: Chunk) -> None:
         """Put a batch, and note it."""
         counts = dict(self._place.counts)
         outcomes = [Outcome(number, "failed", text) for number, text in chunk.faults]
         if chunk.operations:
-            outcomes += self._sender.send(chunk.operations, self._place.key(policy))
+            outcomes += self._sender.send(chunk.operations, self._place.key(self._sender.policy))
         for outcome in sorted(outcomes, key=lambda each: each.number):
             counts[outcome.kind] += 1
             self._show(outcome)
-        if counts["conflict"] and not self._is_dry:
+        if counts["conflict"] and not self._sender.is_dry:
             self._stop("the import has stopped at a conflict, because of --on-conflict fail", CONFLICT)
         self._place = replace(
             self._place,

@@ -9,14 +9,14 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_args
 from uuid import uuid4
 
 import platformdirs
 
 from guidsvc.bounded_file import read_text
+from guidsvc.cli.remote.transfer.sending import Kind
 from guidsvc.errors import StartError
-
-KINDS = ("created", "updated", "unchanged", "skipped", "conflict", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Place:
     size_bytes: int = 0
     line: int = 0
     digest: str = ""
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(get_args(Kind), 0))
 
     def key(self, policy: str) -> str:
         """Return the idempotency key of the batch that begins here."""

@@ -51,7 +51,7 @@ class BatchSender:
 
     def __init__(self, client: Client, policy: Policy, *, is_dry: bool) -> None:
         self._client = client
-        self._policy = policy
+        self.policy = policy
         self.is_dry = is_dry
 
     def send(self, operations: Sequence[Operation], key: str) -> Iterator[Outcome]:
@@ -86,7 +86,7 @@ class BatchSender:
 
     def _is_undecided(self, result: Result, *, is_first: bool) -> bool:
         """Return whether to send an operation again."""
-        is_conflict = result.status == _PRECONDITION_FAILED and self._policy == "fail"
+        is_conflict = result.status == _PRECONDITION_FAILED and self.policy == "fail"
         return result.status in _UNDECIDED or (is_first and is_conflict and not self.is_dry)
 
     def _results(self, operations: Sequence[Operation], key: str) -> Iterator[tuple[Operation, Result]]:
@@ -114,7 +114,7 @@ class BatchSender:
         return self._client.batch(puts, minimal=True, validate_only=self.is_dry, idempotency_key=key)
 
     def _condition(self) -> dict[str, Any]:
-        return {} if self._policy == "overwrite" else {"if_none_match": "*"}
+        return {} if self.policy == "overwrite" else {"if_none_match": "*"}
 
     def _put(self, operation: Operation) -> Result:
         try:
@@ -122,7 +122,7 @@ class BatchSender:
             record = self._client.put(operation.guid, **members)
         except Problem as problem:
             return _failed(operation, problem)
-        status = 200 if self._policy == "overwrite" else 201
+        status = 200 if self.policy == "overwrite" else 201
         return Result(status, operation.guid, record.version, record, None, None)
 
     def _outcome(self, operation: Operation, result: Result) -> Outcome:
@@ -130,7 +130,7 @@ class BatchSender:
             return Outcome(operation.number, "created" if result.status == 201 else "updated")  # noqa: PLR2004
         if result.status != _PRECONDITION_FAILED:
             return Outcome(operation.number, "failed", result.error.detail)
-        if self._policy == "skip":
+        if self.policy == "skip":
             return Outcome(operation.number, "skipped")
         if self._is_there(operation):
             return Outcome(operation.number, "unchanged")
