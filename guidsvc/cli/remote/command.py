@@ -15,7 +15,7 @@ from guidsvc.cli.parsing.value_types import OneOf
 from guidsvc.cli.remote.curl import RequestCaptured, curl_line
 from guidsvc.cli.remote.failures import exit_code, report
 from guidsvc.cli.remote.remote import Remote
-from guidsvc.cli.remote.target import DEFAULT_URL, target_of
+from guidsvc.cli.remote.target import DEFAULT_URL, KEY, target_of
 from guidsvc.cli.remote.values import SPELLINGS
 from guidsvc.cli.rendering import FORMS, Rendering, default_form
 from guidsvc.monitoring.logs.printable import escape
@@ -99,8 +99,8 @@ def _remote_of(ctx: click.Context) -> Remote:
         remote.note(f"{escape(typed)} is read as {guid}")
     if target.key and target.key.warning:
         remote.note(target.key.warning)
-    if remote.is_curl and target.key and target.key.name != "GUIDSVC_KEY":
-        remote.note(f"the line needs the key: set GUIDSVC_KEY to that of {target.key.name}")
+    if remote.is_curl and target.key and target.key.name != KEY:
+        remote.note(f"the line needs the key: set {KEY} to that of {target.key.name}")
     return remote
 
 

@@ -3,6 +3,7 @@
 The client builds the request as ever, and a transport that never connects takes it from there.
 """
 
+import json
 import shlex
 
 import httpx2
@@ -64,6 +65,4 @@ def quoted_url(url: str) -> str:
 
 def _text(content: bytes) -> str:
     """Return a body of JSON with its special characters escaped, so that a terminal shows what will be sent."""
-    import json
-
     return json_text(json.loads(content))

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import click
 
 from guidsvc.cli.parsing.value_types import Parsed
 from guidsvc.domain.durations import Moment, parse_moment, parse_whole_seconds
+from guidsvc.runtime.clock import system_clock
 from guidsvc_client.protocol.values import guid_of
 
 _Value = TypeVar("_Value")
@@ -24,7 +24,7 @@ def expiry_members(moment: Moment) -> dict[str, int]:
 
 def absolute(moment: Moment) -> int:
     """Return a moment in Unix seconds. Seconds from now are counted by the clock of this host."""
-    return moment.at(time.time_ns() // 1_000_000)
+    return moment.at(system_clock())
 
 
 def with_times(members: Mapping[str, Any], *, is_put: bool) -> dict[str, Any]:

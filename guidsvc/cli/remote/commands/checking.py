@@ -26,8 +26,9 @@ OPERATIONS = ("create", "read", "delete")
 CLIENTS, READS = 4, 10
 """How many clients work at a time, and how many reads follow each creation."""
 LEFTOVER_SECONDS = 60
-CUT_ATTEMPTS, CUT_PAUSE_SECONDS = 5, 0.2
 """How much longer than the check its records live, if it is killed before it can delete them."""
+CUT_ATTEMPTS, CUT_PAUSE_SECONDS = 5, 0.2
+"""How often the record of a creation that was interrupted is deleted, and the pause between."""
 _STEP = math.log(1.02)
 """The width of a bucket of durations, as a logarithm: two per cent."""
 COLUMNS = ("operation", "count", "per_second", "p50_ms", "p99_ms", "errors")
