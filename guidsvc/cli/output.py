@@ -61,6 +61,13 @@ def tell(text: str) -> None:
             _discard_buffer(sys.stderr)
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a stream is a terminal."""
+    with suppress(ValueError):  # it is closed
+        return stream is not None and stream.isatty()
+    return False
+
+
 def _write(text: str) -> None:
     if sys.stdout is None:
         raise OSError(EBADF, "it is closed")

@@ -85,7 +85,7 @@ def output_options(function: _Function) -> _Function:
 
 def default_form() -> Form:
     """Return `table` on a terminal, else `lines`."""
-    return "table" if _is_terminal() else "lines"
+    return "table" if output.is_terminal(sys.stdout) else "lines"
 
 
 def styled(text: str, word: str) -> str:
@@ -96,17 +96,13 @@ def styled(text: str, word: str) -> str:
 
 def has_colors() -> bool:
     """Return whether standard output is a terminal, and nobody has asked for no colours."""
-    return _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return output.is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def members_table(members: Mapping[str, object]) -> str:
     """Return a line for each member: its name and its value."""
     width = max(map(len, members), default=0)
     return "".join(f"{escape(name):{width}}  {_cell(value)}\n" for name, value in members.items())
-
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _pages(rows: Iterable[Mapping[str, object]]) -> Iterator[list[Mapping[str, object]]]:

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 
 import click
 
-from guidsvc.cli.remote.remote import Remote, is_terminal
+from guidsvc.cli import output
+from guidsvc.cli.remote.remote import Remote
 
 
 def has_bar(remote: Remote) -> bool:
     """Return whether to show a progress bar."""
-    return not remote.rendering.is_quiet and not remote.is_curl and is_terminal(sys.stderr)
+    return not remote.rendering.is_quiet and not remote.is_curl and output.is_terminal(sys.stderr)
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """What a command works with: the client of the service, the form of its output, and notes for people."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from guidsvc.cli import output
 from guidsvc.cli.remote.curl import capturing_http
@@ -59,10 +57,3 @@ class Remote:
     def print_one(self, document: Mapping[str, object], members: Callable[[], Mapping[str, object]]) -> None:
         """Print one object: a table of the members, or the document."""
         self.rendering.record(members() if self.is_table else document)
-
-
-def is_terminal(stream: Any) -> bool:
-    """Return whether a stream is a terminal."""
-    with suppress(AttributeError, ValueError):  # there is none, or it is closed
-        return bool(stream.isatty())
-    return False

@@ -56,7 +56,7 @@ def _opened(path: Path, guid: str) -> Draft:
 def _require_editor() -> None:
     """Raise UsageError if no editor is named, and the one of the system would wait for keys that nobody can press."""
     is_named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not is_named and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not is_named and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stdout)):
         raise click.UsageError("an editor needs a terminal; set VISUAL or EDITOR to one that does not, or use `patch`")
 
 
