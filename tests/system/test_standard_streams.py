@@ -383,6 +383,30 @@ async def test_workers_start_answer_and_end_with_any_streams(tmp_path: Path, red
     await starts_answers_and_ends(tmp_path, streams, "--workers", "2", "--cache-url", redis_url)
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["put", "-"], "standard input is not JSON"),
+        (["patch", GUID, "-"], "standard input is not JSON"),
+        (["edit", GUID], "an editor needs a terminal"),
+    ],
+    ids=["put", "patch", "edit"],
+)
+def test_standard_input_that_is_closed_is_empty(tmp_path: Path, words: list[str], reason: str) -> None:
+    command = [sys.executable, str(ROOT / "pdapt.py"), *words, "--url", "http://127.0.0.1:1"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"error: {reason}" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["", "keys list"])
 def test_deleted_working_directory_is_reported_with_a_remedy(tmp_path: Path, command: str) -> None:
     folder = tmp_path / "gone"

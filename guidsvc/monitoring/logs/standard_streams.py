@@ -38,8 +38,8 @@ UNCOUNTED_SECONDS = 0.005
 def open_missing() -> None:
     """Open each closed standard stream on /dev/null, before a socket or a file gets its descriptor.
 
-    Without `sys.stderr`, `print` would write messages to standard output. `sys.stdout` stays None, so that a command
-    can tell that its output would be lost.
+    Without `sys.stderr`, `print` would write messages to standard output. `sys.stdin` is empty then. `sys.stdout` stays
+    None, so that a command can tell that its output would be lost.
     """
     for descriptor in range(3):
         try:
@@ -50,6 +50,8 @@ def open_missing() -> None:
                 os.dup2(new_descriptor, descriptor)
                 os.close(new_descriptor)
             os.set_inheritable(descriptor, True)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
