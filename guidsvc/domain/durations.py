@@ -76,6 +76,11 @@ def parse_moment(text: str) -> Moment:
     return Moment(_seconds_from_now(text.removeprefix("+")), is_from_now=True)
 
 
+def rfc_3339(seconds: float) -> str:
+    """Return a Unix time as people read it, such as 2027-01-01T00:00:00Z."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def require_zone(text: str) -> None:
     """Raise ValueError for a time that lacks only its zone."""
     if _ZONELESS.fullmatch(text):

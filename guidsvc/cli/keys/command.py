@@ -6,7 +6,6 @@ It reads the same settings and uses the same store as the service, running or no
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from typing import Any, get_args
 
 import click
@@ -19,7 +18,7 @@ from guidsvc.cli.rendering import Rendering
 from guidsvc.cli.store_settings import load_settings
 from guidsvc.domain.api_key import OVERLAP_SECONDS, KeyFilter, KeyState
 from guidsvc.domain.caller import SCOPES
-from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS, Moment, parse_moment
+from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS, Moment, parse_moment, rfc_3339
 from guidsvc.domain.leases.limits import LifeLimits
 from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, NoSuchKey, OutcomeUnknown, StartError
 from guidsvc.monitoring.logs import log_config
@@ -98,14 +97,10 @@ def _row(members: dict[str, Any]) -> dict[str, object]:
     """Return the cells of a key in the table."""
     used, expire = members.get("used"), members.get("expire")
     return members | {
-        "created": _time(int(members["created"]) // 1000),
-        "used": "never" if used is None else _time(int(used) // 1000),
-        "expires": "never" if expire is None else _time(int(expire)),
+        "created": rfc_3339(int(members["created"]) // 1000),
+        "used": "never" if used is None else rfc_3339(int(used) // 1000),
+        "expires": "never" if expire is None else rfc_3339(int(expire)),
     }
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 # Commands
@@ -200,7 +195,7 @@ def create(store_url: str | None, *, new_store: bool, former_name: bool, **given
 
 def _show_created(issued: Issued, key_service: KeyService, expire: int | None) -> None:
     members = key_service.describe(issued.key)
-    until = "never expires" if expire is None else f"expires {_time(expire)}"
+    until = "never expires" if expire is None else f"expires {rfc_3339(expire)}"
     _show(
         issued,
         f"key {issued.key.id} of {members['owner']}: {', '.join(members['scopes'])}, {until}",

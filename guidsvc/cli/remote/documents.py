@@ -8,9 +8,9 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import Any
 
+from guidsvc.domain.durations import rfc_3339
 from guidsvc_client import Event, FullRecord, Identity, Readiness, Record, Renewal
 
 _HIDDEN = re.compile(r"[^\x20-\x7e]")
@@ -83,11 +83,6 @@ def _digits(value: int | None) -> str | None:
     return None if value is None else str(value)
 
 
-def moment(seconds: float) -> str:
-    """Return a time in Unix seconds as ISO 8601."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def from_now(seconds: float) -> str:
     """Return how far a time in Unix seconds is away, in its largest unit."""
     left = seconds - time.time()
@@ -107,7 +102,7 @@ def record_members(record: Record) -> Mapping[str, object]:
     members: dict[str, object] = {
         "guid": record.guid,
         "user": record.user,
-        "expire": f"{moment(record.expire)} ({from_now(record.expire)})",
+        "expire": f"{rfc_3339(record.expire)} ({from_now(record.expire)})",
         "metadata": record.metadata or "-",
     }
     if record.version is not None:
@@ -119,11 +114,11 @@ def _full_members(record: FullRecord) -> dict[str, object]:
     owner = {} if record.owner is None else {"owner": record.owner or "-"}
     return {
         "state": record.state,
-        "created": moment(record.created / 1000),
-        "updated": moment(record.updated / 1000),
-        "purge_at": moment(record.purge_at),
-        "renew_at": "-" if record.renew_at is None else moment(record.renew_at),
-        "max_expire": "no limit" if record.max_expire is None else moment(record.max_expire),
+        "created": rfc_3339(record.created / 1000),
+        "updated": rfc_3339(record.updated / 1000),
+        "purge_at": rfc_3339(record.purge_at),
+        "renew_at": "-" if record.renew_at is None else rfc_3339(record.renew_at),
+        "max_expire": "no limit" if record.max_expire is None else rfc_3339(record.max_expire),
         **owner,
     }
 
@@ -137,7 +132,7 @@ def record_row(record: Record) -> Mapping[str, object]:
     """Return a record as the row of a list."""
     row: dict[str, object] = {
         "guid": record.guid,
-        "expires": moment(record.expire),
+        "expires": rfc_3339(record.expire),
         "left": from_now(record.expire).removeprefix("in "),
         "user": cell(record.user),
         "metadata": cell(json_text(record.metadata)) if record.metadata else "-",
@@ -152,9 +147,9 @@ def renewal_members(renewal: Renewal) -> Mapping[str, object]:
     return {
         "guid": renewal.guid,
         "renewed": "yes" if renewal.is_renewed else "no",
-        "expire": f"{moment(renewal.expire)} ({from_now(renewal.expire)})",
+        "expire": f"{rfc_3339(renewal.expire)} ({from_now(renewal.expire)})",
         "granted": f"{renewal.granted} s",
         "capped": "yes" if renewal.is_capped else "no",
-        "renew_at": moment(renewal.renew_at),
+        "renew_at": rfc_3339(renewal.renew_at),
         "version": "-" if renewal.version is None else renewal.version,
     }

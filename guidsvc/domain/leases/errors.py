@@ -1,13 +1,7 @@
 """Errors of leases: a life is limited, or ends too soon."""
 
-from datetime import UTC, datetime
-
+from guidsvc.domain.durations import rfc_3339
 from guidsvc.errors import GuidsvcError
-
-
-def rfc_3339(seconds: int) -> str:
-    """Return a Unix time as people read it, such as 2027-01-01T00:00:00Z."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class LifeLimitReached(GuidsvcError):

@@ -9,8 +9,9 @@ from tempfile import mkstemp
 from typing import Any, NamedTuple
 
 from guidsvc.cli.remote.commands.inputs import MAX_INPUT_BYTES
-from guidsvc.cli.remote.documents import json_text, moment
+from guidsvc.cli.remote.documents import json_text
 from guidsvc.cli.remote.values import parse_object
+from guidsvc.domain.durations import rfc_3339
 from guidsvc.program import runnable
 from guidsvc_client import Record
 
@@ -86,7 +87,7 @@ def open_draft(path: Path, guid: str) -> Draft:
 
 def record_text(record: Record) -> str:
     """Return the members of a record that can be edited, as JSON."""
-    return _object_text({"user": record.user, "expire": moment(record.expire), "metadata": record.metadata})
+    return _object_text({"user": record.user, "expire": rfc_3339(record.expire), "metadata": record.metadata})
 
 
 def _object_text(members: Mapping[str, Any]) -> str:

@@ -17,10 +17,10 @@ from guidsvc.cli.remote.commands.inputs import (
     ttl_option,
     without_guid,
 )
-from guidsvc.cli.remote.documents import moment, record_document, record_members
+from guidsvc.cli.remote.documents import record_document, record_members
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import DURATION, absolute, expiry_members
-from guidsvc.domain.durations import Moment
+from guidsvc.domain.durations import Moment, rfc_3339
 from guidsvc_client import Record
 
 _NOTHING = "nothing to change: use --user, --expire or --metadata, or `-` to read JSON from standard input"
@@ -30,7 +30,7 @@ def _print_written(remote: Remote, record: Record) -> None:
     """Print a record that was written. Note if its expiry has passed, perhaps by mistake: it is not valid."""
     print_record(remote, record)
     if record.expire <= time.time():
-        remote.note(f"{record.guid} is not valid: its expiry, {moment(record.expire)}, has passed")
+        remote.note(f"{record.guid} is not valid: its expiry, {rfc_3339(record.expire)}, has passed")
 
 
 def print_record(remote: Remote, record: Record) -> None:

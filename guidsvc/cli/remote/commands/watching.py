@@ -11,9 +11,10 @@ from guidsvc.cli import output
 from guidsvc.cli.remote.command import RemoteCommand
 from guidsvc.cli.remote.commands.inputs import given
 from guidsvc.cli.remote.curl import BASE, KEY_HEADER, quoted_url
-from guidsvc.cli.remote.documents import cell, event_document, from_now, json_text, moment
+from guidsvc.cli.remote.documents import cell, event_document, from_now, json_text
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import GUID, TEXT
+from guidsvc.domain.durations import rfc_3339
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import runnable
 from guidsvc_client import Client, Event, EventFeed, EventsGone, GuidsvcError, Problem, Sent
@@ -129,7 +130,7 @@ def _row(event: Event) -> str:
             detail = f"{event.details.get('left')} s left"
         case _:
             detail = ""
-    return f"{moment(event.at / 1000)}  {event.type:13}  {event.guid}  {user:20}  {detail}".rstrip()
+    return f"{rfc_3339(event.at / 1000)}  {event.type:13}  {event.guid}  {user:20}  {detail}".rstrip()
 
 
 def _curl(remote: Remote, filters: dict[str, Any], since: str) -> str:
