@@ -8,9 +8,10 @@ from pathlib import Path
 
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.auth.audit_log import AuditLog, open_audit_log
+from guidsvc.auth.authenticator import Authenticator
 from guidsvc.bootstrap.auth import accepted_hosts, audit_destination, is_controlled, open_authenticator
 from guidsvc.bootstrap.events import event_policy, open_events
-from guidsvc.cache import is_private, open_cache
+from guidsvc.cache import Cache, is_private, open_cache
 from guidsvc.config import Settings, split_list
 from guidsvc.connection_urls import scheme_of
 from guidsvc.domain import guid_generator
@@ -61,16 +62,8 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         _open_monitor(settings, metrics, channel) as monitor,
         _open_audit_log(settings, clock, metrics) as audit_log,
         _open_database(settings, metrics) as (database, lease_clock),
-        open_cache(
-            settings.cache_url, database, clock=clock, size_bytes=settings.cache_size, meter=metrics.cache
-        ) as cache,
-        open_authenticator(
-            settings,
-            database.api_keys,
-            clock,
-            None if audit_log is None else audit_log.denied,
-            key_set=metrics.state.key_set,
-        ) as authenticator,
+        _open_cache(settings, database, clock, metrics) as cache,
+        _open_authenticator(settings, database, clock, audit_log, metrics) as authenticator,
         open_events(settings, database, clock=clock, gauges=metrics.store.events) as feed,
         open_quotas(database, lease_clock=lease_clock, clock=clock, quota=settings.quota) as quota,
         aclosing(RecordStatistics(database.records, clock)) as statistics,
@@ -120,6 +113,19 @@ async def _open_database(settings: Settings, metrics: Metrics) -> AsyncIterator[
     async with open_store(settings.store_url, exclusive=exclusive, meter=metrics.store, events=events) as database:
         instrumented = InstrumentedDatabase(database, metrics.store)
         yield instrumented, LeaseClock(instrumented.fence)
+
+
+def _open_cache(
+    settings: Settings, database: Database, clock: Clock, metrics: Metrics
+) -> AbstractAsyncContextManager[Cache]:
+    return open_cache(settings.cache_url, database, clock=clock, size_bytes=settings.cache_size, meter=metrics.cache)
+
+
+def _open_authenticator(
+    settings: Settings, database: Database, clock: Clock, audit_log: AuditLog | None, metrics: Metrics
+) -> AbstractAsyncContextManager[Authenticator | None]:
+    on_denied = None if audit_log is None else audit_log.denied
+    return open_authenticator(settings, database.api_keys, clock, on_denied, key_set=metrics.state.key_set)
 
 
 def _guid_service(  # noqa: PLR0913, PLR0917  # one argument per collaborator
