@@ -4,13 +4,14 @@ import asyncio
 import gc
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result
+from guidsvc.server.connection_table import ConnectionTable
 from guidsvc.server.protocol.connection import Connection
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.certificates import Certificate
@@ -80,7 +81,8 @@ async def full_service(
         pairs = [await connect(stack, client.port, OWNER, tls) for _ in range(LIMIT)]
         for _, writer in pairs:
             writer.write(request)
-        while sum(is_in_progress(each) for each in connections()) < LIMIT:
+        tables = connection_tables()
+        while sum(is_in_progress(each) for each in connections(tables)) < LIMIT:
             await asyncio.sleep(0.01)
         yield client, pairs
 
@@ -92,9 +94,14 @@ async def connect(stack: AsyncExitStack, port: int, address: str, tls: ssl.SSLCo
     return reader, writer
 
 
-def connections() -> list[Connection]:
+def connection_tables() -> list[ConnectionTable]:
+    """Return the tables of connections in this process. The search takes milliseconds: do not repeat it."""
+    return [each for each in gc.get_objects() if type(each) is ConnectionTable]
+
+
+def connections(tables: Iterable[ConnectionTable]) -> list[Connection]:
     """Return the open connections of the service in this process."""
-    return [each for each in gc.get_objects() if type(each) is Connection and each in each._state.table]
+    return [each for table in tables for each in table.connections if isinstance(each, Connection)]
 
 
 def is_in_progress(connection: Connection) -> bool:
@@ -217,7 +224,7 @@ async def test_leaving_batch_executes_its_present_group(
         writer.write(batch() + chunk(GET * (GROUP if not end else 1)) + (chunk(GET * extra) + end))
         while not gate.groups:
             await asyncio.sleep(0.01)
-        (connection,) = [each for each in connections() if each._cycle is not None]
+        (connection,) = [each for each in connections(connection_tables()) if each._cycle is not None]
         assert not connection.leave()
         gate.opened.set()
         reply: Reply = await read_reply(reader, "POST")
@@ -251,7 +258,7 @@ async def test_stream_on_a_leaving_connection_ends_at_once(serving: Serving) -> 
         reader, writer = await connect(stack, client.port, OWNER)
         writer.write(LIVEZ)
         await read_reply(reader, "GET")
-        (connection,) = connections()
+        (connection,) = connections(connection_tables())
         writer.write(SSE)
         assert not connection.leave()
         assert (await reader.read()).endswith(b"0\r\n\r\n")
