@@ -55,7 +55,7 @@ def errors_alive() -> Counter[str]:
 
 def frames_with_errors() -> list[str]:
     """Return where frames stopped that still hold an error."""
-    frames = [each for each in gc.get_objects() if isinstance(each, FrameType)]
+    frames = [each for each in gc.get_objects() if type(each) is FrameType]
     holding = [each for each in frames if any(issubclass(type(held), _ERRORS) for held in gc.get_referents(each))]
     return [each.f_code.co_qualname for each in holding]
 
