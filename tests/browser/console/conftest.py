@@ -48,7 +48,7 @@ def console_opener(browser: Browser) -> Iterator[OpenConsole]:
         if key:
             page.get_by_label("API key or token").fill(key)
             page.keyboard.press("Enter")
-            page.get_by_role("navigation", name="Panels").wait_for()
+            page.get_by_role("banner").wait_for()
         return page
 
     yield open_console

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.console.conftest import OpenConsole, call
+from tests.browser.console.conftest import OpenConsole, call, tab_to
 from tests.support.backing_servers import Service
 from tests.support.factories import GUID
 
@@ -79,6 +79,43 @@ def test_zoomed_screen_keeps_nothing_in_front(console: OpenConsole, filled: Serv
     style = "element => getComputedStyle(element).position"
 
     assert {page.locator(each).evaluate(style) for each in ("footer", ".bulk", "header")} == {"static"}
+
+
+def test_zoomed_screen_shows_the_content_at_once(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids", width=320)
+    page.set_viewport_size({"width": 320, "height": 256})
+    button = page.get_by_role("button", name="New GUID")
+    expect(button).to_be_in_viewport(ratio=1)
+
+    assert page.get_by_role("banner").evaluate("element => element.getBoundingClientRect().bottom") <= 256 / 4
+    assert button.evaluate("element => element.getBoundingClientRect().bottom") <= 256 / 2
+
+
+def test_menu_of_a_narrow_screen_opens_by_keyboard(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids", width=320)
+    menu, panels = page.get_by_role("button", name="Menu"), page.get_by_role("navigation", name="Panels")
+    expect(menu).to_have_attribute("aria-expanded", "false")
+    expect(panels).to_be_hidden()
+    menu.press("Enter")
+    expect(menu).to_have_attribute("aria-expanded", "true")
+    expect(page.get_by_role("button", name="Keyboard help")).to_be_visible()
+    tab_to(page, "Expiring")
+    page.keyboard.press("Escape")
+    expect(menu).to_be_focused()
+    expect(panels).to_be_hidden()
+    menu.press("Enter")
+    tab_to(page, "Live")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Live", level=1)).to_be_focused()
+
+    expect(panels).to_be_hidden()
+
+
+def test_wide_screen_has_no_menu_button(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids")
+
+    expect(page.get_by_role("link", name="Expiring")).to_be_visible()
+    expect(page.get_by_role("button", name="Menu")).to_be_hidden()
 
 
 def test_form_says_what_is_missing(console: OpenConsole, running: Service) -> None:

@@ -93,21 +93,30 @@ function Console({ place }) {
     lastCommand.value = ""; // that of another panel; this one sends its own after this
   }, [place.panel, place.id]);
   const [isHelpOpen, setHelpOpen] = useState(false);
+  const [isMenuOpen, setMenuOpen] = useState(false); // a wide screen shows the menu always
+  const menuButton = useRef(null);
+  useEffect(() => setMenuOpen(false), [place]);
+  const closeMenu = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Escape" || !isMenuOpen) return;
+    setMenuOpen(false);
+    /** @type {any} */ (menuButton.current)?.focus();
+  };
   useShortcuts(() => setHelpOpen(true));
 
   const Panel = known?.[1].panel;
   return html`
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ event) => (event.preventDefault(), /** @type {any} */ (heading.current).focus())}>Skip to the content</a>
-    <header>
+    <header onKeyDown=${closeMenu}>
       <a class="brand" href=${urlOf("")}>guidsvc</a>
       <${ServiceState} />
+      <button type="button" class="small menu" ref=${menuButton} aria-expanded=${isMenuOpen} aria-controls="panels" onClick=${() => setMenuOpen(!isMenuOpen)}>Menu</button>
       <${Find} />
       <${Who} />
       <button type="button" class="small" onClick=${toggleTheme} title="Light or dark"><span aria-hidden="true">◐</span><span class="hidden">Light or dark</span></button>
       <button type="button" class="small" onClick=${() => setHelpOpen(true)}><span aria-hidden="true">?</span><span class="hidden">Keyboard help</span></button>
     </header>
-    <nav aria-label="Panels">
-      <ul>
+    <nav id="panels" aria-label="Panels" onKeyDown=${closeMenu}>
+      <ul onClick=${() => setMenuOpen(false)}>
         ${shown.map(([name, { title }]) => html`<li><a href=${urlOf(name)} aria-current=${name === place.panel ? "page" : undefined}>${title}</a></li>`)}
       </ul>
     </nav>
