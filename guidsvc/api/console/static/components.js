@@ -133,14 +133,35 @@ export function Field({ label, name, value, onInput, hint = "", fault = "", type
 }
 
 /** A choice of one of several values. @param {any} props */
-export function Choice({ label, name, value, options, onInput }) {
+export function Choice({ label, name, value, options, onInput, ...handlers }) {
   const id = `field-${name}`;
-  return html`<div class="field">
+  return html`<div class="field" ...${handlers}>
     <label for=${id}>${label}</label>
     <select id=${id} name=${name} value=${value} onChange=${(/** @type {any} */ event) => onInput(event.currentTarget.value)}>
       ${Object.entries(options).map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}
     </select>
   </div>`;
+}
+
+const REST_MS = 500;
+
+/**
+ * A choice that loads something. Arrow keys step through its values, so only the value at which they rest is loaded, or
+ * the one that is chosen at Enter or when the focus leaves.
+ * @param {any} props
+ */
+export function FilterChoice({ value, onInput, ...rest }) {
+  const [chosen, setChosen] = useState(value);
+  const isByKey = useRef(false);
+  const apply = () => chosen !== value && onInput(chosen);
+  useEffect(() => setChosen(value), [value]);
+  useEffect(() => {
+    const timer = setTimeout(apply, isByKey.current ? REST_MS : 0);
+    return () => clearTimeout(timer);
+  }, [chosen]);
+  const onKeyDown = (/** @type {KeyboardEvent} */ { key }) => ((isByKey.current = true), key === "Enter" && apply());
+  const onPointerDown = () => (isByKey.current = false);
+  return html`<${Choice} ...${rest} value=${chosen} onInput=${setChosen} onKeyDown=${onKeyDown} onPointerDown=${onPointerDown} onFocusOut=${apply} />`;
 }
 
 /** Go to the field of the next step of a dialog, or else to its title, unless somebody is in a field. @param {HTMLElement} dialog */

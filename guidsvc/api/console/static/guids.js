@@ -4,10 +4,10 @@
 import { html, useEffect, useState } from "./preact.js";
 import { load } from "./api.js";
 import { BulkBar } from "./bulk.js";
-import { Choice, Field, Problem, State, Time, announce, useLoaded } from "./components.js";
+import { Field, FilterChoice, Problem, State, Time, announce, useLoaded } from "./components.js";
 import { NewGuid } from "./new_guid.js";
 import { PageButtons, usePages } from "./pages.js";
-import { go, replace, urlOf } from "./router.js";
+import { currentPlace, go, replace, urlOf } from "./router.js";
 import { hasAccessControl, may } from "./session.js";
 import { exportGuids, ImportGuids } from "./transfer.js";
 import { counted, grouped, isRevoked, now, stateOf, visible } from "./values.js";
@@ -50,7 +50,7 @@ export function Guids({ query }) {
 
   /** @type {Listed[]} */
   const rows = list.data?.items ?? [];
-  const change = (/** @type {Record<string, string>} */ members) => replace("guids", { ...query, ...members });
+  const change = (/** @type {Record<string, string>} */ members) => replace("guids", { ...currentPlace().query, ...members });
   const done = () => {
     setSelected(new Map());
     setDialog("");
@@ -90,9 +90,9 @@ function Filters({ query, onChange }) {
     <${Field} label="User" name="user" placeholder="the whole name" value=${user} onInput=${setUser} onBlur=${() => user !== (query.user ?? "") && onChange({ user, owner })} />
     ${may("admin") && hasAccessControl() &&
     html`<${Field} label="Owner" name="owner" value=${owner} onInput=${setOwner} onBlur=${() => owner !== (query.owner ?? "") && onChange({ user, owner })} />`}
-    <${Choice} label="State" name="state" value=${query.state ?? "live"} options=${STATES} onInput=${(/** @type {string} */ state) => onChange({ state: state === "live" ? "" : state })} />
-    <${Choice} label="Expires" name="within" value=${query.within ?? ""} options=${WITHIN} onInput=${(/** @type {string} */ within) => onChange({ within })} />
-    <${Choice} label="Sort by" name="sort" value=${query.sort ?? ""} options=${SORTS} onInput=${(/** @type {string} */ sort) => onChange({ sort })} />
+    <${FilterChoice} label="State" name="state" value=${query.state ?? "live"} options=${STATES} onInput=${(/** @type {string} */ state) => onChange({ state: state === "live" ? "" : state })} />
+    <${FilterChoice} label="Expires" name="within" value=${query.within ?? ""} options=${WITHIN} onInput=${(/** @type {string} */ within) => onChange({ within })} />
+    <${FilterChoice} label="Sort by" name="sort" value=${query.sort ?? ""} options=${SORTS} onInput=${(/** @type {string} */ sort) => onChange({ sort })} />
     <button type="submit" class="hidden" tabindex="-1">Apply</button>
     ${isFiltered && html`<button type="button" onClick=${() => go("guids")}>Clear</button>`}
   </form>`;

@@ -1,13 +1,13 @@
 // @ts-check
 /** API keys: what each may do, what needs attention, and how to create, rotate and revoke one. */
 
-import { html, useState } from "./preact.js";
+import { html, useEffect, useState } from "./preact.js";
 import { load } from "./api.js";
-import { announce, Buttons, Choice, Dialog, Field, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
+import { announce, Buttons, Choice, Dialog, Field, FilterChoice, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
 import { DraftNote, useDraft } from "./drafts.js";
 import { expiryFault } from "./new_guid.js";
 import { PageButtons, usePages } from "./pages.js";
-import { replace } from "./router.js";
+import { currentPlace, replace } from "./router.js";
 import { newSecret } from "./secret.js";
 import { session } from "./session.js";
 import { EXPIRY_HINT, now, parseExpiry, visible } from "./values.js";
@@ -50,7 +50,7 @@ export function Keys({ query }) {
   const Shown = dialog && /** @type {Record<string, any>} */ (dialogs)[dialog.name];
   return html`
     <div class="tools"><button type="button" class="primary" data-shortcut="n" onClick=${() => setDialog({ name: "new" })}>New key</button></div>
-    <${Filters} query=${query} key=${filter} />
+    <${Filters} query=${query} />
     <${Problem} error=${list.error} isRetried=${true} />
     <${KeyTable} rows=${list.data?.items ?? []} isLoaded=${list.data !== null} onChosen=${(/** @type {string} */ name, /** @type {Key} */ key) => setDialog({ name, key })} />
     <div class="pages"><${PageButtons} pages=${pages} next=${list.data?.next} /></div>
@@ -62,11 +62,12 @@ export function Keys({ query }) {
 function Filters({ query }) {
   const [q, setQ] = useState(query.q ?? "");
   const [owner, setOwner] = useState(query.owner ?? "");
-  const apply = (/** @type {Record<string, string>} */ members) => replace("keys", { ...query, q, owner, ...members });
+  useEffect(() => (setQ(query.q ?? ""), setOwner(query.owner ?? "")), [query.q, query.owner]);
+  const apply = (/** @type {Record<string, string>} */ members) => replace("keys", { ...currentPlace().query, q, owner, ...members });
   return html`<form class="filters" aria-label="Filters" onSubmit=${onSubmit(() => apply({}))}>
     <${Field} label="Note, or beginning of the id" name="key-search" value=${q} onInput=${setQ} />
     <${Field} label="Owner" name="key-owner" value=${owner} onInput=${setOwner} />
-    <${Choice} label="State" name="key-state" value=${query.state ?? ""} options=${STATES} onInput=${(/** @type {string} */ state) => apply({ state })} />
+    <${FilterChoice} label="State" name="key-state" value=${query.state ?? ""} options=${STATES} onInput=${(/** @type {string} */ state) => apply({ state })} />
     <button type="submit">Search</button>
   </form>`;
 }

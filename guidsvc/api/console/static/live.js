@@ -3,8 +3,8 @@
 
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, loadLines } from "./api.js";
-import { announce, Choice, Field, onSubmit, Problem } from "./components.js";
-import { replace, urlOf } from "./router.js";
+import { announce, Field, FilterChoice, onSubmit, Problem } from "./components.js";
+import { currentPlace, replace, urlOf } from "./router.js";
 import { counted, grouped, guidFault, parseGuid, visible } from "./values.js";
 
 const SHOWN = 200;
@@ -130,7 +130,7 @@ export function Live({ query }) {
   const words = { connecting: "Connecting ...", following: "Following", paused: "Paused", broken: "The stream broke off; it goes on by itself", ended: "Ended" };
   const hidden = count - Math.min(SHOWN, rows.length);
   return html`
-    <${Filters} filter=${filter} key=${key} />
+    <${Filters} filter=${filter} />
     <div class="tools">
       <button type="button" class="primary" onClick=${toggle}>${isPaused ? "Go on" : "Pause"}</button>
       <span>${/** @type {Record<string, string>} */ (words)[status]}. ${counted(count, "event")}${hidden > 0 ? `, ${grouped(hidden)} of them not shown any more` : ""}</span>
@@ -173,10 +173,11 @@ function Gone({ problem, follower }) {
 function Filters({ filter }) {
   const [guid, setGuid] = useState(filter.guid);
   const [user, setUser] = useState(filter.user);
+  useEffect(() => (setGuid(filter.guid), setUser(filter.user)), [filter.guid, filter.user]);
   const fault = guidFault(guid);
-  const apply = (/** @type {string} */ type) => fault || replace("live", { type, guid: parseGuid(guid) ?? "", user });
-  return html`<form class="filters" aria-label="Filters" onSubmit=${onSubmit(() => apply(filter.type))}>
-    <${Choice} label="What" name="live-type" value=${filter.type} options=${TYPES} onInput=${apply} />
+  const apply = (/** @type {Record<string, string>} */ members) => fault || replace("live", { ...currentPlace().query, guid: parseGuid(guid) ?? "", user, ...members });
+  return html`<form class="filters" aria-label="Filters" onSubmit=${onSubmit(() => apply({}))}>
+    <${FilterChoice} label="What" name="live-type" value=${filter.type} options=${TYPES} onInput=${(/** @type {string} */ type) => apply({ type })} />
     <${Field} label="GUID" name="live-guid" value=${guid} onInput=${setGuid} fault=${fault} />
     <${Field} label="User" name="live-user" placeholder="the whole name" value=${user} onInput=${setUser} />
     <button type="submit">Apply</button>

@@ -1,0 +1,111 @@
+"""Filters load what a person has chosen: not each value that the arrow keys pass, and always the last one."""
+
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Page, Request, Route, expect
+
+from tests.browser.console.conftest import OpenConsole, call
+from tests.support.backing_servers import Service
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def listen(page: Page, path: str, name: str) -> list[str]:
+    """Return a list that gets the value of a parameter of each request that the page sends to the path."""
+    values: list[str] = []
+
+    def append(request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.path == path:
+            values.extend(parse_qs(parts.query).get(name, [""]))
+
+    page.on("request", append)
+    return values
+
+
+@pytest.fixture
+def with_expired(running: Service) -> Service:
+    """A service with a live GUID and an expired one."""
+    call(running, "PUT", f"/guid/{0:032X}", {"user": "live"})
+    call(running, "PUT", f"/guid/{1:032X}", {"user": "expired", "expire": "0"})
+    return running
+
+
+def test_arrow_keys_load_only_where_they_rest(console: OpenConsole, with_expired: Service) -> None:
+    page = console(with_expired, "guids")
+    expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
+    states = listen(page, "/guid", "state")
+    page.get_by_label("State").focus()
+    for key in ("ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
+    expect(page.get_by_text("2 GUIDs", exact=True)).to_be_visible()
+    expect(page.get_by_label("State")).to_be_focused()
+
+    assert states == ["all"]
+
+
+def test_arrow_keys_back_to_the_start_load_nothing(console: OpenConsole, with_expired: Service) -> None:
+    page = console(with_expired, "guids")
+    expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
+    states = listen(page, "/guid", "state")
+    page.get_by_label("State").focus()
+    for key in ("ArrowDown", "ArrowUp", "Tab", "ArrowDown", "Tab"):
+        page.keyboard.press(key)
+    page.wait_for_url("**within=1h")
+    expect(page.get_by_text("No GUID matches.")).to_be_visible()
+
+    assert states == ["live"], "only the filter that changed loads the list"
+
+
+@pytest.mark.parametrize("key", ["Enter", "Tab"])
+def test_choice_loads_at_enter_and_at_leaving(console: OpenConsole, with_expired: Service, key: str) -> None:
+    page = console(with_expired, "guids")
+    expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
+    page.clock.install()
+    page.clock.pause_at("2099-01-01")  # no choice ever rests
+    page.get_by_label("State").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(key)
+
+    page.wait_for_url("**state=expired")
+
+
+def test_last_choice_wins_over_a_late_answer(console: OpenConsole, with_expired: Service) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = console(with_expired, "guids")
+    expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
+    page.route("**/guid?**state=all**", hold, times=1)
+    page.get_by_label("State").select_option("all")
+    page.wait_for_url("**state=all")
+    page.get_by_label("State").select_option("expired")
+    expect(page.get_by_role("row", name="expired")).to_be_visible()
+    held[0].fulfill(json={"items": [], "next": None, "total": 0})
+    page.evaluate("fetch('livez').then(response => response.text())")
+
+    expect(page.get_by_role("row", name="expired")).to_be_visible()
+
+
+def test_choice_of_keys_and_live_leaves_the_focus_there(
+    console: OpenConsole, controlled: Service, create_key: Callable[..., str]
+) -> None:
+    page = console(controlled, "keys", key=create_key())
+    states = listen(page, "/keys", "state")
+    page.get_by_label("State").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    page.wait_for_url("**state=revoked")
+    expect(page.get_by_text("No key matches.")).to_be_visible()
+    expect(page.get_by_label("State")).to_be_focused()
+    assert states == ["revoked"]
+    page.goto(f"{controlled.url}/console#/live")
+    page.get_by_label("What").focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_url("**type=guid.created")
+
+    expect(page.get_by_label("What")).to_be_focused()
