@@ -53,6 +53,42 @@ def test_revoked_guid_is_called_revoked(console: OpenConsole, running: Service) 
     expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
 
 
+def test_revocation_is_told_from_an_expiry_by_the_record(console: OpenConsole, running: Service) -> None:
+    revoked, expired = f"{1:032X}", f"{2:032X}"
+    call(running, "PUT", f"/guid/{revoked}", {"user": "a", "expire": int(time.time()) + 3600})
+    call(running, "PUT", f"/guid/{revoked}", {"expire": int(time.time()) - 1})
+    call(running, "PUT", f"/guid/{expired}", {"user": "b", "expire": int(time.time()) + 2})
+    page = console(running, f"guids/{expired}")
+    expect(page.get_by_text("It expired")).to_be_visible(timeout=SOON_MS)
+    expect(page.get_by_role("button", name="Revoke")).to_be_visible()
+    page.goto(f"{running.url}/console#/guids/{revoked}")
+    expect(page.get_by_text("It was revoked")).to_be_visible()
+    expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+    page.goto(f"{running.url}/console#/guids?state=expired")
+
+    expect(page.get_by_role("row", name=revoked)).to_contain_text("revoked")
+    expect(page.get_by_role("row", name=expired)).not_to_contain_text("revoked")
+
+
+def test_members_of_one_of_many_revoked_guids_are_found(console: OpenConsole, running: Service) -> None:
+    guids = [f"{number:032X}" for number in range(600)]
+    creations = [{"guid": guid, "user": f"user of {guid}", "expire": "0"} for guid in guids]
+    call(running, "POST", "/guid:batch", {"operations": creations})
+    page = console(running, f"guids/{guids[-1]}")
+
+    expect(page.get_by_text(f"user of {guids[-1]}")).to_be_visible()
+
+
+def test_changed_revoked_guid_is_not_deleted(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a", "expire": "0"})
+    page = console(running, f"guids/{GUID}")
+    expect(page.get_by_text("It was revoked")).to_be_visible()
+    call(running, "PUT", f"/guid/{GUID}", {"expire": 4102444800})
+    page.get_by_role("button", name="Delete ...").click()
+
+    expect(page.get_by_role("dialog")).to_contain_text("changed meanwhile")
+
+
 def test_page_follows_the_life_of_a_guid(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
     page = console(running, f"guids/{GUID}")
@@ -96,6 +132,14 @@ def test_all_bars_fit_and_have_labels(console: OpenConsole, running: Service) ->
     expect(days.get_by_text("in 30 days")).to_be_visible()
 
 
+def test_durations_are_written_out(console: OpenConsole, running: Service) -> None:
+    script = "async given => { const v = await import('./console/values.js'); return given.map(v.duration); }"
+    seconds = [0, 1, 59.9, 60, 7199, 7200, 86400, 89.5 * 86400, 800 * 86400]
+    written = ["0 seconds", "1 second", "59 seconds", "1 minute", "1 hour", "2 hours", "1 day", "89 days", "2 years"]
+
+    assert console(running, "about").evaluate(script, seconds) == written
+
+
 @pytest.mark.parametrize("pasted", ["schlüssel", "ключ"])
 def test_key_that_cannot_be_sent_is_explained(console: OpenConsole, controlled: Service, pasted: str) -> None:
     page = console(controlled)
@@ -135,7 +179,7 @@ def test_foot_has_the_command_and_body_of_its_panel(console: OpenConsole, runnin
     page = console(running, "guids")
     page.get_by_label("Select this page").check()
     page.get_by_role("button", name="Delete ...").click()
-    page.get_by_role("button", name="Check first").click()
+    page.get_by_role("dialog", name="Delete 30 GUIDs?").wait_for()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("footer")).to_contain_text("@body.json")
     expect(page.get_by_role("button", name="Copy body.json")).to_be_visible()

@@ -6,7 +6,7 @@ import { load } from "./api.js";
 import { Problem, Time, useLoaded } from "./components.js";
 import { hasAccessControl, session, start } from "./session.js";
 import { ShortcutChoice, ShortcutList } from "./shortcuts.js";
-import { grouped, visible } from "./values.js";
+import { counted, grouped, visible } from "./values.js";
 
 const LINKS = { docs: "API documentation, where you can send requests", "openapi.json": "the same for generators of clients", problems: "all errors, and what to do about each", metrics: "metrics for Prometheus", guid: "the list of GUIDs as a page without JavaScript" };
 
@@ -45,7 +45,7 @@ function You({ caller }) {
     <dt>May</dt><dd>${caller.scopes.join(", ")}</dd>
     ${caller.id && html`<dt>Key</dt><dd><code>${caller.id}</code>${caller.note && html` <bdi>${visible(caller.note)}</bdi>`}</dd>`}
     <dt>Expires</dt><dd>${caller.expire ? html`<${Time} at=${caller.expire} isBoth=${true} />` : "never"}</dd>
-    ${rate && html`<dt>Requests</dt><dd>${grouped(rate.left)} of ${grouped(rate.limit)} left in ${rate.seconds} s</dd>`}
+    ${rate && html`<dt>Requests</dt><dd>${grouped(rate.left)} of ${grouped(rate.limit)} left in ${counted(rate.seconds, "second")}</dd>`}
     ${quota && html`<dt>GUIDs</dt><dd>${grouped(quota.live)} of ${grouped(quota.limit)}</dd>`}
   </dl>`;
 }

@@ -7,11 +7,11 @@ import { ActionButtons, Bulk } from "./bulk.js";
 import { Problem, Time, useLoaded } from "./components.js";
 import { hasDraft } from "./drafts.js";
 import { draftName, Editor } from "./editor.js";
-import { Expired } from "./expired.js";
+import { Expired, findExpired } from "./expired.js";
 import { LifeLine, Members } from "./members.js";
 import { go, urlOf } from "./router.js";
 import { may } from "./session.js";
-import { isRevokedAt, jsonText, parseGuid } from "./values.js";
+import { isRevoked, jsonText, parseGuid } from "./values.js";
 
 const EVERY_SECONDS = 10;
 const MAX_TIMER_MS = 2 ** 31 - 1000;
@@ -34,19 +34,21 @@ function Readable({ guid }) {
   const [edited, setEdited] = useState(/** @type {any} */ (null));
   const record = isGone(error) ? null : data;
   const expired = error?.status === 410 ? error.problem : null;
+  const lookup = useLoaded((signal) => (expired ? findExpired(guid, expired.expired_at, signal) : Promise.resolve(null)), [guid, expired?.expired_at]);
+  const found = expired ? (lookup.error ? false : lookup.data) : null;
   useReloadAt(record?.expire, reload);
   const edit = () => readRecord(guid).then(setEdited, reload); // what somebody else has changed since is in it
   const leave = () => (setEdited(null), reload());
-  const done = (/** @type {string} */ name) => (name === "delete" ? go("guids") : reload());
+  const done = (/** @type {string} */ name) => (name === "delete" ? go("guids") : (reload(), lookup.reload()));
   const isLaidAside = record && may("write") && !edited && hasDraft(draftName(guid));
   return html`
-    ${expired ? html`<${Expired} guid=${guid} problem=${expired} />` : error?.status === 404 ? html`<${Unknown} />` : html`<${Problem} error=${error} isRetried=${true} />`}
+    ${expired ? html`<${Expired} guid=${guid} problem=${expired} record=${found} />` : error?.status === 404 ? html`<${Unknown} />` : html`<${Problem} error=${error} isRetried=${true} />`}
     ${!record && !error && html`<p>Loading ...</p>`}
     ${record && html`<${Members} record=${record} /><${LifeLine} record=${record} />`}
     ${(record || expired) &&
     html`<div class="tools">
       ${record && may("write") && html`<button type="button" class="primary" data-shortcut="e" onClick=${edit}>Edit</button>`}
-      <${Actions} guid=${guid} version=${record?.version ?? ""} isRevoked=${Boolean(expired && isRevokedAt(expired.expired_at))} onDone=${done} />
+      <${Actions} guid=${guid} version=${(record || found)?.version ?? ""} isRevoked=${Boolean(found && isRevoked(found))} onDone=${done} />
     </div>`}
     ${isLaidAside && html`<p>You changed this GUID and did not save it. <button type="button" onClick=${edit}>Go on editing</button></p>`}
     ${record && html`<details><summary>As JSON</summary><pre tabindex="0"><code>${jsonText(record)}</code></pre></details>`}

@@ -5,7 +5,7 @@ import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, loadLines } from "./api.js";
 import { announce, Field, FilterChoice, onSubmit, Problem } from "./components.js";
 import { currentPlace, replace, urlOf } from "./router.js";
-import { counted, grouped, guidFault, parseGuid, visible } from "./values.js";
+import { counted, duration, grouped, guidFault, parseGuid, visible } from "./values.js";
 
 const SHOWN = 200;
 const DRAW_MS = 150;
@@ -147,7 +147,7 @@ export function Live({ query }) {
 
 /** @param {{row: Row}} props */
 function Event({ row }) {
-  const detail = row.changed?.join(", ") ?? (row.left ? `${row.left} s left` : "");
+  const detail = row.changed?.join(", ") ?? (row.left ? `${duration(Number(row.left))} left` : "");
   return html`<tr>
     <td data-name="When"><time title=${new Date(Number(row.at)).toISOString()}>${new Date(Number(row.at)).toISOString().slice(11, 23)}</time></td>
     <td data-name="What">${row.type.replace("guid.", "")}${detail && html` <span class="faint">${detail}</span>`}</td>

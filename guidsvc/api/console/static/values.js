@@ -18,27 +18,24 @@ export function exact(seconds) {
 
 /** A duration in its largest unit. @param {number} seconds */
 export function duration(seconds) {
-  if (seconds >= 2 * 365 * UNITS.d) return `${Math.floor(seconds / (365.25 * UNITS.d))} years`;
-  for (const [unit, length] of /** @type {[string, number][]} */ ([["d", UNITS.d], ["h", UNITS.h], ["min", UNITS.m]])) {
-    if (seconds >= length) return `${Math.floor(seconds / length)} ${unit}`;
+  if (seconds >= 2 * 365 * UNITS.d) return counted(Math.floor(seconds / (365.25 * UNITS.d)), "year");
+  for (const [unit, length] of /** @type {[string, number][]} */ ([["day", UNITS.d], ["hour", UNITS.h], ["minute", UNITS.m]])) {
+    if (seconds >= length) return counted(Math.floor(seconds / length), unit);
   }
-  return `${Math.max(0, Math.floor(seconds))} s`;
+  return counted(Math.max(0, Math.floor(seconds)), "second");
 }
 
-/** How far a time is from now: "in 29 d" or "2 h ago". @param {number | string} seconds Unix seconds */
+/** How far a time is from now: "in 29 days" or "2 hours ago". @param {number | string} seconds Unix seconds */
 export function relative(seconds) {
   const left = Number(seconds) - now();
   return left > 0 ? `in ${duration(left)}` : `${duration(-left)} ago`;
 }
 
-/** Whether an expiry is one that no GUID has by itself: who revokes a GUID writes 0 or 1. @param {string} expire */
-export const isRevokedAt = (expire) => Number(expire) <= 1;
+/** Whether a record was revoked, or created with an expiry in the past: there is no time to renew it. @param {{state: string, renew_at?: string | null}} record with all its members */
+export const isRevoked = ({ state, renew_at: renewAt }) => state === "expired" && renewAt === null;
 
-/** Whether a record was revoked, or created with an expiry in the past. @param {{expire: string, created?: string}} record */
-export const isRevoked = ({ expire, created = "0" }) => isRevokedAt(expire) || Number(expire) * 1000 < Number(created) - 1000;
-
-/** The state of a record, in one word. @param {{state: string, expire: string, created?: string}} record */
-export const stateOf = (record) => (record.state === "expired" && isRevoked(record) ? "revoked" : record.state);
+/** The state of a record, in one word. @param {{state: string, renew_at?: string | null}} record with all its members */
+export const stateOf = (record) => (isRevoked(record) ? "revoked" : record.state);
 
 /** A duration such as `90d` or `1h30m`, in seconds; NaN if it is none. @param {string} text */
 export function parseDuration(text) {
