@@ -42,7 +42,6 @@ def test_every_request_is_an_operation_of_the_document(console: OpenConsole, run
     page.get_by_text("What happened to it").click()
     expect(page.get_by_text("guid.created")).to_be_visible()
     page.get_by_role("button", name="Delete ...").click()
-    page.get_by_role("button", name="Check first").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("heading", name="GUIDs", exact=True).wait_for()
     documented = operations(running)

@@ -29,7 +29,6 @@ def test_focus_follows_the_steps_of_a_dialog(console: OpenConsole, filled: Servi
     page.keyboard.press("b")
     expect(page.get_by_role("button", name="Renew")).to_be_focused()
     page.get_by_role("button", name="Delete ...").press("Enter")
-    page.get_by_role("button", name="Check first").press("Enter")
     expect(page.get_by_label("Type 25 to confirm")).to_be_focused()
     page.keyboard.type("25")
     page.keyboard.press("Enter")
@@ -53,7 +52,7 @@ def test_focus_stays_on_export(console: OpenConsole, filled: Service) -> None:
         button.press("Enter")
 
     expect(button).to_be_focused()
-    expect(page.get_by_text("Exported to guids-")).to_be_visible()
+    expect(page.get_by_text("Exported 25 GUIDs to guids-")).to_be_visible()
 
 
 def test_hidden_button_is_no_tab_stop(console: OpenConsole, filled: Service) -> None:

@@ -1,7 +1,7 @@
 // @ts-check
 /** Work on one or many GUIDs: renew, set the expiry, revoke, delete. What will happen is asked of the service first. */
 
-import { html, useState } from "./preact.js";
+import { html, useEffect, useState } from "./preact.js";
 import { load } from "./api.js";
 import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
 import { idempotencyKey } from "./new_guid.js";
@@ -69,7 +69,7 @@ export function ActionButtons({ onChosen, without = "" }) {
 }
 
 /**
- * The dialog of an action: what to set, then what will happen, then what did.
+ * The dialog of an action: what to set, if there is anything to set, then what will happen, then what did not.
  * @param {{name: string, selected: Map<string, string>, onClose: () => void, onDone: () => void}} props
  */
 export function Bulk({ name, selected, onClose, onDone }) {
@@ -87,6 +87,9 @@ export function Bulk({ name, selected, onClose, onDone }) {
     return results;
   };
   const check = () => run(async () => setPreview(await send({ query: { validate_only: "true" } })));
+  useEffect(() => {
+    if (!action.field) void check();
+  }, []);
   const execute = () =>
     run(async () => {
       const results = await send({ headers: { ...(action.failure ? {} : { Prefer: "return=minimal" }), "Idempotency-Key": key } });
@@ -108,8 +111,9 @@ export function Bulk({ name, selected, onClose, onDone }) {
       <form onSubmit=${onSubmit(check)}>
         ${action.field && html`<${Field} label=${action.field} name="bulk-value" value=${text} onInput=${setText} fault=${fault} hint=${action.hint} required />`}
         ${action.says && html`<p>${action.says}</p>`}
+        ${!action.field && isBusy && html`<p role="status">Checking ...</p>`}
         <${Problem} error=${error} />
-        <${Buttons} action="Check first" isBusy=${isBusy} onCancel=${onClose} />
+        <${Buttons} action=${action.field ? "Check first" : "Check again"} isBusy=${isBusy} onCancel=${onClose} />
       </form>
     <//>`;
   }
@@ -118,13 +122,13 @@ export function Bulk({ name, selected, onClose, onDone }) {
   const mustType = action.isDangerous && count > TYPED_ABOVE;
   const value = name === "expiry" ? ` to ${exact(parseExpiry(text))}` : name === "renew" ? ` for ${text}` : "";
   const title = count ? `${action.title} ${counted(count, "GUID")}${value}?` : `No GUID can be ${action.done}${value}`;
-  return html`<${Dialog} title=${title} onClose=${onClose}>
+  return html`<${Dialog} title=${title} onClose=${onClose} canEscape=${!isBusy}>
     <form onSubmit=${onSubmit(execute)}>
       ${count > 0 && html`<p>${counted(count, "GUID")} will be ${action.done}. ${action.says ?? ""}</p>`}
       <${Failures} failed=${failed} title="These will not" />
       ${mustType && html`<${Field} label=${`Type ${count} to confirm`} name="bulk-count" value=${typed} onInput=${setTyped} inputmode="numeric" />`}
       <${Problem} error=${error} />
-      <${Buttons} action=${action.title} isBusy=${isBusy} isOff=${count === 0 || (mustType && typed.trim() !== String(count))} isDangerous=${action.isDangerous} onCancel=${onClose} />
+      <${Buttons} action=${action.title} isBusy=${isBusy} isOff=${count === 0 || (mustType && typed.trim() !== String(count))} isDangerous=${action.isDangerous} onCancel=${isBusy ? null : onClose} />
     </form>
   <//>`;
 }
