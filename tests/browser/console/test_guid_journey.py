@@ -1,7 +1,7 @@
 """A person creates, finds, edits, revokes, renews and deletes GUIDs, by keyboard alone."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.console.conftest import OpenConsole, call, tab_to
 from tests.support.backing_servers import Service
@@ -57,7 +57,7 @@ def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, r
     assert record["metadata"]["number"] == 12345678901234567890
 
     choose(page, "Revoke ...")
-    choose(page, "Check first")
+    expect(page.get_by_role("dialog", name="Revoke 1 GUID?")).to_be_visible()
     choose(page, "Revoke")
     expect(page.get_by_text("It was revoked")).to_be_visible()
 
@@ -69,7 +69,7 @@ def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, r
     expect(page.get_by_role("button", name="Edit")).to_be_visible()
 
     choose(page, "Delete ...")
-    choose(page, "Check first")
+    expect(page.get_by_role("dialog", name="Delete 1 GUID?")).to_be_visible()
     choose(page, "Delete")
     page.get_by_role("heading", name="GUIDs").wait_for()
     expect(page.get_by_text("No GUID matches.")).to_be_visible()
@@ -83,7 +83,6 @@ def test_bulk_deletion_counts_first_and_spares_changed_records(console: OpenCons
     page.get_by_label("Select this page").check()
     call(running, "PUT", f"/guid/{guids[3]}", {"user": "changed"})
     page.get_by_role("button", name="Delete ...").click()
-    page.get_by_role("button", name="Check first").click()
     dialog = page.get_by_role("dialog", name="Delete 24 GUIDs?")
     expect(dialog.get_by_text("changed meanwhile")).to_be_visible()
     button = dialog.get_by_role("button", name="Delete")
@@ -116,12 +115,80 @@ def test_pages_go_forth_and_back(console: OpenConsole, running: Service) -> None
     for number in range(60):
         call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
     page = console(running, "guids")
-    expect(page.get_by_text("60 GUIDs")).to_be_visible()
+    expect(page.get_by_text("1\u201350 of 60 GUIDs")).to_be_visible()
     page.get_by_role("button", name="Next page").click()
     expect(page.get_by_role("link", name=f"{59:032X}")).to_be_visible()
+    expect(page.get_by_text("51\u201360 of 60 GUIDs")).to_be_visible()
     page.get_by_role("button", name="Previous page").click()
 
     expect(page.get_by_role("link", name=f"{0:032X}")).to_be_visible()
+
+
+def test_range_of_a_page_is_true_after_a_deletion(console: OpenConsole, running: Service) -> None:
+    for number in range(60):
+        call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
+    page = console(running, "guids")
+    page.get_by_role("button", name="Next page").click()
+    page.get_by_label(f"Select {59:032X}").check()
+    page.get_by_role("button", name="Delete ...").click()
+    page.get_by_role("dialog", name="Delete 1 GUID?").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("51\u201359 of 59 GUIDs")).to_be_visible()
+    expect(page.get_by_role("button", name="Export 59 GUIDs")).to_be_visible()
+    page.get_by_label("Select this page").check()
+    page.get_by_role("button", name="Delete ...").click()
+    page.get_by_role("dialog", name="Delete 9 GUIDs?").get_by_role("button", name="Delete").click()
+
+    expect(page.get_by_text("This page has no GUIDs any more.")).to_be_visible()
+    expect(page.get_by_role("button", name="Export 50 GUIDs")).to_be_visible()
+
+
+def test_range_leaves_out_a_total_that_is_wrong(console: OpenConsole, running: Service) -> None:
+    script = "async given => (await import('./console/pages.js')).rangeOf('GUID', ...given)"
+    page = console(running, "about")
+    ranges = {
+        (0, 0, False, 0): "0 GUIDs",
+        (0, 1, False, 1): "1 GUID",
+        (0, 50, True, 76): "1\u201350 of 76 GUIDs",
+        (50, 26, False, 76): "51\u201376 of 76 GUIDs",
+        (50, 27, False, 76): "51\u201377 of 77 GUIDs",
+        (50, 50, True, 76): "GUIDs 51\u2013100",
+        (50, 50, True, None): "GUIDs 51\u2013100",
+    }
+
+    assert {given: page.evaluate(script, list(given)) for given in ranges} == ranges
+
+
+def test_checked_deletion_that_failed_can_be_tried_again(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, f"guids/{GUID}")
+    page.route("**/guid:batch?**", lambda route: route.fulfill(status=500, json={"detail": "No."}), times=1)
+    page.get_by_role("button", name="Delete ...").click()
+    expect(page.get_by_role("alert")).to_contain_text("No.")
+    page.get_by_role("button", name="Check again").click()
+
+    expect(page.get_by_role("dialog", name="Delete 1 GUID?")).to_be_visible()
+
+
+def test_running_deletion_cannot_be_closed(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = console(running, f"guids/{GUID}")
+    page.get_by_role("button", name="Delete ...").click()
+    dialog = page.get_by_role("dialog", name="Delete 1 GUID?")
+    dialog.wait_for()
+    page.route("**/guid:batch", hold)
+    dialog.get_by_role("button", name="Delete").click()
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    expect(dialog).to_be_visible()
+    expect(dialog.get_by_role("button", name="Cancel")).to_have_count(0)
+    held[0].continue_()
+
+    expect(page.get_by_role("heading", name="GUIDs", exact=True)).to_be_visible()
 
 
 def test_filter_by_user_is_in_the_address(console: OpenConsole, running: Service) -> None:

@@ -126,11 +126,11 @@ def test_idle_page_forgets_the_key(console: OpenConsole, controlled: Service, cr
 @pytest.mark.parametrize(
     ("scopes", "panels", "buttons"),
     [
-        ("read", {"Overview", "GUIDs", "Expiring", "Live", "About"}, {"Export 1"}),
-        ("read,write", {"Overview", "GUIDs", "Expiring", "Live", "About"}, {"New GUID", "Import", "Export 1"}),
+        ("read", {"Overview", "GUIDs", "Expiring", "Live", "About"}, {"Export 1 GUID"}),
+        ("read,write", {"Overview", "GUIDs", "Expiring", "Live", "About"}, {"New GUID", "Import", "Export 1 GUID"}),
         ("write", {"Overview", "GUIDs", "About"}, {"New GUID", "Import"}),
         ("monitor", {"Overview", "About"}, set()),
-        ("admin", {"Overview", "GUIDs", "Expiring", "Live", "Keys", "About"}, {"New GUID", "Import", "Export 1"}),
+        ("admin", {"Overview", "GUIDs", "Expiring", "Live", "Keys", "About"}, {"New GUID", "Import", "Export 1 GUID"}),
     ],
 )
 def test_key_sees_only_what_it_may_use(

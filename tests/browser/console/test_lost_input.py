@@ -48,7 +48,7 @@ def test_cancelled_file_chooser_leaves_the_import_open(console: OpenConsole, run
     page = console(running, "guids")
     page.get_by_role("button", name="Import").click()
     dialog = page.get_by_role("dialog", name="Import GUIDs")
-    page.get_by_label("File of lines").dispatch_event("cancel")
+    page.get_by_label("File with one GUID per line").dispatch_event("cancel")
 
     expect(dialog).to_be_visible()
     page.keyboard.press("Escape")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.console.conftest import OpenConsole, call
 from tests.support.backing_servers import Service
@@ -34,7 +34,7 @@ def test_import_checks_first_and_spares_existing_records(
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"user": ""}\n')
     page = console(running, "guids")
     page.get_by_role("button", name="Import").click()
-    page.get_by_label("File of lines, as Export makes it").set_input_files(file)
+    page.get_by_label("File with one GUID per line, as Export writes it").set_input_files(file)
     page.get_by_role("button", name="Check the file").click()
     expect(page.get_by_text("2,499 GUIDs will be created")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("line 2501:")).to_be_visible()
@@ -44,5 +44,46 @@ def test_import_checks_first_and_spares_existing_records(
     expect(page.get_by_text("2,499 GUIDs created")).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Close").click()
 
-    expect(page.get_by_text("2,500 GUIDs")).to_be_visible()
+    expect(page.get_by_text("1\u201350 of 2,500 GUIDs")).to_be_visible()
     assert call(running, "GET", f"/guid/{0:032X}")["user"] == "here before"
+
+
+def test_import_counts_lines_of_the_file_and_skips_guids(
+    console: OpenConsole, running: Service, tmp_path: Path
+) -> None:
+    call(running, "PUT", f"/guid/{0:032X}", {"user": "here before"})
+    file = tmp_path / "guids.ndjson"
+    file.write_text(f'\n{{"guid": "{0:032X}", "user": "a"}}\n\n{{"user": ""}}\n')
+    page = console(running, "guids")
+    page.get_by_role("button", name="Import").click()
+    page.get_by_label("File with one GUID per line").set_input_files(file)
+    page.get_by_role("button", name="Check the file").click()
+    dialog = page.get_by_role("dialog", name="The file has no GUID to import")
+    expect(dialog).to_contain_text("1 line will be skipped, because the GUID exists already")
+
+    expect(dialog).to_contain_text("line 4:")
+
+
+def test_running_import_cannot_be_closed(console: OpenConsole, running: Service, tmp_path: Path) -> None:
+    file = tmp_path / "guids.ndjson"
+    file.write_text(f'{{"guid": "{GUID}", "user": "a"}}\n')
+    page = console(running, "guids")
+    page.get_by_role("button", name="Import").click()
+    page.get_by_label("File with one GUID per line").set_input_files(file)
+    page.get_by_role("button", name="Check the file").click()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.get_by_role("button", name="Import 1 GUID").wait_for()
+    page.route("**/guid:batch", hold)
+    page.get_by_role("button", name="Import 1 GUID").click()
+    dialog = page.get_by_role("dialog", name="Import 1 GUID?")
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    expect(dialog).to_be_visible()
+    expect(dialog.get_by_role("button", name="Cancel")).to_have_count(0)
+    held[0].continue_()
+
+    expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 GUID created")

@@ -6,7 +6,7 @@ import { load } from "./api.js";
 import { BulkBar } from "./bulk.js";
 import { Problem, useLoaded } from "./components.js";
 import { Table } from "./guids.js";
-import { PageButtons, usePages } from "./pages.js";
+import { PageFoot, usePages } from "./pages.js";
 import { may } from "./session.js";
 import { counted, duration, grouped, now } from "./values.js";
 
@@ -19,7 +19,7 @@ export function Expiring() {
   const stats = useLoaded((signal) => (may("monitor") ? load("stats", { signal, isQuiet: true }) : Promise.resolve(null)), [], 10);
   const [window, setWindow] = useState(/** @type {Window} */ (null));
   const pages = usePages(JSON.stringify(window));
-  const cursor = pages.cursors.at(-1);
+  const { cursor } = pages;
   const [selected, setSelected] = useState(/** @type {Map<string, string>} */ (new Map()));
   const list = useLoaded((signal) => load("guid", { signal, query: queryOf(window, cursor) }), [window, cursor]);
   const choose = (/** @type {Window} */ chosen) => (setWindow(chosen), pages.turnTo([]), setSelected(new Map()));
@@ -31,8 +31,8 @@ export function Expiring() {
     ${window && html`<button type="button" onClick=${() => choose(null)}>Show all</button>`}
     <${Problem} error=${list.error} isRetried=${true} />
     <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
-    <${Table} rows=${list.data?.items ?? []} hasFailed=${list.error !== null} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} />
-    <div class="pages"><${PageButtons} pages=${pages} next=${list.data?.next} /></div>
+    <${Table} rows=${list.data?.items ?? []} hasFailed=${list.error !== null} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} isLater=${pages.start > 0} />
+    <${PageFoot} pages=${pages} list=${list} thing="GUID" />
   `;
 }
 

@@ -6,13 +6,13 @@ import { load } from "./api.js";
 import { BulkBar } from "./bulk.js";
 import { Field, FilterChoice, Problem, State, Time, announce, useLoaded } from "./components.js";
 import { NewGuid } from "./new_guid.js";
-import { PageButtons, usePages } from "./pages.js";
+import { PageFoot, usePages } from "./pages.js";
 import { currentPlace, go, replace, urlOf } from "./router.js";
 import { hasAccessControl, may } from "./session.js";
 import { exportGuids, ImportGuids } from "./transfer.js";
 import { counted, grouped, isRevoked, now, stateOf, visible } from "./values.js";
 
-/** @typedef {{guid: string, expire: string, user: string, owner?: string, version: string, state: string, created?: string, metadata?: object}} Listed */
+/** @typedef {{guid: string, expire: string, user: string, owner?: string, version: string, state: string, renew_at?: string | null, metadata?: object}} Listed */
 
 const PAGE_SIZE = 50;
 const MAX_SELECTED = 1000;
@@ -30,22 +30,23 @@ export function listQuery({ user, owner, state, within, sort }) {
 export function Guids({ query }) {
   const filter = JSON.stringify(query);
   const pages = usePages(filter);
-  const cursor = pages.cursors.at(-1);
+  const { cursor } = pages;
   const [selected, setSelected] = useState(/** @type {Map<string, string>} */ (new Map()));
   const [dialog, setDialog] = useState("");
   useEffect(() => setSelected(new Map()), [filter]);
 
+  const [counting, setCounting] = useState(/** @type {{filter: string, total: number} | null} */ (null));
+  const total = counting?.filter === filter ? counting.total : null;
+
   const list = useLoaded(
     (signal) =>
       may("read")
-        ? load("guid", { signal, query: { ...listQuery(query), view: "full", limit: PAGE_SIZE, cursor }, headers: cursor ? {} : { Prefer: "return=total-count" } })
+        ? load("guid", { signal, query: { ...listQuery(query), view: "full", limit: PAGE_SIZE, cursor }, headers: total !== null ? {} : { Prefer: "return=total-count" } })
         : Promise.resolve({ items: [], next: null }),
     [filter, cursor],
   );
-  const [total, setTotal] = useState(/** @type {number | null} */ (null));
   useEffect(() => {
-    if (!list.data) setTotal(null);
-    else if (list.data.total !== undefined) setTotal(list.data.total);
+    if (list.data?.total !== undefined) setCounting({ filter, total: list.data.total });
   }, [list.data]);
 
   /** @type {Listed[]} */
@@ -54,6 +55,7 @@ export function Guids({ query }) {
   const done = () => {
     setSelected(new Map());
     setDialog("");
+    setCounting(null);
     list.reload();
   };
   return html`
@@ -66,18 +68,12 @@ export function Guids({ query }) {
     <${Problem} error=${list.error} isRetried=${true} />
     <${BulkBar} selected=${selected} onClear=${() => setSelected(new Map())} onDone=${done} />
     ${may("read") &&
-    html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} hasFailed=${list.error !== null} />
-      <div class="pages">
-        <span role="status">${total === null ? "" : counted(total, "GUID")}</span>${rangeOf(pages.cursors.length, rows.length)}
-        <${PageButtons} pages=${pages} next=${list.data?.next} onTurned=${() => document.querySelector("h1")?.focus()} />
-      </div>`}
+    html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} isLater=${pages.start > 0} hasFailed=${list.error !== null} />
+      <${PageFoot} pages=${pages} list=${list} thing="GUID" total=${total} onTurned=${() => document.querySelector("h1")?.focus()} />`}
     ${dialog === "new" && html`<${NewGuid} onClose=${() => setDialog("")} onCreated=${(/** @type {string} */ guid) => go(`guids/${guid}`)} />`}
-    ${dialog === "import" && html`<${ImportGuids} onClose=${() => (setDialog(""), list.reload())} />`}
+    ${dialog === "import" && html`<${ImportGuids} onClose=${() => (setDialog(""), setCounting(null), list.reload())} />`}
   `;
 }
-
-/** Which of the records a page has. A page can have fewer than it may. @param {number} pagesBefore @param {number} rows */
-const rangeOf = (pagesBefore, rows) => (pagesBefore && rows ? html`<span>page ${pagesBefore + 1}</span>` : "");
 
 /** @param {{query: Record<string, string>, onChange: (members: Record<string, string>) => void}} props */
 function Filters({ query, onChange }) {
@@ -100,11 +96,11 @@ function Filters({ query, onChange }) {
 
 /**
  * A table of GUIDs, with a box for each, so that several can be worked on at once.
- * @param {{rows: Listed[], selected: Map<string, string>, onSelect: (selected: Map<string, string>) => void, isLoaded: boolean, hasFailed?: boolean}} props
+ * @param {{rows: Listed[], selected: Map<string, string>, onSelect: (selected: Map<string, string>) => void, isLoaded: boolean, isLater?: boolean, hasFailed?: boolean}} props `isLater`: whether pages come before this one
  */
-export function Table({ rows, selected, onSelect, isLoaded, hasFailed = false }) {
+export function Table({ rows, selected, onSelect, isLoaded, isLater = false, hasFailed = false }) {
   if (!rows.length && hasFailed) return null;
-  if (!rows.length) return isLoaded ? html`<p class="empty">No GUID matches.</p>` : html`<p class="empty">Loading ...</p>`;
+  if (!rows.length) return isLoaded ? html`<p class="empty">${isLater ? "This page has no GUIDs any more." : "No GUID matches."}</p>` : html`<p class="empty">Loading ...</p>`;
   const canSelect = may("write") || may("delete");
   const hasOwner = rows.some((row) => row.owner) && may("admin");
   const set = (/** @type {Listed[]} */ changed, /** @type {boolean} */ isSelected) => {
@@ -147,5 +143,5 @@ function ExportButton({ query, total }) {
       setBusy(false);
     }
   };
-  return html`<button type="button" aria-disabled=${isBusy ? "true" : undefined} onClick=${run}>${isBusy ? "Exporting ..." : total === null ? "Export" : `Export ${grouped(total)}`}</button>`;
+  return html`<button type="button" aria-disabled=${isBusy ? "true" : undefined} onClick=${run}>${isBusy ? "Exporting ..." : total === null ? "Export" : `Export ${counted(total, "GUID")}`}</button>`;
 }

@@ -6,7 +6,7 @@ import { load } from "./api.js";
 import { announce, Buttons, Choice, Dialog, Field, FilterChoice, onSubmit, Problem, State, Time, useAction, useLoaded } from "./components.js";
 import { DraftNote, useDraft } from "./drafts.js";
 import { expiryFault } from "./new_guid.js";
-import { PageButtons, usePages } from "./pages.js";
+import { PageFoot, usePages } from "./pages.js";
 import { currentPlace, replace } from "./router.js";
 import { newSecret } from "./secret.js";
 import { session } from "./session.js";
@@ -37,7 +37,7 @@ export function warningsOf(key) {
 export function Keys({ query }) {
   const filter = JSON.stringify(query);
   const pages = usePages(filter);
-  const cursor = pages.cursors.at(-1);
+  const { cursor } = pages;
   const list = useLoaded((signal) => load("keys", { signal, query: { ...query, limit: PAGE_SIZE, cursor } }), [filter, cursor]);
   const [dialog, setDialog] = useState(/** @type {{name: string, key?: Key} | null} */ (null));
   const close = () => setDialog(null);
@@ -53,7 +53,7 @@ export function Keys({ query }) {
     <${Filters} query=${query} />
     <${Problem} error=${list.error} isRetried=${true} />
     <${KeyTable} rows=${list.data?.items ?? []} isLoaded=${list.data !== null} onChosen=${(/** @type {string} */ name, /** @type {Key} */ key) => setDialog({ name, key })} />
-    <div class="pages"><${PageButtons} pages=${pages} next=${list.data?.next} /></div>
+    <${PageFoot} pages=${pages} list=${list} thing="key" />
     ${Shown && html`<${Shown} of=${dialog?.key} onClose=${close} onDone=${done} />`}
   `;
 }
