@@ -109,3 +109,73 @@ def test_choice_of_keys_and_live_leaves_the_focus_there(
     page.wait_for_url("**type=guid.created")
 
     expect(page.get_by_label("What")).to_be_focused()
+
+
+def test_heading_sorts_the_list(console: OpenConsole, running: Service) -> None:
+    for number in range(2):
+        call(running, "PUT", f"/guid/{number:032X}", {"user": "a", "expire": 4102444800 - number})
+    page = console(running, "guids")
+    guids = page.locator("tbody th")
+    expect(guids).to_have_text([f"{0:032X}", f"{1:032X}"])
+    expect(page.get_by_role("columnheader", name="GUID")).to_have_attribute("aria-sort", "ascending")
+    page.get_by_role("columnheader", name="Expires").get_by_role("button").press("Enter")
+    expect(guids).to_have_text([f"{1:032X}", f"{0:032X}"])
+    expect(page.get_by_role("columnheader", name="Expires")).to_have_attribute("aria-sort", "ascending")
+    expect(page.get_by_role("columnheader", name="GUID")).not_to_have_attribute("aria-sort", "ascending")
+
+    expect(page.get_by_role("columnheader", name="Expires").get_by_role("button")).to_be_focused()
+
+
+@pytest.fixture
+def with_sixty(running: Service) -> Service:
+    """A service with 60 GUIDs of a user, and one of another."""
+    operations = [{"guid": f"{number:032X}", "user": "a"} for number in range(60)]
+    call(running, "POST", "/guid:batch", {"operations": [*operations, {"guid": f"{60:032X}", "user": "b"}]})
+    return running
+
+
+@pytest.mark.parametrize(("size", "shown"), [("25", 25), ("100", 61)])
+def test_page_size_is_chosen(console: OpenConsole, with_sixty: Service, size: str, shown: int) -> None:
+    page = console(with_sixty, "guids")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    page.get_by_label("GUIDs per page").select_option(size)
+    expect(page.locator("tbody tr")).to_have_count(shown)
+    page.reload()
+
+    expect(page.locator("tbody tr")).to_have_count(shown)
+
+
+def test_all_that_match_are_selected(console: OpenConsole, with_sixty: Service) -> None:
+    page = console(with_sixty, "guids?user=a&sort=expire")
+    select_all = page.get_by_role("button", name="Select all 60 that match")
+    page.get_by_label("Select this page").check()
+    expect(select_all).to_be_visible()
+    select_all.click()
+    expect(page.get_by_text("60 GUIDs selected").last).to_be_visible()
+    expect(select_all).to_have_count(0)
+    page.get_by_role("button", name="Delete ...").click()
+    page.get_by_label("Type 60 to confirm").fill("60")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No GUID matches.")).to_be_visible()
+
+    assert [item["user"] for item in call(with_sixty, "GET", "/guid")["items"]] == ["b"]
+
+
+def test_late_selection_of_all_is_not_of_another_filter(console: OpenConsole, with_sixty: Service) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page = console(with_sixty, "guids?user=a")
+    page.get_by_label("Select this page").check()
+    page.route("**/guid?**limit=1000**", hold)
+    page.get_by_role("button", name="Select all 60 that match").click()
+    page.get_by_label("User").fill("b")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
+    with page.expect_response("**/guid?**limit=1000**"):
+        held[0].continue_()
+    page.evaluate("fetch('livez').then(response => response.text())")
+
+    expect(page.get_by_role("group", name="Selected GUIDs")).to_have_count(0)

@@ -25,6 +25,20 @@ def test_export_has_the_records_of_the_filter(console: OpenConsole, running: Ser
     assert "12345678901234567890" in lines[0]
 
 
+def test_selection_is_exported(console: OpenConsole, running: Service) -> None:
+    number = 12345678901234567890
+    call(running, "PUT", f"/guid/{GUID}", {"user": "wanted", "expire": "0", "metadata": {"n": number}})
+    call(running, "PUT", f"/guid/{1:032X}", {"user": "other", "expire": "0"})
+    page = console(running, "guids?state=expired")
+    page.get_by_label(f"Select {GUID}").check()
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Export the selection").click()
+    expect(page.get_by_text("Exported 1 GUID to guids-")).to_be_visible()
+    [line] = Path(saving.value.path()).read_text().splitlines()
+
+    assert json.loads(line) == {"guid": GUID, "expire": "0", "user": "wanted", "metadata": {"n": number}}
+
+
 def test_import_checks_first_and_spares_existing_records(
     console: OpenConsole, running: Service, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import { load } from "./api.js";
 import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
 import { idempotencyKey } from "./new_guid.js";
 import { may } from "./session.js";
+import { exportSelected } from "./transfer.js";
 import { counted, EXPIRY_HINT, exact, parseDuration, parseExpiry } from "./values.js";
 
 const TYPED_ABOVE = 20;
@@ -47,8 +48,10 @@ function unchanged(version) {
   return version ? { if_match: `"${version}"` } : {};
 }
 
-/** The buttons for the selected GUIDs. @param {{selected: Map<string, string>, onClear: () => void, onDone: () => void}} props */
-export function BulkBar({ selected, onClear, onDone }) {
+/** @typedef {{guid: string, version: string}} Selected a record as the list showed it, or the part of it that is known */
+
+/** The buttons for the selected GUIDs. @param {{selected: Map<string, Selected>, onClear: () => void, onDone: () => void, children?: any}} props */
+export function BulkBar({ selected, onClear, onDone, children }) {
   const [action, setAction] = useState("");
   const count = selected.size ? `${counted(selected.size, "GUID")} selected` : "";
   const said = html`<span class="hidden" role="status">${count}</span>`;
@@ -56,6 +59,8 @@ export function BulkBar({ selected, onClear, onDone }) {
   return html`${said}<div class="bulk" role="group" aria-label="Selected GUIDs">
     <span aria-hidden="true">${count}</span>
     <${ActionButtons} onChosen=${setAction} />
+    ${may("read") && html`<button type="button" onClick=${() => exportSelected([...selected.values()])}>Export the selection</button>`}
+    ${children}
     <button type="button" onClick=${onClear}>Clear the selection</button>
     ${action && html`<${Bulk} name=${action} selected=${selected} onClose=${() => setAction("")} onDone=${() => (setAction(""), onDone())} />`}
   </div>`;
@@ -70,7 +75,7 @@ export function ActionButtons({ onChosen, without = "" }) {
 
 /**
  * The dialog of an action: what to set, if there is anything to set, then what will happen, then what did not.
- * @param {{name: string, selected: Map<string, string>, onClose: () => void, onDone: () => void}} props
+ * @param {{name: string, selected: Map<string, Selected>, onClose: () => void, onDone: () => void}} props
  */
 export function Bulk({ name, selected, onClose, onDone }) {
   const action = ACTIONS[name];
@@ -81,7 +86,7 @@ export function Bulk({ name, selected, onClose, onDone }) {
   const [outcome, setOutcome] = useState(/** @type {any[] | null} */ (null));
   const { isBusy, error, run } = useAction();
 
-  const operations = () => [...selected].map(([guid, version]) => action.operation(guid, version, text));
+  const operations = () => [...selected.values()].map(({ guid, version }) => action.operation(guid, version, text));
   const send = async (/** @type {object} */ options) => {
     const { results } = await load("guid:batch", { method: "POST", json: { operations: operations() }, ...options });
     return results;
@@ -143,7 +148,7 @@ function reasonOf(action, result) {
  * The operations that did nothing, with their GUIDs.
  * @param {Action} action
  * @param {any[]} results
- * @param {Map<string, string>} selected
+ * @param {Map<string, Selected>} selected
  * @returns {{guid: string, reason: string}[]}
  */
 function failures(action, results, selected) {

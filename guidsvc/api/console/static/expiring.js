@@ -2,7 +2,7 @@
 /** What expires soon: how many in each hour and day, and which, soonest first. */
 
 import { html, useState } from "./preact.js";
-import { load } from "./api.js";
+import { load, loadExactly } from "./api.js";
 import { BulkBar } from "./bulk.js";
 import { Problem, useLoaded } from "./components.js";
 import { Table } from "./guids.js";
@@ -20,8 +20,8 @@ export function Expiring() {
   const [window, setWindow] = useState(/** @type {Window} */ (null));
   const pages = usePages(JSON.stringify(window));
   const { cursor } = pages;
-  const [selected, setSelected] = useState(/** @type {Map<string, string>} */ (new Map()));
-  const list = useLoaded((signal) => load("guid", { signal, query: queryOf(window, cursor) }), [window, cursor]);
+  const [selected, setSelected] = useState(/** @type {Map<string, import("./guids.js").Listed>} */ (new Map()));
+  const list = useLoaded((signal) => loadExactly("guid", { signal, query: queryOf(window, cursor) }), [window, cursor]);
   const choose = (/** @type {Window} */ chosen) => (setWindow(chosen), pages.turnTo([]), setSelected(new Map()));
   const done = () => (setSelected(new Map()), list.reload());
   return html`

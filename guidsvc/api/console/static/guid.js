@@ -76,7 +76,7 @@ function useReloadAt(expire, reload) {
 function Actions({ guid, version, isRevoked = false, onDone }) {
   const [action, setAction] = useState("");
   return html`<${ActionButtons} onChosen=${setAction} without=${isRevoked ? "revoke" : ""} />
-    ${action && html`<${Bulk} name=${action} selected=${new Map([[guid, version]])} onClose=${() => setAction("")} onDone=${() => (setAction(""), onDone(action))} />`}`;
+    ${action && html`<${Bulk} name=${action} selected=${new Map([[guid, { guid, version }]])} onClose=${() => setAction("")} onDone=${() => (setAction(""), onDone(action))} />`}`;
 }
 
 /** What happened to the GUID, as far as the event log reaches back. @param {{guid: string}} props */

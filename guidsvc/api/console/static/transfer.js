@@ -4,7 +4,7 @@
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { loadLines, send } from "./api.js";
 import { announce, Buttons, Dialog, onSubmit, Problem, useAction } from "./components.js";
-import { counted, grouped } from "./values.js";
+import { counted, grouped, parseExactly } from "./values.js";
 
 const MAX_LINES = 1000;
 const MAX_CHARACTERS = 1024 * 1024;
@@ -15,8 +15,25 @@ const LINES = { "Content-Type": "application/x-ndjson" };
 /** Save all GUIDs of a list as a file. @param {Record<string, string | undefined>} query */
 export async function exportGuids(query) {
   // Only admins get a stream by expiry; the order of a file does not matter.
-  const response = await send("guid", { query: { ...query, sort: undefined }, headers: { Accept: "application/x-ndjson" } });
+  const response = await send("guid", { query: { ...query, sort: undefined }, headers: { Accept: LINES["Content-Type"] } });
   const { lines, blob } = await linesOf(response);
+  save(blob, lines);
+}
+
+/** Save selected GUIDs as the list showed them, with the members that an import takes. @param {any[]} records */
+export function exportSelected(records) {
+  const lines = records.map(({ guid, expire, user, metadata }) => `${JSON.stringify({ guid, expire, user, metadata })}\n`);
+  save(new Blob(lines, { type: LINES["Content-Type"] }), lines.length);
+}
+
+/** The records of a list, in any order. @param {Record<string, string | undefined>} query with a limit @returns {Promise<any[]>} */
+export async function readAll(query) {
+  const text = await (await send("guid", { query: { ...query, sort: undefined }, headers: { Accept: LINES["Content-Type"] } })).text();
+  return text.split("\n").filter(Boolean).map(parseExactly);
+}
+
+/** Save a file. @param {Blob} blob @param {number} lines */
+function save(blob, lines) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = `guids-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.ndjson`;
@@ -32,7 +49,7 @@ async function linesOf(response) {
   let lines = 0;
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) return { lines, blob: new Blob(parts, { type: "application/x-ndjson" }) };
+    if (done) return { lines, blob: new Blob(parts, { type: LINES["Content-Type"] }) };
     parts.push(value);
     for (const byte of value) if (byte === NEWLINE) lines++;
   }
