@@ -80,7 +80,9 @@ export function Guids({ query }) {
     ${may("read") &&
     html`<${Table} rows=${rows} selected=${selected} onSelect=${setSelected} isLoaded=${list.data !== null} isLater=${pages.start > 0} hasFailed=${list.error !== null}
         sort=${query.sort ?? ""} onSort=${(/** @type {string} */ sort) => change({ sort })} />
-      <${PageFoot} pages=${pages} list=${list} thing="GUID" total=${total} onTurned=${() => document.querySelector("h1")?.focus()} />`}
+      <${PageFoot} pages=${pages} list=${list} thing="GUID" total=${total} onTurned=${() => document.querySelector("h1")?.focus()}>
+        <${FilterChoice} label="GUIDs per page" name="limit" value=${limit} options=${PAGE_SIZES} onInput=${(/** @type {string} */ chosen) => change({ limit: chosen === PAGE_SIZE ? "" : chosen })} />
+      <//>`}
     ${dialog === "new" && html`<${NewGuid} onClose=${() => setDialog("")} onCreated=${(/** @type {string} */ guid) => go(`guids/${guid}`)} />`}
     ${dialog === "import" && html`<${ImportGuids} onClose=${() => (setDialog(""), setCounting(null), list.reload())} />`}
   `;
@@ -100,7 +102,6 @@ function Filters({ query, onChange }) {
     <${FilterChoice} label="State" name="state" value=${query.state ?? "live"} options=${STATES} onInput=${(/** @type {string} */ state) => onChange({ state: state === "live" ? "" : state })} />
     <${FilterChoice} label="Expires" name="within" value=${query.within ?? ""} options=${WITHIN} onInput=${(/** @type {string} */ within) => onChange({ within })} />
     <${FilterChoice} label="Sort by" name="sort" value=${query.sort ?? ""} options=${SORTS} onInput=${(/** @type {string} */ sort) => onChange({ sort })} />
-    <${FilterChoice} label="GUIDs per page" name="limit" value=${query.limit || PAGE_SIZE} options=${PAGE_SIZES} onInput=${(/** @type {string} */ limit) => onChange({ limit: limit === PAGE_SIZE ? "" : limit })} />
     <button type="submit" class="hidden" tabindex="-1">Apply</button>
     ${isFiltered && html`<button type="button" onClick=${() => go("guids")}>Clear</button>`}
   </form>`;

@@ -31,9 +31,9 @@ export function rangeOf(thing, start, rows, hasNext, total = null) {
 
 /**
  * The foot of a list: which of its records are shown, and the buttons that turn its pages.
- * @param {{pages: Pages, list: {data: any, of: unknown[]}, thing: string, total?: number | null, onTurned?: () => void}} props `list` depends on the cursor last
+ * @param {{pages: Pages, list: {data: any, of: unknown[]}, thing: string, total?: number | null, onTurned?: () => void, children?: any}} props `list` depends on the cursor last
  */
-export function PageFoot({ pages: { places, cursor, start, turnTo }, list: { data, of }, thing, total, onTurned }) {
+export function PageFoot({ pages: { places, cursor, start, turnTo }, list: { data, of }, thing, total, onTurned, children }) {
   const isLoaded = data !== null && of.at(-1) === cursor; // else it is the page before
   const turn = (/** @type {Place[]} */ to) => isLoaded && (turnTo(to), onTurned?.());
   const { items = [], next = null } = data ?? {};
@@ -41,5 +41,6 @@ export function PageFoot({ pages: { places, cursor, start, turnTo }, list: { dat
     <span role="status">${isLoaded && rangeOf(thing, start, items.length, next !== null, total)}</span>
     ${places.length > 0 && html`<button type="button" onClick=${() => turn(places.slice(0, -1))}>Previous page</button>`}
     ${next && html`<button type="button" onClick=${() => turn([...places, { cursor: next, start: start + items.length }])}>Next page</button>`}
+    ${children}
   </div>`;
 }

@@ -19,7 +19,7 @@ const HELP = [
   ["e", "edit the GUID"],
   ["g, then o g e l k a", "go to Overview, GUIDs, Expiring, Live, Keys, About"],
   ["?", "this help"],
-  ["Esc", "close a dialog"],
+  ["Esc", "close a dialog or the menu"],
 ];
 
 export const areShortcutsOn = () => localStorage.getItem(STORED) !== "off";
