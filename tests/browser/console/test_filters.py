@@ -59,6 +59,16 @@ def test_arrow_keys_back_to_the_start_load_nothing(console: OpenConsole, with_ex
     assert states == ["live"], "only the filter that changed loads the list"
 
 
+def test_cleared_filter_shows_what_is_loaded(console: OpenConsole, with_expired: Service) -> None:
+    page = console(with_expired, "guids")
+    page.get_by_label("State").select_option("all")
+    expect(page.get_by_text("2 GUIDs", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
+
+    expect(page.get_by_label("State")).to_have_value("live")
+
+
 @pytest.mark.parametrize("key", ["Enter", "Tab"])
 def test_choice_loads_at_enter_and_at_leaving(console: OpenConsole, with_expired: Service, key: str) -> None:
     page = console(with_expired, "guids")

@@ -110,6 +110,21 @@ def test_menu_of_a_narrow_screen_opens_by_keyboard(console: OpenConsole, filled:
     expect(panels).to_be_hidden()
 
 
+def test_menu_of_a_narrow_screen_closes_after_any_choice(console: OpenConsole, running: Service) -> None:
+    page = console(running, "live", width=320)
+    menu, panels = page.get_by_role("button", name="Menu"), page.get_by_role("navigation", name="Panels")
+    menu.click()
+    panels.get_by_role("link", name="Live").click()
+    expect(panels).to_be_hidden()
+    menu.click()
+    expect(panels).to_be_visible()
+    page.get_by_label("Find a GUID").fill(GUID)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=f"GUID {GUID}")).to_be_visible()
+
+    expect(panels).to_be_hidden()
+
+
 def test_wide_screen_has_no_menu_button(console: OpenConsole, filled: Service) -> None:
     page = console(filled, "guids")
 
