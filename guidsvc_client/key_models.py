@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from guidsvc_client.models import Document, integer
+from guidsvc_client.models import Document, integer, text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +31,9 @@ class Key:
     def members(cls, document: Document) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         numbers = ("created", "used", "expire", "max_ttl", "max_life")
-        texts = {name: document[name] for name in ("id", "owner", "scopes", "state")}
-        return texts | {name: integer(document.get(name)) for name in numbers} | {"note": document.get("note")}
+        texts = {name: text(document[name]) for name in ("id", "owner", "state")}
+        scopes = {"scopes": [text(each) for each in document["scopes"]]}
+        return texts | scopes | {name: integer(document.get(name)) for name in numbers} | {"note": document.get("note")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class IssuedKey(Key):
 
     @classmethod
     def members(cls, document: Document) -> dict[str, Any]:
-        return Key.members(document) | {"key": document["key"]}
+        return Key.members(document) | {"key": text(document["key"])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +80,5 @@ class Identity:
         """Return the identity of a response."""
         members = {name: document.get(name) for name in ("id", "owner", "note", "rate", "quota")}
         expire = integer(document.get("expire"))
-        return cls(access=document["access"], scopes=document["scopes"], expire=expire, **members)
+        scopes = [text(each) for each in document["scopes"]]
+        return cls(access=text(document["access"]), scopes=scopes, expire=expire, **members)

@@ -84,8 +84,9 @@ class BaseLease:
     _STATEMENT: ClassVar[str]
     """The statement whose block holds the lease."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, request_seconds: float) -> None:
         self._plan = plan
+        self._request_seconds = request_seconds
         self._state: LeaseState | None = None
 
     @property
@@ -111,6 +112,10 @@ class BaseLease:
     def check(self) -> None:
         """Raise LeaseLost if the lease is lost."""
         self._held.check()
+
+    def _release_seconds(self, state: LeaseState) -> float:
+        """Return how long to wait for the release: as long as the lease lasts, but time for a request at least."""
+        return max(state.remaining_seconds, self._request_seconds)
 
     @property
     def _held(self) -> LeaseState:

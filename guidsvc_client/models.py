@@ -12,9 +12,35 @@ Document = Mapping[str, Any]
 """A JSON object."""
 
 
+MAX_EXPIRE = 253_402_300_799
+"""The latest expiry: the last second of the year 9999, in Unix time."""
+
+
 def integer(digits: str | int | None) -> int | None:
     """Return the number that a string of digits stands for; None for null and for an absent member."""
     return None if digits is None else int(digits)
+
+
+def expiry(digits: str | int) -> int:
+    """Return an expiry in Unix seconds. ValueError if there is no such time."""
+    seconds = int(digits)
+    if not 0 <= seconds <= MAX_EXPIRE:
+        raise ValueError(f"{digits!r} is no time in Unix seconds")
+    return seconds
+
+
+def text(value: object) -> str:
+    """Return a value that must be a text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def mapping(value: object) -> Document:
+    """Return a value that must be a JSON object."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no object")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +81,10 @@ class Record:
     def members(cls, document: Document, version: int | None) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return {
-            "guid": document["guid"],
-            "user": document["user"],
-            "expire": int(document["expire"]),
-            "metadata": document.get("metadata", {}),
+            "guid": text(document["guid"]),
+            "user": text(document["user"]),
+            "expire": expiry(document["expire"]),
+            "metadata": mapping(document.get("metadata", {})),
             "version": integer(document.get("version", version)),
         }
 
@@ -115,8 +141,8 @@ class Renewal:
     def from_wire(cls, document: Document, version: int | None = None) -> Self:
         """Return the renewal of a response."""
         return cls(
-            guid=document["guid"],
-            expire=int(document["expire"]),
+            guid=text(document["guid"]),
+            expire=expiry(document["expire"]),
             is_renewed=document["renewed"],
             granted=int(document["granted"]),
             is_capped=document["capped"],
@@ -149,11 +175,11 @@ class Event:
         details = dict(document)
         record, version = details.pop("record", None), int(details.pop("version"))
         return cls(
-            cursor=details.pop("cursor"),
-            id=details.pop("id"),
-            type=details.pop("type"),
+            cursor=text(details.pop("cursor")),
+            id=text(details.pop("id")),
+            type=text(details.pop("type")),
             at=int(details.pop("at")),
-            guid=details.pop("guid"),
+            guid=text(details.pop("guid")),
             version=version,
             record=None if record is None else Record.from_wire(record, version),
             details=details,

@@ -4,10 +4,10 @@ A code that this version of the client does not know is a `Problem` itself, with
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from guidsvc_client.errors import GuidsvcError
-from guidsvc_client.models import Document, Record, integer
+from guidsvc_client.models import Document, Record, integer, text
 from guidsvc_client.protocol.values import version_of
 
 
@@ -19,33 +19,37 @@ class Problem(GuidsvcError):
     """
 
     code: str = ""
+    _INTEGERS: ClassVar[Sequence[str]] = ()
+    """The members of this class that are numbers."""
 
     def __init__(self, members: Document, headers: Mapping[str, str], url: str = "") -> None:
         self.members = members
-        self.code = members["code"]
-        self.status: int = members["status"]
-        self.title: str = members["title"]
-        self.detail: str = members.get("detail", self.title)
-        page: str = members["type"]
+        self.code = text(members["code"])
+        self.status: int = int(members["status"])
+        self.title: str = text(members["title"])
+        self.detail: str = text(members.get("detail", self.title))
+        page: str = text(members["type"])
         self.page = f"{url}{page}" if page.startswith("/") else page
-        self.request_id: str = members.get("request_id", "")
+        self.request_id: str = text(members.get("request_id", ""))
         self.errors: Sequence[Mapping[str, str]] = members.get("errors", ())
         self.version = version_of(headers.get("etag"))
         self.retry_after = _seconds(headers.get("retry-after"))
+        self._numbers = {name: integer(members.get(name)) for name in self._INTEGERS}
         super().__init__(f"{self.detail} ({self.code}, request {self.request_id}, explained at {self.page})")
-
-    def _integer(self, name: str) -> int | None:
-        return integer(self.members.get(name))
 
 
 class _WithRecord(Problem):
     """A problem that shows the current record, if the key may read it."""
 
+    def __init__(self, members: Document, headers: Mapping[str, str], url: str = "") -> None:
+        super().__init__(members, headers, url)
+        document = members.get("record")
+        self._record = None if document is None else Record.from_wire(document, self.version)
+
     @property
     def record(self) -> Record | None:
         """The current record, with its version."""
-        document = self.members.get("record")
-        return None if document is None else Record.from_wire(document, self.version)
+        return self._record
 
 
 class InvalidGuid(Problem):
@@ -88,43 +92,46 @@ class Expired(Problem):
     """The GUID has expired: at `expired_at`. It can be renewed until `renewable_until`. Both are Unix seconds."""
 
     code = "expired"
+    _INTEGERS = ("expired_at", "renewable_until")
 
     @property
     def expired_at(self) -> int | None:
         """When the GUID expired."""
-        return self._integer("expired_at")
+        return self._numbers["expired_at"]
 
     @property
     def renewable_until(self) -> int | None:
         """Until when a change with a future expiry renews it."""
-        return self._integer("renewable_until")
+        return self._numbers["renewable_until"]
 
 
 class LifeLimit(Problem):
     """No write may give the GUID so long a life; the latest expiry is `max_expire`, in Unix seconds."""
 
     code = "life-limit"
+    _INTEGERS = ("max_expire",)
 
     @property
     def max_expire(self) -> int | None:
         """The latest expiry."""
-        return self._integer("max_expire")
+        return self._numbers["max_expire"]
 
 
 class ExpiresTooSoon(Problem):
     """The GUID is valid, but only for `left` seconds, until `expire`."""
 
     code = "expires-too-soon"
+    _INTEGERS = ("expire", "left")
 
     @property
     def expire(self) -> int | None:
         """The expiry, in Unix seconds."""
-        return self._integer("expire")
+        return self._numbers["expire"]
 
     @property
     def left(self) -> int | None:
         """The seconds that are left."""
-        return self._integer("left")
+        return self._numbers["left"]
 
 
 class PreconditionFailed(_WithRecord):
@@ -225,20 +232,24 @@ class EventsGone(Problem):
 
     code = "events-gone"
 
+    def __init__(self, members: Document, headers: Mapping[str, str], url: str = "") -> None:
+        super().__init__(members, headers, url)
+        self._reason, self._oldest, self._now = (text(members[name]) for name in ("reason", "oldest", "now"))
+
     @property
     def reason(self) -> str:
         """Why the feed cannot go on."""
-        return str(self.members["reason"])
+        return self._reason
 
     @property
     def oldest(self) -> str:
         """The cursor of the oldest event that there is."""
-        return str(self.members["oldest"])
+        return self._oldest
 
     @property
     def now(self) -> str:
         """The cursor of the newest event."""
-        return str(self.members["now"])
+        return self._now
 
 
 class InternalError(Problem):

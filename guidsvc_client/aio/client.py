@@ -217,6 +217,6 @@ class AsyncClient:
         return await self._session.send(calls.version())
 
     async def _stream(self, filters: Filter, kind: type[Record], limit: int | None) -> AsyncIterator[Any]:
-        async with aclosing(self._session.lines(calls.stream(filters, kind, limit))) as lines:
-            async for line in lines:
-                yield kind.from_wire(line)
+        async with aclosing(self._session.lines(calls.stream(filters, kind, limit), kind.from_wire)) as lines:
+            async for record in lines:
+                yield record

@@ -25,8 +25,9 @@ class AsyncLease(BaseLease):
     _STATEMENT = "async with"
 
     def __init__(self, session: AsyncSession, plan: Plan) -> None:
-        super().__init__(plan)
-        self._session = session.with_policy(session.policy.within(plan.ttl_seconds / 4))
+        policy = session.policy.within(plan.ttl_seconds / 4)
+        super().__init__(plan, policy.timeout_seconds)
+        self._session = session.with_policy(policy)
         self._renewal: asyncio.Task[None] | None = None
         self._holder: asyncio.Task[object] | None = None
         self._cancellations = 0
@@ -67,8 +68,8 @@ class AsyncLease(BaseLease):
     async def _renew_once(self, state: LeaseState) -> None:
         try:
             state.extend(await self._session.run(lease_flows.renew(self._plan, state.term.version)))
-        except GuidsvcError as error:
-            log.debug("lease %s not renewed: %s", self.guid, error)
+        except Exception as error:  # noqa: BLE001  # also that of a hook: the loss must be noticed whatever it is
+            log.debug("lease %s not renewed: %r", self.guid, error)
             state.fail(error)
 
     async def _end_renewal(self, error: BaseException | None) -> bool:
@@ -87,8 +88,9 @@ class AsyncLease(BaseLease):
 
     async def _release(self, state: LeaseState) -> None:
         try:
-            await self._session.run(lease_flows.release(self._plan, state.term.version))
+            async with asyncio.timeout(self._release_seconds(state)):
+                await self._session.run(lease_flows.release(self._plan, state.term.version))
         except LeaseLost as error:
             state.fail(error)
-        except GuidsvcError as error:
-            log.warning("lease %s not released; it expires by itself: %s", self.guid, error)
+        except (GuidsvcError, TimeoutError) as error:
+            log.warning("lease %s not released; it expires by itself: %r", self.guid, error)

@@ -1,7 +1,7 @@
 """The session of the async client: sends calls with their retries, and performs flows."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -38,11 +38,11 @@ class AsyncSession:
                         return attempts.result(await self._read(response, attempts.request_id))
         raise AssertionError("the last attempt returns or raises")
 
-    async def lines(self, call: Call[None]) -> AsyncGenerator[Any, None]:
-        """Yield the value of each line of a stream. Only a stream that has not begun is opened again."""
+    async def lines(self, call: Call[None], read: Callable[[Any], T]) -> AsyncGenerator[T, None]:
+        """Yield what `read` returns for the JSON of each line. Only a stream that has not begun is opened again."""
         attempts = Attempts(call, self.policy)
         async with aclosing(await self._opened(attempts)) as response:
-            reader = LineReader()
+            reader = LineReader(read)
             try:
                 with own_errors(attempts.request_id):
                     async for piece in response.aiter_raw():

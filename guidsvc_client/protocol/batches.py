@@ -10,6 +10,8 @@ from guidsvc_client.protocol.call import JSON, Call, Reply, dump, with_key
 from guidsvc_client.protocol.calls import FULL
 from guidsvc_client.protocol.values import Duration, Guid, Moment, Version, version_of, wire_members
 
+_SUCCESSES, _ERRORS = {*range(200, 300), 304}, range(400, 600)
+"""Statuses of results without and with an error."""
 MAX_OPERATIONS, MAX_BYTES = 1000, 4_000_000
 """Limits of one request, the second a little below that of the service."""
 
@@ -46,11 +48,13 @@ class Result:
     @classmethod
     def from_wire(cls, document: Document, url: str) -> Self:
         """Return a result of a batch of the service at a URL."""
-        etag = document.get("etag")
+        status, etag = document["status"], document.get("etag")
         version = version_of(etag)
         record, renewal, problem = (document.get(name) for name in ("record", "renewal", "problem"))
+        if status not in (_ERRORS if problem else _SUCCESSES):
+            raise ValueError(f"{status!r} is no status of such a result")
         return cls(
-            status=document["status"],
+            status=status,
             guid=document.get("guid"),
             version=version,
             record=record and (FullRecord if "created" in record else Record).from_wire(record, version),
@@ -74,13 +78,16 @@ class BatchOptions(TypedDict, total=False):
 
 def batch(operations: Iterable[bytes], options: BatchOptions | None = None) -> Call[Sequence[Result]]:
     """Execute operations, given as JSON."""
-    given = options or {}
+    given, parts = options or {}, list(operations)
 
     def read(reply: Reply) -> Sequence[Result]:
-        return [Result.from_wire(each, reply.url) for each in reply.json["results"]]
+        results = [Result.from_wire(each, reply.url) for each in reply.json["results"]]
+        if len(results) != len(parts):
+            raise ValueError(f"{len(results)} results of {len(parts)} operations")
+        return results
 
     query = (FULL if given.get("full") else {}) | ({"validate_only": "true"} if given.get("validate_only") else {})
-    content = b'{"operations":[%b]}' % b",".join(operations)
+    content = b'{"operations":[%b]}' % b",".join(parts)
     headers = {"Content-Type": JSON} | ({"Prefer": "return=minimal"} if given.get("minimal") else {})
     call = Call(method="POST", path="/guid:batch", read=read, query=query, content=content, headers=headers)
     return with_key(call, given.get("idempotency_key"))

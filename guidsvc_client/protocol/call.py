@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import urlencode
 from uuid import uuid4
 
-from guidsvc_client.errors import RecordWithheld, UnexpectedResponse
+from guidsvc_client.errors import GuidsvcError, RecordWithheld, UnexpectedResponse
 from guidsvc_client.models import Record
 from guidsvc_client.problems import Problem, problem_of
 from guidsvc_client.protocol.values import version_of
@@ -43,10 +43,25 @@ class Reply:
         """Raise the error that the response reports, if it does."""
         if self.status < 300:  # noqa: PLR2004  # 200, 201 and 204
             return
-        with suppress(LookupError, TypeError, ValueError):  # it may be that of a proxy
-            if self.headers.get("content-type", "").startswith(_PROBLEM):
-                raise problem_of(self.json, self.headers, self.url)
+        if self.headers.get("content-type", "").startswith(_PROBLEM):
+            with self.reading():
+                problem = problem_of(self.json, self.headers, self.url)
+            raise problem
         raise UnexpectedResponse(self.status, self.content)
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Raise UnexpectedResponse in place of any error of the block, which reads the response.
+
+        The response may be of a proxy, or of anything else: members of other types, numbers without end, JSON so deep
+        that Python gives up.
+        """
+        try:
+            yield
+        except GuidsvcError:
+            raise
+        except Exception as error:
+            raise UnexpectedResponse(self.status, self.content) from error
 
 
 def _reject(problem: Problem) -> NoReturn:
@@ -81,10 +96,8 @@ class Call(Generic[T]):
         """Return the result that the response reports, or raise its error."""
         if reply.status not in self.accepts:
             reply.check()
-        try:
+        with reply.reading():
             return self.read(reply)
-        except (LookupError, TypeError, ValueError) as error:
-            raise UnexpectedResponse(reply.status, reply.content) from error
 
 
 @dataclass(frozen=True, slots=True)

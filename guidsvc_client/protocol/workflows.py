@@ -1,6 +1,7 @@
 """Flows of several calls: the update that loses nothing, and the next page of a feed of events."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ MAX_CONFLICTS = 50
 """How many other writers may come first before an update fails."""
 MAX_UNAVAILABLE = 3
 """How often a write is sent again because the service is unavailable."""
+EARLY_SECONDS = 1.0
+"""An empty page that came sooner did not wait for events."""
 
 
 def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
@@ -51,19 +54,28 @@ class FeedPlan:
 
 
 def next_page(plan: FeedPlan, cursor: str | None) -> Flow[EventPage]:
-    """Read the page after a cursor. A feed that follows tries again as long as the service does not respond."""
+    """Read the page after a cursor. A feed that follows tries again as long as the service does not respond.
+
+    It pauses after an empty page that came at once, as whatever responds does not wait for events.
+    """
     wait_seconds = WAIT_SECONDS if plan.should_follow else 0
     call = page(plan.query, start=plan.start, cursor=cursor, wait_seconds=wait_seconds)
     failures = 0
     while True:
+        asked = time.monotonic()
         try:
-            return (yield from send(call))
+            found = yield from send(call)
         except GuidsvcError as error:
             if not plan.should_follow or not is_temporary(error):
                 raise
             log.debug("events not read, trying again: %s", error)
-        yield Pause(backoff_seconds(failures))
-        failures += 1
+            yield Pause(backoff_seconds(failures))
+            failures += 1
+        else:
+            is_early = time.monotonic() < asked + EARLY_SECONDS
+            if plan.should_follow and is_early and not found.items and not found.has_more:
+                yield Pause(EARLY_SECONDS)
+            return found
 
 
 def _write(record: Record, members: Change) -> Flow[Record]:

@@ -158,7 +158,7 @@ class Client:
     def stream(self, *, full: bool = False, limit: int | None = None, **filters: Unpack[Filter]) -> Iterator[Record]:
         """Yield all records that a filter selects, in one response. StreamTruncated if it breaks off."""
         kind = FullRecord if full else Record
-        return map(kind.from_wire, self._session.lines(calls.stream(filters, kind, limit)))
+        return self._session.lines(calls.stream(filters, kind, limit), kind.from_wire)
 
     def batch(self, operations: Iterable[Operation], **options: Unpack[BatchOptions]) -> Sequence[Result]:
         """Execute up to 1,000 operations in one request, once, and return their results in order."""

@@ -1,11 +1,11 @@
-"""Leases of the sync client: a thread renews them."""
+"""Leases of the sync client: a thread renews and releases them."""
 
 import logging
 import threading
 from types import TracebackType
 from typing import Self
 
-from guidsvc_client.errors import GuidsvcError, LeaseLost
+from guidsvc_client.errors import LeaseLost
 from guidsvc_client.lease_state import BaseLease, LeaseState
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.lease_flows import Plan
@@ -18,16 +18,18 @@ class Lease(BaseLease):
     """A lease that a thread renews: `with client.lease(...) as lease`.
 
     Call `check()` before each step that needs the lease. The block itself raises LeaseLost at its end, unless it raises
-    another exception.
+    another exception. The end of the block waits for the thread only while the lease lasts, or for the time limit of a
+    request: a service that responds without end would hold it up.
     """
 
     _STATEMENT = "with"
 
     def __init__(self, session: Session, plan: Plan) -> None:
-        super().__init__(plan)
-        self._session = session.with_policy(session.policy.within(plan.ttl_seconds / 4))
+        policy = session.policy.within(plan.ttl_seconds / 4)
+        super().__init__(plan, policy.timeout_seconds)
+        self._session = session.with_policy(policy)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name=f"lease {plan.guid}", daemon=True)
+        self._thread = threading.Thread(target=self._renew_and_release, name=f"lease {plan.guid}", daemon=True)
 
     def __enter__(self) -> Self:
         self._state = LeaseState(self.guid, self._session.run(lease_flows.acquire(self._plan)))
@@ -40,28 +42,29 @@ class Lease(BaseLease):
         state = self._held
         state.end()
         self._stopped.set()
-        self._thread.join()
-        if not state.is_lost:
-            self._release(state)
+        self._thread.join(self._release_seconds(state))
+        if self._thread.is_alive():
+            log.warning("lease %s not released in time; it expires by itself", self.guid)
         if state.is_lost and error is None:
             raise state.loss()
         if state.is_lost and error is not None and not isinstance(error, LeaseLost):
             error.add_note(str(state.loss()))
 
-    def _renew(self) -> None:
-        """Renew until the lease is released or lost."""
+    def _renew_and_release(self) -> None:
         state = self._held
         while not self._stopped.wait(state.seconds_until_renewal) and not state.is_lost:
             try:
                 state.extend(self._session.run(lease_flows.renew(self._plan, state.term.version)))
-            except GuidsvcError as error:
-                log.debug("lease %s not renewed: %s", self.guid, error)
+            except Exception as error:  # noqa: BLE001  # also that of a hook: the next renewal may have success
+                log.debug("lease %s not renewed: %r", self.guid, error)
                 state.fail(error)
+        if not state.is_lost:
+            self._release(state)
 
     def _release(self, state: LeaseState) -> None:
         try:
             self._session.run(lease_flows.release(self._plan, state.term.version))
         except LeaseLost as error:
             state.fail(error)
-        except GuidsvcError as error:
-            log.warning("lease %s not released; it expires by itself: %s", self.guid, error)
+        except Exception as error:  # noqa: BLE001  # also that of a client that is closed after the block
+            log.warning("lease %s not released; it expires by itself: %r", self.guid, error)

@@ -1,7 +1,7 @@
 """The session of the sync client: sends calls with their retries, and performs flows. Threads may share it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -37,11 +37,11 @@ class Session:
                     return attempts.result(self._read(response, attempts.request_id))
         raise AssertionError("the last attempt returns or raises")
 
-    def lines(self, call: Call[None]) -> Iterator[Any]:
-        """Yield the value of each line of a stream. Only a stream that has not begun is opened again."""
+    def lines(self, call: Call[None], read: Callable[[Any], T]) -> Iterator[T]:
+        """Yield what `read` returns for the JSON of each line. Only a stream that has not begun is opened again."""
         attempts = Attempts(call, self.policy)
         with closing(self._opened(attempts)) as response:
-            reader = LineReader()
+            reader = LineReader(read)
             try:
                 with own_errors(attempts.request_id):
                     for piece in response.iter_raw():

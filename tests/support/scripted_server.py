@@ -28,12 +28,15 @@ class Request:
         return json.loads(self.body)
 
 
-Answer = Callable[[Request], Awaitable[bytes] | bytes | None]
+Answer = Callable[[Request], Awaitable[bytes] | AsyncIterator[bytes] | bytes | None]
 
 
 @dataclass
 class ScriptedServer:
-    """Answers on `port` with what `answer` returns for a request; None never answers. It notes all requests."""
+    """Answers on `port` with what `answer` returns for a request; None never answers. It notes all requests.
+
+    An iterator yields the parts of a response, and is the last response on its connection.
+    """
 
     answer: Answer
     port: int = 0
@@ -51,6 +54,11 @@ class ScriptedServer:
                 request = await _read(reader)
                 self.requests.append(request)
                 answer = self.answer(request)
+                if isinstance(answer, AsyncIterator):
+                    async for part in answer:
+                        writer.write(part)
+                        await writer.drain()
+                    return
                 response = await answer if isinstance(answer, Awaitable) else answer
                 if response is None:
                     await reader.read()  # until the client gives up

@@ -1,5 +1,6 @@
 """`watch`: a line for each event, over restarts of the service and gaps in the log."""
 
+import asyncio
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 from guidsvc_client import Client
 from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
 from tests.support.command_line import CommandLine
+from tests.support.scripted_server import Request, problem, scripted_server
 
 
 class Watcher:
@@ -101,6 +103,24 @@ def test_missed_events_are_reported(tmp_path: Path) -> None:
             watcher.wait_for(1)
             assert [event["guid"] for event in watcher.events] == [made.guid]
         assert "events were missed: the service has another store now" in watcher.err.read_text()
+
+
+async def test_watch_pauses_between_gaps(tmp_path: Path) -> None:
+    """The log is cut off faster than it is read, or whatever responds is no service."""
+    moments: list[float] = []
+    members = {"reason": "trimmed", "oldest": "a", "now": "b"}
+
+    def answer(_: Request) -> bytes:
+        moments.append(time.monotonic())
+        return problem("events-gone", 410, members)
+
+    async with scripted_server(answer) as server:
+        with watching(tmp_path, server.url) as watcher:
+            async with asyncio.timeout(START_SECONDS):
+                while len(moments) < 5:
+                    await asyncio.sleep(0.05)
+            assert watcher.err.read_text().count("events were missed") >= 4
+    assert moments[4] - moments[1] > 0.25 * 0.5 * (2 + 4 + 8)
 
 
 def test_watch_of_a_missing_service_fails_at_once(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import runnable
 from guidsvc_client import Client, Event, EventFeed, EventsGone, GuidsvcError, Problem, Sent
 from guidsvc_client.protocol.event_calls import query_of
+from guidsvc_client.protocol.retrying import backoff_seconds
 
 START = ("oldest", "now")
 _SILENT_SECONDS = 60.0
@@ -69,6 +70,7 @@ class _Watch:
         self._start: Any = since if since in START else "oldest"
         self._cursor = None if since in START else since
         self._last_note = float("-inf")
+        self._gaps = 0  # since the last event
 
     def run(self) -> None:
         """Print what there is, then what comes. So an error of the first request is one of the command."""
@@ -94,7 +96,7 @@ class _Watch:
         try:
             for event in feed:
                 self._print(event)
-                self._last_note = float("-inf")
+                self._last_note, self._gaps = float("-inf"), 0
         finally:
             self._cursor = feed.cursor
 
@@ -111,6 +113,9 @@ class _Watch:
             f"events were missed: {reason}; going on with the oldest event. Read all records again: {runnable('ls')}"
         )
         self._cursor = gone.oldest
+        if self._gaps:  # the log is cut off faster than it is read
+            time.sleep(backoff_seconds(self._gaps))
+        self._gaps += 1
 
     def _note_retry(self, _: Sent, error: GuidsvcError) -> None:
         now = time.monotonic()

@@ -126,6 +126,8 @@ class BatchSender:
         return Result(status, operation.guid, record.version, record, None, None)
 
     def _outcome(self, operation: Operation, result: Result) -> Outcome:
+        if result.guid not in {None, operation.guid}:
+            return Outcome(operation.number, "failed", f"the response is about another GUID, {result.guid}")
         if result.error is None:
             return Outcome(operation.number, "created" if result.status == 201 else "updated")  # noqa: PLR2004
         if result.status != _PRECONDITION_FAILED:
