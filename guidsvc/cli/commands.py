@@ -6,6 +6,8 @@ COMPLETION_VARIABLE = "_GUIDSVC_COMPLETE"
 """The variable by which a shell asks for the completion of the words."""
 REMOTE = "guidsvc.cli.remote."
 """The package of the commands over HTTP, which need the extra `cli`."""
+EXTRA = frozenset({"guidsvc_client", "httpx2", "tenacity", "platformdirs"})
+"""The packages of that extra, which `keys --url` needs, too."""
 
 COMMANDS: dict[str, str] = {
     "config": "guidsvc.cli.local.config:config",
@@ -51,7 +53,7 @@ SUMMARIES: dict[str, str] = {
     "export": "write records to a file, as lines of JSON",
     "import": "put the records of a file",
     "check": "measure how fast a service answers",
-    "keys": "create, list, rotate and revoke API keys",
+    "keys": "create, list, rotate and revoke API keys, in a store or over HTTP",
     "backup": "copy the SQLite store while the service runs",
     "healthcheck": "check whether the service on this host is alive, or ready",
     "completion": "print the script that completes commands in a shell",

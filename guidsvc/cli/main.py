@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from guidsvc import __version__, similarity
-from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, HELP, REMOTE, SERVE, SUMMARIES
+from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, EXTRA, HELP, REMOTE, SERVE, SUMMARIES
 from guidsvc.program import SCRIPT, install_command, program
 
 _FAILED, _INTERRUPTED = 1, 130
@@ -65,7 +65,7 @@ def main() -> None:
 
 def _missing_package(package: str, words: Sequence[str]) -> str:
     """Return what to install. The commands over HTTP need an extra, which a service does without."""
-    if words and COMMANDS.get(words[0], "").startswith(REMOTE):
+    if words and (package in EXTRA or COMMANDS.get(words[0], "").startswith(REMOTE)):
         is_script = program() == SCRIPT
         packages = ["-r", "requirements.txt"] if is_script else ["./guidsvc_client", ".[cli]"]
         return f"{program(words[0])}: the package {package} is not installed; {install_command(*packages)}"

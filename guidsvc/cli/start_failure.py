@@ -7,15 +7,13 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from guidsvc.cli.commands import COMMANDS
+from guidsvc.cli.exit_codes import FAILED, USAGE, CommandFailed
 from guidsvc.cli.setting_sources import setting_sources
 from guidsvc.config import InvalidSettings
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
-
-FAILED, WRONG_USAGE = 1, 2
-"""Exit codes: the command failed; its flags or settings are invalid."""
 
 
 def report_text(error: StartError, words: Sequence[str]) -> str:
@@ -32,7 +30,9 @@ def report_text(error: StartError, words: Sequence[str]) -> str:
 
 def exit_code(error: StartError) -> int:
     """Return the exit code of a command that failed with this error."""
-    return WRONG_USAGE if isinstance(error, InvalidSettings) else FAILED
+    if isinstance(error, InvalidSettings):
+        return USAGE
+    return error.code if isinstance(error, CommandFailed) else FAILED
 
 
 def exit_with(report: str, code: int) -> NoReturn:

@@ -10,9 +10,10 @@ import click
 from click.testing import CliRunner
 
 from guidsvc.cli.commands import COMMANDS, REMOTE
+from guidsvc.cli.exit_codes import USAGE
 from guidsvc.cli.parsing import program
 from guidsvc.cli.parsing.usage_errors import usage_report
-from guidsvc.cli.start_failure import WRONG_USAGE, exit_code, report_text
+from guidsvc.cli.start_failure import exit_code, report_text
 from guidsvc.errors import StartError
 from tests.support.forked_program import ForkedProgram
 
@@ -92,7 +93,7 @@ def _code(words: tuple[str, ...]) -> int:
         code = program.root.main(list(words), "guidsvc", standalone_mode=False)
     except click.UsageError as error:
         print(usage_report(error, words), file=sys.stderr)
-        return WRONG_USAGE
+        return USAGE
     except StartError as error:
         print(report_text(error, words), file=sys.stderr)
         return exit_code(error)

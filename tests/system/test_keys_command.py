@@ -171,38 +171,47 @@ def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command
         assert (done.returncode, done.stdout) == (0, "")
     assert listed(command)[id_of(text)]["state"] == "revoked"
     refused = command("rotate", id_of(text))
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.returncode, refused.stdout) == (4, "")
     assert re.fullmatch(r"store: .*\npdapt\.py: Key \w+ was revoked and .*\n", refused.stderr)
 
 
 @pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "code", "why"),
     [
         (
             ("revoke", "0" * 12),
+            3,
             "There is no key with the id 000000000000. `python pdapt.py keys list` shows the ids of all keys.",
         ),
-        (("rotate", "0" * 12), "There is no key"),
-        (("note", "0" * 12, "text"), "There is no key"),
-        (("list", "--store-url", "sqlite:////nowhere/at/all"), "--store-url: there is no store at /nowhere/at/all: "),
+        (("rotate", "0" * 12), 3, "There is no key"),
+        (("note", "0" * 12, "text"), 3, "There is no key"),
+        (("show", "0" * 12), 3, "There is no key"),
+        (
+            ("list", "--store-url", "sqlite:////nowhere/at/all"),
+            1,
+            "--store-url: there is no store at /nowhere/at/all: ",
+        ),
         (
             ("create", "--new-store", "--owner", "a", "--store-url", "sqlite:////nowhere/at/all"),
+            1,
             "--store-url: /nowhere/at/all cannot be opened",
         ),
     ],
 )
-def test_impossible_command_is_rejected_in_one_line(command: Command, words: tuple[str, ...], why: str) -> None:
+def test_impossible_command_is_rejected_in_one_line(
+    command: Command, words: tuple[str, ...], code: int, why: str
+) -> None:
     done = command(*words)
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (code, "")
     assert re.fullmatch(rf"(store: /.*/guidsvc\.db\n)?pdapt\.py: {why}.*\n", done.stderr)
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ((), "error: name a command: create, list, note, revoke, rotate"),
+        ((), "error: name a command: create, list, note, revoke, rotate, show"),
         (("destroy",), "invalid choice"),
         (("create",), "required: --owner"),
         (("create", "--owner", " "), "--owner: must not be blank"),
@@ -294,7 +303,8 @@ def test_help_lists_every_command_and_flag(command: Command) -> None:
             "--new-store",
             "--store-url",
         ),
-        "note": ("ID", "TEXT", "--store-url"),
+        "note": ("ID", "TEXT", "--store-url", "--url", "--profile", "--key-file", "--curl"),
+        "show": ("ID", "--json", "--store-url"),
         "list": ("--owner", "--state", "--q", "--json", "--store-url"),
         "revoke": ("ID", "--store-url"),
         "rotate": ("ID", "--overlap", "--store-url"),
@@ -318,7 +328,11 @@ def test_store_comes_from_the_settings(command: Command, tmp_path: Path) -> None
     assert command("list", GUIDSVC_STORE_ULR=first).stderr.startswith("pdapt.py: unknown setting GUIDSVC_STORE_ULR ")
 
 
-EVERY = [("create", "--owner", "a"), ("list",), ("note", "0" * 12), ("revoke", "0" * 12), ("rotate", "0" * 12)]
+EVERY = [
+    ("create", "--owner", "a"),
+    ("list",),
+    *((name, "0" * 12) for name in ("show", "note", "revoke", "rotate")),
+]
 """Each command, as it stands."""
 
 

@@ -1,80 +1,48 @@
 """`guidsvc keys`: administration of API keys on the command line.
 
-It reads the same settings and uses the same store as the service, running or not. It creates a store only with
-`--new-store`, so a misspelt path is an error. Keys and lists go to standard output, messages to standard error.
+Over a store, it reads the same settings and uses the same store as the service, running or not. With `--url` or
+`--profile`, it uses the interface of a running service. Keys and lists go to standard output, messages to standard
+error.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
+import shlex
+from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 import click
 
 from guidsvc.cli import output
 from guidsvc.cli.keys import argument_types
-from guidsvc.cli.parsing.command import Command, Group
+from guidsvc.cli.keys.administration import Document, KeyAdministration, KeyWithSecret, NewKey
+from guidsvc.cli.keys.place import Place, PlaceCommand, administration
+from guidsvc.cli.parsing.command import Group
 from guidsvc.cli.parsing.value_types import OneOf, Parsed
 from guidsvc.cli.rendering import Rendering
-from guidsvc.cli.store_settings import load_settings
 from guidsvc.domain.api_key import OVERLAP_SECONDS, KeyFilter, KeyState
 from guidsvc.domain.caller import SCOPES
 from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS, Moment, parse_moment, rfc_3339
 from guidsvc.domain.leases.limits import LifeLimits
-from guidsvc.errors import GuidsvcError, InvalidRequest, NoStore, NoSuchKey, OutcomeUnknown, StartError
-from guidsvc.monitoring.logs import log_config
-from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import runnable
 from guidsvc.runtime.clock import system_clock
-from guidsvc.services.key_service import Issued, KeyService
-from guidsvc.store import location_of, open_keys
 
 DEFAULT_SCOPES = "read,write,delete"
 COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state", "note")
 
 _FIRST_UNIX_TIME = 1_000_000_000
 """A time in 2001. A smaller number without a unit was probably meant as days or hours."""
-_EPILOG = "The store is that of the service: --store-url, else GUIDSVC_STORE_URL from the environment or .env."
+_EPILOG = """\
+The store is that of the service: --store-url, else GUIDSVC_STORE_URL from the
+environment or .env. With --url or --profile, the keys are those of a running
+service, which needs an admin key."""
 _EXAMPLES = (
     "keys create --new-store --owner alice",
     "keys create --owner ops --scopes admin --expires 90d",
     "keys list --json",
     "keys list --owner alice --state live --q billing",
+    "keys list --url https://guids.example --key-file admin.key",
     "keys rotate 4rGcVd0Xq2Lb --overlap 1h",
-    "keys revoke 4rGcVd0Xq2Lb",
+    "keys revoke 4rGcVd0Xq2Lb --profile prod",
 )
-_Work = Callable[[KeyService], Coroutine[None, None, None]]
-
-
-def _execute(store_url: str | None, work: _Work, *, new_store: bool = False, hint: str = " with --store-url") -> None:
-    """Open the key service on the store, and run the work; raise StartError, with a one-line message, if it fails."""
-    settings = load_settings(store_url)
-    log_config.configure(settings.log_level, settings.log_format)
-    try:
-        asyncio.run(_run(settings.store_url, work, new_store=new_store))
-    except NoStore as error:
-        raise StartError(f"{error}: name the store of the service{hint}") from error
-    except StartError:
-        raise
-    except GuidsvcError as error:
-        raise StartError(_error_text(error)) from error
-
-
-async def _run(url: str, work: _Work, *, new_store: bool) -> None:
-    async with open_keys(url, create=new_store) as api_keys:
-        output.tell(f"store: {escape(location_of(url))}")
-        await work(KeyService(api_keys, clock=system_clock))
-
-
-def _error_text(error: GuidsvcError) -> str:
-    match error:
-        case InvalidRequest():
-            return "; ".join(f"{fault.pointer.lstrip('/')} {fault.detail}" for fault in error.faults)
-        case OutcomeUnknown():
-            return f"outcome unknown: {error}; check it with `{runnable('keys list')}`"
-        case NoSuchKey():
-            return f"{error} `{runnable('keys list')}` shows the ids of all keys."
-        case _:
-            return str(error)
 
 
 def _refuse_past_expiry(expires: Moment | None, now: int) -> int | None:
@@ -87,20 +55,33 @@ def _refuse_past_expiry(expires: Moment | None, now: int) -> int | None:
     raise click.BadParameter(f"is in the past{detail}", param_hint="--expires")
 
 
-def _show(issued: Issued, message: str, loss: str) -> None:
+def _show(issued: KeyWithSecret, message: str, loss: str) -> None:
     """Print a key. `loss` says what to do if it cannot be printed: it exists nowhere else."""
     output.tell(f"{message}. It is shown only now:")
     output.write(f"{issued.text}\n", done=loss)
 
 
-def _row(members: dict[str, Any]) -> dict[str, object]:
+def _again(keys: KeyAdministration, name: str, key_id: str) -> str:
+    """Return the command that does something else to a key at the same place."""
+    return f"`{runnable(shlex.join(['keys', name, key_id, *keys.flags]))}`"
+
+
+def _row(members: Document) -> dict[str, object]:
     """Return the cells of a key in the table."""
     used, expire = members.get("used"), members.get("expire")
-    return members | {
+    return {
+        **members,
         "created": rfc_3339(int(members["created"]) // 1000),
         "used": "never" if used is None else rfc_3339(int(used) // 1000),
         "expires": "never" if expire is None else rfc_3339(int(expire)),
     }
+
+
+def _members(members: Document) -> dict[str, object]:
+    """Return the members of a key in the table of one key."""
+    row = _row(members)
+    limits = {name: f"{members[name]} s" for name in ("max_ttl", "max_life") if name in members}
+    return {name: row[name] for name in COLUMNS if name in row} | limits
 
 
 # Commands
@@ -118,16 +99,8 @@ def keys() -> None:
 
 
 def _command(name: str, about: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Return a decorator that makes a function a command of `keys`, with the option --store-url."""
-
-    def decorate(function: Callable[..., None]) -> click.Command:
-        with_store = click.option("--store-url", metavar="URL", help="store of the service [default: its setting]")
-        command = keys.command(
-            name, cls=Command, short_help=about, help=f"{about[0].upper()}{about[1:]}.", notes=_EPILOG
-        )
-        return command(with_store(function))
-
-    return decorate
+    """Return a decorator that makes a function a command of `keys`, with the options of its place."""
+    return keys.command(name, cls=PlaceCommand, short_help=about, help=f"{about[0].upper()}{about[1:]}.", notes=_EPILOG)
 
 
 _ID = click.argument(
@@ -177,30 +150,24 @@ def _limit(name: str, since: str) -> Callable[[Callable[..., None]], Callable[..
 @_limit("--max-life", "the creation of the GUID")
 @click.option("--new-store", is_flag=True, help="create the store if it does not exist")
 @click.option("--create", "former_name", is_flag=True, hidden=True)
-def create(store_url: str | None, *, new_store: bool, former_name: bool, **given: Any) -> None:
+def create(place: Place, *, new_store: bool, former_name: bool, **given: Any) -> None:
     """Create a key."""
     expire = _refuse_past_expiry(given["expires"], system_clock())
     output.require_writable()
     limits = LifeLimits(given["max_ttl"], given["max_life"])
-
-    async def work(key_service: KeyService) -> None:
-        issued = await key_service.create(
-            given["owner"], given["scopes"], expire=expire, note=given["note"], limits=limits
-        )
-        _show_created(issued, key_service, expire)
-
-    hint = ", or create it with --new-store"
-    _execute(store_url, work, new_store=new_store or former_name, hint=hint)
+    key = NewKey(given["owner"], given["scopes"], expire, given["note"], limits)
+    with administration(place, is_write=True, can_create=True, new_store=new_store or former_name) as keys:
+        _show_created(keys, keys.create(key), expire)
 
 
-def _show_created(issued: Issued, key_service: KeyService, expire: int | None) -> None:
-    members = key_service.describe(issued.key)
-    until = "never expires" if expire is None else f"expires {rfc_3339(expire)}"
+def _show_created(keys: KeyAdministration, issued: KeyWithSecret, expire: int | None) -> None:
+    members = issued.document
+    key_id, until = members["id"], "never expires" if expire is None else f"expires {rfc_3339(expire)}"
     _show(
         issued,
-        f"key {issued.key.id} of {members['owner']}: {', '.join(members['scopes'])}, {until}",
-        f"the key {issued.key.id} was created, but is lost; revoke it with "
-        f"`{runnable('keys revoke')} {issued.key.id}`, and create another",
+        f"key {key_id} of {members['owner']}: {', '.join(members['scopes'])}, {until}",
+        f"the key {key_id} was created, but is lost; revoke it with {_again(keys, 'revoke', key_id)}, and create "
+        "another",
     )
 
 
@@ -221,20 +188,24 @@ def _show_created(issued: Issued, key_service: KeyService, expire: int | None) -
     help="only keys whose note contains this text, in upper or lower case, or whose id begins with it",
 )
 @click.option("--json", "is_json", is_flag=True, help="print a JSON object per line instead of a table")
-def list_keys(
-    store_url: str | None, *, is_json: bool, owner: str | None, state: KeyState | None, q: str | None
-) -> None:
+def list_keys(place: Place, *, is_json: bool, owner: str | None, state: KeyState | None, q: str | None) -> None:
     """List the keys."""
-
-    async def work(key_service: KeyService) -> None:
-        wanted = KeyFilter(owner, state, q)
-        descriptions = [key_service.describe(key) async for key in key_service.walk(wanted)]
+    with administration(place, is_write=False) as keys:
+        found: Iterable[Document] = keys.list(KeyFilter(owner, state, q))
         if is_json:
-            Rendering("lines").rows(COLUMNS, descriptions)
+            Rendering("lines").rows(COLUMNS, found)
         else:
-            Rendering("table").rows(COLUMNS, map(_row, descriptions))
+            Rendering("table").rows(COLUMNS, map(_row, found))
 
-    _execute(store_url, work)
+
+@_command("show", "print a key, without its secret")
+@_ID
+@click.option("--json", "is_json", is_flag=True, help="print a JSON object instead of a table")
+def show(place: Place, key_id: str, *, is_json: bool) -> None:
+    """Print a key."""
+    with administration(place, is_write=False) as keys:
+        document = keys.get(key_id)
+        Rendering("lines" if is_json else "table").record(document if is_json else _members(document))
 
 
 @_command("note", "set what a key is for, or remove that note")
@@ -246,26 +217,20 @@ def list_keys(
     metavar="TEXT",
     help="the new note; without it, the note is removed",
 )
-def set_note(store_url: str | None, key_id: str, text: str | None) -> None:
+def set_note(place: Place, key_id: str, text: str | None) -> None:
     """Set the note of a key, or remove it."""
-
-    async def work(key_service: KeyService) -> None:
-        key = await key_service.set_note(key_id, text)
-        output.tell(f"key {key.id} of {key.owner}: {'note removed' if key.note is None else 'note set'}")
-
-    _execute(store_url, work)
+    with administration(place, is_write=True) as keys:
+        key = keys.set_note(key_id, text)
+        output.tell(f"key {key['id']} of {key['owner']}: {'note set' if 'note' in key else 'note removed'}")
 
 
 @_command("revoke", "revoke a key; it remains listed")
 @_ID
-def revoke(store_url: str | None, key_id: str) -> None:
+def revoke(place: Place, key_id: str) -> None:
     """Revoke a key."""
-
-    async def work(key_service: KeyService) -> None:
-        key = await key_service.revoke(key_id)
-        output.tell(f"key {key.id} of {key.owner} revoked: every process rejects it within 5 s")
-
-    _execute(store_url, work)
+    with administration(place, is_write=True) as keys:
+        key = keys.revoke(key_id)
+        output.tell(f"key {key['id']} of {key['owner']} revoked: every process rejects it within 5 s")
 
 
 @_command("rotate", "give a key a new secret and print it; it is shown only once")
@@ -278,18 +243,14 @@ def revoke(store_url: str | None, key_id: str) -> None:
     help="how long the old secret stays valid, in seconds or as 30m, 12h, 7d; use 0 if it has leaked "
     f"[default: {OVERLAP_SECONDS}]",
 )
-def rotate(store_url: str | None, key_id: str, overlap: int) -> None:
+def rotate(place: Place, key_id: str, overlap: int) -> None:
     """Give a key a new secret."""
     output.require_writable()
-
-    async def work(key_service: KeyService) -> None:
-        issued = await key_service.rotate(key_id, overlap=overlap)
+    with administration(place, is_write=True) as keys:
         validity = f"the old secret is valid for {overlap} more seconds"
         _show(
-            issued,
-            f"key {issued.key.id} rotated: {validity}",
-            f"the key {issued.key.id} was rotated, but its new secret is lost, and {validity}; rotate it again with "
-            f"`{runnable('keys rotate')} {issued.key.id}`",
+            keys.rotate(key_id, overlap),
+            f"key {key_id} rotated: {validity}",
+            f"the key {key_id} was rotated, but its new secret is lost, and {validity}; rotate it again with "
+            f"{_again(keys, 'rotate', key_id)}",
         )
-
-    _execute(store_url, work)

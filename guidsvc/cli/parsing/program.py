@@ -8,9 +8,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from guidsvc.cli.commands import COMMANDS, COMPLETION_VARIABLE, SERVE, SUMMARIES
+from guidsvc.cli.exit_codes import USAGE
 from guidsvc.cli.parsing.command import Group, SettingsCommand
 from guidsvc.cli.parsing.usage_errors import usage_report
-from guidsvc.cli.start_failure import WRONG_USAGE, exit_with
+from guidsvc.cli.start_failure import exit_with
 from guidsvc.errors import StartError
 from guidsvc.program import program
 
@@ -56,7 +57,7 @@ def run(words: Sequence[str]) -> None:
     try:
         code = root.main(list(words), program(), COMPLETION_VARIABLE, standalone_mode=False)
     except click.UsageError as error:
-        exit_with(usage_report(error, words), WRONG_USAGE)
+        exit_with(usage_report(error, words), USAGE)
     except click.ClickException as error:
         raise StartError(error.format_message()) from error
     except click.Abort as error:

@@ -13,7 +13,7 @@ from guidsvc.cli import output
 from guidsvc.cli.parsing.command import Command
 from guidsvc.cli.parsing.value_types import OneOf
 from guidsvc.cli.remote.curl import RequestCaptured, curl_line
-from guidsvc.cli.remote.failures import exit_code, report
+from guidsvc.cli.remote.failures import OF_RECORDS, Advice, exit_code, report
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.target import DEFAULT_URL, KEY, target_of
 from guidsvc.cli.remote.values import SPELLINGS
@@ -62,19 +62,25 @@ class RemoteCommand(Command):
         remote = ctx.obj = _remote_of(ctx)
         if self.is_write and self.has_output:
             output.require_writable()
-        try:
-            with _exit_on_sigterm():
-                return super().invoke(ctx)
-        except RequestCaptured as captured:
-            output.write(f"{curl_line(captured.request)}\n")
-        except RecordWithheld as done:
-            remote.note(str(done))
-        except GuidsvcError as error:
-            remote.warn(report(error, remote.target, is_write=self.is_write))
-            ctx.exit(exit_code(error, is_write=self.is_write))
-        finally:
-            remote.close()
-        return None
+        with reporting(remote, is_write=self.is_write):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def reporting(remote: Remote, *, is_write: bool, advice: Advice = OF_RECORDS) -> Iterator[None]:
+    """Print the request that `--curl` asks for, or report an error and exit with its code. Close the connections."""
+    try:
+        with _exit_on_sigterm():
+            yield
+    except RequestCaptured as captured:
+        output.write(f"{curl_line(captured.request)}\n")
+    except RecordWithheld as done:
+        remote.note(str(done))
+    except GuidsvcError as error:
+        remote.warn(report(error, remote.target, is_write=is_write, advice=advice))
+        click.get_current_context().exit(exit_code(error, is_write=is_write))
+    finally:
+        remote.close()
 
 
 @contextmanager
@@ -97,11 +103,17 @@ def _remote_of(ctx: click.Context) -> Remote:
     remote = Remote(target, Rendering(given["form"] or default_form(), given["is_quiet"]), is_curl=given["is_curl"])
     for typed, guid in ctx.meta.get(SPELLINGS, ()):
         remote.note(f"{escape(typed)} is read as {guid}")
-    if target.key and target.key.warning:
-        remote.note(target.key.warning)
-    if remote.is_curl and target.key and target.key.name != KEY:
-        remote.note(f"the line needs the key: set {KEY} to that of {target.key.name}")
+    note_key(remote)
     return remote
+
+
+def note_key(remote: Remote) -> None:
+    """Note if others can read the file of the key, or if the line of `--curl` needs a key from elsewhere."""
+    key = remote.target.key
+    if key and key.warning:
+        remote.note(key.warning)
+    if remote.is_curl and key and key.name != KEY:
+        remote.note(f"the line needs the key: set {KEY} to that of {key.name}")
 
 
 def fail(text: str, code: int) -> NoReturn:

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from guidsvc.domain.durations import rfc_3339
-from guidsvc_client import Event, FullRecord, Identity, Readiness, Record, Renewal
+from guidsvc_client import Event, FullRecord, Identity, Key, Readiness, Record, Renewal
 
 _HIDDEN = re.compile(r"[^\x20-\x7e]")
 _MAX_CELL = 48
@@ -71,6 +71,14 @@ def identity_document(identity: Identity) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None} | (
         {} if identity.expire is None else {"expire": str(identity.expire)}
     )
+
+
+def key_document(key: Key) -> dict[str, Any]:
+    """Return a key as the service sends it, without its secret."""
+    numbers = {name: _digits(getattr(key, name)) for name in ("used", "expire", "max_ttl", "max_life")}
+    members = {"id": key.id, "owner": key.owner, "scopes": [*key.scopes], "created": _digits(key.created)}
+    optional = {"note": key.note, **numbers}
+    return members | {name: value for name, value in optional.items() if value is not None} | {"state": key.state}
 
 
 def readiness_document(readiness: Readiness) -> dict[str, Any]:

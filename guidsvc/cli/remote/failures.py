@@ -4,7 +4,9 @@ docs/command-line-http.md has the table of the codes.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from guidsvc.cli.exit_codes import FAILED, TRY_AGAIN, UNKNOWN, code_of_status
 from guidsvc.cli.remote.target import Target
 from guidsvc.cli.remote.wording import spoken
 from guidsvc.monitoring.logs.printable import escape
@@ -15,6 +17,7 @@ from guidsvc_client import (
     GuidsvcError,
     InternalError,
     NoResponse,
+    NotFound,
     PreconditionFailed,
     PreconditionRequired,
     Problem,
@@ -26,21 +29,8 @@ from guidsvc_client import (
     Unreachable,
 )
 
-OK, FAILED, USAGE, NOT_FOUND, CONFLICT, NOT_ALLOWED, TRY_AGAIN, UNKNOWN = range(8)
-"""Exit codes."""
 MAX_FAULTS = 20
 """How many faults of an invalid request are shown."""
-_BY_STATUS = {
-    401: NOT_ALLOWED,
-    403: NOT_ALLOWED,
-    404: NOT_FOUND,
-    409: CONFLICT,
-    410: NOT_FOUND,
-    412: CONFLICT,
-    429: TRY_AGAIN,
-    503: TRY_AGAIN,
-    504: UNKNOWN,
-}
 _NO_TLS = "WRONG_VERSION_NUMBER"
 """What OpenSSL says of a response in plain HTTP."""
 _OF_PROXIES = {502, 503, 504}
@@ -63,18 +53,24 @@ def exit_code(error: GuidsvcError, *, is_write: bool) -> int:
             return FAILED
 
 
-def code_of_status(status: int) -> int:
-    """Return the exit code for a problem with this status."""
-    return _BY_STATUS.get(status, FAILED)
+class Advice(NamedTuple):
+    """What to do about what a command works with: when it is not found, and when the outcome of a change is unknown."""
+
+    doubt: str = "read the record before you try again"
+    not_found: str = ""
 
 
-def report(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
+OF_RECORDS = Advice()
+
+
+def report(error: GuidsvcError, target: Target, *, is_write: bool, advice: Advice = OF_RECORDS) -> str:
     """Return what happened, and what to do, in one line; and a line for each fault if there are several."""
     if isinstance(error, Problem):
         faults = [f"\n  {escape(each)}" for each in _faults(error)]
-        text = _sentences(spoken(error.detail), _remedy(error, target))
+        text = _sentences(spoken(error.detail), _remedy(error, target, advice))
         return f"{escape(text)} {_source(error)}{''.join(faults)}"
-    return escape(_sentences(_reason(error, target, is_write=is_write), _remedy(error, target)))
+    doubt = f"; the change may have taken effect: {advice.doubt}" if is_write else ""
+    return escape(_sentences(_reason(error, target, doubt), _remedy(error, target, advice)))
 
 
 def _sentences(text: str, remedy: str) -> str:
@@ -97,7 +93,7 @@ def _faults(problem: Problem) -> Iterator[str]:
         yield f"and {len(problem.errors) - MAX_FAULTS} more"
 
 
-def _reason(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
+def _reason(error: GuidsvcError, target: Target, doubt: str) -> str:
     match error:
         case Unreachable() if _NO_TLS in _cause(error):
             return f"{target.url} speaks no TLS"
@@ -105,10 +101,9 @@ def _reason(error: GuidsvcError, target: Target, *, is_write: bool) -> str:
             return f"no connection to {target.url}{_cause(error)}"
         case TimedOut() | Disconnected():
             what = "no response in time" if isinstance(error, TimedOut) else "the connection broke off"
-            doubt = "; the change may have taken effect: read the record before you try again"
-            return f"{target.url}: {what}{doubt if is_write else '; try again'}"
-        case UnexpectedResponse() if is_write and error.status in _OF_PROXIES:
-            return f"{error}; the change may have taken effect: read the record before you try again"
+            return f"{target.url}: {what}{doubt or '; try again'}"
+        case UnexpectedResponse() if error.status in _OF_PROXIES:
+            return f"{error}{doubt}"
         case _:
             return str(error)
 
@@ -118,7 +113,7 @@ def _cause(error: Exception) -> str:
     return f": {reason}" if reason else ""
 
 
-def _remedy(error: GuidsvcError, target: Target) -> str:  # noqa: PLR0911  # a table
+def _remedy(error: GuidsvcError, target: Target, advice: Advice) -> str:  # noqa: PLR0911  # a table
     match error:
         case Unreachable():
             return _connection_remedy(error, target)
@@ -130,6 +125,8 @@ def _remedy(error: GuidsvcError, target: Target) -> str:  # noqa: PLR0911  # a t
             return f"`{runnable('whoami')}` shows what is left; delete GUIDs, or ask an operator for more."
         case Forbidden():
             return f"`{runnable('whoami')}` shows what the key may do."
+        case NotFound():
+            return advice.not_found
         case PreconditionRequired():
             return f"Add --if-match with the version that `{runnable('get GUID --full')}` shows."
         case PreconditionFailed() if error.version is not None:

@@ -29,7 +29,7 @@ def test_missing_command_is_answered_with_the_commands(capfd: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         run(["keys"])
 
-    assert capfd.readouterr().err.endswith("error: name a command: create, list, note, revoke, rotate\n")
+    assert capfd.readouterr().err.endswith("error: name a command: create, list, note, revoke, rotate, show\n")
 
 
 @pytest.mark.parametrize("words", [["list", "--frobnicate"], ["zzz"]])

@@ -13,9 +13,9 @@ from uuid import uuid4
 import click
 
 from guidsvc.cli import output
+from guidsvc.cli.exit_codes import FAILED
 from guidsvc.cli.remote.command import RemoteCommand
 from guidsvc.cli.remote.curl import RequestCaptured, curl_line
-from guidsvc.cli.remote.failures import FAILED
 from guidsvc.cli.remote.progress import progress
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import DURATION

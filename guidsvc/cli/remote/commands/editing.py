@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from guidsvc.cli import output
+from guidsvc.cli.exit_codes import FAILED
 from guidsvc.cli.remote.command import RemoteCommand, fail
 from guidsvc.cli.remote.commands.drafts import Draft, new_draft, open_draft, record_text
 from guidsvc.cli.remote.commands.inputs import MAX_INPUT_BYTES, guid_argument
 from guidsvc.cli.remote.commands.records import print_record
 from guidsvc.cli.remote.curl import BASE, KEY_HEADER, quoted_url
-from guidsvc.cli.remote.failures import FAILED, exit_code, report
+from guidsvc.cli.remote.failures import exit_code, report
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import parse_object, with_times
 from guidsvc_client import GuidsvcError, PreconditionFailed, Record, RecordWithheld

@@ -11,11 +11,12 @@ from typing import BinaryIO, get_args
 import click
 
 from guidsvc.cli import output
+from guidsvc.cli.exit_codes import CONFLICT, FAILED
 from guidsvc.cli.parsing.value_types import OneOf
 from guidsvc.cli.remote.command import RemoteCommand
 from guidsvc.cli.remote.commands.inputs import STDIN
 from guidsvc.cli.remote.curl import BASE, KEY_HEADER, quoted_url
-from guidsvc.cli.remote.failures import CONFLICT, FAILED, exit_code, report
+from guidsvc.cli.remote.failures import exit_code, report
 from guidsvc.cli.remote.progress import progress
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.transfer.journal import Journal, NoJournal, new_place

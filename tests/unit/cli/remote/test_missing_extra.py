@@ -46,6 +46,15 @@ def test_checkout_without_the_packages_names_its_requirements(tmp_path: Path) ->
     assert done.stderr == f"{missing}{sys.executable} -m pip install -r requirements.txt\n"
 
 
+@pytest.mark.parametrize("package", ["guidsvc_client", "platformdirs"])
+def test_keys_over_http_name_the_extra(tmp_path: Path, package: str) -> None:
+    done = run(tmp_path, package, "guidsvc", "keys", "list", "--url", "http://127.0.0.1:1")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"guidsvc keys: the package {package} is not installed; in the checkout of guidsvc,")
+    assert done.stderr.endswith("-m pip install ./guidsvc_client '.[cli]'\n")
+
+
 def test_other_commands_need_no_extra(tmp_path: Path) -> None:
     assert run(tmp_path, "guidsvc_client", "guidsvc", "keys", "--help").returncode == 0
     assert run(tmp_path, "guidsvc_client", "guidsvc", "--help").returncode == 0
