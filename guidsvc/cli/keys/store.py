@@ -106,7 +106,7 @@ class StoreKeys:
         except StartError:
             raise
         except GuidsvcError as error:
-            raise CommandFailed(_error_text(error), _exit_code(error)) from error
+            raise CommandFailed(_error_text(error), exit_code(error)) from error
 
     async def _run(self, url: str, work: "_Work[_Result]") -> _Result:
         async with open_keys(url, create=self._new_store) as api_keys:
@@ -130,7 +130,8 @@ def _error_text(error: GuidsvcError) -> str:
             return str(error)
 
 
-def _exit_code(error: GuidsvcError) -> int:
+def exit_code(error: GuidsvcError) -> int:
+    """Return the exit code of a command that failed with this error of the store or of the key service."""
     match error:
         case NoSuchKey():
             return NOT_FOUND
