@@ -3,12 +3,13 @@
 import json
 import ssl
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 from socket import AF_UNIX, SOCK_STREAM, create_connection, gaierror, socket
 from typing import Any, NamedTuple
 
 from guidsvc.bounded_file import read_file
 from guidsvc.config import Settings
+from guidsvc.system_errors import NetworkFault, network_fault, plain_reason
 from guidsvc.time_limit import TimeLimitExceeded, within
 
 TIMEOUT_SECONDS = 3.0
@@ -18,6 +19,8 @@ TOTAL_SECONDS = 5.0
 HOST = "localhost"
 """A host name that every listener accepts, even without access control."""
 _PARTS = ("store", "cache", "clock")
+_OF_TIME = {NetworkFault.EXPIRED, NetworkFault.NOT_YET_VALID}
+_OTHER_CERTIFICATE = "name the --tls-cert with which the service was started"
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket
 
 
@@ -121,9 +124,16 @@ def reason(error: OSError | HTTPException) -> str:
         return f"no complete response within {error.seconds:g} s"
     if isinstance(error, TimeoutError):
         return f"no response within {TIMEOUT_SECONDS:g} s"
+    if isinstance(error, RemoteDisconnected):
+        return "it closed the connection without an HTTP response"
     if isinstance(error, HTTPException):
-        return f"not an HTTP response: {error!r}"
-    return error.strerror or str(error)
+        return "what answers there does not speak HTTP"
+    return plain_reason(error)
+
+
+def is_unsent(error: OSError | HTTPException) -> bool:
+    """Return whether a request that failed with this error was certainly not sent."""
+    return isinstance(error, (ConnectionRefusedError, FileNotFoundError, gaierror, ssl.SSLCertVerificationError))
 
 
 def hint(settings: Settings, error: OSError | HTTPException) -> str:
@@ -132,6 +142,9 @@ def hint(settings: Settings, error: OSError | HTTPException) -> str:
         return f"; start the service, or name its {'--port' if settings.unix_socket is None else '--unix-socket'}"
     if isinstance(error, gaierror):
         return "; correct --host"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        fault = network_fault(error)
+        return f"; {fault.remedy if fault in _OF_TIME else _OTHER_CERTIFICATE}"
     if settings.tls_cert is not None and isinstance(error, (ssl.SSLError, ConnectionResetError, TimeoutError)):
         return "; if the service does not speak TLS, leave out --tls-cert and --tls-key"
     if settings.tls_cert is None and isinstance(error, (ConnectionResetError, HTTPException)):

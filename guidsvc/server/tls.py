@@ -102,13 +102,19 @@ def _load(certificate: str, key: str) -> tuple[ssl.SSLContext, float | None]:
             _reject_wrong_kind((certificate, contents[0]), (key, contents[1]))
             if error.reason == "KEY_VALUES_MISMATCH":
                 raise StartError(_MISMATCH.format(key=key, certificate=certificate)) from error
-            raise
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise StartError(f"tls_cert, tls_key: {certificate}, {key}: {_unusable(error)}") from error
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         file = getattr(error, "filename", None) or f"{certificate}, {key}"
         is_unreadable = isinstance(error, (FileNotFoundError, PermissionError))
         remedy = "; name a PEM file that this user can read" if is_unreadable else ""
         raise StartError(f"tls_cert, tls_key: {file}: {reason}{remedy}") from error
+
+
+def _unusable(error: ssl.SSLError) -> str:
+    """Return that OpenSSL cannot use the files; most of its errors name no reason."""
+    detail = f" ({error.reason.replace('_', ' ').lower()})" if error.reason else ""
+    return f"OpenSSL cannot use the certificate or the key{detail}; name two whole PEM files, or issue them again"
 
 
 def _reject_wrong_kind(certificate: tuple[str, bytes], key: tuple[str, bytes]) -> None:

@@ -69,6 +69,31 @@ def test_absent_redis_is_found() -> None:
     assert "CANARY" not in found["redis.reach"].found
 
 
+def test_absent_redis_is_named_once() -> None:
+    port = free_port()
+    found = examined(redis.checks(f"redis://127.0.0.1:{port}/0"))["redis.reach"].found
+
+    assert found == f"Redis at redis://127.0.0.1:{port}/0 does not answer: connection refused: nothing listens there"
+
+
+def test_frozen_redis_is_found_before_the_check_ends(own_redis: Server) -> None:
+    """It accepts connections as before."""
+    own_redis.pause()
+    found = examined(redis.checks(url_of(own_redis)))["redis.reach"]
+    own_redis.resume()
+
+    assert (found.status, found.found) == ("fail", f"Redis at {url_of(own_redis)} does not answer in time")
+    assert found.remedy.startswith("see what keeps it busy or stopped: a slow command, a full disk, a paused process")
+
+
+def test_unknown_host_of_redis_is_to_be_corrected() -> None:
+    found = examined(redis.checks("redis://nowhere.invalid:6379/0"))["redis.reach"]
+
+    assert "does not answer: its host name " in found.found
+    assert "DNS of this host" in found.remedy
+    assert "start Redis" not in found.remedy
+
+
 def test_wrong_password_of_redis_is_found(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--requirepass", "right") as server:
         found = examined(redis.checks(url_of(server, ":CANARY@")))["redis.reach"]

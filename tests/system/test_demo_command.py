@@ -59,22 +59,27 @@ def test_key_is_needed_with_access_control(tmp_path: Path, certificate: Certific
     with service(tmp_path, "--access", "keys", *certificate.flags) as running:
         at = ("--port", str(running.port), *certificate.flags)
         refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY="")
-        assert refused.returncode == 1
+        assert refused.returncode == 5
         assert refused.stderr.endswith("; set GUIDSVC_KEY to a key with the scopes read, write and delete\n")
-        assert ".;" not in pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=f"{key}0").stderr
+        refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=f"{key}0")
+        assert (refused.returncode, ".;" in refused.stderr) == (5, False)
+        assert pdapt(tmp_path, "demo", "--remove", *at, GUIDSVC_KEY=f"{key}0").returncode == 5
+        reading = pdapt(tmp_path, "keys", "create", "--owner", "a", "--scopes", "read").stdout.strip()
+        assert pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=reading).returncode == 5
         assert pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=key).returncode == 0
 
         certificate.issue()  # a new one, which the running service does not have
         refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=key)
-        assert refused.returncode == 1
-        assert "certificate verify failed" in refused.stderr
+        assert refused.returncode == 6
+        assert "its certificate is from an authority that this host does not trust" in refused.stderr
+        assert "name the --tls-cert with which the service was started" in refused.stderr
 
 
 def test_absent_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
     done = pdapt(tmp_path, "demo", "--port", str(free_port()))
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith(": Connection refused; start the service, or name its --port\n")
+    assert (done.returncode, done.stdout) == (6, "")
+    assert done.stderr.endswith(": connection refused: nothing listens there; start the service, or name its --port\n")
 
 
 @pytest.mark.parametrize("words", [("--count", "0"), ("--count", "10001"), ("--count", "many")])

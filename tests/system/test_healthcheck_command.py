@@ -20,6 +20,7 @@ from tests.support.backing_servers import ROOT, START_SECONDS, Server, free_port
 from tests.support.certificates import Certificate
 from tests.support.forked_program import ForkedProgram
 
+REFUSED = "connection refused: nothing listens there"
 SILENT = ("--no-access-log",)
 
 
@@ -101,7 +102,7 @@ def test_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: str)
 def test_absent_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
     at = ["--port", str(free_port())]
 
-    assert expect_unhealthy(tmp_path, *at).endswith("/livez: Connection refused; start the service, or name its --port")
+    assert expect_unhealthy(tmp_path, *at).endswith(f"/livez: {REFUSED}; start the service, or name its --port")
     missing = expect_unhealthy(tmp_path, "--unix-socket", "missing")
     assert missing.endswith(": No such file or directory; start the service, or name its --unix-socket")
 
@@ -134,8 +135,10 @@ def test_unix_socket_is_supported(tmp_path: Path, certificate: Certificate, serv
 def test_absent_or_foreign_service_is_reported_in_one_line(tmp_path: Path, own_redis: Server) -> None:
     port = str(free_port())
 
-    assert f" http://127.0.0.1:{port}/livez: Connection refused; start " in expect_unhealthy(tmp_path, "--port", port)
-    assert "not an HTTP response" in expect_unhealthy(tmp_path, "--port", str(own_redis.port))
+    assert f" http://127.0.0.1:{port}/livez: {REFUSED}; start " in expect_unhealthy(tmp_path, "--port", port)
+    assert "it closed the connection without an HTTP response" in expect_unhealthy(
+        tmp_path, "--port", str(own_redis.port)
+    )
 
 
 @pytest.mark.parametrize("server", ["httptools", "tornado"])

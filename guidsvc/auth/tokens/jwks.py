@@ -21,6 +21,7 @@ from guidsvc.connection_urls import redact
 from guidsvc.errors import StartError
 from guidsvc.runtime.background import running_in_background, spawn_detached
 from guidsvc.runtime.clock import Clock, system_clock
+from guidsvc.system_errors import network_fault, plain_reason
 from guidsvc.telemetry.outage import Outage
 from guidsvc.telemetry.state_metrics import KeySetMetrics
 
@@ -74,7 +75,7 @@ def validate_jwks(location: str) -> None:
         key_set = parse_jwks(read_file(location, MAX_BYTES))
     except (OSError, ValueError) as error:
         remedy = "; name a file that this user can read, or an https:// URL" if isinstance(error, OSError) else ""
-        raise StartError(f"jwt_jwks: cannot use {location}: {_describe(error)}{remedy}") from error
+        raise StartError(f"jwt_jwks: cannot use {location}: {plain_reason(error)}{remedy}") from error
     _refuse_empty(key_set)
 
 
@@ -119,8 +120,8 @@ class JwksCache:
         try:
             self._update(await self._read())
         except (OSError, ValueError) as error:
-            remedy = "; make it reachable, or correct the URL" if "://" in self._location else ""
-            raise StartError(f"jwt_jwks: cannot use {self._location}: {_describe(error)}{remedy}") from error
+            remedy = f"; {_remedy(error)}" if "://" in self._location else ""
+            raise StartError(f"jwt_jwks: cannot use {self._location}: {plain_reason(error)}{remedy}") from error
         _refuse_empty(self.key_set)
 
     async def refresh_periodically(self) -> None:
@@ -160,7 +161,7 @@ class JwksCache:
             self._update(await self._read())
         except (OSError, ValueError) as error:
             self._counter.failed()
-            self._outage.begin(error=_describe(error), jwks=self._location)
+            self._outage.begin(error=plain_reason(error), jwks=self._location)
         else:
             self._outage.end()
 
@@ -215,5 +216,8 @@ def _is_local(parts: SplitResult) -> bool:
         return False
 
 
-def _describe(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+def _remedy(error: Exception) -> str:
+    """Return what to do about a URL that cannot be read."""
+    fault = network_fault(error)
+    is_about_certificate = fault is not None and fault.reason.startswith("its certificate ")
+    return fault.remedy if fault is not None and is_about_certificate else "make it reachable, or correct the URL"

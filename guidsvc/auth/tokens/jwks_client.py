@@ -1,7 +1,7 @@
 """HTTP client that fetches a JWK set. `guidsvc.auth.tokens.jwks` has it parsed."""
 
 from tornado.httpclient import HTTPClientError
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError, SimpleAsyncHTTPClient
 
 SECONDS = 5.0
 """Time limit of a fetch, in seconds."""
@@ -23,6 +23,11 @@ async def fetch(url: str, max_bytes: int) -> bytes:
             decompress_response=False,
             headers={"Accept": "application/jwk-set+json, application/json"},
         )
+    except HTTPTimeoutError as error:
+        raise TimeoutError(f"no answer within {SECONDS:g} s") from error
+    except HTTPStreamClosedError as error:
+        reason = f"the connection was closed early, or the response is larger than {max_bytes} bytes"
+        raise OSError(reason) from error
     except HTTPClientError as error:
         raise OSError(str(error)) from error
     finally:

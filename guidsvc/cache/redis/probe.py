@@ -15,6 +15,7 @@ from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionE
 
 from guidsvc.cache.redis.pool import CONNECT_SECONDS, demand_master, greet, pool_of, reason, within
 from guidsvc.errors import StartError
+from guidsvc.system_errors import NetworkFault, network_fault
 
 OTHER_TRANSPORT_SECONDS = 0.5
 """Time limit for trying TLS if the URL has none, or the reverse, after a server has accepted but not answered."""
@@ -73,10 +74,12 @@ def _refusal(error: Exception) -> str:
 
 def _tls_refusals(error: BaseException | None) -> Iterator[str]:
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            yield f"the certificate of Redis is invalid: {error.verify_message}; name its CA with ?ssl_ca_certs=FILE"
-        elif isinstance(error, ssl.SSLError):
-            yield f"TLS with Redis failed: {error.reason}; use redis:// if it speaks no TLS"
+        fault = network_fault(error)
+        if isinstance(error, ssl.SSLCertVerificationError) and fault is not None:
+            remedy = "name its CA with ?ssl_ca_certs=FILE" if fault is NetworkFault.UNTRUSTED else fault.remedy
+            yield f"Redis cannot be trusted: {fault.reason}; {remedy}"
+        elif isinstance(error, ssl.SSLError) and fault is not None:
+            yield f"TLS with Redis failed: {fault.reason}; use redis:// if it speaks no TLS"
         error = error.__cause__ or error.__context__
 
 

@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import OK, HTTPException
 from itertools import cycle, islice
 from secrets import token_hex
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import click
 
+from guidsvc.cli.exit_codes import TRY_AGAIN, UNKNOWN, CommandFailed, code_of_status
 from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.parsing.value_types import Parsed
@@ -103,7 +104,7 @@ class _Service:
         self.url = http_probe.where(settings, "")
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """Return the members of the response; raise StartError if the request fails."""
+        """Return the members of the response; raise StartError if it fails. One with a body changes records."""
         headers = {"Content-Type": "application/json", "Prefer": "return=minimal"}
         text = b"" if body is None else json.dumps(body).encode()
         request = http_probe.Request(method, path, key_of_environment(), headers, text)
@@ -112,21 +113,25 @@ class _Service:
             members: dict[str, Any] = json.loads(response.body)
         except (OSError, HTTPException) as error:
             reason, hint = http_probe.reason(error), http_probe.hint(self._settings, error)
-            raise StartError(f"demo: {self.url}: {reason}{hint}") from error
+            code = UNKNOWN if body is not None and not http_probe.is_unsent(error) else TRY_AGAIN
+            raise CommandFailed(f"demo: {self.url}: {reason}{hint}", code) from error
         except ValueError as error:
             raise StartError(f"demo: {self.url}: another program answers; name the --port of the service") from error
         if response.status != OK:
-            raise StartError(f"demo: {self.url}: {_problem(members)}")
+            raise self._failure(members, response.status)
         return members
+
+    def _failure(self, problem: Mapping[str, Any], status: int) -> CommandFailed:
+        return CommandFailed(f"demo: {self.url}: {_problem(problem)}", code_of_status(status))
 
     def execute(self, operations: Sequence[dict[str, Any]]) -> None:
         """Execute operations; raise StartError, with the first problem, if any fails."""
         for result in self.call("POST", "/guid:batch", {"operations": operations})["results"]:
             if "problem" in result:
-                raise StartError(f"demo: {self.url}: {_problem(result['problem'])}")
+                raise self._failure(result["problem"], result["status"])
 
 
-def _problem(members: dict[str, Any]) -> str:
+def _problem(members: Mapping[str, Any]) -> str:
     """Return the text of a problem, with what to do if the key is missing or does not suffice."""
     hint = f"; set {KEY_VARIABLE} to a key with the scopes read, write and delete"
     is_about_key = members.get("code") in {"unauthorized", "forbidden"}

@@ -11,6 +11,7 @@ from guidsvc.cli.remote.target import Target
 from guidsvc.cli.remote.wording import spoken
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import runnable
+from guidsvc.system_errors import NetworkFault, network_fault, plain_reason
 from guidsvc_client import (
     Disconnected,
     Forbidden,
@@ -31,8 +32,6 @@ from guidsvc_client import (
 
 MAX_FAULTS = 20
 """How many faults of an invalid request are shown."""
-_NO_TLS = "WRONG_VERSION_NUMBER"
-"""What OpenSSL says of a response in plain HTTP."""
 _OF_PROXIES = {502, 503, 504}
 
 
@@ -95,10 +94,8 @@ def _faults(problem: Problem) -> Iterator[str]:
 
 def _reason(error: GuidsvcError, target: Target, doubt: str) -> str:
     match error:
-        case Unreachable() if _NO_TLS in _cause(error):
-            return f"{target.url} speaks no TLS"
         case Unreachable():
-            return f"no connection to {target.url}{_cause(error)}"
+            return f"no connection to {target.url}: {plain_reason(error.__cause__ or error)}"
         case TimedOut() | Disconnected():
             what = "no response in time" if isinstance(error, TimedOut) else "the connection broke off"
             return f"{target.url}: {what}{doubt or '; try again'}"
@@ -106,11 +103,6 @@ def _reason(error: GuidsvcError, target: Target, doubt: str) -> str:
             return f"{error}{doubt}"
         case _:
             return str(error)
-
-
-def _cause(error: Exception) -> str:
-    reason = str(error.__cause__ or "")
-    return f": {reason}" if reason else ""
 
 
 def _remedy(error: GuidsvcError, target: Target, advice: Advice) -> str:  # noqa: PLR0911  # a table
@@ -138,9 +130,13 @@ def _remedy(error: GuidsvcError, target: Target, advice: Advice) -> str:  # noqa
 
 
 def _connection_remedy(error: Unreachable, target: Target) -> str:
-    cause = _cause(error)
-    if "CERTIFICATE_VERIFY_FAILED" in cause:
-        return "Name the file with the certificate of its authority in SSL_CERT_FILE."
-    if _NO_TLS in cause:
-        return f"Use {target.url.replace('https://', 'http://', 1)}, or the port with TLS."
-    return f"Start the service with `{runnable()}`, or name its address with --url or GUIDSVC_URL."
+    fault = network_fault(error)
+    match fault:
+        case None | NetworkFault.REFUSED:
+            return f"Start the service with `{runnable()}`, or name its address with --url or GUIDSVC_URL."
+        case NetworkFault.NO_TLS:
+            return f"Use {target.url.replace('https://', 'http://', 1)}, or the port with TLS."
+        case NetworkFault.UNKNOWN_NAME:
+            return "Correct the host in --url, GUIDSVC_URL or the profile, or the DNS of this host."
+        case _:
+            return f"{fault.remedy[0].upper()}{fault.remedy[1:]}."

@@ -24,9 +24,15 @@ import platformdirs
 
 from guidsvc.bounded_file import read_text
 from guidsvc.config import UsageError
+from guidsvc.system_errors import plain_reason
 
 _MEMBERS = {"url", "key_file", "key_command"}
 _KEY = re.compile(r"[!-~]+")
+_SHELL_WORDS = re.compile(r"[|&;<>$`*]|(?:^|\s)~|^\w+=")
+"""What only a shell understands: pipes, redirections, variables, patterns, home folders, assignments."""
+_SHELLS = {"sh", "bash", "dash", "ksh", "zsh", "fish"}
+_NO_SHELL = "; it runs without a shell: for pipes, $VARIABLES, * or ~, write sh -c '...'"
+_NO_PROGRAM = "; name a program on PATH, or its whole path"
 COMMAND_SECONDS = 60.0
 """How long a `key_command` may take: it may ask for a passphrase."""
 MAX_KEY_BYTES = 16 * 1024
@@ -67,7 +73,7 @@ def _profiles(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise UsageError([f"{path}: {error.strerror or error}"]) from error
     except ValueError as error:  # no TOML, or no UTF-8
-        raise UsageError([f"{path} is not TOML: {error}"]) from error
+        raise UsageError([f"{path} is not TOML: {plain_reason(error)}"]) from error
     profiles = document.get("profile", {})
     if not isinstance(profiles, dict):
         raise UsageError([f'{path}: profile is not a table; write [profile.NAME] and url = "http://..." below it'])
@@ -109,17 +115,27 @@ def read_key_file(path: Path) -> str:
 
 def run_key_command(command: str) -> str:
     """Return the key that a command prints."""
+    name, hint = f"key_command {command!r}", _shell_hint(command)
     try:
         code, content = _output_of(shlex.split(command))
         text = content.decode()
     except (OSError, ValueError, IndexError) as error:  # as a UnicodeDecodeError is
-        raise UsageError([f"key_command {command!r} cannot run: {error}"]) from error
+        raise UsageError([f"{name} cannot run: {plain_reason(error)}{hint or _NO_PROGRAM}"]) from error
     if code == -signal.SIGKILL:
         limits = f"{COMMAND_SECONDS:g} s, or printed more than {MAX_KEY_BYTES} bytes"
-        raise UsageError([f"key_command {command!r} took longer than {limits}; run it yourself"])
+        raise UsageError([f"{name} took longer than {limits}{hint or '; run it yourself'}"])
     if code:
-        raise UsageError([f"key_command {command!r} exited with {code}; run it yourself to see why"])
-    return valid_key(text, f"the output of key_command {command!r}")
+        raise UsageError([f"{name} exited with {code}{hint or '; run it yourself to see why'}"])
+    if hint and _SHELL_WORDS.search(text):  # no key has these characters
+        raise UsageError([f"{name} printed its own text in place of a key{hint}"])
+    return valid_key(text, f"the output of {name}", hint)
+
+
+def _shell_hint(command: str) -> str:
+    """Return that there is no shell, and how to have one, if a command seems to count on it."""
+    shell = command.split()[:1]
+    is_shell = bool(shell) and Path(shell[0]).name in _SHELLS
+    return "" if is_shell or not _SHELL_WORDS.search(command) else _NO_SHELL
 
 
 def _output_of(words: Sequence[str]) -> tuple[int, bytes]:
@@ -136,10 +152,10 @@ def _output_of(words: Sequence[str]) -> tuple[int, bytes]:
             timer.cancel()
 
 
-def valid_key(text: str, source: str) -> str:
-    """Return the key that a text consists of. It is never part of an error."""
+def valid_key(text: str, source: str, hint: str = "") -> str:
+    """Return the key that a text consists of. It is never part of an error, unlike the hint what to do."""
     key = text.strip()
     if _KEY.fullmatch(key) is None:
         fault = "is empty" if not key else "is not a key: it has spaces, line breaks or other special characters"
-        raise UsageError([f"{source} {fault}; it must be the key alone"])
+        raise UsageError([f"{source} {fault}{hint or '; it must be the key alone'}"])
     return key

@@ -3,8 +3,9 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from secrets import token_hex
+from typing import Any
 
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -19,6 +20,7 @@ from guidsvc.connection_urls import redact
 from guidsvc.doctor.checks import Check
 from guidsvc.doctor.clocks import judge_clock
 from guidsvc.doctor.findings import Finding, fail, fault, ok, warn
+from guidsvc.system_errors import NetworkFault, network_fault, plain_reason
 
 PINGS, PING_SECONDS = 200, 4.0
 """Number of pings that measure the delay, and the time in which they must end."""
@@ -28,21 +30,25 @@ CONNECTIONS = 5
 """Number of connections that must reach the same server."""
 EXPIRY_SECONDS = 10
 """After this time, keys of the probe vanish by themselves."""
+LOOK_SECONDS = 2.0
+"""Time limit of each look at a Redis that accepts connections, but may be frozen."""
 _PERCENTILE = 0.99
+_BUSY = "see what keeps it busy or stopped: a slow command, a full disk, a paused process; or correct host and port"
+_OF_NAMES = {NetworkFault.UNKNOWN_NAME, NetworkFault.NO_LOOKUP, NetworkFault.UNREACHABLE}
 _NEARLY = 0.9
 
-Look = Callable[[Connection], Awaitable[Finding]]
+Look = Callable[[Connection], Coroutine[Any, Any, Finding]]
 
 
 def checks(url: str) -> Sequence[Check]:
     """Return the checks of the Redis at a URL."""
 
-    def on_redis(look: Look) -> Callable[[], Finding]:
-        return lambda: asyncio.run(_connected(url, look))
+    def on_redis(look: Look, seconds: float = LOOK_SECONDS) -> Callable[[], Finding]:
+        return lambda: asyncio.run(_connected(url, look, seconds))
 
     return (
         Check("redis.reach", lambda: asyncio.run(_reach(url)), is_gate=True),
-        Check("redis.latency", on_redis(_latency), PING_SECONDS + 2),
+        Check("redis.latency", on_redis(_latency, PING_SECONDS + 1), PING_SECONDS + 2 + CONNECT_SECONDS),
         Check("redis.memory", on_redis(_memory)),
         Check("redis.cluster", on_redis(_cluster)),
         Check("redis.rights", on_redis(_rights)),
@@ -51,15 +57,16 @@ def checks(url: str) -> Sequence[Check]:
     )
 
 
-async def _connected(url: str, look: Look) -> Finding:
+async def _connected(url: str, look: Look, seconds: float = LOOK_SECONDS) -> Finding:
+    """Connect, and look within this time, which ends before the whole check would, without a word about Redis."""
     connection: Connection = pool_of(url, ConnectionPool).make_connection()  # type: ignore[no-untyped-call]
     try:
         await within(CONNECT_SECONDS, connection.connect())  # type: ignore[no-untyped-call]
-        return await look(connection)
+        return await within(seconds, look(connection))
     except NoPermissionError as error:
         return fail(f"Redis denies a command: {reason(error)}", "grant it to the user, see docs/operations.md#rights")
     except (RedisConnectionError, OSError, TimeoutError) as error:
-        return fail(f"Redis does not answer: {reason(error)}", "start Redis, or correct host and port of --cache-url")
+        return _no_answer(url, error)
     except RedisError as error:
         return fail(f"Redis failed: {reason(error)}", "see the log of Redis")
     finally:
@@ -70,13 +77,21 @@ async def _reach(url: str) -> Finding:
     """Connect as the service does. `probe_redis` knows the remedies of what Redis says."""
     if not await probe_redis(url):
         found = await _connected(url, _role)
-        return found if found.status == "fail" else fail("Redis did not answer in time", "see what keeps it busy")
+        return found if found.status == "fail" else fail(f"{redact(url)} did not answer in time", _BUSY)
     begun = time.monotonic()
     found = await _connected(url, _role)
     seconds = time.monotonic() - begun
     if found.status == "ok" and seconds > LIMIT_SECONDS:
         return warn(f"connecting to {redact(url)} takes {1000 * seconds:.0f} ms", "run the service nearer to it")
     return found._replace(found=f"{found.found} at {redact(url)}") if found.status == "ok" else found
+
+
+def _no_answer(url: str, error: Exception) -> Finding:
+    cause = network_fault(error)
+    if cause is NetworkFault.TIMEOUT:
+        return fail(f"Redis at {redact(url)} does not answer in time", _BUSY)
+    remedy = cause.remedy if cause in _OF_NAMES else "start Redis, or correct host and port of --cache-url"
+    return fail(f"Redis at {redact(url)} does not answer: {plain_reason(error)}", remedy)
 
 
 async def _role(connection: Connection) -> Finding:

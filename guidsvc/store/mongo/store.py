@@ -36,6 +36,7 @@ from guidsvc.store.mongo.failures import read_failures
 from guidsvc.store.mongo.fence import FENCE_ID, MongoFence, fence_document
 from guidsvc.store.mongo.records import FEW, INDEXES, PROOF_SECONDS, MongoRecords
 from guidsvc.store.mongo.repository import Collection, MongoApiKeys, MongoReceipts, MongoRepository
+from guidsvc.system_errors import in_plain_words
 from guidsvc.telemetry.metrics import StoreMetrics
 
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
@@ -207,7 +208,7 @@ def unusable(error: PyMongoError) -> StartError:
     remedy = (
         _REMEDIES.get(code, "") if code is not None else _UNREACHABLE if isinstance(error, ConnectionFailure) else ""
     )
-    return StartError(f"store_url: MongoDB cannot be used: {reason_of(error)}{remedy}")
+    return StartError(f"store_url: MongoDB cannot be used: {in_plain_words(reason_of(error))}{remedy}")
 
 
 class MongoStore:

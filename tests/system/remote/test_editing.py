@@ -143,7 +143,7 @@ def test_damaged_base_of_a_draft_is_named(cli: CommandLine, guid: str, tmp_path:
         ("""sed -i 's/"user"/"usr"/' "$1" """, "has usr; the members are user, expire, metadata"),
         ("""sed -i 's/2100-01-01T00:00:00Z/soon/' "$1" """, "has the wrong expire"),
         ("""sed -i 's/alice/ /' "$1" """, "must not be blank"),
-        ("""printf '\\377' > "$1" """, "utf-8"),
+        ("""printf '\\377' > "$1" """, "cannot be read: not UTF-8"),
         ('echo typed > "$1"; exit 3', "Editing failed"),
     ],
 )

@@ -99,6 +99,43 @@ def test_wrong_profile_is_a_usage_error(line: CommandLine, text: str, mode: int,
     assert path.parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("cat key | head -1", "exited with 1"),
+        ("cat ~/key", "exited with 1"),
+        ("TOKEN=x printenv TOKEN", "cannot run: No such file or directory"),
+        ("echo $GUIDSVC_TEST", "printed its own text in place of a key"),
+        ("echo a > b", "printed its own text in place of a key"),
+        ("true && echo", "is empty"),
+    ],
+)
+def test_key_command_that_needs_a_shell_says_so(line: CommandLine, command: str, fault: str) -> None:
+    profile(line, f'[profile.prod]\nurl = "http://127.0.0.1:1"\nkey_command = "{command}"\n')
+    done = line("whoami", "--profile", "prod")
+
+    assert (done.code, done.out) == (2, "")
+    assert f"{fault}; it runs without a shell: for pipes, $VARIABLES, * or ~, write sh -c '...'\n" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("false", "exited with 1; run it yourself to see why"),
+        ("/nowhere/x", "cannot run: No such file or directory; name a program on PATH, or its whole path"),
+        ("sh -c 'exit 3 | false'", "exited with 1; run it yourself"),
+        ("printf '\\\\377'", "cannot run: not UTF-8"),
+    ],
+)
+def test_other_key_commands_say_nothing_of_a_shell(line: CommandLine, command: str, fault: str) -> None:
+    profile(line, f'[profile.prod]\nurl = "http://127.0.0.1:1"\nkey_command = "{command}"\n')
+    done = line("whoami", "--profile", "prod")
+
+    assert done.code == 2
+    assert fault in done.err
+    assert "without a shell" not in done.err
+
+
 def test_missing_file_of_profiles_is_a_usage_error(line: CommandLine) -> None:
     done = line("whoami", "--profile", "prod")
 

@@ -121,7 +121,7 @@ async def test_other_url_stops_the_start(where: str, why: str, timer: Timer) -> 
         (b"{}", "not a JWKS"),
         (key_set(), "no usable key: it is empty"),
         (key_set(jwk(private("RS1024").public_key(), kid="a\nb")), "no usable key: .*1024 bits"),
-        (b" " * (MAX_BYTES + 1), f"larger than {MAX_BYTES}|Connection closed"),
+        (b" " * (MAX_BYTES + 1), f"larger than {MAX_BYTES}"),
     ],
 )
 @pytest.mark.parametrize("kind", ["file", "url"])
@@ -145,7 +145,8 @@ async def test_unreachable_url_is_named_with_the_remedy(timer: Timer) -> None:
         async with open_jwks(where, fetch, timer=timer, refresh_policy=NEVER):
             pass
     assert str(caught.value) == (
-        f"jwt_jwks: cannot use {where}: Connection refused; make it reachable, or correct the URL"
+        f"jwt_jwks: cannot use {where}: connection refused: nothing listens there; make it reachable, or correct the "
+        "URL"
     )
 
 

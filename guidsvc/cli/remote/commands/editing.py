@@ -19,6 +19,7 @@ from guidsvc.cli.remote.curl import BASE, KEY_HEADER, quoted_url
 from guidsvc.cli.remote.failures import exit_code, report
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import parse_object, with_times
+from guidsvc.system_errors import plain_reason
 from guidsvc_client import GuidsvcError, PreconditionFailed, Record, RecordWithheld
 
 _MEMBERS = ("user", "expire", "metadata")
@@ -51,7 +52,7 @@ def _opened(path: Path, guid: str) -> Draft:
     try:
         return open_draft(path, guid)
     except (OSError, ValueError) as error:
-        fail(f"{path} cannot be used: {error}", FAILED)
+        fail(f"{path} cannot be used: {plain_reason(error)}", FAILED)
 
 
 def _require_editor() -> None:
@@ -95,7 +96,7 @@ def _read(draft: Draft, guid: str) -> str:
             raise ValueError(f"it has more than {MAX_INPUT_BYTES} bytes")
         return content.decode()
     except (OSError, ValueError) as error:
-        fail(f"the text cannot be read: {error}. {draft.hint(guid)}", FAILED)
+        fail(f"the text cannot be read: {plain_reason(error)}. {draft.hint(guid)}", FAILED)
 
 
 def _members(text: str, draft: Draft, guid: str) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def stdin_object(*, is_put: bool) -> dict[str, Any]:
         raise click.UsageError(f"standard input has more than {MAX_INPUT_BYTES} bytes; use `import` for many records")
     try:
         return with_times(parse_object(content.decode()), is_put=is_put)
+    except UnicodeDecodeError:
+        raise click.UsageError("standard input is not UTF-8; convert it") from None
     except ValueError as error:
         raise click.UsageError(f"standard input {error}") from None
 

@@ -17,6 +17,7 @@ import platformdirs
 from guidsvc.bounded_file import read_text
 from guidsvc.cli.remote.transfer.sending import Kind
 from guidsvc.errors import StartError
+from guidsvc.system_errors import plain_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Journal:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise StartError(f"{self.path} cannot be read: {error}; start without --resume") from error
+            raise StartError(f"{self.path} cannot be used: {_fault(error)}; start without --resume") from error
 
     def save(self, place: Place) -> None:
         """Note how far the import has come."""
@@ -74,6 +75,10 @@ class Journal:
     def remove(self) -> None:
         """Remove the journal of a complete import."""
         self.path.unlink(missing_ok=True)
+
+
+def _fault(error: Exception) -> str:
+    return plain_reason(error) if isinstance(error, OSError) else "it is not what an import wrote"
 
 
 class NoJournal:
