@@ -197,13 +197,14 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the service is ready, and the state of its parts."""
+    """Whether the service is ready, and the state of its parts. `workers` is how many processes serve, if known."""
 
     is_ready: bool
     status: str
     store: str
     cache: str
     age_ms: int
+    workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

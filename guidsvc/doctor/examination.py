@@ -58,6 +58,7 @@ CHECKS = (
     "service.address",
     "service.ready",
     "service.load",
+    "service.workers",
 )
 """The names of all checks. They never change: scripts depend on them."""
 GROUPS = ("settings", "host", "store", "redis", "keys", "service")

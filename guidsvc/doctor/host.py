@@ -1,11 +1,13 @@
 """Checks of this host: Python and its packages, file descriptors, cores, memory file systems."""
 
+import math
 import os
 import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,10 +73,20 @@ def _temporary_files(settings: Settings) -> Finding:
 
 
 def _cores(settings: Settings) -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if settings.workers > cores:
+    count = cores()
+    if settings.workers > count:
         return warn(
-            f"{settings.workers} workers share {cores} cores, and slow each other down",
-            f"use --workers {cores}, or give the service more cores",
+            f"{settings.workers} workers share {count} cores, and slow each other down",
+            f"use --workers {count}, or give the service more cores",
         )
-    return ok(f"{settings.workers} workers on {cores} cores")
+    return ok(f"{settings.workers} workers on {count} cores")
+
+
+def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return the number of cores that this process may use, at most that of the limit of its container (cgroup v2)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = limit.read_text(encoding="ascii").split()
+        if quota != "max":
+            return min(count, math.ceil(int(quota) / int(period)))
+    return count

@@ -11,6 +11,7 @@ from guidsvc.config import Settings
 from guidsvc.doctor import address, http_probe
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, ok, warn
+from guidsvc.doctor.host import cores
 
 BODY_BYTES, METRICS_BYTES = 4096, 4 * 1024 * 1024
 """Maximum number of bytes read from a response; and from /metrics."""
@@ -30,6 +31,7 @@ def checks(settings: Settings) -> Sequence[Check]:
     return (
         Check("service.address", partial(_address, settings), seconds, is_gate=True),
         Check("service.ready", partial(_ready, settings), seconds),
+        Check("service.workers", partial(_workers, settings), seconds),
         Check("service.load", partial(_load, settings), seconds),
     )
 
@@ -73,6 +75,26 @@ def _ready(settings: Settings) -> Finding:
     if response.status == SERVICE_UNAVAILABLE and parts:
         return fail(f"not ready: {parts}", "see the findings about that part, and the log of the service")
     return fail(f"/readyz answered {response.status}", "see the log of the service")
+
+
+def _workers(settings: Settings) -> Finding:
+    """Compare the processes that serve with the setting, and with the cores of this host."""
+    report = http_probe.members_of(http_probe.get(settings, "/readyz", max_bytes=BODY_BYTES).body)
+    count = report.get("workers")
+    if not isinstance(count, int):
+        return ok("unknown: the service does not say how many processes serve")
+    if count < settings.workers:
+        return warn(
+            f"{_serving(count)}, but --workers is {settings.workers}",
+            "see the log of the service: worker exited, worker cannot be started; or restart it with this setting",
+        )
+    if count > max(settings.workers, cores()):
+        return warn(f"{_serving(count)} on {cores()} cores, and slow each other down", f"use --workers {cores()}")
+    return ok(_serving(count))
+
+
+def _serving(count: int) -> str:
+    return "1 process serves" if count == 1 else f"{count} processes serve"
 
 
 def _load(settings: Settings) -> Finding:

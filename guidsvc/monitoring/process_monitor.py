@@ -25,6 +25,8 @@ SAMPLE_SECONDS = 0.25
 SAMPLES = 2
 """Number of samples after which metrics are published."""
 
+_FILES_OF_LIVE_PROCESSES = "gauge_livesum_*.db"
+"""Each process that serves has one such file; the supervisor removes that of a process that has ended."""
 MAX_NAMED_FILES = 10
 """Maximum number of unreadable files that a log line names."""
 
@@ -42,6 +44,8 @@ class ProcessMonitor:
         about: Mapping[str, str] | None = None,
     ) -> None:
         self.meters = Metrics() if meters is None else meters
+        self.processes = 1 if folder is None else None
+        """How many processes serve, as of the last publication; None while that is unknown."""
         self._folder = folder
         self._about = about or {}
         self._files: MetricFiles | None = None
@@ -55,6 +59,7 @@ class ProcessMonitor:
         samples = 0
         if self._folder is not None:
             await _load()
+            self.publish()
         while True:
             begun = monotonic()
             await asyncio.sleep(SAMPLE_SECONDS)
@@ -69,7 +74,9 @@ class ProcessMonitor:
             return
         try:
             self._write(self._folder)
+            self.processes = sum(1 for _ in self._folder.glob(_FILES_OF_LIVE_PROCESSES))
         except OSError as error:
+            self.processes = None
             self._outage.begin(error=str(error))
         else:
             self._outage.end()

@@ -74,11 +74,12 @@ async def test_response_has_a_bound_in_bytes(kind: str, monkeypatch: pytest.Monk
 
 
 async def test_unready_service_says_so(kind: str) -> None:
-    parts = {"ready": False, "store": "down", "cache": "up", "age_ms": 7}
+    parts = {"ready": False, "store": "down", "cache": "up", "age_ms": 7, "workers": 3}
     down = problem("unavailable", 503, parts)
     async with scripted_server(lambda _: down) as server, client_of(kind, server.url) as guids:
         ready = await guids.ready()
         assert (ready.is_ready, ready.status, ready.store, ready.age_ms) == (False, "unavailable", "down", 7)
+        assert ready.workers == 3
         assert len(server.requests) == 1
     busy = problem("unavailable", 503)
     async with scripted_server(lambda _: busy) as server, client_of(kind, server.url, retries=0) as guids:

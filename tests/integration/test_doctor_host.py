@@ -161,6 +161,43 @@ def test_service_that_is_not_ready_is_found() -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "report", "status", "text"),
+    [
+        (1, {"workers": 1}, "ok", "1 process serves"),
+        (4, {"workers": 4}, "ok", "4 processes serve"),
+        (4, {"workers": 5}, "ok", "5 processes serve"),
+        (4, {"workers": 3}, "warn", "3 processes serve, but --workers is 4"),
+        (2, {"workers": 1}, "warn", "1 process serves, but --workers is 2"),
+        (1, {"workers": 64}, "warn", "64 processes serve on 8 cores, and slow each other down"),
+        (64, {"workers": 64}, "ok", "64 processes serve"),
+        (4, {}, "ok", "unknown"),
+    ],
+)
+def test_missing_and_surplus_workers_are_found(
+    monkeypatch: pytest.MonkeyPatch, setting: int, report: dict[str, int], status: str, text: str
+) -> None:
+    """`host.cores` has the warning about the setting itself."""
+    monkeypatch.setattr(service, "cores", lambda: 8)
+    with answering({"/readyz": (200, {"ready": True, "status": "ready", **report})}) as settings:
+        finding = found(service.checks(settings.model_copy(update={"workers": setting})), "service.workers")
+
+    assert (finding.status, finding.found.startswith(text)) == (status, True), finding
+
+
+@pytest.mark.parametrize(
+    ("limit", "count"), [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("9900000 100000", 8), ("", 8)]
+)
+def test_cores_are_at_most_those_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, count: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+
+    assert host.cores(tmp_path / "cpu.max") == count
+    assert host.cores(tmp_path / "absent") == 8
+
+
+@pytest.mark.parametrize(
     ("counts", "status", "text"),
     [
         ((0, 0, 0), "ok", "has not been observed yet"),

@@ -174,6 +174,42 @@ def test_gauges_of_all_workers_are_put_together(tmp_path: Path, redis_url: str) 
         assert all(value(metrics(running), "guidsvc_records", state="live") == 1 for _ in range(10))
 
 
+def test_every_worker_knows_how_many_serve(tmp_path: Path, redis_url: str) -> None:
+    """A worker that dies again and again is restarted with a growing delay. A new connection may wait for it."""
+
+    def counts() -> set[int | None]:
+        return {readiness(running).get("workers") for _ in range(5)}
+
+    def one_less() -> bool:
+        newest = children(running)[-1]
+        if len(children(running)) == 3:
+            os.kill(newest, signal.SIGKILL)
+        return 2 in counts()
+
+    with workers(tmp_path, redis_url, count=3) as running:
+        wait_until(lambda: counts() == {3}, "all three", running.log)
+        found = found_by_doctor(running, "--workers", "3", "--cache-url", redis_url)
+        assert "ok      service.workers: 3 processes serve" in found
+        found = found_by_doctor(running, "--workers", "4", "--cache-url", redis_url)
+        assert "warn    service.workers: 3 processes serve, but --workers is 4" in found
+        assert "workers  3" in pdapt(tmp_path, "status", "-o", "table", "--url", running.url).stdout
+        wait_until(one_less, "two workers", running.log)
+        wait_until(lambda: counts() == {3}, "another third", running.log)
+
+
+def readiness(running: Service) -> Any:
+    """Return the answer of /readyz, from any worker."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+        connection.request("GET", "/readyz")
+        return json.loads(connection.getresponse().read())
+
+
+def found_by_doctor(running: Service, *flags: str) -> str:
+    """Return what the doctor finds of the service."""
+    skipped = [word for name in ("settings", "host", "store", "redis") for word in ("--skip", name)]
+    return pdapt(running.log.parent, "doctor", "--port", str(running.port), *skipped, *flags).stdout
+
+
 # Starting
 
 

@@ -66,7 +66,7 @@ class FixedAnswers:
         if target != _READY:
             return self._responses[target]
         try:
-            return _response(readiness(self._context.health))
+            return _response(readiness(self._context.health, self._context.monitor.processes))
         except NotReady:
             return None
 

@@ -37,14 +37,17 @@ def root(context: ApiContext) -> dict[str, Any]:
     return {**VERSION, "links": {name: path for name, path in LINKS.items() if is_there.get(name, True)}}
 
 
-def readiness(health: Health) -> dict[str, object]:
-    """Return the state of the service and of each part; raise NotReady if the store is down."""
+def readiness(health: Health, workers: int | None) -> dict[str, object]:
+    """Return the state of the service and of each part, and the number of workers if it is known.
+
+    Raise NotReady if the store is down.
+    """
     report = health.report()
     if report["store"] == DOWN:
         raise NotReady("The store does not answer.", report)
     is_whole = report["store"] == report["cache"] == UP and "clock" not in report
     status = "ready" if is_whole else "degraded"
-    return {"ready": True, "status": status, **report}
+    return {"ready": True, "status": status, **report, **({} if workers is None else {"workers": workers})}
 
 
 class LiveHandler(Handler):
@@ -72,7 +75,7 @@ class ReadyHandler(Handler):
         """Return the last known state of each part; a problem if the store is down or the service is shutting down."""
         if self.pipeline.in_flight.draining:
             raise NotReady("The service is shutting down.", self.context.health.report())
-        self.respond(200, readiness(self.context.health))
+        self.respond(200, readiness(self.context.health, self.context.monitor.processes))
 
     head = get
 

@@ -21,7 +21,7 @@ async def test_service_with_all_parts_is_live_and_ready(serving: Serving, combin
         assert (await client.get("/livez")).json == {"status": "live"}
         report = (await client.get("/readyz")).json
         assert report.pop("age_ms") >= 0
-        assert report == {"ready": True, "status": "ready", "store": "up", "cache": "up"}
+        assert report == {"ready": True, "status": "ready", "store": "up", "cache": "up", "workers": 1}
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from tests.support.command_line import CommandLine
 from tests.support.guarded_service import GuardedService
 from tests.support.scripted_server import response, scripted_server
 
-STATE: dict[str, object] = {"ready": True, "status": "degraded", "store": "up", "cache": "down", "age_ms": 3}
+PARTS: dict[str, object] = {"store": "up", "cache": "down", "age_ms": 3, "workers": 2}
+STATE: dict[str, object] = {"ready": True, "status": "degraded", **PARTS}
 
 
 def test_ready_service_has_the_code_0(cli: CommandLine) -> None:
@@ -34,6 +35,17 @@ async def test_state_of_the_service_is_the_code(
         done = await asyncio.to_thread(CommandLine(tmp_path, server.url), "status")
 
     assert (done.code, done.json) == (code, {**STATE, **changes})
+
+
+async def test_number_of_workers_is_in_the_table_if_it_is_known(tmp_path: Path) -> None:
+    lines = []
+    for state in (STATE, {name: STATE[name] for name in STATE if name != "workers"}):
+        content = json.dumps(state).encode()
+        async with scripted_server(lambda _, content=content: response(200, content)) as server:  # type: ignore[misc]
+            done = await asyncio.to_thread(CommandLine(tmp_path, server.url), "status", "-o", "table")
+        lines.append([line.split() for line in done.out.splitlines() if line.startswith("workers")])
+
+    assert lines == [[["workers", "2"]], []]
 
 
 def test_service_that_is_not_there_has_the_code_2(tmp_path: Path) -> None:
@@ -92,5 +104,5 @@ def test_certificate_of_an_own_authority_is_named_by_a_variable(tmp_path: Path) 
         trusted = cli("status", SSL_CERT_FILE=str(certificate.ca))
 
     assert refused.code == 2
-    assert refused.err.endswith("Name the file with the certificate of its authority in SSL_CERT_FILE.\n")
+    assert refused.err.endswith("Set SSL_CERT_FILE to the file with the certificate of that authority.\n")
     assert trusted.code == 0

@@ -24,7 +24,7 @@ CLOCK = "If the clocks of the host and of MongoDB differ by more than 0.5 s: by 
 class Readiness(BaseModel):
     """The service is ready. It is `degraded` without its cache, if the store rejects writes, or with a wrong clock."""
 
-    model_config = closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250})
+    model_config = closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250, "workers": 4})
 
     ready: Literal[True]
     status: Literal["ready", "degraded"]
@@ -32,6 +32,7 @@ class Readiness(BaseModel):
     cache: Literal["up", "down"]
     clock: str = optional(CLOCK)
     age_ms: Annotated[int, Field(ge=0, description=AGE_OF_STATES)]
+    workers: int = optional("How many processes serve.")
 
 
 _EXAMPLE_COUNTS = {"hours": [4, 3] + 22 * [1], "days": [29] + 29 * [24]}
