@@ -1,6 +1,7 @@
 """`python pdapt.py --help`: the commands, and all settings in groups."""
 
 import argparse
+import textwrap
 from collections.abc import Mapping
 from functools import partial
 from typing import Literal, get_args, get_origin
@@ -89,6 +90,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 if it is a switch."""
 
 _DAY = 24 * 3600
+_WIDTH = 79
+"""Columns of the paragraphs, of which argparse wraps only those of the options."""
 
 _DESCRIPTION = """\
 guidsvc is a REST service that keeps a registry of GUIDs that expire.
@@ -96,10 +99,11 @@ guidsvc is a REST service that keeps a registry of GUIDs that expire.
 commands:
 {commands}
 
-`{program} COMMAND --help` describes a command. The options below are those of `serve`.
-Each is also an environment variable, or a line of the file .env: {flag} is {variable}.
-Append _FILE to read the value from a file: {variable}_FILE=/run/secrets/store-url.
-A DURATION is {durations}.
+`{program} COMMAND --help` describes a command. The options below are those of
+`serve`. Each is also an environment variable, or a line of the file .env:
+{flag} is {variable}. Append _FILE to read the value from a file:
+{variable}_FILE=/run/secrets/store-url.
+{durations}
 """
 _EXAMPLES = """\
 examples:
@@ -122,7 +126,7 @@ def settings_help() -> str:
             program=name,
             flag=flag("store_url"),
             variable=f"{PREFIX}STORE_URL",
-            durations=DURATION_FORMS,
+            durations=textwrap.fill(f"A DURATION is {DURATION_FORMS}.", _WIDTH),
         ),
         epilog=_EXAMPLES.format(program=runnable()),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=30),

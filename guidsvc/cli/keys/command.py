@@ -30,10 +30,10 @@ COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state", "note
 
 _FIRST_UNIX_TIME = 1_000_000_000
 """A time in 2001. A smaller number without a unit was probably meant as days or hours."""
-_EPILOG = """\
-The store is that of the service: --store-url, else GUIDSVC_STORE_URL from the
-environment or .env. With --url or --profile, the keys are those of a running
-service, which needs an admin key."""
+_EPILOG = (
+    "The store is that of the service: --store-url, else GUIDSVC_STORE_URL from the environment or .env. With --url or "
+    "--profile, the keys are those of a running service, which needs an admin key."
+)
 _EXAMPLES = (
     "keys create --new-store --owner alice",
     "keys create --owner ops --scopes admin --expires 90d",

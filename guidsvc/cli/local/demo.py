@@ -69,7 +69,7 @@ def _count(text: str) -> int:
     help=f"Create sample records of all kinds in the service on this host, or remove them. All have the user "
     f"{USER!r}; their owner is that of your key.",
     options_metavar="[OPTIONS] [ADDRESS OF THE SERVICE]",
-    notes=f"The service must run. Its address is found by its flags, variables and .env. With access control, set\n"
+    notes=f"The service must run. Its address is found by its flags, variables and .env. With access control, set "
     f"{KEY_VARIABLE} to a key with the scopes read, write and delete.",
     examples=["demo", "demo --count 1000 --port 9000", "demo --remove"],
 )

@@ -25,8 +25,8 @@ _STRICT_CODES = _CODES | {"warn": 1}
     help="Check the settings, this host, the store, Redis, the keys, and the service if it runs. Say what is wrong, "
     "and what to do. It accepts the flags of serve.",
     options_metavar="[OPTIONS] [FLAGS OF SERVE]",
-    notes="Each line begins with ok, warn or fail. The exit code is 0, or 2 if a check fails. With --strict it is 1\n"
-    "if there are only warnings. The doctor changes nothing, and creates no store. It writes a probe beside the\n"
+    notes="Each line begins with ok, warn or fail. The exit code is 0, or 2 if a check fails. With --strict it is 1 "
+    "if there are only warnings. The doctor changes nothing, and creates no store. It writes a probe beside the "
     "SQLite file, to MongoDB and to Redis, and removes it.",
     examples=[
         "doctor",

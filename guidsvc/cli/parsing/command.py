@@ -4,6 +4,8 @@ Click prints help itself, and would ignore that standard output cannot be writte
 are options of this module, which print as all commands do.
 """
 
+import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +19,10 @@ from guidsvc.program import runnable
 _NEAR = 0.8
 """Similarity of a misspelt flag to one of the command, from 0 to 1. It may also be a misspelt setting."""
 _MAX_COLUMNS = 110
+_FIRST_COLUMN = re.compile(r"  \S.*?  +(?=\S)")
+"""The beginning of a line of notes with two columns."""
+PROGRAM = "{program}"
+"""In an example: the program, where it stands a second time."""
 
 
 class _HelpFormatter(click.HelpFormatter):
@@ -36,7 +42,10 @@ class _Context(click.Context):
 
 
 class Command(click.Command):
-    """A command. `examples` are the words after the name of the program, one line each; `notes` stand above them."""
+    """A command. `examples` are the words after the name of the program, one line each; `notes` stand above them.
+
+    A line of `notes` is a paragraph, or a row of two columns.
+    """
 
     context_class = _Context
 
@@ -51,11 +60,13 @@ class Command(click.Command):
         ]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # Click's signature
-        """Write the notes and the examples as they are: their lines are not to be joined."""
-        examples = [f"  {runnable(each)}" for each in self.examples]
-        parts = [self.notes, "\n".join(["examples:", *examples]) if examples else ""]
-        for part in filter(None, parts):
-            formatter.write(f"\n{part}\n")
+        """Write the notes, wrapped to the width, and the examples as they are: they are to be pasted."""
+        if self.notes:
+            notes = "\n".join(_wrapped(line, formatter.width) for line in self.notes.split("\n"))
+            formatter.write(f"\n{notes}\n")
+        if self.examples:
+            examples = (f"  {runnable(each)}\n".replace(PROGRAM, runnable()) for each in self.examples)
+            formatter.write(f"\nexamples:\n{''.join(examples)}")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. Surplus ones are a usage error, unless the command accepts them."""
@@ -113,6 +124,14 @@ class SettingsCommand(Command):
         own = super().shell_complete(ctx, incomplete)
         flags = sorted(flag for flag in config.FLAGS if incomplete.startswith("-") and flag.startswith(incomplete))
         return [*own, *map(CompletionItem, flags)]
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Return a line of notes in lines of this width. A column of descriptions stays one."""
+    found = _FIRST_COLUMN.match(line)
+    begin = "" if found is None else found[0]
+    lines = textwrap.wrap(line[len(begin) :], width - len(begin), break_long_words=False, break_on_hyphens=False)
+    return begin + f"\n{' ' * len(begin)}".join(lines)
 
 
 def flags_of(command: click.Command) -> set[str]:

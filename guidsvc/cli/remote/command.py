@@ -25,7 +25,7 @@ from guidsvc_client import GuidsvcError, RecordWithheld
 _COMMON = ("url", "key_file", "profile", "form", "is_curl", "is_quiet")
 
 
-def _common_options() -> list[click.Parameter]:
+def _common_options(*, has_form: bool) -> list[click.Parameter]:
     return [
         click.Option(["--url"], metavar="URL", help=f"address of the service [default: GUIDSVC_URL, or {DEFAULT_URL}]"),
         click.Option(
@@ -37,6 +37,7 @@ def _common_options() -> list[click.Parameter]:
             type=OneOf(FORMS),
             metavar="|".join(FORMS),
             help="form of the data [default: table on a terminal, else lines of JSON]",
+            hidden=not has_form,
         ),
         click.Option(["--curl", "is_curl"], is_flag=True, help="print the request as a curl command, and send nothing"),
         click.Option(
@@ -49,13 +50,16 @@ class RemoteCommand(Command):
     """A command over HTTP. Its function gets a `Remote` with `click.pass_obj`.
 
     `is_write` says whether its requests change something, so that a lost response leaves a doubt. Then it first looks
-    whether it can print its output, if it `has_output`.
+    whether it can print its output, if it `has_output`. `has_form` says whether that has a form: a command without one
+    accepts -o as all others do, but its help does not name it.
     """
 
-    def __init__(self, *args: Any, is_write: bool = False, has_output: bool = True, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, is_write: bool = False, has_output: bool = True, has_form: bool = True, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self.is_write, self.has_output = is_write, has_output
-        self.params[-2:-2] = _common_options()
+        self.params[-2:-2] = _common_options(has_form=has_form and has_output)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Exit with the code of docs/command-line-http.md if the service rejects a request."""

@@ -14,7 +14,7 @@ from guidsvc.domain.durations import DURATION_FORMS, parse_duration
 def test_help_explains_durations() -> None:
     text = settings_help()
 
-    assert f"A DURATION is {DURATION_FORMS}." in text
+    assert f"A DURATION is {DURATION_FORMS}." in " ".join(text.split())
     for example in re.findall(r"[0-9]+[smhdw]", DURATION_FORMS):
         assert parse_duration(example) > 0
     assert "--lifetime DURATION" in text

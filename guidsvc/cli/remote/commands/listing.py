@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from guidsvc.cli import output
-from guidsvc.cli.parsing.value_types import OneOf
+from guidsvc.cli.parsing.value_types import OneOf, Parsed
 from guidsvc.cli.remote.command import RemoteCommand
 from guidsvc.cli.remote.commands.inputs import given
 from guidsvc.cli.remote.documents import COLUMNS, FULL_COLUMNS, record_document, record_row
@@ -38,6 +38,13 @@ def filter_options(state: str) -> Callable[[Function], Function]:
     return add
 
 
+def _limit(text: str) -> int:
+    """Return a number of records."""
+    if not text.isascii() or not text.isdecimal() or not int(text[:20]):
+        raise ValueError("must be a whole number, at least 1")
+    return int(text)
+
+
 @click.command(
     cls=RemoteCommand,
     examples=["ls", "ls --user 'Cylance, Inc.' --expires-within 24h", "ls --state expired --count"],
@@ -45,7 +52,7 @@ def filter_options(state: str) -> Callable[[Function], Function]:
 @filter_options("live")
 @click.option("--expires-within", type=DURATION, metavar="DURATION", help="only what expires so soon, soonest first")
 @click.option("--sort", type=OneOf(["guid", "expire"]), help="order [default: guid, or expire with --expires-within]")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="print at most so many")
+@click.option("--limit", type=Parsed("N", _limit), metavar="N", help="print at most so many")
 @click.option("--full", "is_full", is_flag=True, help="all members of the records")
 @click.option("--count", "is_count", is_flag=True, help="print only how many there are")
 @click.pass_obj

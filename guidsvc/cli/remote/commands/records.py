@@ -44,7 +44,7 @@ def print_record(remote: Remote, record: Record) -> None:
     examples=[
         "put --user 'Cylance, Inc.' --expire 90d",
         'put 9094E4C980C74043A4B586B420E69DDF --user alice --metadata \'{"env": "test"}\'',
-        "get GUID -o lines | jq -c '.user = \"bob\"' | guidsvc put -",
+        "get GUID -o lines | jq -c '.user = \"bob\"' | {program} put -",
     ],
 )
 @click.argument("words", nargs=-1, type=RecordWords(), metavar="[GUID] [-]")

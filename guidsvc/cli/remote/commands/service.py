@@ -25,7 +25,7 @@ def whoami(remote: Remote, /) -> None:
     remote.rendering.record(identity_document(remote.client.whoami()))
 
 
-@click.command(cls=RemoteCommand, examples=["status", "status --wait 30s && guidsvc ls"])
+@click.command(cls=RemoteCommand, examples=["status", "status --wait 30s && {program} ls"])
 @click.option("--wait", type=DURATION, metavar="DURATION", help="wait up to so long until the service is ready")
 @click.pass_context
 def status(ctx: click.Context, wait: int | None) -> None:

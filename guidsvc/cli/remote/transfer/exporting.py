@@ -28,7 +28,10 @@ Write = Callable[[str], object]
 
 
 @click.command(
-    "export", cls=RemoteCommand, examples=["export guids.ndjson", "export - --user alice | jq -c .guid > guids.txt"]
+    "export",
+    cls=RemoteCommand,
+    has_form=False,
+    examples=["export guids.ndjson", "export - --user alice | jq -c .guid > guids.txt"],
 )
 @click.argument("target", metavar="FILE|-")
 @filter_options("all")
