@@ -23,6 +23,7 @@ The packages are layers. Each imports only what stands below it:
     foreign_variables variables of Kubernetes and of clients that look like settings
     program          the name of the command line in messages
     similarity       the known name that a misspelt name probably means
+    system_errors    errors of the network and of TLS in plain words
     time_limit       a time limit for work that blocks, on a thread
     utf8             the size of texts in bytes
     bounded_file     reading of files that settings name, up to a size

@@ -24,7 +24,7 @@ from tests.support.scripted_server import RESET, problem, response, scripted_ser
 
 ID = "0" * 12
 SECONDS = 60
-PLACE = re.compile(r"^(store: /.*|guidsvc: service: http://.*)\n", re.MULTILINE)
+PLACE = re.compile(r"^(store: /.*|service: http://.*)\n", re.MULTILINE)
 
 
 class Keys:
@@ -202,7 +202,7 @@ def test_profile_names_the_service_and_its_key(
     profile(line, f'[profile.prod]\nurl = "{guarded.service.url}"\nkey_file = "{path}"\n')
     done = line.ok("keys", "create", "--owner", owner, "--profile", "prod", GUIDSVC_KEY="gs_wrong")
 
-    assert done.err.startswith(f"guidsvc: service: {guarded.service.url}\n")
+    assert done.err.startswith(f"service: {guarded.service.url}\n")
     assert line.ok("keys", "list", "--owner", owner, "--url", guarded.service.url, "--key-file", str(path)).out
 
 

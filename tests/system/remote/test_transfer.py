@@ -127,11 +127,15 @@ def test_conflict_is_handled_as_asked(line: CommandLine, tmp_path: Path, policy:
 
     checked = line("import", lines, "--on-conflict", policy, "--dry-run")
     assert (checked.code, checked.json) == (code, done)
+    assert checked.err.endswith("guidsvc: nothing was changed: this was a dry run\n")
     assert line.ok("get", guid_of(2)).json["user"] == "other"
     assert line("get", guid_of(3)).code == 3
     imported = line("import", lines, "--on-conflict", policy)
     assert (imported.code, imported.json) == (code, done)
+    assert "dry run" not in imported.err
     assert line.ok("get", guid_of(2)).json["user"] == user
+    exported = line.ok("export", str(tmp_path / "out"), "--user", "other")
+    assert exported.err == f"guidsvc: {'1 record is' if user == 'other' else '0 records are'} exported\n"
 
 
 def test_conflict_stops_an_import_that_is_to_fail(line: CommandLine, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from guidsvc.cli import output
 from guidsvc.cli.keys.administration import Document, KeyWithSecret, NewKey
 from guidsvc.cli.remote.command import note_key, reporting
 from guidsvc.cli.remote.documents import key_document
@@ -82,7 +83,7 @@ def service_keys(
     remote = Remote(target, Rendering("lines"), is_curl=is_curl)
     note_key(remote)
     if not is_curl:
-        remote.note(f"service: {target.url}")
+        output.tell(f"service: {target.url}")
     named = {"--url": url, "--profile": profile, "--key-file": key_file}
     flags = [word for name, value in named.items() if value for word in (name, value)]
     with reporting(remote, is_write=is_write, advice=_advice(flags)):

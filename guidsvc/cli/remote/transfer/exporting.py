@@ -51,7 +51,7 @@ def export_records(remote: Remote, /, target: str, **options: Any) -> None:
         file = [] if target == STDIN else [f"--output {shlex.quote(target)}"]
         output.write(f"{curl_line(captured.request, *file)}\n")
         return
-    remote.note(f"{count} records are exported")
+    remote.note(f"{'1 record is' if count == 1 else f'{count} records are'} exported")
 
 
 def _copy(records: Iterator[Record], write: Write, advance: Callable[[int], None]) -> int:

@@ -172,6 +172,8 @@ class _Import:
     def _end(self) -> None:
         counts = self._place.counts
         self._remote.rendering.record(counts)
+        if self._sender.is_dry:
+            self._remote.note("nothing was changed: this was a dry run")
         if counts["conflict"]:
             click.get_current_context().exit(CONFLICT)
         if counts["failed"]:
