@@ -48,6 +48,8 @@ _UNSENT = {
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100000",
 }
 """No span is sent while requests are counted: a thread of its own does that."""
+_UNLIKELY = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "1e-12"}
+"""A ratio costs what it costs at 1 %, but none of the requests that are counted is sampled."""
 SERVERS: Mapping[str, Server] = {
     "default": Server(),
     "access log": Server(("--access-log", "--log-format", "json")),
@@ -56,7 +58,7 @@ SERVERS: Mapping[str, Server] = {
     "Redis without L1": Server(("--no-access-log", "--cache-url", "{redis}", "--cache-size", "0")),
     "no cache": Server(("--no-access-log", "--cache-size", "0")),
     "traces": Server(_TRACED, environment=_UNSENT),
-    "traces not sampled": Server(_TRACED, environment={"OTEL_TRACES_SAMPLER": "always_off"}),
+    "traces not sampled": Server(_TRACED, environment=_UNLIKELY),
 }
 
 
@@ -104,6 +106,11 @@ def _split(requests: Sequence[bytes], warm_up: int, short: int, units: int = 1) 
 
 def _read(target: str, number: int, lines: Sequence[str]) -> bytes:  # noqa: ARG001  # the same for each number
     return message("GET", target, lines)
+
+
+def _read_of_client(number: int, lines: Sequence[str]) -> bytes:
+    """Return a read whose client has a trace of its own, which it does not sample."""
+    return message("GET", _record(READ), [*lines, f"traceparent: 00-{number + 1:032x}-{number + 1:016x}-00"])
 
 
 def _record(number: int) -> str:
@@ -172,6 +179,8 @@ def _user_of(number: int) -> str:
 
 
 _CACHED = partial(_repeated, partial(_read, _record(READ)))
+_DEMAND = partial(_repeated, partial(_read, f"{_record(READ)}?valid_for=60"))
+_HEARTBEAT = partial(_repeated, partial(_heartbeat, _record(READ)))
 _NOT_MODIFIED = "If-None-Match: *"
 PATHS = [
     Path("read from L1", _CACHED),
@@ -190,12 +199,20 @@ PATHS = [
     Path("batch of lines, per line", _batches_of_lines, uses_thread=True),
     Path("stream of records, per record", _streams, uses_thread=True),
     Path("/version", partial(_repeated, partial(_read, "/version"))),
-    Path("lease, read with valid_for", partial(_repeated, partial(_read, f"{_record(READ)}?valid_for=60"))),
-    Path("lease, renewal that writes nothing", partial(_repeated, partial(_heartbeat, _record(READ)))),
+    Path("lease, read with valid_for", _DEMAND),
+    Path("lease, renewal that writes nothing", _HEARTBEAT),
     Path("lease, renewal that writes", partial(_repeated, partial(_renew, '{"ttl": 5000000}')), uses_thread=True),
     Path("read from L1, with traces", _CACHED, "traces"),
     Path("read from L1, with traces, not sampled", _CACHED, "traces not sampled"),
     Path("create, with traces", partial(_repeated, _create), "traces", uses_thread=True),
+    Path(
+        "read from L1, with traces, not sampled by its client",
+        partial(_repeated, _read_of_client),
+        "traces not sampled",
+    ),
+    Path("lease, read with valid_for, with traces, not sampled", _DEMAND, "traces not sampled"),
+    Path("lease, renewal that writes nothing, with traces, not sampled", _HEARTBEAT, "traces not sampled"),
+    Path("create, with traces, not sampled", partial(_repeated, _create), "traces not sampled", uses_thread=True),
 ]
 
 

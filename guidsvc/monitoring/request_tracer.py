@@ -8,6 +8,7 @@ configure all of that. Importing this module is slow, so it is imported only if 
 import asyncio
 import logging
 import os
+import random
 import re
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, format_trace_id, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
@@ -26,7 +28,9 @@ from opentelemetry.util.types import AttributeValue
 import guidsvc
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.access_log import without_secrets
+from guidsvc.telemetry import traceparent
 from guidsvc.telemetry.outage import Outage
+from guidsvc.telemetry.sampling import HeadSampler, policy_of
 from guidsvc.telemetry.tracing import OTHER, REDIS, Completion, RequestTrace, Tracer, Wait
 
 CLOSE_SECONDS = 1.0
@@ -70,8 +74,15 @@ def _resource() -> Resource:
     return Resource.create({**named, **OTELResourceDetector().detect().attributes})
 
 
+class UnsampledTrace(RequestTrace):
+    """The trace of a request that is a part of the client's trace, but not sampled: only log lines name it."""
+
+    __slots__ = ("trace_id",)
+    trace_id: str
+
+
 class SpanTrace(RequestTrace):
-    """A trace that belongs to a span: sampled, or at least a part of the client's trace."""
+    """The trace of a request that is sampled, with its span."""
 
     __slots__ = ("scheme", "span", "trace_id", "waits")
 
@@ -80,25 +91,46 @@ class SpanTrace(RequestTrace):
         self.span = span
         self.scheme = scheme
         self.trace_id = format_trace_id(span.get_span_context().trace_id)
-        self.waits: list[Wait] | None = [] if span.is_recording() else None
+        self.waits: list[Wait] | None = []
+
+
+class SampledIds(RandomIdGenerator):
+    """Random IDs below the bound of the sampler: an ID is generated only for a trace that is to be sampled."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+
+    def generate_trace_id(self) -> int:
+        lower = random.getrandbits(64) * self._bound >> 64  # as `randrange(bound)`, in fewer calls
+        return (random.getrandbits(64) << 64 | lower) or 1
 
 
 class RequestTracer:
     """Makes the spans of requests. They have the names of OpenTelemetry's stable conventions for HTTP and databases."""
 
     def __init__(self, provider: TracerProvider, store: str) -> None:
+        self._policy = policy_of(provider.sampler.get_description())
+        self.sampler = HeadSampler(self._policy.rate)
+        if self._policy.bound:
+            provider.id_generator = SampledIds(self._policy.bound)
         self._tracer = provider.get_tracer("guidsvc", guidsvc.__version__)
         self._propagator = TraceContextTextMapPropagator()
         self._root = Context()
         self._store = store
 
-    def begin(self, request_id: str, remote: str, headers: Mapping[str, str], *, secure: bool) -> RequestTrace:
-        has_parent = "traceparent" in headers
-        parent = self._propagator.extract(headers, self._root) if has_parent else self._root
-        span = self._tracer.start_span("HTTP", parent, SpanKind.SERVER)
-        if not (has_parent or span.is_recording()):
-            return RequestTrace(request_id, remote)
-        return SpanTrace(request_id, remote, span, "https" if secure else "http")
+    def begin(self, request_id: str, remote: str, headers: Mapping[str, str], *, secure: bool) -> RequestTrace | None:
+        header = headers.get("traceparent")
+        parent = None if header is None else traceparent.parse(header)
+        if self.sampler.draw() if parent is None else self._policy.samples(parent):
+            context = self._root if parent is None else self._propagator.extract(headers, self._root)
+            span = self._tracer.start_span("HTTP", context, SpanKind.SERVER)
+            if span.is_recording():  # a sampler that is not a standard one decides here
+                return SpanTrace(request_id, remote, span, "https" if secure else "http")
+        if parent is None:
+            return None
+        trace = UnsampledTrace(request_id, remote)
+        trace.trace_id, _ = parent
+        return trace
 
     def end(self, trace: RequestTrace, completion: Completion) -> None:
         if not isinstance(trace, SpanTrace) or trace.waits is None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
+from guidsvc.telemetry.sampling import HeadSampler
+
 L1, REDIS, MISS, DOWN = "l1", "redis", "miss", "down"
 """Sources of a record: the memory of this process, Redis, or the store, after misses in both or while Redis is down."""
 
@@ -98,8 +100,14 @@ class Completion(NamedTuple):
 class Tracer(Protocol):
     """Begins and ends the traces that are exported."""
 
-    def begin(self, request_id: str, remote: str, headers: Mapping[str, str], *, secure: bool) -> RequestTrace:
-        """Return the trace of a request, as a part of the client's trace if `headers` name one."""
+    sampler: HeadSampler
+    """Decides about requests that are not a part of a client's trace."""
+
+    def begin(self, request_id: str, remote: str, headers: Mapping[str, str], *, secure: bool) -> RequestTrace | None:
+        """Return the trace of a request, as a part of the client's trace if `headers` name one.
+
+        Return None if the request is not sampled, and not a part of a client's trace.
+        """
 
     def end(self, trace: RequestTrace, completion: Completion) -> None:
         """Export the trace of an answered request, if it was sampled: then it has `waits`."""

@@ -26,7 +26,7 @@ from guidsvc.http.headers.request_id import request_id
 from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.server.abort import break_off
 from guidsvc.telemetry import tracing
-from guidsvc.telemetry.tracing import RequestTrace, Tracer
+from guidsvc.telemetry.tracing import RequestTrace
 
 KNOWN_METHODS = frozenset({*METHODS, "CONNECT", "TRACE", "QUERY"})
 """Methods of RFC 9110 and RFC 5789, and QUERY (in OpenAPI): 405 where not served. Others: 501 (RFC 9110, 9.1)."""
@@ -55,9 +55,9 @@ class Handler(OutputHandler):
         if not hasattr(self, "request_id"):
             self.request_id = request_id(self.request.headers.get("X-Request-Id", ""))
             self.context.trusted_proxies.apply(self.request)
-            tracer, address = self.context.tracer, str(self.request.remote_ip)
+            address = str(self.request.remote_ip)
             self.trace = (
-                RequestTrace(self.request_id, address) if tracer is None else self._begin_trace(tracer, address)
+                RequestTrace(self.request_id, address) if self.context.tracer is None else self._begin_trace(address)
             )
             self._received = bytearray()
             self._received_bytes = 0
@@ -70,9 +70,9 @@ class Handler(OutputHandler):
         self._write_buffer: list[bytes] = []
         self.set_status(HTTPStatus.OK)
 
-    def _begin_trace(self, tracer: Tracer, address: str) -> RequestTrace:
+    def _begin_trace(self, address: str) -> RequestTrace:
         is_secure = self.request.protocol == "https"
-        return tracer.begin(self.request_id, address, self.request.headers, secure=is_secure)
+        return self.pipeline.begin_trace(self.request_id, address, self.request.headers, secure=is_secure)
 
     def prepare(self) -> Awaitable[None] | None:
         """Begin a request. A rejection here also closes the connection, because the body is unread."""

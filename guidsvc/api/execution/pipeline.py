@@ -23,6 +23,7 @@ from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.telemetry.metrics import QUICK_SECONDS
+from guidsvc.telemetry.sampling import HeadSampler
 from guidsvc.telemetry.tracing import OTHER, Completion, RequestTrace
 
 LOGGED_PATH = 200
@@ -54,6 +55,8 @@ class RequestPipeline:
         self._has_diagnostics = bool(context.diagnostics)
         self.has_traces = self._has_diagnostics or self.tracer is not None
         """Whether the trace of a request is shown to its client, or exported."""
+        self.sampler = HeadSampler(1) if self._has_diagnostics or self.tracer is None else self.tracer.sampler
+        """Decides which requests need a trace, where requests have traces at all."""
         self.quick_reads = self._requests.quick(ROUTE, "GET", OK)
         """The counter of quick reads of a record."""
 
@@ -160,8 +163,15 @@ class RequestPipeline:
 
     def begin_trace(self, request_id: str, address: str, headers: Mapping[str, str], *, secure: bool) -> RequestTrace:
         """Return the trace of a request that begins; it is exported if that is configured."""
-        if self.tracer is None:
-            return RequestTrace(request_id, address)
+        trace = None if self.tracer is None else self.tracer.begin(request_id, address, headers, secure=secure)
+        return RequestTrace(request_id, address) if trace is None else trace
+
+    def begin_needed_trace(
+        self, request_id: str, address: str, headers: Mapping[str, str], *, secure: bool
+    ) -> RequestTrace | None:
+        """Return the trace of a request that begins, or None if it is neither shown nor exported, nor a client's."""
+        if self._has_diagnostics or self.tracer is None:
+            return self.begin_trace(request_id, address, headers, secure=secure)
         return self.tracer.begin(request_id, address, headers, secure=secure)
 
     def extra_header_lines(

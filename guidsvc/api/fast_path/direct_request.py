@@ -19,7 +19,7 @@ from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
 from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.runtime.cancel_scope import CancelScope
-from guidsvc.telemetry.tracing import CURRENT, RequestTrace, Tracer
+from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 
 class EligibleRequest(NamedTuple):
@@ -91,8 +91,7 @@ class DirectRequest:
         """Execute the request with this body, and return the answer."""
         pipeline, request, start, source = self._pipeline, self._request, perf_counter(), None
         failure: Failure | None = None
-        tracer, address = pipeline.tracer, request.address
-        trace = RequestTrace(self._request_id, address) if tracer is None else self._begin_trace(tracer)
+        trace = RequestTrace(self._request_id, request.address) if pipeline.tracer is None else self._begin_trace()
         CURRENT.set(trace)  # this is a task of its own
         self._has_begun = True
         try:
@@ -123,9 +122,9 @@ class DirectRequest:
         )
         return response_bytes
 
-    def _begin_trace(self, tracer: Tracer) -> RequestTrace:
+    def _begin_trace(self) -> RequestTrace:
         request = self._request
-        return tracer.begin(self._request_id, request.address, request.headers, secure=request.secure)
+        return self._pipeline.begin_trace(self._request_id, request.address, request.headers, secure=request.secure)
 
     async def _execute(self, body: bytes) -> Response:
         pipeline, request = self._pipeline, self._request

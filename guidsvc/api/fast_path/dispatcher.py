@@ -30,7 +30,7 @@ from guidsvc.api.fast_path.eligibility import (
     request_id_for,
 )
 from guidsvc.api.fast_path.fixed_answers import FixedAnswers
-from guidsvc.api.fast_path.leases import LeaseFastPath
+from guidsvc.api.fast_path.leases import LeaseFastPath, SampledLeaseFastPath
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.auth.session import Session
@@ -81,7 +81,7 @@ class FastPathDispatcher:
         self._base = context.public_url
         self._max_age = context.max_age
         self._renderer = read_renderer(self._service, varies=self._varies, max_age=context.max_age)
-        self._leases = LeaseFastPath(
+        self._leases = (SampledLeaseFastPath if self._has_traces else LeaseFastPath)(
             pipeline, self._renderer, self._disqualifying_headers, self.serve_repeated_read, self._failed_read
         )
         self.serve_repeated = self._leases.serve_repeated
@@ -100,10 +100,9 @@ class FastPathDispatcher:
         if session is not None and not session.is_usable():
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
-        if self._has_traces or self._in_flight.draining:
-            if _GUID.fullmatch(guid) is None:
-                return None
-            return self._read("GET", guid, {}, peer.remote_ip, session, secure=peer.secure, is_counted=False)
+        if self._has_traces or self._in_flight.draining:  # noqa: SIM102  # without traces, nothing more is asked
+            if self._in_flight.draining or not self._pipeline.sampler.skip():
+                return self._read_with_trace(guid, session, peer)
         start, misses = perf_counter(), self._cache.misses
         try:
             record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
@@ -128,6 +127,11 @@ class FastPathDispatcher:
             source = L1 if self._cache.misses == misses else self._cache.store
             self._log_read(guid, 1000 * seconds, request_id, peer.remote_ip, source)
         return response_bytes
+
+    def _read_with_trace(self, guid: str, session: Session | None, peer: Peer) -> bytes | None:
+        if _GUID.fullmatch(guid) is None:
+            return None
+        return self._read("GET", guid, {}, peer.remote_ip, session, secure=peer.secure, is_counted=False)
 
     def _failed_repeated_read(
         self, error: GuidsvcError, guid: str, peer: Peer, session: Session | None, start: float
@@ -265,7 +269,7 @@ class FastPathDispatcher:
             return None
         start, misses = perf_counter(), self._cache.misses
         name, is_head = request_id_for(headers), method == "HEAD"
-        trace = self._pipeline.begin_trace(name, address, headers, secure=secure) if self._has_traces else None
+        trace = self._pipeline.begin_needed_trace(name, address, headers, secure=secure) if self._has_traces else None
         token = None if trace is None else CURRENT.set(trace)
         try:
             preconditions = conditions.parse(headers)

@@ -110,7 +110,7 @@ class LeaseFastPath:
         self._plain = _PLAIN if self._trusts_proxies else _PLAIN | _FORWARDING
         if context.tracer is None:
             self._plain |= TRACE_HEADERS
-        self._has_traces = pipeline.has_traces
+        self._sampler = pipeline.sampler
         self._reads: dict[bytes, _Demand] = {}
         self._renewals: dict[bytes, _Heartbeat] = {}
         self._demand: _Demand | None = None  # of the read that was answered last, if it may be remembered
@@ -216,7 +216,7 @@ class LeaseFastPath:
     def _read(self, guid: str, demand: _Demand, request_id: str, address: str, *, secure: bool) -> bytes | None:
         """Return the answer to an authorized read if the cache has the record, and it is live; else None."""
         session, caller, seconds = demand
-        if self._in_flight.draining or self._has_traces:
+        if self._in_flight.draining:
             return None
         start, misses = perf_counter(), self._cache.misses
         try:
@@ -241,7 +241,7 @@ class LeaseFastPath:
     def _renew(self, guid: str, heartbeat: _Heartbeat, peer: Peer) -> bytes | None:
         """Return the answer to a renewal that changes nothing, as the cache shows; else None."""
         (session, terms, least_ms), renewer = heartbeat, self._service.renewer
-        if self._in_flight.draining or self._has_traces or not (session is None or session.is_usable()):
+        if self._in_flight.draining or not (session is None or session.is_usable()):
             return None
         start = perf_counter()
         try:
@@ -264,6 +264,29 @@ class LeaseFastPath:
             quick_renewals = self._quick_renewals
             quick_renewals.count += 1
             quick_renewals.seconds += seconds
+        return response
+
+
+class SampledLeaseFastPath(LeaseFastPath):
+    """The same where requests may have traces: it leaves those that need one to the handler.
+
+    So the sampler skips only what is answered here: the handler asks it about all else.
+    """
+
+    def _read(self, guid: str, demand: _Demand, request_id: str, address: str, *, secure: bool) -> bytes | None:
+        if not self._sampler.gap:
+            return None
+        response = super()._read(guid, demand, request_id, address, secure=secure)
+        if response is not None:
+            self._sampler.gap -= 1
+        return response
+
+    def _renew(self, guid: str, heartbeat: _Heartbeat, peer: Peer) -> bytes | None:
+        if not self._sampler.gap:
+            return None
+        response = super()._renew(guid, heartbeat, peer)
+        if response is not None:
+            self._sampler.gap -= 1
         return response
 
 
