@@ -121,14 +121,15 @@ class ProcessMonitor:
             collector = prometheus.SingleProcessCollector(self.meters, self._about)
             return await asyncio.to_thread(prometheus.render, collector, accept)
         try:
-            rendered, has_new_files = await self._render(prometheus.MultiProcessCollector(self._folder), accept)
-            return (
-                (await self._render(prometheus.MultiProcessCollector(self._folder), accept))[0]
-                if has_new_files
-                else rendered
-            )
+            rendered, has_new_files = await self._render(self._collector(self._folder), accept)
+            return (await self._render(self._collector(self._folder), accept))[0] if has_new_files else rendered
         except (OSError, ValueError) as error:
             raise MetricsUnavailable(f"metrics cannot be read: {error}") from error
+
+    def _collector(self, folder: Path) -> "MultiProcessCollector":
+        from guidsvc.monitoring import prometheus
+
+        return prometheus.MultiProcessCollector(folder, prometheus.exemplars_of(self.meters, self._about))
 
     async def _render(self, collector: "MultiProcessCollector", accept: str) -> tuple[tuple[bytes, str], bool]:
         """Render the files of all processes, and record those left out; return also whether some are new."""

@@ -6,7 +6,7 @@ decrease. Importing this module is slow, so it is imported on first use.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
 from guidsvc.http.headers.lists import elements
@@ -24,6 +25,8 @@ from guidsvc.telemetry.metric_catalog import METRICS
 from guidsvc.telemetry.metric_spec import About, Labels, MetricSpec, Read
 from guidsvc.telemetry.metrics import Histogram, Metrics
 
+Exemplars = dict[tuple[str, frozenset[tuple[str, str]]], Exemplar]
+"""Exemplars by the name and the labels of their sample."""
 _PROCESS = ProcessCollector(registry=None)
 _PROCESS_OVER = {"process_start_time_seconds": "livemin", "process_max_fds": "livemin"}
 
@@ -62,20 +65,28 @@ class SingleProcessCollector(Collector):
 class MultiProcessCollector(Collector):
     """The metrics of all processes that share a folder; raises ValueError if it is not a folder.
 
+    The files hold no exemplars, so a bucket has the exemplar of this process, if any: one is an example for all.
     Unreadable files are left out: an empty file of a worker that was killed while creating it, or a foreign file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, exemplars: Exemplars | None = None) -> None:
         if not folder.is_dir():
             raise ValueError(f"not a directory: {folder}")
         self._folder = folder
+        self._exemplars = exemplars or {}
         self.left_out: list[str] = []
         """The names of files that could not be read."""
 
     def collect(self) -> Iterable[Metric]:
         with metric_files.locked(self._folder, exclusive=False):
             families, self.left_out = metric_files.read_all(self._folder)
+        for family in families if self._exemplars else ():
+            family.samples = [self._with_exemplar(sample) for sample in family.samples]
         return families
+
+    def _with_exemplar(self, sample: Sample) -> Sample:
+        exemplar = self._exemplars.get((sample.name, frozenset(sample.labels.items())))
+        return sample if exemplar is None else sample._replace(exemplar=exemplar)
 
 
 class MetricFiles:
@@ -166,8 +177,7 @@ def _family(spec: MetricSpec, read: Read) -> Metric:
         histogram = HistogramMetricFamily(spec.name, spec.meaning, labels=spec.labels)
         for labels, value in read.items():
             assert isinstance(value, Histogram)  # noqa: S101  # nosec B101  # guaranteed by the metric catalog
-            buckets = list(zip(_bounds(value), map(float, accumulate(value.counts)), strict=True))
-            histogram.add_metric(labels, buckets, value.sum)
+            histogram.add_metric(labels, _buckets(value), value.sum)
         return histogram
     kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
     family = kind(spec.name, spec.meaning, labels=spec.labels)
@@ -175,6 +185,34 @@ def _family(spec: MetricSpec, read: Read) -> Metric:
         assert not isinstance(value, Histogram)  # noqa: S101  # nosec B101  # guaranteed by the metric catalog
         family.add_metric(labels, value)
     return family
+
+
+def _buckets(histogram: Histogram) -> Sequence[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """Return the bound and the count of each bucket, and its exemplar if it has one."""
+    buckets = list(zip(_bounds(histogram), map(float, accumulate(histogram.counts)), strict=True))
+    exemplars = _exemplars(histogram)
+    return [(*bucket, exemplars[bucket[0]]) if bucket[0] in exemplars else bucket for bucket in buckets]
+
+
+def _exemplars(histogram: Histogram) -> Mapping[str, Exemplar]:
+    """Return the exemplars by the bound of their bucket. Only the format OpenMetrics shows them."""
+    bounds = _bounds(histogram) if histogram.exemplars else ()
+    return {
+        bounds[position]: Exemplar({"trace_id": trace_id}, value, timestamp)
+        for position, (trace_id, value, timestamp) in histogram.exemplars.items()
+    }
+
+
+def exemplars_of(meters: Metrics, about: About) -> Exemplars:
+    """Return the exemplars of this process."""
+    found: Exemplars = {}
+    for spec in METRICS:
+        for values, value in spec.read(meters, about).items() if spec.kind == "histogram" else ():
+            assert isinstance(value, Histogram)  # noqa: S101  # nosec B101  # guaranteed by the metric catalog
+            for bound, exemplar in _exemplars(value).items():
+                labels = dict(zip(spec.labels, values, strict=True)) | {"le": bound}
+                found[f"{spec.name}_bucket", frozenset(labels.items())] = exemplar
+    return found
 
 
 def _keys(spec: MetricSpec, values: Labels, value: float | Histogram) -> Iterator[str]:

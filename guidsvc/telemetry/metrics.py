@@ -7,8 +7,9 @@ own instruments; `Metrics` holds all of them. Counters never decrease.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from time import perf_counter
+from time import perf_counter, time
 from types import TracebackType
+from typing import NamedTuple
 
 from guidsvc.telemetry.state_metrics import StateMetrics
 from guidsvc.telemetry.tracing import DOWN, L1, MISS, REDIS, record_source, record_wait
@@ -24,15 +25,27 @@ LATENESS = (1.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0
 """Histogram bounds in seconds."""
 
 
-class Histogram:
-    """A histogram: the number of observations per bucket, with one bucket beyond the last bound, and their sum."""
+class Exemplar(NamedTuple):
+    """An observation with the ID of its trace, and when it was made, in Unix seconds."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    trace_id: str
+    value: float
+    timestamp: float
+
+
+class Histogram:
+    """A histogram: the number of observations per bucket, with one bucket beyond the last bound, and their sum.
+
+    `exemplars` has the last exported observation of a bucket, by its position.
+    """
+
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float) -> None:
         """Record an observation."""
@@ -104,6 +117,13 @@ class RequestMetrics:
             latency = self._latencies[route] = Histogram(LATENCIES)
         latency.observe(seconds)
 
+    def record_trace(self, route: str, seconds: float, trace_id: str) -> None:
+        """Make a counted request whose trace is exported the exemplar of its bucket."""
+        latency = self._latencies.get(route)
+        if latency is None:  # the route has only quick requests so far
+            latency = self._latencies[route] = Histogram(LATENCIES)
+        latency.exemplars[bisect_left(LATENCIES, seconds)] = Exemplar(trace_id, seconds, time())
+
     def quick(self, route: str, method: str, status: int) -> FastCounter:
         """Return the counter for quick requests of a kind, which replaces `record` for them."""
         return self._quick.setdefault((route, method, status), FastCounter())
@@ -121,6 +141,7 @@ class RequestMetrics:
             histogram, known = Histogram(LATENCIES), merged.get(route)
             if known is not None:
                 histogram.counts, histogram.sum = known.counts.copy(), known.sum
+                histogram.exemplars = known.exemplars
             histogram.counts[0] += quick.count
             histogram.sum += quick.seconds
             merged[route] = histogram

@@ -213,6 +213,7 @@ class RequestPipeline:
             trace_id = "" if trace is None else trace.trace_id
             self._access_log(method, path, status, ms, request_id, address, source, failure, trace_id)
         if self.tracer is not None and trace is not None and trace.waits is not None:
+            self._requests.record_trace(route, seconds, trace.trace_id)
             self.tracer.end(trace, Completion(route, _label_of(method), path, status, source))
 
     def describe(self, error: BaseException | None, session: Session | None) -> Failure | None:
