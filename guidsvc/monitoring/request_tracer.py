@@ -21,7 +21,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, format_trace_id, set_span_in_context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, format_trace_id, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -154,7 +154,8 @@ class RequestTracer:
             attributes["db.operation.batch.size"] = wait.calls
         started_ns = wait.ended_ns - int(wait.seconds * _SECOND_NS)
         name = f"{wait.part} {wait.operation}".rstrip()
-        self._tracer.start_span(name, parent, SpanKind.CLIENT, attributes, start_time=started_ns).end(wait.ended_ns)
+        links = [Link(trace.span.get_span_context()) for trace in wait.links if isinstance(trace, SpanTrace)]
+        self._tracer.start_span(name, parent, SpanKind.CLIENT, attributes, links, started_ns).end(wait.ended_ns)
 
 
 def _name_of(completion: Completion) -> str:

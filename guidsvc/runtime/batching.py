@@ -8,10 +8,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
+from time import perf_counter
 from typing import Generic, NamedTuple, TypeVar
 
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
+from guidsvc.telemetry import tracing
 from guidsvc.telemetry.metrics import BatchMetrics
+from guidsvc.telemetry.tracing import RequestTrace
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,9 +52,12 @@ class Batcher(Generic[Item, Result]):
 
     If `run` is not a coroutine function, it executes in the same step that decides what to send. `run` uses the context
     in which the batcher was created, because a call belongs to none of its callers in particular.
+
+    A call with several items is recorded in the traces of its callers. `size` is the number of changes or reads in an
+    item; None means one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # in what its users differ
         self,
         run: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
@@ -60,8 +66,10 @@ class Batcher(Generic[Item, Result]):
         patience: Patience[Item] | None = None,
         droppable: Callable[[Item], bool] | None = None,
         meter: BatchMetrics | None = None,
+        size: Callable[[Item], int] | None = None,
     ) -> None:
         self._run = run
+        self._size = size
         self._limit = limit
         self._max_in_flight = in_flight
         self._patience = patience
@@ -73,6 +81,8 @@ class Batcher(Generic[Item, Result]):
         self._scheduled = False
         self._calls: dict[asyncio.Future[Sequence[Result | Exception]], list[_Pending[Item, Result]]] = {}
         self._scan_timer: asyncio.TimerHandle | None = None
+        self._traces: dict[asyncio.Future[Result], RequestTrace] = {}  # of the callers that are sampled
+        self._begun: dict[asyncio.Future[Sequence[Result | Exception]], float] = {}  # when their calls began
 
     async def ask(self, item: Item) -> Result:
         """Submit an item, and return its answer."""
@@ -86,9 +96,14 @@ class Batcher(Generic[Item, Result]):
         if self._scan_timer is None and self._patience is not None:
             pause = self._patience.seconds / SCANS
             self._scan_timer = loop.call_later(pause, self._scan, self._patience, context=self._context)
+        trace = tracing.CURRENT.get()
+        if trace is not None and trace.waits is not None:
+            self._traces[future] = trace
         try:
             return await future
         finally:
+            if self._traces:
+                self._traces.pop(future, None)
             del future  # otherwise it and the traceback of its error would form a cycle
 
     async def drain(self) -> None:
@@ -112,6 +127,8 @@ class Batcher(Generic[Item, Result]):
                     pending.future.set_exception(error)
                 continue
             self._calls[call] = batch
+            if self._traces:
+                self._begun[call] = perf_counter()
             self._meter.sizes.observe(len(batch))
             call.add_done_callback(self._deliver)
 
@@ -133,6 +150,8 @@ class Batcher(Generic[Item, Result]):
 
     def _deliver(self, call: asyncio.Future[Sequence[Result | Exception]]) -> None:
         batch = self._calls.pop(call)
+        if self._begun:
+            self._record_call(batch, self._begun.pop(call, None))
         for pending, result in zip(batch, _results_of(call, len(batch)), strict=True):
             if pending.future.done():
                 continue
@@ -141,6 +160,14 @@ class Batcher(Generic[Item, Result]):
             else:
                 pending.future.set_result(result)
         self._send()
+
+    def _record_call(self, batch: list[_Pending[Item, Result]], begun: float | None) -> None:
+        """Record a call that several items shared in the trace of one of their requests, with links to the others."""
+        part, operation = self._meter.part, self._meter.operation
+        if begun is not None and part and len(batch) > 1:
+            traces = (self._traces[pending.future] for pending in batch if pending.future in self._traces)
+            calls = len(batch) if self._size is None else sum(self._size(pending.item) for pending in batch)
+            tracing.record_shared_wait(part, operation, perf_counter() - begun, calls, traces)
 
     def _scan(self, patience: Patience[Item]) -> None:
         """Time out items. One scan of all costs less than a timer for each."""

@@ -149,9 +149,14 @@ class RequestMetrics:
 
 
 class BatchMetrics:
-    """Batch sizes, and the number of items that wait to be sent."""
+    """Batch sizes, and the number of items that wait to be sent.
 
-    def __init__(self) -> None:
+    `part` and `operation` name the span of a batch; batches of no part have none.
+    """
+
+    def __init__(self, part: str = "", operation: str = "") -> None:
+        self.part = part
+        self.operation = operation
         self.sizes = Histogram(SIZES)
         self.waiting: Callable[[], int] = int
 
@@ -164,7 +169,7 @@ class CacheMetrics:
     def __init__(self) -> None:
         self.l1_hits = self.redis_hits = self.misses = 0
         self.redis_latency = Latency("redis")
-        self.batch = BatchMetrics()
+        self.batch = BatchMetrics(REDIS, "batch")
         self.up: bool | None = None
         """Whether the cache uses Redis; None if Redis is not configured."""
         self.mode: str | None = None
@@ -266,7 +271,7 @@ class StoreMetrics:
 
     def batch(self, name: str) -> BatchMetrics:
         """Return the metrics of a kind of batch."""
-        return self.batches.setdefault(name, BatchMetrics())
+        return self.batches.setdefault(name, BatchMetrics("store", name))
 
 
 class AuditMetrics:

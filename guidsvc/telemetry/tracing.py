@@ -7,8 +7,9 @@ current trace, nothing is recorded.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from guidsvc.telemetry.sampling import HeadSampler
@@ -23,16 +24,22 @@ OTHER = "other"
 """The name of unknown routes, and of methods that are not served, in metrics and in a Completion."""
 MAX_WAITS = 100
 """Maximum number of waits of a request that become spans."""
+MAX_LINKS = 128
+"""Maximum number of traces that a wait is linked to."""
 
 
 class Wait(NamedTuple):
-    """A wait for a part of the service: `calls` calls of an operation together, until a Unix time in nanoseconds."""
+    """A wait for a part of the service: `calls` calls of an operation together, until a Unix time in nanoseconds.
+
+    `links` are the traces of the requests that waited together.
+    """
 
     part: str
     operation: str
     seconds: float
     ended_ns: int
     calls: int
+    links: "Sequence[RequestTrace]" = ()
 
 
 class RequestTrace:
@@ -85,6 +92,15 @@ def record_wait(part: str, seconds: float, operation: str = "", calls: int = 1, 
         trace.spent[part] = trace.spent.get(part, 0.0) + seconds
         if trace.waits is not None and len(trace.waits) < MAX_WAITS:
             trace.waits.append(Wait(part, operation, seconds if elapsed is None else elapsed, time.time_ns(), calls))
+
+
+def record_shared_wait(part: str, operation: str, seconds: float, calls: int, traces: "Iterable[RequestTrace]") -> None:
+    """Record a wait that requests shared, as a wait of the first of `traces` that still lasts, with links to all."""
+    links = list(islice(dict.fromkeys(traces), MAX_LINKS))
+    for trace in links:
+        if trace.waits is not None and len(trace.waits) < MAX_WAITS:
+            trace.waits.append(Wait(part, operation, seconds, time.time_ns(), calls, links))
+            return
 
 
 class Completion(NamedTuple):

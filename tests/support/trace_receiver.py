@@ -2,7 +2,7 @@
 
 import gzip
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -31,6 +31,8 @@ class ReceivedSpan(NamedTuple):
     ended_ns: int
     attributes: Mapping[str, Any]
     resource: Mapping[str, Any]
+    links: Sequence[tuple[str, str]]
+    """The traces and the spans that it is linked to."""
 
 
 class TraceReceiver:
@@ -101,6 +103,7 @@ def _span(span: Any, resource: Mapping[str, Any]) -> ReceivedSpan:
         span.end_time_unix_nano,
         _attributes(span.attributes),
         resource,
+        [(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
     )
 
 

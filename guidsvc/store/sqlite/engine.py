@@ -101,6 +101,8 @@ class SqliteEngine:
             in_flight=1,
             patience=Patience(write_seconds, self._overdue),
             droppable=lambda _: True,
+            meter=BatchMetrics("store", "commit"),  # its sizes are those of groups, which no metric shows
+            size=lambda group: len(group.changes),
         )
         self._waiting_groups: set[_SwapGroup] = set()
         self._count_groups(self.meter.batch("commit"))

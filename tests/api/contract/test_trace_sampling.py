@@ -104,8 +104,9 @@ async def test_share_of_samples_is_the_rate_beyond_the_fast_path(
         await client.put(PATH, {"user": USER, "ttl": 3600}, headers={"traceparent": f"{PARENT}-00"})
         await asyncio.gather(*[ask_often(client, method, path, body, count // 8) for _ in range(8)])
         await client.get("/livez", headers={"traceparent": f"{PARENT}-01"})
-        while (spans := receiver.requests)[-1:] == [] or spans[-1].name != "GET /livez":
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while (spans := receiver.requests)[-1:] == [] or spans[-1].name != "GET /livez":
+                await asyncio.sleep(0.01)
     found = len([span for span in spans if span.name not in {"GET /livez", "GET /metrics"}])
 
     assert abs(found - rate * count) < 5 * (count * rate * (1 - rate)) ** 0.5
