@@ -1,4 +1,4 @@
-"""`python pdapt.py keys`, as a process: what it prints where, beside a service and without one."""
+"""`python pdapt.py keys` as a process: its output, with and without a running service."""
 
 import http.client
 import json
@@ -30,61 +30,61 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """`pdapt.py keys`, in a folder of this test."""
+    """Run `pdapt.py keys` in the temporary folder."""
 
-    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return pdapt(tmp_path, "keys", *words, **environment)
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return pdapt(tmp_path, "keys", *arguments, **environment)
 
     return run
 
 
 @pytest.fixture
 def empty_store(tmp_path: Path) -> None:
-    """An empty store in that folder."""
+    """An empty store in the temporary folder."""
     open_writer(tmp_path / "guidsvc.db").close()
 
 
-def made(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the key that a command printed, which is all of its output; where the store is, is told beside it."""
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(TEXT, done.stdout)
-    assert done.stdout.strip() not in done.stderr
-    assert re.search("^store: ", done.stderr, re.MULTILINE)
-    return done.stdout.strip()
+def created_key(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the key that a command printed. It is the whole output; the store is named on standard error."""
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(TEXT, result.stdout)
+    assert result.stdout.strip() not in result.stderr
+    assert re.search("^store: ", result.stderr, re.MULTILINE)
+    return result.stdout.strip()
 
 
 def id_of(text: str) -> str:
     """Return the id of a key."""
-    shown = keys.parse(text)
-    assert shown is not None
-    return shown.id
+    key = keys.parse(text)
+    assert key is not None
+    return key.id
 
 
-def listed(command: Command, *words: str) -> dict[str, dict[str, object]]:
-    """Return what is listed, by id."""
-    done = command("list", "--json", *words)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch("store: .*\n", done.stderr)
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["id"] for each in told] == sorted(each["id"] for each in told)
-    return {each["id"]: each for each in told}
+def list_keys(command: Command, *arguments: str) -> dict[str, dict[str, object]]:
+    """Return the listed keys by id."""
+    result = command("list", "--json", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch("store: .*\n", result.stderr)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["id"] for each in rows] == sorted(each["id"] for each in rows)
+    return {each["id"]: each for each in rows}
 
 
 def status(running: Service, text: str, method: str = "GET", path: str = "/guid") -> int:
-    """Return how the service answers who shows a key; over a new connection, to whichever worker."""
+    """Return the status of a request with this key, over a new connection, so that any worker may answer."""
     with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
         connection.request(method, path, headers={"Authorization": f"Bearer {text}"})
         return connection.getresponse().status
 
 
 def test_keys_can_be_created_before_the_store(command: Command, tmp_path: Path) -> None:
-    text = made(command("create", "--new-store", "--owner", "Cylance, Inc."))
+    text = created_key(command("create", "--new-store", "--owner", "Cylance, Inc."))
 
-    assert listed(command)[id_of(text)] == {
+    assert list_keys(command)[id_of(text)] == {
         "id": id_of(text),
         "owner": "Cylance, Inc.",
         "scopes": ["read", "write", "delete"],
-        "created": listed(command)[id_of(text)]["created"],
+        "created": list_keys(command)[id_of(text)]["created"],
         "state": "live",
     }
     with service(tmp_path, "--access", "keys") as running:
@@ -93,21 +93,21 @@ def test_keys_can_be_created_before_the_store(command: Command, tmp_path: Path) 
 
 @pytest.mark.usefixtures("empty_store")
 def test_key_expires_as_requested(command: Command) -> None:
-    by_days = made(command("create", "--owner", "a", "--scopes", "admin", "--expires", "90d"))
-    by_time = made(command("create", "--owner", "a", "--scopes", " read , admin", "--expires", "4102444800"))
-    told = listed(command)
+    by_days = created_key(command("create", "--owner", "a", "--scopes", "admin", "--expires", "90d"))
+    by_time = created_key(command("create", "--owner", "a", "--scopes", " read , admin", "--expires", "4102444800"))
+    listed = list_keys(command)
 
-    created = int(str(told[id_of(by_days)]["created"])) // 1000
-    assert abs(int(str(told[id_of(by_days)]["expire"])) - created - 90 * DAY) <= 1
-    assert told[id_of(by_time)]["expire"] == "4102444800"
-    assert told[id_of(by_time)]["scopes"] == ["read", "admin"]
+    created = int(str(listed[id_of(by_days)]["created"])) // 1000
+    assert abs(int(str(listed[id_of(by_days)]["expire"])) - created - 90 * DAY) <= 1
+    assert listed[id_of(by_time)]["expire"] == "4102444800"
+    assert listed[id_of(by_time)]["scopes"] == ["read", "admin"]
 
 
 @pytest.mark.usefixtures("empty_store")
 def test_table_has_a_row_for_each_key(command: Command) -> None:
     assert command("list").stdout.split() == list(COLUMNS)
-    text = made(command("create", "--owner", "Bob", "--expires", "4102444800"))
-    _, before = lines = command("list").stdout.splitlines()
+    text = created_key(command("create", "--owner", "Bob", "--expires", "4102444800"))
+    _, live_line = lines = command("list").stdout.splitlines()
     head, row = (re.split("  +", line) for line in lines)
 
     assert head == list(COLUMNS)
@@ -115,15 +115,15 @@ def test_table_has_a_row_for_each_key(command: Command) -> None:
     assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z", row[3])
     assert row[4:] == ["never", "2100-01-01T00:00:00Z", "live"]
     assert command("revoke", id_of(text)).returncode == 0
-    assert command("list").stdout.splitlines()[1] == before.removesuffix("live") + "revoked"
-    assert listed(command).keys() == {id_of(text)}
+    assert command("list").stdout.splitlines()[1] == live_line.removesuffix("live") + "revoked"
+    assert list_keys(command).keys() == {id_of(text)}
 
 
 @pytest.mark.usefixtures("empty_store")
 def test_limits_of_a_key_are_listed(command: Command) -> None:
-    text = made(command("create", "--owner", "a", "--max-ttl", "1h", "--max-life", "86400"))
+    text = created_key(command("create", "--owner", "a", "--max-ttl", "1h", "--max-life", "86400"))
 
-    assert {name: listed(command)[id_of(text)].get(name) for name in ("max_ttl", "max_life")} == {
+    assert {name: list_keys(command)[id_of(text)].get(name) for name in ("max_ttl", "max_life")} == {
         "max_ttl": "3600",
         "max_life": "86400",
     }
@@ -131,23 +131,23 @@ def test_limits_of_a_key_are_listed(command: Command) -> None:
 
 @pytest.mark.usefixtures("empty_store")
 def test_note_of_a_key_is_listed_and_can_change(command: Command) -> None:
-    text = made(command("create", "--owner", "a", "--note", "the build server"))
+    text = created_key(command("create", "--owner", "a", "--note", "the build server"))
     assert command("list").stdout.splitlines()[1].endswith("  live   the build server")
-    for words, note in ((("laptop of Ann",), "laptop of Ann"), ((), None)):
-        done = command("note", id_of(text), *words)
-        assert (done.returncode, done.stdout) == (0, "")
-        assert listed(command)[id_of(text)].get("note") == note
+    for arguments, note in ((("laptop of Ann",), "laptop of Ann"), ((), None)):
+        result = command("note", id_of(text), *arguments)
+        assert (result.returncode, result.stdout) == (0, "")
+        assert list_keys(command)[id_of(text)].get("note") == note
 
 
 @pytest.mark.usefixtures("empty_store")
 def test_list_is_filtered_by_owner_state_and_text(command: Command) -> None:
     alice, billing, bob = (
-        id_of(made(command("create", "--owner", owner, *words)))
-        for owner, words in (("alice", ()), ("alice", ("--note", "Billing, nightly")), ("bob", ("--note", "x")))
+        id_of(created_key(command("create", "--owner", owner, *arguments)))
+        for owner, arguments in (("alice", ()), ("alice", ("--note", "Billing, nightly")), ("bob", ("--note", "x")))
     )
     assert command("revoke", alice).returncode == 0
 
-    for words, found in (
+    for arguments, expected in (
         (("--owner", "alice"), {alice, billing}),
         (("--owner", "Alice"), set()),
         (("--state", "live"), {billing, bob}),
@@ -158,26 +158,26 @@ def test_list_is_filtered_by_owner_state_and_text(command: Command) -> None:
         (("--q", "x", "--owner", "alice"), set()),
         (("--owner", "alice", "--state", "live", "--q", "billing"), {billing}),
     ):
-        assert listed(command, *words).keys() == found, words
+        assert list_keys(command, *arguments).keys() == expected, arguments
     assert command("list", "--owner", "bob").stdout.splitlines()[1].startswith(f"{bob}  bob ")
     assert command("list", "--q", "nothing").stdout.split() == list(COLUMNS)
 
 
 @pytest.mark.usefixtures("empty_store")
 def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command) -> None:
-    text = made(command("create", "--owner", "a"))
+    text = created_key(command("create", "--owner", "a"))
     for _ in range(2):
-        done = command("revoke", id_of(text))
-        assert (done.returncode, done.stdout) == (0, "")
-    assert listed(command)[id_of(text)]["state"] == "revoked"
-    refused = command("rotate", id_of(text))
-    assert (refused.returncode, refused.stdout) == (4, "")
-    assert re.fullmatch(r"store: .*\npdapt\.py: Key \w+ was revoked and .*\n", refused.stderr)
+        result = command("revoke", id_of(text))
+        assert (result.returncode, result.stdout) == (0, "")
+    assert list_keys(command)[id_of(text)]["state"] == "revoked"
+    rotation = command("rotate", id_of(text))
+    assert (rotation.returncode, rotation.stdout) == (4, "")
+    assert re.fullmatch(r"store: .*\npdapt\.py: Key \w+ was revoked and .*\n", rotation.stderr)
 
 
 @pytest.mark.usefixtures("empty_store")
 @pytest.mark.parametrize(
-    ("words", "code", "why"),
+    ("arguments", "code", "message"),
     [
         (
             ("revoke", "0" * 12),
@@ -200,16 +200,16 @@ def test_revocation_is_idempotent_and_revoked_key_cannot_rotate(command: Command
     ],
 )
 def test_impossible_command_is_rejected_in_one_line(
-    command: Command, words: tuple[str, ...], code: int, why: str
+    command: Command, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
-    done = command(*words)
+    result = command(*arguments)
 
-    assert (done.returncode, done.stdout) == (code, "")
-    assert re.fullmatch(rf"(store: /.*/guidsvc\.db\n)?pdapt\.py: {why}.*\n", done.stderr)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert re.fullmatch(rf"(store: /.*/guidsvc\.db\n)?pdapt\.py: {message}.*\n", result.stderr)
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("arguments", "message"),
     [
         ((), "error: name a command: create, list, note, revoke, rotate, show"),
         (("destroy",), "invalid choice"),
@@ -251,18 +251,18 @@ def test_impossible_command_is_rejected_in_one_line(
         (("rotate", "0" * 12, "--overlap", "31d"), "--overlap: must be at most 2592000 (30d)"),
     ],
 )
-def test_invalid_arguments_are_a_usage_error(command: Command, words: tuple[str, ...], why: str) -> None:
-    done = command(*words)
+def test_invalid_arguments_are_a_usage_error(command: Command, arguments: tuple[str, ...], message: str) -> None:
+    result = command(*arguments)
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("usage: pdapt.py keys")
-    assert why in done.stderr.splitlines()[-1]
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("usage: pdapt.py keys")
+    assert message in result.stderr.splitlines()[-1]
 
 
-def parsed(name: str, *words: str) -> dict[str, Any]:
+def parsed(name: str, *arguments: str) -> dict[str, Any]:
     """Return the values of the parameters of a command."""
     command = keys_command.commands[name]
-    return command.make_context(name, list(words)).params
+    return command.make_context(name, list(arguments)).params
 
 
 @pytest.mark.parametrize(
@@ -283,15 +283,15 @@ def test_overlap_is_a_duration(text: str, seconds: int) -> None:
     assert parsed("rotate", "0" * 12, "--overlap", text)["overlap"] == seconds
 
 
-@pytest.mark.parametrize("word", ["--new-store", "--create"])
-def test_former_flag_still_creates_a_store(command: Command, tmp_path: Path, word: str) -> None:
+@pytest.mark.parametrize("flag", ["--new-store", "--create"])
+def test_former_flag_still_creates_a_store(command: Command, tmp_path: Path, flag: str) -> None:
     assert command("create", "--owner", "a").returncode == 1
     assert not list(tmp_path.iterdir())
-    made(command("create", "--owner", "a", word))
+    created_key(command("create", "--owner", "a", flag))
 
 
 def test_help_lists_every_command_and_flag(command: Command) -> None:
-    whole = command("--help").stdout
+    overview = command("--help").stdout
     for name, flags in {
         "create": (
             "--owner",
@@ -309,43 +309,43 @@ def test_help_lists_every_command_and_flag(command: Command) -> None:
         "revoke": ("ID", "--store-url"),
         "rotate": ("ID", "--overlap", "--store-url"),
     }.items():
-        assert f" {name} " in whole
-        told = command(name, "--help")
-        assert told.returncode == 0
-        assert all(flag in told.stdout for flag in flags)
+        assert f" {name} " in overview
+        help_ = command(name, "--help")
+        assert help_.returncode == 0
+        assert all(flag in help_.stdout for flag in flags)
 
 
 def test_store_comes_from_the_settings(command: Command, tmp_path: Path) -> None:
-    """A flag wins over the environment, which wins over the file; and a misspelt setting is told."""
+    """A flag overrides the environment, which overrides the file; a misspelt setting is reported."""
     first, second, third = (f"sqlite:///{tmp_path / name}.db" for name in "abc")
     (tmp_path / ".env").write_text(f"GUIDSVC_STORE_URL={first}\n")
-    made(command("create", "--new-store", "--owner", "first"))
-    made(command("create", "--new-store", "--owner", "second", GUIDSVC_STORE_URL=second))
-    made(command("create", "--new-store", "--owner", "third", "--store-url", third, GUIDSVC_STORE_URL=second))
+    created_key(command("create", "--new-store", "--owner", "first"))
+    created_key(command("create", "--new-store", "--owner", "second", GUIDSVC_STORE_URL=second))
+    created_key(command("create", "--new-store", "--owner", "third", "--store-url", third, GUIDSVC_STORE_URL=second))
 
     for url, owner in ((first, "first"), (second, "second"), (third, "third")):
-        assert [each["owner"] for each in listed(command, "--store-url", url).values()] == [owner]
+        assert [each["owner"] for each in list_keys(command, "--store-url", url).values()] == [owner]
     assert command("list", GUIDSVC_STORE_ULR=first).stderr.startswith("pdapt.py: unknown setting GUIDSVC_STORE_ULR ")
 
 
-EVERY = [
+COMMANDS = [
     ("create", "--owner", "a"),
     ("list",),
     *((name, "0" * 12) for name in ("show", "note", "revoke", "rotate")),
 ]
-"""Each command, as it stands."""
+"""Each command with its required arguments."""
 
 
 def test_every_command_is_tested() -> None:
-    assert sorted(keys_command.commands) == sorted(each[0] for each in EVERY)
+    assert sorted(keys_command.commands) == sorted(each[0] for each in COMMANDS)
 
 
-@pytest.mark.parametrize("words", EVERY)
+@pytest.mark.parametrize("arguments", COMMANDS)
 @pytest.mark.parametrize("file", ["absent", "empty", "without tables"])
 def test_commands_create_no_store_by_mistake(
-    command: Command, tmp_path: Path, words: tuple[str, ...], file: str
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], file: str
 ) -> None:
-    """A file that is misspelt stays absent, and one that holds no store stays as it is."""
+    """A misspelt path stays absent, and a file that is no store stays unchanged."""
     path = tmp_path / "tpyo.db"
     if file != "absent":
         with closing(sqlite3.connect(path)) as connection:
@@ -353,23 +353,25 @@ def test_commands_create_no_store_by_mistake(
     if file == "empty":
         path.touch()
     before = path.read_bytes() if path.exists() else None
-    done = command(*words, "--store-url", "sqlite:///tpyo.db")
+    result = command(*arguments, "--store-url", "sqlite:///tpyo.db")
 
-    assert (done.returncode, done.stdout) == (1, "")
-    hint = ", or create it with --new-store" if words[0] == "create" else " with --store-url"
-    assert done.stderr == f"pdapt.py: --store-url: there is no store at {path}: name the store of the service{hint}\n"
+    assert (result.returncode, result.stdout) == (1, "")
+    hint = ", or create it with --new-store" if arguments[0] == "create" else " with --store-url"
+    assert result.stderr == f"pdapt.py: --store-url: there is no store at {path}: name the store of the service{hint}\n"
     assert (path.read_bytes() if path.exists() else None) == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ([] if before is None else ["tpyo.db"])
 
 
-@pytest.mark.parametrize("words", EVERY)
-def test_commands_create_no_database_by_mistake(command: Command, mongo_url: str, words: tuple[str, ...]) -> None:
-    done = command(*words, "--store-url", mongo_url)
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_commands_create_no_database_by_mistake(command: Command, mongo_url: str, arguments: tuple[str, ...]) -> None:
+    result = command(*arguments, "--store-url", mongo_url)
     name = mongo_url.rpartition("/")[2]
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"pdapt.py: --store-url: there is no store at {mongo_url}, in the database {name}: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(
+        f"pdapt.py: --store-url: there is no store at {mongo_url}, in the database {name}: "
+    )
+    assert len(result.stderr.splitlines()) == 1
     with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
         assert name not in client.list_database_names()
 
@@ -380,81 +382,83 @@ def test_store_is_created_on_request_and_its_place_is_reported(
 ) -> None:
     url = request.getfixturevalue("mongo_url") if store == "mongo" else "sqlite:///other.db"
     at = ("--store-url", url)
-    place = f"store: {tmp_path / 'other.db' if store == 'sqlite' else url}"
+    store_line = f"store: {tmp_path / 'other.db' if store == 'sqlite' else url}"
     for create in (("--new-store",), ("--new-store",), ()):
-        done = command("create", *create, "--owner", "a", *at)
-        text = made(done)
-        assert done.stderr.splitlines()[0] == place
-    for words in (("list",), ("rotate", id_of(text)), ("revoke", id_of(text))):
-        done = command(*words, *at)
-        assert (done.returncode, done.stderr.splitlines()[0]) == (0, place)
+        result = command("create", *create, "--owner", "a", *at)
+        text = created_key(result)
+        assert result.stderr.splitlines()[0] == store_line
+    for arguments in (("list",), ("rotate", id_of(text)), ("revoke", id_of(text))):
+        result = command(*arguments, *at)
+        assert (result.returncode, result.stderr.splitlines()[0]) == (0, store_line)
 
 
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
 def test_concurrent_commands_lose_nothing(
     command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
 ) -> None:
-    """Not even where the first of them makes the store."""
+    """Even if the first of them creates the store."""
     url = request.getfixturevalue(f"{store}_url")
-    words = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--new-store", "--store-url", url, "--owner"]
+    arguments = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--new-store", "--store-url", url, "--owner"]
     started = [
-        subprocess.Popen([*words, owner], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen([*arguments, owner], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for owner in "abcd"
     ]
-    said = [each.communicate(timeout=30) for each in started]
+    outputs = [each.communicate(timeout=30) for each in started]
 
-    assert [each.returncode for each in started] == [0] * 4, said
-    told = listed(command, "--store-url", url)
-    assert [told[id_of(text.strip())]["owner"] for text, _ in said] == list("abcd")
+    assert [each.returncode for each in started] == [0] * 4, outputs
+    listed = list_keys(command, "--store-url", url)
+    assert [listed[id_of(text.strip())]["owner"] for text, _ in outputs] == list("abcd")
 
 
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
 def test_command_works_beside_a_service_with_exclusive_store(
     command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str
 ) -> None:
-    """What is made opens at once, what is rotated goes on, what is revoked is refused soon."""
+    """A new key is accepted at once, a rotated one keeps working, a revoked one is rejected soon."""
     url = request.getfixturevalue(f"{store}_url")
     at = ("--store-url", url)
     with service(tmp_path, "--access", "keys", *at) as running:
-        text = made(command("create", "--owner", "a", *at))
+        text = created_key(command("create", "--owner", "a", *at))
         assert status(running, text) == 200
-        assert status(running, text, "PUT", f"/guid/{GUID}") == 400, "it may write, and has said nothing"
-        wait_until(lambda: "used" in listed(command, *at)[id_of(text)], "the note of its use", running.log)
-        again = made(command("rotate", id_of(text), "--overlap", "3600", *at))
-        assert [status(running, each) for each in (text, again)] == [200, 200]
-        at_last = made(command("rotate", id_of(text), "--overlap", "0", *at))
+        assert status(running, text, "PUT", f"/guid/{GUID}") == 400, "the key may write; the body is missing"
+        wait_until(lambda: "used" in list_keys(command, *at)[id_of(text)], "the time of use", running.log)
+        rotated = created_key(command("rotate", id_of(text), "--overlap", "3600", *at))
+        assert [status(running, each) for each in (text, rotated)] == [200, 200]
+        rotated_at_once = created_key(command("rotate", id_of(text), "--overlap", "0", *at))
         wait_until(lambda: status(running, text) == 401, "the first secret has ended", running.log)
-        wait_until(lambda: status(running, again) == 401, "the second secret has ended", running.log)
-        assert status(running, at_last) == 200
+        wait_until(lambda: status(running, rotated) == 401, "the second secret has ended", running.log)
+        assert status(running, rotated_at_once) == 200
         assert command("revoke", id_of(text), *at).returncode == 0
-        wait_until(lambda: status(running, at_last) == 401, "it is revoked", running.log)
+        wait_until(lambda: status(running, rotated_at_once) == 401, "it is revoked", running.log)
 
 
 @pytest.mark.usefixtures("empty_store")
 def test_revoked_key_is_rejected_by_every_worker_in_five_seconds(
     command: Command, tmp_path: Path, redis_url: str
 ) -> None:
-    text, other = made(command("create", "--owner", "a")), made(command("create", "--owner", "b"))
-    # However often it is asked with the key until then, the address is not locked out.
+    text, other = created_key(command("create", "--owner", "a")), created_key(command("create", "--owner", "b"))
+    # The limit on failed logins is off: the polling below must not lock the address out.
     with workers(tmp_path, redis_url, "--access", "keys", "--login-limit", "") as running:
-        assert all(status(running, text) == 200 for _ in range(20)), "both workers know it"
+        assert all(status(running, text) == 200 for _ in range(20)), "both workers have cached the key"
         assert command("revoke", id_of(text)).returncode == 0
-        wait_until(lambda: {status(running, text) for _ in range(10)} == {401}, "all refuse it", running.log, 5.0)
+        wait_until(
+            lambda: {status(running, text) for _ in range(10)} == {401}, "all workers reject the key", running.log, 5.0
+        )
         assert all(status(running, other) == 200 for _ in range(10))
 
 
 def test_secrets_are_neither_stored_nor_logged(command: Command, tmp_path: Path) -> None:
-    """Not in the file, nor in its log, nor in any line of a service that tells all."""
+    """Not in the files of the store, nor in the log of a service at level debug."""
     with service(tmp_path, "--access", "keys", "--log-level", "debug") as running:
-        first = made(command("create", "--owner", "a", "--scopes", "admin", GUIDSVC_LOG_LEVEL="debug"))
-        assert status(running, first) == 200
-        again = made(command("rotate", id_of(first), GUIDSVC_LOG_LEVEL="debug"))
-        assert status(running, again) == status(running, first) == 200
+        text = created_key(command("create", "--owner", "a", "--scopes", "admin", GUIDSVC_LOG_LEVEL="debug"))
+        assert status(running, text) == 200
+        rotated = created_key(command("rotate", id_of(text), GUIDSVC_LOG_LEVEL="debug"))
+        assert status(running, rotated) == status(running, text) == 200
         files = [path for path in tmp_path.iterdir() if path.is_file()]
         assert {"guidsvc.db", "guidsvc.db-wal", "server.log"} <= {path.name for path in files}
-        kept = b"".join(path.read_bytes() for path in files)
-    for text in (first, again):
-        shown = keys.parse(text)
-        assert shown is not None
-        assert keys.digest_of(shown.secret).encode() in kept, "this is how it is kept"
-        assert shown.secret.encode() not in kept
+        contents = b"".join(path.read_bytes() for path in files)
+    for key_text in (text, rotated):
+        key = keys.parse(key_text)
+        assert key is not None
+        assert keys.digest_of(key.secret).encode() in contents, "the store has the digest of the secret"
+        assert key.secret.encode() not in contents
