@@ -1,4 +1,4 @@
-"""The hosts, each with workers and its own ways to Redis and to the store, and the servers behind them."""
+"""The hosts, each with workers and its own proxies to Redis and to the store, and the servers behind them."""
 
 import asyncio
 import os
@@ -21,9 +21,9 @@ from tests.support.network_proxy import Proxy, proxy
 
 SUPERVISED = "workers" in Settings.model_fields
 HOSTS, WORKERS = (2, 2) if SUPERVISED else (4, 1)
-"""Without a supervisor each process stands for a host."""
+"""Without a supervisor each process is a host."""
 QUOTA = 120
-"""Live records at the most: fewer than the load would make of its known GUIDs."""
+"""The maximum of live records: fewer than the load would create of its known GUIDs."""
 OPTIONS = [
     "--no-access-log",
     "--log-level",
@@ -32,90 +32,90 @@ OPTIONS = [
     str(QUOTA),
     *(["--workers", str(WORKERS)] if SUPERVISED else []),
 ]
-TELLS_LEVEL = "cache_status" in Settings.model_fields
-"""Whether a reply can say which cache it came from."""
+REPORTS_LEVEL = "cache_status" in Settings.model_fields
+"""Whether a reply can name the cache that served it."""
 DATABASE = "nemesis"
 REVIVE_SECONDS = 0.2
 SYNC_AT_ONCE = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
-"""Options of Redis: a replica has its master's data within some milliseconds."""
+"""Options of Redis that make a replica copy its master's data within milliseconds."""
 
 
 class Host:
-    """A service with its workers. What ends is started again, as an orchestrator does it."""
+    """A service with its workers; it is restarted when it ends, as by an orchestrator."""
 
-    def __init__(self, folder: Path, store_url: str, cache_url: str, ways: dict[str, Proxy]) -> None:
+    def __init__(self, folder: Path, store_url: str, cache_url: str, proxies: dict[str, Proxy]) -> None:
         self.port = free_port()
         self.name = folder.name
-        self.ways = ways
-        """Its proxies, by what is behind them."""
+        self.proxies = proxies
+        """Its proxies, by the server behind them."""
         self.restarts = 0
         options = ["--store-url", store_url, "--cache-url", cache_url, "--port", str(self.port), *OPTIONS]
-        options += ["--cache-status"] if TELLS_LEVEL else []
+        options += ["--cache-status"] if REPORTS_LEVEL else []
         self._command = [sys.executable, str(ROOT / "pdapt.py"), *options]
         self._folder = folder
         self._service: Service | None = None
 
     async def start(self) -> None:
-        """Start it; AssertionError if it cannot be."""
+        """Start the service; raise AssertionError if that fails."""
         self._service = await asyncio.to_thread(Service, self._command, self.port, self._folder)
 
-    async def keep(self) -> None:
-        """Start it again whenever it has ended, until cancelled."""
+    async def restart_when_ended(self) -> None:
+        """Restart the service whenever it has ended, until cancelled."""
         while True:
             await asyncio.sleep(REVIVE_SECONDS)
             if self._service is None or self._service.process.poll() is None:
                 continue
             self.restarts += 1
-            with suppress(AssertionError):  # the store cannot be reached: it is tried again
+            with suppress(AssertionError):  # the store is unreachable: try again
                 await asyncio.to_thread(self._service.start)
 
     def workers(self) -> list[int]:
-        """Return the processes that serve."""
+        """Return the process ids of the workers."""
         assert self._service is not None
         pid = self._service.process.pid
         if not SUPERVISED:
             return [pid]
         return children_of(pid)
 
-    def end(self) -> None:
-        """End it, and all its workers, if it is there."""
+    def stop(self) -> None:
+        """Stop the service and its workers, if they are running."""
         if self._service is not None and self._service.process.poll() is None:
             for pid in self.workers():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
             if SUPERVISED:
-                self._service.stop()  # which ends its workers
+                self._service.stop()  # this stops its workers
             else:
                 self._service.kill()
 
 
 class Database(Protocol):
-    """What there is of a store beside the service."""
+    """Access to a store past the service."""
 
     server: Server | None
-    """Its server, if it has one."""
+    """The server, or None."""
 
     def url(self, port: int | None) -> str:
-        """Return where the service finds it: through a proxy on this port, if it has a server."""
+        """Return the URL for the service: through a proxy on this port if there is a server."""
 
     own_url: str
-    """The URL of the store itself, past all proxies."""
+    """The URL of the store without a proxy."""
 
     def records(self) -> dict[str, tuple[int, str]]:
         """Return the version and the user of each GUID."""
 
     def versions(self) -> dict[str, int]:
-        """Return the version of each GUID, also of those that are deleted."""
+        """Return the version of each GUID, including deleted ones."""
 
     def live(self) -> int:
-        """Return how many records there are, of which none expires; OSError if it does not answer."""
+        """Return the number of records, none of which expires; raise OSError if the store does not reply."""
 
     def fence(self) -> int:
-        """Return the generation of the fence; 0 if it has none. OSError if it does not answer."""
+        """Return the generation of the fence, or 0 without a fence; raise OSError if the store does not reply."""
 
 
 class Sqlite:
-    """One file for all."""
+    """One file for all hosts."""
 
     server: Server | None = None
 
@@ -134,12 +134,12 @@ class Sqlite:
         return {guid: (version, user) for guid, version, user in rows}
 
     def live(self) -> int:
-        with suppress(sqlite3.OperationalError):  # before there was any
+        with suppress(sqlite3.OperationalError):  # the table does not exist yet
             return int(self._rows("SELECT count(*) FROM records WHERE expire >= 0")[0][0])
         return 0
 
     def fence(self) -> int:
-        with suppress(sqlite3.OperationalError):  # before there was any
+        with suppress(sqlite3.OperationalError):  # the table does not exist yet
             return max((int(gen) for (gen,) in self._rows("SELECT gen FROM fence")), default=0)
         return 0
 
@@ -149,7 +149,7 @@ class Sqlite:
 
 
 class Mongo:
-    """A database in a server of MongoDB's protocol."""
+    """A database on a server with MongoDB's protocol."""
 
     def __init__(self, server: Server) -> None:
         self.server: Server | None = server
@@ -159,7 +159,7 @@ class Mongo:
         return {each["_id"]: each["version"] for each in self._documents("records")}
 
     def url(self, port: int | None) -> str:
-        # A direct connection: the server would tell its own address, past the proxy.
+        # A direct connection: otherwise the server would announce its own address, which bypasses the proxy.
         return f"mongodb://127.0.0.1:{port}/{DATABASE}?directConnection=true"
 
     def records(self) -> dict[str, tuple[int, str]]:
@@ -181,47 +181,47 @@ class Mongo:
 
     def _documents(self, collection: str) -> list[dict[str, Any]]:
         with pymongo.MongoClient[dict[str, Any]](self.own_url, timeoutMS=2000) as client:
-            return list(client[DATABASE][collection].find(batch_size=10_000))  # in one reply: as of one moment
+            return list(client[DATABASE][collection].find(batch_size=10_000))  # in one reply, so it is a snapshot
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """All of it."""
+    """All hosts and servers."""
 
     hosts: list[Host]
     redis: Server
     replica: Server
-    """Another Redis, which no host knows; the first is made its replica, and back."""
+    """Another Redis, unknown to the hosts; the first one becomes its replica, and a master again."""
     database: Database
 
 
 @asynccontextmanager
 async def cluster(folder: Path, store: str, rng: random.Random) -> AsyncIterator[Cluster]:
-    """Run all of it, inside, in a folder of its own, on `sqlite` or `mongo`."""
+    """Run all hosts and servers in this folder within the block, on `sqlite` or `mongo`."""
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(redis_server(_made(folder / "redis"), *SYNC_AT_ONCE))
-        replica = stack.enter_context(redis_server(_made(folder / "replica"), *SYNC_AT_ONCE))
+        redis = stack.enter_context(redis_server(_new_folder(folder / "redis"), *SYNC_AT_ONCE))
+        replica = stack.enter_context(redis_server(_new_folder(folder / "replica"), *SYNC_AT_ONCE))
         database: Database = Sqlite(folder / "nemesis.db")
         if store == "mongo":
-            database = Mongo(stack.enter_context(mongo_server(_made(folder / "mongo"), "--lazy-ttl")))
+            database = Mongo(stack.enter_context(mongo_server(_new_folder(folder / "mongo"), "--lazy-ttl")))
         hosts = []
         for number in range(HOSTS):
-            ways = {"redis": await stack.enter_async_context(proxy(redis.port, rng))}
+            proxies = {"redis": await stack.enter_async_context(proxy(redis.port, rng))}
             if database.server is not None:
-                ways["mongo"] = await stack.enter_async_context(proxy(database.server.port, rng))
-            store_url = database.url(ways["mongo"].port if "mongo" in ways else None)
-            cache_url = f"redis://127.0.0.1:{ways['redis'].port}/0"
-            host = Host(_made(folder / f"host{number}"), store_url, cache_url, ways)
-            stack.callback(host.end)
+                proxies["mongo"] = await stack.enter_async_context(proxy(database.server.port, rng))
+            store_url = database.url(proxies["mongo"].port if "mongo" in proxies else None)
+            cache_url = f"redis://127.0.0.1:{proxies['redis'].port}/0"
+            host = Host(_new_folder(folder / f"host{number}"), store_url, cache_url, proxies)
+            stack.callback(host.stop)
             await host.start()
-            await stack.enter_async_context(going_on(host.keep()))
+            await stack.enter_async_context(running(host.restart_when_ended()))
             hosts.append(host)
         yield Cluster(hosts, redis, replica, database)
 
 
 @asynccontextmanager
-async def going_on(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run the work, inside, and cancel it at the end. A fault in it fails the run."""
+async def running(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run the work within the block, and cancel it at the end. An error in it fails the run."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -231,6 +231,6 @@ async def going_on(work: Coroutine[object, object, None]) -> AsyncIterator[None]
             await task
 
 
-def _made(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder

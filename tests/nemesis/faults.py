@@ -1,6 +1,6 @@
-"""What goes wrong, and when: one to three faults at a time, in different places, with calm in between.
+"""The faults and their times: one to three at a time, on different targets, with calm periods between.
 
-The calm is long enough for the cache to come back, so that there is something in it when the next fault comes.
+A calm period is long enough for the cache to recover and fill before the next fault.
 """
 
 import asyncio
@@ -21,76 +21,78 @@ from tests.support.network_proxy import Proxy, Spoil, Way
 
 FAULT_SECONDS = 0.3, 5.0
 CALM_SECONDS = 11.0, 17.0
-"""A fence that was let down is up again after some 5 s."""
-STORM, LULL_SECONDS = 3, 2.0
-"""Faults come up to so many times in a row, with no more than this between them."""
+"""A disabled fence is enabled again after about 5 s."""
+MAX_BURST, LULL_SECONDS = 3, 2.0
+"""Up to this many rounds of faults follow each other, with at most this pause between them."""
 LONG_PAUSE_SECONDS = 12.0, 40.0
-"""Beyond all leases, markers and reservations, the longest of which last 30 s."""
-LONG_PAUSES = 0.15
-"""So large a part of the pauses of a worker is long."""
-SLOW_SECONDS = 0.02, 0.4
-"""How much later a piece of a slow connection arrives, at the most; Redis counts as down after 0.1 s."""
-ANSWERED_SECONDS = 0.5
-"""Within which a store has answered what it was asked."""
-TO, REDIS, STORE = " to ", "redis", "store"
-TO_STORE = f"{TO}mongo"
-"""How places are called. The store and a way to it do not fail at the same time: see `_restart_store`."""
-CHANCES = 0.02, 1.0
-"""How many of the replies are spoilt."""
+"""Longer than all leases, markers and reservations, of which the longest last 30 s."""
+LONG_PAUSE_RATE = 0.15
+"""The share of worker pauses that are long."""
+DELAY_SECONDS = 0.02, 0.4
+"""The range of the maximum delay of a slow connection; Redis counts as down after 0.1 s."""
+STORE_REPLY_SECONDS = 0.5
+"""The time within which a store has replied to all requests."""
+PROXY_TO, REDIS, STORE = " to ", "redis", "store"
+PROXY_TO_STORE = f"{PROXY_TO}mongo"
+"""Parts of target names. The store and a proxy to it do not fail at the same time: see `_restart_store`."""
+BROKEN_REPLY_RATES = 0.02, 1.0
+"""The range of the share of broken replies."""
 
 Fault = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Done:
-    """A fault that was done, and where; times are those of the history."""
+class InjectedFault:
+    """A fault that was injected, and its target; times are those of the history."""
 
     name: str
-    place: str
+    target: str
     start: float
     end: float
 
     def __str__(self) -> str:
-        """Tell it for a reader."""
-        return f"{self.start:.6f} to {self.end:.6f}  nemesis: {self.place}: {self.name}"
+        """Return the line for a history file."""
+        return f"{self.start:.6f} to {self.end:.6f}  nemesis: {self.target}: {self.name}"
 
 
 class Nemesis:
-    """Does the faults, by the random source that it is given, and notes them."""
+    """Injects the faults that its random source selects, and records them."""
 
     def __init__(self, cluster: Cluster, rng: random.Random) -> None:
-        self.done: list[Done] = []
+        self.injected: list[InjectedFault] = []
         self._cluster = cluster
         self._rng = rng
-        self._places = dict(self._all())
+        self._targets = dict(self._all_targets())
 
-    async def rage(self, seconds: float) -> None:
-        """Do faults for so long; at the end all is healed."""
+    async def run(self, seconds: float) -> None:
+        """Inject faults for this time; at the end all are healed."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, self._rng.uniform(*CALM_SECONDS)))
-            for number in range(self._rng.randint(1, STORM)):
+        while (remaining := deadline - time.monotonic()) > 0:
+            await asyncio.sleep(min(remaining, self._rng.uniform(*CALM_SECONDS)))
+            for number in range(self._rng.randint(1, MAX_BURST)):
                 if time.monotonic() < deadline:
-                    await self._some(first=number == 0)
+                    await self._inject_some(first=number == 0)
                     await asyncio.sleep(self._rng.uniform(0, LULL_SECONDS))
 
-    async def _some(self, *, first: bool) -> None:
-        """Do one to three faults at a time, in different places; of the first after a calm one is about Redis."""
-        about_redis = [place for place in sorted(self._places) if place.endswith(REDIS)]
-        places = self._rng.sample(sorted(self._places), self._rng.choice([1, 1, 2, 3]))
-        if first and not set(places) & set(about_redis):
-            places[0] = self._rng.choice(about_redis)
-        if STORE in places:
-            places = [place for place in places if not place.endswith(TO_STORE)]
-        await asyncio.gather(*[self._do(place, self._rng.choice(sorted(self._places[place]))) for place in places])
+    async def _inject_some(self, *, first: bool) -> None:
+        """Inject one to three faults at a time, on different targets; the first round after a calm includes Redis."""
+        redis_targets = [target for target in sorted(self._targets) if target.endswith(REDIS)]
+        targets = self._rng.sample(sorted(self._targets), self._rng.choice([1, 1, 2, 3]))
+        if first and not set(targets) & set(redis_targets):
+            targets[0] = self._rng.choice(redis_targets)
+        if STORE in targets:
+            targets = [target for target in targets if not target.endswith(PROXY_TO_STORE)]
+        await asyncio.gather(
+            *[self._inject(target, self._rng.choice(sorted(self._targets[target]))) for target in targets]
+        )
 
-    async def _do(self, place: str, name: str) -> None:
+    async def _inject(self, target: str, name: str) -> None:
         start = time.monotonic()
-        await self._places[place][name]()
-        self.done.append(Done(name, place, start, time.monotonic()))
+        await self._targets[target][name]()
+        self.injected.append(InjectedFault(name, target, start, time.monotonic()))
 
-    def _all(self) -> Iterator[tuple[str, dict[str, Fault]]]:
-        """Yield what can go wrong, by the place: in one only one thing does at a time."""
+    def _all_targets(self) -> Iterator[tuple[str, dict[str, Fault]]]:
+        """Yield the faults of each target; a target has at most one fault at a time."""
         redis, store = self._cluster.redis, self._cluster.database.server
         yield (
             REDIS,
@@ -103,43 +105,45 @@ class Nemesis:
             },
         )
         if store is not None:
-            restart, pause = self._of(self._restart_store, store), self._of(self._pause, store)
+            restart, pause = self._bind(self._restart_store, store), self._bind(self._pause, store)
             yield STORE, {"store restarted": restart, "store paused": pause}
         for host in self._cluster.hosts:
-            killed, paused = self._of(self._kill_worker, host), self._of(self._stop, host)
+            killed, paused = self._bind(self._kill_worker, host), self._bind(self._pause_workers, host)
             yield host.name, {"worker killed": killed, "worker paused": paused}
-            for name, way in host.ways.items():
-                faults = {f"{name} {fault}": self._of(do, way) for fault, do in self._ways().items()}
-                yield f"{host.name}{TO}{name}", faults
+            for name, proxy in host.proxies.items():
+                faults = {f"{name} {fault}": self._bind(do, proxy) for fault, do in self._proxy_faults().items()}
+                yield f"{host.name}{PROXY_TO}{name}", faults
 
-    def _ways(self) -> dict[str, Callable[[Proxy], Awaitable[None]]]:
+    def _proxy_faults(self) -> dict[str, Callable[[Proxy], Awaitable[None]]]:
         def lasting(make: Callable[[Proxy], AbstractContextManager[None]]) -> Callable[[Proxy], Awaitable[None]]:
-            async def fault(way: Proxy) -> None:
-                with make(way):
-                    await self._while()
+            async def fault(proxy: Proxy) -> None:
+                with make(proxy):
+                    await self._wait()
 
             return fault
 
         return {
-            "slow": lasting(lambda way: way.slow(self._rng.uniform(*SLOW_SECONDS))),
-            "black hole there": lasting(lambda way: way.black_hole(Way.TO_SERVER)),
-            "black hole back": lasting(lambda way: way.black_hole(Way.TO_CLIENT)),
-            "black hole both ways": lasting(lambda way: way.black_hole(*Way)),
-            "replies cut": lasting(lambda way: way.spoiling(Spoil.CUT, self._rng.uniform(*CHANCES))),
-            "replies swallowed": lasting(lambda way: way.spoiling(Spoil.SWALLOWED, self._rng.uniform(*CHANCES))),
+            "slow": lasting(lambda proxy: proxy.slow(self._rng.uniform(*DELAY_SECONDS))),
+            "black hole there": lasting(lambda proxy: proxy.black_hole(Way.TO_SERVER)),
+            "black hole back": lasting(lambda proxy: proxy.black_hole(Way.TO_CLIENT)),
+            "black hole both ways": lasting(lambda proxy: proxy.black_hole(*Way)),
+            "replies cut": lasting(lambda proxy: proxy.spoiling(Spoil.CUT, self._rng.uniform(*BROKEN_REPLY_RATES))),
+            "replies swallowed": lasting(
+                lambda proxy: proxy.spoiling(Spoil.SWALLOWED, self._rng.uniform(*BROKEN_REPLY_RATES))
+            ),
             "reset": self._reset,
         }
 
     @staticmethod
-    def _of(fault: Callable[..., Awaitable[None]], *target: Host | Proxy | Server | signal.Signals) -> Fault:
+    def _bind(fault: Callable[..., Awaitable[None]], *target: Host | Proxy | Server | signal.Signals) -> Fault:
         return lambda: fault(*target)
 
-    async def _while(self) -> None:
+    async def _wait(self) -> None:
         await asyncio.sleep(self._rng.uniform(*FAULT_SECONDS))
 
-    async def _reset(self, way: Proxy) -> None:
+    async def _reset(self, proxy: Proxy) -> None:
         for _ in range(self._rng.randint(1, 5)):
-            way.reset()
+            proxy.reset()
             await asyncio.sleep(self._rng.uniform(0.05, 1))
 
     async def _flush(self) -> None:
@@ -150,7 +154,7 @@ class Nemesis:
             await asyncio.sleep(self._rng.uniform(0.05, 1))
 
     async def _demote(self) -> None:
-        """Give Redis the older data of a former replica: it is made a replica of that, and a master again."""
+        """Give Redis the older data of a former replica: make it a replica of that one, and a master again."""
         main, replica = self._cluster.redis.port, self._cluster.replica.port
         with suppress(RedisError, OSError, TimeoutError):
             async with Redis(port=main) as old, Redis(port=replica) as new, asyncio.timeout(FAULT_SECONDS[1]):
@@ -163,23 +167,23 @@ class Nemesis:
                 await old.slaveof()
 
     async def _pause(self, server: Server) -> None:
-        with _stopped(server.process.pid):
-            await self._while()
+        with _paused(server.process.pid):
+            await self._wait()
 
     async def _kill(self, server: Server) -> None:
         server.kill()
-        await self._while()
+        await self._wait()
         await asyncio.to_thread(server.start)
 
     async def _restart_store(self, server: Server) -> None:
-        """Restart it when it has answered all that it has done.
+        """Restart the server once it has replied to everything it has executed.
 
-        MongoDB remembers over a restart what it has done, for the driver that asks again, and SecantusDB does not.
+        MongoDB remembers executed writes over a restart, for a driver that retries; SecantusDB does not.
         """
         with ExitStack() as stack:
             for host in self._cluster.hosts:
-                stack.enter_context(host.ways["mongo"].black_hole(Way.TO_SERVER))
-            await asyncio.sleep(ANSWERED_SECONDS)
+                stack.enter_context(host.proxies["mongo"].black_hole(Way.TO_SERVER))
+            await asyncio.sleep(STORE_REPLY_SECONDS)
             await self._restart(server, signal.SIGTERM)
 
     async def _restart(self, server: Server, number: signal.Signals) -> None:
@@ -190,27 +194,27 @@ class Nemesis:
     async def _kill_worker(self, host: Host) -> None:
         with suppress(ProcessLookupError, IndexError):
             os.kill(self._rng.choice(host.workers()), signal.SIGKILL)
-        await self._while()
+        await self._wait()
 
-    async def _stop(self, host: Host) -> None:
-        """Pause one of the workers, or all of them."""
+    async def _pause_workers(self, host: Host) -> None:
+        """Pause one or more of the workers."""
         workers = host.workers()
-        chosen = self._rng.sample(workers, self._rng.randint(min(1, len(workers)), len(workers)))
-        seconds = self._rng.uniform(*(LONG_PAUSE_SECONDS if self._rng.random() < LONG_PAUSES else FAULT_SECONDS))
-        with _stopped(*chosen):
+        paused = self._rng.sample(workers, self._rng.randint(min(1, len(workers)), len(workers)))
+        seconds = self._rng.uniform(*(LONG_PAUSE_SECONDS if self._rng.random() < LONG_PAUSE_RATE else FAULT_SECONDS))
+        with _paused(*paused):
             await asyncio.sleep(seconds)
 
 
 async def _replicate(server: Redis, master: int) -> None:
-    """Make it a replica of the Redis on this port; return when it has the data."""
+    """Make the server a replica of the Redis on this port; return when it has the data."""
     await server.slaveof("127.0.0.1", master)
     while (await server.info("replication"))["master_link_status"] != "up":
         await asyncio.sleep(0.005)
 
 
 @contextmanager
-def _stopped(*pids: int) -> Iterator[None]:
-    """Inside, these processes stand still, those that there are."""
+def _paused(*pids: int) -> Iterator[None]:
+    """Pause these processes within the block, if they exist."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What a run of the nemesis comes to: a run in which too little happened is not passed."""
+"""The verdict of the nemesis: a run with too little traffic does not pass."""
 
 from collections import Counter
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nemesis.faults import Done
+from tests.nemesis.faults import InjectedFault
 from tests.nemesis.verdict import Exit, Run, report, write_histories
 from tests.support.history import Operation, Outcome, Read, Write
 from tests.support.history_checker import check
@@ -19,7 +19,7 @@ GOOD = Run(
     levels=Counter({"store": 600, "redis": 300, "l1": 100}),
     cycles=1,
     repeated=600,
-    refused=600,
+    rejected=600,
     counts=1200,
     events=1800,
 )
@@ -32,13 +32,13 @@ def test_good_run_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "told"),
+    ("run", "reason"),
     [
         (replace(GOOD, history=READS[:100]), "100 operations are fewer than 150"),
         (replace(GOOD, levels=Counter({"store": 701, "redis": 299})), "30% of the reads came from a cache"),
-        (replace(GOOD, levels=Counter({None: 1000})), "no answer tells"),
+        (replace(GOOD, levels=Counter({None: 1000})), "no reply names the cache"),
         (replace(GOOD, repeated=1), "1 repeated requests are fewer than 2"),
-        (replace(GOOD, refused=0, seconds=10), "0 creations beyond the quota are fewer than 2"),
+        (replace(GOOD, rejected=0, seconds=10), "0 creations beyond the quota are fewer than 2"),
         (replace(GOOD, counts=3), "3 counts of live records are fewer than 4"),
         (replace(GOOD, events=5), "5 events are fewer than 6"),
         (replace(GOOD, cycles=0, seconds=60), "0 cycles of the fence are fewer than 1"),
@@ -46,15 +46,15 @@ def test_good_run_passes() -> None:
     ],
     ids=["operations", "hits", "levels", "repeated", "refused", "counts", "events", "fence", "fence, long"],
 )
-def test_run_with_little_traffic_proves_nothing(run: Run, told: str) -> None:
+def test_run_with_little_traffic_proves_nothing(run: Run, reason: str) -> None:
     assert run.exit is Exit.INVALID
-    assert f"proves nothing: {told}" in report(run)
+    assert f"proves nothing: {reason}" in report(run)
 
 
 def test_violation_fails_even_a_run_with_little_traffic(tmp_path: Path) -> None:
-    other = Read("another", 0, 1, "client", None)
-    fault = Done("Redis flushed", "redis", 1.6, 1.7)
-    run = Run(600, [*reversed(STALE), other], check([*STALE, other]), faults=[fault])
+    unrelated = Read("another", 0, 1, "client", None)
+    fault = InjectedFault("Redis flushed", "redis", 1.6, 1.7)
+    run = Run(600, [*reversed(STALE), unrelated], check([*STALE, unrelated]), faults=[fault])
     assert run.exit is Exit.VIOLATED
     (path,) = write_histories(run, tmp_path)
     assert path.read_text().splitlines() == [
@@ -66,6 +66,6 @@ def test_violation_fails_even_a_run_with_little_traffic(tmp_path: Path) -> None:
 
 
 def test_undocumented_response_is_a_violation() -> None:
-    run = replace(GOOD, answers=Counter({"GET 200": 999, "PUT 500": 1}))
+    run = replace(GOOD, replies=Counter({"GET 200": 999, "PUT 500": 1}))
     assert run.exit is Exit.VIOLATED
     assert "unexpected: PUT 500" in report(run)

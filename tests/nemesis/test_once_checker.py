@@ -1,4 +1,4 @@
-"""What the checkers of idempotency keys and of the quota find."""
+"""The checkers of idempotency keys and of the quota."""
 
 from tests.support.history import Delete, Operation, Outcome, Read, Rule
 from tests.support.history_checker import check
@@ -10,8 +10,10 @@ UNKNOWN, NO = Result(Outcome.UNKNOWN), Result(Outcome.NO)
 
 
 def request(*attempts: Result) -> Request:
-    """Return a request that creates one record, with an attempt a second."""
-    return Request("key", ["mark"], [Attempt(at, at + 0.5, "client", [result]) for at, result in enumerate(attempts)])
+    """Return a request that creates one record, with one attempt per second."""
+    return Request(
+        "key", ["mark"], [Attempt(second, second + 0.5, "client", [result]) for second, result in enumerate(attempts)]
+    )
 
 
 def test_request_with_equal_responses_was_executed_once() -> None:
@@ -47,8 +49,8 @@ def test_creation_repeated_after_its_deletion_is_a_violation() -> None:
 
 
 def test_stored_record_of_rejected_creation_is_a_violation() -> None:
-    refused = request(NO)
-    history: list[Operation] = list(refused.writes({"mark": [A]}))
+    rejected = request(NO)
+    history: list[Operation] = list(rejected.writes({"mark": [A]}))
     assert [violation.rule for violation in check(history, [Read(A, 9, 9, "the store", 7, "mark")])] == [Rule.PHANTOM]
 
 

@@ -1,4 +1,4 @@
-"""The proxy of the nemesis does to a connection what it says, over real sockets."""
+"""The proxy of the nemesis: it injects faults into connections over real sockets."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ SECONDS = 30.0
 
 
 class Server:
-    """Answers each line with REPLY, and keeps what it has read."""
+    """Replies to each line with REPLY, and records the lines."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -41,18 +41,18 @@ async def server() -> Server:
 
 
 @pytest.fixture
-async def way(server: Server) -> AsyncIterator[Proxy]:
+async def tcp_proxy(server: Server) -> AsyncIterator[Proxy]:
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    async with proxy(listening.sockets[0].getsockname()[1], random.Random(7)) as made:
-        yield made
+    async with proxy(listening.sockets[0].getsockname()[1], random.Random(7)) as opened:
+        yield opened
     listening.close()
     await until(lambda: server.ended == len(server.writers))
 
 
 @asynccontextmanager
-async def client(way: Proxy) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect, and see that it works."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+async def client(tcp_proxy: Proxy) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect, and check that the connection works."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", tcp_proxy.port)
     writer.write(b"hello\n")
     assert await reader.readexactly(len(REPLY)) == REPLY
     try:
@@ -67,20 +67,20 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_close_reaches_both_ends(way: Proxy, server: Server) -> None:
-    async with client(way):
+async def test_close_reaches_both_ends(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy):
         pass
     await until(lambda: server.ended == 1)
-    async with client(way) as (reader, _):
+    async with client(tcp_proxy) as (reader, _):
         server.writers[-1].close()
         assert await reader.read() == b""
 
 
-async def test_slow_connection_delays_both_directions(way: Proxy) -> None:
+async def test_slow_connection_delays_both_directions(tcp_proxy: Proxy) -> None:
     delays = random.Random(7)
-    async with client(way) as (reader, writer):
+    async with client(tcp_proxy) as (reader, writer):
         start = asyncio.get_running_loop().time()
-        with way.slow(0.3):
+        with tcp_proxy.slow(0.3):
             writer.write(b"slowly\n")
             await reader.readexactly(len(REPLY))
         expected = delays.uniform(0, 0.3) + delays.uniform(0, 0.3)
@@ -88,32 +88,32 @@ async def test_slow_connection_delays_both_directions(way: Proxy) -> None:
         assert expected > 0.1
 
 
-async def test_request_in_a_black_hole_arrives_late(way: Proxy, server: Server) -> None:
-    async with client(way) as (reader, writer):
-        with way.black_hole(Way.TO_SERVER):
+async def test_request_in_a_black_hole_arrives_late(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy) as (reader, writer):
+        with tcp_proxy.black_hole(Way.TO_SERVER):
             writer.write(b"late\n")
-            await until(lambda: way.held == 1)
+            await until(lambda: tcp_proxy.held == 1)
             assert server.lines == [b"hello\n"]
         assert await reader.readexactly(len(REPLY)) == REPLY
         assert server.lines == [b"hello\n", b"late\n"]
 
 
-async def test_delayed_request_arrives_after_its_client_gave_up(way: Proxy, server: Server) -> None:
-    async with client(way) as (_, writer):
-        with way.black_hole(Way.TO_SERVER):
+async def test_delayed_request_arrives_after_its_client_gave_up(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy) as (_, writer):
+        with tcp_proxy.black_hole(Way.TO_SERVER):
             writer.write(b"late\n")
-            await until(lambda: way.held == 1)
+            await until(lambda: tcp_proxy.held == 1)
             await hang_up(writer)
             assert server.lines == [b"hello\n"]
         await until(lambda: b"late\n" in server.lines)
         await until(lambda: server.ended == 1)
 
 
-async def test_request_with_a_lost_reply_is_executed(way: Proxy, server: Server) -> None:
-    async with client(way) as (reader, writer):
-        with way.black_hole(Way.TO_CLIENT):
+async def test_request_with_a_lost_reply_is_executed(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy) as (reader, writer):
+        with tcp_proxy.black_hole(Way.TO_CLIENT):
             writer.write(b"done\n")
-            await until(lambda: way.held == 1)
+            await until(lambda: tcp_proxy.held == 1)
             assert server.lines == [b"hello\n", b"done\n"]
             reading = asyncio.create_task(reader.readexactly(len(REPLY)))
             await asyncio.sleep(0)
@@ -121,29 +121,29 @@ async def test_request_with_a_lost_reply_is_executed(way: Proxy, server: Server)
         assert await reading == REPLY
 
 
-async def test_new_connection_enters_the_black_hole_too(way: Proxy, server: Server) -> None:
-    with way.black_hole(*Way):
-        reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+async def test_new_connection_enters_the_black_hole_too(tcp_proxy: Proxy, server: Server) -> None:
+    with tcp_proxy.black_hole(*Way):
+        reader, writer = await asyncio.open_connection("127.0.0.1", tcp_proxy.port)
         writer.write(b"late\n")
-        await until(lambda: way.held == 1)
+        await until(lambda: tcp_proxy.held == 1)
         assert server.lines == []
     assert await reader.readexactly(len(REPLY)) == REPLY
     await hang_up(writer)
 
 
-async def test_reset_closes_both_ends(way: Proxy, server: Server) -> None:
-    async with client(way) as (reader, _):
-        way.reset()
+async def test_reset_closes_both_ends(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy) as (reader, _):
+        tcp_proxy.reset()
         with pytest.raises(ConnectionResetError):
             await reader.read()
         await until(lambda: server.ended == 1)
-    async with client(way):
-        assert way.resets == 1
+    async with client(tcp_proxy):
+        assert tcp_proxy.resets == 1
 
 
-async def test_reply_is_cut_in_the_middle(way: Proxy, server: Server) -> None:
-    async with client(way) as (reader, writer):
-        with way.spoiling(Spoil.CUT):
+async def test_reply_is_cut_in_the_middle(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy) as (reader, writer):
+        with tcp_proxy.spoiling(Spoil.CUT):
             writer.write(b"done\n")
             assert await reader.readexactly(len(REPLY) // 2) == REPLY[: len(REPLY) // 2]
             with pytest.raises(ConnectionResetError):
@@ -151,18 +151,18 @@ async def test_reply_is_cut_in_the_middle(way: Proxy, server: Server) -> None:
         assert server.lines[-1] == b"done\n"
 
 
-async def test_reply_is_dropped_after_execution(way: Proxy, server: Server) -> None:
-    async with client(way) as (reader, writer):
-        with way.spoiling(Spoil.SWALLOWED):
+async def test_reply_is_dropped_after_execution(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy) as (reader, writer):
+        with tcp_proxy.spoiling(Spoil.SWALLOWED):
             writer.write(b"done\n")
             with pytest.raises(ConnectionResetError):
                 await reader.readexactly(1)
         assert server.lines[-1] == b"done\n"
 
 
-async def test_lost_request_does_not_reach_the_server(way: Proxy, server: Server) -> None:
-    async with client(way) as (reader, writer):
-        with way.losing():
+async def test_lost_request_does_not_reach_the_server(tcp_proxy: Proxy, server: Server) -> None:
+    async with client(tcp_proxy) as (reader, writer):
+        with tcp_proxy.losing():
             writer.write(b"not done\n")
             with pytest.raises(ConnectionResetError):
                 await reader.readexactly(1)
@@ -171,22 +171,22 @@ async def test_lost_request_does_not_reach_the_server(way: Proxy, server: Server
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
-async def test_replies_are_broken_at_random(way: Proxy, chance: float) -> None:
-    async with client(way):
-        with way.spoiling(Spoil.SWALLOWED, chance):
-            spoilt = sum(way.spoils() is Spoil.SWALLOWED for _ in range(1000))
+async def test_replies_are_broken_at_random(tcp_proxy: Proxy, chance: float) -> None:
+    async with client(tcp_proxy):
+        with tcp_proxy.spoiling(Spoil.SWALLOWED, chance):
+            spoilt = sum(tcp_proxy.spoils() is Spoil.SWALLOWED for _ in range(1000))
         assert 1000 * chance - 100 <= spoilt <= 1000 * chance + 100
-        assert way.spoils() is None
+        assert tcp_proxy.spoils() is None
 
 
-async def test_broken_replies_stay_within_their_limit(way: Proxy) -> None:
-    with way.spoiling(Spoil.CUT, most=2):
-        assert [way.spoils() for _ in range(4)] == [Spoil.CUT, Spoil.CUT, None, None]
+async def test_broken_replies_stay_within_their_limit(tcp_proxy: Proxy) -> None:
+    with tcp_proxy.spoiling(Spoil.CUT, most=2):
+        assert [tcp_proxy.spoils() for _ in range(4)] == [Spoil.CUT, Spoil.CUT, None, None]
 
 
 async def test_connection_fails_without_a_server() -> None:
-    async with proxy(free_port(), random.Random(7)) as made:
-        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+    async with proxy(free_port(), random.Random(7)) as opened:
+        reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
         with pytest.raises(ConnectionResetError):
             await reader.readexactly(1)
         await hang_up(writer)

@@ -18,19 +18,19 @@ from tests.simulation.run import run
 from tests.simulation.world import Result, World
 
 QUOTA_SHARE, EVENTS_SHARE = 20, 40
-"""With so many seeds of the cache goes one of the quota, and one of the event log, where a run is of all."""
+"""A run of all worlds has one seed of the quota, and one of the event log, per this many seeds of the cache."""
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """One of the simulated worlds, with its mutants, and the texts that report its seeds."""
+    """A simulated world, its mutants, and the texts of its reports."""
 
     run: Callable[..., Result]
     found_at: Callable[[Mutant], int | None]
     mutants: Sequence[Mutant]
     chunk_size: int
     option: str
-    """What selects it on the command line."""
+    """The option that selects it on the command line."""
     seed: str
     summary: str
     violations: str
@@ -69,7 +69,7 @@ EVENTS = Simulation(
 
 
 def main() -> int:
-    """Run what the command line asks for; 1 if something was found, or a mutant was not."""
+    """Run the simulation that the command line selects; return 1 if a violation was found or a mutant was not."""
     options = _options()
     World.raises_faults = not options.until_found
     if options.mutants:
@@ -87,20 +87,22 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Simulate the cache of many.")
-    parser.add_argument("--seeds", type=int, default=2000, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--seed", type=int, help="this one only")
-    parser.add_argument("--faults", nargs="*", default=[], help="nothing but these: slow_stores, flush, stragglers ...")
-    parser.add_argument("--trace", action="store_true", help="print each event of it")
+    parser.add_argument("--seeds", type=int, default=2000, help="the number of seeds")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, help="run only this seed")
+    parser.add_argument(
+        "--faults", nargs="*", default=[], help="inject only these faults: slow_stores, flush, stragglers ..."
+    )
+    parser.add_argument("--trace", action="store_true", help="print each event of the seed")
     parser.add_argument("--quota", action="store_true", help="run these seeds in the world of the quota")
     parser.add_argument("--events", action="store_true", help="run these seeds in the world of the event log")
-    parser.add_argument("--mutants", action="store_true", help="run the mutants, each until it is found")
+    parser.add_argument("--mutants", action="store_true", help="run each mutant until it is found")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation, and print its seed")
     return parser.parse_args()
 
 
 def _run(simulation: Simulation, options: argparse.Namespace) -> int:
-    """Run one seed, or several: all of them or until one is found."""
+    """Run one seed, or several seeds, all of them or until the first violation."""
     if options.seed is not None:
         return _report(simulation, [simulation.run(options.seed, trace=options.trace)])
     seeds = range(options.first, options.first + options.seeds)
@@ -108,10 +110,10 @@ def _run(simulation: Simulation, options: argparse.Namespace) -> int:
 
 
 def _run_until_found(simulation: Simulation, seeds: Iterable[int]) -> int:
-    found = next((seed for seed in seeds if simulation.run(seed).violations), None)
-    if found is not None:
-        print("found at seed", found)
-    return int(found is not None)
+    failing_seed = next((seed for seed in seeds if simulation.run(seed).violations), None)
+    if failing_seed is not None:
+        print("found at seed", failing_seed)
+    return int(failing_seed is not None)
 
 
 def _run_seeds(simulation: Simulation, seeds: Iterable[int]) -> int:
@@ -120,14 +122,14 @@ def _run_seeds(simulation: Simulation, seeds: Iterable[int]) -> int:
 
 
 def _report(simulation: Simulation, results: Iterable[Result]) -> int:
-    """Print what became of the seeds."""
+    """Print the results of the seeds."""
     started, counts, seeds, events, failed = time.monotonic(), Counter[str](), 0, 0, 0
     for result in results:
         seeds, events, counts = seeds + 1, events + result.events, counts + result.counts
         if result.violations:
             failed += 1
             print(f"{simulation.seed} {result.seed}:", *result.violations[:3], sep="\n  ", flush=True)
-            print(f"again: python -m tests.simulation {simulation.option}--seed {result.seed} --trace")
+            print(f"reproduce: python -m tests.simulation {simulation.option}--seed {result.seed} --trace")
     seconds, cores = time.monotonic() - started, cpu_count()
     summary = simulation.summary.format(seeds=seeds, events=events, seconds=seconds, cores=cores)
     print(f"{summary}: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}")
@@ -136,16 +138,16 @@ def _report(simulation: Simulation, results: Iterable[Result]) -> int:
 
 
 def _run_mutants(simulation: Simulation) -> int:
-    """Run the mutants, each until it is found, and return how many were not."""
+    """Run each mutant until it is found; return the number of mutants that were not found."""
     with ProcessPoolExecutor() as pool:
-        found = pool.map(simulation.found_at, simulation.mutants)
-        return sum(_judged(*each) for each in zip(simulation.mutants, found, strict=True))
+        found_seeds = pool.map(simulation.found_at, simulation.mutants)
+        return sum(_is_missed(*each) for each in zip(simulation.mutants, found_seeds, strict=True))
 
 
-def _judged(mutant: Mutant, found: int | None) -> bool:
-    where = "NOT FOUND" if found is None else f"found at seed {found}"
+def _is_missed(mutant: Mutant, found_seed: int | None) -> bool:
+    where = "NOT FOUND" if found_seed is None else f"found at seed {found_seed}"
     print(f"{mutant.name:40} {where}, of {mutant.seeds}", flush=True)
-    return found is None
+    return found_seed is None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What goes wrong, one to three things at a time, as the seed decides; and that it is healed."""
+"""Injects one to three faults at a time, as the seed decides, and heals them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,23 +10,23 @@ from tests.simulation.store import SimulatedStore
 from tests.simulation.world import Actor, World
 
 WORLDS = ("slow_stores",), ("flush", "stragglers"), ("slow_answers", "cut_redis"), ("cut_redis", "stragglers")
-"""What does harm together, where one alone does not."""
+"""Combinations of faults that are harmful together, but not alone."""
 TOGETHER = 0.3
-"""The share of the seeds in which that happens, and nothing else."""
+"""The share of seeds that inject only such a combination."""
 
 
 class Victim(Protocol):
-    """A process that things happen to."""
+    """A process that faults are injected into."""
 
     actor: Actor
     to_redis: Network
     to_store: Network
 
     def kill(self) -> None:
-        """Die."""
+        """Kill the process."""
 
     def revive(self) -> None:
-        """Be started again."""
+        """Restart the process."""
 
 
 async def wreak(
@@ -38,7 +38,7 @@ async def wreak(
     until: float,
     named: Sequence[str] = (),
 ) -> None:
-    """Let things go wrong until then, with times of calm, and heal them: what is named, or as the seed decides."""
+    """Inject faults until this time, with calm periods, and heal them: the named kinds, or kinds chosen by the seed."""
     faults = Faults(world, redis, store, victims, named)
     random = world.random
     while world.now < until:
@@ -47,11 +47,11 @@ async def wreak(
             name, fault = random.choice(faults.all)
             world.note("fault:", name)
             fault()
-    await asyncio.sleep(20)  # all faults have an end, and pauses the latest
+    await asyncio.sleep(20)  # all faults end, pauses last of all
 
 
 class Faults:
-    """Each thing that may go wrong, and when it is well again."""
+    """The kinds of faults, and their ends."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Faults:
             self._slow_answers, self._slow_stores, self._stragglers, self._stall,
             self._switch_over,
         ]  # fmt: skip
-        # Some kinds a seed: what goes wrong often goes wrong together, where all kinds would drown each other out.
+        # Few kinds per seed: some faults harm only in combination, and all kinds would hide each other's effects.
         kinds = self._random.sample(everything, self._random.choice((1, 2, 3, 5, 8)))
         if self._random.random() < TOGETHER:
             named = named or self._random.choice(WORLDS)
@@ -78,20 +78,20 @@ class Faults:
         self.all = [(fault.__name__.strip("_"), fault) for fault in kinds]
 
     @property
-    def _one(self) -> Victim:
+    def _victim(self) -> Victim:
         return self._random.choice(self._victims)
 
-    def _for_a_while(self, most: float, end: Callable[[], None]) -> None:
-        self._world.outside(most * self._random.random() ** 2, end)
+    def _for_a_while(self, max_seconds: float, end: Callable[[], None]) -> None:
+        self._world.outside(max_seconds * self._random.random() ** 2, end)
 
     def _pause(self) -> None:
-        self._one.actor.pause(3.0 * self._random.random() ** 2)
+        self._victim.actor.pause(3.0 * self._random.random() ** 2)
 
     def _long_pause(self) -> None:
-        self._one.actor.pause(self._random.uniform(8, 15))
+        self._victim.actor.pause(self._random.uniform(8, 15))
 
     def _die(self) -> None:
-        victim = self._one
+        victim = self._victim
         if not victim.actor.dead:
             victim.kill()
             self._for_a_while(3, victim.revive)
@@ -107,13 +107,13 @@ class Faults:
         self._for_a_while(3, lambda: self._redis.restart(restored=self._random.random() < 0.5))
 
     def _switch_over(self) -> None:
-        """Be a replica for a moment, shorter than any look takes or longer, with older memory; and a master again."""
+        """Become a replica with older data, for less or more time than a check takes; then a master again."""
         self._redis.save()
-        back = self._random.choice((0.0, 0.0, 0.02, 3.0)) * self._random.random()
+        replica_seconds = self._random.choice((0.0, 0.0, 0.02, 3.0)) * self._random.random()
 
         def switch() -> None:
             self._redis.demote()
-            self._world.outside(back, self._redis.promote)
+            self._world.outside(replica_seconds, self._redis.promote)
 
         self._for_a_while(3, switch)
 
@@ -123,26 +123,26 @@ class Faults:
                 connection.reset()
 
     def _cut_redis(self) -> None:
-        self._cut(self._one.to_redis)
+        self._cut(self._victim.to_redis)
 
     def _redis_dead(self) -> None:
         for victim in self._victims:
             self._cut(victim.to_redis)
 
     def _cut_store(self) -> None:
-        self._cut(self._one.to_store)
+        self._cut(self._victim.to_store)
 
     def _cut(self, network: Network) -> None:
-        way = self._random.choice(("cut_there", "cut_back", "both"))
-        for name in ("cut_there", "cut_back") if way == "both" else (way,):
+        direction = self._random.choice(("cut_there", "cut_back", "both"))
+        for name in ("cut_there", "cut_back") if direction == "both" else (direction,):
             setattr(network, name, True)
             self._for_a_while(8, lambda name=name: setattr(network, name, False))  # type: ignore[misc]
 
     def _slow_redis(self) -> None:
-        self._slow(self._one.to_redis, self._random.choice((0.04, 0.08, 0.2, 5.0)))
+        self._slow(self._victim.to_redis, self._random.choice((0.04, 0.08, 0.2, 5.0)))
 
     def _slow_store(self) -> None:
-        self._slow(self._one.to_store, self._random.choice((0.5, 1.5, 6.0, 15.0)))
+        self._slow(self._victim.to_store, self._random.choice((0.5, 1.5, 6.0, 15.0)))
 
     def _slow_stores(self) -> None:
         for victim in self._victims:
@@ -154,7 +154,7 @@ class Faults:
             self._for_a_while(15, lambda network=victim.to_store: setattr(network, "straggling", 0.0))  # type: ignore[misc]
 
     def _slow_answers(self) -> None:
-        victim = self._one
+        victim = self._victim
         victim.to_redis.slow_back, victim.to_store.slow_back = self._random.choice(
             ((0.09, 0.0), (0.0, 1.9), (0.08, 1.5))
         )

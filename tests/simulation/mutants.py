@@ -1,4 +1,4 @@
-"""Mutants: the cache with one guard taken out of it, each of which the simulation must find within so many seeds."""
+"""Mutants: the cache with one guard removed; the simulation must find each within a number of seeds."""
 
 import subprocess
 import sys
@@ -13,16 +13,16 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is put in the place of what, by file in `guidsvc`; and how many seeds may pass before it is found."""
+    """The replacements by file in `guidsvc`, and the number of seeds within which the mutant must be found."""
 
     name: str
     edits: Mapping[str, tuple[str, str]]
     seeds: int = 200
     faults: tuple[str, ...] = ()
-    """In a world where only these happen; else in any."""
+    """The only faults of its world; if empty, the seed decides."""
 
     def apply(self, folder: Path) -> None:
-        """Change the files in the package; each text must be there."""
+        """Change the files of the package; each text must exist."""
         for file, (text, instead) in self.edits.items():
             path = folder / file
             source = path.read_text(encoding="utf-8")
@@ -74,19 +74,19 @@ MUTANTS = (
 
 
 def found_at(mutant: Mutant) -> int | None:
-    """Run seeds on a mutant; return the first that finds it, None if none does."""
+    """Run seeds on a mutant; return the first seed that finds it, or None."""
     return run_on(mutant, "--faults", *mutant.faults)
 
 
 def run_on(mutant: Mutant, *options: str) -> int | None:
-    """Run the simulation with these options on a mutant; return the first seed that finds it, None if none does."""
+    """Run the simulation with these options on a mutant; return the first seed that finds it, or None."""
     with TemporaryDirectory() as folder:
         copytree(ROOT / "guidsvc", Path(folder) / "guidsvc")
         mutant.apply(Path(folder) / "guidsvc")
         (Path(folder) / "tests").symlink_to(ROOT / "tests")
-        plain = ["-W", "ignore", "-m", "tests.simulation", "--seeds", str(mutant.seeds), "--until-found"]
-        command = [sys.executable, *plain, *options]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 1}:
-        raise RuntimeError(done.stderr)
-    return int(done.stdout.split()[-1]) if done.returncode else None
+        arguments = ["-W", "ignore", "-m", "tests.simulation", "--seeds", str(mutant.seeds), "--until-found"]
+        command = [sys.executable, *arguments, *options]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode not in {0, 1}:
+        raise RuntimeError(result.stderr)
+    return int(result.stdout.split()[-1]) if result.returncode else None

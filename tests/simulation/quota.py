@@ -1,12 +1,13 @@
-"""The quota in the simulated world: processes that create, renew and delete the same GUIDs over one simulated store.
+"""The quota in the simulated world: processes create, renew and delete the same GUIDs over one simulated store.
 
-The code under test is `guidsvc.services.quota`, `guidsvc.domain.quota_ledger`, `guidsvc.services.guid_service` and
-`guidsvc.services.writes.record_writer`, as they are served. A seed decides every delay, loss, pause, death and late
-write, how far the clocks of the hosts disagree, and which store there is: one that compares the time under a lock of
-writers, as SQLite does, or one that compares it and then waits, as MongoDB does.
+The code under test is `guidsvc.services.quota`, `guidsvc.domain.quota_ledger`,
+`guidsvc.services.guid_service` and `guidsvc.services.writes.record_writer`, as served. A seed
+decides every delay, loss, pause, death and late write, the clock errors of the hosts, and the kind
+of store: one that checks the deadline under a write lock, like SQLite, or one that checks it and
+then waits, like MongoDB.
 
-The judge looks at the records after every write: there are never more live ones than the quota. Whoever was refused was
-refused while so many records were live or reserved.
+The judge inspects the records after every write: live records never exceed the quota. A creation
+may be rejected only if that many records were live or reserved since its start.
 """
 
 import asyncio
@@ -40,59 +41,59 @@ from tests.simulation.world import Actor, Process, Result, World
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 6
 SECONDS = 120.0
-"""Of virtual time: several times as long as a reservation lasts."""
+"""The virtual time of a run: several times as long as a reservation lasts."""
 CALM_SECONDS = 60.0
 EPOCH_MS = 1_700_000_000_000
 DISAGREE_MS = 4_000
-"""The error of a host's clock, at most, in some worlds. No record expires there: around an expiry the quota is only as
-exact as the clocks."""
+"""The maximum error of a host's clock, in some worlds. No record expires in those, since around an expiry the quota is
+only as exact as the clocks."""
 LIVES = (0, 1, 3, 20, 31, 35, 45, 100)
-"""For how many seconds records live, in the other worlds: shorter than a reservation lasts, and longer."""
+"""Lifetimes of records in the other worlds, in seconds: some shorter and some longer than a reservation."""
 WAIT_SECONDS = 0.2
-"""How long a place is waited for."""
+"""The time limit of the wait for a place."""
 STORE_SECONDS = 2.0
-"""The time limit of the driver; of a command of MongoDB; and of the wait for SQLite's lock."""
-TERMS = RetentionPolicy(lifetime=600, retention=600)
+"""The time limit of the driver, of a MongoDB command, and of the wait for SQLite's lock."""
+POLICY = RetentionPolicy(lifetime=600, retention=600)
 
-_Done = TypeVar("_Done")
+_Result = TypeVar("_Result")
 
 
 @dataclass
 class Judge:
-    """Notes how many records there are, and what was refused; and says what is wrong with that."""
+    """Records the live records and the rejections, and finds the violations."""
 
     world: World
     quota: int
     clocks_agree: bool
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    taken: list[tuple[float, int]] = field(default_factory=lambda: [(0.0, 0)])
-    """After each write, how many places were taken by what was live or reserved."""
+    places: list[tuple[float, int]] = field(default_factory=lambda: [(0.0, 0)])
+    """The number of places held by live records and reservations, after each write."""
 
     @property
     def now(self) -> int:
         """The true time, in Unix milliseconds."""
         return EPOCH_MS + int(self.world.now * 1000)
 
-    def look(self, records: dict[str, Record], ledger: QuotaLedger | None) -> None:
-        """Look at what the store holds."""
-        live = {guid for guid, each in records.items() if lifecycle.is_live(each, self.now)}
+    def inspect(self, records: dict[str, Record], ledger: QuotaLedger | None) -> None:
+        """Check the content of the store."""
+        live = {guid for guid, stored in records.items() if lifecycle.is_live(stored, self.now)}
         if len(live) > self.quota:
             self.violations.append(f"at {self.world.now:.3f}: {len(live)} live of a quota of {self.quota}")
         entries: dict[str, int] = {} if ledger is None else from_json(ledger.entries)
-        held = {name[:GUID_CHARACTERS] for name, until in entries.items() if until > self.now - DISAGREE_MS}
-        self.taken.append((self.world.now, len(live | held)))
+        reserved = {name[:GUID_CHARACTERS] for name, until in entries.items() if until > self.now - DISAGREE_MS}
+        self.places.append((self.world.now, len(live | reserved)))
 
-    def refuse(self, start: float) -> None:
-        """Judge a refusal of what was asked for then."""
+    def judge_rejection(self, start: float) -> None:
+        """Check the rejection of a request that was sent at this time."""
         self.counts["refused"] += 1
-        before = max(place for place, (at, _) in enumerate(self.taken) if at <= start)
-        if max(count for _, count in self.taken[before:]) < self.quota:
-            self.violations.append(f"at {self.world.now:.3f}: refused, though there was room since {start:.3f}")
+        last_index = max(index for index, (at, _) in enumerate(self.places) if at <= start)
+        if max(count for _, count in self.places[last_index:]) < self.quota:
+            self.violations.append(f"at {self.world.now:.3f}: rejected, though there was room since {start:.3f}")
 
 
 class QuotaStore:
-    """The records and the ledger. What a method returns is the answer, or the error that is raised where it arrives."""
+    """The records and the ledger. Methods return their reply, or an error for the process to raise."""
 
     def __init__(self, world: World, judge: Judge) -> None:
         self._world, self._judge = world, judge
@@ -100,14 +101,14 @@ class QuotaStore:
         self.has_lock = world.random.random() < 0.5
         self.slow_share = world.random.choice((0.0, 0.05, 0.3))
         self._lock = asyncio.Lock()
-        # A tombstone stops late writes. The quota must not rely on it, so in half of the worlds there is none.
+        # Tombstones stop late writes. The quota must not rely on that, so half of the worlds have none.
         self.purges_at_once = Random(f"tombstones {world.seed}").random() > 0.5
         self.records: dict[str, Record] = {}
         self._ledger: QuotaLedger | None = None
 
     @property
     def now(self) -> int:
-        """The time by its clock, in milliseconds."""
+        """The time of the store's clock, in milliseconds."""
         return int(5_000_000 + self._world.now * 1000 * self._rate)
 
     async def read_fence(self) -> FenceReading:
@@ -145,8 +146,8 @@ class QuotaStore:
 
         return await self._write(apply, None)
 
-    async def _settled(self, work: Callable[[], _Done]) -> _Done | Exception:
-        """Read when no write is half done, where there is a lock."""
+    async def _settled(self, work: Callable[[], _Result]) -> _Result | Exception:
+        """Read while no write is in progress, if the store has a lock."""
         if self.has_lock and self._lock.locked():
             try:
                 async with asyncio.timeout(STORE_SECONDS), self._lock:
@@ -156,7 +157,7 @@ class QuotaStore:
         return work()
 
     async def _write(self, apply: Callable[[], bool], not_after: int | None) -> bool | Exception:
-        """Compare the time, and wait: under the lock for as long as it takes, or else within the time limit."""
+        """Check the deadline, then wait: under the lock for any time, or without a lock within the time limit."""
         if not self.has_lock:
             if not_after is not None and self.now > not_after - STORE_SECONDS * 1000:
                 return False
@@ -175,19 +176,19 @@ class QuotaStore:
         finally:
             self._lock.release()
 
-    def _wait(self, most: float) -> float:
+    def _wait(self, max_seconds: float) -> float:
         random = self._world.random
-        return most * random.random() if random.random() < self.slow_share else 0.001 * random.random()
+        return max_seconds * random.random() if random.random() < self.slow_share else 0.001 * random.random()
 
     def _applied(self, apply: Callable[[], bool]) -> bool:
-        done = apply()
-        if done:
-            self._judge.look(self.records, self._ledger)
-        return done
+        is_applied = apply()
+        if is_applied:
+            self._judge.inspect(self.records, self._ledger)
+        return is_applied
 
 
 class QuotaStoreOfProcess:
-    """The records as one process reaches them; and the ledgers and the fence."""
+    """The records, ledgers and fence as one process reaches them."""
 
     def __init__(self, world: World, store: QuotaStore, network: Network) -> None:
         self._world, self._store, self._network = world, store, network
@@ -208,18 +209,18 @@ class QuotaStoreOfProcess:
     async def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> bool:
-        late = 4 * self._network.straggle()  # up to a minute: longer than any reservation
-        return await self.far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), late)
+        delay = 4 * self._network.straggle()  # up to a minute: longer than any reservation
+        return await self.far(lambda: self._store.swap(old, new, not_after), OutcomeUnknown("no answer"), delay)
 
     async def far(
-        self, work: Callable[[], Awaitable[_Done | Exception]], late: Exception | None = None, straggle: float = 0.0
-    ) -> _Done:
-        done: _Done | Exception = await self._world.run_far(
+        self, work: Callable[[], Awaitable[_Result | Exception]], late: Exception | None = None, straggle: float = 0.0
+    ) -> _Result:
+        reply: _Result | Exception = await self._world.run_far(
             self._network, work, late or StoreUnavailable("no answer"), STORE_SECONDS, straggle
         )
-        if isinstance(done, Exception):
-            raise done
-        return done
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
 
 class LedgersOfProcess:
@@ -246,7 +247,7 @@ class FenceOfProcess:
 
 
 class QuotaProcess(Process):
-    """A process of the service, and its clients."""
+    """A process of the service and its clients."""
 
     def __init__(self, world: World, store: QuotaStore, judge: Judge, name: str) -> None:
         super().__init__(world, name)
@@ -268,7 +269,7 @@ class QuotaProcess(Process):
             wait_seconds=WAIT_SECONDS,
         )
         service = GuidService(
-            store, lease_clock, clock=self._clock, generator=self._draw, policy=TERMS, attempts=20, quota=quota
+            store, lease_clock, clock=self._clock, generator=self._draw, policy=POLICY, attempts=20, quota=quota
         )
         for _ in range(CLIENTS):
             actor.start(self._client(service))
@@ -286,75 +287,75 @@ class QuotaProcess(Process):
             await asyncio.sleep(random.choice((0.0, 0.02, 3.0, 10.0)) * random.random())
 
     async def _ask(self, service: GuidService) -> None:
-        """Put, create or delete, and note what became of it."""
+        """Put, create or delete, and count the result."""
         random, start = self._world.random, self._world.now
-        guid, what = self._draw(0), random.random()
+        guid, action = self._draw(0), random.random()
         try:
-            if what < 0.25:
+            if action < 0.25:
                 await service.delete(guid)
-            elif what < 0.35:
+            elif action < 0.35:
                 await service.create(self._change())
             else:
                 await service.put(guid, self._change())
             self._judge.counts["done"] += 1
         except QuotaExceeded:
-            self._judge.refuse(start)
+            self._judge.judge_rejection(start)
         except NotFound:
             pass
         except GuidsvcError as error:
             self._judge.counts[type(error).__name__] += 1
 
     def _change(self) -> PutCommand:
-        """Return a change whose record lives for some time, from none to longer than reservations do."""
+        """Return a command with a lifetime from zero to longer than a reservation."""
         random = self._world.random
         seconds = random.choice(LIVES) if self._judge.clocks_agree else 1000
         return PutCommand(user=f"{random.random()}", expire=max(self._clock() // 1000 + seconds, 0))
 
 
-def _wreak(world: World, store: QuotaStore, processes: list[QuotaProcess]) -> None:
-    """Let one thing go wrong, with an end."""
-    random, one = world.random, world.random.choice(processes)
-    what = random.choice(("pause", "long_pause", "die", "cut", "slow", "stragglers", "slow_store"))
-    world.note("fault:", what)
-    if what == "pause":
-        one.actor.pause(3.0 * random.random())
-    elif what == "long_pause":
-        one.actor.pause(random.uniform(10, 45))
-    elif what == "die" and not one.actor.dead:
-        one.actor.kill()
-        world.outside(5 * random.random(), one.revive)
-    elif what == "cut":
-        way = random.choice(("cut_there", "cut_back"))
-        setattr(one.to_store, way, True)
-        world.outside(8 * random.random(), setattr, one.to_store, way, False)
-    elif what == "slow":
-        one.to_store.slow = random.choice((0.05, 0.5, 1.9))
-        world.outside(10 * random.random(), setattr, one.to_store, "slow", 0.0)
-    elif what == "stragglers":
-        one.to_store.straggling = 0.4
-        world.outside(15 * random.random(), setattr, one.to_store, "straggling", 0.0)
+def _inject_fault(world: World, store: QuotaStore, processes: list[QuotaProcess]) -> None:
+    """Inject one fault, and schedule its end."""
+    random, process = world.random, world.random.choice(processes)
+    fault = random.choice(("pause", "long_pause", "die", "cut", "slow", "stragglers", "slow_store"))
+    world.note("fault:", fault)
+    if fault == "pause":
+        process.actor.pause(3.0 * random.random())
+    elif fault == "long_pause":
+        process.actor.pause(random.uniform(10, 45))
+    elif fault == "die" and not process.actor.dead:
+        process.actor.kill()
+        world.outside(5 * random.random(), process.revive)
+    elif fault == "cut":
+        direction = random.choice(("cut_there", "cut_back"))
+        setattr(process.to_store, direction, True)
+        world.outside(8 * random.random(), setattr, process.to_store, direction, False)
+    elif fault == "slow":
+        process.to_store.slow = random.choice((0.05, 0.5, 1.9))
+        world.outside(10 * random.random(), setattr, process.to_store, "slow", 0.0)
+    elif fault == "stragglers":
+        process.to_store.straggling = 0.4
+        world.outside(15 * random.random(), setattr, process.to_store, "straggling", 0.0)
     else:
         store.slow_share = random.choice((0.0, 0.05, 0.3))
 
 
-async def _all_of_it(world: World, store: QuotaStore, processes: list[QuotaProcess]) -> None:
+async def _run_processes(world: World, store: QuotaStore, processes: list[QuotaProcess]) -> None:
     while world.now < SECONDS:
         await asyncio.sleep(world.random.choice((0.5, 2.0, 10.0)) * world.random.random())
-        _wreak(world, store, processes)
+        _inject_fault(world, store, processes)
     await asyncio.sleep(CALM_SECONDS)
 
 
 def run(seed: int, *, trace: bool = False) -> Result:
     """Run a seed to its end, and judge it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    global_random.seed(seed)  # which the service draws its pauses from
+    global_random.seed(seed)  # the service draws its pauses from it
     world = World(seed, trace=trace)
     asyncio.set_event_loop(world)
     judge = Judge(world, world.random.choice((1, 2, 3)), world.random.random() < 0.7)
     try:
         store = QuotaStore(world, judge)
         processes = [QuotaProcess(world, store, judge, f"p{number}") for number in range(PROCESSES)]
-        world.run_until_complete(_all_of_it(world, store, processes))
+        world.run_until_complete(_run_processes(world, store, processes))
         return Result(seed, judge.violations, judge.counts, world.events)
     finally:
         with suppress(RuntimeError):

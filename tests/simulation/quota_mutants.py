@@ -1,4 +1,4 @@
-"""Mutants of the quota: the code with one guard taken out of it, each of which must be found within so many seeds.
+"""Mutants of the quota: the code with one guard removed; each must be found within a number of seeds.
 
 The edits are of files in `guidsvc`.
 """
@@ -23,5 +23,5 @@ MUTANTS = (
 
 
 def found_at(mutant: Mutant) -> int | None:
-    """Run seeds on a mutant; return the first that finds it, None if none does."""
+    """Run seeds on a mutant; return the first seed that finds it, or None."""
     return run_on(mutant, "--quota")

@@ -1,4 +1,4 @@
-"""A simulated Redis, which runs the real scripts, and connections to it that break in every way that real ones do."""
+"""A simulated Redis that runs the real scripts, and connections to it that break like real ones."""
 
 import asyncio
 from collections import deque
@@ -31,7 +31,7 @@ def _compiled(source: bytes) -> bytes:
 
 
 class SimulatedRedis:
-    """Keys that live so long, by a clock of its own that may go a little faster or slower than others."""
+    """Keys with expiries, by a clock that runs slightly faster or slower than others."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -44,14 +44,14 @@ class SimulatedRedis:
         self._saved_history = self.history
         self.is_replica = False
 
-    # What may happen to it
+    # Faults
 
     def flush(self) -> None:
-        """Forget everything."""
+        """Remove all keys."""
         self._keys.clear()
 
     def evict(self) -> None:
-        """Forget values, as if they had been too long or too many."""
+        """Remove the values, as an eviction would."""
         for key in [key for key in self._keys if b":v:" in key]:
             del self._keys[key]
 
@@ -63,7 +63,7 @@ class SimulatedRedis:
         }
 
     def restart(self, *, restored: bool) -> None:
-        """Be another process, which knows nothing, or what was in the last snapshot, its history too."""
+        """Become a new process that is empty, or has the data and the history of the last snapshot."""
         self.run_id, self.is_replica = self._world.draw(), False
         self.history = self._saved_history if restored else self._world.draw()
         self._keys = dict(self._saved) if restored else {}
@@ -71,20 +71,20 @@ class SimulatedRedis:
             connection.reset()
 
     def demote(self) -> None:
-        """Be the replica of another, which holds what was in the last snapshot; every connection stays."""
+        """Become a replica of another server, with the data of the last snapshot; connections stay open."""
         self.is_replica = True
         self._keys = dict(self._saved)
 
     def promote(self) -> None:
-        """Be a master again, the same process, with the memory that it has now."""
+        """Become a master again: the same process, with its current data."""
         if self.is_replica:
             self.is_replica, self.history = False, self._world.draw()
 
-    # What it is asked
+    # Commands
 
     def run(self, command: Sequence[Any]) -> Reply:
         """Run a command of a client."""
-        name, *arguments = (_bytes(each) for each in command)
+        name, *arguments = (_bytes(part) for part in command)
         match name:
             case b"EVALSHA":
                 return self._script(arguments)
@@ -132,8 +132,8 @@ class SimulatedRedis:
         return _LUA.table_from([b"%d" % (now // 1000), b"%d" % (now % 1000 * 1000)])
 
     def _alive(self, key: bytes) -> Any:
-        value, dies = self._keys.get(key, (None, inf))
-        if dies <= self._now:
+        value, expires_at = self._keys.get(key, (None, inf))
+        if expires_at <= self._now:
             del self._keys[key]
             return None
         return value
@@ -152,11 +152,11 @@ class SimulatedRedis:
     def _pttl(self, key: bytes) -> int:
         if self._alive(key) is None:
             return -2
-        dies = self._keys[key][1]
-        return -1 if dies == inf else int(dies - self._now)
+        expires_at = self._keys[key][1]
+        return -1 if expires_at == inf else int(expires_at - self._now)
 
-    def _pexpire(self, key: bytes, life: Any) -> int:
-        self._keys[key] = (self._keys[key][0], self._now + float(life))
+    def _pexpire(self, key: bytes, lifetime_ms: Any) -> int:
+        self._keys[key] = (self._keys[key][0], self._now + float(lifetime_ms))
         return 1
 
     def _zadd(self, key: bytes, score: float, member: bytes) -> int:
@@ -182,31 +182,31 @@ class SimulatedRedis:
 
 
 class Pool:
-    """Makes connections of one process, as `redis.asyncio.ConnectionPool` does."""
+    """Creates the connections of one process, like `redis.asyncio.ConnectionPool`."""
 
     def __init__(self, world: World, redis: SimulatedRedis, network: Network) -> None:
         self._parts = world, redis, network
 
     def make_connection(self) -> "Connection":
-        """Make one."""
+        """Create a connection."""
         return Connection(*self._parts)
 
 
 class Connection:
-    """A connection, as `redis.asyncio.Connection` is: commands arrive in order, and so do replies, if they do."""
+    """A connection like `redis.asyncio.Connection`: commands and replies arrive in order, if they arrive."""
 
     def __init__(self, world: World, redis: SimulatedRedis, network: Network) -> None:
         self._world, self._redis, self._network = world, redis, network
         self._replies: deque[Reply] = deque()
         self._waiting: asyncio.Future[None] | None = None
         self._broken = False
-        self._there = self._back = 0.0  # when the last message arrives, each way
+        self._sent_until = self._received_until = 0.0  # the arrival of the last message in each direction
 
     async def connect(self) -> None:
         await self._world.run_far(self._network, lambda: None, RedisConnectionError("connect"))
         self._redis.connections.append(self)
 
-    async def disconnect(self, *, nowait: bool = False) -> None:  # it is always at once
+    async def disconnect(self, *, nowait: bool = False) -> None:  # it always disconnects at once
         self.reset()
 
     async def send_packed_command(self, packed: bytes, *, check_health: bool) -> None:
@@ -215,8 +215,8 @@ class Connection:
         commands = _commands(packed)
         delay = self._network.there()
         if delay is not None:
-            self._there = max(self._there, self._world.now + delay)
-            self._world.outside(self._there - self._world.now, self._arrived, commands)
+            self._sent_until = max(self._sent_until, self._world.now + delay)
+            self._world.outside(self._sent_until - self._world.now, self._run_commands, commands)
 
     async def read_response(self, *, disconnect_on_error: bool) -> Reply:
         while not self._replies:
@@ -230,20 +230,20 @@ class Connection:
         return reply
 
     def reset(self) -> None:
-        """Break; what was sent may arrive still."""
+        """Break the connection; messages already sent may still arrive."""
         self._broken = True
         if self in self._redis.connections:
             self._redis.connections.remove(self)
         self._wake()
 
-    def _arrived(self, commands: list[list[bytes]]) -> None:
+    def _run_commands(self, commands: list[list[bytes]]) -> None:
         replies = [self._redis.run(command) for command in commands]
         delay = self._network.back()
         if delay is not None:
-            self._back = max(self._back, self._world.now + delay)
-            self._world.outside(self._back - self._world.now, self._answered, replies)
+            self._received_until = max(self._received_until, self._world.now + delay)
+            self._world.outside(self._received_until - self._world.now, self._receive_replies, replies)
 
-    def _answered(self, replies: list[Reply]) -> None:
+    def _receive_replies(self, replies: list[Reply]) -> None:
         if not self._broken:
             self._replies.extend(replies)
             self._wake()
@@ -266,9 +266,9 @@ def _bytes(value: Any) -> bytes:
 
 
 def _reply(value: Any) -> Reply:
-    """Turn what a script returns into what a client is told, by the rules of Redis."""
+    """Convert the result of a script to a reply, by the rules of Redis."""
     if value is None or value is False:
         return None
     if isinstance(value, bytes | int | float):
         return int(value) if isinstance(value, float) else value
-    return [_reply(value[place]) for place in range(1, len(value) + 1)]
+    return [_reply(value[index]) for index in range(1, len(value) + 1)]

@@ -1,4 +1,4 @@
-"""One seed: a few processes that read and write a few GUIDs, while things go wrong; then the judgement."""
+"""One seed: a few processes read and write a few GUIDs under faults; then the history is checked."""
 
 import asyncio
 import logging
@@ -28,31 +28,31 @@ from tests.support.history_checker import check
 
 PROCESSES, CLIENTS, KEYS = 3, 2, 2
 SECONDS = 20.0
-"""Of virtual time; then what went wrong is healed, and all that is under way comes to its end."""
+"""The virtual time of a run; after it the faults are healed, and work in flight is completed."""
 CALM_SECONDS = 3.0
 ENTRIES = 600.0, 600.0, 0.15
-"""How long entries live: the longest that is usual, or so short that they go while they are leased."""
+"""Lifetimes of entries: the usual maximum, or so short that entries expire during their lease."""
 MARKERS = 10.0, 2.5
-"""How long a marker stands: as is usual, or so short that slow writes outlast it."""
+"""Lifetimes of markers: the usual one, or so short that slow writes outlast it."""
 FENCES = (2.0, 0.5), (0.8, 0.2)
-"""How long a look at the fence holds, and after how long comes the next."""
+"""The time for which a fence reading is valid, and the interval between readings."""
 EPOCH_MS = 1_700_000_000_000
 NEVER = 4_000_000_000
-"""When the records expire."""
+"""The expiry of the records."""
 
 
 @dataclass
 class History:
-    """What clients saw."""
+    """The operations as clients observed them."""
 
     operations: list[Operation] = field(default_factory=list)
     open: dict[int, Operation] = field(default_factory=dict)
-    """Writes that have not returned: their process may die before they do."""
+    """Writes in flight; their process may die before they return."""
     counts: Counter[str] = field(default_factory=Counter)
 
 
 class CacheProcess(Process):
-    """A process of the service, and its clients."""
+    """A process of the service and its clients."""
 
     def __init__(  # its collaborators
         self,
@@ -72,7 +72,7 @@ class CacheProcess(Process):
         self.revive()
 
     def kill(self) -> None:
-        """Die."""
+        """Kill the process."""
         self.actor.kill()
 
     async def _live(self, actor: Actor) -> None:
@@ -99,7 +99,7 @@ class CacheProcess(Process):
     async def _client(self, cache: RedisCache, name: str) -> None:
         random, share = self._world.random, self._write_share
         while self._world.now < SECONDS:
-            # Much is asked at once, then nothing for a while: what is cached is read again, and time goes on.
+            # Bursts of requests with pauses between: cached records are read again, and time passes.
             for _ in range(random.randrange(1, 12)):
                 guid = f"{random.randrange(KEYS):032X}"
                 await (self._read(cache, guid, name) if random.random() > share else self._write(cache, guid, name))
@@ -108,14 +108,14 @@ class CacheProcess(Process):
 
     async def _read(self, cache: RedisCache, guid: str, name: str) -> None:
         start, calls = self._world.now, self._history.counts
-        held = cache.get_nowait(guid)
+        cached = cache.get_nowait(guid)
         record: Record | None
-        if self._world.random.random() < 0.1:  # as one who is told that a condition does not hold
+        if self._world.random.random() < 0.1:  # like the read after a failed precondition
             with suppress(GuidsvcError):
-                self._seen(guid, start, name, await cache.get_for_update(guid))
+                self._record_read(guid, start, name, await cache.get_for_update(guid))
             return
-        if isinstance(held, Record) and cache.monitor.usable is not None:
-            record = held
+        if isinstance(cached, Record) and cache.monitor.usable is not None:
+            record = cached
             calls["l1"] += 1
         else:
             try:
@@ -124,28 +124,28 @@ class CacheProcess(Process):
                 calls["failed reads"] += 1
                 return
         calls["reads"] += 1
-        self._seen(guid, start, name, record)
+        self._record_read(guid, start, name, record)
 
-    def _seen(self, guid: str, start: float, name: str, record: Record | None) -> None:
-        """Note what was read."""
+    def _record_read(self, guid: str, start: float, name: str, record: Record | None) -> None:
+        """Record the result of a read."""
         version, mark = (None, None) if record is None else (record.version, record.user)
         self._world.note(name, "read", guid[-1], version, "since", f"{start:.4f}")
         self._history.operations.append(Read(guid, start, self._world.now, name, version, mark))
 
     async def _write(self, cache: RedisCache, guid: str, name: str) -> None:
-        """Create, update or delete, as the service does: read, change, and swap."""
+        """Create, update or delete as the service does: read, change and swap."""
         start, history = self._world.now, self._history
         mark = f"{name}-{len(history.operations)}-{start:.4f}"
         try:
             old = await cache.get_for_update(guid)
         except GuidsvcError:
             return
-        self._seen(guid, start, name, old)
+        self._record_read(guid, start, name, old)
         deletes = old is not None and self._world.random.random() < 0.2
         version = max(self._clock(), old.version + 1 if old else 0)
         new = None if deletes else record(guid, mark, version)
         number = len(history.open) + len(history.operations)
-        history.open[number] = _told((start, inf), name, (old, new), Outcome.UNKNOWN)
+        history.open[number] = _write_operation((start, inf), name, (old, new), Outcome.UNKNOWN)
         self._world.note(name, "begins", mark, version if new else f"delete {old and old.version}")
         outcome = Outcome.NO
         try:
@@ -158,13 +158,13 @@ class CacheProcess(Process):
         history.counts[f"writes {outcome}"] += 1
         del history.open[number]
         self._world.note(name, "wrote", mark, outcome)
-        history.operations.append(_told((start, self._world.now), name, (old, new), outcome))
+        history.operations.append(_write_operation((start, self._world.now), name, (old, new), outcome))
 
 
-def _told(
+def _write_operation(
     times: tuple[float, float], name: str, change: tuple[Record | None, Record | None], outcome: Outcome
 ) -> Operation:
-    """Return a write, from the record that it found to the one that it made, as its client saw it."""
+    """Return the write from `old` to `new`, as its client observed it."""
     old, new = change
     if new is not None:
         return Write(new.guid, *times, name, new.user, outcome, new.version if outcome is Outcome.OK else None)
@@ -173,24 +173,24 @@ def _told(
 
 
 def record(guid: str, mark: str, version: int) -> Record:
-    """Return a record of this mark and version."""
+    """Return a record with this mark and version."""
     return Record(guid=guid, user=mark, expire=NEVER, version=version, created=1, updated=1, purge_at=NEVER)
 
 
 def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result:
-    """Run a seed to its end, and judge what its clients saw; the faults are those that are named, if any are."""
+    """Run a seed to its end, and check the history of its clients; inject only the named faults, if any."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     world = World(seed, trace=trace)
     asyncio.set_event_loop(world)
     history = History()
     try:
         redis, store = SimulatedRedis(world), SimulatedStore(world)
-        _begin(world, redis, store, history)
+        _fill_cache_and_store(world, redis, store, history)
         timing = _timing(world)
         processes = [CacheProcess(world, redis, store, history, timing, f"p{number}") for number in range(PROCESSES)]
         world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS, named=faults))
         world.run_until_complete(asyncio.sleep(CALM_SECONDS))
-        final = [_final(world, store, f"{number:032X}") for number in range(KEYS)]
+        final = [_final_read(world, store, f"{number:032X}") for number in range(KEYS)]
         history.counts["cycles"] = store.cycles
         violations = check([*history.operations, *history.open.values()], final)
         return Result(seed, violations, history.counts, world.events)
@@ -200,25 +200,25 @@ def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result
 
 
 def _timing(world: World) -> CacheTimings:
-    """Return the time limits of a world, which all its processes have."""
+    """Return the time limits of a world, which are the same for all its processes."""
     lease, poll = world.random.choice(FENCES)
     entry, marker = world.random.choice(ENTRIES), world.random.choice(MARKERS)
     return CacheTimings(entry=entry, marker=marker, fence_lease=lease, poll=poll)
 
 
-def _final(world: World, store: SimulatedStore, guid: str) -> Read:
-    """Return what is left of a GUID."""
-    kept = store.records.get(guid)
-    version, mark = (None, None) if kept is None else (kept.version, kept.user)
+def _final_read(world: World, store: SimulatedStore, guid: str) -> Read:
+    """Return the final state of a GUID."""
+    stored = store.records.get(guid)
+    version, mark = (None, None) if stored is None else (stored.version, stored.user)
     return Read(guid, world.now, world.now, "store", version, mark)
 
 
-def _begin(world: World, redis: SimulatedRedis, store: SimulatedStore, history: History) -> None:
-    """Begin with a cache that is on, in most seeds."""
+def _fill_cache_and_store(world: World, redis: SimulatedRedis, store: SimulatedStore, history: History) -> None:
+    """Fill the store; in most seeds the cache is enabled at the start."""
     if world.random.random() < 0.8:
         redis.run(("SCRIPT", "LOAD", ADOPT.source))
-        boot = redis.run(("EVALSHA", ADOPT.digest, 1, "gs:s:ctl", redis.run_id, 1, world.draw())).decode()
-        store.fence = Fence(Mode.ON, 1, boot)
+        epoch = redis.run(("EVALSHA", ADOPT.digest, 1, "gs:s:ctl", redis.run_id, 1, world.draw())).decode()
+        store.fence = Fence(Mode.ON, 1, epoch)
     for number in range(KEYS):
         guid = f"{number:032X}"
         store.records[guid] = record(guid, "first", 1)

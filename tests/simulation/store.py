@@ -1,10 +1,11 @@
-"""A simulated store, and what each process sees of it.
+"""A simulated store, and the view that each process has of it.
 
-As in a real one a write is judged at one time, by the store's clock too, and shows some time later: when the disk, or a
-majority, has it. Until then it is what `settled` waits for, and `get` does not.
+Like a real store, it decides a write at one moment, also by its clock, and shows it later, once the
+disk or a majority has it. Until then `get_linearizable` waits for the write, and `get` does not.
 
-There are two kinds. SQLite checks the time when it applies a write. MongoDB checks it when the command begins; the
-command may then wait for as long as it may run, and `settled` does not wait for it.
+There are two kinds. SQLite checks the deadline when it applies a write. MongoDB checks it when the
+command begins; the command may then wait for its whole time limit, and `get_linearizable` does not
+wait for it.
 """
 
 import asyncio
@@ -21,72 +22,74 @@ from guidsvc.store.mongo.deadline import Deadline, StoreClock
 from tests.simulation.network import Network
 from tests.simulation.world import World
 
-_Done = TypeVar("_Done")
+_Result = TypeVar("_Result")
 STORE_SECONDS = 2.0
-"""The time-out of the driver."""
+"""The timeout of the driver."""
 BEGIN_SHARE, WAIT_SHARE = 0.5, 0.3
-"""The share of worlds whose store checks the time when a command begins, and of its writes that wait after it."""
+"""The share of worlds whose store checks the deadline when a command begins, and of its writes that then wait."""
 
 
 class SimulatedStore:
-    """The records, and the fence."""
+    """The records and the fence."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._rate = world.random.uniform(0.996, 1.004)
-        self._half_done: dict[str, asyncio.Future[None]] = {}
-        self._last: dict[str, int] = {}
+        self._in_progress: dict[str, asyncio.Future[None]] = {}
+        self._highest: dict[str, int] = {}
         self.records: dict[str, Record] = {}
         self.fence = NEW
         self.cycles = 0
-        self._aside = Random(f"store {world.seed}")  # so that the rest of a seed is the same with either kind
-        self.checks_at_begin = self._aside.random() < BEGIN_SHARE
+        self._own_random = Random(
+            f"store {world.seed}"
+        )  # a separate source, so that both kinds of store share the rest of the seed
+        self.checks_at_begin = self._own_random.random() < BEGIN_SHARE
         self.stall = 0.0
-        """At most so many seconds lie between the judgement of a write and when it shows."""
+        """The maximum time between the decision on a write and its effect, in seconds."""
 
     @property
     def now(self) -> int:
-        """The time by its clock, in milliseconds."""
+        """The time of the store's clock, in milliseconds."""
         return int(5_000_000 + self._world.now * 1000 * self._rate)
 
     async def get(self, guid: str) -> Record | None:
         return self.records.get(guid)
 
     async def get_linearizable(self, guid: str) -> Record | None:
-        while guid in self._half_done:
-            await asyncio.shield(self._half_done[guid])
+        while guid in self._in_progress:
+            await asyncio.shield(self._in_progress[guid])
         return self.records.get(guid)
 
     async def command(self, old: Record | None, new: Record | None, deadline: Deadline | None) -> bool:
-        """Swap as MongoDB does: check the time, wait for a lock, or a ticket, and then apply."""
+        """Swap like MongoDB: check the deadline, wait for a lock or a ticket, and then apply."""
         if deadline is not None and self.now > deadline.begin_ms:
             return False
-        if self._aside.random() < WAIT_SHARE:
+        if self._own_random.random() < WAIT_SHARE:
             run_seconds = STORE_SECONDS if deadline is None else deadline.run_ms / 1000
-            await asyncio.sleep(run_seconds * self._aside.random() ** 0.5)
+            await asyncio.sleep(run_seconds * self._own_random.random() ** 0.5)
         return await self.swap(old, new, None)
 
     async def swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool:
-        """Swap as SQLite does: check the time in the transaction that applies it."""
+        """Swap like SQLite: check the deadline in the transaction that applies the write."""
         guid = (new or old).guid  # type: ignore[union-attr]
-        while guid in self._half_done:
-            await asyncio.shield(self._half_done[guid])
+        while guid in self._in_progress:
+            await asyncio.shield(self._in_progress[guid])
         stored = self.records.get(guid)
         if (stored and stored.version) != (old and old.version):
             return False
         if not_after is not None and self.now > not_after:
             return False
-        if new is not None and new.version <= self._last.get(guid, 0):
-            return False  # the service sees to that, but for what a create may do across processes
-        self._half_done[guid] = done = self._world.create_future()
+        if new is not None and new.version <= self._highest.get(guid, 0):
+            return False  # the service ensures this, except for concurrent creations of several processes
+        self._in_progress[guid] = completion = self._world.create_future()
         await asyncio.sleep(self.stall * self._world.random.random())
         if new is None:
             del self.records[guid]
         else:
             self.records[guid] = new
-        self._last[guid] = max(self._last.get(guid, 0), (new or old).version)  # type: ignore[union-attr]
-        del self._half_done[guid]
-        done.set_result(None)
+        self._highest[guid] = max(self._highest.get(guid, 0), (new or old).version)  # type: ignore[union-attr]
+        del self._in_progress[guid]
+        completion.set_result(None)
         return True
 
     async def read_fence(self) -> FenceReading:
@@ -102,7 +105,7 @@ class SimulatedStore:
 
 
 class StoreOfProcess:
-    """The records, and the fence, as one process reaches them; `near` is one whose reads need not be waited for."""
+    """The records and the fence as one process reaches them; with `near` its reads do not block."""
 
     def __init__(
         self, world: World, store: SimulatedStore, network: Network, *, near: bool, timer: Callable[[], float]
@@ -127,26 +130,26 @@ class StoreOfProcess:
     async def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> bool:
-        unknown, late = OutcomeUnknown("no answer"), self._network.straggle()
+        unknown, delay = OutcomeUnknown("no answer"), self._network.straggle()
         if not self._store.checks_at_begin:
-            return await self.far(lambda: self._store.swap(old, new, not_after), unknown, late)
+            return await self.far(lambda: self._store.swap(old, new, not_after), unknown, delay)
         deadline = None if not_after is None else self.clock.deadline(not_after, int(STORE_SECONDS * 1000))
         if deadline is not None and deadline.run_ms == 0:
             return False
         seconds = STORE_SECONDS if deadline is None else deadline.run_ms / 1000
-        return await self.far(lambda: self._store.command(old, new, deadline), unknown, late, seconds)
+        return await self.far(lambda: self._store.command(old, new, deadline), unknown, delay, seconds)
 
     async def far(
         self,
-        work: Callable[[], Awaitable[_Done]],
+        work: Callable[[], Awaitable[_Result]],
         late: Exception | None = None,
         straggle: float = 0.0,
         seconds: float = STORE_SECONDS,
-    ) -> _Done:
-        done: _Done = await self._world.run_far(
+    ) -> _Result:
+        result: _Result = await self._world.run_far(
             self._network, work, late or StoreUnavailable("no answer"), seconds, straggle
         )
-        return done
+        return result
 
 
 class FenceOfProcess:
@@ -156,10 +159,10 @@ class FenceOfProcess:
         self._process, self._store = process, store
 
     async def read(self) -> FenceReading:
-        asked = self._process.timer()
-        sight = await self._process.far(self._store.read_fence)
-        self._process.clock.set(asked, sight.now)
-        return sight
+        requested_at = self._process.timer()
+        reading = await self._process.far(self._store.read_fence)
+        self._process.clock.set(requested_at, reading.now)
+        return reading
 
     async def swap(self, old: Fence, new: Fence) -> bool:
         return await self._process.far(lambda: self._store.swap_fence(old, new), OutcomeUnknown("no answer"))

@@ -1,4 +1,4 @@
-"""The checker of histories: it finds each kind of fault, and none where there is an order that explains all."""
+"""The checker of histories: it finds each kind of violation, and none if some order explains the history."""
 
 from collections.abc import Iterator, Sequence
 from math import inf
@@ -26,7 +26,7 @@ def delete(start: float, end: float, base: int, outcome: Outcome = OK) -> Delete
     return Delete(KEY, start, end, "deleter", base, outcome)
 
 
-GOOD: dict[str, list[Operation]] = {
+VALID_HISTORIES: dict[str, list[Operation]] = {
     "nothing was written, and nothing is there": [read(0, 1, None)],
     "what is written is read": [write(0, 1, 5), read(2, 3, 5)],
     "a read beside a write sees it": [write(0, 9, 5), read(1, 2, 5), read(3, 4, 5)],
@@ -50,7 +50,7 @@ GOOD: dict[str, list[Operation]] = {
     "keys are apart": [write(0, 1, 5), Read("another", 2, 3, "reader", None)],
 }
 
-BAD: list[tuple[str, Rule, list[Operation]]] = [
+INVALID_HISTORIES: list[tuple[str, Rule, list[Operation]]] = [
     ("a read misses a write", Rule.STALE, [write(0, 1, 5), read(2, 3, None)]),
     ("a read sees the write before", Rule.STALE, [write(0, 1, 5), write(2, 3, 6), read(4, 5, 5)]),
     ("a read sees what was deleted", Rule.STALE, [write(0, 1, 5), delete(2, 3, 5), read(4, 5, 5)]),
@@ -93,7 +93,7 @@ BAD: list[tuple[str, Rule, list[Operation]]] = [
     ("it is deleted twice", Rule.VERSION, [write(0, 1, 5), delete(2, 3, 5), delete(4, 5, 5)]),
 ]
 
-LOST: list[tuple[str, list[Operation], Read]] = [
+LOST_WRITES: list[tuple[str, list[Operation], Read]] = [
     ("a write", [write(0, 1, 5)], read(10, 11, None)),
     ("the last write", [write(0, 1, 5), write(2, 3, 6)], read(10, 11, 5)),
     ("a deletion", [write(0, 1, 5), delete(2, 3, 5)], read(10, 11, 5)),
@@ -101,18 +101,22 @@ LOST: list[tuple[str, list[Operation], Read]] = [
 ]
 
 
-@pytest.mark.parametrize("history", GOOD.values(), ids=GOOD.keys())
+@pytest.mark.parametrize("history", VALID_HISTORIES.values(), ids=VALID_HISTORIES.keys())
 def test_history_with_a_valid_order_passes(history: list[Operation]) -> None:
     assert check(history) == []
 
 
-@pytest.mark.parametrize(("history", "rule"), [bad[:0:-1] for bad in BAD], ids=[bad[0] for bad in BAD])
+@pytest.mark.parametrize(
+    ("history", "rule"), [bad[:0:-1] for bad in INVALID_HISTORIES], ids=[bad[0] for bad in INVALID_HISTORIES]
+)
 def test_history_without_a_valid_order_breaks_a_rule(history: list[Operation], rule: Rule) -> None:
     assert [violation.rule for violation in check(history)] == [rule]
     assert [violation.rule for violation in check(reversed(history))] == [rule]
 
 
-@pytest.mark.parametrize(("history", "final"), [lost[1:] for lost in LOST], ids=[lost[0] for lost in LOST])
+@pytest.mark.parametrize(
+    ("history", "final"), [lost[1:] for lost in LOST_WRITES], ids=[lost[0] for lost in LOST_WRITES]
+)
 def test_acknowledged_write_is_in_the_final_state(history: list[Operation], final: Read) -> None:
     assert [violation.rule for violation in check(history, [final])] == [Rule.LOSS]
 
@@ -121,7 +125,7 @@ def test_final_state_may_be_the_last_acknowledged_write() -> None:
     history: list[Operation] = [write(0, 1, 5), delete(2, 3, 5, UNKNOWN), write(4, inf, 6, UNKNOWN)]
     for end in (read(10, 11, 5), read(10, 11, 6), read(10, 11, None)):
         assert check(history, [end]) == []
-    assert [each.rule for each in check(history, [read(10, 11, 7)])] == [Rule.PHANTOM]
+    assert [violation.rule for violation in check(history, [read(10, 11, 7)])] == [Rule.PHANTOM]
 
 
 def test_violation_shows_observed_and_expected_values() -> None:
@@ -140,36 +144,36 @@ def test_two_writes_with_one_mark_are_rejected() -> None:
 
 @st.composite
 def good_histories(draw: st.DrawFn) -> list[Operation]:
-    """What a store that is right tells: each operation is done at one time between its start and its end, or late."""
+    """The history of a correct store: each operation takes effect at one time between its start and end, or later."""
     count = draw(st.integers(1, 30))
-    version, present = 0, 0
+    version, present_version = 0, 0
     history: list[Operation] = []
-    for at in range(0, 10 * count, 10):
-        start, end = at - draw(st.integers(1, 60)), float(at + draw(st.integers(1, 60)))
+    for time in range(0, 10 * count, 10):
+        start, end = time - draw(st.integers(1, 60)), float(time + draw(st.integers(1, 60)))
         outcome = draw(st.sampled_from(Outcome))
-        if outcome is UNKNOWN:  # done, if at all, at any time after its start
+        if outcome is UNKNOWN:  # it takes effect, if at all, at any time after its start
             start, end = start - 30, draw(st.sampled_from([start - 20.0, end, inf]))
-        done = outcome is OK or (outcome is UNKNOWN and draw(st.booleans()))
+        is_applied = outcome is OK or (outcome is UNKNOWN and draw(st.booleans()))
         kind = draw(st.sampled_from("rwd"))
         if kind == "r":
-            history.append(read(at - draw(st.integers(1, 60)), at + 5, present or None))
+            history.append(read(time - draw(st.integers(1, 60)), time + 5, present_version or None))
         elif kind == "w":
             version += 1
             history.append(write(start, end, version, outcome))
-            present = version if done else present
-        elif present:
-            history.append(delete(start, end, present, outcome))
-            present = 0 if done else present
-    return [*history, read(10 * count, 10 * count + 1, present or None)]
+            present_version = version if is_applied else present_version
+        elif present_version:
+            history.append(delete(start, end, present_version, outcome))
+            present_version = 0 if is_applied else present_version
+    return [*history, read(10 * count, 10 * count + 1, present_version or None)]
 
 
 @given(good_histories())
 @settings(max_examples=300, deadline=None)
 def test_history_of_a_correct_store_passes(history: list[Operation]) -> None:
-    *rest, last = history
+    *operations, final = history
     assert check(history) == []
-    assert isinstance(last, Read)
-    assert check(rest, [last]) == []
+    assert isinstance(final, Read)
+    assert check(operations, [final]) == []
 
 
 VERSIONS = st.integers(1, 3)
@@ -177,13 +181,13 @@ VERSIONS = st.integers(1, 3)
 
 @st.composite
 def any_histories(draw: st.DrawFn) -> list[Operation]:
-    """A few operations which an order may explain or not."""
+    """A few operations, which some order may explain or not."""
     history: list[Operation] = []
-    written = draw(st.lists(VERSIONS, unique=True))
+    versions = draw(st.lists(VERSIONS, unique=True))
     starts = draw(st.lists(st.floats(0, 9), max_size=4))
     spans = st.floats(0.5, 9)
     known: list[int] = []
-    for version in written:
+    for version in versions:
         start, outcome = draw(st.floats(0, 9)), draw(st.sampled_from(Outcome))
         history.append(write(start, start + draw(spans), version, outcome))
         known += [version] if outcome is OK else []
@@ -196,20 +200,22 @@ def any_histories(draw: st.DrawFn) -> list[Operation]:
     return history
 
 
-def explained(history: Sequence[Operation], state: int = 0, highest: int = 0) -> bool:
-    """Whether there is an order that explains it, found by trying them all."""
-    if all(isinstance(each, Write | Delete) and each.outcome is not OK for each in history):
+def is_explained(history: Sequence[Operation], state: int = 0, highest: int = 0) -> bool:
+    """Return whether some order explains the history, by trying all orders."""
+    if all(isinstance(operation, Write | Delete) and operation.outcome is not OK for operation in history):
         return True
-    earliest = min(each.end for each in history if isinstance(each, Read) or each.outcome is OK)
-    for index, each in enumerate(history):
+    earliest = min(operation.end for operation in history if isinstance(operation, Read) or operation.outcome is OK)
+    for index, operation in enumerate(history):
         rest = [*history[:index], *history[index + 1 :]]
-        if each.start <= earliest and any(explained(rest, *after) for after in after_it(each, state, highest)):
+        if operation.start <= earliest and any(
+            is_explained(rest, *after) for after in states_after(operation, state, highest)
+        ):
             return True
     return False
 
 
-def after_it(operation: Operation, state: int, highest: int) -> Iterator[tuple[int, int]]:
-    """What there can be after an operation: the version that is present, or 0, and the highest there ever was."""
+def states_after(operation: Operation, state: int, highest: int) -> Iterator[tuple[int, int]]:
+    """Yield the possible states after an operation: the present version, or 0, and the highest version so far."""
     if isinstance(operation, Read):
         if (operation.version or 0) == state:
             yield state, highest
@@ -226,15 +232,15 @@ def after_it(operation: Operation, state: int, highest: int) -> Iterator[tuple[i
 @settings(max_examples=1000, deadline=None)
 @example([write(0, 9, 1), write(0, 9, 2), delete(0, 9, 1), read(5, 6, None)])
 def test_checker_agrees_with_brute_force(history: list[Operation]) -> None:
-    ends = {each.end for each in history}
-    assume(not ends & {each.start for each in history})
-    assert (check(history) == []) == explained(history)
+    ends = {operation.end for operation in history}
+    assume(not ends & {operation.start for operation in history})
+    assert (check(history) == []) == is_explained(history)
 
 
 def test_checker_is_quick() -> None:
-    """So many reads see what one deletion did, and find it among as many that had not begun."""
+    """Many reads observe one deletion, and the checker must find it among many others that had not begun."""
     count = 30_000
     history: list[Operation] = [write(0, 1, 1), delete(2, inf, count + 1, UNKNOWN)]
     history += [delete(20, inf, base, UNKNOWN) for base in range(1, count + 1)]
-    history += [read(3 + place / count, 10, None) for place in range(count)]
+    history += [read(3 + index / count, 10, None) for index in range(count)]
     assert check(history) == []

@@ -1,4 +1,4 @@
-"""Mutants of all simulated worlds: each removes code that exists, and a missing guard is found."""
+"""Mutants of all simulated worlds: each removes existing code, and a missing guard is found."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ WORLDS = (
     (quota_mutants.MUTANTS, quota_mutants.found_at, ("wished GUIDs are not counted", "reserved places are free")),
     (event_mutants.MUTANTS, event_mutants.found_at, ("no unique key", "a write does not look at the stage")),
 )
-"""The mutants of each world, what runs them, and the names of those that are found here."""
+"""The mutants of each world, the function that runs them, and the names of the mutants found here."""
 ALL = [mutant for table, _, _ in WORLDS for mutant in table]
 FOUND = [
     pytest.param(mutant, found_at, id=name)

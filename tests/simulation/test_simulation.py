@@ -1,4 +1,4 @@
-"""The simulation: a seed says all that happens, and what is wrong is found. `make simulation` runs it in full."""
+"""The simulation: a seed determines all events, and violations are found. `make simulation` runs it in full."""
 
 import pytest
 
@@ -6,28 +6,28 @@ from tests.support.simulation import simulate
 
 
 def test_first_seventy_seeds_keep_the_guarantees() -> None:
-    """By seed 68 all mutants are found that a hundred seeds would find; `make simulation` runs 2,000."""
-    done = simulate("--seeds", "70")
+    """All mutants that a hundred seeds would find are found by seed 68; `make simulation` runs 2,000 seeds."""
+    result = simulate("--seeds", "70")
 
-    assert done.returncode == 0, done.stdout
-    assert "violations: in 0 seeds" in done.stdout
-    assert " 0 cycles" not in done.stdout, "the fence went down and up again"
+    assert result.returncode == 0, result.stdout
+    assert "violations: in 0 seeds" in result.stdout
+    assert " 0 cycles" not in result.stdout, "the fence went down and up again"
 
 
 def test_seed_is_reproducible_to_the_same_event() -> None:
-    one, another = (simulate("--seed", "7", "--trace", PYTHONHASHSEED=seed) for seed in ("1", "2"))
+    first, second = (simulate("--seed", "7", "--trace", PYTHONHASHSEED=seed) for seed in ("1", "2"))
 
     def events(text: str) -> list[str]:
         return [line for line in text.splitlines() if " events in " not in line]
 
-    assert len(events(one.stdout)) > 100
-    assert events(one.stdout) == events(another.stdout)
+    assert len(events(first.stdout)) > 100
+    assert events(first.stdout) == events(second.stdout)
 
 
 @pytest.mark.parametrize("world", ["--quota", "--events"])
 def test_seed_of_another_world_is_reproducible(world: str) -> None:
-    one, another = (simulate(world, "--seed", "3", "--trace").stdout.splitlines() for _ in range(2))
+    first, second = (simulate(world, "--seed", "3", "--trace").stdout.splitlines() for _ in range(2))
 
-    assert len(one) > 10
-    assert [line for line in one if " seeds in " not in line] == [line for line in another if " seeds in " not in line]
-    assert one[-2].partition(" s: ")[2] == another[-2].partition(" s: ")[2]
+    assert len(first) > 10
+    assert [line for line in first if " seeds in " not in line] == [line for line in second if " seeds in " not in line]
+    assert first[-2].partition(" s: ")[2] == second[-2].partition(" s: ")[2]

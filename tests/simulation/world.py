@@ -1,4 +1,4 @@
-"""A loop whose time is virtual, and actors in it: processes that can be paused, like by SIGSTOP, and killed."""
+"""An event loop with virtual time, and actors in it: processes that can be paused, as by SIGSTOP, and killed."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ _ACTOR: ContextVar["Actor | None"] = ContextVar("actor", default=None)
 
 @dataclass
 class Result:
-    """What became of a seed."""
+    """The result of a seed."""
 
     seed: int
     violations: Sequence[object]
@@ -26,7 +26,7 @@ class Result:
 
 
 class Actor:
-    """A process: what is started in it runs only while it does."""
+    """A process: its tasks run only while it is neither paused nor dead."""
 
     def __init__(self, world: "World", name: str) -> None:
         self._world = world
@@ -44,7 +44,7 @@ class Actor:
         return not self._pauses and not self.dead
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Start something in it. An exception that ends it is a fault of the simulation: `World.end` raises it."""
+        """Start a task in it. An exception that ends the task is a fault of the simulation: `World.end` raises it."""
         task = self._world.create_task(work, context=self._context.copy())
         task.add_done_callback(self._note_fault, context=Context())
         self._world.tasks.append(task)
@@ -55,22 +55,22 @@ class Actor:
             self._world.faults.append(error)
 
     def hold(self, handle: asyncio.Handle) -> None:
-        """Keep what is to be run until it goes on."""
+        """Keep a callback until the process continues."""
         self._held.append(handle)
 
     def pause(self, seconds: float) -> None:
-        """Stand still for so long."""
+        """Pause for this time."""
         self._pauses += 1
         self._world.call_later(seconds, self._resume, context=Context())
 
     def kill(self) -> None:
-        """Never go on."""
+        """Stop for good."""
         self.dead = True
 
     def let_go(self) -> None:
-        """Run what has been held."""
-        held, self._held = self._held, []
-        self._world.go_on(held)
+        """Run the callbacks that were kept."""
+        handles, self._held = self._held, []
+        self._world.go_on(handles)
 
     def _resume(self) -> None:
         self._pauses -= 1
@@ -79,7 +79,7 @@ class Actor:
 
 
 class Process(ABC):
-    """A process of the service, which may die and be started again: each of its lives is an actor."""
+    """A process of the service, which may die and be restarted: each of its lives is an actor."""
 
     actor: Actor
 
@@ -88,21 +88,21 @@ class Process(ABC):
         self._lives = 0
 
     def revive(self) -> None:
-        """Be started again, or for the first time."""
+        """Start or restart the process."""
         self._lives += 1
         self.actor = Actor(self._world, f"{self.name}.{self._lives}")
         self.actor.start(self._live(self.actor))
 
     @abstractmethod
     async def _live(self, actor: Actor) -> None:
-        """Start in the actor all that the process does."""
+        """Start all tasks of the process in the actor."""
 
 
 class World(asyncio.BaseEventLoop):
-    """Everything happens here, in an order that the seed decides. When nothing can happen now, it is later at once."""
+    """The event loop. The seed decides the order of events; when none is due, time jumps to the next one."""
 
     raises_faults = True
-    """Whether `end` raises them. The code of a mutant may raise anything, and must be found by what it does."""
+    """Whether `end` raises faults. The code of a mutant may raise anything; it must be found by its violations."""
 
     def __init__(self, seed: int, *, trace: bool = False) -> None:
         super().__init__()
@@ -110,15 +110,15 @@ class World(asyncio.BaseEventLoop):
         self.random = Random(seed)
         self.now = 0.0
         self.events = 0
-        self.tasks: list[asyncio.Task[Any]] = []  # those of the dead too, which nobody else knows
+        self.tasks: list[asyncio.Task[Any]] = []  # also the tasks of dead processes, to which nothing else refers
         self._trace = trace
         self.over = False
         self.faults: list[BaseException] = []
-        """Exceptions that ended what an actor did: then it asks no more, and nothing can be found."""
+        """Exceptions that ended a task of an actor, which then sends no more requests, so violations are missed."""
         self.actors: list[Actor] = []
-        self._ready: deque[asyncio.Handle]  # both are BaseEventLoop's own
+        self._ready: deque[asyncio.Handle]  # both belong to BaseEventLoop
         self._scheduled: list[asyncio.TimerHandle]
-        self.set_exception_handler(lambda *_: None)  # of tasks that died with their process
+        self.set_exception_handler(lambda *_: None)  # tasks that died with their process
 
     def time(self) -> float:
         return self.now
@@ -128,63 +128,63 @@ class World(asyncio.BaseEventLoop):
         return f"{self.random.getrandbits(64):016x}"
 
     def note(self, *what: object) -> None:
-        """Print what happens, where that is wanted."""
+        """Print an event if tracing is on."""
         if self._trace:
             print(f"{self.now:10.4f}", *what)
 
     def go_on(self, handles: list[asyncio.Handle]) -> None:
-        """Run these as soon as possible."""
+        """Run these callbacks as soon as possible."""
         self._ready.extend(handles)
 
     def outside(self, seconds: float, what: Callable[..., object], *arguments: Any) -> None:
-        """Do something later that no process does: the network, or a server."""
+        """Schedule a callback that belongs to no process, but to the network or a server."""
         self.call_later(seconds, what, *arguments, context=Context())
 
     async def run_far(
         self, network: Network, work: Callable[[], Any], late: Exception, seconds: float = 30.0, straggle: float = 0.0
     ) -> Any:
-        """Do something at a server, and return what it returns; raise `late` if no answer comes in time."""
-        answer: asyncio.Future[Any] = self.create_future()
-        there = network.there()
-        if there is not None:
-            self.outside(there + straggle, self._at_server, network, work, answer)
+        """Run the work at a server, and return its result; raise `late` if no reply arrives in time."""
+        reply: asyncio.Future[Any] = self.create_future()
+        delay = network.there()
+        if delay is not None:
+            self.outside(delay + straggle, self._at_server, network, work, reply)
         try:
             async with asyncio.timeout(seconds):
-                return await answer
+                return await reply
         except TimeoutError as error:
             raise late from error
 
-    def _at_server(self, network: Network, work: Callable[[], Any], answer: asyncio.Future[Any]) -> None:
-        done = work()
-        if asyncio.iscoroutine(done):
-            task = self.create_task(done, context=Context())
-            task.add_done_callback(lambda _: self._on_the_way_back(network, task.result(), answer), context=Context())
+    def _at_server(self, network: Network, work: Callable[[], Any], reply: asyncio.Future[Any]) -> None:
+        result = work()
+        if asyncio.iscoroutine(result):
+            task = self.create_task(result, context=Context())
+            task.add_done_callback(lambda _: self._send_reply(network, task.result(), reply), context=Context())
         else:
-            self._on_the_way_back(network, done, answer)
+            self._send_reply(network, result, reply)
 
-    def _on_the_way_back(self, network: Network, done: Any, answer: asyncio.Future[Any]) -> None:
-        back = network.back()
-        if back is not None:
-            self.outside(back, self._arrived, done, answer)
+    def _send_reply(self, network: Network, result: Any, reply: asyncio.Future[Any]) -> None:
+        delay = network.back()
+        if delay is not None:
+            self.outside(delay, self._receive_reply, result, reply)
 
-    def _arrived(self, done: Any, answer: asyncio.Future[Any]) -> None:
-        if not answer.done():
-            answer.set_result(done)
+    def _receive_reply(self, result: Any, reply: asyncio.Future[Any]) -> None:
+        if not reply.done():
+            reply.set_result(result)
 
     def end(self) -> None:
-        """End all that has not ended, so that nothing is left of it."""
+        """Cancel and finish all remaining tasks."""
         self.over = True
         for actor in self.actors:
             actor.let_go()
-        while left := asyncio.all_tasks(self):
-            for task in left:
+        while remaining := asyncio.all_tasks(self):
+            for task in remaining:
                 task.cancel()
-            self.run_until_complete(asyncio.wait(left, timeout=60))
+            self.run_until_complete(asyncio.wait(remaining, timeout=60))
         self.close()
         if self.faults and self.raises_faults:
             raise self.faults[0]
 
-    def _run_once(self) -> None:  # what BaseEventLoop does, without a selector and with a time of its own
+    def _run_once(self) -> None:  # as in BaseEventLoop, without a selector and with virtual time
         if not self._ready:
             timer = heappop(self._scheduled)
             timer._scheduled = False  # type: ignore[attr-defined]
