@@ -1,4 +1,4 @@
-"""Which keys of a set may sign tokens, and that a key opens what is its own only."""
+"""The keys of a JWKS: which of them may verify tokens, and for which algorithms."""
 
 from base64 import urlsafe_b64encode
 from typing import Any
@@ -39,7 +39,7 @@ def test_key_with_a_purpose_verifies_only_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "why"),
+    ("key", "reason"),
     [
         (public("RS1024"), "1024 bits; at least 2048 are required"),
         ({"kty": "oct", "k": SECRET}, "key type"),
@@ -69,22 +69,22 @@ def test_key_with_a_purpose_verifies_only_for_it() -> None:
         (None, "not a key"),
     ],
 )
-def test_unusable_key_is_skipped_with_a_reason(key: object, why: str) -> None:
-    ring = parse_jwks(key_set(GOOD.jwk(), key))
+def test_unusable_key_is_skipped_with_a_reason(key: object, reason: str) -> None:
+    jwks = parse_jwks(key_set(GOOD.jwk(), key))
 
-    assert list(ring.keys) == ["good"]
-    assert len(ring.ignored) == 1
-    assert why in ring.ignored[0].partition(": ")[2]
-    assert "\n" not in ring.ignored[0]
+    assert list(jwks.keys) == ["good"]
+    assert len(jwks.ignored) == 1
+    assert reason in jwks.ignored[0].partition(": ")[2]
+    assert "\n" not in jwks.ignored[0]
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"[]", b"7", b"{}", b'{"keys": {}}', b'{"keys": null}', b"\xff", b"[" * 9999]
 )
 def test_invalid_set_is_reported(text: bytes) -> None:
-    with pytest.raises(ValueError, match=r".") as caught:
+    with pytest.raises(ValueError, match=r".") as error:
         parse_jwks(text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 JSON = st.recursive(
@@ -98,10 +98,10 @@ JSON = st.recursive(
     JSON,
 )
 def test_malformed_key_does_not_spoil_the_set(kind: str, member: str, value: object) -> None:
-    ring = parse_jwks(key_set(GOOD.jwk(), public(kind, **{member: value})))
+    jwks = parse_jwks(key_set(GOOD.jwk(), public(kind, **{member: value})))
 
-    assert "good" in ring.keys
-    assert len(ring.keys) + len(ring.ignored) == 2
+    assert "good" in jwks.keys
+    assert len(jwks.keys) + len(jwks.ignored) == 2
 
 
 @given(st.text())
@@ -112,16 +112,16 @@ def test_malformed_token_has_no_key_id(text: str) -> None:
 
 @pytest.mark.parametrize("kid", ["k", None])
 def test_token_without_key_id_uses_the_only_key(kid: str | None) -> None:
-    only, nameless = Signer(kid), Signer(None)
+    keyed, nameless = Signer(kid), Signer(None)
 
-    ring = parse_jwks(key_set(only.jwk()))
-    signer = ring.signer(nameless.token({"sub": "x"}))
+    jwks = parse_jwks(key_set(keyed.jwk()))
+    signer = jwks.signer(nameless.token({"sub": "x"}))
     assert signer is not None
     assert signer.claims(nameless.token({"sub": "x"})) == {"sub": "x"}
 
 
 def test_token_without_key_id_is_rejected_among_several_keys() -> None:
-    ring = parse_jwks(key_set(GOOD.jwk(), public("Ed25519", kid="other")))
+    jwks = parse_jwks(key_set(GOOD.jwk(), public("Ed25519", kid="other")))
 
     with pytest.raises(Unauthorized, match="does not name"):
-        ring.signer(Signer(None).token({}))
+        jwks.signer(Signer(None).token({}))

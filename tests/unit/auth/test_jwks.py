@@ -1,4 +1,4 @@
-"""The key set: where it may be, when it is read again, and what becomes of it when it cannot be."""
+"""The JWKS: its permitted locations, its refreshes, and failures of a refresh."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jw
 from tests.support.timer import Timer
 
 OLD, NEW = Signer("old"), Signer("new", number=1)
-STAYS = "jwks refresh failed, keeping the current keys"
+KEPT_AFTER_FAILURE = "jwks refresh failed, keeping the current keys"
 NEVER = RefreshPolicy(interval_seconds=3600.0)
 OFTEN = RefreshPolicy(interval_seconds=0.01)
 
@@ -30,28 +30,30 @@ def timer() -> Timer:
 
 
 @pytest.fixture
-async def place() -> AsyncIterator[Place]:
-    async with serving_keys(key_set(OLD.jwk())) as served:
-        yield served
+async def key_server() -> AsyncIterator[Place]:
+    async with serving_keys(key_set(OLD.jwk())) as opened:
+        yield opened
 
 
 @asynccontextmanager
-async def opened(where: str, clock: FakeClock, timer: Timer, pace: RefreshPolicy = NEVER) -> AsyncIterator[JwtVerifier]:
-    """Judge tokens by the keys that are there."""
+async def open_verifier(
+    location: str, clock: FakeClock, timer: Timer, refresh_policy: RefreshPolicy = NEVER
+) -> AsyncIterator[JwtVerifier]:
+    """Open a verifier with the keys at this location."""
     async with open_jwt_verifier(
-        where, JwtTrustPolicy(ISSUER, AUDIENCE), fetch=fetch, clock=clock, timer=timer, refresh_policy=pace
+        location, JwtTrustPolicy(ISSUER, AUDIENCE), fetch=fetch, clock=clock, timer=timer, refresh_policy=refresh_policy
     ) as tokens:
         yield tokens
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return when it holds."""
+    """Wait until the condition holds."""
     while not condition():
         await asyncio.sleep(0.001)
 
 
-def is_good(tokens: JwtVerifier, token: str) -> bool:
-    """Whether a token is, as far as can be told at once."""
+def is_valid(tokens: JwtVerifier, token: str) -> bool:
+    """Return whether the token is valid by the keys loaded so far."""
     try:
         tokens.verify(token)
     except Unauthorized:
@@ -60,20 +62,20 @@ def is_good(tokens: JwtVerifier, token: str) -> bool:
 
 
 def test_removed_key_is_rejected_within_a_minute() -> None:
-    """Two readings, the first begun just before it was taken out; and log-ins that are remembered."""
+    """Two refreshes, the first begun just before the key was removed, and the lifetime of cached sessions."""
     assert RefreshPolicy().interval_seconds + 2 * SECONDS + GOOD_SECONDS <= 60
 
 
-# Where it may be
+# Locations
 
 
-async def nothing(url: str, most: int) -> bytes:
+async def fetch_empty_set(url: str, most: int) -> bytes:
     """Fetch an empty set."""
     return key_set()
 
 
 @pytest.mark.parametrize(
-    "where",
+    "location",
     [
         "https://issuer.example/keys",
         "https://issuer.example:8443/keys",
@@ -83,14 +85,14 @@ async def nothing(url: str, most: int) -> bytes:
         "http://localhost/keys",
     ],
 )
-async def test_url_is_https_or_local(where: str, timer: Timer) -> None:
+async def test_url_is_https_or_local(location: str, timer: Timer) -> None:
     with pytest.raises(StartError, match="jwt_jwks: contains no usable key: it is empty"):
-        async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
+        async with open_jwks(location, fetch_empty_set, timer=timer, refresh_policy=NEVER):
             pass
 
 
 @pytest.mark.parametrize(
-    ("where", "why"),
+    ("location", "reason"),
     [
         ("http://issuer.example/keys", "on this host only"),
         ("http://127.0.0.1.example/keys", "on this host only"),
@@ -106,16 +108,16 @@ async def test_url_is_https_or_local(where: str, timer: Timer) -> None:
         ("https://[::1/keys", "IPv6"),
     ],
 )
-async def test_other_url_stops_the_start(where: str, why: str, timer: Timer) -> None:
-    with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}") as caught:
-        async with open_jwks(where, nothing, timer=timer, refresh_policy=NEVER):
+async def test_other_url_stops_the_start(location: str, reason: str, timer: Timer) -> None:
+    with pytest.raises(StartError, match=f"^jwt_jwks: .*{reason}") as error:
+        async with open_jwks(location, fetch_empty_set, timer=timer, refresh_policy=NEVER):
             pass
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         (b"", "EOF"),
         (b"{}", "not a JWKS"),
@@ -126,141 +128,142 @@ async def test_other_url_stops_the_start(where: str, why: str, timer: Timer) -> 
 )
 @pytest.mark.parametrize("kind", ["file", "url"])
 async def test_set_without_usable_key_stops_the_start(
-    text: bytes, why: str, kind: str, tmp_path: Path, place: Place
+    text: bytes, reason: str, kind: str, tmp_path: Path, key_server: Place
 ) -> None:
-    place.body = text
+    key_server.body = text
     (tmp_path / "keys").write_bytes(text)
-    where = place.url if kind == "url" else str(tmp_path / "keys")
+    location = key_server.url if kind == "url" else str(tmp_path / "keys")
 
-    with pytest.raises(StartError, match=f"^jwt_jwks: .*({why})") as caught:
-        async with open_jwks(where, fetch, timer=Timer(0.0), refresh_policy=NEVER):
+    with pytest.raises(StartError, match=f"^jwt_jwks: .*({reason})") as error:
+        async with open_jwks(location, fetch, timer=Timer(0.0), refresh_policy=NEVER):
             pass
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 async def test_unreachable_url_is_named_with_the_remedy(timer: Timer) -> None:
-    where = f"http://127.0.0.1:{free_port()}/keys"
+    url = f"http://127.0.0.1:{free_port()}/keys"
 
-    with pytest.raises(StartError) as caught:
-        async with open_jwks(where, fetch, timer=timer, refresh_policy=NEVER):
+    with pytest.raises(StartError) as error:
+        async with open_jwks(url, fetch, timer=timer, refresh_policy=NEVER):
             pass
-    assert str(caught.value) == (
-        f"jwt_jwks: cannot use {where}: connection refused: nothing listens there; make it reachable, or correct the "
-        "URL"
+    assert str(error.value) == (
+        f"jwt_jwks: cannot use {url}: connection refused: nothing listens there; make it reachable, or correct the URL"
     )
 
 
 async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Timer) -> None:
-    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "directory")):
-        with pytest.raises(StartError, match=f"^jwt_jwks: .*{why}"):
+    for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "directory")):
+        with pytest.raises(StartError, match=f"^jwt_jwks: .*{reason}"):
             async with open_jwks(str(path), fetch, timer=timer, refresh_policy=NEVER):
                 pass
 
 
-# What metrics tell of it
+# Metrics
 
 
-async def test_reads_and_failures_are_told_to_the_metrics(
-    place: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+async def test_reads_and_failures_are_counted_in_the_metrics(
+    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
-    """A set that has not changed was read, too; one that is malformed was not."""
+    """An unchanged set counts as a successful read, a malformed one as a failure."""
     expected_logs.add("jwks refresh failed")
-    meter, at = KeySetMetrics(), clock.now / 1000
+    meter, now = KeySetMetrics(), clock.now / 1000
     assert (meter.failures, meter.read_at) == (None, None)
-    async with open_jwks(place.url, fetch, timer=timer, refresh_policy=NEVER, clock=clock, meter=meter) as keys:
-        assert (meter.failures, meter.read_at) == (0, at)
+    async with open_jwks(key_server.url, fetch, timer=timer, refresh_policy=NEVER, clock=clock, meter=meter) as keys:
+        assert (meter.failures, meter.read_at) == (0, now)
         for body, failures, read_at in (
-            (key_set(OLD.jwk()), 0, at + 1),
-            (b"{}", 1, at + 1),
-            (b"", 2, at + 1),
-            (key_set(NEW.jwk()), 2, at + 4),
+            (key_set(OLD.jwk()), 0, now + 1),
+            (b"{}", 1, now + 1),
+            (b"", 2, now + 1),
+            (key_set(NEW.jwk()), 2, now + 4),
         ):
-            place.body = body
+            key_server.body = body
             clock.advance(seconds=1)
             timer.now += 10
             await keys.refresh()
             assert (meter.failures, meter.read_at) == (failures, read_at)
 
 
-# When it is read again
+# Refreshes
 
 
-async def test_unknown_key_causes_a_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
-    async with opened(place.url, clock, timer) as tokens:
-        place.body = key_set(OLD.jwk(), NEW.jwk())
+async def test_unknown_key_causes_a_refresh(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+    async with open_verifier(key_server.url, clock, timer) as tokens:
+        key_server.body = key_set(OLD.jwk(), NEW.jwk())
         token = NEW.token(claims(clock.seconds))
         with pytest.raises(UnknownKey):
             tokens.verify(token)
-        assert place.asked == 1, "to verify is to wait for nothing"
+        assert key_server.asked == 1, "verify must not fetch"
 
         assert (await tokens.find(token)).caller == tokens.verify(token).caller
-        assert is_good(tokens, OLD.token(claims(clock.seconds)))
+        assert is_valid(tokens, OLD.token(claims(clock.seconds)))
 
 
-async def test_known_key_causes_no_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
-    async with opened(place.url, clock, timer) as tokens:
+async def test_known_key_causes_no_refresh(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+    async with open_verifier(key_server.url, clock, timer) as tokens:
         await tokens.find(OLD.token(claims(clock.seconds)))
         with pytest.raises(Unauthorized, match="expired"):
             await tokens.find(OLD.token(claims(1)))
-        assert place.asked == 1
+        assert key_server.asked == 1
 
 
-async def test_concurrent_unknown_keys_share_one_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
-    storm = [Signer(f"new-{number}").token(claims(clock.seconds)) for number in range(200)]
-    async with opened(place.url, clock, timer) as tokens:
-        place.open.clear()
-        asking = [asyncio.create_task(tokens.find(token)) for token in [*storm, NEW.token(claims(clock.seconds))]]
-        await until(lambda: place.asked == 2)
-        place.body = key_set(NEW.jwk())
-        place.open.set()
-        answers = await asyncio.gather(*asking, return_exceptions=True)
+async def test_concurrent_unknown_keys_share_one_refresh(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+    unknown = [Signer(f"new-{number}").token(claims(clock.seconds)) for number in range(200)]
+    async with open_verifier(key_server.url, clock, timer) as tokens:
+        key_server.open.clear()
+        searches = [asyncio.create_task(tokens.find(token)) for token in [*unknown, NEW.token(claims(clock.seconds))]]
+        await until(lambda: key_server.asked == 2)
+        key_server.body = key_set(NEW.jwk())
+        key_server.open.set()
+        outcomes = await asyncio.gather(*searches, return_exceptions=True)
 
-        assert [type(answer) for answer in answers[:-1]] == [UnknownKey] * 200
-        assert not isinstance(answers[-1], BaseException)
-        assert place.asked == 2
+        assert [type(outcome) for outcome in outcomes[:-1]] == [UnknownKey] * 200
+        assert not isinstance(outcomes[-1], BaseException)
+        assert key_server.asked == 2
 
 
-async def test_refreshes_are_ten_seconds_apart(place: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_refreshes_are_ten_seconds_apart(key_server: Place, clock: FakeClock, timer: Timer) -> None:
     token = NEW.token(claims(clock.seconds))
-    async with opened(place.url, clock, timer) as tokens:
-        for timer.now, asked in ((0.0, 2), (0.0, 2), (9.99, 2), (10.0, 3), (19.99, 3), (20.0, 4)):
+    async with open_verifier(key_server.url, clock, timer) as tokens:
+        for timer.now, fetches in ((0.0, 2), (0.0, 2), (9.99, 2), (10.0, 3), (19.99, 3), (20.0, 4)):
             with pytest.raises(UnknownKey):
                 await tokens.find(token)
-            assert place.asked == asked
+            assert key_server.asked == fetches
 
 
 async def test_failed_refresh_counts_as_one(
-    place: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add(STAYS)
-    async with opened(place.url, clock, timer) as tokens:
-        place.status = "500 Oops"
+    expected_logs.add(KEPT_AFTER_FAILURE)
+    async with open_verifier(key_server.url, clock, timer) as tokens:
+        key_server.status = "500 Oops"
         for _ in range(3):
             with pytest.raises(UnknownKey):
                 await tokens.find(NEW.token(claims(clock.seconds)))
-        assert place.asked == 2
+        assert key_server.asked == 2
 
 
-async def test_cancelled_caller_does_not_cancel_a_shared_refresh(place: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_cancelled_caller_does_not_cancel_a_shared_refresh(
+    key_server: Place, clock: FakeClock, timer: Timer
+) -> None:
     token = NEW.token(claims(clock.seconds))
-    async with opened(place.url, clock, timer) as tokens:
-        place.body = key_set(NEW.jwk())
-        place.open.clear()
+    async with open_verifier(key_server.url, clock, timer) as tokens:
+        key_server.body = key_set(NEW.jwk())
+        key_server.open.clear()
         first, second = (asyncio.create_task(tokens.find(token)) for _ in range(2))
-        await until(lambda: place.asked == 2)
+        await until(lambda: key_server.asked == 2)
         first.cancel()
         await asyncio.wait([first])
-        place.open.set()
+        key_server.open.set()
 
         assert await second
         assert first.cancelled()
 
 
-async def test_keys_are_refreshed_without_requests(place: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_keys_are_refreshed_without_requests(key_server: Place, clock: FakeClock, timer: Timer) -> None:
     old, new = (signer.token(claims(clock.seconds)) for signer in (OLD, NEW))
-    async with opened(place.url, clock, timer, OFTEN) as tokens:
-        place.body = key_set(NEW.jwk())
-        await until(lambda: is_good(tokens, new))
+    async with open_verifier(key_server.url, clock, timer, OFTEN) as tokens:
+        key_server.body = key_set(NEW.jwk())
+        await until(lambda: is_valid(tokens, new))
 
         with pytest.raises(UnknownKey):
             tokens.verify(old)
@@ -269,20 +272,20 @@ async def test_keys_are_refreshed_without_requests(place: Place, clock: FakeCloc
 async def test_file_is_refreshed_too(tmp_path: Path, clock: FakeClock, timer: Timer) -> None:
     path = tmp_path / "keys"
     path.write_bytes(key_set(OLD.jwk()))
-    async with opened(str(path), clock, timer, OFTEN) as tokens:
+    async with open_verifier(str(path), clock, timer, OFTEN) as tokens:
         (tmp_path / "next").write_bytes(key_set(NEW.jwk()))
         (tmp_path / "next").rename(path)
-        await until(lambda: is_good(tokens, NEW.token(claims(clock.seconds))))
+        await until(lambda: is_valid(tokens, NEW.token(claims(clock.seconds))))
 
-        assert not is_good(tokens, OLD.token(claims(clock.seconds)))
+        assert not is_valid(tokens, OLD.token(claims(clock.seconds)))
 
 
-# When it cannot be
+# Failed refreshes
 
 
 def spoil(**changes: object) -> Callable[[Place], None]:
-    """Have the server answer so."""
-    return lambda place: vars(place).update(changes)
+    """Return a function that makes the key server respond so."""
+    return lambda key_server: vars(key_server).update(changes)
 
 
 @pytest.mark.parametrize(
@@ -298,50 +301,50 @@ def spoil(**changes: object) -> Callable[[Place], None]:
     ids=["500", "404", "html", "no set", "empty", "large"],
 )
 async def test_last_valid_keys_stay_and_the_error_is_logged_once(  # fixtures
-    place: Place,
+    key_server: Place,
     clock: FakeClock,
     timer: Timer,
     spoil: Callable[[Place], None],
     expected_logs: ExpectedLogs,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    expected_logs.add(STAYS)
+    expected_logs.add(KEPT_AFTER_FAILURE)
     token = OLD.token(claims(clock.seconds))
-    async with opened(place.url, clock, timer, OFTEN) as tokens:
-        good = place.body
-        spoil(place)
-        await until(lambda: place.asked >= 6)
-        assert is_good(tokens, token)
-        assert caplog.text.count(STAYS) == 1
+    async with open_verifier(key_server.url, clock, timer, OFTEN) as tokens:
+        valid_set = key_server.body
+        spoil(key_server)
+        await until(lambda: key_server.asked >= 6)
+        assert is_valid(tokens, token)
+        assert caplog.text.count(KEPT_AFTER_FAILURE) == 1
 
-        place.body, place.status = good, "200 OK"
-        asked = place.asked
-        await until(lambda: place.asked >= asked + 2)
-        spoil(place)
-        await until(lambda: caplog.text.count(STAYS) == 2)
-        assert is_good(tokens, token)
+        key_server.body, key_server.status = valid_set, "200 OK"
+        fetches = key_server.asked
+        await until(lambda: key_server.asked >= fetches + 2)
+        spoil(key_server)
+        await until(lambda: caplog.text.count(KEPT_AFTER_FAILURE) == 2)
+        assert is_valid(tokens, token)
 
 
 async def test_set_emptied_by_its_issuer_is_empty(
-    place: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("jwks loaded")
-    async with opened(place.url, clock, timer, OFTEN) as tokens:
-        place.body = key_set()
-        await until(lambda: not is_good(tokens, OLD.token(claims(clock.seconds))))
+    async with open_verifier(key_server.url, clock, timer, OFTEN) as tokens:
+        key_server.body = key_set()
+        await until(lambda: not is_valid(tokens, OLD.token(claims(clock.seconds))))
 
 
 async def test_shutdown_does_not_wait_for_a_refresh(clock: FakeClock, timer: Timer) -> None:
-    answers = [key_set(OLD.jwk())]
+    bodies = [key_set(OLD.jwk())]
 
-    async def once(url: str, most: int) -> bytes:
-        if not answers:
+    async def fetch_once(url: str, most: int) -> bytes:
+        if not bodies:
             await asyncio.Event().wait()
-        return answers.pop()
+        return bodies.pop()
 
-    async with open_jwks("https://issuer.example/keys", once, timer=timer, refresh_policy=NEVER) as keys:
-        asking = asyncio.create_task(keys.refresh())
+    async with open_jwks("https://issuer.example/keys", fetch_once, timer=timer, refresh_policy=NEVER) as keys:
+        refresh = asyncio.create_task(keys.refresh())
         await until(lambda: keys._refresh_task is not None)
 
-    await asyncio.wait([asking])
-    assert asking.cancelled()
+    await asyncio.wait([refresh])
+    assert refresh.cancelled()

@@ -1,4 +1,4 @@
-"""Tokens: who asks with a good one, and every way in which one can be bad."""
+"""JWT bearer tokens: the caller of a valid token, and the reasons to reject invalid ones."""
 
 import hmac
 import json
@@ -31,14 +31,14 @@ from tests.support.jwt_issuer import AUDIENCE, ISSUER, LIFE_SECONDS, SUBJECT, Si
 
 EC = Signer("ec")
 RSA = Signer("rsa", "RS2048", "RS256")
-OTHERS = [Signer("ec-384", "P-384", "ES384"), Signer("ed", "Ed25519", "EdDSA")]
+OTHER_SIGNERS = [Signer("ec-384", "P-384", "ES384"), Signer("ed", "Ed25519", "EdDSA")]
 STRANGER = Signer("ec", number=1)
-"""Calls its key by the name of another."""
+"""Its key has the `kid` of another signer."""
 TRUST = JwtTrustPolicy(ISSUER, AUDIENCE)
 
 
-async def never(url: str, most: int) -> bytes:
-    """Fetch nothing: there is no URL in these tests."""
+async def fetch_nothing(url: str, most: int) -> bytes:
+    """Fail: these tests use no URL."""
     raise AssertionError(url)
 
 
@@ -46,20 +46,20 @@ async def never(url: str, most: int) -> bytes:
 def path(tmp_path: Path) -> Path:
     """A file with the keys of the issuer."""
     file = tmp_path / "keys.json"
-    file.write_bytes(key_set(*(each.jwk() for each in [EC, RSA, *OTHERS])))
+    file.write_bytes(key_set(*(each.jwk() for each in [EC, RSA, *OTHER_SIGNERS])))
     return file
 
 
 @pytest.fixture
 async def tokens(path: Path, clock: FakeClock) -> AsyncIterator[JwtVerifier]:
-    async with open_jwt_verifier(str(path), TRUST, fetch=never, clock=clock) as opened:
+    async with open_jwt_verifier(str(path), TRUST, fetch=fetch_nothing, clock=clock) as opened:
         yield opened
 
 
 @pytest.mark.parametrize(
     ("signer", "algorithm"),
     [(RSA, f"{kind}S{bits}") for kind in "RP" for bits in (256, 384, 512)]
-    + [(EC, "ES256"), (OTHERS[0], "ES384"), (OTHERS[1], "EdDSA")],
+    + [(EC, "ES256"), (OTHER_SIGNERS[0], "ES384"), (OTHER_SIGNERS[1], "EdDSA")],
 )
 def test_valid_token_yields_caller_and_expiry(
     tokens: JwtVerifier, clock: FakeClock, signer: Signer, algorithm: str
@@ -71,35 +71,35 @@ def test_valid_token_yields_caller_and_expiry(
     assert expires == clock.seconds + LIFE_SECONDS
 
 
-# Bad ones
+# Invalid tokens
 
 Forge = Callable[[int], str]
 
 
 def pem(signer: Signer) -> bytes:
-    """Return the public key as all may know it."""
+    """Return the public key in PEM."""
     return signer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def forged(now: int, header: object, secret: bytes | None = None, content: object = None) -> str:
-    """Return a token that nobody's private key has signed; with a secret, HMAC has."""
+    """Return a token without a valid signature, or with an HMAC of this secret."""
     signed = f"{segment(header)}.{segment(claims(now) if content is None else content)}"
     return f"{signed}.{segment(hmac.digest(secret, signed.encode(), 'sha256')) if secret else ''}"
 
 
-def changed(signer: Signer = EC, **told: object) -> Forge:
-    """Sign good claims that are changed so."""
-    return lambda now: signer.token(claims(now, **told))
+def with_claims(signer: Signer = EC, **changed_claims: object) -> Forge:
+    """Sign valid claims with these changes."""
+    return lambda now: signer.token(claims(now, **changed_claims))
 
 
 def tampered(now: int) -> str:
-    """Change what has been signed."""
+    """Change the payload of a signed token."""
     head, _, signature = EC.token(claims(now)).split(".")
     return f"{head}.{segment(claims(now, sub='another'))}.{signature}"
 
 
-def renamed(signer: Signer, kid: str, algorithm: str | None = None) -> Forge:
-    """Sign with one key, and name another; say that the algorithm is another, too."""
+def signed_as(signer: Signer, kid: str, algorithm: str | None = None) -> Forge:
+    """Sign with one key under the `kid` of another, and optionally under another algorithm."""
 
     def forge(now: int) -> str:
         token = signer.token(claims(now), kid=kid)
@@ -110,13 +110,17 @@ def renamed(signer: Signer, kid: str, algorithm: str | None = None) -> Forge:
 
 
 def encoded(now: int, text: bytes) -> str:
-    """Sign what is no JSON object."""
+    """Sign a payload that is no JSON object."""
     return jwt.api_jws.encode(text, EC.private, "ES256", headers={"kid": "ec"})
 
 
-NOT_ACCEPTED, NO_FIT, FALSE = "not accepted", "does not match its signing key", "signature of the token is invalid"
+NOT_ACCEPTED, WRONG_KEY, BAD_SIGNATURE = (
+    "not accepted",
+    "does not match its signing key",
+    "signature of the token is invalid",
+)
 NO_JWT, NO_TIME = "not a signed JWT", "invalid time"
-BAD: dict[str, tuple[Forge, str]] = {
+INVALID_TOKENS: dict[str, tuple[Forge, str]] = {
     "empty": (lambda _: "", NO_JWT),
     "a word": (lambda _: "token", NO_JWT),
     "two parts": (lambda now: EC.token(claims(now)).rpartition(".")[0], NO_JWT),
@@ -135,10 +139,10 @@ BAD: dict[str, tuple[Forge, str]] = {
     "payload is deep": (lambda now: encoded(now, b"[" * 2000), NO_JWT),
     "critical and unknown": (lambda now: EC.token(claims(now), crit=["secret"], secret=1), NO_JWT),
     "detached": (lambda now: forged(now, {"alg": "ES256", "kid": "ec", "b64": False, "crit": ["b64"]}), NO_JWT),
-    "signature is gone": (lambda now: EC.token(claims(now)).rpartition(".")[0] + ".", FALSE),
-    "signature is short": (lambda now: EC.token(claims(now))[:-2], FALSE),
-    "tampered": (tampered, FALSE),
-    "signed by a stranger": (changed(STRANGER), FALSE),
+    "signature is gone": (lambda now: EC.token(claims(now)).rpartition(".")[0] + ".", BAD_SIGNATURE),
+    "signature is short": (lambda now: EC.token(claims(now))[:-2], BAD_SIGNATURE),
+    "tampered": (tampered, BAD_SIGNATURE),
+    "signed by a stranger": (with_claims(STRANGER), BAD_SIGNATURE),
     "none": (lambda now: forged(now, {"alg": "none", "kid": "ec"}), NOT_ACCEPTED),
     "None": (lambda now: forged(now, {"alg": "None", "kid": "ec"}), NOT_ACCEPTED),
     "no algorithm": (lambda now: forged(now, {"kid": "ec"}), NOT_ACCEPTED),
@@ -149,81 +153,81 @@ BAD: dict[str, tuple[Forge, str]] = {
         lambda now: forged(now, {"alg": "HS256", "kid": "rsa"}, json.dumps(RSA.jwk()).encode()),
         NOT_ACCEPTED,
     ),
-    "HMAC under the name of RSA": (lambda now: forged(now, {"alg": "RS256", "kid": "rsa"}, pem(RSA)), FALSE),
-    "HMAC under the name of EC": (lambda now: forged(now, {"alg": "ES256", "kid": "ec"}, pem(EC)), FALSE),
-    "another curve": (changed(Signer("p-521", "P-521", "ES512")), NOT_ACCEPTED),
-    "RSA, names an EC key": (renamed(RSA, "ec"), NO_FIT),
-    "EC, names an RSA key": (renamed(EC, "rsa"), NO_FIT),
-    "EC, names an Ed25519 key": (renamed(EC, "ed"), NO_FIT),
-    "EC, names a key of another curve": (renamed(EC, "ec-384"), NO_FIT),
-    "Ed25519, names an EC key": (renamed(OTHERS[1], "ec"), NO_FIT),
-    "EC, says it is RSA": (renamed(EC, "ec", "RS256"), NO_FIT),
-    "RSA, says it is EC": (renamed(RSA, "rsa", "ES256"), NO_FIT),
-    "RSA, says it is PSS": (renamed(RSA, "rsa", "PS256"), FALSE),
+    "HMAC under the name of RSA": (lambda now: forged(now, {"alg": "RS256", "kid": "rsa"}, pem(RSA)), BAD_SIGNATURE),
+    "HMAC under the name of EC": (lambda now: forged(now, {"alg": "ES256", "kid": "ec"}, pem(EC)), BAD_SIGNATURE),
+    "another curve": (with_claims(Signer("p-521", "P-521", "ES512")), NOT_ACCEPTED),
+    "RSA, names an EC key": (signed_as(RSA, "ec"), WRONG_KEY),
+    "EC, names an RSA key": (signed_as(EC, "rsa"), WRONG_KEY),
+    "EC, names an Ed25519 key": (signed_as(EC, "ed"), WRONG_KEY),
+    "EC, names a key of another curve": (signed_as(EC, "ec-384"), WRONG_KEY),
+    "Ed25519, names an EC key": (signed_as(OTHER_SIGNERS[1], "ec"), WRONG_KEY),
+    "EC, says it is RSA": (signed_as(EC, "ec", "RS256"), WRONG_KEY),
+    "RSA, says it is EC": (signed_as(RSA, "rsa", "ES256"), WRONG_KEY),
+    "RSA, says it is PSS": (signed_as(RSA, "rsa", "PS256"), BAD_SIGNATURE),
     "no kid": (lambda now: Signer(None).token(claims(now)), "does not name"),
     "kid is no text": (lambda now: forged(now, {"alg": "ES256", "kid": ["ec"]}), "does not name"),
     "kid is null": (lambda now: forged(now, {"alg": "ES256", "kid": None}), "does not name"),
-    "kid is a path": (changed(Signer("../../etc/passwd")), "unknown"),
+    "kid is a path": (with_claims(Signer("../../etc/passwd")), "unknown"),
     "brings its own key": (
         lambda now: STRANGER.token(claims(now), jwk=STRANGER.jwk(), kid="own", jku="http://127.0.0.1:1/"),
         "unknown",
     ),
     "expired": (lambda now: EC.token(claims(now, exp=now)), "has expired"),
-    "expired long ago": (changed(exp=1), "has expired"),
-    "expired before 1970": (changed(exp=-1), "has expired"),
-    "never expires": (changed(exp=None), r"\(exp\)"),
-    "exp is a text": (changed(exp="4102444800"), NO_TIME),
-    "exp is true": (changed(exp=True), NO_TIME),
-    "exp is infinite": (changed(exp=float("inf")), NO_TIME),
-    "exp is no number": (changed(exp=float("nan")), NO_TIME),
-    "exp is a list": (changed(exp=[1]), NO_TIME),
+    "expired long ago": (with_claims(exp=1), "has expired"),
+    "expired before 1970": (with_claims(exp=-1), "has expired"),
+    "never expires": (with_claims(exp=None), r"\(exp\)"),
+    "exp is a text": (with_claims(exp="4102444800"), NO_TIME),
+    "exp is true": (with_claims(exp=True), NO_TIME),
+    "exp is infinite": (with_claims(exp=float("inf")), NO_TIME),
+    "exp is no number": (with_claims(exp=float("nan")), NO_TIME),
+    "exp is a list": (with_claims(exp=[1]), NO_TIME),
     "not valid yet": (lambda now: EC.token(claims(now, nbf=now + LEEWAY_SECONDS + 1)), r"not valid yet \(nbf\)"),
     "issued later": (lambda now: EC.token(claims(now, iat=now + LEEWAY_SECONDS + 1)), r"not valid yet \(iat\)"),
-    "nbf is a text": (changed(nbf="0"), NO_TIME),
-    "iat is an object": (changed(iat={}), NO_TIME),
-    "another issuer": (changed(iss="https://other.example/"), r"\(iss\)"),
-    "nearly the issuer": (changed(iss=ISSUER.rstrip("/")), r"\(iss\)"),
-    "no issuer": (changed(iss=None), r"\(iss\)"),
-    # PyJWT makes none with such an issuer
+    "nbf is a text": (with_claims(nbf="0"), NO_TIME),
+    "iat is an object": (with_claims(iat={}), NO_TIME),
+    "another issuer": (with_claims(iss="https://other.example/"), r"\(iss\)"),
+    "nearly the issuer": (with_claims(iss=ISSUER.rstrip("/")), r"\(iss\)"),
+    "no issuer": (with_claims(iss=None), r"\(iss\)"),
+    # PyJWT refuses to encode such an issuer
     "issuers": (lambda now: encoded(now, json.dumps(claims(now, iss=[ISSUER])).encode()), r"\(iss\)"),
-    "another audience": (changed(aud="other"), r"\(aud\)"),
-    "other audiences": (changed(aud=["other", AUDIENCE + "2"]), r"\(aud\)"),
-    "nearly the audience": (changed(aud=AUDIENCE.upper()), r"\(aud\)"),
-    "part of an audience": (changed(aud=f"x{AUDIENCE}x"), r"\(aud\)"),
-    "no audience": (changed(aud=None), r"\(aud\)"),
-    "audience is an object": (changed(aud={AUDIENCE: 1}), r"\(aud\)"),
-    "no subject": (changed(sub=None), r"\(sub\)"),
-    "an empty subject": (changed(sub=""), r"\(sub\)"),
-    "a blank subject": (changed(sub=" "), r"\(sub\)"),
-    "a subject with a line feed": (changed(sub="a\nb"), r"\(sub\)"),
-    "a long subject": (changed(sub="x" * 257), r"\(sub\)"),
-    "a subject of half a character": (changed(sub="\ud800"), r"\(sub\)"),
-    "a number for a subject": (changed(sub=7), r"\(sub\)"),
+    "another audience": (with_claims(aud="other"), r"\(aud\)"),
+    "other audiences": (with_claims(aud=["other", AUDIENCE + "2"]), r"\(aud\)"),
+    "nearly the audience": (with_claims(aud=AUDIENCE.upper()), r"\(aud\)"),
+    "part of an audience": (with_claims(aud=f"x{AUDIENCE}x"), r"\(aud\)"),
+    "no audience": (with_claims(aud=None), r"\(aud\)"),
+    "audience is an object": (with_claims(aud={AUDIENCE: 1}), r"\(aud\)"),
+    "no subject": (with_claims(sub=None), r"\(sub\)"),
+    "an empty subject": (with_claims(sub=""), r"\(sub\)"),
+    "a blank subject": (with_claims(sub=" "), r"\(sub\)"),
+    "a subject with a line feed": (with_claims(sub="a\nb"), r"\(sub\)"),
+    "a long subject": (with_claims(sub="x" * 257), r"\(sub\)"),
+    "a subject of half a character": (with_claims(sub="\ud800"), r"\(sub\)"),
+    "a number for a subject": (with_claims(sub=7), r"\(sub\)"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("forge", "why"), BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize(("forge", "reason"), INVALID_TOKENS.values(), ids=INVALID_TOKENS.keys())
 async def test_invalid_token_is_rejected_with_a_reason(
-    tokens: JwtVerifier, clock: FakeClock, forge: Forge, why: str
+    tokens: JwtVerifier, clock: FakeClock, forge: Forge, reason: str
 ) -> None:
     token = forge(clock.seconds)
 
-    with pytest.raises(Unauthorized, match=why) as caught:
+    with pytest.raises(Unauthorized, match=reason) as error:
         tokens.verify(token)
-    with pytest.raises(Unauthorized, match=why):
+    with pytest.raises(Unauthorized, match=reason):
         await tokens.find(token)
-    assert caught.value.invalid
-    assert isinstance(caught.value, UnknownKey) == (why == "unknown")
+    assert error.value.invalid
+    assert isinstance(error.value, UnknownKey) == (reason == "unknown")
 
 
-@pytest.mark.parametrize("forge", [forge for forge, _ in BAD.values()], ids=BAD.keys())
+@pytest.mark.parametrize("forge", [forge for forge, _ in INVALID_TOKENS.values()], ids=INVALID_TOKENS.keys())
 def test_rejection_shows_nothing_of_the_token(tokens: JwtVerifier, clock: FakeClock, forge: Forge) -> None:
     token = forge(clock.seconds)
 
-    with pytest.raises(Unauthorized) as caught:
+    with pytest.raises(Unauthorized) as error:
         tokens.verify(token)
     secrets = [*(part for part in token.split(".") if len(part) > 10), "example", "passwd", "secret", SUBJECT]
-    assert [secret for secret in secrets if secret in str(caught.value)] == []
+    assert [secret for secret in secrets if secret in str(error.value)] == []
 
 
 def test_long_token_is_not_parsed(tokens: JwtVerifier, clock: FakeClock) -> None:
@@ -279,7 +283,7 @@ def test_token_may_have_several_audiences(tokens: JwtVerifier, clock: FakeClock)
 
 
 @pytest.mark.parametrize(
-    ("told", "scopes"),
+    ("scope_claims", "scopes"),
     [
         ({"scope": "read"}, {"read"}),
         ({"scope": "openid write profile delete"}, {"write", "delete"}),
@@ -298,26 +302,26 @@ def test_token_may_have_several_audiences(tokens: JwtVerifier, clock: FakeClock)
     ],
 )
 def test_known_scopes_of_a_token_count(
-    tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any], scopes: set[Scope]
+    tokens: JwtVerifier, clock: FakeClock, scope_claims: dict[str, Any], scopes: set[Scope]
 ) -> None:
-    assert tokens.verify(EC.token(claims(clock.seconds, **told))).caller.scopes == scopes
+    assert tokens.verify(EC.token(claims(clock.seconds, **scope_claims))).caller.scopes == scopes
 
 
-@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("shares_owners", [True, False])
 @pytest.mark.parametrize("claim", ["x", "x" * (256 - len(ISSUER) - 1), "Zoë, Inc.", f"{ISSUER}#x"])
-async def test_other_claim_can_name_the_owner(path: Path, clock: FakeClock, claim: str, shares: bool) -> None:
-    """An owner is one of the issuer, unless the issuer may name any: that of an API key, too."""
-    trust = JwtTrustPolicy(ISSUER, AUDIENCE, "client_id", shares_owners=shares)
-    async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
+async def test_other_claim_can_name_the_owner(path: Path, clock: FakeClock, claim: str, shares_owners: bool) -> None:
+    """The owner has the issuer as a prefix, unless the issuer shares owners with API keys."""
+    trust = JwtTrustPolicy(ISSUER, AUDIENCE, "client_id", shares_owners=shares_owners)
+    async with open_jwt_verifier(str(path), trust, fetch=fetch_nothing, clock=clock) as tokens:
         caller = tokens.verify(EC.token(claims(clock.seconds, client_id=claim))).caller
-        owner = claim if shares else f"{ISSUER}#{claim}"
+        owner = claim if shares_owners else f"{ISSUER}#{claim}"
         assert (caller.owner, caller.name) == (owner, f"jwt:{sha256(SUBJECT.encode()).hexdigest()[:32]}")
         with pytest.raises(Unauthorized, match="client_id"):
             tokens.verify(EC.token(claims(clock.seconds)))
 
 
 @pytest.mark.parametrize(
-    ("told", "named"),
+    ("changed_claims", "identity"),
     [
         ({"sub": "s", "jti": "j"}, b"s"),
         ({"sub": None, "jti": "j"}, b"\xffclient_id=o"),
@@ -329,17 +333,17 @@ async def test_other_claim_can_name_the_owner(path: Path, clock: FakeClock, clai
     ],
 )
 async def test_owner_name_is_a_digest_of_the_subject_claim(
-    path: Path, clock: FakeClock, told: dict[str, Any], named: bytes
+    path: Path, clock: FakeClock, changed_claims: dict[str, Any], identity: bytes
 ) -> None:
     async with open_jwt_verifier(
-        str(path), JwtTrustPolicy(ISSUER, AUDIENCE, "client_id"), fetch=never, clock=clock
+        str(path), JwtTrustPolicy(ISSUER, AUDIENCE, "client_id"), fetch=fetch_nothing, clock=clock
     ) as tokens:
-        caller = tokens.verify(EC.token(claims(clock.seconds, client_id="o", **told))).caller
+        caller = tokens.verify(EC.token(claims(clock.seconds, client_id="o", **changed_claims))).caller
 
-    assert caller.name == f"jwt:{sha256(named).hexdigest()[:32]}"
+    assert caller.name == f"jwt:{sha256(identity).hexdigest()[:32]}"
 
 
-# What a token is for
+# Purpose of a token
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
@@ -395,22 +399,28 @@ OTHER_USES: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize("told", OTHER_USES, ids=str)
-def test_id_token_of_any_type_is_rejected(tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("other_claims", OTHER_USES, ids=str)
+def test_id_token_of_any_type_is_rejected(tokens: JwtVerifier, clock: FakeClock, other_claims: dict[str, Any]) -> None:
     for typ in ("JWT", None):
         with pytest.raises(Unauthorized, match="not an access token"):
-            tokens.verify(EC.token(claims(clock.seconds, **told), typ=typ))
-    assert tokens.verify(EC.token(claims(clock.seconds, **told), typ="at+jwt")), "its issuer says that it is one"
+            tokens.verify(EC.token(claims(clock.seconds, **other_claims), typ=typ))
+    assert tokens.verify(EC.token(claims(clock.seconds, **other_claims), typ="at+jwt")), (
+        "the issuer marks it as an access token"
+    )
 
 
-@pytest.mark.parametrize("told", [{"typ": "Bearer", "nonce": "n"}, {"token_use": "access"}, {"auth_time": 1}], ids=str)
-def test_marked_access_token_is_accepted(tokens: JwtVerifier, clock: FakeClock, told: dict[str, Any]) -> None:
-    assert tokens.verify(EC.token(claims(clock.seconds, **told)))
+@pytest.mark.parametrize(
+    "claims_of_access_token", [{"typ": "Bearer", "nonce": "n"}, {"token_use": "access"}, {"auth_time": 1}], ids=str
+)
+def test_marked_access_token_is_accepted(
+    tokens: JwtVerifier, clock: FakeClock, claims_of_access_token: dict[str, Any]
+) -> None:
+    assert tokens.verify(EC.token(claims(clock.seconds, **claims_of_access_token)))
 
 
 async def test_setting_accepts_only_the_access_token_type(path: Path, clock: FakeClock) -> None:
     trust = JwtTrustPolicy(ISSUER, AUDIENCE, requires_access_token=True)
-    async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock) as tokens:
+    async with open_jwt_verifier(str(path), trust, fetch=fetch_nothing, clock=clock) as tokens:
         assert tokens.verify(EC.token(claims(clock.seconds), typ="at+jwt"))
         assert tokens.verify(EC.token(claims(clock.seconds), typ="application/at+jwt"))
         for typ in ("JWT", None):
@@ -418,15 +428,15 @@ async def test_setting_accepts_only_the_access_token_type(path: Path, clock: Fak
                 tokens.verify(EC.token(claims(clock.seconds), typ=typ))
 
 
-# The start
+# Start
 
 
 @pytest.mark.parametrize("trust", [JwtTrustPolicy("", AUDIENCE), JwtTrustPolicy(ISSUER, ""), JwtTrustPolicy("", "")])
 async def test_trust_settings_are_required_at_the_start(path: Path, clock: FakeClock, trust: JwtTrustPolicy) -> None:
-    with pytest.raises(StartError, match=r"^jwt_issuer, jwt_audience: ") as caught:
-        async with open_jwt_verifier(str(path), trust, fetch=never, clock=clock):
+    with pytest.raises(StartError, match=r"^jwt_issuer, jwt_audience: ") as error:
+        async with open_jwt_verifier(str(path), trust, fetch=fetch_nothing, clock=clock):
             pass
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_jwt_library_is_imported_only_if_configured() -> None:

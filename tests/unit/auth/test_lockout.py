@@ -1,4 +1,4 @@
-"""Addresses from which log-ins fail too often wait: in one process, in several, and with Redis gone."""
+"""Lockout of addresses with too many failed logins: in one process, in several, and without Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,21 +32,21 @@ def _on_the_minute(clock: FakeClock) -> None:
 
 @pytest.fixture
 async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncIterator[list[RedisCounters]]:
-    """What two processes count with."""
+    """The counters of two processes."""
     expected_logs.add(DOWN)
     async with AsyncExitStack() as stack:
         url = f"redis://127.0.0.1:{own_redis.port}"
-        opened = [
+        connections = [
             await stack.enter_async_context(open_counters(url, timeout_seconds=PATIENT, probe_seconds=0.01))
             for _ in range(2)
         ]
-        yield [each for each in opened if each is not None]
+        yield [connection for connection in connections if connection is not None]
 
 
 @pytest.fixture
-def both(counters: list[RedisCounters], clock: FakeClock) -> list[LoginLockout]:
-    """Those of two processes."""
-    return [LoginLockout(SharedLimit(LIMIT, clock, each, share=0.5)) for each in counters]
+def lockouts_of_two(counters: list[RedisCounters], clock: FakeClock) -> list[LoginLockout]:
+    """The lockouts of two processes."""
+    return [LoginLockout(SharedLimit(LIMIT, clock, counters_, share=0.5)) for counters_ in counters]
 
 
 async def test_address_is_locked_out_for_the_rest_of_the_window(clock: FakeClock) -> None:
@@ -85,11 +85,11 @@ def test_failures_are_remembered_up_to_a_time_and_number(monkeypatch: pytest.Mon
     assert failures.contains("a")
     assert not failures.contains("b")
     now[0] = 4.0
-    assert not failures.contains("a"), "or it would never be looked up again"
+    assert not failures.contains("a"), "a repeated failure must not extend the time"
     for number in range(100):
         failures.add(f"{number}" * 8000)
     assert len(failures._expiries) == 10
-    assert all(len(each) == 16 for each in failures._expiries)
+    assert all(len(digest) == 16 for digest in failures._expiries)
 
 
 async def test_address_is_never_locked_out_without_a_limit(clock: FakeClock) -> None:
@@ -99,20 +99,22 @@ async def test_address_is_never_locked_out_without_a_limit(clock: FakeClock) -> 
     assert lockouts.lockout_seconds(HERE) is None
 
 
-async def test_failures_are_counted_across_processes(both: list[LoginLockout]) -> None:
-    one, other = both
-    await fail(one, HERE, 19)
-    await other.record_failure(HERE)
+async def test_failures_are_counted_across_processes(lockouts_of_two: list[LoginLockout]) -> None:
+    first, second = lockouts_of_two
+    await fail(first, HERE, 19)
+    await second.record_failure(HERE)
 
-    assert other.lockout_seconds(HERE)
-    assert one.lockout_seconds(HERE) is None, "it has not heard of it"
-    await one.record_failure(HERE)
-    assert one.lockout_seconds(HERE)
+    assert second.lockout_seconds(HERE)
+    assert first.lockout_seconds(HERE) is None, "it has not read the shared count yet"
+    await first.record_failure(HERE)
+    assert first.lockout_seconds(HERE)
 
 
-async def test_concurrent_failures_are_each_reported_once(both: list[LoginLockout], own_redis: Server) -> None:
-    await asyncio.gather(*(both[0].record_failure(HERE) for _ in range(19)))
-    assert both[0].lockout_seconds(HERE) is None
+async def test_concurrent_failures_are_each_reported_once(
+    lockouts_of_two: list[LoginLockout], own_redis: Server
+) -> None:
+    await asyncio.gather(*(lockouts_of_two[0].record_failure(HERE) for _ in range(19)))
+    assert lockouts_of_two[0].lockout_seconds(HERE) is None
 
     with redis.Redis(port=own_redis.port) as raw:
         (key,) = raw.keys()
@@ -121,40 +123,42 @@ async def test_concurrent_failures_are_each_reported_once(both: list[LoginLockou
         assert 60_000 < int(raw.pttl(key)) <= 120_000
 
 
-async def test_failure_counts_locally_before_redis_answers(both: list[LoginLockout], own_redis: Server) -> None:
+async def test_failure_counts_locally_before_redis_answers(
+    lockouts_of_two: list[LoginLockout], own_redis: Server
+) -> None:
     own_redis.pause()
-    tries = [asyncio.create_task(both[0].record_failure(HERE)) for _ in range(20)]
+    tries = [asyncio.create_task(lockouts_of_two[0].record_failure(HERE)) for _ in range(20)]
     await asyncio.sleep(0)
 
-    assert both[0].lockout_seconds(HERE)
+    assert lockouts_of_two[0].lockout_seconds(HERE)
     own_redis.resume()
     await asyncio.gather(*tries)
 
 
 async def test_process_without_redis_counts_locally_and_reports_later(
-    both: list[LoginLockout], counters: list[RedisCounters], own_redis: Server
+    lockouts_of_two: list[LoginLockout], counters: list[RedisCounters], own_redis: Server
 ) -> None:
-    one, other = both
-    await fail(one, HERE, 9)
+    first, second = lockouts_of_two
+    await fail(first, HERE, 9)
     own_redis.kill()
-    await fail(other, HERE, 9)
-    assert (one.lockout_seconds(HERE), other.lockout_seconds(HERE)) == (None, None)
-    await one.record_failure(HERE)
-    await other.record_failure(HERE)
-    assert one.lockout_seconds(HERE)
-    assert other.lockout_seconds(HERE)
+    await fail(second, HERE, 9)
+    assert (first.lockout_seconds(HERE), second.lockout_seconds(HERE)) == (None, None)
+    await first.record_failure(HERE)
+    await second.record_failure(HERE)
+    assert first.lockout_seconds(HERE)
+    assert second.lockout_seconds(HERE)
 
-    await fail(one, THERE, 9)
+    await fail(first, THERE, 9)
     own_redis.start()
-    for each in counters:
-        await until_up(each)
-    await fail(other, THERE, 10)
-    await one.record_failure(THERE)
-    assert one.lockout_seconds(THERE), "9 that were not told, 10 of the other, and this one"
+    for connection in counters:
+        await until_up(connection)
+    await fail(second, THERE, 10)
+    await first.record_failure(THERE)
+    assert first.lockout_seconds(THERE), "9 pending failures, 10 of the other process, and this one"
 
 
 @pytest.mark.parametrize(
-    ("address", "place"),
+    ("address", "network"),
     [
         ("192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
@@ -164,8 +168,8 @@ async def test_process_without_redis_counts_locally_and_reports_later(
         ("unix", "unix"),
     ],
 )
-def test_ipv6_addresses_count_by_network(address: str, place: str) -> None:
-    assert network_of(address) == place
+def test_ipv6_addresses_count_by_network(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 def test_cached_networks_of_addresses_are_bounded() -> None:
@@ -189,11 +193,11 @@ async def test_remembered_addresses_are_bounded(
     lockouts = LoginLockout(SharedLimit(LIMIT, clock, counters[0]), addresses=50)
     await fail(lockouts, HERE, 20)
     for number in range(200):
-        assert lockouts.lockout_seconds(HERE), "who asks is kept"
+        assert lockouts.lockout_seconds(HERE), "an address in use is not evicted"
         await lockouts.record_failure(f"10.0.0.{number}")
 
     assert len(lockouts._failures) == 50
     with redis.Redis(port=own_redis.port) as raw:
         assert raw.dbsize() == 50
     await fail(lockouts, "10.1.0.1", 20)
-    assert lockouts.lockout_seconds("10.1.0.1"), "who came late is counted too"
+    assert lockouts.lockout_seconds("10.1.0.1"), "a new address is counted too"

@@ -1,4 +1,4 @@
-"""Limits of how often a caller may ask: in one process, in several, and with Redis gone."""
+"""Rate limits of a caller: in one process, in several processes, and without Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,17 +20,17 @@ from tests.support.redis_counters import DOWN, PATIENT, until_up
 NAME = "key:one"
 
 
-def limited(text: str) -> Limit:
+def parse_limit(text: str) -> Limit:
     limit = Limit.parse(text)
     assert limit is not None
     return limit
 
 
-async def spent(ration: RateAllowance, most: int = 1_000_000) -> int:
-    """Spend up to so many, and return how many there were."""
+async def spend_up_to(allowance: RateAllowance, most: int = 1_000_000) -> int:
+    """Spend up to `most` requests; return how many were granted."""
     for count in range(most):
         try:
-            await ration.spend()
+            await allowance.spend()
         except RateLimited:
             return count
     return most
@@ -43,33 +43,35 @@ def _on_the_minute(clock: FakeClock) -> None:
 
 @pytest.fixture
 async def counters(own_redis: Server, expected_logs: ExpectedLogs) -> AsyncIterator[list[RedisCounters]]:
-    """What two processes count with."""
+    """The counters of two processes."""
     expected_logs.add(DOWN)
     async with AsyncExitStack() as stack:
         url = f"redis://127.0.0.1:{own_redis.port}"
-        opened = [
+        connections = [
             await stack.enter_async_context(open_counters(url, timeout_seconds=PATIENT, probe_seconds=0.01))
             for _ in range(2)
         ]
-        yield [each for each in opened if each is not None]
+        yield [connection for connection in connections if connection is not None]
 
 
-def rations(text: str, counters: list[RedisCounters], clock: FakeClock) -> list[RateAllowance]:
-    """Return the rations of one caller, one for each process."""
+def open_allowances(text: str, counters: list[RedisCounters], clock: FakeClock) -> list[RateAllowance]:
+    """Return the allowances of one caller, one for each process."""
     share = 1 / len(counters)
-    return [RateLimits(SharedLimit(limited(text), clock, each, share=share)).allowance_for(NAME) for each in counters]
+    return [
+        RateLimits(SharedLimit(parse_limit(text), clock, each, share=share)).allowance_for(NAME) for each in counters
+    ]
 
 
-class Gate:
-    """Counters that answer when the test lets them, and count how often they are asked."""
+class GatedCounters:
+    """Counters that reply once the test opens the gate, and count the calls."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
-        self.asked = 0
+        self.calls = 0
         self.count = 0
 
     async def add(self, key: str, amount: int, seconds: int) -> int:
-        self.asked += 1
+        self.calls += 1
         await self.open.wait()
         self.count += amount
         return self.count
@@ -95,82 +97,84 @@ def test_limit_is_a_number_of_requests_per_seconds(text: str, limit: Limit | Non
     "text", ["600", "many/minute", "600/fortnight", "0/minute", "-1/minute", "1/second;5/minute", "9999999999/second"]
 )
 def test_malformed_limit_is_rejected_in_one_line_with_an_example(text: str) -> None:
-    with pytest.raises(ValueError, match="600/minute") as caught:
+    with pytest.raises(ValueError, match="600/minute") as error:
         Limit.parse(text)
-    assert text in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 async def test_request_without_limit_is_always_allowed(clock: FakeClock) -> None:
-    ration = RateLimits(None).allowance_for(NAME)
+    allowance = RateLimits(None).allowance_for(NAME)
 
-    assert ration is UNLIMITED
-    assert await spent(ration, 1000) == 1000
-    assert ration.try_spend()
-    assert ration.headers() == {}
+    assert allowance is UNLIMITED
+    assert await spend_up_to(allowance, 1000) == 1000
+    assert allowance.try_spend()
+    assert allowance.headers() == {}
 
 
 async def test_single_process_gives_each_caller_the_limit_per_window(clock: FakeClock) -> None:
-    limits = RateLimits(SharedLimit(limited("5/minute"), clock))
+    limits = RateLimits(SharedLimit(parse_limit("5/minute"), clock))
     clock.advance(seconds=15.5)
 
-    assert await spent(limits.allowance_for("a")) == 5
+    assert await spend_up_to(limits.allowance_for("a")) == 5
     assert not limits.allowance_for("a").try_spend()
-    with pytest.raises(RateLimited, match="5 requests in 60 s") as caught:
+    with pytest.raises(RateLimited, match="5 requests in 60 s") as error:
         await limits.allowance_for("a").refill()
-    assert caught.value.retry_after == 45
-    assert await spent(limits.allowance_for("b")) == 5
+    assert error.value.retry_after == 45
+    assert await spend_up_to(limits.allowance_for("b")) == 5
     clock.advance(seconds=44.5)
-    assert await spent(limits.allowance_for("a")) == 5
+    assert await spend_up_to(limits.allowance_for("a")) == 5
 
 
 async def test_wait_is_at_least_a_second(clock: FakeClock) -> None:
-    ration = RateLimits(SharedLimit(limited("1/second"), clock)).allowance_for(NAME)
+    allowance = RateLimits(SharedLimit(parse_limit("1/second"), clock)).allowance_for(NAME)
     clock.now += 999
-    await ration.spend()
+    await allowance.spend()
 
-    with pytest.raises(RateLimited) as caught:
-        await ration.spend()
-    assert caught.value.retry_after == 1
+    with pytest.raises(RateLimited) as error:
+        await allowance.spend()
+    assert error.value.retry_after == 1
 
 
 async def test_unused_allowance_expires_with_its_window(clock: FakeClock) -> None:
-    ration = RateLimits(SharedLimit(limited("5/minute"), clock)).allowance_for(NAME)
-    await ration.spend()
+    allowance = RateLimits(SharedLimit(parse_limit("5/minute"), clock)).allowance_for(NAME)
+    await allowance.spend()
     clock.advance(seconds=59.999)
-    assert ration.try_spend()
+    assert allowance.try_spend()
     clock.advance(seconds=0.001)
 
-    assert not ration.try_spend()
-    assert await spent(ration) == 5, "what was left is not added"
+    assert not allowance.try_spend()
+    assert await spend_up_to(allowance) == 5, "the remainder of the last window is not added"
 
 
 async def test_clock_set_back_blocks_nobody(clock: FakeClock) -> None:
-    ration = RateLimits(SharedLimit(limited("5/minute"), clock)).allowance_for(NAME)
-    await spent(ration)
+    allowance = RateLimits(SharedLimit(parse_limit("5/minute"), clock)).allowance_for(NAME)
+    await spend_up_to(allowance)
     clock.advance(seconds=-3600)
 
-    assert await spent(ration) == 5
+    assert await spend_up_to(allowance) == 5
 
 
 @pytest.mark.parametrize("text", ["1/minute", "5/minute", "45/minute", "1000/minute"])
 async def test_two_processes_grant_the_limit_exactly(
     text: str, counters: list[RedisCounters], clock: FakeClock
 ) -> None:
-    both = rations(text, counters, clock)
+    allowances = open_allowances(text, counters, clock)
 
     for _ in range(2):
-        assert sum(await asyncio.gather(*(spent(ration) for ration in both))) == limited(text).amount
+        assert (
+            sum(await asyncio.gather(*(spend_up_to(allowance) for allowance in allowances))) == parse_limit(text).amount
+        )
         clock.advance(seconds=60)
 
 
 async def test_process_books_a_twentieth_of_the_limit_at_a_time(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
-    ration = rations("600/minute", counters, clock)[0]
-    await ration.spend()
+    allowance = open_allowances("600/minute", counters, clock)[0]
+    await allowance.spend()
     own_redis.pause()
-    assert sum(ration.try_spend() for _ in range(1000)) == 29
+    assert sum(allowance.try_spend() for _ in range(1000)) == 29
     own_redis.resume()
 
     with redis.Redis(port=own_redis.port) as raw:
@@ -181,67 +185,67 @@ async def test_process_books_a_twentieth_of_the_limit_at_a_time(
 
 
 async def test_exhausted_limit_causes_no_more_redis_calls(clock: FakeClock) -> None:
-    gate = Gate()
+    gate = GatedCounters()
     gate.open.set()
-    ration = RateLimits(SharedLimit(limited("5/minute"), clock, gate)).allowance_for(NAME)
-    assert await spent(ration) == 5
-    asked = gate.asked
+    allowance = RateLimits(SharedLimit(parse_limit("5/minute"), clock, gate)).allowance_for(NAME)
+    assert await spend_up_to(allowance) == 5
+    calls = gate.calls
 
-    assert await spent(ration) == 0
-    assert gate.asked == asked
+    assert await spend_up_to(allowance) == 0
+    assert gate.calls == calls
     clock.advance(seconds=60)
     gate.count = 0
-    assert await spent(ration) == 5
+    assert await spend_up_to(allowance) == 5
 
 
 async def test_concurrent_refills_are_joined(clock: FakeClock) -> None:
-    gate = Gate()
-    ration = RateLimits(SharedLimit(limited("100/minute"), clock, gate)).allowance_for(NAME)
-    waiters = [asyncio.create_task(ration.spend()) for _ in range(5)]
+    gate = GatedCounters()
+    allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, gate)).allowance_for(NAME)
+    waiters = [asyncio.create_task(allowance.spend()) for _ in range(5)]
     await turns()
-    assert gate.asked == 1
+    assert gate.calls == 1
     waiters[0].cancel()
     await turns()
     gate.open.set()
     await asyncio.gather(*waiters[1:])
 
-    assert (gate.asked, gate.count) == (1, 5)
-    assert ration.try_spend(), "which was for the one that went away"
-    assert not ration.try_spend()
+    assert (gate.calls, gate.count) == (1, 5)
+    assert allowance.try_spend(), "the unit of the cancelled caller"
+    assert not allowance.try_spend()
 
 
 async def test_waiters_beyond_one_refill_all_get_theirs(clock: FakeClock) -> None:
-    gate = Gate()
-    ration = RateLimits(SharedLimit(limited("100/minute"), clock, gate)).allowance_for(NAME)
-    waiters = [asyncio.create_task(ration.spend()) for _ in range(101)]
+    gate = GatedCounters()
+    allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, gate)).allowance_for(NAME)
+    waiters = [asyncio.create_task(allowance.spend()) for _ in range(101)]
     await turns()
     gate.open.set()
 
-    told = await asyncio.gather(*waiters, return_exceptions=True)
-    assert [type(each) for each in told if each is not None] == [RateLimited]
+    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes if outcome is not None] == [RateLimited]
 
 
 async def test_allowance_of_a_past_window_is_not_spent_later(clock: FakeClock) -> None:
-    gate = Gate()
-    ration = RateLimits(SharedLimit(limited("100/minute"), clock, gate)).allowance_for(NAME)
-    waiter = asyncio.create_task(ration.spend())
+    gate = GatedCounters()
+    allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, gate)).allowance_for(NAME)
+    waiter = asyncio.create_task(allowance.spend())
     await turns()
     clock.advance(seconds=60)
     gate.open.set()
     await waiter
 
-    assert gate.asked == 2
+    assert gate.calls == 2
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.5, 1.0, 7.0])
 @pytest.mark.parametrize("is_shared", [False, True], ids=["one process", "counters"])
 async def test_lagging_loop_spends_in_few_turns(clock: FakeClock, seconds: float, *, is_shared: bool) -> None:
-    """Each turn of the loop takes long, so that a window ends during every reservation."""
-    gate = Gate()
+    """Each turn of the loop takes so long that a window ends during every reservation."""
+    gate = GatedCounters()
     gate.open.set()
-    shared_limit = SharedLimit(limited("200/second"), clock, gate if is_shared else None)
-    ration = RateLimits(shared_limit).allowance_for(NAME)
-    waiters = [asyncio.create_task(ration.spend()) for _ in range(30)]
+    shared_limit = SharedLimit(parse_limit("200/second"), clock, gate if is_shared else None)
+    allowance = RateLimits(shared_limit).allowance_for(NAME)
+    waiters = [asyncio.create_task(allowance.spend()) for _ in range(30)]
     for _ in range(8):
         await asyncio.sleep(0)
         clock.advance(seconds=seconds)
@@ -251,14 +255,14 @@ async def test_lagging_loop_spends_in_few_turns(clock: FakeClock, seconds: float
 
 
 async def test_unexpected_error_of_counters_reaches_all_waiters(clock: FakeClock) -> None:
-    class Faulty(Gate):
+    class Faulty(GatedCounters):
         async def add(self, key: str, amount: int, seconds: int) -> int:
             await self.open.wait()
             raise ZeroDivisionError
 
     faulty = Faulty()
-    ration = RateLimits(SharedLimit(limited("100/minute"), clock, faulty)).allowance_for(NAME)
-    waiters = [asyncio.create_task(ration.spend()) for _ in range(3)]
+    allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, faulty)).allowance_for(NAME)
+    waiters = [asyncio.create_task(allowance.spend()) for _ in range(3)]
     await turns()
     waiters[0].cancel()
     faulty.open.set()
@@ -270,60 +274,60 @@ async def test_unexpected_error_of_counters_reaches_all_waiters(clock: FakeClock
 async def test_process_without_redis_grants_its_share(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
-    both = rations("100/minute", counters, clock)
+    allowances = open_allowances("100/minute", counters, clock)
     own_redis.kill()
 
-    assert [await spent(ration) for ration in both] == [50, 50]
+    assert [await spend_up_to(allowance) for allowance in allowances] == [50, 50]
     clock.advance(seconds=60)
-    assert [await spent(ration) for ration in both] == [50, 50]
+    assert [await spend_up_to(allowance) for allowance in allowances] == [50, 50]
 
 
 async def test_silent_redis_counts_as_dead(counters: list[RedisCounters], own_redis: Server, clock: FakeClock) -> None:
-    ration = rations("100/minute", counters, clock)[0]
+    allowance = open_allowances("100/minute", counters, clock)[0]
     counters[0]._timeout_seconds = 0.05
     own_redis.pause()
 
-    assert await spent(ration) == 50
+    assert await spend_up_to(allowance) == 50
     own_redis.resume()
 
 
 async def test_share_is_at_least_one(clock: FakeClock, counters: list[RedisCounters], own_redis: Server) -> None:
     own_redis.kill()
 
-    assert [await spent(ration) for ration in rations("1/minute", counters, clock)] == [1, 1]
+    assert [await spend_up_to(allowance) for allowance in open_allowances("1/minute", counters, clock)] == [1, 1]
 
 
 async def test_allowance_from_redis_counts_for_the_share(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
-    much, little = rations("100/minute", counters, clock)
-    assert (await spent(much, 60), await spent(little, 10)) == (60, 10)
+    large, small = open_allowances("100/minute", counters, clock)
+    assert (await spend_up_to(large, 60), await spend_up_to(small, 10)) == (60, 10)
     own_redis.kill()
 
-    assert (await spent(much), await spent(little)) == (0, 40)
+    assert (await spend_up_to(large), await spend_up_to(small)) == (0, 40)
 
 
 async def test_recovered_redis_learns_what_was_granted_meanwhile(
     counters: list[RedisCounters], own_redis: Server, clock: FakeClock
 ) -> None:
-    both = rations("100/minute", counters, clock)
+    allowances = open_allowances("100/minute", counters, clock)
     own_redis.kill()
-    assert [await spent(ration) for ration in both] == [50, 50]
+    assert [await spend_up_to(allowance) for allowance in allowances] == [50, 50]
     own_redis.start()
     for each in counters:
         await until_up(each)
 
-    assert await spent(both[0], 1) == 1, "there are 50 left, for all that Redis has been told"
-    assert await spent(both[1]) == 0, "and now it has been told of all"
+    assert await spend_up_to(allowances[0], 1) == 1, "Redis still counts 50 remaining"
+    assert await spend_up_to(allowances[1]) == 0, "Redis has all grants now"
     with redis.Redis(port=own_redis.port) as raw:
         (key,) = raw.keys()
         assert raw.get(key) == b"110"
     clock.advance(seconds=60)
-    assert sum([await spent(ration) for ration in both]) == 100
+    assert sum([await spend_up_to(allowance) for allowance in allowances]) == 100
 
 
 async def test_pending_grants_are_reported_once(clock: FakeClock) -> None:
-    class Faulty(Gate):
+    class Faulty(GatedCounters):
         fault = True
 
         async def add(self, key: str, amount: int, seconds: int) -> int:
@@ -333,20 +337,20 @@ async def test_pending_grants_are_reported_once(clock: FakeClock) -> None:
 
     faulty = Faulty()
     faulty.open.set()
-    ration = RateLimits(SharedLimit(limited("100/minute"), clock, faulty)).allowance_for(NAME)
-    assert await spent(ration, 5) == 5
+    allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, faulty)).allowance_for(NAME)
+    assert await spend_up_to(allowance, 5) == 5
     faulty.fault = False
 
-    assert await spent(ration, 10) == 10
+    assert await spend_up_to(allowance, 10) == 10
     assert faulty.count == 15
 
 
 async def test_caller_has_one_allowance_and_their_number_is_bounded(clock: FakeClock) -> None:
-    limits = RateLimits(SharedLimit(limited("5/minute"), clock), callers=10)
-    kept = limits.allowance_for("kept")
+    limits = RateLimits(SharedLimit(parse_limit("5/minute"), clock), callers=10)
+    allowance = limits.allowance_for("kept")
     for number in range(1000):
         limits.allowance_for(f"other {number}")
-        assert limits.allowance_for("kept") is kept
+        assert limits.allowance_for("kept") is allowance
 
     assert len(limits._allowances) == 10
 
@@ -354,30 +358,30 @@ async def test_caller_has_one_allowance_and_their_number_is_bounded(clock: FakeC
 async def test_headers_are_structured_fields_with_the_remainder(
     counters: list[RedisCounters], clock: FakeClock
 ) -> None:
-    one, other = rations("600/minute", counters, clock)
+    first, second = open_allowances("600/minute", counters, clock)
     clock.advance(seconds=12.5)
-    assert one.headers() == {"RateLimit-Policy": '"requests";q=600;w=60', "RateLimit": '"requests";r=600;t=48'}
-    assert await spent(one, 31) == 31
-    assert await spent(other, 1) == 1
+    assert first.headers() == {"RateLimit-Policy": '"requests";q=600;w=60', "RateLimit": '"requests";r=600;t=48'}
+    assert await spend_up_to(first, 31) == 31
+    assert await spend_up_to(second, 1) == 1
 
-    told = other.headers()
-    assert http_sf.parse(told["RateLimit-Policy"].encode(), tltype="list") == [("requests", {"q": 600, "w": 60})]
-    assert http_sf.parse(told["RateLimit"].encode(), tltype="list") == [("requests", {"r": 539, "t": 48})]
-    await spent(other)
-    assert other.headers()["RateLimit"] == '"requests";r=0;t=48'
+    headers = second.headers()
+    assert http_sf.parse(headers["RateLimit-Policy"].encode(), tltype="list") == [("requests", {"q": 600, "w": 60})]
+    assert http_sf.parse(headers["RateLimit"].encode(), tltype="list") == [("requests", {"r": 539, "t": 48})]
+    await spend_up_to(second)
+    assert second.headers()["RateLimit"] == '"requests";r=0;t=48'
     clock.advance(seconds=60)
-    assert other.headers()["RateLimit"] == '"requests";r=600;t=48'
+    assert second.headers()["RateLimit"] == '"requests";r=600;t=48'
 
 
 async def test_remainder_of_a_large_limit_is_rounded(clock: FakeClock) -> None:
     limit = Limit(50_000, 60)
-    ration = RateLimits(SharedLimit(limit, clock)).allowance_for("alice")
-    for taken in range(1, 10_001):
-        await ration.spend()
-        told = int(ration.header_lines().partition("r=")[2].partition(";")[0])
-        assert 0 <= told - (limit.amount - taken) <= limit.amount // GRANULARITY
+    allowance = RateLimits(SharedLimit(limit, clock)).allowance_for("alice")
+    for spent_count in range(1, 10_001):
+        await allowance.spend()
+        remainder = int(allowance.header_lines().partition("r=")[2].partition(";")[0])
+        assert 0 <= remainder - (limit.amount - spent_count) <= limit.amount // GRANULARITY
     clock.now += 1000
-    before = ration.header_lines()
+    lines_before = allowance.header_lines()
     clock.now += 1000
-    await ration.spend()
-    assert ration.header_lines() != before, "a second has gone by"
+    await allowance.spend()
+    assert allowance.header_lines() != lines_before, "a second has passed"

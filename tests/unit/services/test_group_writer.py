@@ -1,4 +1,4 @@
-"""Puts of several records at once do what each would do alone, over a real store and cache."""
+"""Grouped puts have the results of single puts, over a real store and cache."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -26,13 +26,13 @@ from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock
 from tests.support.factories import record
 
-TERMS = RetentionPolicy(lifetime=3600, retention=600)
+POLICY = RetentionPolicy(lifetime=3600, retention=600)
 OWNER = Caller("alice", frozenset({"write", "read"}), "key:alice")
 Put = tuple[str, PutCommand, Conditions]
 
 
-class World:
-    """A service, its records, and its audit log."""
+class Setup:
+    """A service, its records and its audit log."""
 
     def __init__(self, records: MemoryCache, service: GuidService, audit: list[tuple[object, ...]]) -> None:
         self.records = records
@@ -40,7 +40,7 @@ class World:
         self.audit = audit
 
     async def put(self, put: Put) -> Written | Exception:
-        """Put alone; return the error that it raises."""
+        """Put alone; return the result or the error."""
         try:
             return await self.service.put(*put)
         except GuidsvcError as error:
@@ -48,10 +48,10 @@ class World:
 
 
 @pytest.fixture
-async def worlds(tmp_path: Path, clock: FakeClock) -> AsyncIterator[tuple[World, World]]:
-    """Yield a service that puts together, and one over a repository that cannot."""
+async def setups(tmp_path: Path, clock: FakeClock) -> AsyncIterator[tuple[Setup, Setup]]:
+    """Yield a service with group writes, and one over a repository without them."""
     async with AsyncExitStack() as stack:
-        made = []
+        created = []
         for name in ("together", "alone"):
             store = await stack.enter_async_context(open_store(f"sqlite:///{tmp_path / name}", exclusive=True))
             opened = open_cache("memory://", store, clock=clock, size_bytes=2**20)
@@ -62,27 +62,27 @@ async def worlds(tmp_path: Path, clock: FakeClock) -> AsyncIterator[tuple[World,
                 LeaseClock(store.fence),
                 clock=clock,
                 generator=lambda _: "0" * 32,
-                policy=TERMS,
+                policy=POLICY,
                 audit=lambda *line, audit=audit: audit.append(line),
             )
             assert isinstance(cache, MemoryCache)
-            made.append(World(cache, service.acting_for(OWNER), audit))
-        yield made[0], made[1]
+            created.append(Setup(cache, service.acting_for(OWNER), audit))
+        yield created[0], created[1]
 
 
 def stored_kinds(now: int) -> dict[str, Record | None]:
-    """Return a record of each kind that a put may find."""
-    mine = {"owner": "alice", "created": now - 9000_000, "updated": now - 9000_000, "version": now - 9000_000}
+    """Return a record of each kind that a put may encounter."""
+    own = {"owner": "alice", "created": now - 9000_000, "updated": now - 9000_000, "version": now - 9000_000}
     seconds = now // 1000
-    live = record(now, **mine)
+    live = record(now, **own)
     return {
         "absent": None,
         "live": live,
-        "large": record(now, **mine, metadata='{"a":"%s"}' % ("x" * 9000)),
+        "large": record(now, **own, metadata='{"a":"%s"}' % ("x" * 9000)),
         "another's": record(now),
-        "expired": record(now, **mine, expire=seconds - 10),
+        "expired": record(now, **own, expire=seconds - 10),
         "revoked": record(now, owner="alice", expire=seconds - 10),
-        "gone": record(now, **mine, expire=seconds - 20, purge_at=seconds - 10),
+        "gone": record(now, **own, expire=seconds - 20, purge_at=seconds - 10),
         "deleted": lifecycle.delete(live, now),
     }
 
@@ -102,30 +102,30 @@ CONDITIONS = [
 ]
 
 
-async def test_puts_together_have_the_results_of_single_puts(worlds: tuple[World, World], clock: FakeClock) -> None:
-    together, alone = worlds
+async def test_puts_together_have_the_results_of_single_puts(setups: tuple[Setup, Setup], clock: FakeClock) -> None:
+    grouped, single = setups
     puts: list[Put] = []
-    for kept in stored_kinds(clock()).values():
+    for template in stored_kinds(clock()).values():
         for members in CHANGES:
             for conditions in CONDITIONS:
                 guid = f"{len(puts):032X}"
                 puts.append((guid, PutCommand.model_validate(members), conditions))
-                if kept is not None:
-                    stored = kept.model_copy(update={"guid": guid})
-                    for world in worlds:
-                        assert await world.records.swap(None, stored)
+                if template is not None:
+                    stored = template.model_copy(update={"guid": guid})
+                    for setup in setups:
+                        assert await setup.records.swap(None, stored)
     cached = [put[0] for put in puts[::2]]
-    await asyncio.gather(*(world.records.get(guid) for guid in cached for world in worlds))
+    await asyncio.gather(*(setup.records.get(guid) for guid in cached for setup in setups))
 
-    results = await together.service.put_together(puts)
+    results = await grouped.service.put_together(puts)
     assert None not in results
-    expected = [await alone.put(put) for put in puts]
+    expected = [await single.put(put) for put in puts]
 
     assert list(map(repr, results)) == list(map(repr, expected))
-    assert sorted(map(repr, together.audit)) == sorted(map(repr, alone.audit))
+    assert sorted(map(repr, grouped.audit)) == sorted(map(repr, single.audit))
     for guid, *_ in puts:
-        assert await together.records.get(guid) == await alone.records.get(guid)
-    assert await alone.service.put_together(puts) == [None] * len(puts), "it cannot"
+        assert await grouped.records.get(guid) == await single.records.get(guid)
+    assert await single.service.put_together(puts) == [None] * len(puts), "the repository has no group writes"
 
 
 def creations(count: int = 3) -> list[Put]:
@@ -134,73 +134,73 @@ def creations(count: int = 3) -> list[Put]:
     return [(f"{number:032X}", change, UNCONDITIONAL) for number in range(count)]
 
 
-async def test_put_of_a_guid_in_use_is_left_to_a_single_put(worlds: tuple[World, World]) -> None:
-    puts, service = creations(), worlds[0].service
+async def test_put_of_a_guid_in_use_is_left_to_a_single_put(setups: tuple[Setup, Setup]) -> None:
+    puts, service = creations(), setups[0].service
     locks = service._writer._locks
     async with locks.acquire(puts[1][0]):
-        first, held, last = await service.put_together(puts)
+        before, locked, after = await service.put_together(puts)
 
-    assert (type(first), held, type(last)) == (Written, None, Written)
+    assert (type(before), locked, type(after)) == (Written, None, Written)
     assert not locks._locks
 
 
-async def test_lost_race_is_left_to_a_single_put(worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch) -> None:
-    puts, world = creations(), worlds[0]
-    other = await worlds[1].service.put(*puts[1])
-    swap_many = world.records.swap_many
+async def test_lost_race_is_left_to_a_single_put(setups: tuple[Setup, Setup], monkeypatch: pytest.MonkeyPatch) -> None:
+    puts, setup = creations(), setups[0]
+    rival = await setups[1].service.put(*puts[1])
+    swap_many = setup.records.swap_many
 
     async def lose(swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
-        assert await world.records.swap(None, other.record)
+        assert await setup.records.swap(None, rival.record)
         return await swap_many(swaps)
 
-    monkeypatch.setattr(world.records, "swap_many", lose)
-    results = await world.service.put_together(puts)
+    monkeypatch.setattr(setup.records, "swap_many", lose)
+    results = await setup.service.put_together(puts)
 
-    assert [type(each) for each in results] == [Written, type(None), Written]
-    assert await world.records.get(puts[1][0]) == other.record
-    assert len(world.audit) == 2
+    assert [type(result) for result in results] == [Written, type(None), Written]
+    assert await setup.records.get(puts[1][0]) == rival.record
+    assert len(setup.audit) == 2
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("?"), StoreUnavailable("gone"), RuntimeError("a fault")])
 async def test_failure_of_the_store_is_the_result_of_each_put(
-    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch, error: Exception
+    setups: tuple[Setup, Setup], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    world = worlds[0]
+    setup = setups[0]
 
     async def fail(swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         if isinstance(error, GuidsvcError):
             return [error] * len(swaps)
         raise error
 
-    monkeypatch.setattr(world.records, "swap_many", fail)
+    monkeypatch.setattr(setup.records, "swap_many", fail)
 
-    assert await world.service.put_together(creations()) == [error] * 3
+    assert await setup.service.put_together(creations()) == [error] * 3
     expected = [] if isinstance(error, StoreUnavailable) else ["unknown"] * 3
-    assert [line[3] for line in world.audit] == expected
+    assert [line[3] for line in setup.audit] == expected
 
 
-async def test_nothing_is_written_in_a_cancelled_scope(worlds: tuple[World, World]) -> None:
+async def test_nothing_is_written_in_a_cancelled_scope(setups: tuple[Setup, Setup]) -> None:
     scope = CancelScope()
     scope.cancel(is_disconnected=True)
     CURRENT.set(scope)
 
-    assert await worlds[0].service.put_together(creations()) == [None] * 3
-    assert await worlds[0].records.get(creations()[0][0]) is None
+    assert await setups[0].service.put_together(creations()) == [None] * 3
+    assert await setups[0].records.get(creations()[0][0]) is None
 
 
-async def test_creations_together_have_a_deadline(worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch) -> None:
-    world = worlds[0]
+async def test_creations_together_have_a_deadline(setups: tuple[Setup, Setup], monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = setups[0]
     deadlines: list[int | None] = []
-    swap_many = world.records.swap_many
-    await world.service.put(*creations()[0])
+    swap_many = setup.records.swap_many
+    await setup.service.put(*creations()[0])
 
-    async def note(swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+    async def record_deadlines(swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         deadlines.extend(swap.not_after for swap in swaps)
         return await swap_many([swap._replace(not_after=swap.not_after and 0) for swap in swaps])
 
-    monkeypatch.setattr(world.records, "swap_many", note)
+    monkeypatch.setattr(setup.records, "swap_many", record_deadlines)
     change = PutCommand.model_validate({"user": "b"})
-    results = await world.service.put_together([(guid, change, UNCONDITIONAL) for guid, *_ in creations()])
+    results = await setup.service.put_together([(guid, change, UNCONDITIONAL) for guid, *_ in creations()])
 
     assert [type(each) for each in results] == [Written, type(None), type(None)], "the creations came too late"
     assert [deadline is not None for deadline in deadlines] == [False, True, True]

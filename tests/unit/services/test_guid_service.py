@@ -1,4 +1,4 @@
-"""GuidService over a real store, with races where the store is made to lose them."""
+"""GuidService over a real store, including lost races."""
 
 import asyncio
 import itertools
@@ -21,12 +21,12 @@ from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock
 from tests.support.factories import GUID
 
-TERMS = RetentionPolicy(lifetime=3600, retention=600)
+POLICY = RetentionPolicy(lifetime=3600, retention=600)
 ATTEMPTS = 5
 
 
-class LosesRaces(DelegatingRecords):
-    """The records of a store, of whose swaps the first `races` find that another was faster."""
+class RacingRecords(DelegatingRecords):
+    """The records of a store; the first `races` swaps lose against another writer."""
 
     def __init__(self, store: Database, races: int) -> None:
         super().__init__(store.records)
@@ -42,12 +42,12 @@ class LosesRaces(DelegatingRecords):
         return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
 
-class Stalls(DelegatingRecords):
-    """Records around records, whose swaps wait until they may go on, and whose deadlines are noted."""
+class StallingRecords(DelegatingRecords):
+    """Records whose swaps record their deadline and wait for `goes_on`."""
 
     def __init__(self, records: RecordRepository) -> None:
         super().__init__(records)
-        self.reached, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.reached, self.resume = asyncio.Event(), asyncio.Event()
         self.deadlines: list[int | None] = []
 
     async def swap(
@@ -55,31 +55,31 @@ class Stalls(DelegatingRecords):
     ) -> bool:
         self.deadlines.append(not_after)
         self.reached.set()
-        await self.goes_on.wait()
+        await self.resume.wait()
         return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
 
 @pytest.fixture
-async def racing(sqlite_url: str) -> AsyncIterator[LosesRaces]:
+async def racing(sqlite_url: str) -> AsyncIterator[RacingRecords]:
     async with open_store(sqlite_url, exclusive=True) as store:
-        yield LosesRaces(store, races=0)
+        yield RacingRecords(store, races=0)
 
 
 @pytest.fixture
-def service(racing: LosesRaces, clock: FakeClock) -> GuidService:
+def service(racing: RacingRecords, clock: FakeClock) -> GuidService:
     numbers = itertools.count()
     return GuidService(
         racing,
         LeaseClock(racing.fence),
         clock=clock,
         generator=lambda now: f"{next(numbers) // 2:032X}",
-        policy=TERMS,
+        policy=POLICY,
         attempts=ATTEMPTS,
     )
 
 
 def change(**members: object) -> PutCommand:
-    """Make the change that a body of these members asks for."""
+    """Return a PUT command with these members."""
     return PutCommand.model_validate(members)
 
 
@@ -92,7 +92,7 @@ async def test_put_creates_and_then_updates(service: GuidService) -> None:
 
 
 async def test_put_without_change_keeps_the_version_and_writes_nothing(
-    racing: LosesRaces, service: GuidService, clock: FakeClock
+    racing: RacingRecords, service: GuidService, clock: FakeClock
 ) -> None:
     first = await service.put(GUID, change(user="a"))
     clock.advance(seconds=5)
@@ -103,25 +103,25 @@ async def test_put_without_change_keeps_the_version_and_writes_nothing(
 
 
 async def test_colliding_guid_is_drawn_again(service: GuidService) -> None:
-    drawn = [(await service.create(change(user="a"))).guid for _ in range(3)]
+    guids = [(await service.create(change(user="a"))).guid for _ in range(3)]
 
-    assert drawn == [f"{number:032X}" for number in range(3)], "each number was drawn twice"
+    assert guids == [f"{number:032X}" for number in range(3)], "the generator returns each number twice"
 
 
-async def test_two_services_on_one_store_lose_no_write(racing: LosesRaces, clock: FakeClock) -> None:
+async def test_two_services_on_one_store_lose_no_write(racing: RacingRecords, clock: FakeClock) -> None:
     services = [
-        GuidService(racing, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
+        GuidService(racing, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=POLICY)
         for _ in range(5)
     ]
     puts = [service.put(GUID, change(user=f"rival {number}")) for number in range(10) for service in services]
-    written = await asyncio.gather(*puts)
+    results = await asyncio.gather(*puts)
 
-    assert len({each.record.version for each in written}) <= 50
-    assert [each.created for each in written].count(True) == 1
-    assert (await services[0].get(GUID)).record.version == max(each.record.version for each in written)
+    assert len({result.record.version for result in results}) <= 50
+    assert [result.created for result in results].count(True) == 1
+    assert (await services[0].get(GUID)).record.version == max(result.record.version for result in results)
 
 
-async def test_service_gives_up_when_every_drawn_guid_is_taken(racing: LosesRaces, service: GuidService) -> None:
+async def test_service_gives_up_when_every_drawn_guid_is_taken(racing: RacingRecords, service: GuidService) -> None:
     racing.races = ATTEMPTS
 
     with pytest.raises(Contention):
@@ -149,9 +149,9 @@ async def test_stored_record_past_retention_is_created_anew(service: GuidService
         await service.put(GUID, change())
     with pytest.raises(NotFound):
         await service.delete(GUID)
-    again = await service.put(GUID, change(user="b"))
-    assert again.created
-    assert again.record.created == clock()
+    recreated = await service.put(GUID, change(user="b"))
+    assert recreated.created
+    assert recreated.record.created == clock()
 
 
 async def test_expired_record_can_be_deleted(service: GuidService) -> None:
@@ -171,7 +171,7 @@ async def test_version_rises_across_deletion_in_one_millisecond(service: GuidSer
     assert first.version < second.version < third.version
 
 
-async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: LosesRaces, clock: FakeClock) -> None:
+async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: RacingRecords, clock: FakeClock) -> None:
     service = GuidService(
         racing,
         LeaseClock(racing.fence),
@@ -182,39 +182,39 @@ async def test_version_rises_over_a_deleted_record_as_clock_goes_back(racing: Lo
     clock.advance(seconds=0.5)
     first = await service.put(GUID, change(user="a", expire=0))
     clock.advance(seconds=-0.1)
-    again = await service.put(GUID, change(user="b", expire=0))
+    recreated = await service.put(GUID, change(user="b", expire=0))
 
-    assert (first.created, again.created) == (True, True)
-    assert again.record.version > first.record.version
+    assert (first.created, recreated.created) == (True, True)
+    assert recreated.record.version > first.record.version
 
 
-async def test_late_creation_has_version_above_concurrent_deletions(racing: LosesRaces, clock: FakeClock) -> None:
-    other = GuidService(racing, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
-    stalled = Stalls(racing)
-    late = asyncio.create_task(
-        GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS).put(
+async def test_late_creation_has_version_above_concurrent_deletions(racing: RacingRecords, clock: FakeClock) -> None:
+    rival = GuidService(racing, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=POLICY)
+    stalled = StallingRecords(racing)
+    creation = asyncio.create_task(
+        GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=POLICY).put(
             GUID, change(user="late")
         )
     )
     await stalled.reached.wait()
     clock.advance(seconds=1)
-    await other.put(GUID, change(user="first"))
-    deleted = (await other.put(GUID, change(user="second"))).record
-    await other.delete(GUID)
+    await rival.put(GUID, change(user="first"))
+    deleted = (await rival.put(GUID, change(user="second"))).record
+    await rival.delete(GUID)
     clock.advance(seconds=-1)
-    stalled.goes_on.set()
+    stalled.resume.set()
 
-    created = await late
+    created = await creation
     assert created.created
     assert created.record.version > deleted.version
-    assert (await other.get(GUID)).record == created.record
+    assert (await rival.get(GUID)).record == created.record
 
 
-async def test_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: FakeClock) -> None:
-    """Soon is long before the tombstone of what others deleted meanwhile is removed."""
-    stalled = Stalls(racing)
-    stalled.goes_on.set()
-    service = GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
+async def test_creation_takes_effect_soon_or_never(racing: RacingRecords, clock: FakeClock) -> None:
+    """Soon: long before the tombstones of concurrent deletions are removed."""
+    stalled = StallingRecords(racing)
+    stalled.resume.set()
+    service = GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=POLICY)
     now = (await racing.fence.read()).now
 
     await service.put(GUID, change(user="a"))
@@ -226,30 +226,34 @@ async def test_creation_takes_effect_soon_or_never(racing: LosesRaces, clock: Fa
     assert creation - now <= CREATION_SECONDS * 1000 <= TOMBSTONE_SECONDS * 1000 / 2
 
 
-async def test_deleted_record_is_unlisted_uncounted_and_free_to_all(racing: LosesRaces, service: GuidService) -> None:
-    plain, every = frozenset(SCOPES) - {ADMIN}, frozenset(SCOPES)
-    mine, theirs, admin = (
+async def test_deleted_record_is_unlisted_uncounted_and_free_to_all(
+    racing: RacingRecords, service: GuidService
+) -> None:
+    user_scopes, all_scopes = frozenset(SCOPES) - {ADMIN}, frozenset(SCOPES)
+    owner_service, other_service, admin = (
         service.acting_for(Caller(owner, scopes, "key:1"))
-        for owner, scopes in (("mine", plain), ("theirs", plain), ("admin", every))
+        for owner, scopes in (("mine", user_scopes), ("theirs", user_scopes), ("admin", all_scopes))
     )
-    await mine.put(GUID, change(user="a", metadata={"secret": 1}))
-    await mine.delete(GUID)
+    await owner_service.put(GUID, change(user="a", metadata={"secret": 1}))
+    await owner_service.delete(GUID)
 
-    for each in (mine, theirs, admin):
+    for caller_service in (owner_service, other_service, admin):
         for query in (ListQuery(state="live"), ListQuery(state="expired"), ListQuery(state="all")):
-            assert (await each.find(query)).records == []
-            assert await each.count(query) == 0
+            assert (await caller_service.find(query)).records == []
+            assert await caller_service.count(query) == 0
         with pytest.raises(NotFound):
-            await each.get(GUID)
+            await caller_service.get(GUID)
         with pytest.raises(NotFound):
-            await each.delete(GUID)
-    assert (left := await racing.get(GUID)) is not None
-    assert "secret" not in left.model_dump_json()
+            await caller_service.delete(GUID)
+    assert (tombstone := await racing.get(GUID)) is not None
+    assert "secret" not in tombstone.model_dump_json()
 
-    assert (await theirs.put(GUID, change(user="b"))).record.owner == "theirs"
+    assert (await other_service.put(GUID, change(user="b"))).record.owner == "theirs"
 
 
-async def test_tombstone_is_removed_after_a_while(racing: LosesRaces, service: GuidService, clock: FakeClock) -> None:
+async def test_tombstone_is_removed_after_a_while(
+    racing: RacingRecords, service: GuidService, clock: FakeClock
+) -> None:
     await service.put(GUID, change(user="a"))
     await service.delete(GUID)
 
@@ -258,7 +262,7 @@ async def test_tombstone_is_removed_after_a_while(racing: LosesRaces, service: G
     assert await racing.get(GUID) is None
 
 
-async def test_lost_race_is_repeated_with_a_fresh_read(racing: LosesRaces, service: GuidService) -> None:
+async def test_lost_race_is_repeated_with_a_fresh_read(racing: RacingRecords, service: GuidService) -> None:
     await service.put(GUID, change(user="a"))
     racing.races = 3
     assert (await service.put(GUID, change(user="b"))).record.user == "b"
@@ -267,7 +271,7 @@ async def test_lost_race_is_repeated_with_a_fresh_read(racing: LosesRaces, servi
     assert racing.races == 0
 
 
-async def test_write_that_never_wins_ends_as_unavailable(racing: LosesRaces, service: GuidService) -> None:
+async def test_write_that_never_wins_ends_as_unavailable(racing: RacingRecords, service: GuidService) -> None:
     await service.put(GUID, change(user="a"))
 
     racing.races = ATTEMPTS
@@ -279,28 +283,30 @@ async def test_write_that_never_wins_ends_as_unavailable(racing: LosesRaces, ser
 
 
 async def test_thousand_racing_puts_create_once_and_lose_nothing(service: GuidService) -> None:
-    written = await asyncio.gather(*(service.put(GUID, change(user=f"rival {number}")) for number in range(1000)))
+    results = await asyncio.gather(*(service.put(GUID, change(user=f"rival {number}")) for number in range(1000)))
 
-    assert [each.created for each in written].count(True) == 1
-    versions = [each.record.version for each in written]
-    assert len(set(versions)) == len(versions), "each put made a version of its own"
+    assert [result.created for result in results].count(True) == 1
+    versions = [result.record.version for result in results]
+    assert len(set(versions)) == len(versions), "each put has its own version"
 
 
-async def test_writes_of_other_owners_do_not_wait_for_the_lock(racing: LosesRaces, clock: FakeClock) -> None:
-    """Their owner's writes would have to wait for them in turn. They fail while one of the owner is under way."""
-    stalled, plain = Stalls(racing), frozenset(SCOPES) - {ADMIN}
-    service = GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=TERMS)
-    mine, theirs = (service.acting_for(Caller(owner, plain, "key:1")) for owner in ("mine", "theirs"))
-    stalled.goes_on.set()
-    await mine.put(GUID, change(user="a"))
-    stalled.goes_on.clear()
+async def test_writes_of_other_owners_do_not_wait_for_the_lock(racing: RacingRecords, clock: FakeClock) -> None:
+    """They would delay the owner's writes. They fail while one of the owner's writes is in flight."""
+    stalled, user_scopes = StallingRecords(racing), frozenset(SCOPES) - {ADMIN}
+    service = GuidService(stalled, LeaseClock(racing.fence), clock=clock, generator=lambda _: GUID, policy=POLICY)
+    owner_service, other_service = (
+        service.acting_for(Caller(owner, user_scopes, "key:1")) for owner in ("mine", "theirs")
+    )
+    stalled.resume.set()
+    await owner_service.put(GUID, change(user="a"))
+    stalled.resume.clear()
     stalled.reached.clear()
-    update = asyncio.create_task(mine.put(GUID, change(user="b")))
+    update = asyncio.create_task(owner_service.put(GUID, change(user="b")))
     await stalled.reached.wait()
     for _ in range(3):
         with pytest.raises(NotFound):
-            await asyncio.wait_for(theirs.put(GUID, change(user="c")), 5)
+            await asyncio.wait_for(other_service.put(GUID, change(user="c")), 5)
         with pytest.raises(NotFound):
-            await asyncio.wait_for(theirs.delete(GUID), 5)
-    stalled.goes_on.set()
+            await asyncio.wait_for(other_service.delete(GUID), 5)
+    stalled.resume.set()
     assert (await update).record.user == "b"

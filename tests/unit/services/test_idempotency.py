@@ -1,4 +1,4 @@
-"""Requests that may be sent again, over real stores: done once, whoever comes twice and whatever dies in between."""
+"""Idempotent requests over real stores are executed once, despite concurrent repetition and crashes."""
 
 import asyncio
 import itertools
@@ -43,7 +43,7 @@ from tests.support.factories import record
 REQUEST = Request(caller="", key="a key", fingerprint="f" * 64)
 
 MONGO_MS = 20_000
-"""In which the largest receipts are kept by the slowest of machines."""
+"""Enough to store the largest receipts on a slow machine."""
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
@@ -64,8 +64,8 @@ def idempotency(backend: Database, clock: FakeClock) -> Idempotency:
     return Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded)
 
 
-class Works:
-    """Work that notes what it drew each time it was done, and then does as it is told."""
+class RecordedWork:
+    """Work that records the GUID it drew on each run, and then awaits `then`."""
 
     def __init__(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
         self.drawn: list[str] = []
@@ -79,7 +79,7 @@ class Works:
         return to_json({"guid": self.drawn[-1], "answer": len(self.drawn)})
 
 
-def fails(error: BaseException) -> Callable[[], Awaitable[None]]:
+def failing(error: BaseException) -> Callable[[], Awaitable[None]]:
     async def fail() -> None:
         raise error
 
@@ -87,7 +87,7 @@ def fails(error: BaseException) -> Callable[[], Awaitable[None]]:
 
 
 def receipt(clock: FakeClock, **fields: object) -> Receipt:
-    plain: dict[str, object] = {
+    defaults: dict[str, object] = {
         "key": "0" * 64,
         "fingerprint": "1" * 64,
         "attempt": 1,
@@ -96,10 +96,10 @@ def receipt(clock: FakeClock, **fields: object) -> Receipt:
         "claimed": clock(),
         "purge_at": clock.seconds + 100,
     }
-    return Receipt.model_validate(plain | fields)
+    return Receipt.model_validate(defaults | fields)
 
 
-# The store's part
+# Stores
 
 
 async def test_receipt_is_stored_as_put_and_changed_by_its_attempt(backend: Database, clock: FakeClock) -> None:
@@ -118,9 +118,9 @@ async def test_receipt_is_stored_as_put_and_changed_by_its_attempt(backend: Data
 
 
 async def test_one_of_fifty_receipt_claims_wins(backend: Database, clock: FakeClock) -> None:
-    won = await asyncio.gather(*(backend.receipts.swap(None, receipt(clock, seed=f"{n:032x}")) for n in range(50)))
+    results = await asyncio.gather(*(backend.receipts.swap(None, receipt(clock, seed=f"{n:032x}")) for n in range(50)))
 
-    assert won.count(True) == 1
+    assert results.count(True) == 1
 
 
 async def test_due_receipts_are_purged(backend: Database, clock: FakeClock) -> None:
@@ -139,71 +139,71 @@ async def test_exclusive_store_releases_leases_of_dead_processes(
     request: pytest.FixtureRequest, clock: FakeClock, kind: str
 ) -> None:
     url = request.getfixturevalue(f"{kind}_url")
-    begun, done = receipt(clock), receipt(clock, key="9" * 64, answer="{}")
+    started, finished = receipt(clock), receipt(clock, key="9" * 64, answer="{}")
     async with open_store(url, exclusive=False) as store:
-        await store.receipts.swap(None, begun)
-        await store.receipts.swap(None, done)
+        await store.receipts.swap(None, started)
+        await store.receipts.swap(None, finished)
 
     async with open_store(url, exclusive=True) as store:
-        assert await store.receipts.get(begun.key) == begun.model_copy(update={"leased_until": 0})
-        assert await store.receipts.get(done.key) == done
+        assert await store.receipts.get(started.key) == started.model_copy(update={"leased_until": 0})
+        assert await store.receipts.get(finished.key) == finished
 
 
 # Requests
 
 
 async def test_request_is_executed_once_and_replayed(idempotency: Idempotency, clock: FakeClock) -> None:
-    works = Works()
+    work = RecordedWork()
 
-    first = await idempotency.once(REQUEST, works)
+    response = await idempotency.once(REQUEST, work)
     clock.advance(seconds=KEPT_SECONDS - 1)
-    second = await idempotency.once(REQUEST, works)
+    replay = await idempotency.once(REQUEST, work)
 
-    assert first == (to_json({"guid": works.drawn[0], "answer": 1}), False)
-    assert second == (first[0], True)
-    assert len(works.drawn) == 1
+    assert response == (to_json({"guid": work.drawn[0], "answer": 1}), False)
+    assert replay == (response[0], True)
+    assert len(work.drawn) == 1
 
 
 async def test_key_is_free_after_24_hours(idempotency: Idempotency, clock: FakeClock) -> None:
-    works = Works()
+    work = RecordedWork()
 
-    await idempotency.once(REQUEST, works)
+    await idempotency.once(REQUEST, work)
     clock.advance(seconds=KEPT_SECONDS)
-    _, replayed = await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
+    _, replayed = await idempotency.once(REQUEST._replace(fingerprint="e" * 64), work)
 
     assert not replayed
-    assert len(set(works.drawn)) == 2, "another seed"
+    assert len(set(work.drawn)) == 2, "the second run has another seed"
 
 
 async def test_key_belongs_to_one_request_of_one_caller(idempotency: Idempotency) -> None:
-    works = Works()
-    await idempotency.once(REQUEST, works)
+    work = RecordedWork()
+    await idempotency.once(REQUEST, work)
 
     with pytest.raises(IdempotencyMismatch):
-        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
-    _, replayed = await idempotency.once(REQUEST._replace(caller="another"), works)
+        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), work)
+    _, replayed = await idempotency.once(REQUEST._replace(caller="another"), work)
     assert not replayed
 
 
 async def test_one_of_two_concurrent_requests_must_retry(idempotency: Idempotency) -> None:
-    go_on = asyncio.Event()
+    may_finish = asyncio.Event()
 
     async def wait() -> None:
-        await go_on.wait()
+        await may_finish.wait()
 
-    works = Works(wait)
-    both = [asyncio.create_task(idempotency.once(REQUEST, works)) for _ in range(2)]
-    done, waiting = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    work = RecordedWork(wait)
+    requests = [asyncio.create_task(idempotency.once(REQUEST, work)) for _ in range(2)]
+    rejected, waiting = await asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED)
     with pytest.raises(InProgress):
-        done.pop().result()
+        rejected.pop().result()
     with pytest.raises(InProgress):
-        await idempotency.once(REQUEST, works)
+        await idempotency.once(REQUEST, work)
     with pytest.raises(IdempotencyMismatch):
-        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), works)
-    go_on.set()
-    answer, _ = await waiting.pop()
-    assert await idempotency.once(REQUEST, works) == (answer, True)
-    assert len(works.drawn) == 1
+        await idempotency.once(REQUEST._replace(fingerprint="e" * 64), work)
+    may_finish.set()
+    response, _ = await waiting.pop()
+    assert await idempotency.once(REQUEST, work) == (response, True)
+    assert len(work.drawn) == 1
 
 
 async def test_request_without_changes_leaves_no_receipt(idempotency: Idempotency, backend: Database) -> None:
@@ -212,7 +212,7 @@ async def test_request_without_changes_leaves_no_receipt(idempotency: Idempotenc
     for error, repeatable in itertools.product(errors, (True, False)):
         request = REQUEST._replace(repeatable=repeatable)
         with pytest.raises(type(error)):
-            await idempotency.once(request, Works(fails(error)))
+            await idempotency.once(request, RecordedWork(failing(error)))
         assert await backend.receipts.get(request.name) is None
 
 
@@ -222,46 +222,46 @@ async def test_uncertain_request_is_repeated_with_the_same_seed(idempotency: Ide
         begin_write()
         raise error
 
-    first, second = Works(write), Works()
+    first_run, second_run = RecordedWork(write), RecordedWork()
 
     with pytest.raises(type(error)):
-        await idempotency.once(REQUEST, first)
-    with pytest.raises(InvalidRequest):  # and a later attempt that does nothing does not forget the first
-        await idempotency.once(REQUEST, Works(fails(InvalidRequest())))
-    await idempotency.once(REQUEST, second)
+        await idempotency.once(REQUEST, first_run)
+    with pytest.raises(InvalidRequest):  # a later attempt without changes keeps the first receipt
+        await idempotency.once(REQUEST, RecordedWork(failing(InvalidRequest())))
+    await idempotency.once(REQUEST, second_run)
 
-    assert first.drawn == second.drawn
+    assert first_run.drawn == second_run.drawn
 
 
 async def test_lease_of_a_dead_process_ends_and_another_takes_over(
     idempotency: Idempotency, backend: Database, clock: FakeClock
 ) -> None:
-    first, second = Works(), Works()
-    await idempotency._claim(REQUEST)  # and never heard of again
-    held = await backend.receipts.get(REQUEST.name)
-    assert held is not None
+    first_run, second_run = RecordedWork(), RecordedWork()
+    await idempotency._claim(REQUEST)  # this process is never heard of again
+    stored = await backend.receipts.get(REQUEST.name)
+    assert stored is not None
 
     with pytest.raises(InProgress):
-        await idempotency.once(REQUEST, first)
+        await idempotency.once(REQUEST, first_run)
     clock.advance(seconds=10)
-    await idempotency.once(REQUEST, second)
+    await idempotency.once(REQUEST, second_run)
 
-    assert second.drawn == [seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)]
+    assert second_run.drawn == [seeded(bytes.fromhex(stored.seed), 0, stored.claimed)(0)]
 
 
 async def test_request_that_could_undo_later_changes_is_not_repeated(
     idempotency: Idempotency, clock: FakeClock
 ) -> None:
-    request, works = REQUEST._replace(repeatable=False), Works()
-    await idempotency._claim(request)  # and never heard of again
+    request, work = REQUEST._replace(repeatable=False), RecordedWork()
+    await idempotency._claim(request)  # this process is never heard of again
 
     with pytest.raises(InProgress):
-        await idempotency.once(request, works)
+        await idempotency.once(request, work)
     clock.advance(seconds=10)
     for _ in range(2):
         with pytest.raises(OutcomeUnknown):
-            await idempotency.once(request, works)
-    assert works.drawn == []
+            await idempotency.once(request, work)
+    assert work.drawn == []
 
 
 async def test_long_request_renews_its_lease(backend: Database, clock: FakeClock) -> None:
@@ -270,43 +270,43 @@ async def test_long_request_renews_its_lease(backend: Database, clock: FakeClock
     )
 
     async def wait() -> None:
-        first = await backend.receipts.get(REQUEST.name)
-        assert first is not None
+        claimed = await backend.receipts.get(REQUEST.name)
+        assert claimed is not None
         clock.advance(seconds=60)
-        while (held := await backend.receipts.get(REQUEST.name)) is not None and held.leased_until <= clock():
+        while (renewed := await backend.receipts.get(REQUEST.name)) is not None and renewed.leased_until <= clock():
             await asyncio.sleep(0)
         with pytest.raises(InProgress):
-            await idempotency.once(REQUEST, Works())
+            await idempotency.once(REQUEST, RecordedWork())
 
-    works = Works(wait)
-    answer, _ = await idempotency.once(REQUEST, works)
-    assert await idempotency.once(REQUEST, works) == (answer, True)
+    work = RecordedWork(wait)
+    response, _ = await idempotency.once(REQUEST, work)
+    assert await idempotency.once(REQUEST, work) == (response, True)
 
 
 async def test_oversized_response_is_not_stored(idempotency: Idempotency) -> None:
-    done = 0
+    runs = 0
 
     async def work(_: GuidFactory | None) -> bytes:
-        nonlocal done
-        done += 1
+        nonlocal runs
+        runs += 1
         return os.urandom(MAX_ANSWER_BYTES).hex().encode()
 
     for _ in range(2):
         _, replayed = await idempotency.once(REQUEST, work)
         assert not replayed
-    assert done == 2
+    assert runs == 2
 
-    other = REQUEST._replace(key="another", repeatable=False)
-    await idempotency.once(other, work)
+    unrepeatable = REQUEST._replace(key="another", repeatable=False)
+    await idempotency.once(unrepeatable, work)
     with pytest.raises(OutcomeUnknown):
-        await idempotency.once(other, work)
-    assert done == 3
+        await idempotency.once(unrepeatable, work)
+    assert runs == 3
 
 
 async def test_largest_response_is_stored_in_any_script(idempotency: Idempotency) -> None:
     for character in ("x", "🜁", '"'):
         request = REQUEST._replace(key=character)
-        # Much that is packed easily, and about as much as there may be of what is not.
+        # Half compresses well; the incompressible half is close to the limit.
         reply = to_json(character * 100_000 + os.urandom(MAX_ANSWER_BYTES // 2).hex())
         assert MAX_ANSWER_BYTES * 0.6 < len(pack(reply)) <= MAX_ANSWER_BYTES
 
@@ -332,12 +332,12 @@ async def test_stored_response_counts_in_bytes(idempotency: Idempotency, monkeyp
 async def test_request_with_unstorable_response_is_not_acknowledged(
     sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
-    """Else its client could delete what it created, and a repetition would create it again."""
+    """Otherwise a repetition could create the record again after its client deleted it."""
     expected_logs.add("receipt not written")
     async with open_store(sqlite_url, exclusive=True) as store:
 
-        class Forgetful:
-            """Receipts that can be claimed, and no more."""
+        class UnwritableReceipts:
+            """Receipts that can be claimed but not completed."""
 
             get, usage, purge = store.receipts.get, store.receipts.usage, store.receipts.purge
 
@@ -346,47 +346,47 @@ async def test_request_with_unstorable_response_is_not_acknowledged(
                     raise StoreUnavailable("the disk is full")
                 return await store.receipts.swap(old, new)
 
-        idempotency = Idempotency(Forgetful(), LeaseClock(store.fence), clock=clock, seeded=seeded)
+        idempotency = Idempotency(UnwritableReceipts(), LeaseClock(store.fence), clock=clock, seeded=seeded)
         with pytest.raises(OutcomeUnknown, match="send it again"):
-            await idempotency.once(REQUEST, Works())
-        answer, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), Works())
-        assert (b'"answer":1' in answer, replayed) == (True, False), "it is never done again"
+            await idempotency.once(REQUEST, RecordedWork())
+        response, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), RecordedWork())
+        assert (b'"answer":1' in response, replayed) == (True, False), "an unrepeatable request is acknowledged"
 
 
-# Processes that stand still
+# Stalled processes
 
 
-class StandingStill:
-    """A store as a process sees it that stands still, once, when it has sent a write; and the time, which goes on."""
+class StallingProcess:
+    """The store and the clock of a process that stalls after it has sent a write, while time goes on."""
 
     def __init__(self, store: Database, clock: FakeClock) -> None:
         self.clock = clock
         self.seconds = 0.0
         self.receipts = store.receipts
-        self.records = RecordsStandingStill(store.records, self)
-        self.fence = FenceStandingStill(store.fence, self)
+        self.records = RecordsOfStallingProcess(store.records, self)
+        self.fence = FenceOfStallingProcess(store.fence, self)
         self.meanwhile: list[Callable[[], Awaitable[None]]] = []
-        """What others do, one each time that it stands still for longer than a lease."""
+        """Each is run once, during a stall that is longer than a lease."""
 
     def timer(self) -> float:
         return self.seconds
 
 
-class FenceStandingStill(NamedTuple):
-    """The clock of the store, which goes on too."""
+class FenceOfStallingProcess(NamedTuple):
+    """The clock of the store, which also goes on."""
 
     inner: FenceReader
-    process: StandingStill
+    process: StallingProcess
 
     async def read(self) -> FenceReading:
-        sight = await self.inner.read()
-        return sight._replace(now=sight.now + round(self.process.seconds * 1000))
+        reading = await self.inner.read()
+        return reading._replace(now=reading.now + round(self.process.seconds * 1000))
 
 
-class RecordsStandingStill(DelegatingRecords):
-    """The records as that process sees them."""
+class RecordsOfStallingProcess(DelegatingRecords):
+    """The records as the stalling process sees them."""
 
-    def __init__(self, records: RecordRepository, process: StandingStill) -> None:
+    def __init__(self, records: RecordRepository, process: StallingProcess) -> None:
         super().__init__(records)
         self._process = process
 
@@ -398,8 +398,8 @@ class RecordsStandingStill(DelegatingRecords):
             process.seconds += 11
             process.clock.advance(seconds=11)
             await process.meanwhile.pop()()
-        real = not_after and not_after - round(process.seconds * 1000)
-        return await self._records.swap(old, new, not_after=real, origin=origin)
+        store_deadline = not_after and not_after - round(process.seconds * 1000)
+        return await self._records.swap(old, new, not_after=store_deadline, origin=origin)
 
 
 class HasRecords(Protocol):
@@ -412,17 +412,17 @@ class HasRecords(Protocol):
     def fence(self) -> FenceReader: ...
 
 
-class Creates:
+class CreateRecord:
     """The work of a request that creates a record."""
 
     def __init__(self, store: HasRecords, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
-        terms = lifecycle.RetentionPolicy(lifetime=3600, retention=600)
+        policy = lifecycle.RetentionPolicy(lifetime=3600, retention=600)
         self._service = GuidService(
             store.records,
             LeaseClock(store.fence),
             clock=clock,
             generator=guid_generator.random_generator(guid_generator.guid_v4),
-            policy=terms,
+            policy=policy,
             quota=quota,
         )
 
@@ -435,57 +435,61 @@ class Creates:
 
 
 async def test_stalled_request_executed_elsewhere_is_not_repeated(backend: Database, clock: FakeClock) -> None:
-    """Nor does it undo the deletion of what the other created."""
-    slow, works = StandingStill(backend, clock), Creates(backend, clock)
-    late, other = (
-        Idempotency(each.receipts, LeaseClock(each.fence, timer=slow.timer), clock=clock, seeded=seeded)
-        for each in (slow, backend)
+    """It does not undo the deletion of the record either."""
+    stalling, create = StallingProcess(backend, clock), CreateRecord(backend, clock)
+    stalled, successor = (
+        Idempotency(database.receipts, LeaseClock(database.fence, timer=stalling.timer), clock=clock, seeded=seeded)
+        for database in (stalling, backend)
     )
-    done: list[str] = []
+    created_guids: list[str] = []
 
     async def meanwhile() -> None:
-        answer, _ = await other.once(REQUEST, works)
-        await works.delete(answer.decode())
-        done.append(answer.decode())
+        response, _ = await successor.once(REQUEST, create)
+        await create.delete(response.decode())
+        created_guids.append(response.decode())
 
-    slow.meanwhile = [meanwhile]
+    stalling.meanwhile = [meanwhile]
     with pytest.raises(LeaseExpired):
-        await late.once(REQUEST, Creates(slow, clock))
+        await stalled.once(REQUEST, CreateRecord(stalling, clock))
 
-    assert (left := await backend.records.get(done[0])) is not None
-    assert left.is_deleted
-    answer, replayed = await late.once(REQUEST, works)
-    assert (answer.decode(), replayed) == (done[0], True)
+    assert (stored := await backend.records.get(created_guids[0])) is not None
+    assert stored.is_deleted
+    response, replayed = await stalled.once(REQUEST, create)
+    assert (response.decode(), replayed) == (created_guids[0], True)
 
 
 async def test_stalled_request_without_successor_continues(backend: Database, clock: FakeClock) -> None:
-    slow = StandingStill(backend, clock)
-    idempotency = Idempotency(slow.receipts, LeaseClock(slow.fence, timer=slow.timer), clock=clock, seeded=seeded)
-    slow.meanwhile = [nothing] * 3
+    stalling = StallingProcess(backend, clock)
+    idempotency = Idempotency(
+        stalling.receipts, LeaseClock(stalling.fence, timer=stalling.timer), clock=clock, seeded=seeded
+    )
+    stalling.meanwhile = [do_nothing] * 3
 
-    answer, replayed = await idempotency.once(REQUEST, Creates(slow, clock))
+    response, replayed = await idempotency.once(REQUEST, CreateRecord(stalling, clock))
 
     assert not replayed
-    assert [found.guid for found in await backend.records.find(Selection(), "", 10)] == [answer.decode()]
+    assert [stored.guid for stored in await backend.records.find(Selection(), "", 10)] == [response.decode()]
 
 
-async def nothing() -> None:
+async def do_nothing() -> None:
     pass
 
 
 async def test_repeated_request_at_the_quota_finds_its_own_records(backend: Database, clock: FakeClock) -> None:
-    """Its own record uses the last place; that is no reason to refuse it."""
-    held, _ = await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded)._claim(REQUEST)
-    guid = seeded(bytes.fromhex(held.seed), 0, held.claimed)(0)
+    """Its own record fills the quota, which must not reject the repetition."""
+    claimed, _ = await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded)._claim(
+        REQUEST
+    )
+    guid = seeded(bytes.fromhex(claimed.seed), 0, claimed.claimed)(0)
     assert await backend.records.swap(None, record(clock(), guid=guid))
     clock.advance(seconds=10)
     async with open_quota(backend, lease_clock=LeaseClock(backend.fence), clock=clock, quota=1) as quota:
-        works = Creates(backend, clock, quota)
-        answer, _ = await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded).once(
-            REQUEST, works
+        create = CreateRecord(backend, clock, quota)
+        response, _ = await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded).once(
+            REQUEST, create
         )
-        assert answer.decode() == guid
+        assert response.decode() == guid
         with pytest.raises(QuotaExceeded):
             await Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded).once(
-                REQUEST._replace(key="another"), works
+                REQUEST._replace(key="another"), create
             )

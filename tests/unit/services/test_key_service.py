@@ -1,4 +1,4 @@
-"""API keys as they are dealt out: what becomes of them in the store, whoever else changes them."""
+"""The API key service over real stores, also while other writers change the keys."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -17,177 +17,177 @@ from guidsvc.store.contract import ApiKeyRepository
 from tests.conftest import FakeClock
 
 
-class Rivalled:
-    """Keys of which somebody else notes the use, so many times, just before they are changed."""
+class RacingKeyRepository:
+    """A key repository in which another writer records a use just before each of the first `times` changes."""
 
-    def __init__(self, kept: ApiKeyRepository, times: int) -> None:
-        self._kept = kept
-        self.left = times
+    def __init__(self, keys_: ApiKeyRepository, times: int) -> None:
+        self._keys = keys_
+        self.races = times
 
     async def get(self, key_id: str, /) -> ApiKey | None:
-        return await self._kept.get(key_id)
+        return await self._keys.get(key_id)
 
     async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
-        return await self._kept.list(after, limit)
+        return await self._keys.list(after, limit)
 
     async def swap(self, old: ApiKey | None, new: ApiKey | None) -> bool:
-        if old is not None and self.left:
-            self.left -= 1
+        if old is not None and self.races:
+            self.races -= 1
             used = old.model_copy(update={"used": 1, "version": old.version + 1})
-            assert await self._kept.swap(old, used)
-        return await self._kept.swap(old, new)
+            assert await self._keys.swap(old, used)
+        return await self._keys.swap(old, new)
 
 
-class Deal(NamedTuple):
-    """A keyring, and what it keeps its keys in."""
+class KeySetup(NamedTuple):
+    """A key service, its repository and its clock."""
 
-    ring: KeyService
-    kept: ApiKeyRepository
+    service: KeyService
+    keys: ApiKeyRepository
     clock: FakeClock
 
-    def against(self, times: int) -> KeyService:
-        """Return a keyring that loses so many races."""
-        return KeyService(Rivalled(self.kept, times), clock=self.clock)
+    def racing_service(self, times: int) -> KeyService:
+        """Return a key service that loses this many races."""
+        return KeyService(RacingKeyRepository(self.keys, times), clock=self.clock)
 
-    async def opens(self, issued: Issued) -> bool:
-        """Whether a text opens what is kept now."""
-        shown = keys.parse(issued.text)
-        assert shown is not None
-        return keys.verify(shown, await self.kept.get(issued.key.id), self.clock())
+    async def is_valid(self, issued: Issued) -> bool:
+        """Return whether the text is valid for the stored key."""
+        presented = keys.parse(issued.text)
+        assert presented is not None
+        return keys.verify(presented, await self.keys.get(issued.key.id), self.clock())
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
-async def deal(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Deal]:
-    async with open_keys(request.getfixturevalue(f"{request.param}_url")) as kept:
-        yield Deal(KeyService(kept, clock=clock), kept, clock)
+async def setup(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[KeySetup]:
+    async with open_keys(request.getfixturevalue(f"{request.param}_url")) as keys_:
+        yield KeySetup(KeyService(keys_, clock=clock), keys_, clock)
 
 
-async def test_created_key_is_stored_and_valid(deal: Deal) -> None:
-    issued = await deal.ring.create("alice", ["write", "read"], expire=deal.clock.seconds + 60)
+async def test_created_key_is_stored_and_valid(setup: KeySetup) -> None:
+    issued = await setup.service.create("alice", ["write", "read"], expire=setup.clock.seconds + 60)
 
-    assert await deal.ring.get(issued.key.id) == issued.key
-    assert (issued.key.owner, issued.key.scopes, issued.key.created) == ("alice", "read write", deal.clock())
-    assert await deal.opens(issued)
-    deal.clock.advance(seconds=60)
-    assert not await deal.opens(issued)
+    assert await setup.service.get(issued.key.id) == issued.key
+    assert (issued.key.owner, issued.key.scopes, issued.key.created) == ("alice", "read write", setup.clock())
+    assert await setup.is_valid(issued)
+    setup.clock.advance(seconds=60)
+    assert not await setup.is_valid(issued)
 
 
-async def test_key_description_has_all_but_the_digests(deal: Deal) -> None:
-    issued = await deal.ring.create("alice", ["admin", "write", "read"])
-    await deal.ring.rotate(issued.key.id)
-    told = deal.ring.describe(await deal.ring.get(issued.key.id))
+async def test_key_description_has_all_but_the_digests(setup: KeySetup) -> None:
+    issued = await setup.service.create("alice", ["admin", "write", "read"])
+    await setup.service.rotate(issued.key.id)
+    description = setup.service.describe(await setup.service.get(issued.key.id))
 
-    assert told == {
+    assert description == {
         "id": issued.key.id,
         "owner": "alice",
         "scopes": ["read", "write", "admin"],
-        "created": str(deal.clock()),
+        "created": str(setup.clock()),
         "state": "live",
     }
     ended = issued.key.model_copy(update={"used": 5, "expire": 7})
-    assert deal.ring.describe(ended) == told | {"used": "5", "expire": "7", "state": "expired"}
+    assert setup.service.describe(ended) == description | {"used": "5", "expire": "7", "state": "expired"}
 
 
-async def test_key_that_would_never_be_valid_is_not_created(deal: Deal) -> None:
+async def test_key_that_would_never_be_valid_is_not_created(setup: KeySetup) -> None:
     with pytest.raises(InvalidRequest, match="/expire is in the past"):
-        await deal.ring.create("alice", ["read"], expire=deal.clock.seconds)
+        await setup.service.create("alice", ["read"], expire=setup.clock.seconds)
     for owner, scopes in ((" ", ["read"]), ("a", []), ("a", ["all"])):
         with pytest.raises(ValidationError):
-            await deal.ring.create(owner, scopes)
-    assert [key async for key in deal.ring.walk()] == []
+            await setup.service.create(owner, scopes)
+    assert [key async for key in setup.service.walk()] == []
 
 
 @pytest.mark.parametrize("count", [0, STRIDE - 1, STRIDE, STRIDE + 1])
 async def test_keys_are_listed_by_id(sqlite_url: str, clock: FakeClock, count: int) -> None:
-    async with open_keys(sqlite_url) as kept:
-        ring = KeyService(kept, clock=clock)
-        made = await asyncio.gather(*(ring.create("alice", ["read"]) for _ in range(count)))
-        assert [key.id async for key in ring.walk()] == sorted(issued.key.id for issued in made)
+    async with open_keys(sqlite_url) as keys_:
+        service = KeyService(keys_, clock=clock)
+        created = await asyncio.gather(*(service.create("alice", ["read"]) for _ in range(count)))
+        assert [key.id async for key in service.walk()] == sorted(issued.key.id for issued in created)
 
 
-async def test_search_for_keys_ends_a_page_after_a_limit(deal: Deal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no request reads any number of keys; the next page goes on, and a walk finds all."""
+async def test_search_for_keys_ends_a_page_after_a_limit(setup: KeySetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request reads a bounded number of keys; the next page continues, and a walk finds all matches."""
     monkeypatch.setattr(key_service, "STRIDE", 2)
     monkeypatch.setattr(key_service, "SCANNED", 4)
-    ids = sorted([(await deal.ring.create("a", ["read"])).key.id for _ in range(7)])
-    last = await deal.ring.set_note(ids[6], "wanted")
+    ids = sorted([(await setup.service.create("a", ["read"])).key.id for _ in range(7)])
+    match = await setup.service.set_note(ids[6], "wanted")
 
-    first = await deal.ring.page("", 5, KeyFilter(text="WANT"))
-    assert first == ([], ids[3])
-    assert await deal.ring.page(ids[3], 5, KeyFilter(text="WANT")) == ([last], None)
-    assert [key async for key in deal.ring.walk(KeyFilter(text="want"))] == [last]
-    assert (await deal.ring.page("", 3)).next == ids[2]
-    assert (await deal.ring.page(ids[3], 3)).next is None
-
-
-async def test_revoked_key_is_invalid_and_stays_listed(deal: Deal) -> None:
-    """Twice is once."""
-    issued = await deal.ring.create("alice", ["read"])
-    revoked = await deal.ring.revoke(issued.key.id)
-
-    assert not await deal.opens(issued)
-    assert [deal.ring.state_of(key) async for key in deal.ring.walk()] == ["revoked"]
-    assert await deal.ring.revoke(issued.key.id) == revoked
+    page = await setup.service.page("", 5, KeyFilter(text="WANT"))
+    assert page == ([], ids[3])
+    assert await setup.service.page(ids[3], 5, KeyFilter(text="WANT")) == ([match], None)
+    assert [key async for key in setup.service.walk(KeyFilter(text="want"))] == [match]
+    assert (await setup.service.page("", 3)).next == ids[2]
+    assert (await setup.service.page(ids[3], 3)).next is None
 
 
-async def test_old_secret_of_a_rotated_key_is_valid_for_the_overlap(deal: Deal) -> None:
-    first = await deal.ring.create("alice", ["read"])
-    second = await deal.ring.rotate(first.key.id, overlap=60)
+async def test_revoked_key_is_invalid_and_stays_listed(setup: KeySetup) -> None:
+    """A second revocation changes nothing."""
+    issued = await setup.service.create("alice", ["read"])
+    revoked = await setup.service.revoke(issued.key.id)
+
+    assert not await setup.is_valid(issued)
+    assert [setup.service.state_of(key) async for key in setup.service.walk()] == ["revoked"]
+    assert await setup.service.revoke(issued.key.id) == revoked
+
+
+async def test_old_secret_of_a_rotated_key_is_valid_for_the_overlap(setup: KeySetup) -> None:
+    first = await setup.service.create("alice", ["read"])
+    second = await setup.service.rotate(first.key.id, overlap=60)
 
     assert (second.key.id, second.key.owner, second.key.scopes) == (first.key.id, "alice", "read")
-    assert [await deal.opens(each) for each in (first, second)] == [True, True]
-    deal.clock.advance(seconds=59.999)
-    assert [await deal.opens(each) for each in (first, second)] == [True, True]
-    deal.clock.advance(seconds=0.001)
-    assert [await deal.opens(each) for each in (first, second)] == [False, True]
+    assert [await setup.is_valid(each) for each in (first, second)] == [True, True]
+    setup.clock.advance(seconds=59.999)
+    assert [await setup.is_valid(each) for each in (first, second)] == [True, True]
+    setup.clock.advance(seconds=0.001)
+    assert [await setup.is_valid(each) for each in (first, second)] == [False, True]
 
 
-async def test_rotation_without_overlap_ends_all_older_secrets(deal: Deal) -> None:
-    first = await deal.ring.create("alice", ["read"])
-    second = await deal.ring.rotate(first.key.id, overlap=60)
-    third = await deal.ring.rotate(first.key.id, overlap=60)
-    assert [await deal.opens(each) for each in (first, second, third)] == [False, True, True]
-    fourth = await deal.ring.rotate(first.key.id, overlap=0)
-    assert [await deal.opens(each) for each in (first, second, third, fourth)] == [False, False, False, True]
+async def test_rotation_without_overlap_ends_all_older_secrets(setup: KeySetup) -> None:
+    first = await setup.service.create("alice", ["read"])
+    second = await setup.service.rotate(first.key.id, overlap=60)
+    third = await setup.service.rotate(first.key.id, overlap=60)
+    assert [await setup.is_valid(each) for each in (first, second, third)] == [False, True, True]
+    fourth = await setup.service.rotate(first.key.id, overlap=0)
+    assert [await setup.is_valid(each) for each in (first, second, third, fourth)] == [False, False, False, True]
 
 
-async def test_ended_key_cannot_be_rotated(deal: Deal) -> None:
-    revoked = await deal.ring.create("alice", ["read"])
-    expired = await deal.ring.create("alice", ["read"], expire=deal.clock.seconds + 1)
-    await deal.ring.revoke(revoked.key.id)
-    deal.clock.advance(seconds=1)
+async def test_ended_key_cannot_be_rotated(setup: KeySetup) -> None:
+    revoked = await setup.service.create("alice", ["read"])
+    expired = await setup.service.create("alice", ["read"], expire=setup.clock.seconds + 1)
+    await setup.service.revoke(revoked.key.id)
+    setup.clock.advance(seconds=1)
 
-    for issued, why in ((revoked, "was revoked"), (expired, "has expired")):
-        before = await deal.kept.get(issued.key.id)
-        with pytest.raises(KeyNotActive, match=why):
-            await deal.ring.rotate(issued.key.id)
-        assert await deal.kept.get(issued.key.id) == before
-    assert deal.ring.state_of(await deal.ring.revoke(expired.key.id)) == "revoked"
+    for issued, reason in ((revoked, "was revoked"), (expired, "has expired")):
+        stored = await setup.keys.get(issued.key.id)
+        with pytest.raises(KeyNotActive, match=reason):
+            await setup.service.rotate(issued.key.id)
+        assert await setup.keys.get(issued.key.id) == stored
+    assert setup.service.state_of(await setup.service.revoke(expired.key.id)) == "revoked"
 
 
-async def test_unknown_id_is_reported_without_the_secret(deal: Deal) -> None:
+async def test_unknown_id_is_reported_without_the_secret(setup: KeySetup) -> None:
     key, text = keys.generate("alice", ["read"], 0)
-    for act in (deal.ring.get, deal.ring.revoke, deal.ring.rotate):
+    for operation in (setup.service.get, setup.service.revoke, setup.service.rotate):
         with pytest.raises(NoSuchKey, match=key.id):
-            await act(key.id)
-        for wrong in (text, "", key.id[:-1], f"{key.id}\n", f"{key.id[:-1]}é"):
-            with pytest.raises(NoSuchKey, match="12 letters and digits") as caught:
-                await act(wrong)
-            assert not wrong or wrong not in str(caught.value)
+            await operation(key.id)
+        for invalid_id in (text, "", key.id[:-1], f"{key.id}\n", f"{key.id[:-1]}é"):
+            with pytest.raises(NoSuchKey, match="12 letters and digits") as error:
+                await operation(invalid_id)
+            assert not invalid_id or invalid_id not in str(error.value)
 
 
-async def test_lost_race_is_repeated(deal: Deal) -> None:
-    """What the other has changed stays."""
-    issued = await deal.ring.create("alice", ["read"])
-    turned = await deal.against(3).rotate(issued.key.id, overlap=60)
-    assert [await deal.opens(each) for each in (issued, turned)] == [True, True]
-    revoked = await deal.against(3).revoke(issued.key.id)
+async def test_lost_race_is_repeated(setup: KeySetup) -> None:
+    """The change of the other writer is preserved."""
+    issued = await setup.service.create("alice", ["read"])
+    rotated = await setup.racing_service(3).rotate(issued.key.id, overlap=60)
+    assert [await setup.is_valid(each) for each in (issued, rotated)] == [True, True]
+    revoked = await setup.racing_service(3).revoke(issued.key.id)
     assert (revoked.used, revoked.revoked) == (1, 1)
-    assert await deal.kept.get(issued.key.id) == revoked
+    assert await setup.keys.get(issued.key.id) == revoked
 
 
-async def test_lost_races_are_given_up_after_a_limit(deal: Deal) -> None:
-    issued = await deal.ring.create("alice", ["read"])
+async def test_lost_races_are_given_up_after_a_limit(setup: KeySetup) -> None:
+    issued = await setup.service.create("alice", ["read"])
     with pytest.raises(Contention):
-        await deal.against(ATTEMPTS).revoke(issued.key.id)
-    assert await deal.opens(issued)
+        await setup.racing_service(ATTEMPTS).revoke(issued.key.id)
+    assert await setup.is_valid(issued)

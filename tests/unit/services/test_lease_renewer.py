@@ -1,4 +1,4 @@
-"""Renewals whose write is delayed, on each store and each cache: none takes effect after the lease has expired."""
+"""Delayed renewals, on each store and each cache: none takes effect after the lease has expired."""
 
 import asyncio
 from typing import Any
@@ -19,16 +19,16 @@ from tests.conftest import FakeClock
 from tests.support.factories import GUID
 
 TTL = 60
-LEFT_MS = 400
-"""What is left of the lease when the renewal decides, in milliseconds."""
+REMAINING_MS = 400
+"""The remaining time of the lease when the renewal decides, in milliseconds."""
 
 
 class DelayedRecords(DelegatingRecords):
-    """Records whose first swap waits until it may go on."""
+    """Records whose first swap waits for permission to continue."""
 
     def __init__(self, records: RecordRepository) -> None:
         super().__init__(records)
-        self.has_begun, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self.has_begun, self.may_continue = asyncio.Event(), asyncio.Event()
         self.deadlines: list[int | None] = []
 
     async def swap(
@@ -36,7 +36,7 @@ class DelayedRecords(DelegatingRecords):
     ) -> bool:
         self.deadlines.append(not_after)
         self.has_begun.set()
-        await self.may_go_on.wait()
+        await self.may_continue.wait()
         return await self._records.swap(old, new, not_after=not_after, origin=origin)
 
 
@@ -54,12 +54,12 @@ def service_of(records: RecordRepository, database: Database, clock: FakeClock) 
 async def delayed_renewal(
     store: RecordRepository, database: Database, clock: FakeClock, **members: Any
 ) -> tuple[DelayedRecords, "asyncio.Task[Renewal]"]:
-    """Begin a renewal shortly before the expiry, and return once its write is delayed."""
+    """Start a renewal shortly before the expiry; return once its write is delayed."""
     await service_of(store, database, clock).put(GUID, PutCommand.model_validate({"user": "a", "ttl": TTL}))
-    clock.advance(seconds=TTL - LEFT_MS / 1000)
+    clock.advance(seconds=TTL - REMAINING_MS / 1000)
     records = DelayedRecords(store)
-    asked = RenewCommand.model_validate({"ttl": TTL} | members)
-    renewal = asyncio.create_task(service_of(records, database, clock).renew(GUID, asked))
+    command = RenewCommand.model_validate({"ttl": TTL} | members)
+    renewal = asyncio.create_task(service_of(records, database, clock).renew(GUID, command))
     await asyncio.wait_for(records.has_begun.wait(), 30)
     return records, renewal
 
@@ -73,20 +73,20 @@ async def until_store_passes(database: Database, milliseconds: int) -> None:
 async def test_delayed_renewal_does_not_revive_the_lease(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    """It is 410, and the record stays as it was, although nobody else has changed it."""
-    begun = (await database.fence.read()).now
+    """The renewal fails with 410, and the record is unchanged, although no other write changed it."""
+    started = (await database.fence.read()).now
     records, renewal = await delayed_renewal(store, database, clock)
     (deadline,) = records.deadlines
     assert deadline is not None
-    assert begun < deadline <= (await database.fence.read()).now + LEFT_MS
-    before = await store.get(GUID)
+    assert started < deadline <= (await database.fence.read()).now + REMAINING_MS
+    stored = await store.get(GUID)
     await until_store_passes(database, deadline)
     clock.advance(seconds=1)
-    records.may_go_on.set()
+    records.may_continue.set()
 
     with pytest.raises(Expired):
         await renewal
-    assert await store.get(GUID) == before
+    assert await store.get(GUID) == stored
 
 
 async def test_delayed_renewal_with_revive_takes_effect(
@@ -94,7 +94,7 @@ async def test_delayed_renewal_with_revive_takes_effect(
 ) -> None:
     records, renewal = await delayed_renewal(store, database, clock, revive=True)
     clock.advance(seconds=1)
-    records.may_go_on.set()
+    records.may_continue.set()
 
     assert (await renewal).renewed
     assert records.deadlines == [None]
@@ -104,9 +104,9 @@ async def test_delayed_renewal_with_revive_takes_effect(
 async def test_renewal_in_the_last_moments_takes_effect(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    """The store may refuse attempts that it gets too late, but the time stands still for the service: it retries."""
+    """The store may reject late attempts, but the service's clock is stopped, so it retries."""
     records, renewal = await delayed_renewal(store, database, clock)
-    records.may_go_on.set()
+    records.may_continue.set()
 
     assert (await renewal).renewed
     assert await store.get(GUID) == (await renewal).record

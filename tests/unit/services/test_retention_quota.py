@@ -1,4 +1,4 @@
-"""The bound of what is kept of an owner, live or expired, beside the quota of live records."""
+"""The bound on the stored records of an owner, live or expired, in addition to the quota of live records."""
 
 import asyncio
 import sqlite3
@@ -21,7 +21,7 @@ from tests.support.factories import GUID, record
 from tests.support.http_client import Client
 
 QUOTA = 5
-MOST = QUOTA * STORED_PER_LIVE
+MAX_STORED = QUOTA * STORED_PER_LIVE
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ async def database(sqlite_url: str) -> AsyncIterator[Database]:
         yield opened
 
 
-async def until_created(client: Client) -> None:
-    """Create a GUID as soon as there is room, which a process may notice a moment later."""
+async def create_when_possible(client: Client) -> None:
+    """Create a GUID once there is room, which a process may notice slightly later."""
     while (await client.ask("PUT", "/guid", json={"user": "a"})).status != 201:
         await asyncio.sleep(0.01)
 
@@ -39,37 +39,37 @@ async def until_created(client: Client) -> None:
 async def test_records_created_expired_are_bounded_too(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """By PUT and in a batch, as what has expired since; and what is deleted, or past its retention, makes room."""
+    """By PUT, in a batch, and by expiry. Deleted records and those past their retention free their places."""
     async with serving(**combination, quota=QUOTA, retention=60) as client:
-        expired = [{"op": "put", "user": "a", "expire": "0"}] * (2 * MOST)
+        expired = [{"op": "put", "user": "a", "expire": "0"}] * (2 * MAX_STORED)
         reply = await client.ask("POST", "/guid:batch", json={"operations": expired})
         statuses = [result["status"] for result in reply.json["results"]]
         created = statuses.count(201)
-        assert statuses.count(403) == 2 * MOST - created
-        assert created == MOST
+        assert statuses.count(403) == 2 * MAX_STORED - created
+        assert created == MAX_STORED
         for method in ("PUT", "POST"):
             reply = await client.ask(method, "/guid", json={"user": "a"})
             assert (reply.status, reply.json["code"]) == (403, "quota-exceeded")
             assert "live or expired" in reply.json["detail"]
-        listed = (await client.get(f"/guid?state=all&limit={created - MOST + 1}")).json["items"]
-        for each in listed:
-            assert (await client.ask("DELETE", f"/guid/{each['guid']}")).status == 204
+        listed = (await client.get(f"/guid?state=all&limit={created - MAX_STORED + 1}")).json["items"]
+        for item in listed:
+            assert (await client.ask("DELETE", f"/guid/{item['guid']}")).status == 204
         async with asyncio.timeout(30):
-            await until_created(client)
+            await create_when_possible(client)
             assert (await client.ask("PUT", "/guid", json={"user": "a"})).status == 403
             clock.advance(seconds=61)
-            await until_created(client)
+            await create_when_possible(client)
 
 
 async def test_dry_run_reports_the_limit_as_the_batch_meets_it(serving: Serving, combination: dict[str, str]) -> None:
-    """Of creations and deletions, of what is stored and of what the batch itself creates."""
-    ended = [{"guid": f"{number:032X}", "user": "a", "expire": 0} for number in range(2 * MOST)]
-    deletions = [{"op": "delete", "guid": each["guid"]} for each in ended[: MOST // 2]]
-    more = [{"guid": f"F{number:031X}", "user": "a", "expire": 0} for number in range(MOST)]
+    """For creations and deletions of stored records and of records that the batch itself creates."""
+    creations = [{"guid": f"{number:032X}", "user": "a", "expire": 0} for number in range(2 * MAX_STORED)]
+    deletions = [{"op": "delete", "guid": item["guid"]} for item in creations[: MAX_STORED // 2]]
+    more_creations = [{"guid": f"F{number:031X}", "user": "a", "expire": 0} for number in range(MAX_STORED)]
     reads = [{"op": "get", "guid": GUID}] * (GROUP - len(deletions))  # so that all deletions come first
-    rehearsals = (ended, [*deletions, *reads, *more], [{"user": "a", "expire": 0}] * (MOST + 9))
+    batches = (creations, [*deletions, *reads, *more_creations], [{"user": "a", "expire": 0}] * (MAX_STORED + 9))
     async with serving(**combination, quota=QUOTA) as client:
-        for operations in rehearsals:
+        for operations in batches:
             counts = []
             for query in ("?validate_only=true", ""):
                 reply = await client.ask("POST", f"/guid:batch{query}", json={"operations": operations})
@@ -81,29 +81,29 @@ async def test_dry_run_reports_the_limit_as_the_batch_meets_it(serving: Serving,
 async def test_deletion_makes_room_at_once(
     serving: Serving, combination: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the time for which a full owner is rejected without a count."""
+    """Even during the time for which a full owner is rejected without a count."""
     monkeypatch.setattr(retention_quota, "FULL_SECONDS", 5.0)
     async with serving(**combination, quota=QUOTA) as client:
-        expired = [{"guid": f"{number:032X}", "user": "a", "expire": 0} for number in range(MOST)]
+        expired = [{"guid": f"{number:032X}", "user": "a", "expire": 0} for number in range(MAX_STORED)]
         await client.ask("POST", "/guid:batch", json={"operations": expired})
-        for each in expired[:3]:
+        for item in expired[:3]:
             assert (await client.ask("POST", "/guid", json={"user": "a", "expire": 0})).status == 403
-            assert (await client.ask("DELETE", f"/guid/{each['guid']}")).status == 204
+            assert (await client.ask("DELETE", f"/guid/{item['guid']}")).status == 204
             assert (await client.ask("POST", "/guid", json={"user": "a", "expire": 0})).status == 201
 
 
 async def test_time_without_a_count_ends_with_a_deletion(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A count that a deletion overtakes decides about its own request alone."""
-    counting, counted = asyncio.Event(), asyncio.Event()
+    """A count that is overtaken by a deletion decides only about its own request."""
+    count_started, may_finish = asyncio.Event(), asyncio.Event()
 
-    async def full(self: RecordRepository, selection: object) -> int:
-        counting.set()
-        await counted.wait()
-        return MOST
+    async def count_full(self: RecordRepository, selection: object) -> int:
+        count_started.set()
+        await may_finish.wait()
+        return MAX_STORED
 
-    monkeypatch.setattr(type(database.records), "count_linearizable", full)
+    monkeypatch.setattr(type(database.records), "count_linearizable", count_full)
     monkeypatch.setattr(retention_quota, "FULL_COUNTS", 1_000_000_000)
     monkeypatch.setattr(retention_quota, "MAX_FULL_SECONDS", 0.1)
     old, new = record(clock(), expire=1, owner="a"), record(clock(), expire=-1, owner="a")
@@ -114,19 +114,19 @@ async def test_time_without_a_count_ends_with_a_deletion(
                 pass
 
         overtaken = asyncio.create_task(create())
-        await counting.wait()
+        await count_started.wait()
         async with quota.reserve(old, new):
             pass
-        counted.set()
+        may_finish.set()
         with pytest.raises(QuotaExceeded):
             await overtaken
-        counting.clear()
+        count_started.clear()
         with pytest.raises(QuotaExceeded):
             await create()
-        assert counting.is_set(), "it was counted again"
-        counting.clear()
+        assert count_started.is_set(), "the records are counted again"
+        count_started.clear()
         async with asyncio.timeout(20):
-            while not counting.is_set():
+            while not count_started.is_set():
                 with pytest.raises(QuotaExceeded):
                     await create()
                 await asyncio.sleep(0.01)
@@ -135,62 +135,62 @@ async def test_time_without_a_count_ends_with_a_deletion(
 async def test_wait_of_a_count_does_not_extend_the_rejection(
     database: Database, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first count waits for another process, which writes: it is repeated after FULL_SECONDS all the same."""
+    """The first count waits for another process's write; nevertheless it is repeated after FULL_SECONDS."""
     monkeypatch.setattr(retention_quota, "STORED_PER_LIVE", 0)
     monkeypatch.setattr(retention_quota, "MAX_FULL_SECONDS", 1000.0)
     async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=QUOTA) as quota:
-        waits = 0.5
+        wait_seconds = 0.5
 
         async def create() -> None:
             async with quota.reserve(None, record(clock(), expire=1, owner="a")):
                 pass
 
-        with closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            writing = asyncio.create_task(database.records.swap(None, record(clock(), expire=1)))
-            creating = asyncio.create_task(create())
-            await asyncio.sleep(waits)
-            assert not creating.done()
-            other.execute("ROLLBACK")
-        await writing
+        with closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            write = asyncio.create_task(database.records.swap(None, record(clock(), expire=1)))
+            creation = asyncio.create_task(create())
+            await asyncio.sleep(wait_seconds)
+            assert not creation.done()
+            lock.execute("ROLLBACK")
+        await write
         with pytest.raises(QuotaExceeded):
-            await creating
-        left = quota._room("a").full_until - time.monotonic()  # type: ignore[attr-defined]
-        assert left < retention_quota.FULL_COUNTS * waits / 10
+            await creation
+        remaining = quota._room("a").full_until - time.monotonic()  # type: ignore[attr-defined]
+        assert remaining < retention_quota.FULL_COUNTS * wait_seconds / 10
 
 
-async def test_deleted_and_forgotten_guids_are_no_way_around_the_limit(
+async def test_deleted_and_forgotten_guids_do_not_bypass_the_limit(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """A tombstone, and a record past its retention, hold no place: who creates the GUID again needs one."""
-    guids = [f"{number:032X}" for number in range(2 * MOST)]
+    """A tombstone and a record past its retention hold no place, so a new creation of the GUID needs one."""
+    guids = [f"{number:032X}" for number in range(2 * MAX_STORED)]
     expired = [{"op": "put", "guid": guid, "user": "a", "expire": "0"} for guid in guids]
     async with serving(**combination, quota=QUOTA, retention=60) as client:
-        for begin, ends in ((0, "deleted"), (MOST, "forgotten")):
-            made = expired[begin : begin + MOST]
-            reply = await client.ask("POST", "/guid:batch", json={"operations": made})
+        for begin, end in ((0, "deleted"), (MAX_STORED, "forgotten")):
+            creations = expired[begin : begin + MAX_STORED]
+            reply = await client.ask("POST", "/guid:batch", json={"operations": creations})
             assert {result["status"] for result in reply.json["results"]} == {201}
-            if ends == "deleted":
-                gone = [{"op": "delete", "guid": each["guid"]} for each in made]
-                await client.ask("POST", "/guid:batch", json={"operations": gone})
-            clock.advance(seconds=6 if ends == "deleted" else 61)
+            if end == "deleted":
+                deletions = [{"op": "delete", "guid": item["guid"]} for item in creations]
+                await client.ask("POST", "/guid:batch", json={"operations": deletions})
+            clock.advance(seconds=6 if end == "deleted" else 61)
         reply = await client.ask("POST", "/guid:batch", json={"operations": expired})
         statuses = [result["status"] for result in reply.json["results"]]
-        assert (statuses.count(201), statuses.count(403)) == (MOST, MOST)
+        assert (statuses.count(201), statuses.count(403)) == (MAX_STORED, MAX_STORED)
 
 
 async def test_limit_is_per_owner_and_rarely_counted(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = 0
-    tally = type(database.records).count_linearizable
+    count_original = type(database.records).count_linearizable
 
-    async def counted(self: RecordRepository, selection: object) -> int:
+    async def count_calls(self: RecordRepository, selection: object) -> int:
         nonlocal counts
         counts += 1
-        return await tally(self, selection)  # type: ignore[arg-type]
+        return await count_original(self, selection)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(database.records), "count_linearizable", counted)
+    monkeypatch.setattr(type(database.records), "count_linearizable", count_calls)
     async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=1_000) as quota:
         expired = record(clock(), expire=1, owner="a")
         for _ in range(1_000):
@@ -207,24 +207,24 @@ async def test_limit_is_per_owner_and_rarely_counted(
 async def test_one_count_rejects_all_its_waiters(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused owner would otherwise have all of its records counted for each request."""
+    """Otherwise each request of a full owner would count all of its records."""
     counts = 0
 
-    async def full(self: RecordRepository, selection: object) -> int:  # as the store has it
+    async def count_full(self: RecordRepository, selection: object) -> int:  # the signature of the store
         nonlocal counts
         counts += 1
         await asyncio.sleep(0.01)
-        return MOST
+        return MAX_STORED
 
-    monkeypatch.setattr(type(database.records), "count_linearizable", full)
+    monkeypatch.setattr(type(database.records), "count_linearizable", count_full)
     async with open_quotas(database, lease_clock=LeaseClock(database.fence), clock=clock, quota=QUOTA) as quota:
 
         async def create() -> None:
             async with quota.reserve(None, record(clock(), expire=1, owner="a")):
                 pass
 
-        refusals = await asyncio.gather(*(create() for _ in range(300)), return_exceptions=True)
-        assert all(isinstance(each, QuotaExceeded) for each in refusals)
+        outcomes = await asyncio.gather(*(create() for _ in range(300)), return_exceptions=True)
+        assert all(isinstance(outcome, QuotaExceeded) for outcome in outcomes)
         assert counts == 1
 
 
@@ -239,8 +239,8 @@ async def test_limit_holds_for_concurrent_creations(database: Database, clock: F
             except QuotaExceeded:
                 return False
 
-        created = await asyncio.gather(*(create(number) for number in range(4 * MOST)))
-        assert sum(created) == MOST
+        created = await asyncio.gather(*(create(number) for number in range(4 * MAX_STORED)))
+        assert sum(created) == MAX_STORED
 
 
 async def test_remembered_owners_are_bounded(

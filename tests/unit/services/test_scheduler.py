@@ -1,4 +1,4 @@
-"""The scheduler over a real store: what is due is done, once, whatever else happens."""
+"""The scheduler over a real store: each due step is executed once."""
 
 import asyncio
 import itertools
@@ -30,7 +30,7 @@ from tests.support.events import ALL, every_entry
 from tests.support.factories import GUID, record
 
 DAY = 86_400
-TERMS = RetentionPolicy(lifetime=30 * DAY, retention=7 * DAY)
+POLICY = RetentionPolicy(lifetime=30 * DAY, retention=7 * DAY)
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ async def store(sqlite_url: str) -> AsyncIterator[Database]:
 
 
 def service_of(store: Database, clock: FakeClock) -> GuidService:
-    """Return a service over a store, without a cache."""
+    """Return a service over this store, without a cache."""
     numbers = itertools.count()
     return GuidService(
         store.records,
         LeaseClock(store.fence),
         clock=clock,
         generator=lambda now: f"{next(numbers):032X}",
-        policy=TERMS,
+        policy=POLICY,
     )
 
 
@@ -72,47 +72,47 @@ def guid(number: int) -> str:
 
 
 async def entries_of(store: Database, *kinds: str) -> list[Entry]:
-    """Return the entries of some kinds in order; of all kinds if none is given."""
+    """Return the entries of these kinds in order, or of all kinds."""
     return [entry for _, entry in await every_entry(store.events) if not kinds or entry.kind in kinds]
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the scheduler pause for no time to speak of."""
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the pauses of the scheduler negligible."""
     for name in ("MIN_IDLE_SECONDS", "MAX_IDLE_SECONDS", "TRIM_SECONDS", "RECEIPTS_SECONDS"):
         monkeypatch.setattr(scheduler, name, 0.001)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_pauses")
 async def test_records_past_retention_are_purged(store: Database, clock: FakeClock) -> None:
     await store.records.swap(None, record(clock(), guid=guid(0), expire=0, purge_at=clock.seconds - MARGIN_SECONDS))
-    await store.records.swap(None, kept := record(clock(), expire=0, purge_at=clock.seconds + 1))
+    await store.records.swap(None, retained := record(clock(), expire=0, purge_at=clock.seconds + 1))
     async with running_scheduler(scheduler_of(store, clock)):
         while await store.records.get(guid(0)) is not None:
             await asyncio.sleep(0)
-        assert await store.records.get(GUID) == kept
+        assert await store.records.get(GUID) == retained
         clock.advance(seconds=1 + MARGIN_SECONDS)
         while await store.records.get(GUID) is not None:
             await asyncio.sleep(0)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_pauses")
 async def test_receipts_past_retention_are_purged(store: Database, clock: FakeClock) -> None:
     members = {"fingerprint": "1" * 64, "attempt": 1, "leased_until": 0, "seed": "2" * 32, "claimed": 0}
-    old, kept = (
+    old, retained = (
         Receipt.model_validate({"key": f"{number:064x}", "purge_at": clock.seconds + number} | members)
         for number in (-1, 1)
     )
-    for each in (old, kept):
-        await store.receipts.swap(None, each)
+    for receipt in (old, retained):
+        await store.receipts.swap(None, receipt)
     async with running_scheduler(scheduler_of(store, clock)):
         while await store.receipts.get(old.key) is not None:
             await asyncio.sleep(0)
-    assert await store.receipts.get(kept.key) == kept
+    assert await store.receipts.get(retained.key) == retained
 
 
 async def test_renewed_half_does_not_expire(store: Database, service: GuidService, clock: FakeClock) -> None:
-    """Half are renewed in the last moment: exactly the others expire, at their second, which readers see at once."""
+    """Exactly the records that are not renewed expire, at their second, and readers see that at once."""
     steps, second = scheduler_of(store, clock), clock.seconds + 3
     for number in range(200):
         await put(service, guid(number), user="a", expire=second)
@@ -137,7 +137,7 @@ async def test_renewed_half_does_not_expire(store: Database, service: GuidServic
 
 
 async def test_write_during_a_pause_keeps_the_order(store: Database, service: GuidService, clock: FakeClock) -> None:
-    """The scheduler stands still: the write itself appends the expiry before, and the scheduler does it no more."""
+    """The scheduler stalls: the write itself appends the expiry before it, and the scheduler does not repeat it."""
     for number in range(3):
         await put(service, guid(number), user="a", expire=clock.seconds + 2)
     clock.advance(seconds=5)
@@ -146,10 +146,10 @@ async def test_write_during_a_pause_keeps_the_order(store: Database, service: Gu
     await service.delete(guid(2))
     await scheduler_of(store, clock).advance()
 
-    found = await entries_of(store)
-    for number, last in enumerate(("renewed", "updated", "deleted")):
-        kinds = [entry.kind for entry in found if entry.guid == guid(number)]
-        assert kinds == ["created", "expired", last]
+    entries = await entries_of(store)
+    for number, last_kind in enumerate(("renewed", "updated", "deleted")):
+        kinds = [entry.kind for entry in entries if entry.guid == guid(number)]
+        assert kinds == ["created", "expired", last_kind]
 
 
 async def test_restart_after_a_pause_warns_of_nothing_that_is_over(sqlite_url: str, clock: FakeClock) -> None:
@@ -161,16 +161,16 @@ async def test_restart_after_a_pause_warns_of_nothing_that_is_over(sqlite_url: s
     clock.advance(seconds=20 * DAY + 100)
     async with open_store(sqlite_url, exclusive=False) as store:
         assert await scheduler_of(store, clock).advance() == 1000
-        found = await entries_of(store)
-        expired = [entry.expire for entry in found if entry.kind == "expired"]
-        assert Counter(entry.kind for entry in found) == {"created": 1000, "expired": 1000}
+        entries = await entries_of(store)
+        expired = [entry.expire for entry in entries if entry.kind == "expired"]
+        assert Counter(entry.kind for entry in entries) == {"created": 1000, "expired": 1000}
         assert expired == sorted(filter(None, expired)), "in the order of their times"
 
 
 async def test_late_expiries_are_kept_for_the_retention(
     store: Database, service: GuidService, clock: FakeClock
 ) -> None:
-    """After a pause that is longer than the retention, consumers still get the expiries."""
+    """After a pause longer than the retention, consumers still get the expiries."""
     await put(service, GUID, user="a", expire=clock.seconds + 5)
     await put(service, guid(1), user="a", expire=clock.seconds + 100 * DAY)
     clock.advance(seconds=30 * DAY)
@@ -186,26 +186,26 @@ async def test_late_expiries_are_kept_for_the_retention(
 
 @pytest.mark.parametrize(("ttl", "warned"), [(20, [15, 18]), (4, [2]), (3, [])])
 async def test_warnings_come_before_the_expiry(sqlite_url: str, clock: FakeClock, ttl: int, warned: list[int]) -> None:
-    """Leads of 5 and 2 s: a lead counts if it is at most half of the life."""
-    begun = clock.seconds
+    """With leads of 5 and 2 s; a lead applies if it is at most half of the lifetime."""
+    started = clock.seconds
     async with open_store(sqlite_url, exclusive=False, events=EventPolicy("all", (5, 2))) as store:
-        await put(service_of(store, clock), GUID, user="a", expire=begun + ttl)
+        await put(service_of(store, clock), GUID, user="a", expire=started + ttl)
         steps = scheduler_of(store, clock)
         for _ in range((ttl + 2) * 4):
             await steps.advance()
             clock.advance(seconds=0.25)
-        found = await entries_of(store)
+        entries = await entries_of(store)
 
-    assert [entry.kind for entry in found] == ["created", *("expiring" for _ in warned), "expired"]
-    assert [entry.at // 1000 - begun for entry in found[1:-1]] == warned
+    assert [entry.kind for entry in entries] == ["created", *("expiring" for _ in warned), "expired"]
+    assert [entry.at // 1000 - started for entry in entries[1:-1]] == warned
 
 
 async def test_mass_expiry_takes_bounded_memory(store: Database, clock: FakeClock) -> None:
     second = clock.seconds + 5
-    many = [record(clock(), guid=guid(number), expire=second, purge_at=second + DAY) for number in range(20_000)]
-    for start in range(0, len(many), 2000):
-        await asyncio.gather(*(store.records.swap(None, each) for each in many[start : start + 2000]))
-    del many
+    records = [record(clock(), guid=guid(number), expire=second, purge_at=second + DAY) for number in range(20_000)]
+    for start in range(0, len(records), 2000):
+        await asyncio.gather(*(store.records.swap(None, new) for new in records[start : start + 2000]))
+    del records
     clock.advance(seconds=10)
     steps = scheduler_of(store, clock)
     tracemalloc.start()
@@ -215,7 +215,7 @@ async def test_mass_expiry_takes_bounded_memory(store: Database, clock: FakeCloc
     finally:
         tracemalloc.stop()
 
-    assert peak_bytes < 4 * 1024 * 1024, "a step is bounded, whatever is due"
+    assert peak_bytes < 4 * 1024 * 1024, "the memory of a step is bounded"
     assert Counter(entry.kind for entry in await entries_of(store)) == {"created": 20_000, "expired": 20_000}
 
 
@@ -230,15 +230,15 @@ async def test_writes_get_their_turn_during_mass_expiry(store: Database, clock: 
     clock.advance(seconds=10)
     begin = await store.events.newest()
     advancing = asyncio.create_task(scheduler_of(store, clock).advance())
-    written = 0
+    count = 0
     while not advancing.done():
-        assert await store.records.swap(None, record(clock(), guid=f"F{written:031X}"))
-        written += 1
+        assert await store.records.swap(None, record(clock(), guid=f"F{count:031X}"))
+        count += 1
     await advancing
 
     page = await store.events.read(begin, 10_000, ALL)
     kinds = [kind for kind, _ in itertools.groupby(entry.kind for _, entry in page.entries)]
-    assert kinds.count("created") >= 5, "between the steps"
+    assert kinds.count("created") >= 5, "writes run between the steps"
 
 
 async def test_scheduler_measures_lag_size_and_age(store: Database, clock: FakeClock) -> None:
@@ -254,16 +254,16 @@ async def test_scheduler_measures_lag_size_and_age(store: Database, clock: FakeC
     clock.advance(seconds=60)
 
     lags = []
-    advance = store.events.lag
+    lag = store.events.lag
 
-    async def note(now: int) -> float:
-        lags.append(await advance(now))
+    async def record_lag(now: int) -> float:
+        lags.append(await lag(now))
         return lags[-1]
 
-    store.events.lag = note  # type: ignore[method-assign]
+    store.events.lag = record_lag  # type: ignore[method-assign]
     await steps.advance()
     await steps.trim()
-    assert lags == [60 - 5 - MARGIN_SECONDS, 0], "also between the steps"
+    assert lags == [60 - 5 - MARGIN_SECONDS, 0], "the lag is measured between the steps too"
     assert gauges.lag_seconds == 0
     assert gauges.size_bytes == (await store.events.size())[0] > 0
     assert gauges.oldest_seconds == 60
@@ -281,7 +281,7 @@ async def test_trim_keeps_the_size_and_the_retention(store: Database, clock: Fak
     assert len(await entries_of(store)) == 1
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_pauses")
 async def test_outage_is_logged_once_and_ends(
     store: Database, sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -306,11 +306,11 @@ async def test_outage_is_logged_once_and_ends(
 
 
 def _events(caplog: pytest.LogCaptureFixture) -> set[str]:
-    """Return what was logged, without its fields."""
-    lines = "\n".join(each.getMessage() for each in caplog.records)
+    """Return the logged events, without their fields."""
+    lines = "\n".join(logged.getMessage() for logged in caplog.records)
     return {
-        f"{what} {how}"
-        for what in ("expiry schedule", "event log trim")
-        for how in ("failed", "succeeded again")
-        if f"{what} {how}" in lines
+        f"{subject} {outcome}"
+        for subject in ("expiry schedule", "event log trim")
+        for outcome in ("failed", "succeeded again")
+        if f"{subject} {outcome}" in lines
     }

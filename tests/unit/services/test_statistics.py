@@ -1,4 +1,4 @@
-"""The statistics of all records: right at every edge, counted once for all that ask, and never for too long."""
+"""The statistics of all records: exact at every boundary, counted once for concurrent requests, and bounded in time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -23,21 +23,21 @@ HOUR, DAY = 3600, 86_400
 
 
 class CountedRecords(DelegatingRecords):
-    """Records that count how often they are counted; each count waits while `open` is cleared, then may fail."""
+    """Records that count the calls; each call waits until `open` is set, and may then fail."""
 
     def __init__(self, records: RecordRepository) -> None:
         super().__init__(records)
-        self.begun = self.ended = 0
+        self.started = self.finished = 0
         self.open = asyncio.Event()
         self.open.set()
         self.fault: Exception | None = None
 
     async def count_by_expire(self, bounds: Sequence[int], kept_at: int) -> Sequence[int]:
-        self.begun += 1
+        self.started += 1
         try:
             await self.open.wait()
         finally:
-            self.ended += 1
+            self.finished += 1
         if self.fault is not None:
             raise self.fault
         return await super().count_by_expire(bounds, kept_at)
@@ -59,30 +59,34 @@ def stats(records: CountedRecords, clock: FakeClock, timer: Timer) -> RecordStat
     return RecordStatistics(records, clock, timer=timer)
 
 
-async def fill(records: RecordRepository, clock: FakeClock, lives: Sequence[int], *, purge_after: int = HOUR) -> None:
-    """Store a record for each life, in seconds from now; it is purged so many seconds later."""
-    for number, life in enumerate(lives):
-        expire = min(clock.seconds + life, MAX_TIME)
-        made = record(clock(), guid=f"{number:032X}", expire=expire, purge_at=min(expire + purge_after, MAX_TIME))
-        assert await records.swap(None, made)
-
-
-@pytest.mark.parametrize("part_ms", [0, 1, 999])
-async def test_each_record_counts_in_the_hour_and_day_of_its_expiry(
-    stats: RecordStatistics, records: CountedRecords, clock: FakeClock, part_ms: int
+async def fill(
+    records: RecordRepository, clock: FakeClock, lifetimes: Sequence[int], *, purge_after: int = HOUR
 ) -> None:
-    """On either side of every edge, and whatever part of a second has passed."""
-    edges = [HOUR * hour for hour in range(25)] + [DAY * day for day in range(2, 31)]
-    lives = [edge + side for edge in edges for side in (0, 1)]
-    await fill(records, clock, lives)
-    clock.now += part_ms
+    """Store a record for each lifetime, in seconds from now; it is purged `purge_after` seconds after its expiry."""
+    for number, lifetime in enumerate(lifetimes):
+        expire = min(clock.seconds + lifetime, MAX_TIME)
+        new = record(clock(), guid=f"{number:032X}", expire=expire, purge_at=min(expire + purge_after, MAX_TIME))
+        assert await records.swap(None, new)
+
+
+@pytest.mark.parametrize("fraction_ms", [0, 1, 999])
+async def test_each_record_counts_in_the_hour_and_day_of_its_expiry(
+    stats: RecordStatistics, records: CountedRecords, clock: FakeClock, fraction_ms: int
+) -> None:
+    """On either side of every boundary, and at any fraction of a second."""
+    boundaries = [HOUR * hour for hour in range(25)] + [DAY * day for day in range(2, 31)]
+    lifetimes = [boundary + offset for boundary in boundaries for offset in (0, 1)]
+    await fill(records, clock, lifetimes)
+    clock.now += fraction_ms
 
     counts = await stats.current()
 
     assert counts.at == clock.now
-    assert (counts.live, counts.expired) == (len(lives) - 1, 1)
-    assert list(counts.hours) == [sum(HOUR * n < life <= HOUR * (n + 1) for life in lives) for n in range(24)]
-    assert list(counts.days) == [sum(DAY * n < life <= DAY * (n + 1) for life in lives) for n in range(30)]
+    assert (counts.live, counts.expired) == (len(lifetimes) - 1, 1)
+    assert list(counts.hours) == [
+        sum(HOUR * n < lifetime <= HOUR * (n + 1) for lifetime in lifetimes) for n in range(24)
+    ]
+    assert list(counts.days) == [sum(DAY * n < lifetime <= DAY * (n + 1) for lifetime in lifetimes) for n in range(30)]
     assert sum(counts.hours) == counts.days[0]
 
 
@@ -94,7 +98,7 @@ async def test_deleted_and_purged_records_do_not_count(
     await fill(records, clock, [-10, -9, -1, 0], purge_after=9)
 
     counts = await stats.current()
-    assert (counts.live, counts.expired) == (0, 2), "those whose retention has not ended"
+    assert (counts.live, counts.expired) == (0, 2), "only those whose retention has not ended"
 
 
 async def test_latest_expiry_counts_as_live(stats: RecordStatistics, records: CountedRecords, clock: FakeClock) -> None:
@@ -113,11 +117,11 @@ def test_bounds_at_the_end_of_time_never_fall() -> None:
 
 async def test_fifty_concurrent_requests_share_one_count(stats: RecordStatistics, records: CountedRecords) -> None:
     records.open.clear()
-    asking = [asyncio.create_task(stats.current()) for _ in range(50)]
+    requests = [asyncio.create_task(stats.current()) for _ in range(50)]
     await turns()
-    assert records.begun == 1
+    assert records.started == 1
     records.open.set()
-    assert len({id(counts) for counts in await asyncio.gather(*asking)}) == records.begun == 1
+    assert len({id(counts) for counts in await asyncio.gather(*requests)}) == records.started == 1
 
 
 async def test_counts_serve_all_requests_for_ten_seconds(
@@ -128,8 +132,8 @@ async def test_counts_serve_all_requests_for_ten_seconds(
     timer.now += FRESH_SECONDS - 0.001
     assert await stats.current() is first
     timer.now += 0.001
-    again = await stats.current()
-    assert (first.live, again.live, records.begun) == (0, 1, 2)
+    later = await stats.current()
+    assert (first.live, later.live, records.started) == (0, 1, 2)
 
 
 async def test_failed_count_is_repeated_for_the_next_request(stats: RecordStatistics, records: CountedRecords) -> None:
@@ -139,7 +143,7 @@ async def test_failed_count_is_repeated_for_the_next_request(stats: RecordStatis
             await stats.current()
     records.fault = None
     assert (await stats.current()).live == 0
-    assert records.begun == 3
+    assert records.started == 3
 
 
 async def test_slow_count_ends_at_its_time_limit(
@@ -149,7 +153,7 @@ async def test_slow_count_ends_at_its_time_limit(
     records.open.clear()
     with pytest.raises(StoreUnavailable, match="longer than"):
         await stats.current()
-    assert records.ended == 1
+    assert records.finished == 1
 
 
 async def test_request_waits_for_a_count_without_its_slot(stats: RecordStatistics, records: CountedRecords) -> None:
@@ -160,11 +164,11 @@ async def test_request_waits_for_a_count_without_its_slot(stats: RecordStatistic
             return (await stats.current()).live
 
     records.open.clear()
-    asking = [asyncio.create_task(ask()) for _ in range(3)]
+    requests = [asyncio.create_task(ask()) for _ in range(3)]
     await turns(20)
-    assert (admission.in_progress, admission.waiting, records.begun) == (0, 3, 1)
+    assert (admission.in_progress, admission.waiting, records.started) == (0, 3, 1)
     records.open.set()
-    assert await asyncio.gather(*asking) == [0, 0, 0]
+    assert await asyncio.gather(*requests) == [0, 0, 0]
     assert (admission.in_progress, admission.waiting) == (0, 0)
 
 
@@ -176,43 +180,43 @@ async def test_count_outlives_a_request_whose_time_is_up(stats: RecordStatistics
             await stats.current()
     records.open.set()
     assert (await stats.current()).live == 0
-    assert records.begun == 1
+    assert records.started == 1
 
 
 async def test_refresh_waits_briefly_and_keeps_the_last_counts(
     stats: RecordStatistics, records: CountedRecords, clock: FakeClock, timer: Timer
 ) -> None:
     await stats.refresh(10)
-    first = stats.latest
+    counts_before = stats.latest
     await fill(records, clock, [HOUR])
     timer.now += FRESH_SECONDS
     records.open.clear()
     for _ in range(3):
         await stats.refresh(0.01)
-        assert stats.latest is first, "which is still counted anew"
+        assert stats.latest is counts_before, "the new count has not finished"
     records.open.set()
     await stats.refresh(10)
     assert stats.latest is not None
-    assert (stats.latest.live, records.begun) == (1, 2)
+    assert (stats.latest.live, records.started) == (1, 2)
 
 
 async def test_refresh_counts_at_most_once_in_ten_seconds(
     stats: RecordStatistics, records: CountedRecords, timer: Timer
 ) -> None:
-    """Also if counts fail, which is no error of those that ask for metrics."""
+    """Also if counts fail, which is no error for a request for metrics."""
     for is_failing in (False, True, True, False):
         records.fault = StoreUnavailable("down") if is_failing else None
         for _ in range(5):
             await stats.refresh(10)
         timer.now += FRESH_SECONDS
-    assert records.begun == 4
+    assert records.started == 4
 
 
 async def test_count_in_progress_is_cancelled_at_the_end(stats: RecordStatistics, records: CountedRecords) -> None:
     records.open.clear()
-    asking = asyncio.create_task(stats.refresh(60))
+    refresh = asyncio.create_task(stats.refresh(60))
     await turns()
     await stats.aclose()
-    assert (records.begun, records.ended) == (1, 1)
-    asking.cancel()
-    await asyncio.wait([asking])
+    assert (records.started, records.finished) == (1, 1)
+    refresh.cancel()
+    await asyncio.wait([refresh])

@@ -1,4 +1,4 @@
-"""Replays of large stored responses, over a real store: many at a time keep neither the event loop nor other owners."""
+"""Replays of large stored responses over a real store: they delay neither the event loop nor other owners."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ LARGE = Response(200, {"A": "b"}, json.dumps({"results": ["x" * 100] * 20_000}).
 TEXT = encode_response(LARGE)
 REPLAYS = 48
 MOST_SECONDS = 0.04
-"""CPU time of a turn of the event loop: to unpack one large response takes a tenth of it."""
+"""The maximum CPU time of a turn of the event loop, ten times that of unpacking one large response."""
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def request_of(owner: str) -> Request:
 
 @asynccontextmanager
 async def longest_turn() -> AsyncIterator[list[float]]:
-    """Yield a list that is, at the end, of the CPU time of the event loop's thread in its longest turn."""
+    """Yield a list; at the end it has the CPU time of the event loop's thread in its longest turn."""
     turns: list[float] = []
 
     async def measure() -> None:
         while True:
-            begun = time.thread_time()
+            started = time.thread_time()
             await asyncio.sleep(0)
-            turns.append(time.thread_time() - begun)
+            turns.append(time.thread_time() - started)
 
     task = asyncio.create_task(measure())
     yield turns
@@ -74,34 +74,34 @@ async def test_many_replays_take_little_of_a_loop_turn(idempotency: Idempotency)
 async def test_owner_does_not_wait_for_replays_of_another(idempotency: Idempotency) -> None:
     for owner in "ab":
         await idempotency.once(request_of(owner), work)
-    done: list[str] = []
+    served_owners: list[str] = []
 
     async def replay(owner: str) -> None:
         await idempotency.once(request_of(owner), work)
-        done.append(owner)
+        served_owners.append(owner)
 
     await asyncio.gather(*(replay("a") for _ in range(REPLAYS)), replay("b"))
-    assert done.index("b") < REPLAYS // 4
+    assert served_owners.index("b") < REPLAYS // 4
 
 
 async def test_without_access_control_addresses_take_turns(idempotency: Idempotency) -> None:
     await idempotency.once(request_of(""), work)
-    done: list[str] = []
+    served_addresses: list[str] = []
 
     async def replay(address: str) -> None:
         await idempotency.once(request_of("")._replace(queue_name=address), work)
-        done.append(address)
+        served_addresses.append(address)
 
     await asyncio.gather(*(replay("192.0.2.1") for _ in range(REPLAYS)), replay("192.0.2.2"))
-    assert done.index("192.0.2.2") < REPLAYS // 4
+    assert served_addresses.index("192.0.2.2") < REPLAYS // 4
 
 
 async def test_replay_over_its_queue_time_is_rejected() -> None:
     reader = StoredResponseReader(wait_seconds=0)
     text = pack(TEXT)
-    first, *others = await asyncio.gather(*(reader.read("a", text) for _ in range(3)), return_exceptions=True)
-    assert first == TEXT
-    assert [type(other) for other in others] == [Overloaded, Overloaded]
+    response, *errors = await asyncio.gather(*(reader.read("a", text) for _ in range(3)), return_exceptions=True)
+    assert response == TEXT
+    assert [type(error) for error in errors] == [Overloaded, Overloaded]
     assert await reader.read("a", text) == TEXT
 
 
@@ -132,4 +132,4 @@ async def test_invalid_response_is_corrupt(text: str) -> None:
 async def test_response_is_decoded_as_it_was_encoded() -> None:
     for response in (LARGE, Response(204, {}, None), Response(201, {"Location": "/guid/A"}, "Zürich🜁".encode())):
         assert await decode_response(encode_response(response)) == response
-    assert encode_response(Response(204, {"A": "b"}, None)) == b'[204,{"A":"b"},null]', "as stores have it"
+    assert encode_response(Response(204, {"A": "b"}, None)) == b'[204,{"A":"b"},null]', "the format in the stores"

@@ -1,4 +1,4 @@
-"""Writers that wait for others of their GUID: they leave their slots to other callers, and get them back in turn."""
+"""Writers that wait for another writer of their GUID leave their slots to other callers, and get them back in turn."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -24,8 +24,8 @@ from tests.support.factories import GUID
 OTHER, THIRD = GUID[::-1], "C" * 32
 
 
-class Gated(DelegatingRecords):
-    """The records of a store, of which each GUID has a gate that its swaps wait for."""
+class GatedRecords(DelegatingRecords):
+    """The records of a store; swaps of each GUID wait for its gate."""
 
     def __init__(self, store: Database) -> None:
         super().__init__(store.records)
@@ -43,15 +43,15 @@ class Gated(DelegatingRecords):
 
 
 @pytest.fixture
-async def records(clock: FakeClock, sqlite_url: str) -> AsyncIterator[Gated]:
+async def records(clock: FakeClock, sqlite_url: str) -> AsyncIterator[GatedRecords]:
     async with open_store(sqlite_url, exclusive=True) as store:
-        yield Gated(store)
+        yield GatedRecords(store)
 
 
 class Writers:
     """Requests that put a GUID, each in a slot of its caller."""
 
-    def __init__(self, records: Gated, admission: Admission, clock: FakeClock) -> None:
+    def __init__(self, records: GatedRecords, admission: Admission, clock: FakeClock) -> None:
         policy = RetentionPolicy(lifetime=3600, retention=600)
         self.admission = admission
         self._service = GuidService(
@@ -67,7 +67,7 @@ class Writers:
         await self._service.put(guid, PutCommand(user=user))
 
     def begin(self, caller: str, work: Callable[[], Awaitable[object]]) -> "asyncio.Task[None]":
-        """Begin a request of a caller."""
+        """Start a request of a caller."""
 
         async def request() -> None:
             async with self.admission.slot(CancelScope(), caller):
@@ -80,7 +80,7 @@ class Writers:
         return [self.begin(caller, lambda user=f"{caller} {n}": self.put(guid, user)) for n in range(count)]  # type: ignore[misc]
 
     def assert_empty(self) -> None:
-        """Nothing is left of requests that have ended."""
+        """Check that ended requests left nothing behind."""
         assert (self.admission.in_progress, self.admission.waiting) == (0, 0)
         assert self.admission._without_slot == Counter()
         assert self.admission._slots._held_slots == {}
@@ -92,18 +92,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def unfinished(requests: "list[asyncio.Task[None]]", count: int) -> None:
-    """Return when only so many of the requests have not ended."""
-    await until(lambda: sum(not each.done() for each in requests) == count)
+async def wait_until_unfinished(requests: "list[asyncio.Task[None]]", count: int) -> None:
+    """Wait until only this many requests are unfinished."""
+    await until(lambda: sum(not request.done() for request in requests) == count)
 
 
-async def test_writers_of_a_few_guids_leave_slots_to_others(records: Gated, clock: FakeClock) -> None:
-    """Two owners have twenty writers each, which wait for one that the store does not answer."""
+async def test_writers_of_a_few_guids_leave_slots_to_others(records: GatedRecords, clock: FakeClock) -> None:
+    """Two owners have twenty writers each; all wait for one write that the store does not complete."""
     writers = Writers(records, Admission(8, share=0.75, seconds=60, budget=60), clock)
     writers.begin_puts("alice", GUID, 20)
     writers.begin_puts("bob", OTHER, 20)
     await until(lambda: writers.admission.waiting == 36 and len(records.arrived) == 2)
-    assert writers.admission.in_progress == 4, "the first writer of each GUID, and the one that is next"
+    assert writers.admission.in_progress == 4, "the first and the next writer of each GUID"
 
     records.gates[THIRD].set()
     await writers.begin("carol", lambda: writers.put(THIRD, "carol"))
@@ -117,36 +117,36 @@ async def test_writers_of_a_few_guids_leave_slots_to_others(records: Gated, cloc
 
 
 async def test_waiting_writers_of_a_caller_are_bounded(
-    records: Gated, clock: FakeClock, expected_logs: ExpectedLogs
+    records: GatedRecords, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
-    """As in the queue, a caller may have as many as there is room left: half of all, the next one half of the rest."""
+    """As in the queue, a caller may take half of the free room: half of all, the next caller half of the rest."""
     expected_logs.add("overloaded, rejecting requests")
     writers, room = Writers(records, Admission(6, seconds=60, budget=60), clock), 2 * QUEUE * 6
-    for caller, guid, part in (("alice", GUID, 2), ("bob", OTHER, 4)):
-        await unfinished(writers.begin_puts(caller, guid, room), room // part + 2)
+    for caller, guid, divisor in (("alice", GUID, 2), ("bob", OTHER, 4)):
+        await wait_until_unfinished(writers.begin_puts(caller, guid, room), room // divisor + 2)
     assert (writers.admission.in_progress, writers.admission.waiting) == (4, room // 2 + room // 4)
-    refused = [each for each in writers.tasks if each.done()]
-    assert {type(each.exception()) for each in refused} == {Overloaded}
+    rejected = [task for task in writers.tasks if task.done()]
+    assert {type(task.exception()) for task in rejected} == {Overloaded}
     for gate in (GUID, OTHER):
         records.gates[gate].set()
     await asyncio.wait(writers.tasks)
-    assert all(each in refused or each.exception() is None for each in writers.tasks)
+    assert all(task in rejected or task.exception() is None for task in writers.tasks)
     writers.assert_empty()
 
 
-async def test_waiting_writer_keeps_its_time_limit(records: Gated, clock: FakeClock) -> None:
+async def test_waiting_writer_keeps_its_time_limit(records: GatedRecords, clock: FakeClock) -> None:
     writers = Writers(records, Admission(4, seconds=60, budget=0.2), clock)
     requests = writers.begin_puts("alice", GUID, 4)
-    await unfinished(requests, 1)
-    for each in requests[1:]:
-        assert isinstance(each.exception(), DeadlineExceeded)
+    await wait_until_unfinished(requests, 1)
+    for request in requests[1:]:
+        assert isinstance(request.exception(), DeadlineExceeded)
     records.gates[GUID].set()
     await asyncio.gather(*requests, return_exceptions=True)
     writers.assert_empty()
 
 
-async def test_batch_and_waiting_writer_do_not_block_each_other(records: Gated, clock: FakeClock) -> None:
-    """An operation of a batch waits with its slot, so nobody may wait for a slot with the lock of its GUID."""
+async def test_batch_and_waiting_writer_do_not_block_each_other(records: GatedRecords, clock: FakeClock) -> None:
+    """An operation of a batch waits in its slot, so no writer may hold its GUID's lock while waiting for a slot."""
     writers = Writers(records, Admission(3, seconds=60, budget=60), clock)
     writers.begin_puts("alice", GUID, 1)
     await until(lambda: len(records.arrived) == 1)
