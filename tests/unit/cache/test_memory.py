@@ -1,4 +1,4 @@
-"""The cache of one process, beyond the store's contract: what it keeps, and for how long."""
+"""The memory cache beyond the store's contract: what it caches, and for how long."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -23,49 +23,51 @@ async def gated() -> GatedStore:
 
 @pytest.fixture
 def cache(gated: GatedStore, clock: FakeClock) -> MemoryCache:
-    """A cache with room for three records."""
+    """A cache for three records."""
     return MemoryCache(gated, clock=clock, size_bytes=3 * record(clock()).memory_bytes)
 
 
 @pytest.fixture
-def at(clock: FakeClock) -> Callable[..., Record]:
-    """Make a record of the time it is."""
+def record_now(clock: FakeClock) -> Callable[..., Record]:
+    """Return a function that creates a record with the current time."""
     return lambda **fields: record(clock(), **fields)
 
 
 async def test_cached_record_is_served_without_the_store(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    gated.records[GUID] = at()
+    gated.records[GUID] = record_now()
 
-    assert [await cache.get(GUID) for _ in range(3)] == [at()] * 3
+    assert [await cache.get(GUID) for _ in range(3)] == [record_now()] * 3
     assert gated.gets == 1
 
 
-async def test_absent_record_is_not_cached(cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]) -> None:
+async def test_absent_record_is_not_cached(
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
+) -> None:
     assert await cache.get(GUID) is None
-    gated.records[GUID] = at()
+    gated.records[GUID] = record_now()
 
-    assert await cache.get(GUID) == at()
+    assert await cache.get(GUID) == record_now()
 
 
 async def test_entry_is_dropped_when_its_record_expires(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], clock: FakeClock
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record], clock: FakeClock
 ) -> None:
-    gated.records[GUID] = short = at(expire=clock.seconds + 5)
+    gated.records[GUID] = cached = record_now(expire=clock.seconds + 5)
     await cache.get(GUID)
     clock.advance(seconds=5)
     gated.records.clear()
 
     assert await cache.get(GUID) is None
-    assert short.expire == clock.seconds
+    assert cached.expire == clock.seconds
 
 
 async def test_expired_record_is_not_cached_and_takes_no_room(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
     live = [f"{number:032X}" for number in range(3)]
-    gated.records = {guid: at(guid=guid) for guid in live} | {GUID: at(expire=0)}
+    gated.records = {guid: record_now(guid=guid) for guid in live} | {GUID: record_now(expire=0)}
     for guid in [*live, GUID, GUID]:
         await cache.get(guid)
     assert gated.gets == 5
@@ -76,11 +78,11 @@ async def test_expired_record_is_not_cached_and_takes_no_room(
 
 
 async def test_least_recently_used_entry_is_evicted_first(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
     guids = [f"{number:032X}" for number in range(4)]
-    gated.records = {guid: at(guid=guid) for guid in guids}
-    for guid in [*guids[:3], guids[0], guids[3]]:  # the second is now the one not used for longest
+    gated.records = {guid: record_now(guid=guid) for guid in guids}
+    for guid in [*guids[:3], guids[0], guids[3]]:  # the second is now the least recently used
         await cache.get(guid)
     gated.gets = 0
 
@@ -92,9 +94,9 @@ async def test_least_recently_used_entry_is_evicted_first(
 
 
 async def test_record_larger_than_the_cache_is_served_uncached(
-    gated: GatedStore, at: Callable[..., Record], clock: FakeClock
+    gated: GatedStore, record_now: Callable[..., Record], clock: FakeClock
 ) -> None:
-    large = gated.records[GUID] = at(metadata=f'{{"a":"{"x" * 16_000}"}}')
+    large = gated.records[GUID] = record_now(metadata=f'{{"a":"{"x" * 16_000}"}}')
     cache = MemoryCache(gated, clock=clock, size_bytes=large.memory_bytes - 1)
 
     assert [await cache.get(GUID) for _ in range(2)] == [large, large]
@@ -102,22 +104,22 @@ async def test_record_larger_than_the_cache_is_served_uncached(
 
 
 async def test_readers_of_one_key_share_one_flight(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    gated.records[GUID] = at()
+    gated.records[GUID] = record_now()
     gated.open.clear()
     readers = [asyncio.create_task(cache.get(GUID)) for _ in range(10)]
     await turns()
     gated.open.set()
 
-    assert await asyncio.gather(*readers) == [at()] * 10
+    assert await asyncio.gather(*readers) == [record_now()] * 10
     assert gated.gets == 1
 
 
 async def test_cancelled_reader_leaves_the_flight_to_the_others(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    gated.records[GUID] = at()
+    gated.records[GUID] = record_now()
     gated.open.clear()
     first, second = asyncio.create_task(cache.get(GUID)), asyncio.create_task(cache.get(GUID))
     await turns()
@@ -125,25 +127,25 @@ async def test_cancelled_reader_leaves_the_flight_to_the_others(
     await turns()
     gated.open.set()
 
-    assert await second == at()
+    assert await second == record_now()
 
 
 async def test_store_error_reaches_all_waiters_and_is_not_cached(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
     gated.fault = StoreUnavailable("gone")
-    answers = await asyncio.gather(cache.get(GUID), cache.get(GUID), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [StoreUnavailable] * 2
+    outcomes = await asyncio.gather(cache.get(GUID), cache.get(GUID), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
 
-    gated.fault, gated.records[GUID] = None, at()
-    assert await cache.get(GUID) == at()
+    gated.fault, gated.records[GUID] = None, record_now()
+    assert await cache.get(GUID) == record_now()
 
 
 async def test_read_begun_before_a_write_never_fills_after_it(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    old = gated.records[GUID] = at()
-    new = at(version=old.version + 1)
+    old = gated.records[GUID] = record_now()
+    new = record_now(version=old.version + 1)
     gated.open.clear()
     reader = asyncio.create_task(cache.get(GUID))
     await turns()
@@ -157,10 +159,10 @@ async def test_read_begun_before_a_write_never_fills_after_it(
 
 
 async def test_read_during_a_write_fills_and_shares_nothing(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    old = gated.records[GUID] = at()
-    new = at(version=old.version + 1)
+    old = gated.records[GUID] = record_now()
+    new = record_now(version=old.version + 1)
     gated.open.clear()
     writer = asyncio.create_task(cache.swap(old, new))
     await turns()
@@ -174,17 +176,17 @@ async def test_read_during_a_write_fills_and_shares_nothing(
 
 
 async def test_concurrent_writes_keep_the_key_out_until_both_end(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    old = gated.records[GUID] = at()
+    old = gated.records[GUID] = record_now()
     first_gate, second_gate = gated.swap_gates = [asyncio.Event(), asyncio.Event()]
-    first, second = (asyncio.create_task(cache.swap(old, at(version=old.version + 1))) for _ in range(2))
+    first, second = (asyncio.create_task(cache.swap(old, record_now(version=old.version + 1))) for _ in range(2))
     await turns()
     first_gate.set()
     await first
 
     await asyncio.gather(cache.get(GUID), cache.get(GUID))
-    assert gated.gets == 2, "the second is still under way"
+    assert gated.gets == 2, "the second write is still in flight"
     second_gate.set()
     await second
     await asyncio.gather(cache.get(GUID), cache.get(GUID))
@@ -192,9 +194,9 @@ async def test_concurrent_writes_keep_the_key_out_until_both_end(
 
 
 async def test_failed_write_leaves_the_key_cacheable(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    old = gated.records[GUID] = at()
+    old = gated.records[GUID] = record_now()
     gated.fault = StoreUnavailable("gone")
     with pytest.raises(StoreUnavailable):
         await cache.swap(old, None)
@@ -205,9 +207,9 @@ async def test_failed_write_leaves_the_key_cacheable(
 
 
 async def test_write_of_unknown_outcome_sends_reads_to_the_store(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record]
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record]
 ) -> None:
-    old = gated.records[GUID] = at()
+    old = gated.records[GUID] = record_now()
     await cache.get(GUID)
     gated.fault = OutcomeUnknown("no answer")
     with pytest.raises(OutcomeUnknown):
@@ -216,18 +218,18 @@ async def test_write_of_unknown_outcome_sends_reads_to_the_store(
     await turns()
     assert await cache.get(GUID) == old
 
-    gated.records.clear()  # the write lands after all
+    gated.records.clear()  # the write takes effect after all
     assert await cache.get(GUID) is None
 
 
 async def test_more_unknown_outcomes_than_remembered_stop_caching(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until the last of them can no longer take effect; no key of them is remembered beyond the bound."""
+    """It lasts until the last of these writes can no longer take effect; the keys remembered are bounded."""
     monkeypatch.setattr(memory, "MAX_QUARANTINED", 2)
     monkeypatch.setattr(memory, "QUARANTINE_SECONDS", 0.2)
-    gated.records[GUID] = at()
-    others = [at(guid=f"{number:032X}") for number in range(3)]
+    gated.records[GUID] = record_now()
+    others = [record_now(guid=f"{number:032X}") for number in range(3)]
     await cache.get(GUID)
     gated.fault = OutcomeUnknown("no answer")
     for other in others:
@@ -238,7 +240,7 @@ async def test_more_unknown_outcomes_than_remembered_stop_caching(
 
     reads = gated.gets
     await asyncio.gather(*(cache.get(GUID) for _ in range(3)))
-    assert gated.gets == reads + 3, "neither cached nor shared"
+    assert gated.gets == reads + 3, "reads are neither cached nor shared"
 
     async with asyncio.timeout(30):
         while cache._marked or cache._resumption is not None:
@@ -249,13 +251,13 @@ async def test_more_unknown_outcomes_than_remembered_stop_caching(
 
 
 async def test_quarantines_end_one_after_the_other(
-    cache: MemoryCache, gated: GatedStore, at: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "QUARANTINE_SECONDS", 0.2)
     gated.fault = OutcomeUnknown("no answer")
     for number in range(3):
         with pytest.raises(OutcomeUnknown):
-            await cache.swap(None, at(guid=f"{number:032X}"))
+            await cache.swap(None, record_now(guid=f"{number:032X}"))
         await asyncio.sleep(0.05)
     assert cache._marked
 
@@ -265,42 +267,44 @@ async def test_quarantines_end_one_after_the_other(
     assert not cache._quarantine
 
 
-class NearStore(GatedStore):
-    """A gated store that is at hand for reads."""
+class LocalStore(GatedStore):
+    """A gated store whose reads do not block."""
 
     def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
         return self.records.get(guid)
 
 
-async def test_record_peeked_during_its_write_is_not_cached(at: Callable[..., Record], clock: FakeClock) -> None:
-    near = NearStore()
-    cache = MemoryCache(near, clock=clock, size_bytes=10**6)
-    near.records[GUID] = old = at()
+async def test_record_peeked_during_its_write_is_not_cached(
+    record_now: Callable[..., Record], clock: FakeClock
+) -> None:
+    local = LocalStore()
+    cache = MemoryCache(local, clock=clock, size_bytes=10**6)
+    local.records[GUID] = old = record_now()
     assert cache.get_nowait(GUID) is old
-    near.open.clear()
-    writer = asyncio.create_task(cache.swap(old, new := at(user="another", version=clock() + 1)))
+    local.open.clear()
+    writer = asyncio.create_task(cache.swap(old, new := record_now(user="another", version=clock() + 1)))
     await turns()
 
-    assert cache.get_nowait(GUID) is old  # as it still is
-    near.open.set()
+    assert cache.get_nowait(GUID) is old  # the write has not been applied yet
+    local.open.set()
     assert await writer
     assert cache.get_nowait(GUID) is new
-    near.records.clear()
-    assert cache.get_nowait(GUID) is new  # from here on it is kept
+    local.records.clear()
+    assert cache.get_nowait(GUID) is new  # the record is cached from here on
 
 
-async def test_peek_caches_no_expired_record(at: Callable[..., Record], clock: FakeClock) -> None:
-    near = NearStore()
-    cache = MemoryCache(near, clock=clock, size_bytes=10**6)
-    near.records[GUID] = at(expire=clock.seconds)
+async def test_peek_caches_no_expired_record(record_now: Callable[..., Record], clock: FakeClock) -> None:
+    local = LocalStore()
+    cache = MemoryCache(local, clock=clock, size_bytes=10**6)
+    local.records[GUID] = record_now(expire=clock.seconds)
 
-    assert cache.get_nowait(GUID) is near.records[GUID]
-    near.records.clear()
+    assert cache.get_nowait(GUID) is local.records[GUID]
+    local.records.clear()
     assert cache.get_nowait(GUID) is None
 
 
 class GroupStore(GatedStore):
-    """A store that writes groups, with these results."""
+    """A store with group writes, which return these results."""
 
     def __init__(self, *results: bool | GuidsvcError) -> None:
         super().__init__()
@@ -318,49 +322,49 @@ class GroupStore(GatedStore):
 
 
 @pytest.fixture
-def group(at: Callable[..., Record]) -> list[Record]:
+def records(record_now: Callable[..., Record]) -> list[Record]:
     """Three records."""
-    return [at(guid=f"{number:032X}") for number in range(3)]
+    return [record_now(guid=f"{number:032X}") for number in range(3)]
 
 
 @pytest.mark.parametrize("fault", [None, RuntimeError("a fault")])
 async def test_group_of_writes_keeps_its_keys_out_of_the_cache(
-    clock: FakeClock, group: list[Record], fault: Exception | None
+    clock: FakeClock, records: list[Record], fault: Exception | None
 ) -> None:
     store = GroupStore(True, False, OutcomeUnknown("no answer"))
     cache = MemoryCache(store, clock=clock, size_bytes=2**20)
-    store.records = {each.guid: each for each in group}
-    await asyncio.gather(*(cache.get(each.guid) for each in group))
+    store.records = {item.guid: item for item in records}
+    await asyncio.gather(*(cache.get(item.guid) for item in records))
     store.fault = fault
     store.open.clear()
-    writing = asyncio.ensure_future(cache.swap_many([Swap(each, None) for each in group]))
+    write = asyncio.ensure_future(cache.swap_many([Swap(item, None) for item in records]))
     await turns()
     store.records.clear()  # the writes take effect
-    reading = asyncio.gather(*(cache.get(each.guid) for each in group))
+    reads = asyncio.gather(*(cache.get(item.guid) for item in records))
     store.open.set()
-    await asyncio.wait([writing])
-    writing.exception()
+    await asyncio.wait([write])
+    write.exception()
     store.fault = None
 
     if fault is None:
-        assert await reading == [None] * 3
+        assert await reads == [None] * 3
     else:
-        await asyncio.wait([reading])
-        reading.exception()
-    store.records = {each.guid: each for each in group}
+        await asyncio.wait([reads])
+        reads.exception()
+    store.records = {item.guid: item for item in records}
     gets = store.gets
     for _ in range(2):
-        assert [await cache.get(each.guid) for each in group] == group
-    assert store.gets - gets == (4 if fault is None else 6), "what is unknown is not cached"
+        assert [await cache.get(item.guid) for item in records] == records
+    assert store.gets - gets == (4 if fault is None else 6), "records of unknown outcome are not cached"
 
 
-async def test_group_is_read_from_the_cache_if_it_is_live(clock: FakeClock, group: list[Record]) -> None:
+async def test_group_is_read_from_the_cache_if_it_is_live(clock: FakeClock, records: list[Record]) -> None:
     store = GroupStore()
     meter = CacheMetrics()
     cache = MemoryCache(store, clock=clock, size_bytes=2**20, meter=meter)
-    store.records = {each.guid: each for each in group[:2]}
-    await cache.get(group[0].guid)
-    gets, guids = store.gets, [each.guid for each in group]
+    store.records = {item.guid: item for item in records[:2]}
+    await cache.get(records[0].guid)
+    gets, guids = store.gets, [item.guid for item in records]
 
     assert cache.get_many_for_update(guids) == store.records
     assert (store.gets - gets, meter.l1_hits, meter.misses) == (2, 1, 3)

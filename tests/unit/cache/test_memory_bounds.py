@@ -1,4 +1,4 @@
-"""The memory of records in a process is bounded in bytes, whatever the records hold."""
+"""The memory of cached records is bounded in bytes, for records of any content."""
 
 import subprocess
 import sys
@@ -28,25 +28,25 @@ METADATA = {
 }
 SIZE_BYTES = 48 * 2**20
 SLACK_BYTES = 12 * 2**20
-"""What the allocator keeps beside, and the interpreter takes."""
+"""Memory that the allocator retains and the interpreter takes."""
 WIRE_HEAD_BYTES = 420
-"""About what the head of an answer takes."""
+"""The approximate size of a response head."""
 
 
 def metadata(text: str) -> str | None:
     return f'{{"a":"{text}"}}' if text else None
 
 
-class Made(GatedStore):
-    """A store that makes each record when it is asked for it, as one does that reads from a disk."""
+class GeneratingStore(GatedStore):
+    """A store that creates each record on request, as a store on disk would read it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self._metadata = metadata(text)
 
     def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
-        made = record(NOW, guid=guid, user=f"user {guid}", metadata=self._metadata)
-        return Record.model_validate_json(made.model_dump_json())
+        generated = record(NOW, guid=guid, user=f"user {guid}", metadata=self._metadata)
+        return Record.model_validate_json(generated.model_dump_json())
 
 
 def resident_bytes() -> int:
@@ -54,33 +54,33 @@ def resident_bytes() -> int:
 
 
 def growth(text: str) -> tuple[int, int]:
-    """Read more records than there is room for; return by how much the process grew, and how many are kept."""
-    cache = MemoryCache(Made(text), clock=lambda: NOW, size_bytes=SIZE_BYTES)
-    before = resident_bytes()
+    """Read more records than the cache can hold; return the growth of the process and the number of entries."""
+    cache = MemoryCache(GeneratingStore(text), clock=lambda: NOW, size_bytes=SIZE_BYTES)
+    bytes_before = resident_bytes()
     for number in range(2 * SIZE_BYTES // record(NOW, metadata=metadata(text)).memory_bytes):
-        found = cache.get_nowait(f"{number:032X}")
-        assert found is not None
-        assert found is not WOULD_BLOCK
-        found.render_cache["answer"] = b"x" * WIRE_HEAD_BYTES + found.json_body  # as the connection does
-    return resident_bytes() - before, len(cache._entries)
+        cached = cache.get_nowait(f"{number:032X}")
+        assert cached is not None
+        assert cached is not WOULD_BLOCK
+        cached.render_cache["answer"] = b"x" * WIRE_HEAD_BYTES + cached.json_body  # as the connection does
+    return resident_bytes() - bytes_before, len(cache._entries)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", METADATA)
 def test_full_cache_takes_no_more_than_its_size(kind: str) -> None:
     program = f"from tests.unit.cache.test_memory_bounds import *; print(*growth(METADATA[{kind!r}]))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
-    grown, held = map(int, done.stdout.split())
-    assert grown <= SIZE_BYTES + SLACK_BYTES, f"{grown / 2**20:.0f} MiB for {held} records"
-    assert grown >= SIZE_BYTES / 3, f"only {grown / 2**20:.0f} MiB are used, by {held} records"
+    growth_bytes, entry_count = map(int, result.stdout.split())
+    assert growth_bytes <= SIZE_BYTES + SLACK_BYTES, f"{growth_bytes / 2**20:.0f} MiB for {entry_count} records"
+    assert growth_bytes >= SIZE_BYTES / 3, f"only {growth_bytes / 2**20:.0f} MiB are used, by {entry_count} records"
 
 
 def test_rendered_large_record_is_not_cached() -> None:
     small, large = (record(NOW, metadata=metadata("x" * size)) for size in (100, SMALL_BYTES))
-    for each in (small, large):
-        each.render_cache["answer"] = each.json_body
+    for large_or_small in (small, large):
+        large_or_small.render_cache["answer"] = large_or_small.json_body
 
     assert small.json_body is small.json_body
     assert small.render_cache == {"answer": small.json_body}
@@ -123,7 +123,7 @@ def test_cache_without_size_is_unbounded() -> None:
 
 
 def test_cached_logins_are_bounded_in_bytes(clock: FakeClock) -> None:
-    logins = Authenticator(GatedStore(), clock=clock)._sessions  # type: ignore[arg-type]  # it is asked for no key
+    logins = Authenticator(GatedStore(), clock=clock)._sessions  # type: ignore[arg-type]  # it reads no key
     header = "Bearer " + "x" * 8_000
 
     for number in range(3_000):

@@ -1,4 +1,4 @@
-"""What a caller may do, and what it is advised if it may not."""
+"""The scopes of a caller, and the advice if a scope is missing."""
 
 import re
 
@@ -16,17 +16,17 @@ def test_caller_with_the_scope_is_admitted(scope: str) -> None:
     caller.demand(KEY)
 
 
-def test_key_without_a_scope_is_told_which_key_to_make() -> None:
-    with pytest.raises(Forbidden) as caught:
+def test_error_of_a_key_without_the_scope_names_a_command() -> None:
+    with pytest.raises(Forbidden) as error:
         Caller("a", frozenset({READ}), "key:a").demand(MONITOR)
-    assert str(caught.value) == (
+    assert str(error.value) == (
         "The key lacks the scope monitor. To create a key that has it, run with the --store-url of this service: "
         "guidsvc keys create --owner a --scopes read,monitor"
     )
 
 
 @pytest.mark.parametrize(
-    ("owner", "shown"),
+    ("owner", "expected"),
     [
         ("Cylance, Inc.", "'Cylance, Inc.'"),
         ("it's", "NAME"),
@@ -35,12 +35,12 @@ def test_key_without_a_scope_is_told_which_key_to_make() -> None:
         ("$(x)", "NAME"),
     ],
 )
-def test_only_a_plain_owner_is_in_the_command(owner: str, shown: str) -> None:
-    with pytest.raises(Forbidden, match=f"create --owner {re.escape(shown)} --scopes write,delete$"):
+def test_only_a_plain_owner_is_in_the_command(owner: str, expected: str) -> None:
+    with pytest.raises(Forbidden, match=f"create --owner {re.escape(expected)} --scopes write,delete$"):
         Caller(owner, frozenset({DELETE}), "key:a").demand(WRITE)
 
 
-def test_token_without_a_scope_is_told_the_scope_alone() -> None:
-    with pytest.raises(Forbidden) as caught:
+def test_error_of_a_token_without_the_scope_names_the_scope() -> None:
+    with pytest.raises(Forbidden) as error:
         Caller("a", frozenset({READ}), "jwt:a").demand(MONITOR)
-    assert str(caught.value) == "The token lacks the scope monitor; ask its issuer for a token that has it."
+    assert str(error.value) == "The token lacks the scope monitor; ask its issuer for a token that has it."

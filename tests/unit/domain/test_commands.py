@@ -1,4 +1,4 @@
-"""What clients may send."""
+"""The bodies that clients may send."""
 
 import json
 
@@ -21,24 +21,24 @@ JSON_VALUES = st.recursive(
 
 
 def change(body: str | bytes, guid: str | None = GUID) -> PutCommand:
-    """Read a body as a PUT to GUID does."""
+    """Parse a body as a PUT to GUID does."""
     return parse(body if isinstance(body, bytes) else body.encode(), PutCommand, {"guid": guid})
 
 
 def faults(body: str | bytes, guid: str | None = GUID) -> list[InvalidField]:
-    """Return all that is wrong with a body."""
-    with pytest.raises(InvalidRequest) as caught:
+    """Return all faults of a body."""
+    with pytest.raises(InvalidRequest) as error:
         change(body, guid)
-    return list(caught.value.faults)
+    return list(error.value.faults)
 
 
 def nested(levels: int) -> str:
-    """Write an object of so many levels, as metadata."""
+    """Return a body with metadata of this many levels."""
     return '{"metadata":' + '{"a":' * (levels - 1) + "{}" + "}" * levels
 
 
 @pytest.mark.parametrize(
-    ("written", "value"),
+    ("text", "value"),
     [
         ('"1427736345"', 1427736345),
         ("1427736345", 1427736345),
@@ -50,20 +50,20 @@ def nested(levels: int) -> str:
         ('"' + "0" * 5000 + '7"', 7),
     ],
 )
-def test_expiry_is_a_string_of_digits_or_an_integer(written: str, value: int) -> None:
-    assert change(f'{{"expire": {written}}}').expire == value
+def test_expiry_is_a_string_of_digits_or_an_integer(text: str, value: int) -> None:
+    assert change(f'{{"expire": {text}}}').expire == value
 
 
 @pytest.mark.parametrize(
-    "written",
+    "text",
     [
         *("true", "false", "null", "1.0", "1e9", "-1", "[]", "{}", f"{MAX_TIME + 1}"),
         *('""', '"-1"', '"+1"', '" 1"', '"1 "', '"1_0"', '"1.0"', '"1e9"', '"0x1"', '"١٢"', '"²"', '"abc"', '"1\\n"'),
         *(f'"{MAX_TIME + 1}"', '"' + "9" * 5000 + '"', "9" * 4000),
     ],
 )
-def test_other_expiry_is_rejected(written: str) -> None:
-    assert [fault.pointer for fault in faults(f'{{"expire": {written}}}')] == ["/expire"]
+def test_other_expiry_is_rejected(text: str) -> None:
+    assert [fault.pointer for fault in faults(f'{{"expire": {text}}}')] == ["/expire"]
 
 
 @pytest.mark.parametrize("user", ["x", USER, "x" * 256, "🜁" * 256, "Zürich", " padded ", "a\u00a0b", '"quoted"'])
@@ -92,10 +92,10 @@ def test_metadata_distinguishes_integer_float_and_boolean() -> None:
 
 
 def test_empty_object_means_no_metadata() -> None:
-    read = change('{"metadata": {}}')
+    command = change('{"metadata": {}}')
 
-    assert read.metadata is None
-    assert read.model_fields_set == {"metadata"}
+    assert command.metadata is None
+    assert command.model_fields_set == {"metadata"}
 
 
 def test_metadata_has_at_most_8_levels() -> None:
@@ -105,15 +105,15 @@ def test_metadata_has_at_most_8_levels() -> None:
 
 def test_brackets_in_a_string_are_no_levels() -> None:
     for text in ("[" * 20, '"[[{' * 9, "\\", '\\"{{{{{{{{{'):
-        given = {"metadata": {"a": text, "b" + text: [1]}}
-        assert json.loads(str(change(json.dumps(given)).metadata)) == given["metadata"]
+        body = {"metadata": {"a": text, "b" + text: [1]}}
+        assert json.loads(str(change(json.dumps(body)).metadata)) == body["metadata"]
 
 
 def test_metadata_has_at_most_16_kib() -> None:
-    most = "x" * (MAX_METADATA_BYTES - len('{"a":""}'))
+    longest = "x" * (MAX_METADATA_BYTES - len('{"a":""}'))
 
-    assert change(json.dumps({"metadata": {"a": most}})).metadata is not None
-    assert [fault.pointer for fault in faults(json.dumps({"metadata": {"a": most + "x"}}))] == ["/metadata"]
+    assert change(json.dumps({"metadata": {"a": longest}})).metadata is not None
+    assert [fault.pointer for fault in faults(json.dumps({"metadata": {"a": longest + "x"}}))] == ["/metadata"]
 
 
 @pytest.mark.parametrize("value", ["null", "[]", '"text"', "1", "true", '{"a": 1e400}', '{"a": [-1e400]}'])
@@ -139,15 +139,15 @@ def test_unknown_member_is_rejected_by_name() -> None:
 
 
 def test_errors_are_reported_together() -> None:
-    wrong = faults('{"expire": true, "user": "", "metadata": [], "guid": "x", "color": "red"}')
+    reported = faults('{"expire": true, "user": "", "metadata": [], "guid": "x", "color": "red"}')
 
-    assert [fault.pointer for fault in wrong] == ["/expire", "/user", "/guid", "/metadata", "/color"]
+    assert [fault.pointer for fault in reported] == ["/expire", "/user", "/guid", "/metadata", "/color"]
 
 
 def test_creation_needs_a_user() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as error:
         parse(b'{"expire": -1}', CreateCommand, {"guid": None})
-    assert [fault.pointer for fault in caught.value.faults] == ["/expire", "/user"]
+    assert [fault.pointer for fault in error.value.faults] == ["/expire", "/user"]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_json_that_is_no_object_is_rejected(body: str, kind: str) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_yield_a_change_or_an_error(body: bytes) -> None:
     try:
-        given = change(body).model_fields_set
+        names = change(body).model_fields_set
     except InvalidRequest as error:
-        given = {fault.pointer for fault in error.faults} & {""}
+        names = {fault.pointer for fault in error.faults} & {""}
 
-    assert given <= {"", "expire", "user", "metadata", "guid"}
+    assert names <= {"", "expire", "user", "metadata", "guid"}

@@ -79,7 +79,7 @@ def test_moment_counts_from_now(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("tomorrow", "must be a duration from now"),
         ("", "must be a duration from now"),
@@ -96,6 +96,6 @@ def test_moment_counts_from_now(text: str, seconds: int) -> None:
         ("9999999d", "is too far in the future"),
     ],
 )
-def test_other_text_is_no_moment(text: str, why: str) -> None:
-    with pytest.raises(ValueError, match=f"^{why}"):
+def test_other_text_is_no_moment(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}"):
         parse_moment(text)

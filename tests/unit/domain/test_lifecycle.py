@@ -1,4 +1,4 @@
-"""The life of a GUID."""
+"""The lifecycle of a GUID: create, update, patch, expire and revoke."""
 
 import json
 from typing import Literal
@@ -17,24 +17,24 @@ from tests.support.factories import GUID, USER, record
 
 NOW = 1_795_000_000_500
 SECONDS = NOW // 1000
-TERMS = RetentionPolicy(lifetime=30 * 86400, retention=7 * 86400)
+POLICY = RetentionPolicy(lifetime=30 * 86400, retention=7 * 86400)
 
 
 def change(**members: object) -> PutCommand:
-    """Make the change that a body of these members asks for."""
+    """Return a PUT command with these members."""
     return PutCommand.model_validate(members)
 
 
 def patched(old: Record, **members: object) -> Record:
-    """Apply the patch of these members to a record."""
-    return lifecycle.patch(old, PatchCommand.model_validate(members), NOW, TERMS)
+    """Apply a patch with these members to a record."""
+    return lifecycle.patch(old, PatchCommand.model_validate(members), NOW, POLICY)
 
 
 def test_record_is_live_until_the_millisecond_of_its_expiry() -> None:
-    one = record(NOW, expire=1000)
+    stored = record(NOW, expire=1000)
 
-    assert lifecycle.is_live(one, 999_999)
-    assert not lifecycle.is_live(one, 1_000_000)
+    assert lifecycle.is_live(stored, 999_999)
+    assert not lifecycle.is_live(stored, 1_000_000)
 
 
 def test_live_record_is_served() -> None:
@@ -47,11 +47,11 @@ def test_unknown_guid_is_not_found() -> None:
 
 
 def test_expired_record_reports_expiry_and_end_of_renewal() -> None:
-    with pytest.raises(Expired) as caught:
+    with pytest.raises(Expired) as error:
         lifecycle.require_live(GUID, record(NOW, expire=SECONDS - 5, purge_at=SECONDS + 5), NOW)
 
-    assert caught.value.expired_at == SECONDS - 5
-    assert caught.value.renewable_until == SECONDS + 5
+    assert error.value.expired_at == SECONDS - 5
+    assert error.value.renewable_until == SECONDS + 5
 
 
 def test_stored_record_past_retention_is_not_found() -> None:
@@ -60,7 +60,7 @@ def test_stored_record_past_retention_is_not_found() -> None:
 
 
 def test_new_record_has_the_default_lifetime_without_an_expiry() -> None:
-    new = lifecycle.create(GUID, change(user="x"), NOW, TERMS)
+    new = lifecycle.create(GUID, change(user="x"), NOW, POLICY)
 
     assert new == Record(
         guid=GUID,
@@ -74,36 +74,38 @@ def test_new_record_has_the_default_lifetime_without_an_expiry() -> None:
 
 
 def test_new_record_has_the_given_members() -> None:
-    new = lifecycle.create(GUID, change(user="x", expire=7, metadata={"a": 1}), NOW, TERMS)
+    new = lifecycle.create(GUID, change(user="x", expire=7, metadata={"a": 1}), NOW, POLICY)
 
     assert (new.expire, new.metadata) == (7, '{"a":1}')
-    assert new.purge_at == SECONDS + 7 * 86400, "kept from its last update, where it was expired from the start"
+    assert new.purge_at == SECONDS + 7 * 86400, (
+        "retention counts from the last update if the record was created expired"
+    )
 
 
 def test_new_record_needs_a_user() -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        lifecycle.create(GUID, change(expire=7), NOW, TERMS)
-    assert caught.value.faults == (
+    with pytest.raises(InvalidRequest) as error:
+        lifecycle.create(GUID, change(expire=7), NOW, POLICY)
+    assert error.value.faults == (
         InvalidField("/user", 'is required to create a GUID, as in {"user": "Cylance, Inc."}'),
     )
 
 
 def test_new_record_has_a_version_above_its_predecessor() -> None:
-    assert lifecycle.create(GUID, change(user="x"), NOW, TERMS, after=NOW + 9).version == NOW + 10
+    assert lifecycle.create(GUID, change(user="x"), NOW, POLICY, after=NOW + 9).version == NOW + 10
 
 
 def test_times_are_capped_at_the_end_of_9999() -> None:
-    new = lifecycle.create(GUID, change(user="x", expire=MAX_TIME), NOW, TERMS)
-    late = lifecycle.create(GUID, change(user="x"), MAX_TIME * 1000, TERMS)
+    new = lifecycle.create(GUID, change(user="x", expire=MAX_TIME), NOW, POLICY)
+    last = lifecycle.create(GUID, change(user="x"), MAX_TIME * 1000, POLICY)
 
     assert new.purge_at == MAX_TIME
-    assert late.expire == MAX_TIME
+    assert last.expire == MAX_TIME
 
 
 def test_update_merges_given_members() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
 
-    new = lifecycle.update(old, change(expire=SECONDS + 9), NOW, TERMS)
+    new = lifecycle.update(old, change(expire=SECONDS + 9), NOW, POLICY)
 
     assert new == old.model_copy(
         update={"expire": SECONDS + 9, "version": NOW, "updated": NOW, "purge_at": SECONDS + 9 + 7 * 86400}
@@ -113,20 +115,20 @@ def test_update_merges_given_members() -> None:
 def test_update_replaces_metadata_and_empty_object_removes_it() -> None:
     old = record(NOW, metadata='{"a":1,"b":2}')
 
-    assert lifecycle.update(old, change(metadata={"c": 3}), NOW, TERMS).metadata == '{"c":3}'
-    assert lifecycle.update(old, change(metadata={}), NOW, TERMS).metadata is None
+    assert lifecycle.update(old, change(metadata={"c": 3}), NOW, POLICY).metadata == '{"c":3}'
+    assert lifecycle.update(old, change(metadata={}), NOW, POLICY).metadata is None
 
 
 def test_update_without_change_keeps_the_record() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
     same = change(user=old.user, expire=str(old.expire), metadata={"a": 1})
 
-    assert lifecycle.update(old, same, NOW, TERMS) is old
-    assert lifecycle.update(old, change(), NOW, TERMS) is old
+    assert lifecycle.update(old, same, NOW, POLICY) is old
+    assert lifecycle.update(old, change(), NOW, POLICY) is old
 
 
 def test_metadata_of_another_number_type_is_a_change() -> None:
-    assert lifecycle.update(record(NOW, metadata='{"a":1}'), change(metadata={"a": True}), NOW, TERMS).metadata == (
+    assert lifecycle.update(record(NOW, metadata='{"a":1}'), change(metadata={"a": True}), NOW, POLICY).metadata == (
         '{"a":true}'
     )
 
@@ -134,26 +136,26 @@ def test_metadata_of_another_number_type_is_a_change() -> None:
 def test_version_rises_with_a_stopped_or_reversed_clock() -> None:
     old = record(NOW)
 
-    assert lifecycle.update(old, change(user="b"), NOW, TERMS).version == NOW + 1
-    assert lifecycle.update(old, change(user="b"), NOW - 60_000, TERMS).version == NOW + 1
+    assert lifecycle.update(old, change(user="b"), NOW, POLICY).version == NOW + 1
+    assert lifecycle.update(old, change(user="b"), NOW - 60_000, POLICY).version == NOW + 1
 
 
 def test_update_renews_expired_record_for_default_lifetime() -> None:
     old = record(NOW - 6000, expire=SECONDS - 5)
 
     assert not lifecycle.is_revoked(old)
-    assert lifecycle.update(old, change(user="b"), NOW, TERMS).expire == SECONDS + 30 * 86400
-    assert lifecycle.update(old, change(), NOW, TERMS).expire == SECONDS + 30 * 86400
+    assert lifecycle.update(old, change(user="b"), NOW, POLICY).expire == SECONDS + 30 * 86400
+    assert lifecycle.update(old, change(), NOW, POLICY).expire == SECONDS + 30 * 86400
 
 
-@pytest.mark.parametrize("written", [NOW - 6000, NOW])
-def test_update_of_expired_record_uses_the_given_expiry(written: int) -> None:
-    old = record(written, expire=SECONDS - 5)
+@pytest.mark.parametrize("written_at", [NOW - 6000, NOW])
+def test_update_of_expired_record_uses_the_given_expiry(written_at: int) -> None:
+    old = record(written_at, expire=SECONDS - 5)
 
-    for renew in (lifecycle.update(old, change(expire=SECONDS + 1), NOW, TERMS), patched(old, expire=SECONDS + 1)):
+    for renew in (lifecycle.update(old, change(expire=SECONDS + 1), NOW, POLICY), patched(old, expire=SECONDS + 1)):
         assert renew.expire == SECONDS + 1
         assert not lifecycle.is_revoked(renew)
-    assert lifecycle.update(old, change(expire=SECONDS - 5), NOW, TERMS) is old
+    assert lifecycle.update(old, change(expire=SECONDS - 5), NOW, POLICY) is old
     assert patched(old, expire=SECONDS - 5) is old
 
 
@@ -162,45 +164,45 @@ def test_record_written_with_a_past_expiry_is_revoked() -> None:
 
     assert not lifecycle.is_revoked(live)
     for revoked in (
-        lifecycle.update(live, change(expire=SECONDS), NOW, TERMS),
+        lifecycle.update(live, change(expire=SECONDS), NOW, POLICY),
         patched(live, expire=0),
-        lifecycle.create(GUID, change(user="x", expire=SECONDS), NOW, TERMS),
+        lifecycle.create(GUID, change(user="x", expire=SECONDS), NOW, POLICY),
     ):
         assert lifecycle.is_revoked(revoked)
-        assert lifecycle.is_revoked(lifecycle.update(revoked, change(expire=1, user="b"), NOW + 9, TERMS))
-    assert not lifecycle.is_revoked(lifecycle.update(live, change(expire=SECONDS + 1), NOW, TERMS))
+        assert lifecycle.is_revoked(lifecycle.update(revoked, change(expire=1, user="b"), NOW + 9, POLICY))
+    assert not lifecycle.is_revoked(lifecycle.update(live, change(expire=SECONDS + 1), NOW, POLICY))
 
 
 def test_expired_error_says_why_and_until_when() -> None:
-    lived = record(NOW - 6000, expire=SECONDS - 5, purge_at=SECONDS + 5)
-    created = lifecycle.create(GUID, change(user="x", expire=1_427_736_345), NOW, TERMS)
-    revoked = lifecycle.update(record(NOW - 6000), change(expire=1_427_736_345), NOW, TERMS)
-    again = lifecycle.update(created, change(expire=1), NOW + 1, TERMS)
+    expired = record(NOW - 6000, expire=SECONDS - 5, purge_at=SECONDS + 5)
+    created = lifecycle.create(GUID, change(user="x", expire=1_427_736_345), NOW, POLICY)
+    revoked = lifecycle.update(record(NOW - 6000), change(expire=1_427_736_345), NOW, POLICY)
+    updated = lifecycle.update(created, change(expire=1), NOW + 1, POLICY)
 
-    assert expired_message(lived).startswith(
+    assert expired_message(expired).startswith(
         f"GUID {GUID} expired at 2026-11-18T11:06:35Z. To renew it, PUT it, or PATCH"
     )
     assert "at 2015-03-30T17:25:45Z (created with a past expiry)." in expired_message(created)
     assert "at 2015-03-30T17:25:45Z (revoked, or created with a past expiry)." in expired_message(revoked)
-    assert "(revoked, or created with a past expiry)." in expired_message(again)
-    assert expired_message(lived).endswith(f", before 2026-11-18T11:06:45Z (Unix time {SECONDS + 5}).")
+    assert "(revoked, or created with a past expiry)." in expired_message(updated)
+    assert expired_message(expired).endswith(f", before 2026-11-18T11:06:45Z (Unix time {SECONDS + 5}).")
 
 
 def expired_message(old: Record) -> str:
-    """Return what a reader of an expired record is told."""
-    with pytest.raises(Expired) as caught:
+    """Return the message of the error for an expired record."""
+    with pytest.raises(Expired) as error:
         lifecycle.require_live(GUID, old, NOW)
-    return str(caught.value)
+    return str(error.value)
 
 
-@pytest.mark.parametrize("bad", [float("inf"), json.loads("[" * 40 + "]" * 40)])
-def test_invalid_patch_has_the_same_error_whatever_is_stored(bad: object) -> None:
-    """Else it would tell a caller that may not read what the size of the stored metadata is."""
+@pytest.mark.parametrize("invalid", [float("inf"), json.loads("[" * 40 + "]" * 40)])
+def test_error_of_an_invalid_patch_reveals_no_stored_data(invalid: object) -> None:
+    """Otherwise the error would reveal the size of the stored metadata to a caller without read access."""
     errors = set()
     for stored in (None, '{"a":1}', json.dumps({"b": "x" * 16_000})):
-        with pytest.raises(InvalidRequest) as caught:
-            patched(record(NOW, metadata=stored), metadata={"pad": "x" * 1000, "n": bad})
-        errors.add(str(caught.value.faults))
+        with pytest.raises(InvalidRequest) as error:
+            patched(record(NOW, metadata=stored), metadata={"pad": "x" * 1000, "n": invalid})
+        errors.add(str(error.value.faults))
     assert len(errors) == 1
 
 
@@ -210,25 +212,25 @@ def test_update_of_revoked_record_needs_an_expiry(expire: int, members: dict[str
     revoked = record(NOW, expire=expire)
 
     renewal = r'\(created with a past expiry\)\. To renew it, PUT or PATCH it with a future "expire"'
-    with pytest.raises(Expired, match=renewal) as caught:
-        lifecycle.update(revoked, change(**members), NOW + 60_000, TERMS)
-    assert (caught.value.expired_at, caught.value.renewable_until) == (expire, revoked.purge_at)
+    with pytest.raises(Expired, match=renewal) as error:
+        lifecycle.update(revoked, change(**members), NOW + 60_000, POLICY)
+    assert (error.value.expired_at, error.value.renewable_until) == (expire, revoked.purge_at)
 
 
 @pytest.mark.parametrize("members", [{}, {"user": USER}, {"user": "b", "metadata": {"a": 1}}, {"metadata": None}])
-@pytest.mark.parametrize(("written", "why"), [(NOW - 6000, "Z"), (NOW, "with a past expiry\\)")])
-def test_patch_of_expired_record_needs_an_expiry(written: int, why: str, members: dict[str, object]) -> None:
-    with pytest.raises(Expired, match=f'{why}\\. To renew it, .* with a future "expire"'):
-        patched(record(written, expire=SECONDS - 5), **members)
+@pytest.mark.parametrize(("written_at", "reason"), [(NOW - 6000, "Z"), (NOW, "with a past expiry\\)")])
+def test_patch_of_expired_record_needs_an_expiry(written_at: int, reason: str, members: dict[str, object]) -> None:
+    with pytest.raises(Expired, match=f'{reason}\\. To renew it, .* with a future "expire"'):
+        patched(record(written_at, expire=SECONDS - 5), **members)
 
 
 def test_clock_behind_revives_no_revoked_record() -> None:
-    revoked, behind = record(NOW, expire=SECONDS), NOW - 60_000
+    revoked, earlier = record(NOW, expire=SECONDS), NOW - 60_000
 
     with pytest.raises(Expired):
-        lifecycle.update(revoked, change(user="b"), behind, TERMS)
+        lifecycle.update(revoked, change(user="b"), earlier, POLICY)
     with pytest.raises(Expired):
-        lifecycle.patch(revoked, PatchCommand.model_validate({"user": "b"}), behind, TERMS)
+        lifecycle.patch(revoked, PatchCommand.model_validate({"user": "b"}), earlier, POLICY)
 
 
 def test_version_4_guid_has_the_layout_of_the_rfc() -> None:
@@ -253,7 +255,7 @@ def test_version_7_guid_has_the_layout_of_the_rfc_example() -> None:
 def test_selection_holds_what_the_query_asks_for(
     state: Literal["live", "expired", "all"], expire: int, ms: int, before: int | None, after: int | None
 ) -> None:
-    now, each = SECONDS * 1000 + ms, record(NOW - 5000, expire=expire)
+    now, candidate = SECONDS * 1000 + ms, record(NOW - 5000, expire=expire)
     bounds = {
         "expires_before": None if before is None else Moment(before, is_from_now=False),
         "expires_after": None if after is None else Moment(after - SECONDS, is_from_now=True),
@@ -261,16 +263,16 @@ def test_selection_holds_what_the_query_asks_for(
     query = ListQuery.model_construct(state=state, user=None, **bounds)  # type: ignore[arg-type]
 
     expected = (
-        state in {"all", lifecycle.state_of(each, now)}
+        state in {"all", lifecycle.state_of(candidate, now)}
         and (before is None or expire < before)
         and (after is None or expire > after)
     )
-    assert selection.selection(query, now).holds(each) == expected
+    assert selection.selection(query, now).holds(candidate) == expected
 
 
 def test_selection_never_holds_records_past_retention() -> None:
-    each = record(NOW, expire=SECONDS, purge_at=SECONDS + 5)
+    candidate = record(NOW, expire=SECONDS, purge_at=SECONDS + 5)
     query = ListQuery(state="all")
 
-    assert selection.selection(query, SECONDS * 1000 + 4999).holds(each)
-    assert not selection.selection(query, SECONDS * 1000 + 5000).holds(each)
+    assert selection.selection(query, SECONDS * 1000 + 4999).holds(candidate)
+    assert not selection.selection(query, SECONDS * 1000 + 5000).holds(candidate)

@@ -1,4 +1,4 @@
-"""Ledgers: what becomes of wishes by them, and how stores keep them."""
+"""Quota ledgers: their decisions on reservation requests, and their storage."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,30 +18,37 @@ QUOTA = 3
 
 
 def a_ledger(**fields: object) -> QuotaLedger:
-    plain: dict[str, object] = {"owner": "alice", "version": 1, "entries": "{}", "quota": 3, "room": 0, "room_until": 0}
-    return QuotaLedger.model_validate(plain | fields)
+    defaults: dict[str, object] = {
+        "owner": "alice",
+        "version": 1,
+        "entries": "{}",
+        "quota": 3,
+        "room": 0,
+        "room_until": 0,
+    }
+    return QuotaLedger.model_validate(defaults | fields)
 
 
-def requests(count: int, first: int = 0) -> list[ReservationRequest]:
-    return [ReservationRequest.of(f"{number:032X}", None) for number in range(first, first + count)]
+def requests(count: int, start: int = 0) -> list[ReservationRequest]:
+    return [ReservationRequest.of(f"{number:032X}", None) for number in range(start, start + count)]
 
 
 def page(
-    old: QuotaLedger | None, asked: list[ReservationRequest], *, ended: tuple[str, ...] = (), now: int = NOW
+    old: QuotaLedger | None, requested: list[ReservationRequest], *, ended: tuple[str, ...] = (), now: int = NOW
 ) -> LedgerUpdate:
-    return LedgerUpdate(old, asked, ended=ended, quota=QUOTA, now=now)
+    return LedgerUpdate(old, requested, ended=ended, quota=QUOTA, now=now)
 
 
 def test_new_owner_is_counted_and_gets_the_remaining_room() -> None:
-    asked = requests(2)
-    first = page(None, asked)
-    assert not first.has_room
-    first.count(0)
+    requested = requests(2)
+    update = page(None, requested)
+    assert not update.has_room
+    update.count(0)
 
-    after = first.after("alice")
-    assert after is not None
-    assert (after.owner, after.version, after.room, after.room_until) == ("alice", 1, 1, NOW + ROOM_MS)
-    assert first.results == {request.name: True for request in asked}
+    ledger = update.after("alice")
+    assert ledger is not None
+    assert (ledger.owner, ledger.version, ledger.room, ledger.room_until) == ("alice", 1, 1, NOW + ROOM_MS)
+    assert update.results == {request.name: True for request in requested}
 
 
 def test_no_count_while_there_is_room() -> None:
@@ -50,82 +57,84 @@ def test_no_count_while_there_is_room() -> None:
     assert page(old, requests(2)).has_room
     assert not page(old, requests(3)).has_room
     assert not page(old, requests(1), now=NOW + 1).has_room, "the count is too old"
-    assert not page(old, requests(1), now=NOW + 1 - 2 * ROOM_MS).has_room, "or the clock was set back"
-    assert not page(a_ledger(room=2, room_until=NOW + 1, quota=4), requests(1)).has_room, "of another quota"
+    assert not page(old, requests(1), now=NOW + 1 - 2 * ROOM_MS).has_room, "the clock was set back"
+    assert not page(a_ledger(room=2, room_until=NOW + 1, quota=4), requests(1)).has_room, (
+        "the count is for another quota"
+    )
 
 
 def test_first_request_is_admitted_and_others_await_its_outcome() -> None:
-    asked = requests(5)
-    first = page(None, asked)
-    first.count(1)
+    requested = requests(5)
+    update = page(None, requested)
+    update.count(1)
 
-    assert list(first.results.values()) == [True, True, False, False, False]
+    assert list(update.results.values()) == [True, True, False, False, False]
 
 
 def test_request_over_the_stored_count_is_rejected() -> None:
     (request,) = requests(1)
-    full = page(None, [request])
-    full.count(QUOTA)
+    update = page(None, [request])
+    update.count(QUOTA)
 
-    assert isinstance(full.results[request.name], QuotaExceeded)
-    assert full.after("alice") is None, "and nothing is written"
+    assert isinstance(update.results[request.name], QuotaExceeded)
+    assert update.after("alice") is None, "nothing is written"
 
 
 def test_reservation_holds_a_place_until_returned_or_expired() -> None:
-    first = page(None, requests(2))
-    first.count(0)
-    held = first.after("alice")
-    assert held is not None
-    (one, other), (request,) = requests(2), requests(1, first=9)
-    names = tuple(first.results)
+    update = page(None, requests(2))
+    update.count(0)
+    ledger = update.after("alice")
+    assert ledger is not None
+    (first, second), (request,) = requests(2), requests(1, start=9)
+    names = tuple(update.results)
 
-    for ended, now, answer in (((), NOW, False), (names[:1], NOW, True), ((), NOW + LEASE_MS, True)):
-        second = page(held, [request], ended=ended, now=now)
-        second.count(1)
-        assert second.results[request.name] is answer
-    assert page(held, [request]).others("alice") == living("alice", NOW, frozenset({one.guid, other.guid}))
+    for ended, now, expected in (((), NOW, False), (names[:1], NOW, True), ((), NOW + LEASE_MS, True)):
+        next_update = page(ledger, [request], ended=ended, now=now)
+        next_update.count(1)
+        assert next_update.results[request.name] is expected
+    assert page(ledger, [request]).others("alice") == living("alice", NOW, frozenset({first.guid, second.guid}))
 
 
 def test_record_created_elsewhere_meanwhile_frees_no_place() -> None:
-    """It was read as absent, and is live by now; others have only the room that is left."""
+    """It was read as absent, and is live by now; other creations have only the remaining room."""
     new, stale = requests(2)
-    live = {stale.guid} | {request.guid for request in requests(QUOTA - 1, first=9)}
-    for asked in ([new, stale], [stale, new]):
-        full = page(None, asked)
-        full.count(len(live - full.others("alice").excluding))
+    live = {stale.guid} | {request.guid for request in requests(QUOTA - 1, start=9)}
+    for requested in ([new, stale], [stale, new]):
+        update = page(None, requested)
+        update.count(len(live - update.others("alice").excluding))
 
-        assert [str(answer) for answer in full.results.values()] == [str(QuotaExceeded(QUOTA))] * 2
+        assert [str(result) for result in update.results.values()] == [str(QuotaExceeded(QUOTA))] * 2
 
 
 def test_reserved_guid_takes_no_second_place() -> None:
-    first = page(None, requests(QUOTA))
-    first.count(0)
-    again, other = *requests(1), *requests(1, first=9)
-    second = page(first.after("alice"), [other, again])
-    second.count(0)
+    update = page(None, requests(QUOTA))
+    update.count(0)
+    repeated, newcomer = *requests(1), *requests(1, start=9)
+    next_update = page(update.after("alice"), [newcomer, repeated])
+    next_update.count(0)
 
-    assert second.results == {other.name: False, again.name: True}
+    assert next_update.results == {newcomer.name: False, repeated.name: True}
 
 
 def test_reservations_share_places_only_if_all_fit() -> None:
-    """A reservation of a record that was deleted since it was read has taken a place that is not there."""
-    first = page(None, requests(QUOTA))
-    first.count(0)
-    (again,) = requests(1)
-    second = page(first.after("alice"), [again])
-    second.count(1)
+    """The reservation of a record that was deleted since it was read holds a place that no longer exists."""
+    update = page(None, requests(QUOTA))
+    update.count(0)
+    (repeated,) = requests(1)
+    next_update = page(update.after("alice"), [repeated])
+    next_update.count(1)
 
-    assert second.results == {again.name: False}
+    assert next_update.results == {repeated.name: False}
 
 
 def test_live_record_keeps_its_place_and_expired_one_needs_one() -> None:
     old = record(NOW, expire=NOW // 1000 + 1)
     request, newcomer = ReservationRequest.of(GUID, old), ReservationRequest.of("0" * 32, None)
-    for now, kept in ((NOW, True), (NOW + 1000, False)):
-        full = page(None, [newcomer, request], now=now)
-        full.count(QUOTA - 1 if kept else QUOTA)
-        assert (full.results[request.name] is True) is kept
-        assert isinstance(full.results[newcomer.name], QuotaExceeded)
+    for now, is_live in ((NOW, True), (NOW + 1000, False)):
+        update = page(None, [newcomer, request], now=now)
+        update.count(QUOTA - 1 if is_live else QUOTA)
+        assert (update.results[request.name] is True) is is_live
+        assert isinstance(update.results[newcomer.name], QuotaExceeded)
 
 
 def test_unchanged_page_is_not_written() -> None:
@@ -166,26 +175,26 @@ async def test_one_of_fifty_racing_ledger_changes_wins(store: Database) -> None:
     await store.ledgers.swap(None, old)
     rivals = [a_ledger(version=2, room=number) for number in range(50)]
 
-    won = await asyncio.gather(*(store.ledgers.swap(old, rival) for rival in rivals))
+    results = await asyncio.gather(*(store.ledgers.swap(old, rival) for rival in rivals))
 
-    assert won.count(True) == 1
-    assert await store.ledgers.get("alice") == rivals[won.index(True)]
+    assert results.count(True) == 1
+    assert await store.ledgers.get("alice") == rivals[results.index(True)]
 
 
 async def test_tally_includes_the_latest_write_of_another_process(store: Database, url: str, clock: FakeClock) -> None:
-    async with open_store(url, exclusive=False) as other:
+    async with open_store(url, exclusive=False) as other_store:
         for number in range(20):
             new = record(clock(), guid=f"{number:032X}", owner="alice")
-            assert await other.records.swap(None, new)
+            assert await other_store.records.swap(None, new)
             assert await store.records.count_linearizable(living("alice", clock())) == 1
             assert await store.records.count_linearizable(living("alice", clock(), without=frozenset({new.guid}))) == 0
-            assert await other.records.swap(new, None)
+            assert await other_store.records.swap(new, None)
             assert await store.records.count_linearizable(living("alice", clock())) == 0
 
 
 async def test_tally_counts_live_records(store: Database, clock: FakeClock) -> None:
-    for place, expire in enumerate((0, clock.seconds, clock.seconds + 1)):
-        await store.records.swap(None, record(clock(), guid=f"{place:032X}", owner="alice", expire=expire))
+    for number, expire in enumerate((0, clock.seconds, clock.seconds + 1)):
+        await store.records.swap(None, record(clock(), guid=f"{number:032X}", owner="alice", expire=expire))
 
     assert await store.records.count_linearizable(living("alice", clock())) == 1
     assert await store.records.count_linearizable(living("alice", clock() + 999)) == 1

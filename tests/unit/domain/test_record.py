@@ -1,4 +1,4 @@
-"""What a valid value is."""
+"""Valid and invalid values of records."""
 
 import pytest
 from hypothesis import example, given
@@ -34,15 +34,15 @@ def test_guid_in_other_notation_is_rejected_with_a_suggestion(text: str) -> None
 
 def test_guid_with_lookalike_letters_is_rejected() -> None:
     with pytest.raises(InvalidGuid, match="16 characters"):
-        parse_guid("\ufb00" * 16)  # of which str.upper makes 32 times F
+        parse_guid("\ufb00" * 16)  # str.upper turns these into 32 times F
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [("", "0 characters"), (GUID[:-1], "31 characters"), ("G" * 32, "'G'"), ("٣" * 32, "'٣'"), (GUID + "\n0", "34")],
 )
-def test_invalid_guid_is_rejected_with_the_reason(text: str, why: str) -> None:
-    with pytest.raises(InvalidGuid, match=why):
+def test_invalid_guid_is_rejected_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(InvalidGuid, match=reason):
         parse_guid(text)
 
 
@@ -53,9 +53,9 @@ def test_wire_format_orders_guid_expire_and_user() -> None:
 
 
 def test_wire_format_has_metadata_last_and_utf_8_text() -> None:
-    wire = record(NOW, expire=0, user="Zürich 🜁", metadata='{"ö":1}').json_body
+    body = record(NOW, expire=0, user="Zürich 🜁", metadata='{"ö":1}').json_body
 
-    assert wire.decode() == f'{{"guid":"{GUID}","expire":"0","user":"Zürich 🜁","metadata":{{"ö":1}}}}'
+    assert body.decode() == f'{{"guid":"{GUID}","expire":"0","user":"Zürich 🜁","metadata":{{"ö":1}}}}'
 
 
 @pytest.mark.parametrize(
@@ -84,27 +84,27 @@ def test_record_is_immutable() -> None:
 
 
 def test_stored_form_has_every_field_of_a_record() -> None:
-    whole = record(NOW, metadata='{"a":1}')
+    stored = record(NOW, metadata='{"a":1}')
 
-    assert Record.model_validate_json(whole.model_dump_json()) == whole
+    assert Record.model_validate_json(stored.model_dump_json()) == stored
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 @example('"\\/\u2028')
 def test_wire_format_of_a_user_is_that_of_a_json_encoder(user: str) -> None:
     try:
-        made = record(NOW, expire=7, user=user)
+        created = record(NOW, expire=7, user=user)
     except ValidationError:
         return
 
     rendered = to_json({"guid": GUID, "expire": "7", "user": user})
-    assert render_bodies([made, made]) == [rendered, rendered]
+    assert render_bodies([created, created]) == [rendered, rendered]
     assert record(NOW, expire=7, user=user).json_body == rendered
 
 
 def test_bodies_of_records_are_rendered_as_each_alone() -> None:
     metadata = [None, '{"a":1}', f'{{"ö":"{"x" * SMALL_BYTES}"}}']
 
-    bodies = render_bodies([record(NOW, metadata=each) for each in metadata])
+    bodies = render_bodies([record(NOW, metadata=text) for text in metadata])
 
-    assert bodies == [record(NOW, metadata=each).json_body for each in metadata]
+    assert bodies == [record(NOW, metadata=text).json_body for text in metadata]

@@ -1,4 +1,4 @@
-"""The user of a stored record: the same rules as for a client's, checked in another way."""
+"""The user of a stored record: the same rules as for users from clients, in another implementation."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -9,7 +9,7 @@ CLIENTS, STORED = TypeAdapter[str](User), TypeAdapter[str](StoredUser)
 
 
 def accepts(adapter: TypeAdapter[str], user: object) -> bool:
-    """Whether a user is valid."""
+    """Return whether a user is valid."""
     try:
         return adapter.validate_python(user) == user
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Places are shared by callers: each gets one in turn, has its own part of the queue, and none has all."""
+"""Slots are shared by callers: each gets one in turn, has a bounded part of the queue, and none takes all."""
 
 import asyncio
 import sqlite3
@@ -22,22 +22,22 @@ from tests.support.secured_service import Guarded
 
 
 class Work:
-    """Requests that take places, and last until they are ended."""
+    """Requests that take slots and last until they are ended."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._ends: list[asyncio.Event] = []
         self.running: list[str] = []
-        self.begun: list[str] = []
+        self.started: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
     async def begin(self, callers: str, *, patient: bool = False) -> None:
-        """Begin a request for each of these callers, and return when those that get a place have one."""
+        """Start a request for each of these callers; return when the admitted ones have their slots."""
         self.tasks += [asyncio.create_task(self._do(caller, patient=patient)) for caller in callers]
         await turns()
 
     async def end_first(self) -> None:
-        """End the request that has had its place for the longest time."""
+        """End the request that has held its slot the longest."""
         self._ends.pop(0).set()
         await turns()
 
@@ -49,14 +49,14 @@ class Work:
         end = asyncio.Event()
         async with self._admission.slot(CancelScope(), caller, patient=patient):
             self.running.append(caller)
-            self.begun.append(caller)
+            self.started.append(caller)
             self._ends.append(end)
             await end.wait()
             self.running.remove(caller)
 
 
 def assert_empty(admission: Admission) -> None:
-    """Nothing is left of requests that have ended: no place, no waiter, no entry of a caller."""
+    """Fail if ended requests left a slot, a waiter, or an entry of a caller."""
     assert (admission.in_progress, admission.waiting) == (0, 0)
     assert admission._slots._held_slots == {}
     assert len(admission._waiting._groups) == 0
@@ -67,7 +67,7 @@ async def test_callers_get_free_slots_in_turn() -> None:
     work = Work(admission)
     await work.begin("eeeeabb")
     await work.end_all()
-    assert "".join(work.begun) == "eeabebe"
+    assert "".join(work.started) == "eeabebe"
     assert_empty(admission)
 
 
@@ -83,11 +83,11 @@ async def test_one_caller_uses_all_slots_but_only_half_of_the_queue(
     with pytest.raises(Overloaded):
         await admission.slot(CancelScope(), "e").__aenter__()
     await work.begin("a" * QUEUE)
-    assert admission.waiting == 3 * QUEUE, "half of what was left"
+    assert admission.waiting == 3 * QUEUE, "half of the remaining queue"
     assert admission.is_full_for("a")
     assert not admission.is_full_for("b")
     await work.end_all()
-    assert set(work.begun[2:5]) == {"e", "a"}
+    assert set(work.started[2:5]) == {"e", "a"}
     assert_empty(admission)
 
 
@@ -110,7 +110,7 @@ async def test_caller_over_its_queue_time_is_rejected_alone() -> None:
     work = Work(admission)
     await work.begin("ee")
     async with asyncio.timeout(30):
-        while not admission.is_full_for("e"):  # as long as the first does not wait in vain
+        while not admission.is_full_for("e"):  # until the first has waited too long
             assert admission.waiting == 1
             await asyncio.sleep(0.01)
     assert not admission.is_full_for("a")
@@ -118,7 +118,7 @@ async def test_caller_over_its_queue_time_is_rejected_alone() -> None:
     await work.begin("a")
     assert admission.waiting == 2
     await work.end_all()
-    assert "".join(work.begun) == "eea"
+    assert "".join(work.started) == "eea"
 
 
 async def test_caller_leaves_slots_to_others() -> None:
@@ -128,36 +128,36 @@ async def test_caller_leaves_slots_to_others() -> None:
     assert work.running == ["e"] * 3
     assert not admission.try_acquire(_of("e"))
     await work.begin("a")
-    assert work.running == ["e"] * 3 + ["a"], "at once"
+    assert work.running == ["e"] * 3 + ["a"], "the slot is granted at once"
     await work.end_all()
     assert_empty(admission)
 
 
 def _of(caller: str) -> CancelScope:
-    errand = CancelScope()
-    errand.caller = caller
-    return errand
+    scope = CancelScope()
+    scope.caller = caller
+    return scope
 
 
 async def test_slot_taken_before_authentication_counts_to_its_caller() -> None:
     admission = Admission(4, seconds=60, share=0.5)
-    early = [CancelScope() for _ in range(4)]
-    assert all(map(admission.try_acquire, early))
-    assert [admission.begin(errand, "e") for errand in early] == [True, True, False, False]
-    assert admission.in_progress == 2, "those beyond its part are free for others"
-    other = CancelScope()
-    assert admission.begin(other, "a")
-    for errand in [*early, other]:
-        admission.end(errand)
+    scopes = [CancelScope() for _ in range(4)]
+    assert all(map(admission.try_acquire, scopes))
+    assert [admission.begin(scope, "e") for scope in scopes] == [True, True, False, False]
+    assert admission.in_progress == 2, "slots over its share are free for others"
+    other_scope = CancelScope()
+    assert admission.begin(other_scope, "a")
+    for scope in [*scopes, other_scope]:
+        admission.end(scope)
     assert_empty(admission)
 
 
 async def test_slot_of_another_caller_is_not_used() -> None:
     admission = Admission(1, seconds=60, share=0.5)
-    errand = _of("a")
-    assert admission.try_acquire(errand)
-    assert admission.begin(errand, "b")
-    admission.end(errand)
+    scope = _of("a")
+    assert admission.try_acquire(scope)
+    assert admission.begin(scope, "b")
+    admission.end(scope)
     assert_empty(admission)
 
 
@@ -168,19 +168,19 @@ async def test_cancelled_request_passes_its_turn_to_the_same_caller(*, has_turn:
     await work.begin("eaab")
     if has_turn:
         work._ends.pop(0).set()
-        while work.running:  # the place has been given to the first of a, which has not run since
+        while work.running:  # the slot has been granted to the first of a, which has not run since
             await asyncio.sleep(0)
     work.tasks[1].cancel()
     if not has_turn:
         work._ends.pop(0).set()
     await turns(10)
     await work.end_all()
-    assert sorted(work.begun) == ["a", "b", "e"]
+    assert sorted(work.started) == ["a", "b", "e"]
     assert_empty(admission)
 
 
 async def test_waiting_parts_of_one_caller_leave_the_room_of_others() -> None:
-    """A stream, or a batch, that was begun waits without limit: that must not reject what others begin."""
+    """Parts of a running stream or batch wait without limit; that must not reject new requests of others."""
     admission = Admission(1)
     work = Work(admission)
     await work.begin("a")
@@ -203,7 +203,7 @@ async def test_expired_request_leaves_the_queue(expected_logs: ExpectedLogs) -> 
     assert [type(result) for result in results] == [Overloaded, Overloaded]
     assert (admission.waiting, admission.expired) == (1, 2)
     await work.end_all()
-    assert work.begun == ["e", "c"]
+    assert work.started == ["e", "c"]
     assert_empty(admission)
 
 
@@ -211,29 +211,29 @@ async def test_expired_request_leaves_the_queue(expected_logs: ExpectedLogs) -> 
 
 ONE_GUID = ("PUT", f"/guid/{GUID}")
 """A write that needs no handler."""
-DRAWN = ("POST", "/guid")
+CREATION = ("POST", "/guid")
 """A write that needs a handler."""
 Headers = Mapping[str, str]
 
 
 @contextmanager
-def disk_held(folder: Path) -> Iterator[Callable[[], object]]:
-    """Let no write end, inside, until what is yielded is called."""
-    with closing(sqlite3.connect(folder / "guidsvc.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield lambda: other.execute("ROLLBACK")
+def blocked_disk(folder: Path) -> Iterator[Callable[[], object]]:
+    """Block all writes within the block, until the yielded function is called."""
+    with closing(sqlite3.connect(folder / "guidsvc.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        yield lambda: lock.execute("ROLLBACK")
 
 
-Two = tuple[Client, Headers, Headers]
-Served = Callable[..., AbstractAsyncContextManager[Two]]
+TwoCallers = tuple[Client, Headers, Headers]
+ServeTwo = Callable[..., AbstractAsyncContextManager[TwoCallers]]
 
 
 @pytest.fixture
-def served(serving: Serving, sqlite_url: str, clock: FakeClock) -> Served:
-    """Serve two callers: owners of keys, or addresses where access control is off."""
+def serve_two(serving: Serving, sqlite_url: str, clock: FakeClock) -> ServeTwo:
+    """Serve two callers: owners of keys, or addresses without access control."""
 
     @asynccontextmanager
-    async def serve(*, by: str, **settings: object) -> AsyncIterator[Two]:
+    async def serve(*, by: str, **settings: object) -> AsyncIterator[TwoCallers]:
         access = {"access": "keys", "public_metrics": True} if by == "owner" else {"trusted_proxies": "127.0.0.1"}
         async with serving(**access, **settings) as client:
             if by == "address":
@@ -248,55 +248,57 @@ def served(serving: Serving, sqlite_url: str, clock: FakeClock) -> Served:
     return serve
 
 
-async def until_asked(client: Client, requests: Sequence["asyncio.Task[Any]"]) -> None:
-    """Return when all of these requests have a place, wait for one, or have been answered."""
-    found = -1.0
-    while found < sum(not request.done() for request in requests):
+async def wait_until_queued(client: Client, requests: Sequence["asyncio.Task[Any]"]) -> None:
+    """Wait until each of these requests has a slot, waits for one, or has its response."""
+    queued = -1.0
+    while queued < sum(not request.done() for request in requests):
         samples = await scrape(client)
-        found = sum(value(samples, f"guidsvc_requests_{name}") for name in ("in_progress", "waiting"))
+        queued = sum(value(samples, f"guidsvc_requests_{name}") for name in ("in_progress", "waiting"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["owner", "address"])
-@pytest.mark.parametrize("write", [ONE_GUID, DRAWN], ids=["plain", "handler"])
+@pytest.mark.parametrize("write", [ONE_GUID, CREATION], ids=["plain", "handler"])
 async def test_overload_by_one_caller_affects_no_other(
-    served: Served, tmp_path: Path, expected_logs: ExpectedLogs, by: str, write: tuple[str, str]
+    serve_two: ServeTwo, tmp_path: Path, expected_logs: ExpectedLogs, by: str, write: tuple[str, str]
 ) -> None:
     expected_logs.add("overloaded, rejecting requests")
-    ended: list[str] = []
+    finished: list[str] = []
     numbers = count()
 
-    async def ask(client: Client, who: str, headers: Headers) -> int:
+    async def ask(client: Client, caller: str, headers: Headers) -> int:
         method, path = write
-        other_guid = path.replace(GUID, GUID[::-1]) if who == "bob" else path
-        status = (await client.ask(method, other_guid, headers=headers, json={"user": f"{who} {next(numbers)}"})).status
+        other_guid = path.replace(GUID, GUID[::-1]) if caller == "bob" else path
+        status = (
+            await client.ask(method, other_guid, headers=headers, json={"user": f"{caller} {next(numbers)}"})
+        ).status
         if status < 300:
-            ended.append(who)
+            finished.append(caller)
         return status
 
-    async with served(by=by, max_in_progress=1, queue_timeout=5) as (client, evil, bob):
-        with disk_held(tmp_path) as release:
+    async with serve_two(by=by, max_in_progress=1, queue_timeout=5) as (client, evil, bob):
+        with blocked_disk(tmp_path) as release:
             overload = [asyncio.create_task(ask(client, "evil", evil)) for _ in range(3)]
-            await until_asked(client, overload)
+            await wait_until_queued(client, overload)
             while not any(task.done() for task in overload):  # until the first of them has waited for long
                 overload.append(asyncio.create_task(ask(client, "evil", evil)))
                 await asyncio.sleep(0.15)
-            other = asyncio.create_task(ask(client, "bob", bob))
-            await until_asked(client, [*overload, other])
+            bob_request = asyncio.create_task(ask(client, "bob", bob))
+            await wait_until_queued(client, [*overload, bob_request])
             release()
-        assert await other < 300
+        assert await bob_request < 300
         assert 503 in await asyncio.gather(*overload)
-    assert ended.count("evil") >= 3
-    assert ended.index("bob") <= 2, "after the one that had the place, and at most one turn of the other caller"
+    assert finished.count("evil") >= 3
+    assert finished.index("bob") <= 2, "after the running request and at most one more of the other caller"
 
 
-async def test_owner_with_slow_writes_leaves_slots_to_others(served: Served, tmp_path: Path) -> None:
-    async with served(by="owner", max_in_progress=4) as (client, evil, bob):
-        with disk_held(tmp_path) as release:
+async def test_owner_with_slow_writes_leaves_slots_to_others(serve_two: ServeTwo, tmp_path: Path) -> None:
+    async with serve_two(by="owner", max_in_progress=4) as (client, evil, bob):
+        with blocked_disk(tmp_path) as release:
             writes = [
                 asyncio.create_task(client.ask(*ONE_GUID, headers=evil, json={"user": "evil"})) for _ in range(20)
             ]
-            await until_asked(client, writes)
+            await wait_until_queued(client, writes)
             assert (await client.ask("GET", "/guid", headers=bob)).status == 200
             assert not any(task.done() for task in writes)
             release()

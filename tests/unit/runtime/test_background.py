@@ -1,4 +1,4 @@
-"""Work beside the requests: it goes on after a fault, which is in the log, and ends with what it was begun for."""
+"""Background tasks: a failed task is logged and restarted, and ends with its block."""
 
 import ast
 import asyncio
@@ -23,22 +23,22 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RESTART_SECONDS", 0.0)
 
 
-class Works:
-    """Work that fails at first."""
+class FailingWork:
+    """Work that raises each fault once, and then runs until it is cancelled."""
 
     def __init__(self, *faults: BaseException) -> None:
         self._faults = [*faults]
-        self.lasts = asyncio.Event()
-        self.ended = False
+        self.is_running = asyncio.Event()
+        self.has_ended = False
 
     async def keep(self) -> None:
         if self._faults:
             raise self._faults.pop()
-        self.lasts.set()
+        self.is_running.set()
         try:
             await asyncio.Event().wait()
         finally:
-            self.ended = True
+            self.has_ended = True
 
 
 @pytest.mark.parametrize("fault", [OSError(24, "Too many open files"), KeyError("x"), asyncio.CancelledError()])
@@ -46,33 +46,33 @@ async def test_background_task_continues_after_a_logged_fault(
     fault: BaseException, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(FAULT)
-    works = Works(fault, fault)
-    async with asyncio.timeout(30), running_in_background(works.keep):
-        await works.lasts.wait()
-    assert works.ended
-    lines = [each.getMessage() for each in caplog.records if FAULT in each.getMessage()]
+    work = FailingWork(fault, fault)
+    async with asyncio.timeout(30), running_in_background(work.keep):
+        await work.is_running.wait()
+    assert work.has_ended
+    lines = [logged.getMessage() for logged in caplog.records if FAULT in logged.getMessage()]
     assert len(lines) == 2
-    assert all("Works.keep" in line and "exc_info" in line for line in lines)
+    assert all("FailingWork.keep" in line and "exc_info" in line for line in lines)
 
 
 async def test_restarting_task_outlives_the_scope_of_its_request(expected_logs: ExpectedLogs) -> None:
-    """A part of the request may exceed its time, which must not end what watches over all of it."""
+    """A request may exceed its deadline, which must not end a task that outlives it."""
     expected_logs.add(FAULT)
-    works, scope = Works(KeyError("x")), CancelScope()
+    work, scope = FailingWork(KeyError("x")), CancelScope()
 
     async def keep() -> None:
         cancel_scope.checkpoint()
-        await works.keep()
+        await work.keep()
 
     token = cancel_scope.CURRENT.set(scope)
     scope.cancel(is_disconnected=False)
     task = spawn_restarting(keep)
     cancel_scope.CURRENT.reset(token)
     async with asyncio.timeout(30):
-        await works.lasts.wait()
+        await work.is_running.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert works.ended
+    assert work.has_ended
 
 
 async def test_fault_is_logged_at_once_and_does_not_affect_the_block(
@@ -94,11 +94,11 @@ async def test_background_task_is_cancelled_between_attempts_too(
 ) -> None:
     expected_logs.add(FAULT)
     monkeypatch.setattr(module, "RESTART_SECONDS", 3600.0)
-    works = Works(ValueError())
-    async with asyncio.timeout(30), running_in_background(works.keep):
+    work = FailingWork(ValueError())
+    async with asyncio.timeout(30), running_in_background(work.keep):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    assert not works.lasts.is_set()
+    assert not work.is_running.is_set()
 
 
 async def test_resources_are_released_though_another_release_fails(
@@ -107,7 +107,7 @@ async def test_resources_are_released_though_another_release_fails(
     expected_logs.add("a fault of one")
     monkeypatch.setattr("guidsvc.server.protocol.read_throttle.SECONDS", 0.0)
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    let_go = asyncio.Event()
+    released = asyncio.Event()
 
     class Listener:
         def __init__(self, *, fails: bool) -> None:
@@ -116,17 +116,17 @@ async def test_resources_are_released_though_another_release_fails(
         def resume_reading(self) -> None:
             if self._fails:
                 raise RuntimeError("a fault of one")
-            let_go.set()
+            released.set()
 
-    held = ReadThrottle()
-    held.add(Listener(fails=True))
-    held.add(Listener(fails=False))
+    throttle = ReadThrottle()
+    throttle.add(Listener(fails=True))
+    throttle.add(Listener(fails=False))
     async with asyncio.timeout(30):
-        await let_go.wait()
+        await released.wait()
 
 
 PACKAGE = Path(guidsvc.__file__).parent
-ONCE = {
+FILES_WITH_AWAITED_TASKS = {
     "api/resources/batch/handler.py",
     "auth/tokens/jwks.py",
     "auth/rate_limit.py",
@@ -143,17 +143,17 @@ ONCE = {
     "store/mongo/bulkhead.py",
     "store/sqlite/engine.py",
 }
-"""Files that begin tasks which end by themselves, and that somebody waits for."""
+"""Files that start tasks which end by themselves and are awaited."""
 
 
 def test_tasks_are_started_only_where_their_end_is_noticed() -> None:
-    """Work without an end belongs into `background`: a task that nobody waits for dies without a word."""
-    begins = {"create_task", "ensure_future", "spawn_detached"}
-    found = {
+    """Endless work belongs in `background`: a task that is never awaited would fail silently."""
+    starters = {"create_task", "ensure_future", "spawn_detached"}
+    files_with_tasks = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
-        and (getattr(node.func, "attr", None) in begins or getattr(node.func, "id", None) in begins)
+        and (getattr(node.func, "attr", None) in starters or getattr(node.func, "id", None) in starters)
     }
-    assert found == ONCE
+    assert files_with_tasks == FILES_WITH_AWAITED_TASKS

@@ -1,4 +1,4 @@
-"""Many callers, one call."""
+"""The batcher: many callers share one call."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 
 class Calls:
-    """What was called, and calls that last until they are let go."""
+    """Records the batches; the calls last until the gate opens."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -35,14 +35,14 @@ async def test_items_of_one_turn_share_one_call() -> None:
 async def test_items_during_running_calls_share_the_next_call() -> None:
     calls = Calls()
     batcher = Batcher(calls.run, limit=2, in_flight=2)
-    asked = [asyncio.create_task(batcher.ask(item)) for item in range(7)]
+    requests = [asyncio.create_task(batcher.ask(item)) for item in range(7)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert calls.batches == [[0, 1], [2, 3]]
 
     calls.gate.set()
-    assert await asyncio.gather(*asked) == [0, 10, 20, 30, 40, 50, 60]
+    assert await asyncio.gather(*requests) == [0, 10, 20, 30, 40, 50, 60]
     assert calls.batches == [[0, 1], [2, 3], [4, 5], [6]]
 
 
@@ -67,9 +67,9 @@ async def test_failed_call_fails_only_its_own_items() -> None:
         return batch
 
     batcher = Batcher(run, limit=2, in_flight=1)
-    answers = await asyncio.gather(*(batcher.ask(item) for item in range(4)), return_exceptions=True)
+    results = await asyncio.gather(*(batcher.ask(item) for item in range(4)), return_exceptions=True)
 
-    assert [type(answer) for answer in answers] == [ValueError, ValueError, int, int]
+    assert [type(result) for result in results] == [ValueError, ValueError, int, int]
 
 
 async def test_call_that_cannot_begin_fails_its_items() -> None:
@@ -89,15 +89,15 @@ async def test_error_result_is_raised_to_its_caller_only() -> None:
         return [ValueError("one") if item == 1 else item for item in batch]
 
     batcher: Batcher[int, int] = Batcher(run, limit=4, in_flight=1)
-    answers = await asyncio.gather(*(batcher.ask(item) for item in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(batcher.ask(item) for item in range(3)), return_exceptions=True)
 
-    assert [type(answer) for answer in answers] == [int, ValueError, int]
+    assert [type(result) for result in results] == [int, ValueError, int]
 
 
 async def test_drain_returns_when_all_items_are_answered() -> None:
     calls = Calls()
     batcher = Batcher(calls.run, limit=1, in_flight=1)
-    asked = [asyncio.create_task(batcher.ask(item)) for item in range(3)]
+    requests = [asyncio.create_task(batcher.ask(item)) for item in range(3)]
     await asyncio.sleep(0)
     drained = asyncio.create_task(batcher.drain())
     while not calls.batches:
@@ -107,7 +107,7 @@ async def test_drain_returns_when_all_items_are_answered() -> None:
     calls.gate.set()
     await drained
     assert calls.batches == [[0], [1], [2]]
-    assert [await each for each in asked] == [0, 10, 20]
+    assert [await each for each in requests] == [0, 10, 20]
 
 
 async def test_fewer_results_than_items_is_a_fault() -> None:
@@ -115,10 +115,10 @@ async def test_fewer_results_than_items_is_a_fault() -> None:
         return batch[1:]
 
     batcher = Batcher(run, limit=9, in_flight=1)
-    answers = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
+    results = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
 
-    assert answers[0] == 2
-    assert isinstance(answers[1], ValueError)
+    assert results[0] == 2
+    assert isinstance(results[1], ValueError)
 
 
 async def test_item_over_its_time_limit_fails_and_others_are_answered() -> None:
@@ -127,28 +127,28 @@ async def test_item_over_its_time_limit_fails_and_others_are_answered() -> None:
     batcher = Batcher(calls.run, limit=1, in_flight=1, patience=patience)
     first, second = asyncio.create_task(batcher.ask(1)), asyncio.create_task(batcher.ask(2))
 
-    for late in (first, second):  # one that is out, and one that waits for a place
+    for request in (first, second):  # one in flight, and one in the queue
         with pytest.raises(TimeoutError, match="took too long"):
-            await late
+            await request
     third = asyncio.create_task(batcher.ask(3))
     calls.gate.set()
     assert await third == 30
-    assert calls.batches == [[1], [3]]  # the second was withdrawn before it went out
+    assert calls.batches == [[1], [3]]  # the second was withdrawn before it was sent
     await batcher.drain()
 
 
 async def test_item_that_is_not_overdue_yet_is_checked_again() -> None:
-    calls, looks = Calls(), 0
+    calls, checks = Calls(), 0
 
     def overdue(item: int) -> Exception | None:
-        nonlocal looks
-        looks += 1
-        return TimeoutError(f"{item} took too long") if looks == 3 else None
+        nonlocal checks
+        checks += 1
+        return TimeoutError(f"{item} took too long") if checks == 3 else None
 
     batcher = Batcher(calls.run, limit=1, in_flight=1, patience=Patience(0.05, overdue))
     with pytest.raises(TimeoutError, match="took too long"):
         await batcher.ask(1)
-    assert looks == 3
+    assert checks == 3
     calls.gate.set()
     await batcher.drain()
 
@@ -160,29 +160,29 @@ async def test_time_limit_ends_with_its_deadline() -> None:
 
     for item in range(3):
         assert await batcher.ask(item) == 10 * item
-        await asyncio.sleep(0.03)  # through some looks
+        await asyncio.sleep(0.03)  # several checks run meanwhile
     await batcher.drain()
 
 
 async def test_calls_and_waiting_items_are_measured() -> None:
     calls, meter = Calls(), BatchMetrics()
     batcher = Batcher(calls.run, limit=2, in_flight=1, meter=meter)
-    asked = [asyncio.create_task(batcher.ask(item)) for item in range(5)]
+    requests = [asyncio.create_task(batcher.ask(item)) for item in range(5)]
     while not calls.batches:
         await asyncio.sleep(0)
     assert meter.waiting() == 3
     calls.gate.set()
-    await asyncio.gather(*asked)
+    await asyncio.gather(*requests)
 
     assert meter.waiting() == 0
     assert (sum(meter.sizes.counts), meter.sizes.sum) == (3, 5)
 
 
 async def test_call_has_the_context_of_none_of_its_callers() -> None:
-    seen: list[RequestTrace | None] = []
+    traces: list[RequestTrace | None] = []
 
     async def run(batch: list[int]) -> list[int]:
-        seen.append(CURRENT.get())
+        traces.append(CURRENT.get())
         return batch
 
     batcher = Batcher(run, limit=2, in_flight=1)
@@ -192,7 +192,7 @@ async def test_call_has_the_context_of_none_of_its_callers() -> None:
         await batcher.ask(item)
 
     await asyncio.gather(*map(ask, range(5)))
-    assert seen == [None] * 3
+    assert traces == [None] * 3
 
 
 async def test_long_queue_costs_as_little_per_item_as_a_short_one() -> None:
@@ -203,9 +203,9 @@ async def test_long_queue_costs_as_little_per_item_as_a_short_one() -> None:
     async def seconds_per_item(number: int) -> float:
         batcher = Batcher(run, limit=1, in_flight=20)
         tasks = [asyncio.ensure_future(batcher.ask(item)) for item in range(number)]
-        begun = time.process_time()
+        started = time.process_time()
         await asyncio.gather(*tasks)
-        return (time.process_time() - begun) / number
+        return (time.process_time() - started) / number
 
-    short = min([await seconds_per_item(500) for _ in range(5)])
-    assert await seconds_per_item(10_000) < 4 * short
+    short_queue = min([await seconds_per_item(500) for _ in range(5)])
+    assert await seconds_per_item(10_000) < 4 * short_queue

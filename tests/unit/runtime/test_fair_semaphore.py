@@ -1,4 +1,4 @@
-"""Places that owners share: each in turn, and none has all."""
+"""The fair semaphore: groups share slots in turn, and no group takes all."""
 
 import asyncio
 from contextlib import suppress
@@ -15,22 +15,22 @@ from tests.support.turns import TurnCounter
 
 
 class Work:
-    """Work that takes places, and lasts until it is let go."""
+    """Work that takes slots and lasts until it is ended."""
 
-    def __init__(self, places: int, *, is_dynamic: bool = False) -> None:
-        self.places = FairSemaphore(places, is_dynamic=is_dynamic)
+    def __init__(self, slots: int, *, is_dynamic: bool = False) -> None:
+        self.slots = FairSemaphore(slots, is_dynamic=is_dynamic)
         self.running: list[str | None] = []
         self.order: list[str | None] = []
         self._ends: list[asyncio.Event] = []
         self.tasks: list[asyncio.Task[None]] = []
 
     async def begin(self, *groups: str | None) -> None:
-        """Begin some for each of these groups, and return when those that have a place have begun."""
+        """Start work for each of these groups; return once the work with a slot runs."""
         self.tasks += [asyncio.create_task(self._do(group)) for group in groups]
         await self.settle()
 
     async def end_first(self) -> None:
-        """End what has run the longest."""
+        """End the work that has run the longest."""
         self._ends.pop(0).set()
         await self.settle()
 
@@ -40,7 +40,7 @@ class Work:
 
     async def _do(self, group: str | None) -> None:
         end = asyncio.Event()
-        async with self.places.slot(group):
+        async with self.slots.slot(group):
             self.running.append(group)
             self.order.append(group)
             self._ends.append(end)
@@ -48,10 +48,10 @@ class Work:
             self.running.remove(group)
 
 
-async def test_groups_get_places_in_turn_whatever_their_queues() -> None:
+async def test_groups_get_slots_in_turn_for_queues_of_any_length() -> None:
     work = Work(2)
     await work.begin(*"eeeeee")
-    assert work.running == ["e"], "one place is left for others"
+    assert work.running == ["e"], "one slot is left for others"
     await work.begin("a", "b", "c")
     assert work.running == ["e", "a"]
     for _ in range(8):
@@ -62,10 +62,10 @@ async def test_groups_get_places_in_turn_whatever_their_queues() -> None:
     assert work.running == []
 
 
-async def test_groups_leave_as_many_dynamic_places_free_as_they_hold() -> None:
+async def test_groups_leave_as_many_dynamic_slots_free_as_they_hold() -> None:
     work = Work(8, is_dynamic=True)
     await work.begin(*"eeeeeeeaaaaa", "b", "b", "c")
-    assert work.running == [*"eeeeaab", "c"], "e alone has half, and the last place is for any that has none"
+    assert work.running == [*"eeeeaab", "c"], "e alone has half, and the last slot is for a group without one"
 
 
 async def test_release_of_a_dynamic_place_lets_all_go_on_that_may() -> None:
@@ -73,19 +73,19 @@ async def test_release_of_a_dynamic_place_lets_all_go_on_that_may() -> None:
     await work.begin(*"abba")
     assert work.running == [*"ab"]
     await work.end_first()
-    assert work.running == [*"bba"], "b takes the place of a, and a, which then has none, one of those left"
+    assert work.running == [*"bba"], "b takes the slot of a; a then has none and gets a free one"
 
 
 async def test_long_queue_of_a_group_rejects_its_next_requests() -> None:
     work = Work(2)
     await work.begin("e")
-    work.places.require_short_queue("e", 0.0, "too many")
+    work.slots.require_short_queue("e", 0.0, "too many")
     await work.begin("e")
     with pytest.raises(Overloaded, match="too many"):
-        work.places.require_short_queue("e", 0.0, "too many")
-    work.places.require_short_queue("e", 36_000.0, "too many")
-    work.places.require_short_queue("a", 0.0, "too many")
-    assert (work.places.is_available("e"), work.places.is_available("a")) == (False, True)
+        work.slots.require_short_queue("e", 0.0, "too many")
+    work.slots.require_short_queue("e", 36_000.0, "too many")
+    work.slots.require_short_queue("a", 0.0, "too many")
+    assert (work.slots.is_available("e"), work.slots.is_available("a")) == (False, True)
     await work.end_first()
     await work.end_first()
 
@@ -114,7 +114,7 @@ async def test_cancelled_waiter_leaves_its_place_to_others(*, has_turn: bool) ->
     await work.begin("e", "a", "b")
     if has_turn:
         work._ends[0].set()
-        while work.running:  # until its place has been given away, and before that is noticed
+        while work.running:  # its slot has been granted, which is not noticed yet
             await asyncio.sleep(0)
     work.tasks[1].cancel()
     with suppress(asyncio.CancelledError):
@@ -129,15 +129,15 @@ async def test_searches_of_one_owner_leave_a_thread_to_others(tmp_path: Path) ->
     path = tmp_path / "guidsvc.db"
     async with open_store(f"sqlite:///{path}", exclusive=False):
         finder = Finder(path)
-        ended: list[str] = []
+        finished_owners: list[str] = []
 
         async def count(owner: str) -> None:
             await finder.count(Selection(owner=owner))
-            ended.append(owner)
+            finished_owners.append(owner)
 
         await asyncio.gather(*(count(owner) for owner in "e" * 200 + "a"))
-        assert ended.index("a") < 180, (
-            "without turns it would be among the last; its thread may have to wait on a busy machine"
+        assert finished_owners.index("a") < 180, (
+            "without turns it would be among the last; the bound allows for a busy machine"
         )
         await finder.aclose()
 
@@ -155,12 +155,12 @@ async def test_waiter_cancelled_as_a_place_is_freed_takes_none() -> None:
             await work.end_first()
     results = await asyncio.gather(*work.tasks, return_exceptions=True)
     assert [type(result) for result in results] == [type(None), *[asyncio.CancelledError] * 2, *[type(None)] * 2]
-    async with asyncio.timeout(30), work.places.slot("a"), work.places.slot("b"):
+    async with asyncio.timeout(30), work.slots.slot("a"), work.slots.slot("b"):
         pass
 
 
 async def test_work_in_turns_is_limited_per_iteration_of_the_loop() -> None:
-    """Also if all of it ends, or fails, at once; and groups take turns."""
+    """Also if all work ends or fails at once; and groups take turns."""
     slots, counter, order = FairSemaphore(4), TurnCounter(), list[str]()
     work = counter.counted(order.append)
 

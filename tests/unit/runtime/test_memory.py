@@ -1,4 +1,4 @@
-"""Memory is given back when the process has grown, though reference cycles hold it."""
+"""Garbage collection after the process has grown, when reference cycles hold memory."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ class Cycle:
 
 
 def old_garbage(size_bytes: int) -> weakref.ref[Cycle]:
-    """Return a reference to garbage that is in the oldest generation, and that only a full collection frees."""
+    """Return a reference to garbage in the oldest generation, which only a full collection frees."""
     cycle = Cycle(size_bytes)
     gc.collect()
     return weakref.ref(cycle)
@@ -47,12 +47,12 @@ async def test_garbage_of_the_oldest_generation_is_collected_on_growth(monkeypat
     try:
         async with running_in_background(lambda: collect_on_growth(lambda: True)):
             await asyncio.sleep(0.05)
-            found = old_garbage(2 * GROWTH_BYTES)
-            grown = resident_bytes()
+            garbage = old_garbage(2 * GROWTH_BYTES)
+            grown_bytes = resident_bytes()
             async with asyncio.timeout(20):
-                while found() is not None:
+                while garbage() is not None:
                     await asyncio.sleep(0.01)
-                while grown is not None and (resident_bytes() or 0) > grown - GROWTH_BYTES:
+                while grown_bytes is not None and (resident_bytes() or 0) > grown_bytes - GROWTH_BYTES:
                     await asyncio.sleep(0.01)
     finally:
         gc.enable()
@@ -64,9 +64,9 @@ async def test_service_collects_garbage_after_growth(serving: Serving, monkeypat
     try:
         async with serving() as client:
             assert (await client.get("/livez")).status == 200
-            found = old_garbage(2 * GROWTH_BYTES)
+            garbage = old_garbage(2 * GROWTH_BYTES)
             async with asyncio.timeout(20):
-                while found() is not None:
+                while garbage() is not None:
                     await asyncio.sleep(0.01)
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""Temporary space is shared: no caller has all of it, nor have any two."""
+"""Temporary space is shared: no caller, and no two callers, can take all of it."""
 
 import pytest
 
@@ -10,27 +10,27 @@ from guidsvc.runtime.temporary_space import BUFFERED_PART, TemporarySpace
 def test_one_caller_has_at_most_half_of_the_space() -> None:
     """A caller is an owner or, without access control, a network."""
     space = TemporarySpace(request_bytes=10, total_bytes=40)
-    with space.share() as first, space.share() as second, space.share() as third, space.share() as other:
+    with space.share() as first, space.share() as second, space.share() as third, space.share() as other_share:
         for share in (first, second, third):
             share.caller = "192.0.2.1"
-        other.caller = "192.0.2.2"
+        other_share.caller = "192.0.2.2"
         first.take(10)
         second.take(10)
         with pytest.raises(Overloaded, match="size limit"):
             third.take(1)
-        other.take(10)
+        other_share.take(10)
         second.give_back(10)
         third.take(4)
     assert_empty(space._bytes, 40)
 
 
 def test_callers_that_fill_their_shares_leave_space_to_others() -> None:
-    space, taken = FairBudget(1000), []
+    space, taken_bytes = FairBudget(1000), []
     for caller in "abcd":
-        taken.append(0)
+        taken_bytes.append(0)
         while space.take(1, caller):
-            taken[-1] += 1
-    assert taken == [500, 250, 125, 62]
+            taken_bytes[-1] += 1
+    assert taken_bytes == [500, 250, 125, 62]
 
 
 def test_all_of_the_space_may_be_taken_by_the_service_itself() -> None:

@@ -1,4 +1,4 @@
-"""Threads that work for the event loop."""
+"""Worker threads for the event loop."""
 
 import asyncio
 import gc
@@ -42,36 +42,36 @@ async def test_threads_start_only_when_all_are_busy(threads: WorkerThreads) -> N
 
 
 async def test_shutdown_waits_until_all_work_is_done() -> None:
-    threads, done = WorkerThreads(1, "test"), list[int]()
-    go_on = threading.Event()
-    first = threads.run(go_on.wait)
-    second = threads.run(lambda: done.append(1))
-    ending = asyncio.create_task(asyncio.to_thread(threads.shut_down))
+    threads, results = WorkerThreads(1, "test"), list[int]()
+    may_finish = threading.Event()
+    running = threads.run(may_finish.wait)
+    queued = threads.run(lambda: results.append(1))
+    shutdown = asyncio.create_task(asyncio.to_thread(threads.shut_down))
     await asyncio.sleep(0)
-    go_on.set()
-    await asyncio.gather(first, second, ending)
+    may_finish.set()
+    await asyncio.gather(running, queued, shutdown)
 
-    assert done == [1]
+    assert results == [1]
 
 
 async def test_result_for_a_cancelled_future_is_dropped(threads: WorkerThreads) -> None:
-    go_on = threading.Event()
-    future = threads.run(go_on.wait)
+    may_finish = threading.Event()
+    future = threads.run(may_finish.wait)
     future.cancel()
-    go_on.set()
+    may_finish.set()
 
     assert await threads.run(lambda: 7) == 7
     assert threads._open == 0
 
 
 async def test_idle_threads_keep_nothing_alive(threads: WorkerThreads) -> None:
-    class Made:
-        """Something that can be referred to weakly."""
+    class Result:
+        """An object with weak references."""
 
-    made = await threads.run(Made)
-    kept = weakref.ref(made)
+    result = await threads.run(Result)
+    reference = weakref.ref(result)
     await threads.run(lambda: None)
-    del made
+    del result
     gc.collect()
 
-    assert kept() is None
+    assert reference() is None

@@ -13,7 +13,7 @@ def timer() -> Timer:
 
 @pytest.fixture
 def store_clock(timer: Timer) -> StoreClock:
-    """A clock that said 5,000 ms when the timer stood at 100 s."""
+    """A clock that read 5,000 ms when the timer was at 100 s."""
     clock = StoreClock(timer)
     clock.set(100.0, 5_000)
     return clock

@@ -1,4 +1,4 @@
-"""What a log may say of an error of MongoDB's driver."""
+"""Log texts for errors of MongoDB's driver."""
 
 import re
 from pathlib import Path
@@ -40,19 +40,19 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("said", "error"), ERRORS.items(), ids=[type(each).__name__ for each in ERRORS.values()])
-def test_reason_of_an_error_has_codes_and_no_document(said: str, error: PyMongoError) -> None:
+@pytest.mark.parametrize(("expected", "error"), ERRORS.items(), ids=[type(each).__name__ for each in ERRORS.values()])
+def test_reason_of_an_error_has_codes_and_no_document(expected: str, error: PyMongoError) -> None:
     for reason in (reason_of(error), str(write_failure(error))):
         assert CANARY not in reason
-        assert said.split()[-2:] == reason.split()[-2:]
+        assert expected.split()[-2:] == reason.split()[-2:]
 
 
 def test_reason_of_a_connection_error_omits_the_cluster() -> None:
-    refused = "a:27017: [Errno 111] Connection refused"
+    reason = "a:27017: [Errno 111] Connection refused"
     timeouts = "configured timeouts: socketTimeoutMS: 2000.0ms, connectTimeoutMS: 2000.0ms"
     topology = "Timeout: 2.0s, Topology Description: <TopologyDescription id: 6a, topology_type: Unknown, servers: []>"
-    for text in (f"{refused} ({timeouts})", f"{refused} ({timeouts}), {topology}", f"{refused}, {topology}"):
-        assert reason_of(ServerSelectionTimeoutError(text)) == refused
+    for text in (f"{reason} ({timeouts})", f"{reason} ({timeouts}), {topology}", f"{reason}, {topology}"):
+        assert reason_of(ServerSelectionTimeoutError(text)) == reason
 
 
 @pytest.mark.slow

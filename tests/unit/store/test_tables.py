@@ -29,7 +29,7 @@ WRONG: dict[str, list[object]] = {
 }
 
 
-def test_rows_become_the_models_that_single_rows_become() -> None:
+def test_rows_are_converted_like_single_rows() -> None:
     models = records_of(ROWS)
 
     assert models == [RECORDS.row(values) for values in ROWS]
