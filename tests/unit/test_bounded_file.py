@@ -1,4 +1,4 @@
-"""Files that settings name: what is no regular file, or too large, is refused in one line, and never waited for."""
+"""Files named by settings: irregular or oversized ones are rejected in one line, without waiting."""
 
 import os
 import re
@@ -33,22 +33,22 @@ def make(kind: str, path: Path) -> Path:
     return path
 
 
-def started(folder: Path, **environment: str) -> str:
-    """Start the service, which must fail; return its one line."""
-    done = pdapt(folder, "--port", "0", **environment)
-    assert (done.returncode, done.stdout) == (2, ""), done
-    (line,) = done.stderr.splitlines()
+def start_error(folder: Path, **environment: str) -> str:
+    """Start the service, which must fail; return its error line."""
+    result = pdapt(folder, "--port", "0", **environment)
+    assert (result.returncode, result.stdout) == (2, ""), result
+    (line,) = result.stderr.splitlines()
     return line.removeprefix("pdapt.py: ")
 
 
-@pytest.mark.parametrize(("kind", "why"), UNREADABLE.items())
-def test_missing_or_oversized_file_is_not_read(tmp_path: Path, kind: str, why: str) -> None:
-    with pytest.raises(OSError, match=re.escape(why)):
+@pytest.mark.parametrize(("kind", "reason"), UNREADABLE.items())
+def test_missing_or_oversized_file_is_not_read(tmp_path: Path, kind: str, reason: str) -> None:
+    with pytest.raises(OSError, match=re.escape(reason)):
         read_file(make(kind, tmp_path / "file"))
 
 
 def test_file_at_the_size_limit_is_read_and_links_are_followed(tmp_path: Path) -> None:
-    """Secrets of containers are links."""
+    """Container secrets are links."""
     (tmp_path / "file").write_bytes(b"x" * MAX_BYTES)
     (tmp_path / "link").symlink_to("file")
     assert len(read_file(tmp_path / "link")) == MAX_BYTES
@@ -68,20 +68,20 @@ def test_unusable_file_setting_stops_the_start_with_its_name(tmp_path: Path, kin
         "GUIDSVC_CACHE_URL: ssl_ca_certs": {"GUIDSVC_CACHE_URL": f"rediss://127.0.0.1:1/0?ssl_ca_certs={path}"},
     }
     for name, environment in settings.items():
-        line = started(tmp_path, **environment)
+        line = start_error(tmp_path, **environment)
         assert line.startswith(f"{name}: "), line
         assert UNREADABLE[kind] in line
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a FIFO", "an endless device"])
-@pytest.mark.parametrize("words", [[], ["keys", "list"], ["backup", "copy.db"], ["healthcheck"]])
-def test_invalid_dotenv_stops_every_command(tmp_path: Path, words: list[str], kind: str) -> None:
+@pytest.mark.parametrize("arguments", [[], ["keys", "list"], ["backup", "copy.db"], ["healthcheck"]])
+def test_invalid_dotenv_stops_every_command(tmp_path: Path, arguments: list[str], kind: str) -> None:
     make(kind, tmp_path / ".env")
-    done = pdapt(tmp_path, *words)
-    assert (done.returncode, done.stderr) == (2, f"pdapt.py: .env: {UNREADABLE[kind]}\n")
-    done = pdapt(tmp_path, *words, "--help")
-    assert done.returncode == 0
+    result = pdapt(tmp_path, *arguments)
+    assert (result.returncode, result.stderr) == (2, f"pdapt.py: .env: {UNREADABLE[kind]}\n")
+    result = pdapt(tmp_path, *arguments, "--help")
+    assert result.returncode == 0
 
 
 def test_irregular_certificate_is_not_waited_for_on_reload(tmp_path: Path, certificate: Certificate) -> None:
@@ -94,7 +94,7 @@ def test_irregular_certificate_is_not_waited_for_on_reload(tmp_path: Path, certi
 
 
 def test_other_modules_read_no_file_named_by_settings() -> None:
-    """A new place that reads a file belongs into the list, with the reason why it needs no bound."""
+    """Add a new place that reads a file to this list, with the reason why it needs no bound."""
     reads = re.compile(r"\.(read_text|read_bytes)\(|\.open\(\"r|\bopen\(\w+, \"r|load_(cert_chain|verify_locations)\(")
     reasons = {
         "cache/redis/lua_scripts.py": "a part of the package",
@@ -113,5 +113,5 @@ def test_other_modules_read_no_file_named_by_settings() -> None:
         "server/tls.py": "read by `read_file` before",
     }
     root = ROOT / "guidsvc"
-    found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if reads.search(path.read_text())}
-    assert found == set(reasons)
+    readers = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if reads.search(path.read_text())}
+    assert readers == set(reasons)

@@ -1,4 +1,4 @@
-"""The counter of Python calls: what it counts, and the layer that it names."""
+"""The counter of Python calls: the calls that it counts, and the layers that it names."""
 
 import sys
 import threading
@@ -22,10 +22,10 @@ def make(): return Point(1, 2)
 
 @pytest.fixture
 def module() -> ModuleType:
-    """A module of the package guidsvc.api, as the counter sees it."""
-    made = ModuleType("guidsvc.api.example")
-    exec(SOURCE, made.__dict__)
-    return made
+    """A module of the package guidsvc.api, for the counter."""
+    example = ModuleType("guidsvc.api.example")
+    exec(SOURCE, example.__dict__)
+    return example
 
 
 @pytest.fixture
@@ -33,46 +33,50 @@ def counter() -> CallCounter:
     return CallCounter()
 
 
-def counted(counter: CallCounter, work: object) -> tuple[dict[str, int], dict[str, int]]:
+def count_calls(counter: CallCounter, work: object) -> tuple[dict[str, int], dict[str, int]]:
     """Run the work in a thread under the counter; return its Python calls and C calls by function."""
-    before = sys.getprofile()
+    profile_before = sys.getprofile()
     counter.start()
     try:
-        thread = threading.Thread(target=work)  # type: ignore[arg-type]  # a function of a module that is made here
+        thread = threading.Thread(target=work)  # type: ignore[arg-type]  # a function of a generated module
         thread.start()
         thread.join()
     finally:
         threading.setprofile(None)
-        sys.setprofile(before)
+        sys.setprofile(profile_before)
     python, c = counter.counts()
     return _in_example(python), _in_example(c)
 
 
 def _in_example(counts: dict[Function, int]) -> dict[str, int]:
-    return {each.name.removeprefix("guidsvc.api.example:"): n for each, n in counts.items() if "api" in each.layer}
+    return {
+        function.name.removeprefix("guidsvc.api.example:"): n
+        for function, n in counts.items()
+        if "api" in function.layer
+    }
 
 
 def test_calls_of_all_threads_count(counter: CallCounter, module: ModuleType) -> None:
-    python, c = counted(counter, module.outer)
+    python, c = count_calls(counter, module.outer)
 
     assert python == {"outer": 1, "inner": 2}
     assert c == {"inner": 2}
 
 
 def test_resumption_of_a_generator_counts_as_a_call(counter: CallCounter, module: ModuleType) -> None:
-    python, _ = counted(counter, lambda: list(module.steps()))
+    python, _ = count_calls(counter, lambda: list(module.steps()))
 
     assert python == {"steps": 3}
 
 
 def test_named_tuple_belongs_to_the_layer_of_its_caller(counter: CallCounter, module: ModuleType) -> None:
-    python, _ = counted(counter, module.make)
+    python, _ = count_calls(counter, module.make)
 
     assert python == {"make": 1, "Point.__new__": 1}
 
 
 def test_total_is_the_sum_of_all_python_calls(counter: CallCounter, module: ModuleType) -> None:
-    counted(counter, module.outer)
+    count_calls(counter, module.outer)
 
     assert counter.total() == sum(counter.counts()[0].values())
 

@@ -1,4 +1,4 @@
-"""Settings: where they come from, which wins, and what stops the start."""
+"""Settings: their sources, which source wins, and which faults stop the start."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from guidsvc.errors import StartError
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to start in."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -34,7 +34,7 @@ def test_flag_overrides_environment_which_overrides_dotenv(folder: Path, monkeyp
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = {
+    values = {
         "access": "keys",
         "events": "changes",
         "events_size": "2GiB",
@@ -59,7 +59,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
         "max_incoming_bytes": "1048576",
         "cache_size": "1048576",
     }
-    value = other.get(name, "7")
+    value = values.get(name, "7")
     monkeypatch.setenv(PREFIX + name.upper(), value)
     by_variable = getattr(load([]), name)
     monkeypatch.delenv(PREFIX + name.upper())
@@ -72,7 +72,7 @@ def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.M
 
 
 def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(["--store-url="]).store_url == "", "which no store answers to"
+    assert load(["--store-url="]).store_url == "", "an empty URL is rejected later, by the store"
     monkeypatch.setenv("GUIDSVC_STORE_URL", "")
     assert load([]).store_url == ""
     monkeypatch.setenv("GUIDSVC_PORT", "")
@@ -81,7 +81,7 @@ def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "message"),
     [
         (["--prot", "1"], "--prot"),
         (["--port"], "--port"),
@@ -105,10 +105,10 @@ def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None
         (["--access-log=false"], "^--access-log takes no value: use --access-log or --no-access-log$"),
     ],
 )
-def test_unknown_or_invalid_flag_stops_the_start_with_one_line(arguments: list[str], why: str) -> None:
-    with pytest.raises(StartError, match=why) as caught:
+def test_unknown_or_invalid_flag_stops_the_start_with_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(StartError, match=message) as error:
         load(arguments)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_all_faults_are_listed_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +117,10 @@ def test_all_faults_are_listed_at_once(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GUIDSVC_QUOTA_FILE", "missing")
     (folder / ".env").write_text("GUIDSVC_ACCESS_LOG=perhaps\nGUIDSVC_PROT=1\nGUIDSVC_HOST=::1\n")
 
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as error:
         load(["--lifetime", "0", "--prt", "9", "--workers", "3"])
 
-    assert caught.value.faults == (
+    assert error.value.faults == (
         "unrecognized arguments: --prt 9; did you mean --port?",
         "unknown setting GUIDSVC_NONSENSE in the environment; --help lists the settings",
         f"unknown setting GUIDSVC_PROT in {folder}/.env, line 2; did you mean GUIDSVC_PORT?",
@@ -129,9 +129,9 @@ def test_all_faults_are_listed_at_once(folder: Path, monkeypatch: pytest.MonkeyP
         "retention: must be a whole number of seconds from 0 to 3162240000, not '-1'",
         "access_log: must be on or off, not 'perhaps'",
     )
-    assert str(caught.value) == "\n".join(caught.value.faults)
-    assert caught.value.names == {"lifetime", "retention", "access_log", "quota"}
-    valid = caught.value.settings
+    assert str(error.value) == "\n".join(error.value.faults)
+    assert error.value.names == {"lifetime", "retention", "access_log", "quota"}
+    valid = error.value.settings
     assert valid is not None
     assert (valid.host, valid.workers, valid.lifetime) == ("::1", 3, Settings.model_fields["lifetime"].default)
 
@@ -139,11 +139,11 @@ def test_all_faults_are_listed_at_once(folder: Path, monkeypatch: pytest.MonkeyP
 def test_broken_dotenv_line_is_listed_beside_other_faults(folder: Path) -> None:
     (folder / ".env").write_text("GUIDSVC_HOST=::1\nnonsense here\n")
 
-    with pytest.raises(InvalidSettings) as caught:
+    with pytest.raises(InvalidSettings) as error:
         load(["--port", "x"])
 
-    assert [fault[:13] for fault in caught.value.faults] == [".env, line 2:", "port: must be"]
-    assert caught.value.settings is None, "the rest of the file is not read"
+    assert [fault[:13] for fault in error.value.faults] == [".env, line 2:", "port: must be"]
+    assert error.value.settings is None, "the rest of the file is not read"
 
 
 def test_every_fault_of_dotenv_is_listed_with_its_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +155,10 @@ def test_every_fault_of_dotenv_is_listed_with_its_line(folder: Path, monkeypatch
     ]
     (folder / ".env").write_text("\n".join(lines))
 
-    with pytest.raises(InvalidSettings) as caught:
+    with pytest.raises(InvalidSettings) as error:
         load([])
 
-    assert caught.value.faults == (
+    assert error.value.faults == (
         ".env, line 6: GUIDSVC_QUOTA has no value; write GUIDSVC_QUOTA=value, or remove the line",
         ".env, line 7: GUIDSVC_ACCESS_FILE has no value; write GUIDSVC_ACCESS_FILE=value, or remove the line",
         ".env, line 9: guidsvc_port is also set in line 8; remove one of the two lines",
@@ -167,17 +167,17 @@ def test_every_fault_of_dotenv_is_listed_with_its_line(folder: Path, monkeypatch
         f"unknown setting GUIDSVC_PROT in {folder}/.env, line 11; did you mean GUIDSVC_PORT?",
         "workers: must be a whole number from 1 to 1000, not 'many'",
     )
-    assert caught.value.names == {"quota", "access", "port", "lifetime", "hosts", "workers"}
-    assert caught.value.settings is not None, "so that the other settings are checked, too"
+    assert error.value.names == {"quota", "access", "port", "lifetime", "hosts", "workers"}
+    assert error.value.settings is not None, "so that the other settings are checked, too"
 
 
 def test_unreadable_dotenv_is_listed_beside_other_faults(folder: Path) -> None:
     (folder / ".env").mkdir()
 
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as error:
         load(["--prt", "1", "--quota", "-1"])
 
-    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["unrecognized arguments", ".env", "quota"]
+    assert [fault.partition(":")[0] for fault in error.value.faults] == ["unrecognized arguments", ".env", "quota"]
 
 
 def test_values_in_dotenv_may_refer_to_variables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,10 +301,10 @@ ALL_FAULTS = (
     ],
 )
 def test_wrong_command_line_is_a_usage_error_with_a_suggestion(arguments: list[str], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as error:
         load(arguments)
 
-    assert str(caught.value) == message
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_duration_is_in_seconds_or_has_a_unit(
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "message"),
     [
         ("soon", r"must be a number of seconds or a duration with a unit \(90s, 30m, 12h, 90d, 8w\), not 'soon'"),
         ("1500ms", "must be a whole number of seconds from 1 to 3162240000$"),
@@ -356,9 +356,9 @@ def test_duration_is_in_seconds_or_has_a_unit(
         ("nan", "must be a number of seconds"),
     ],
 )
-def test_invalid_duration_is_rejected_with_the_forms(text: str, why: str) -> None:
-    if why:
-        with pytest.raises(StartError, match=f"lifetime: {why}"):
+def test_invalid_duration_is_rejected_with_the_forms(text: str, message: str) -> None:
+    if message:
+        with pytest.raises(StartError, match=f"lifetime: {message}"):
             load(["--lifetime", text])
     else:
         assert load(["--lifetime", text]).lifetime == 36_600 * 86_400
@@ -409,7 +409,7 @@ def test_file_counts_as_its_variable_would(folder: Path, monkeypatch: pytest.Mon
     (folder / ".env").write_text("GUIDSVC_PORT_FILE=port\n")
 
     assert (load([]).store_url, load([]).port) == ("mongodb://u:p@db/guidsvc", 2)
-    assert load(["--port", "3", "--store-url", "sqlite:///x"]).store_url == "sqlite:///x", "a flag wins, as ever"
+    assert load(["--port", "3", "--store-url", "sqlite:///x"]).store_url == "sqlite:///x", "a flag overrides the file"
 
 
 @pytest.mark.parametrize("in_file", [True, False])
@@ -423,10 +423,10 @@ def test_variable_and_its_file_exclude_each_other(
     else:
         monkeypatch.setenv("guidsvc_cache_url", "memory://")
 
-    with pytest.raises(StartError, match=r"^GUIDSVC_CACHE_URL, GUIDSVC_CACHE_URL_FILE: both are set") as caught:
+    with pytest.raises(StartError, match=r"^GUIDSVC_CACHE_URL, GUIDSVC_CACHE_URL_FILE: both are set") as error:
         load([])
-    first = f"in {folder}/.env, line 1" if in_file else "in the environment"
-    assert str(caught.value).endswith(f", the first {first}, the second in the environment; remove one of them")
+    source = f"in {folder}/.env, line 1" if in_file else "in the environment"
+    assert str(error.value).endswith(f", the first {source}, the second in the environment; remove one of them")
 
 
 def test_unreadable_secret_file_stops_the_start_without_leaks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,15 +434,15 @@ def test_unreadable_secret_file_stops_the_start_without_leaks(folder: Path, monk
     (folder / "text").write_text("CANARY")
     for path in ("missing", ".", "bytes", "", "a\0b"):
         (folder / ".env").write_text(f'GUIDSVC_STORE_URL_FILE="{path}"\n')
-        with pytest.raises(StartError, match=r"^GUIDSVC_STORE_URL_FILE: ") as caught:
+        with pytest.raises(StartError, match=r"^GUIDSVC_STORE_URL_FILE: ") as error:
             load([])
-        assert "\n" not in str(caught.value)
-        assert "CANARY" not in str(caught.value)
-        assert "ff" not in str(caught.value)
+        assert "\n" not in str(error.value)
+        assert "CANARY" not in str(error.value)
+        assert "ff" not in str(error.value)
     (folder / ".env").write_text("GUIDSVC_PORT_FILE=text\n")
-    with pytest.raises(StartError, match=r"^port: ") as caught:
+    with pytest.raises(StartError, match=r"^port: ") as error:
         load([])
-    assert "CANARY" not in str(caught.value)
+    assert "CANARY" not in str(error.value)
 
 
 @pytest.mark.parametrize("in_file", [True, False])
@@ -453,21 +453,21 @@ def test_file_without_a_path_is_named_with_the_remedy(
         (folder / ".env").write_text("GUIDSVC_PORT_FILE=\n")
     else:
         monkeypatch.setenv("GUIDSVC_PORT_FILE", "")
-    place = f"; it is set in {folder}/.env, line 1" if in_file else ""
+    source = f"; it is set in {folder}/.env, line 1" if in_file else ""
 
-    with pytest.raises(InvalidSettings) as caught:
+    with pytest.raises(InvalidSettings) as error:
         load([])
-    assert str(caught.value) == (
-        f"GUIDSVC_PORT_FILE: must name the file with the value; write its path, or remove the variable{place}"
+    assert str(error.value) == (
+        f"GUIDSVC_PORT_FILE: must name the file with the value; write its path, or remove the variable{source}"
     )
 
 
 def test_secret_in_place_of_its_file_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GUIDSVC_STORE_URL_FILE", "mongodb://u:CANARY@db/guidsvc")
 
-    with pytest.raises(InvalidSettings, match=r"cannot read mongodb://u:\*\*\*@db/guidsvc: No such file") as caught:
+    with pytest.raises(InvalidSettings, match=r"cannot read mongodb://u:\*\*\*@db/guidsvc: No such file") as error:
         load([])
-    assert "CANARY" not in str(caught.value)
+    assert "CANARY" not in str(error.value)
 
 
 def test_misspelt_file_variable_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,9 +481,9 @@ def test_misspelt_file_variable_gets_a_suggestion(monkeypatch: pytest.MonkeyPatc
 def test_unreadable_dotenv_stops_the_start_with_one_line(folder: Path, text: bytes) -> None:
     (folder / ".env").write_bytes(text)
 
-    with pytest.raises(StartError, match=r"^\.env") as caught:
+    with pytest.raises(StartError, match=r"^\.env") as error:
         load([])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_dotenv_in_another_encoding_is_reported_as_such(folder: Path) -> None:
@@ -498,10 +498,10 @@ NUMBERS = [name for name, field in Settings.model_fields.items() if type(field.d
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_fault_of_a_number_says_what_is_accepted(name: str) -> None:
-    with pytest.raises(StartError) as caught:
+    with pytest.raises(StartError) as error:
         load([f"--{name.replace('_', '-')}=-1"])
 
-    assert str(caught.value).startswith(f"{name}: must be ")
+    assert str(error.value).startswith(f"{name}: must be ")
 
 
 def test_variables_of_the_tests_are_not_those_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

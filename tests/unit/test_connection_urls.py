@@ -1,4 +1,4 @@
-"""URLs with passwords: how one is shown, and what is told of one that is no use."""
+"""Connection URLs are shown without secrets, and so are the errors about them."""
 
 import pytest
 from redis.asyncio import ConnectionPool
@@ -9,7 +9,7 @@ from guidsvc.errors import StartError
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "redacted"),
     [
         ("mongodb://user:secret@db:27017/guidsvc?w=1", "mongodb://user:***@db:27017/guidsvc?w=1"),
         ("redis://:secret@cache:6379/0", "redis://:***@cache:6379/0"),
@@ -56,24 +56,24 @@ from guidsvc.errors import StartError
         ("", ""),
     ],
 )
-def test_url_is_shown_without_secrets(url: str, shown: str) -> None:
-    assert redact(url) == shown
+def test_url_is_shown_without_secrets(url: str, redacted: str) -> None:
+    assert redact(url) == redacted
 
 
 @pytest.mark.parametrize(
     "url", ["redis://u:12?ss@h/0", "redis://u:12/34@h", "redis://u:12#ss@h", "redis://u:1?a=1&b@h/"]
 )
 def test_password_that_looks_like_another_part_reaches_no_driver(url: str) -> None:
-    def never(_: str) -> None:
+    def connect(_: str) -> None:
         raise AssertionError
 
     assert is_ambiguous(url)
     with pytest.raises(StartError, match=r"^cache_url: percent-encode .* in a password"):
-        connect_with_redacted_errors("cache_url", url, never, ValueError)
+        connect_with_redacted_errors("cache_url", url, connect, ValueError)
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("redis://u:CANARY@h:port/0", "'port'"),
         ("redis://:CANARY/0", "the port is not a number; write user and password before the host"),
@@ -85,14 +85,14 @@ def test_password_that_looks_like_another_part_reaches_no_driver(url: str) -> No
         ("rediss://h/0?ssl_include_verify_flags=CANARY", "cache_url: "),
     ],
 )
-def test_faults_beside_the_password_are_still_reported(url: str, told: str) -> None:
-    with pytest.raises(StartError) as caught:
+def test_faults_beside_the_password_are_still_reported(url: str, message: str) -> None:
+    with pytest.raises(StartError) as error:
         pool_of(url, ConnectionPool)
 
-    assert told in str(caught.value)
-    assert "CAN" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert message in str(error.value)
+    assert "CAN" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
 
 
 @pytest.mark.parametrize(

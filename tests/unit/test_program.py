@@ -1,4 +1,4 @@
-"""The name of the program in messages, by how it was started."""
+"""The name of the program in messages, depending on how it was started."""
 
 import sys
 
@@ -9,7 +9,7 @@ from guidsvc.program import program, runnable
 
 
 @pytest.mark.parametrize(
-    ("started", "name", "command"),
+    ("path", "name", "command"),
     [
         ("pdapt.py", "pdapt.py", "python pdapt.py keys list"),
         ("/srv/guidsvc/pdapt.py", "pdapt.py", "python pdapt.py keys list"),
@@ -17,9 +17,9 @@ from guidsvc.program import program, runnable
     ],
 )
 def test_command_in_a_message_names_the_interpreter(
-    monkeypatch: pytest.MonkeyPatch, started: str, name: str, command: str
+    monkeypatch: pytest.MonkeyPatch, path: str, name: str, command: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [started])
+    monkeypatch.setattr(sys, "argv", [path])
 
     assert (program(), runnable("keys list")) == (name, command)
     assert str(unknown_key()).endswith(f": {command.removesuffix('list')}create --owner NAME")

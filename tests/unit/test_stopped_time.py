@@ -1,4 +1,4 @@
-"""The time of a measured service: clocks that stand still, and timers that do not fire."""
+"""The time of a measured service: clocks that are stopped, and timers that do not fire."""
 
 import asyncio
 import time

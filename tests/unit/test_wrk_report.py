@@ -1,4 +1,4 @@
-"""What `bench.wrk` reads from reports of wrk, which were recorded."""
+"""The figures that `bench.wrk` reads from recorded reports of wrk."""
 
 import pytest
 

@@ -12,15 +12,15 @@ from guidsvc.config import load
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to start in."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def lines_of(*words: str, preflight: Preflight = UNKNOWN) -> dict[str, str]:
-    """Return the banner of these flags, by the first word of each line; the first line has the key `at`."""
-    first, *others = banner(load(words), 9000, preflight).splitlines()
-    return {"at": first.rpartition(" at ")[2]} | {line[2:10].strip(): line[11:] for line in others}
+def lines_of(*arguments: str, preflight: Preflight = UNKNOWN) -> dict[str, str]:
+    """Return the banner for these flags, by the first word of each line; the first line has the key `at`."""
+    first_line, *other_lines = banner(load(arguments), 9000, preflight).splitlines()
+    return {"at": first_line.rpartition(" at ")[2]} | {line[2:10].strip(): line[11:] for line in other_lines}
 
 
 @pytest.mark.parametrize(("host", "loopback"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
@@ -34,9 +34,9 @@ def test_every_address_is_named_with_a_warning(host: str, loopback: str) -> None
     assert lines["warning"].startswith("everybody on the network can read, change and delete all records")
 
 
-@pytest.mark.parametrize("words", [(), ("--unix-socket", "s"), ("--host", "0.0.0.0", "--access", "keys")])
-def test_local_or_guarded_service_gives_no_warning(words: tuple[str, ...]) -> None:
-    assert "warning" not in lines_of(*words)
+@pytest.mark.parametrize("arguments", [(), ("--unix-socket", "s"), ("--host", "0.0.0.0", "--access", "keys")])
+def test_local_or_guarded_service_gives_no_warning(arguments: tuple[str, ...]) -> None:
+    assert "warning" not in lines_of(*arguments)
 
 
 def test_console_that_is_off_is_not_named() -> None:
@@ -56,10 +56,10 @@ def test_store_has_an_absolute_path_and_no_password(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "state"), [(True, " (answers)"), (False, " (no answer yet; reads go to the store)"), (None, "")]
+    ("responds", "state"), [(True, " (answers)"), (False, " (no answer yet; reads go to the store)"), (None, "")]
 )
-def test_state_of_the_cache_is_named(*, answers: bool | None, state: str) -> None:
-    lines = lines_of("--cache-url", "redis://:p@h/0", preflight=Preflight(answers, None))
+def test_state_of_the_cache_is_named(*, responds: bool | None, state: str) -> None:
+    lines = lines_of("--cache-url", "redis://:p@h/0", preflight=Preflight(responds, None))
 
     assert lines["cache"] == f"redis://:***@h/0{state}"
 
@@ -81,8 +81,8 @@ def test_values_with_hidden_characters_are_escaped() -> None:
 
 
 def test_command_for_the_first_key_names_the_store(folder: Path) -> None:
-    def command(*words: str) -> str:
-        return lines_of("--access", "keys", *words, preflight=Preflight(None, has_keys=False))["keys"]
+    def command(*arguments: str) -> str:
+        return lines_of("--access", "keys", *arguments, preflight=Preflight(None, has_keys=False))["keys"]
 
     assert command().endswith(" keys create --owner NAME")
     assert command("--store-url", "sqlite:///a b.db").endswith(f" --store-url 'sqlite:///{folder}/a b.db'")

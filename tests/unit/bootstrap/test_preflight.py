@@ -1,4 +1,4 @@
-"""What the service looks at before it starts."""
+"""The checks of the service before it starts."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from tests.support.backing_servers import Server, free_port
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to start in."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,9 +59,9 @@ def test_cache_answers_is_absent_or_refuses(own_redis: Server) -> None:
 
 
 def test_host_of_redis_without_an_address_is_unknown() -> None:
-    found = inspect(load(["--cache-url", "redis://nowhere.invalid:6379/0"]))
+    result = inspect(load(["--cache-url", "redis://nowhere.invalid:6379/0"]))
 
-    assert found == Preflight(cache_answers=False, has_keys=None, unknown_host="nowhere.invalid")
+    assert result == Preflight(cache_answers=False, has_keys=None, unknown_host="nowhere.invalid")
     assert inspect(load(["--cache-url", f"redis://127.0.0.1:{free_port()}/0"])).unknown_host is None
     assert inspect(load(["--cache-url", "unix:///nowhere/redis.sock"])).unknown_host is None
 

@@ -13,22 +13,22 @@ NAME_JWKS = "name a file that this user can read, or an https:// URL"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to start in."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def faults_of(*words: str) -> list[str]:
-    """Return the faults that the settings have."""
-    with pytest.raises(InvalidSettings) as caught:
-        load(words)
-    return list(caught.value.faults)
+def faults_of(*arguments: str) -> list[str]:
+    """Return the faults of these settings."""
+    with pytest.raises(InvalidSettings) as error:
+        load(arguments)
+    return list(error.value.faults)
 
 
 def test_settings_without_effect_are_checked_too(folder: Path) -> None:
-    words = ["--access", "off", "--rate-limit", "nonsense", "--jwt-jwks", "/no/such", "--login-limit", "0/minute"]
+    arguments = ["--access", "off", "--rate-limit", "nonsense", "--jwt-jwks", "/no/such", "--login-limit", "0/minute"]
 
-    assert faults_of(*words) == [
+    assert faults_of(*arguments) == [
         "rate_limit: invalid limit 'nonsense'; use 20000/second, 600/minute, or an empty value for no limit",
         "login_limit: invalid limit '0/minute'; use 20000/second, 600/minute, or an empty value for no limit",
         f"jwt_jwks: cannot use /no/such: No such file or directory; {NAME_JWKS}",
@@ -45,7 +45,7 @@ def test_faults_of_values_and_meanings_are_listed_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "fault"),
+    ("arguments", "fault"),
     [
         (["--trusted-proxies", "10.0.0.0/8,x"], "trusted_proxies: 'x' does not appear"),
         (["--hosts", "a,,b"], "hosts: an item of the list is empty; remove a comma, or write the item"),
@@ -87,10 +87,10 @@ def test_faults_of_values_and_meanings_are_listed_together() -> None:
         (["--audit-log", "guidsvc.db"], "audit_log: guidsvc.db is a file of the store"),
     ],
 )
-def test_setting_without_meaning_is_a_fault(words: list[str], fault: str) -> None:
-    (found,) = faults_of(*words)
+def test_setting_without_meaning_is_a_fault(arguments: list[str], fault: str) -> None:
+    (reported,) = faults_of(*arguments)
 
-    assert found.startswith(fault)
+    assert reported.startswith(fault)
 
 
 FREE_TEXTS = {"host", "unix_socket", "jwt_issuer", "jwt_audience"}
@@ -116,15 +116,24 @@ def test_empty_key_set_is_a_fault_even_with_access_off(folder: Path) -> None:
 
 def test_valid_settings_pass(folder: Path) -> None:
     certificate = Certificate(folder)
-    words = ["--host", "0.0.0.0", "--access", "keys", "--tls-cert", str(certificate.cert), "--tls-key", "key.pem"]
-    words += ["--store-url", "mongodb://h/x", "--cache-url", "rediss://h/1", "--workers", "2", "--audit-log", "a.log"]
+    arguments = ["--host", "0.0.0.0", "--access", "keys", "--tls-cert", str(certificate.cert), "--tls-key", "key.pem"]
+    arguments += [
+        "--store-url",
+        "mongodb://h/x",
+        "--cache-url",
+        "rediss://h/1",
+        "--workers",
+        "2",
+        "--audit-log",
+        "a.log",
+    ]
 
-    assert load(words).workers == 2
-    assert list(unused(load(words))) == []
+    assert load(arguments).workers == 2
+    assert list(unused(load(arguments))) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "settings", "reason"),
+    ("arguments", "settings", "reason"),
     [
         (["--access", "off", "--jwt-audience", "a"], {"jwt_audience"}, "access is off"),
         (["--access", "off", "--rate-limit", "1/second"], {"rate_limit"}, "access is off"),
@@ -142,11 +151,11 @@ def test_valid_settings_pass(folder: Path) -> None:
         (["--receipt-bytes", "1"], {"receipt_bytes_per_owner"}, "it is larger than --receipt-bytes"),
     ],
 )
-def test_settings_without_effect_are_named(words: list[str], settings: set[str], reason: str) -> None:
-    found = list(unused(load(words)))
+def test_settings_without_effect_are_named(arguments: list[str], settings: set[str], reason: str) -> None:
+    unused_settings = list(unused(load(arguments)))
 
-    assert {each.setting for each in found} == settings
-    assert all(each.reason.startswith(reason) for each in found)
+    assert {item.setting for item in unused_settings} == settings
+    assert all(item.reason.startswith(reason) for item in unused_settings)
 
 
 def test_defaults_all_have_an_effect() -> None:

@@ -1,4 +1,4 @@
-"""Cutting a stream into lines."""
+"""The NDJSON splitter."""
 
 from itertools import pairwise
 
@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 
-MOST = 4
+MAX_LINE_BYTES = 4
 
 
-def cut(*parts: bytes) -> list[Line]:
-    """Return the lines of a stream that comes in these parts."""
-    lines = NdjsonSplitter(MOST)
-    return [line for part in parts for line in lines.feed(part)] + list(lines.end())
+def cut(*pieces: bytes) -> list[Line]:
+    """Return the lines of a stream that arrives in these pieces."""
+    lines = NdjsonSplitter(MAX_LINE_BYTES)
+    return [line for piece in pieces for line in lines.feed(piece)] + list(lines.end())
 
 
 def test_blank_lines_are_counted_and_skipped() -> None:
@@ -31,8 +31,8 @@ def test_line_at_the_size_limit_is_kept_and_a_longer_one_is_not() -> None:
 
 
 @given(st.text(alphabet="ab\r\n ", max_size=40), st.lists(st.integers(0, 40), max_size=5))
-def test_any_division_of_the_stream_gives_the_same_lines(text: str, places: list[int]) -> None:
+def test_any_division_of_the_stream_gives_the_same_lines(text: str, cuts: list[int]) -> None:
     body = text.encode()
-    bounds = [0, *sorted(places), len(body)]
+    bounds = [0, *sorted(cuts), len(body)]
 
     assert cut(*(body[a:b] for a, b in pairwise(bounds))) == cut(body)

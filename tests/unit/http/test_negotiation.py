@@ -1,4 +1,4 @@
-"""Which media type a client would rather have."""
+"""The media type and the content coding that a client prefers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who is believed when a proxy says who its client is."""
+"""Trusted proxies: which address counts as the client's."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_invalid_network_stops_the_start() -> None:
 
 
 async def ask_all(client: Client) -> None:
-    """Ask in every way that requests are answered."""
+    """Send requests on every path that serves requests."""
     headers = {"X-Forwarded-For": "1.2.3.4"}
     for method, path in (("PUT", GUID), ("GET", GUID), ("GET", GUID), ("GET", "x"), ("GET", f"{GUID}?view=full")):
         body = {"user": USER} if method == "PUT" else None

@@ -38,6 +38,6 @@ def test_address_is_accepted_without_its_last_slash(text: str, url: str) -> None
     ],
 )
 def test_other_text_stops_the_start(text: str) -> None:
-    with pytest.raises(StartError, match=r"public_url: .* write a scheme, a host") as caught:
+    with pytest.raises(StartError, match=r"public_url: .* write a scheme, a host") as error:
         public_url.parse(text)
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Messages to a service manager: by which socket, when, and what happens if it does not take them."""
+"""Messages to a service manager: their socket, their times, and failures to deliver them."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from tests.conftest import ExpectedLogs
 from tests.support.notify_socket import NotifySocket, notify_socket
 
 WATCHDOG_SECONDS = 0.2
-SOON = 30
+WAIT_SECONDS = 30
 
 
-async def until_fed(notify: NotifySocket, count: int) -> None:
-    """Let the loop run until the watchdog was fed so many times."""
-    async with asyncio.timeout(SOON):
+async def wait_for_heartbeats(notify: NotifySocket, count: int) -> None:
+    """Run the loop until the watchdog got this many heartbeats."""
+    async with asyncio.timeout(WAIT_SECONDS):
         while notify.receive().count("WATCHDOG=1") < count:
             await asyncio.sleep(0.01)
 
@@ -34,20 +34,20 @@ async def test_states_reach_path_and_abstract_sockets(tmp_path: Path, *, is_abst
 
         ready, reloading, stopping = notify.receive()
         assert (ready, stopping) == ("READY=1", "STOPPING=1")
-        state, _, at = reloading.partition("\nMONOTONIC_USEC=")
+        state, _, monotonic_us = reloading.partition("\nMONOTONIC_USEC=")
         assert state == "RELOADING=1"
-        assert 0 <= time.monotonic() - int(at) / 1e6 < SOON
+        assert 0 <= time.monotonic() - int(monotonic_us) / 1e6 < WAIT_SECONDS
 
 
 async def test_watchdog_is_not_fed_while_the_loop_hangs(tmp_path: Path) -> None:
     with notify_socket(tmp_path) as notify:
         manager = ServiceManager(notify.address, WATCHDOG_SECONDS)
         manager.ready()
-        await until_fed(notify, 3)
-        before = len(notify.receive())
+        await wait_for_heartbeats(notify, 3)
+        heartbeats = len(notify.receive())
         time.sleep(5 * WATCHDOG_SECONDS)  # noqa: ASYNC251  # this is the hang
-        assert len(notify.receive()) == before
-        await until_fed(notify, before + 1)
+        assert len(notify.receive()) == heartbeats
+        await wait_for_heartbeats(notify, heartbeats + 1)
 
 
 async def test_reload_does_not_feed_the_watchdog_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,13 +112,13 @@ async def test_failed_messages_are_logged_once_per_outage(
 async def test_full_queue_of_the_manager_stops_nothing(tmp_path: Path, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("service manager cannot be notified")
     with notify_socket(tmp_path) as notify:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-            other.setblocking(False)
-            other.connect(notify.address)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.connect(notify.address)
             with suppress(BlockingIOError):
                 while True:
-                    other.send(b"WATCHDOG=1")
+                    sender.send(b"WATCHDOG=1")
         manager = ServiceManager(notify.address, WATCHDOG_SECONDS)
         manager.ready()
-        waiting = len(notify.receive())
-        await until_fed(notify, waiting + 2)
+        queued = len(notify.receive())
+        await wait_for_heartbeats(notify, queued + 2)

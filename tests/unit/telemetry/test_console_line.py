@@ -1,4 +1,4 @@
-"""The access line for people: one line of a terminal, whatever a client sends."""
+"""The access line for people: one terminal line, for any request."""
 
 import os
 import pty
@@ -25,8 +25,8 @@ _TEXT = st.text(st.characters(exclude_categories=["C", "M", "Z"]), max_size=250)
 
 
 def width_of(line: str) -> int:
-    """Return the columns that a terminal takes for a line."""
-    return sum(1 + (east_asian_width(each) in {"W", "F"}) for each in line)
+    """Return the number of terminal columns of a line."""
+    return sum(1 + (east_asian_width(character) in {"W", "F"}) for character in line)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_line_of_a_failure_ends_with_its_request_id(method: str, width: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("path", "reason", "shown"),
+    ("path", "reason", "expected"),
     [
         (PATH, f"No GUID {PATH[6:]} is registered.", "No such GUID is registered."),
         (PATH.lower(), f"GUID {PATH[6:]} has expired.", "This GUID has expired."),
@@ -75,10 +75,10 @@ def test_line_of_a_failure_ends_with_its_request_id(method: str, width: int) -> 
         ("/guid", f"GUID {PATH[6:]} has expired.", f"GUID {PATH[6:]} has expired."),
     ],
 )
-def test_reason_does_not_repeat_the_guid_of_the_path(path: str, reason: str, shown: str) -> None:
+def test_reason_does_not_repeat_the_guid_of_the_path(path: str, reason: str, expected: str) -> None:
     line = console_line(START, path, (404, 0.5), {"code": "x", "reason": reason}, {}, width=120)
 
-    assert f" x: {shown}" in line
+    assert f" x: {expected}" in line
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ except ValueError:
 
 
 def on_terminal(columns: int, code: str = SHOW, **environment: str) -> list[str]:
-    """Run this code with standard error on a terminal of this width, and return its lines."""
+    """Run this code with standard error on a terminal of this width; return its lines."""
     main, terminal = pty.openpty()
     try:
         subprocess.run(["stty", "cols", str(columns)], stdin=terminal, check=True)

@@ -1,4 +1,4 @@
-"""Keys that come for the first time."""
+"""The detection of keys that are used for the first time."""
 
 from guidsvc.telemetry.outage import FirstTimes
 

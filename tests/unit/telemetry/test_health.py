@@ -1,4 +1,4 @@
-"""The known state of a part: by probes, and by operations that fail."""
+"""The health of a component, from probes and from failed operations."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.telemetry.outage import Outage
 
 
-class Part:
-    """A part that answers a probe as it is told, and counts the probes."""
+class FakeComponent:
+    """A component with controlled probe results, which counts the probes."""
 
     def __init__(self) -> None:
         self.error: GuidsvcError | None = None
@@ -23,7 +23,7 @@ class Part:
         self.probes = 0
 
     async def probe(self) -> None:
-        """Answer."""
+        """Respond to a probe."""
         self.probes += 1
         if self.is_silent:
             await asyncio.Event().wait()
@@ -32,7 +32,7 @@ class Part:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as the condition holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)
@@ -49,65 +49,67 @@ async def until(condition: Callable[[], bool]) -> None:
     ],
 )
 async def test_state_is_that_of_the_last_probe(error: GuidsvcError | None, state: str) -> None:
-    part, of_part = Part(), PartHealth()
-    part.error = error
-    await of_part.check(part.probe)
-    assert of_part.state == state
-    part.error = None
-    await of_part.check(part.probe)
-    assert of_part.state == UP
+    component, health_ = FakeComponent(), PartHealth()
+    component.error = error
+    await health_.check(component.probe)
+    assert health_.state == state
+    component.error = None
+    await health_.check(component.probe)
+    assert health_.state == UP
 
 
-async def test_part_that_does_not_answer_a_probe_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_component_that_does_not_answer_a_probe_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "TIMEOUT_SECONDS", 0.01)
-    part, of_part = Part(), PartHealth()
-    part.is_silent = True
-    await of_part.check(part.probe)
-    assert of_part.state == DOWN
+    component, health_ = FakeComponent(), PartHealth()
+    component.is_silent = True
+    await health_.check(component.probe)
+    assert health_.state == DOWN
 
 
 async def test_failed_operations_cause_few_probes() -> None:
-    part, of_part = Part(), PartHealth()
-    async with running_in_background(lambda: of_part.keep(part.probe)):
-        part.error = StoreUnavailable("x")
-        of_part.note_failure()
-        await until(lambda: of_part.state == DOWN)
-        before, begun = part.probes, asyncio.get_running_loop().time()
+    component, health_ = FakeComponent(), PartHealth()
+    async with running_in_background(lambda: health_.keep(component.probe)):
+        component.error = StoreUnavailable("x")
+        health_.note_failure()
+        await until(lambda: health_.state == DOWN)
+        probes_before, started = component.probes, asyncio.get_running_loop().time()
         for _ in range(10_000):
-            of_part.note_failure()
+            health_.note_failure()
             await asyncio.sleep(0)
-        seconds = asyncio.get_running_loop().time() - begun
-    assert part.probes - before <= 1 + seconds / health.MIN_PAUSE_SECONDS
+        seconds = asyncio.get_running_loop().time() - started
+    assert component.probes - probes_before <= 1 + seconds / health.MIN_PAUSE_SECONDS
 
 
-async def test_failed_operation_settles_the_doubt_about_a_silent_part(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_operation_marks_a_silent_component_as_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "TIMEOUT_SECONDS", 3600)
     now = [0.0]
-    part, of_part = Part(), PartHealth(timer=lambda: now[0])
-    part.is_silent = True
-    probing = asyncio.create_task(of_part.check(part.probe))
-    await until(lambda: part.probes == 1)
-    of_part.note_failure()
-    assert of_part.state == UP, "the probe has only begun"
+    component, health_ = FakeComponent(), PartHealth(timer=lambda: now[0])
+    component.is_silent = True
+    probing = asyncio.create_task(health_.check(component.probe))
+    await until(lambda: component.probes == 1)
+    health_.note_failure()
+    assert health_.state == UP, "the probe has only begun"
     now[0] += DOUBT_SECONDS + 0.1
-    of_part.note_failure()
-    assert of_part.state == DOWN
+    health_.note_failure()
+    assert health_.state == DOWN
     probing.cancel()
 
 
 @pytest.mark.parametrize(
-    ("worse", "logged"), [(StoreReplaced("x"), [[], []]), (StoreUnavailable("x"), [["down"], ["answers"]])]
+    ("second_error", "logged"), [(StoreReplaced("x"), [[], []]), (StoreUnavailable("x"), [["down"], ["answers"]])]
 )
-async def test_writes_are_back_only_when_the_part_is_up(worse: GuidsvcError, logged: list[list[str]]) -> None:
-    """Not when a part that rejects writes fails in another way, which says nothing about its writes."""
+async def test_writes_are_back_only_when_the_component_is_up(
+    second_error: GuidsvcError, logged: list[list[str]]
+) -> None:
+    """Not when a component that rejects writes fails in another way, which does not mean that it accepts writes."""
     lines = LogCapture()
     log = structlog.wrap_logger(None, processors=[lines])
     outages = {DOWN: Outage(log, "down", "answers"), READ_ONLY: Outage(log, "rejects writes", "accepts writes")}
-    part, of_part = Part(), PartHealth(outages)
+    component, health_ = FakeComponent(), PartHealth(outages)
     events = []
-    for error in (StoreReadOnly("x"), worse, StoreReadOnly("x"), None):
-        part.error = error
-        await of_part.check(part.probe)
+    for error in (StoreReadOnly("x"), second_error, StoreReadOnly("x"), None):
+        component.error = error
+        await health_.check(component.probe)
         events.append([entry["event"] for entry in lines.entries])
         lines.entries.clear()
     assert events == [["rejects writes"], *logged, ["accepts writes"]]

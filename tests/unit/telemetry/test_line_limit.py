@@ -1,4 +1,4 @@
-"""Log lines that clients can cause: a bound for each source, a bound for all, and counts that add up."""
+"""Log lines that clients can cause: bounded per source and in total, with exact counts of the omitted ones."""
 
 import asyncio
 import json
@@ -26,8 +26,8 @@ from tests.support.http_client import Client
 PATH = f"/guid/{GUID}"
 
 
-class Reported:
-    """A limit with a timer that stands still, and what it has reported."""
+class RecordedLimit:
+    """A limit with a controlled timer, and its reports."""
 
     def __init__(self, **bounds: int) -> None:
         self.now = 0.0
@@ -39,23 +39,23 @@ class Reported:
 
 
 def test_each_source_is_limited_per_window_and_the_sum_is_exact() -> None:
-    reported = Reported(per_source=3, total=5)
-    admitted = Counter(source for source in "aaaaabbbbccd" if reported.limit.admits(source))
+    recorded = RecordedLimit(per_source=3, total=5)
+    admitted = Counter(source for source in "aaaaabbbbccd" if recorded.limit.admits(source))
     assert admitted == {"a": 3, "b": 2}
-    assert reported.counts == {}
-    reported.now += WINDOW_SECONDS
-    assert reported.limit.admits("c")
-    assert reported.counts == {"a": 2, "b": 2, None: 3}
+    assert recorded.counts == {}
+    recorded.now += WINDOW_SECONDS
+    assert recorded.limit.admits("c")
+    assert recorded.counts == {"a": 2, "b": 2, None: 3}
 
 
 def test_remembered_sources_are_bounded() -> None:
-    reported = Reported()
+    recorded = RecordedLimit()
     for number in range(10 * TOTAL):
-        reported.limit.admits(f"{number:06}" * 1000)
-    assert len(reported.limit._lines) == TOTAL  # after which none is added
-    assert max(map(len, reported.limit._lines)) == SOURCE_CHARACTERS
-    reported.limit.end_window()
-    assert reported.counts == {None: 9 * TOTAL}
+        recorded.limit.admits(f"{number:06}" * 1000)
+    assert len(recorded.limit._lines) == TOTAL  # after that, no source is added
+    assert max(map(len, recorded.limit._lines)) == SOURCE_CHARACTERS
+    recorded.limit.end_window()
+    assert recorded.counts == {None: 9 * TOTAL}
 
 
 def denials(path: Path) -> list[dict[str, Any]]:
@@ -68,11 +68,11 @@ def count(lines: list[dict[str, Any]]) -> int:
 
 
 async def test_failed_logins_of_an_address_have_bounded_audit_lines(serving: Serving, tmp_path: Path) -> None:
-    """From an address that is locked out too; none is lost."""
+    """Also from a locked-out address; the counts add up to all failures."""
     path, failures = tmp_path / "audit.log", PER_SOURCE + 40
     async with serving(access="keys", audit_log=str(path), login_limit="3/minute") as client:
-        shown = [{"Authorization": f"Bearer {number}"} for number in range(failures)]
-        replies = await asyncio.gather(*(client.get(PATH, headers=each) for each in shown))
+        credentials = [{"Authorization": f"Bearer {number}"} for number in range(failures)]
+        replies = await asyncio.gather(*(client.get(PATH, headers=headers) for headers in credentials))
         assert Counter(reply.status for reply in replies)[429] > PER_SOURCE
         assert len(denials(path)) == PER_SOURCE
     lines = denials(path)
@@ -110,7 +110,7 @@ def test_unauthenticated_clients_take_no_lines_from_callers(tmp_path: Path, cloc
     assert count(lines) == 4 * PER_SOURCE
 
 
-def logged(text: str) -> list[dict[str, Any]]:
+def parse_lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
@@ -132,43 +132,43 @@ async def test_rejected_requests_of_an_address_have_bounded_log_lines(
         for number in range(PER_SOURCE):
             log("GET", PATH, status, 0.1, "id", f"2001:db8::{number:x}", None)
     log.limit.end_window()
-    await asyncio.sleep(0)  # lines for programs are written at the end of the turn
+    await asyncio.sleep(0)  # JSON lines are written at the end of the turn
     text = capsys.readouterr().err
     statuses = re.findall(rf'(?:"status": |{PATH} )(\d+)', text)
     assert Counter(status == "200" for status in statuses) == {True: PER_SOURCE, False: PER_SOURCE}
-    lines = logged(text)
+    lines = parse_lines(text)
     (further,) = [line for line in lines if line["event"] == "further rejected requests"]
     assert (further["count"], further["remote"]) == (2 * PER_SOURCE, "2001:db8::/64")
 
 
 @pytest.mark.slow
 async def test_lines_about_malformed_requests_are_bounded(tmp_path: Path, server: str) -> None:
-    """And so has every other event, whoever logs it."""
-    sent = logs.PER_EVENT + 20
+    """Other events are limited in the same way, for every logger."""
+    request_count = logs.PER_EVENT + 20
     with service(tmp_path, "--log-format", "json", "--no-access-log", "--server", server) as running:
-        for _ in range(sent):
+        for _ in range(request_count):
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
             writer.write(b"nonsense\r\n\r\n")
             assert (await reader.read()).startswith(b"HTTP/1.1 400")
             writer.close()
         running.stop()
-        lines = logged(running.log.read_text())
-    (left_out,) = [line for line in lines if line["event"].startswith("too many log lines")]
+        lines = parse_lines(running.log.read_text())
+    (summary,) = [line for line in lines if line["event"].startswith("too many log lines")]
     events = Counter(f"{line['logger']}: {line['event']}"[:SOURCE_CHARACTERS] for line in lines)
     ((event, number),) = events.most_common(1)
     assert number == logs.PER_EVENT
-    assert left_out["count"] == sent - number
-    assert left_out["of"].split()[0] == event.split()[0]
+    assert summary["count"] == request_count - number
+    assert summary["of"].split()[0] == event.split()[0]
 
 
 @pytest.mark.usefixtures("_configured")
 def test_all_errors_of_the_audit_log_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    """They hold the lines that could not be written."""
+    """These lines contain the audit lines that could not be written."""
     logs.configure("info", "json")
     for _ in range(logs.PER_EVENT + 1):
         structlog.get_logger(logs.AUDIT).info("audit line not written")
         structlog.get_logger("guidsvc.example").info("example")
-    events = Counter(line["event"] for line in logged(capsys.readouterr().err))
+    events = Counter(line["event"] for line in parse_lines(capsys.readouterr().err))
     assert events == {"audit line not written": logs.PER_EVENT + 1, "example": logs.PER_EVENT}
 
 
@@ -179,10 +179,10 @@ async def test_end_of_a_window_is_reported_without_another_line(
     monkeypatch.setattr("guidsvc.monitoring.logs.line_limit.LOOK_SECONDS", 0.05)
     path, failures = tmp_path / "audit.log", 2 * PER_SOURCE
     async with serving(access="keys", audit_log=str(path), login_limit="") as client:
-        others = [Client(client.port) for _ in range(2)]
-        await asyncio.gather(*(other.get(PATH) for other in others for _ in range(PER_SOURCE)))
+        clients = [Client(client.port) for _ in range(2)]
+        await asyncio.gather(*(other_client.get(PATH) for other_client in clients for _ in range(PER_SOURCE)))
         async with asyncio.timeout(20):
             while count(denials(path)) < failures:
                 await asyncio.sleep(0.05)
-        for other in others:
-            await other.aclose()
+        for other_client in clients:
+            await other_client.aclose()

@@ -1,4 +1,4 @@
-"""The lines of the access log: made by hand where they are for programs, and yet structlog's own."""
+"""The lines of the access log, which are rendered without structlog but equal its output."""
 
 import asyncio
 import importlib.util
@@ -41,9 +41,9 @@ async def test_json_line_equals_the_one_of_structlog(capsys: pytest.CaptureFixtu
 
     log(*LINE, cache)
     log(*LINE, cache)
-    await asyncio.sleep(0)  # they are written at the end of the turn
-    given = dict(zip(NAMES, (*LINE, cache), strict=True)) if cache else dict(zip(NAMES, LINE, strict=False))
-    structlog.get_logger("guidsvc.access").info("request", **given)
+    await asyncio.sleep(0)  # lines are written at the end of the turn
+    fields = dict(zip(NAMES, (*LINE, cache), strict=True)) if cache else dict(zip(NAMES, LINE, strict=False))
+    structlog.get_logger("guidsvc.access").info("request", **fields)
 
     first, second, reference = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert list(first) == list(reference)
@@ -72,7 +72,11 @@ async def test_lines_of_several_workers_name_their_worker(capsys: pytest.Capture
 def test_lines_are_written_in_atomic_pieces_for_a_pipe() -> None:
     lines = ["a" * 30, "b" * 60, "c" * 10, "d" * 200, "e"]
 
-    assert ["".join(part) for part in access_log.split_by_size(lines, 100)] == ["".join(lines[:3]), lines[3], lines[4]]
+    assert ["".join(piece) for piece in access_log.split_by_size(lines, 100)] == [
+        "".join(lines[:3]),
+        lines[3],
+        lines[4],
+    ]
     assert list(access_log.split_by_size([], 100)) == []
 
 
@@ -128,15 +132,15 @@ KEY = f"gs_{'a' * 12}_{'s3' * 20}_crc"
 
 
 def escaped(text: str, times: int) -> str:
-    """Return a text with its first character escaped, and then each character of that escape."""
-    first = text[0]
+    """Return the text with its first character percent-encoded this many times."""
+    encoded = text[0]
     for _ in range(times):
-        first = "".join(f"%{ord(each):02x}" for each in first)
-    return first + text[1:]
+        encoded = "".join(f"%{ord(character):02x}" for character in encoded)
+    return encoded + text[1:]
 
 
 @pytest.mark.parametrize(
-    ("path", "shown"),
+    ("path", "expected"),
     [
         (f"/guid/{KEY}", "/guid/gs_aaaaaaaaaaaa_..."),
         (f"/guid/{KEY.replace('_', '%5F')}", "/guid/gs_aaaaaaaaaaaa_..."),
@@ -157,7 +161,7 @@ def escaped(text: str, times: int) -> str:
 )
 @pytest.mark.usefixtures("_configured")
 async def test_key_in_a_path_is_not_logged_in_any_encoding(
-    capsys: pytest.CaptureFixture[str], path: str, shown: str
+    capsys: pytest.CaptureFixture[str], path: str, expected: str
 ) -> None:
     for form in ("json", "console"):
         logs.configure("info", form)
@@ -166,7 +170,7 @@ async def test_key_in_a_path_is_not_logged_in_any_encoding(
         log("GET", path, 404, 1.0, "id-1", "::1", None)
         await asyncio.sleep(0)
         line = capsys.readouterr().err
-        assert shown in line
+        assert expected in line
         assert "s3s3" not in line
 
 
@@ -193,12 +197,12 @@ except ValueError:
 
 
 def test_control_characters_never_reach_a_terminal() -> None:
-    """In any field, message or traceback; letters are shown as they are."""
-    done = subprocess.run([sys.executable, "-c", SHOW_CONTROLS], cwd=ROOT, capture_output=True, check=True)
-    lines = done.stderr.decode().split("\n")
+    """In any field, message or traceback; letters are shown unchanged."""
+    result = subprocess.run([sys.executable, "-c", SHOW_CONTROLS], cwd=ROOT, capture_output=True, check=True)
+    lines = result.stderr.decode().split("\n")
 
     assert sum("\\x9b31" in line or "\\x9b" in line for line in lines) >= 4
-    assert any(line.count("\\x9b") >= 7 for line in lines), "in each part of the line of a request"
+    assert any(line.count("\\x9b") >= 7 for line in lines), "each field of the request line is escaped"
     assert [line for line in lines if not line.isprintable()] == []
     assert escape("Zo\u00eb \u4e2d a b") == "Zo\u00eb \u4e2d a b"
 
@@ -238,9 +242,9 @@ except ValueError:
 
 
 def test_human_readable_traceback_hides_variables() -> None:
-    """As `rich` would show it, which the tests have installed, and which structlog takes where it is."""
+    """Structlog would use `rich`, which is installed with the tests and shows variables."""
     assert importlib.util.find_spec("rich")
-    done = subprocess.run([sys.executable, "-c", FAULT], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", FAULT], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert "ValueError: 6" in done.stderr
-    assert "CANARY" not in done.stderr
+    assert "ValueError: 6" in result.stderr
+    assert "CANARY" not in result.stderr

@@ -1,4 +1,4 @@
-"""The files that processes share their metrics in: what is no such file, what is gone, and those of the dead."""
+"""The files in which processes share their metrics: invalid, missing, and those of dead processes."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import ROOT
 from tests.support.metrics import Samples, read, value
 
-LEFT_OUT = "guidsvc_metric_files_left_out_total"
+SKIPPED_FILES = "guidsvc_metric_files_left_out_total"
 ROUTE = {"route": "/guid", "method": "GET", "status": "200"}
 
 
@@ -32,21 +32,21 @@ def folder(tmp_path: Path) -> Path:
     return shared
 
 
-def counted(folder: Path, times: int = 1) -> ProcessMonitor:
-    """Return a process that has counted so many requests, and written that."""
+def counting_process(folder: Path, count: int = 1) -> ProcessMonitor:
+    """Return the monitor of a process that has counted and published this many requests."""
     meters = Metrics()
-    for _ in range(times):
+    for _ in range(count):
         meters.requests.record("/guid", "GET", 200, 0.02)
     watch = ProcessMonitor(meters, folder=folder)
     watch.publish()
     return watch
 
 
-async def seen(watch: ProcessMonitor) -> Samples:
+async def scrape(watch: ProcessMonitor) -> Samples:
     return read((await watch.render(""))[0].decode())
 
 
-def together(folder: Path) -> Samples:
+def merged(folder: Path) -> Samples:
     return read(render(MultiProcessCollector(folder), "")[0].decode())
 
 
@@ -77,18 +77,18 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 async def test_invalid_metric_files_are_skipped_and_counted(
     folder: Path, name: str, caplog: pytest.LogCaptureFixture, expected_logs: ExpectedLogs
 ) -> None:
-    """And told once, however often somebody asks; another one is told, too."""
+    """The log names it once, regardless of the number of scrapes; the next invalid file is logged too."""
     expected_logs.add("metric files unreadable")
-    watch = counted(folder, 3)
-    assert value(await seen(watch), LEFT_OUT) == 0
+    watch = counting_process(folder, 3)
+    assert value(await scrape(watch), SKIPPED_FILES) == 0
     FOREIGN[name](folder / name)
     for _ in range(3):
-        samples = await seen(watch)
+        samples = await scrape(watch)
         assert value(samples, "guidsvc_requests_total", **ROUTE) == 3
-        assert value(samples, LEFT_OUT) == 1
-    assert len([each for each in caplog.records if "unreadable" in each.getMessage()]) == 1
+        assert value(samples, SKIPPED_FILES) == 1
+    assert len([logged for logged in caplog.records if "unreadable" in logged.getMessage()]) == 1
     (folder / "counter_77.db").write_bytes(b"")
-    assert value(await seen(watch), LEFT_OUT) == 2
+    assert value(await scrape(watch), SKIPPED_FILES) == 2
     watch.close()
 
 
@@ -99,17 +99,17 @@ watch.publish()
 
 
 def test_most_recent_measurement_of_all_processes_counts(folder: Path) -> None:
-    """Whichever process wrote last, and whichever value is the larger."""
+    """Regardless of which process wrote last, and of which value is larger."""
     for skew_and_time in ("7 1000", "3 1002", "5 1001"):
         run(folder, f"sys.argv[1] = {skew_and_time!r}{PROCESS_WITH_SKEW}")
-        assert value(together(folder), "guidsvc_clock_skew_seconds") == (7 if skew_and_time == "7 1000" else 3)
+        assert value(merged(folder), "guidsvc_clock_skew_seconds") == (7 if skew_and_time == "7 1000" else 3)
 
 
 def test_repeated_value_counts_as_measured_again(folder: Path) -> None:
     program = f"sys.argv[1] = '7 1000'{PROCESS_WITH_SKEW}sys.argv[1] = '7 1003'{PROCESS_WITH_SKEW}"
     run(folder, "sys.argv[1] = '3 1002'" + PROCESS_WITH_SKEW)
     run(folder, program)
-    assert value(together(folder), "guidsvc_clock_skew_seconds") == 7
+    assert value(merged(folder), "guidsvc_clock_skew_seconds") == 7
 
 
 def test_most_recent_metrics_say_when_they_were_measured() -> None:
@@ -120,17 +120,17 @@ def test_most_recent_metrics_say_when_they_were_measured() -> None:
 async def test_invalid_file_of_the_own_process_is_rebuilt(folder: Path) -> None:
     for content in (b"", b"abc", b"SQLite format 3\0" * 100, struct.pack("i", -9) + b"x" * 100):
         (folder / f"counter_{os.getpid()}.db").write_bytes(content)
-        watch = counted(folder, 2)
+        watch = counting_process(folder, 2)
         watch.close()
-        assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
+        assert value(merged(folder), "guidsvc_requests_total", **ROUTE) == 2
 
 
 @pytest.mark.parametrize("pattern", ["*.db", "gauge_*.db", "counter_*.db"])
 @pytest.mark.parametrize("harm", ["removed", "emptied", "replaced"])
 async def test_removed_files_are_rebuilt(folder: Path, pattern: str, harm: str, expected_logs: ExpectedLogs) -> None:
-    """With all that was counted since the process began."""
+    """With all requests counted since the process began."""
     expected_logs.add("metric files missing")
-    watch = counted(folder, 3)
+    watch = counting_process(folder, 3)
     for path in list(folder.glob(pattern)):
         if harm == "emptied":
             os.truncate(path, 0)
@@ -138,9 +138,9 @@ async def test_removed_files_are_rebuilt(folder: Path, pattern: str, harm: str, 
             path.unlink()
         if harm == "replaced":
             path.write_bytes(b"foreign")
-    for times in (4, 5):
+    for count in (4, 5):
         watch.meters.requests.record("/guid", "GET", 200, 0.02)
-        assert value(await seen(watch), "guidsvc_requests_total", **ROUTE) == times
+        assert value(await scrape(watch), "guidsvc_requests_total", **ROUTE) == count
     watch.close()
 
 
@@ -164,11 +164,11 @@ def limit(size):
 
 
 def run(folder: Path, program: str) -> str:
-    """Run a process that counts requests into the folder, and return what it logs."""
+    """Run a process that counts requests into the folder; return its log."""
     command = [sys.executable, "-c", PROCESS + program, str(folder)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 0, (ended.returncode, ended.stderr)
-    return ended.stdout
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, (result.returncode, result.stderr)
+    return result.stdout
 
 
 CUT_SHORT = """
@@ -178,14 +178,14 @@ def cut():
     return 0
 
 count()
-meters.connections = cut  # which is called between the look at the files and the writes to them
+meters.connections = cut  # called after the files are checked, before they are written
 count()
 """
 
 
 def test_file_truncated_during_a_write_ends_no_process(folder: Path) -> None:
     run(folder, CUT_SHORT)
-    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
+    assert value(merged(folder), "guidsvc_requests_total", **ROUTE) == 2
 
 
 FULL = """
@@ -203,11 +203,11 @@ if "room" in sys.argv:
 
 @pytest.mark.parametrize("room", [False, True])
 def test_full_disk_costs_only_the_metrics(folder: Path, *, room: bool) -> None:
-    """What was written before stays readable; what was counted meanwhile is written when there is room."""
+    """Earlier counts stay readable; requests counted meanwhile are written once there is space."""
     program = f"sys.argv.append('room')\n{FULL}" if room else FULL
     assert run(folder, program).count("metrics cannot be written") == 1
-    counted = value(together(folder), "guidsvc_requests_total", **ROUTE)
-    assert counted == 4 if room else counted >= 1
+    requests = value(merged(folder), "guidsvc_requests_total", **ROUTE)
+    assert requests == 4 if room else requests >= 1
 
 
 def test_dead_processes_keep_their_files_if_there_is_no_room(folder: Path) -> None:
@@ -221,7 +221,7 @@ except OSError as error:
     print(error)
 """
     assert "File too large" in run(folder, count_and_bury)
-    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 1
+    assert value(merged(folder), "guidsvc_requests_total", **ROUTE) == 1
 
 
 def test_link_in_place_of_a_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
@@ -229,23 +229,23 @@ def test_link_in_place_of_a_file_is_not_followed(folder: Path, tmp_path: Path) -
     precious.write_bytes(b"precious")
     for name in (f"counter_{os.getpid()}.db", f"counter_{os.getpid()}.new", f"histogram_{os.getpid()}.new"):
         (folder / name).symlink_to(precious)
-    counted(folder, 2).close()
+    counting_process(folder, 2).close()
     assert precious.read_bytes() == b"precious"
-    assert value(together(folder), "guidsvc_requests_total", **ROUTE) == 2
+    assert value(merged(folder), "guidsvc_requests_total", **ROUTE) == 2
 
 
 def test_counts_of_dead_processes_are_added_up(folder: Path) -> None:
-    before: Samples = {}
+    merged_before: Samples = {}
     for pid in (90_001, 90_002, 90_003):
-        counted(folder, 2).close()
+        counting_process(folder, 2).close()
         for path in folder.glob(f"*_{os.getpid()}.db"):
             path.rename(path.with_name(path.name.replace(str(os.getpid()), str(pid))))
-        before = together(folder)
+        merged_before = merged(folder)
         metric_files.bury(folder, pid)
-        assert {key: each for key, each in together(folder).items() if key[0].startswith("guidsvc_req")} == {
-            key: each for key, each in before.items() if key[0].startswith("guidsvc_req")
+        assert {key: sample for key, sample in merged(folder).items() if key[0].startswith("guidsvc_req")} == {
+            key: sample for key, sample in merged_before.items() if key[0].startswith("guidsvc_req")
         }
-    assert value(before, "guidsvc_requests_total", **ROUTE) == 6
+    assert value(merged_before, "guidsvc_requests_total", **ROUTE) == 6
     assert sorted(path.name for path in folder.glob("[ch]*.db")) == ["counter_dead.db", "histogram_dead.db"]
 
 
@@ -254,20 +254,20 @@ async def test_reader_sees_dead_processes_once_during_the_merge(folder: Path) ->
         for pid in range(90_001, 90_030):
             metric_files.bury(folder, pid)
 
-    counted(folder, 1).close()
+    counting_process(folder, 1).close()
     for pid in range(90_001, 90_030):
         for kind in ("counter", "histogram"):
             (folder / f"{kind}_{pid}.db").write_bytes((folder / f"{kind}_{os.getpid()}.db").read_bytes())
-    burying = asyncio.create_task(asyncio.to_thread(bury_all))
-    while not burying.done():
-        assert value(await asyncio.to_thread(together, folder), "guidsvc_requests_total", **ROUTE) == 30
-    await burying
+    task = asyncio.create_task(asyncio.to_thread(bury_all))
+    while not task.done():
+        assert value(await asyncio.to_thread(merged, folder), "guidsvc_requests_total", **ROUTE) == 30
+    await task
 
 
 def test_files_are_private(folder: Path) -> None:
     old = os.umask(0)
     try:
-        counted(folder).close()
+        counting_process(folder).close()
         metric_files.bury(folder, os.getpid())
     finally:
         os.umask(old)
@@ -276,18 +276,18 @@ def test_files_are_private(folder: Path) -> None:
 
 def test_folders_of_dead_supervisors_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    deserted, young, other = (tmp_path / f"{metric_files.PREFIX}{name}" for name in ("dead", "young", "link"))
-    for each in (deserted, young):
-        each.mkdir()
-    (deserted / "owner").touch()
-    other.symlink_to(deserted)
-    with metric_files.supervised_folder() as living:
-        living.renew()
-        assert not deserted.exists()
+    abandoned, young, link = (tmp_path / f"{metric_files.PREFIX}{name}" for name in ("dead", "young", "link"))
+    for folder in (abandoned, young):
+        folder.mkdir()
+    (abandoned / "owner").touch()
+    link.symlink_to(abandoned)
+    with metric_files.supervised_folder() as own_folder:
+        own_folder.renew()
+        assert not abandoned.exists()
         assert young.exists(), "its owner may be about to lock it"
         with metric_files.supervised_folder():
-            assert living.path.exists()
-    assert not living.path.exists()
+            assert own_folder.path.exists()
+    assert not own_folder.path.exists()
 
 
 def test_folder_is_rebuilt_and_stays_with_its_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,8 +312,8 @@ def test_folder_in_use_never_looks_old(tmp_path: Path, monkeypatch: pytest.Monke
         with metric_files.locked(folder.path, exclusive=False):
             pass
         files = [folder.path, *folder.path.iterdir()]
-        for each in files:
-            os.utime(each, (0, 0))
+        for path_ in files:
+            os.utime(path_, (0, 0))
         folder.renew()
         assert {path.name for path in files[1:]} == {"owner", "lock"}
         assert all(path.stat().st_mtime > 0 for path in files)

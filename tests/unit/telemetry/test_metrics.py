@@ -1,4 +1,4 @@
-"""The instruments, and those who count with them."""
+"""The metric instruments, and their use in the stores and caches."""
 
 import re
 from collections import Counter
@@ -24,8 +24,8 @@ OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 def test_histogram_counts_up_to_its_bounds_and_beyond() -> None:
     histogram = Histogram((1.0, 2.0))
-    for each in (0.5, 1.0, 1.5, 2.0, 2.5):
-        histogram.observe(each)
+    for value_ in (0.5, 1.0, 1.5, 2.0, 2.5):
+        histogram.observe(value_)
 
     assert histogram.counts == [2, 2, 1]
     assert histogram.sum == 7.5
@@ -40,7 +40,7 @@ def test_latency_bounds_rise_and_start_low() -> None:
 def test_fast_path_requests_are_counted_with_the_others() -> None:
     meter = RequestMetrics()
     quick = meter.quick("/", "GET", 200)
-    assert meter.counts() == {}, "there was none"
+    assert meter.counts() == {}, "no request yet"
     quick.count, quick.seconds = 2, 0.0001
     meter.record("/", "GET", 200, 0.5)
     assert meter.counts() == {("/", "GET", 200): 3}

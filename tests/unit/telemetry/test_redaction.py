@@ -1,4 +1,4 @@
-"""API keys and tokens that a client has put into a path or a request ID by mistake."""
+"""API keys and tokens that a client mistakenly sends in a path or a request id."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever the process of the service prints on standard error has the form of the log."""
+"""All output of the service on standard error has the format of the log."""
 
 import json
 import subprocess
@@ -41,14 +41,14 @@ with standard_streams.buffered():
 
 
 def lines_of(work: str, worker: int | None = None) -> list[dict[str, Any]]:
-    """Run this work in a process that has set up its log, and return the lines on standard error."""
+    """Run this work in a process with a configured log; return the lines on standard error."""
     program = START.replace("WORKER", str(worker)) + work
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    return [json.loads(line) for line in done.stderr.splitlines()]
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    return [json.loads(line) for line in result.stderr.splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("work", "event", "level", "said"),
+    ("work", "event", "level", "exception"),
     [
         ("    warnings.warn('old')", "UserWarning: old", "warning", ""),
         ("    logging.getLogger('a.library').error('said')", "said", "error", ""),
@@ -60,12 +60,12 @@ def lines_of(work: str, worker: int | None = None) -> list[dict[str, Any]]:
     ],
     ids=["warning", "library", "thread", "finalizer", "task", "main", "end"],
 )
-def test_everything_on_standard_error_is_a_log_line(work: str, event: str, level: str, said: str) -> None:
+def test_everything_on_standard_error_is_a_log_line(work: str, event: str, level: str, exception: str) -> None:
     (line,) = lines_of(work, worker=1)
     assert event in line["event"]
     assert (line["level"], line["worker"]) == (level, 1)
     assert line["timestamp"].endswith("Z")
-    assert said in line.get("exception", "")
+    assert exception in line.get("exception", "")
 
 
 def test_interrupt_and_exit_are_no_failures() -> None:
