@@ -1,4 +1,4 @@
-"""What a store keeps of API keys, beside a service that has the records for itself."""
+"""The contract of API key repositories, also beside a service that owns the records."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,81 +18,81 @@ STORES = ["sqlite", "mongo"]
 
 @pytest.fixture(params=STORES)
 def url(request: pytest.FixtureRequest) -> str:
-    """An empty store of each kind."""
+    """The URL of an empty store of each kind."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture
-async def kept(url: str) -> AsyncIterator[ApiKeyRepository]:
+async def key_repository(url: str) -> AsyncIterator[ApiKeyRepository]:
     async with open_store(url, exclusive=False) as store:
         yield store.api_keys
 
 
-def drawn(clock: FakeClock, **fields: object) -> ApiKey:
+def new_key(clock: FakeClock, **fields: object) -> ApiKey:
     key, _ = keys.generate("alice", ["read", "write"], clock())
     return key.model_copy(update=fields)
 
 
-async def test_key_is_stored_as_put_and_changed_by_version(kept: ApiKeyRepository, clock: FakeClock) -> None:
-    first = drawn(clock)
+async def test_key_is_stored_as_put_and_changed_by_version(key_repository: ApiKeyRepository, clock: FakeClock) -> None:
+    first = new_key(clock)
     second, _ = keys.rotated(first.model_copy(update={"expire": clock.seconds, "used": clock(), "revoked": 1}), clock())
 
-    assert await kept.get(first.id) is None
-    assert await kept.swap(None, first)
-    assert not await kept.swap(None, second)
-    assert await kept.get(first.id) == first
-    assert await kept.swap(first, second)
-    assert not await kept.swap(first, None)
-    assert await kept.get(first.id) == second
-    assert await kept.swap(second, None)
-    assert await kept.get(first.id) is None
+    assert await key_repository.get(first.id) is None
+    assert await key_repository.swap(None, first)
+    assert not await key_repository.swap(None, second)
+    assert await key_repository.get(first.id) == first
+    assert await key_repository.swap(first, second)
+    assert not await key_repository.swap(first, None)
+    assert await key_repository.get(first.id) == second
+    assert await key_repository.swap(second, None)
+    assert await key_repository.get(first.id) is None
 
 
-async def test_limits_of_a_life_are_kept(kept: ApiKeyRepository, clock: FakeClock) -> None:
+async def test_lifetime_limits_are_stored(key_repository: ApiKeyRepository, clock: FakeClock) -> None:
     for limits in ({"max_ttl": 60}, {"max_life": MAX_TIME}, {"max_ttl": 60, "max_life": 120}):
-        key = drawn(clock).model_copy(update={**limits})
-        assert await kept.swap(None, key)
-        assert await kept.get(key.id) == key
+        key = new_key(clock).model_copy(update={**limits})
+        assert await key_repository.swap(None, key)
+        assert await key_repository.get(key.id) == key
 
 
-async def test_note_is_kept_and_can_be_removed(kept: ApiKeyRepository, clock: FakeClock) -> None:
-    first = drawn(clock, note="n" * 200)
+async def test_note_is_stored_and_can_be_removed(key_repository: ApiKeyRepository, clock: FakeClock) -> None:
+    first = new_key(clock, note="n" * 200)
     second = first.model_copy(update={"note": None, "version": 2})
 
-    assert await kept.swap(None, first)
-    assert await kept.get(first.id) == first
-    assert await kept.swap(first, second)
-    assert await kept.get(first.id) == second
-    assert list(await kept.list("", 2)) == [second]
+    assert await key_repository.swap(None, first)
+    assert await key_repository.get(first.id) == first
+    assert await key_repository.swap(first, second)
+    assert await key_repository.get(first.id) == second
+    assert list(await key_repository.list("", 2)) == [second]
 
 
-async def test_one_of_fifty_racing_key_changes_wins(kept: ApiKeyRepository, clock: FakeClock) -> None:
-    old = drawn(clock)
-    await kept.swap(None, old)
+async def test_one_of_fifty_racing_key_changes_wins(key_repository: ApiKeyRepository, clock: FakeClock) -> None:
+    old = new_key(clock)
+    await key_repository.swap(None, old)
     rivals = [old.model_copy(update={"used": number, "version": 2}) for number in range(50)]
 
-    won = await asyncio.gather(*(kept.swap(old, rival) for rival in rivals))
+    results = await asyncio.gather(*(key_repository.swap(old, rival) for rival in rivals))
 
-    assert won.count(True) == 1
-    assert await kept.get(old.id) == rivals[won.index(True)]
+    assert results.count(True) == 1
+    assert await key_repository.get(old.id) == rivals[results.index(True)]
 
 
-async def test_keys_are_listed_by_id(kept: ApiKeyRepository, clock: FakeClock) -> None:
-    every = sorted((drawn(clock) for _ in range(7)), key=lambda key: key.id)
-    await asyncio.gather(*(kept.swap(None, key) for key in reversed(every)))
+async def test_keys_are_listed_by_id(key_repository: ApiKeyRepository, clock: FakeClock) -> None:
+    ordered = sorted((new_key(clock) for _ in range(7)), key=lambda key: key.id)
+    await asyncio.gather(*(key_repository.swap(None, key) for key in reversed(ordered)))
 
-    assert list(await kept.list("", 100)) == every
-    assert list(await kept.list(every[2].id, 3)) == every[3:6]
-    assert list(await kept.list(every[-1].id, 3)) == []
+    assert list(await key_repository.list("", 100)) == ordered
+    assert list(await key_repository.list(ordered[2].id, 3)) == ordered[3:6]
+    assert list(await key_repository.list(ordered[-1].id, 3)) == []
 
 
 async def test_keys_can_change_while_a_service_owns_the_records(url: str, clock: FakeClock) -> None:
-    async with open_store(url, exclusive=True) as served:
-        name = await served.store_id()
-        async with open_keys(url) as beside:
-            assert await beside.swap(None, key := drawn(clock))
-            assert await served.api_keys.get(key.id) == key
-        assert await served.store_id() == name
+    async with open_store(url, exclusive=True) as store:
+        name = await store.store_id()
+        async with open_keys(url) as key_repository:
+            assert await key_repository.swap(None, key := new_key(clock))
+            assert await store.api_keys.get(key.id) == key
+        assert await store.store_id() == name
 
 
 async def test_missing_key_support_is_reported_in_one_line() -> None:

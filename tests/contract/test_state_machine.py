@@ -1,7 +1,7 @@
-"""The real service beside a model in memory: whatever is asked, in whatever order, both say the same.
+"""The real service beside a model in memory: both give the same result for any sequence of requests.
 
-Hypothesis draws the requests, moves the clock and restarts the service; a failing run is printed as a program
-to be run again.
+Hypothesis draws the requests, moves the clock and restarts the service; a failing run is printed as
+a program that reproduces it.
 """
 
 import asyncio
@@ -26,17 +26,19 @@ USERS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_
     lambda text: not text.isspace()
 )
 METADATA = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), st.integers(), max_size=3)
-PLACES = st.integers(0, 2)
+INDEXES = st.integers(0, 2)
 TTLS = st.sampled_from([1, 2, 59, 60, DAY, 40 * DAY])
 MAX_LIFE = 31 * DAY
 """Renewals reach it in some runs."""
 OFFSETS = st.sampled_from([-RETENTION - 1, -1, 0, 1, 60, DAY, 40 * DAY])
-BAD = st.sampled_from([{"user": ""}, {"expire": -1}, {"metadata": []}, {"color": "red"}, {"user": None}, {"guid": "x"}])
+INVALID_MEMBERS = st.sampled_from(
+    [{"user": ""}, {"expire": -1}, {"metadata": []}, {"color": "red"}, {"user": None}, {"guid": "x"}]
+)
 
 
 @dataclass
-class Known:
-    """What the model knows of a GUID."""
+class ModelRecord:
+    """A record in the model."""
 
     user: str
     expire: int
@@ -47,24 +49,24 @@ class Known:
 
     @property
     def is_revoked(self) -> bool:
-        """Whether it had expired already when it was written."""
+        """Whether it had already expired when it was written."""
         return self.expire <= self.updated
 
     def wire(self, guid: str) -> dict[str, Any]:
-        """What a client sees."""
-        plain = {"guid": guid, "expire": str(self.expire), "user": self.user}
-        return plain | ({"metadata": self.metadata} if self.metadata else {})
+        """Return the record as a client sees it."""
+        body = {"guid": guid, "expire": str(self.expire), "user": self.user}
+        return body | ({"metadata": self.metadata} if self.metadata else {})
 
 
-class Beside(RuleBasedStateMachine):
-    """Three GUIDs of their own for each run, so that runs share a store without meeting."""
+class ServiceAndModel(RuleBasedStateMachine):
+    """The service and the model, on three GUIDs that no other run uses."""
 
     def __init__(self, serving: Serving, clock: FakeClock, urls: dict[str, str], runner: asyncio.Runner) -> None:
         super().__init__()
         self._serving, self._clock, self._urls, self._runner = serving, clock, urls, runner
         number = next(NUMBERS)
-        self._guids = [f"{number:016X}{place:016X}" for place in range(3)]
-        self._model: dict[str, Known] = {}
+        self._guids = [f"{number:016X}{index:016X}" for index in range(3)]
+        self._model: dict[str, ModelRecord] = {}
 
     # The service
 
@@ -89,19 +91,19 @@ class Beside(RuleBasedStateMachine):
     # Requests
 
     @rule(
-        place=PLACES,
+        index=INDEXES,
         user=st.none() | USERS,
         offset=st.none() | OFFSETS,
         metadata=st.none() | METADATA,
         as_text=st.booleans(),
     )
     def put(
-        self, place: int, user: str | None, offset: int | None, metadata: dict[str, Any] | None, *, as_text: bool
+        self, index: int, user: str | None, offset: int | None, metadata: dict[str, Any] | None, *, as_text: bool
     ) -> None:
-        guid = self._guids[place]
+        guid = self._guids[index]
         expire = None if offset is None else self._clock.seconds + offset
-        written = str(expire) if as_text and expire is not None else expire
-        body = {"user": user, "expire": written, "metadata": metadata}
+        expire_member = str(expire) if as_text and expire is not None else expire
+        body = {"user": user, "expire": expire_member, "metadata": metadata}
         body = {name: value for name, value in body.items() if value is not None}
         known = self._current(guid)
         reply = self._ask("PUT", f"/guid/{guid}", body)
@@ -130,9 +132,9 @@ class Beside(RuleBasedStateMachine):
         self._expect_written(reply.json["guid"], None, reply, user=user, expire=expire, metadata=None)
         self._guids[1] = reply.json["guid"]
 
-    @rule(place=PLACES, user=USERS, ttl=TTLS)
-    def put_ttl(self, place: int, user: str, ttl: int) -> None:
-        guid = self._guids[place]
+    @rule(index=INDEXES, user=USERS, ttl=TTLS)
+    def put_ttl(self, index: int, user: str, ttl: int) -> None:
+        guid = self._guids[index]
         known = self._current(guid)
         reply = self._ask("PUT", f"/guid/{guid}", {"user": user, "ttl": ttl})
         expire = self._after(ttl)
@@ -142,9 +144,9 @@ class Beside(RuleBasedStateMachine):
         assert reply.status == (201 if known is None else 200)
         self._expect_written(guid, known, reply, user=user, expire=expire, metadata=None)
 
-    @rule(place=PLACES, ttl=TTLS, if_below=st.none() | TTLS, revive=st.booleans())
-    def renew(self, place: int, ttl: int, if_below: int | None, *, revive: bool) -> None:
-        guid = self._guids[place]
+    @rule(index=INDEXES, ttl=TTLS, if_below=st.none() | TTLS, revive=st.booleans())
+    def renew(self, index: int, ttl: int, if_below: int | None, *, revive: bool) -> None:
+        guid = self._guids[index]
         known = self._current(guid)
         body = {"ttl": ttl, "revive": revive} | ({} if if_below is None else {"if_below": if_below})
         reply = self._ask("POST", f"/guid/{guid}/renewal", body)
@@ -155,19 +157,19 @@ class Beside(RuleBasedStateMachine):
         if not is_live and not revive:
             self._expect_expired(reply, known)
             return
-        wanted, end = self._after(ttl), self._end(known)
+        requested, end = self._after(ttl), self._end(known)
         is_needed = if_below is None or known.expire * 1000 - self._clock.now < if_below * 1000
-        longest = max(min(wanted, end), known.expire if is_live else 0)
-        has_nothing_left = end <= known.expire < wanted if is_live else end * 1000 - self._clock.now < 1000
+        longest = max(min(requested, end), known.expire if is_live else 0)
+        has_nothing_left = end <= known.expire < requested if is_live else end * 1000 - self._clock.now < 1000
         if is_needed and has_nothing_left:
             self._expect_limited(reply, known)
             return
         self._expect_renewed(guid, known, reply, expire=longest if is_needed else known.expire)
-        assert reply.json["capped"] is (longest < wanted)
+        assert reply.json["capped"] is (longest < requested)
 
-    @rule(place=PLACES)
-    def get(self, place: int) -> None:
-        guid = self._guids[place]
+    @rule(index=INDEXES)
+    def get(self, index: int) -> None:
+        guid = self._guids[index]
         known = self._current(guid)
         reply = self._ask("GET", f"/guid/{guid}")
         if known is None:
@@ -178,16 +180,16 @@ class Beside(RuleBasedStateMachine):
             assert (reply.status, reply.json) == (200, known.wire(guid))
             assert reply.headers["ETag"] == known.tag
 
-    @rule(place=PLACES)
-    def delete(self, place: int) -> None:
-        guid = self._guids[place]
+    @rule(index=INDEXES)
+    def delete(self, index: int) -> None:
+        guid = self._guids[index]
         known = self._current(guid)
         assert self._ask("DELETE", f"/guid/{guid}").status == (404 if known is None else 204)
         self._model.pop(guid, None)
 
-    @rule(place=PLACES, user=USERS, which=st.sampled_from(["this", "another", "any", "none"]))
-    def put_if(self, place: int, user: str, which: str) -> None:
-        guid = self._guids[place]
+    @rule(index=INDEXES, user=USERS, condition=st.sampled_from(["this", "another", "any", "none"]))
+    def put_if(self, index: int, user: str, condition: str) -> None:
+        guid = self._guids[index]
         known = self._current(guid)
         tag = known.tag if known else '"7"'
         headers = {
@@ -195,9 +197,9 @@ class Beside(RuleBasedStateMachine):
             "another": {"If-Match": '"7"'},
             "any": {"If-Match": "*"},
             "none": {"If-None-Match": "*"},
-        }[which]
+        }[condition]
         reply = self._ask("PUT", f"/guid/{guid}", {"user": user}, headers)
-        if which == "another" or (known is None) != (which == "none"):
+        if condition == "another" or (known is None) != (condition == "none"):
             assert reply.status == 412
             assert reply.headers.get("ETag") == (known.tag if known else None)
         elif known is not None and known.is_revoked:
@@ -209,17 +211,17 @@ class Beside(RuleBasedStateMachine):
             self._expect_written(guid, known, reply, user=user, expire=None, metadata=None)
 
     @rule(
-        place=PLACES,
+        index=INDEXES,
         user=st.none() | USERS,
         offset=st.none() | OFFSETS,
         metadata=st.none() | st.dictionaries(st.sampled_from("abc"), st.none() | st.integers()),
     )
-    def patch(self, place: int, user: str | None, offset: int | None, metadata: dict[str, Any] | None) -> None:
-        guid = self._guids[place]
+    def patch(self, index: int, user: str | None, offset: int | None, metadata: dict[str, Any] | None) -> None:
+        guid = self._guids[index]
         known = self._current(guid)
         expire = None if offset is None else self._clock.seconds + offset
-        given = {"user": user, "expire": expire}
-        body = {name: value for name, value in given.items() if value is not None} | {"metadata": metadata}
+        members = {"user": user, "expire": expire}
+        body = {name: value for name, value in members.items() if value is not None} | {"metadata": metadata}
         reply = self._ask("PATCH", f"/guid/{guid}", body)
         if known is None:
             assert reply.status == 404
@@ -235,18 +237,18 @@ class Beside(RuleBasedStateMachine):
         merged = {name: value for name, value in merged.items() if value is not None}
         self._expect_written(guid, known, reply, user=user, expire=expire, metadata=merged)
 
-    @rule(place=PLACES)
-    def revoke(self, place: int) -> None:
-        guid = self._guids[place]
+    @rule(index=INDEXES)
+    def revoke(self, index: int) -> None:
+        guid = self._guids[index]
         known = self._current(guid)
         reply = self._ask("PATCH", f"/guid/{guid}", {"expire": 0})
         assert reply.status == (404 if known is None else 200)
         if known is not None:
             self._expect_written(guid, known, reply, user=None, expire=0, metadata=None)
 
-    @rule(place=PLACES, bad=BAD)
-    def put_something_bad(self, place: int, bad: dict[str, Any]) -> None:
-        assert self._ask("PUT", f"/guid/{self._guids[place]}", {"user": "x"} | bad).status == 400
+    @rule(index=INDEXES, members=INVALID_MEMBERS)
+    def put_invalid(self, index: int, members: dict[str, Any]) -> None:
+        assert self._ask("PUT", f"/guid/{self._guids[index]}", {"user": "x"} | members).status == 400
 
     # Time
 
@@ -262,46 +264,46 @@ class Beside(RuleBasedStateMachine):
 
     # The model
 
-    def _current(self, guid: str) -> Known | None:
+    def _current(self, guid: str) -> ModelRecord | None:
         known = self._model.get(guid)
         if known and self._clock.now >= (max(known.expire, known.updated) + RETENTION) * 1000:
             del self._model[guid]
             return None
         return known
 
-    def _expect_expired(self, reply: Reply, known: Known) -> None:
+    def _expect_expired(self, reply: Reply, known: ModelRecord) -> None:
         assert (reply.status, reply.json["code"]) == (410, "expired")
         assert reply.json["expired_at"] == str(known.expire)
         assert reply.json["renewable_until"] == str(max(known.expire, known.updated) + RETENTION)
 
     def _after(self, seconds: int) -> int:
-        """Return the first whole second that is so far away."""
+        """Return the first whole second at least this far in the future."""
         return -(-self._clock.now // 1000) + seconds
 
-    def _end(self, known: Known | None) -> int:
-        """Return the latest expiry that a write may give."""
+    def _end(self, known: ModelRecord | None) -> int:
+        """Return the latest expiry that a write may set."""
         return -(-(self._clock.now if known is None else known.created) // 1000) + MAX_LIFE
 
-    def _is_limited(self, known: Known | None, expire: int | None) -> bool:
-        """Whether a write with this expiry, or without one, gives more life than is left."""
+    def _is_limited(self, known: ModelRecord | None, expire: int | None) -> bool:
+        """Return whether a write with this expiry (None: unchanged) exceeds the remaining life."""
         end = self._end(known)
         if expire is None:
             return known is not None and known.expire <= self._clock.seconds and end * 1000 <= self._clock.now
         is_same = known is not None and expire == known.expire
         return expire > end and expire * 1000 > self._clock.now and not is_same
 
-    def _expect_limited(self, reply: Reply, known: Known | None) -> None:
+    def _expect_limited(self, reply: Reply, known: ModelRecord | None) -> None:
         assert (reply.status, reply.json["code"]) == (409, "life-limit")
         assert reply.json["max_expire"] == str(self._end(known))
 
-    def _expect_renewed(self, guid: str, known: Known, reply: Reply, *, expire: int) -> None:
+    def _expect_renewed(self, guid: str, known: ModelRecord, reply: Reply, *, expire: int) -> None:
         assert reply.status == 200
         assert (reply.json["expire"], reply.json["renewed"]) == (str(expire), expire != known.expire)
         assert reply.json["granted"] == str((expire * 1000 - self._clock.now) // 1000)
         assert reply.json["max_expire"] == str(self._end(known))
         tag = reply.headers["ETag"]
         if expire == known.expire:
-            assert tag == known.tag, "nothing was changed"
+            assert tag == known.tag, "the record is unchanged"
             return
         assert int(tag.strip('"')) > int(known.tag.strip('"'))
         self._model[guid] = replace(known, expire=expire, updated=self._clock.seconds, tag=tag)
@@ -309,7 +311,7 @@ class Beside(RuleBasedStateMachine):
     def _expect_written(  # the members of a body, by name
         self,
         guid: str,
-        known: Known | None,
+        known: ModelRecord | None,
         reply: Reply,
         *,
         user: str | None,
@@ -320,7 +322,7 @@ class Beside(RuleBasedStateMachine):
         if expire is None:
             default = min(self._clock.seconds + LIFETIME, self._end(known))
             expire = default if renewed else known.expire  # type: ignore[union-attr]
-        new = Known(
+        new = ModelRecord(
             user=user if user is not None else known.user,  # type: ignore[union-attr]
             expire=expire,
             metadata=metadata if metadata is not None else (known.metadata if known else {}),
@@ -330,7 +332,7 @@ class Beside(RuleBasedStateMachine):
         )
         assert reply.json == new.wire(guid)
         if known is not None and known.wire(guid) == new.wire(guid):
-            assert new.tag == known.tag, "nothing was changed"
+            assert new.tag == known.tag, "the record is unchanged"
             return
         assert known is None or int(new.tag.strip('"')) > int(known.tag.strip('"'))
         self._model[guid] = new
@@ -346,6 +348,6 @@ def test_service_and_model_agree(serving: Serving, clock: FakeClock, combination
         suppress_health_check=list(HealthCheck),
     )
     with asyncio.Runner() as runner:
-        machine = functools.partial(Beside, serving, clock, combination, runner)
-        run_state_machine_as_test(machine, settings=runs)  # type: ignore[arg-type]  # whatever makes one will do
+        machine = functools.partial(ServiceAndModel, serving, clock, combination, runner)
+        run_state_machine_as_test(machine, settings=runs)  # type: ignore[arg-type]  # any callable that returns a machine
     assert next(NUMBERS) > 15

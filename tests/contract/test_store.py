@@ -1,4 +1,4 @@
-"""The store's contract, kept by every store and by every cache around one."""
+"""The contract of record stores, for every store and for every cache around one."""
 
 import asyncio
 import time
@@ -90,7 +90,7 @@ async def test_delete_of_another_version_changes_nothing(store: RecordRepository
 
 
 async def store_time(database: Database) -> int:
-    """Return the time by the clock of the store that is behind all caches, in milliseconds."""
+    """Return the time of the store's own clock, in milliseconds."""
     return (await database.fence.read()).now
 
 
@@ -114,14 +114,14 @@ async def test_write_after_its_deadline_changes_nothing(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     old, new = record(clock()), record(clock(), user="another", version=clock() + 1)
-    late = await store_time(database) - 1
+    past = await store_time(database) - 1
 
-    assert not await store.swap(None, old, not_after=late)
+    assert not await store.swap(None, old, not_after=past)
     assert await store.get(GUID) is None
     assert await store.swap(None, old)
-    assert not await store.swap(None, new, not_after=late)
-    assert not await store.swap(old, new, not_after=late)
-    assert not await store.swap(old, None, not_after=late)
+    assert not await store.swap(None, new, not_after=past)
+    assert not await store.swap(old, new, not_after=past)
+    assert not await store.swap(old, None, not_after=past)
     assert await store.get(GUID) == old
     assert await store.find(Selection(), "", 10) == [old]
 
@@ -130,17 +130,17 @@ async def test_batched_creations_have_separate_deadlines(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     now = await store_time(database)
-    taken = record(clock(), guid=f"{0:032X}", user="first")
-    await store.swap(None, taken)
+    existing = record(clock(), guid=f"{0:032X}", user="first")
+    await store.swap(None, existing)
     deadlines = [None, now + 60_000, now - 1, None, now - 1, now + 60_000]
-    tricky = [record(clock(), guid=f"{place:032X}", user="$NOW", metadata='{"$a":"$$b"}') for place in range(6)]
+    records = [record(clock(), guid=f"{number:032X}", user="$NOW", metadata='{"$a":"$$b"}') for number in range(6)]
 
-    done = await asyncio.gather(
-        *(store.swap(None, each, not_after=deadline) for each, deadline in zip(tricky, deadlines, strict=True))
+    results = await asyncio.gather(
+        *(store.swap(None, each, not_after=deadline) for each, deadline in zip(records, deadlines, strict=True))
     )
 
-    assert done == [False, True, False, True, False, True]
-    assert await store.find(Selection(), "", 10) == [taken, tricky[1], tricky[3], tricky[5]]
+    assert results == [False, True, False, True, False, True]
+    assert await store.find(Selection(), "", 10) == [existing, records[1], records[3], records[5]]
 
 
 async def test_one_of_a_hundred_creations_with_deadline_wins(
@@ -149,19 +149,19 @@ async def test_one_of_a_hundred_creations_with_deadline_wins(
     rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
     in_time = await store_time(database) + 60_000
 
-    won = await asyncio.gather(*(store.swap(None, rival, not_after=in_time) for rival in rivals))
+    results = await asyncio.gather(*(store.swap(None, rival, not_after=in_time) for rival in rivals))
 
-    assert won.count(True) == 1
-    assert await store.get(GUID) == rivals[won.index(True)]
+    assert results.count(True) == 1
+    assert await store.get(GUID) == rivals[results.index(True)]
 
 
 async def test_one_of_a_hundred_racing_creations_wins(store: RecordRepository, clock: FakeClock) -> None:
     rivals = [record(clock(), user=f"rival {number}") for number in range(100)]
 
-    won = await asyncio.gather(*(store.swap(None, rival) for rival in rivals))
+    results = await asyncio.gather(*(store.swap(None, rival) for rival in rivals))
 
-    assert won.count(True) == 1
-    assert await store.get(GUID) == rivals[won.index(True)]
+    assert results.count(True) == 1
+    assert await store.get(GUID) == rivals[results.index(True)]
 
 
 async def test_one_of_fifty_racing_updates_wins(store: RecordRepository, clock: FakeClock) -> None:
@@ -169,10 +169,10 @@ async def test_one_of_fifty_racing_updates_wins(store: RecordRepository, clock: 
     rivals = [record(clock(), user=f"rival {number}", version=old.version + 1) for number in range(50)]
     await store.swap(None, old)
 
-    won = await asyncio.gather(*(store.swap(old, rival) for rival in rivals))
+    results = await asyncio.gather(*(store.swap(old, rival) for rival in rivals))
 
-    assert won.count(True) == 1
-    assert await store.get(GUID) == rivals[won.index(True)]
+    assert results.count(True) == 1
+    assert await store.get(GUID) == rivals[results.index(True)]
 
 
 async def test_reads_in_one_loop_turn_get_their_own_records(store: RecordRepository, clock: FakeClock) -> None:
@@ -185,11 +185,11 @@ async def test_reads_in_one_loop_turn_get_their_own_records(store: RecordReposit
 
 
 FIRST = 4_000_000_000
-"""The expiry of the first record that `fill` makes: in 2096, so that MongoDB deletes none of them by itself."""
+"""The expiry of the first record of `fill`: in 2096, so that MongoDB does not delete the records."""
 
 
 async def fill(store: RecordRepository, clock: FakeClock) -> list[Record]:
-    """Store 40 records of four users and three owners that expire from FIRST on, one a second; return them by GUID."""
+    """Store 40 records of four users and three owners that expire one per second from FIRST on; return them by GUID."""
     records = [
         record(
             clock(),
@@ -289,7 +289,7 @@ async def test_find_continues_after_any_guid_up_to_its_limit(
 async def test_pages_by_expiry_hold_the_selection_in_order(
     store: RecordRepository, clock: FakeClock, selection: Selection
 ) -> None:
-    """From the start, and page by page; those that expire at once are sorted by GUID."""
+    """In one page, and page by page; records with the same expiry are sorted by GUID."""
     filled = await fill(store, clock)
     tied = [
         each.model_copy(update={"expire": FIRST + (each.expire - FIRST) // 4, "version": each.version + 1})
@@ -300,11 +300,11 @@ async def test_pages_by_expiry_hold_the_selection_in_order(
 
     assert list(await store.find_by_expire(selection, Position("", 0), 100)) == expected
     for limit in (1, 7):
-        found, after = list[Record](), Position("", 0)
+        pages, after = list[Record](), Position("", 0)
         while page := await store.find_by_expire(selection, after, limit):
-            found += page
+            pages += page
             after = Position(page[-1].guid, page[-1].expire)
-        assert found == expected
+        assert pages == expected
 
 
 async def test_linearizable_read_shows_every_write(store: RecordRepository, clock: FakeClock) -> None:
@@ -317,13 +317,13 @@ async def test_linearizable_read_shows_every_write(store: RecordRepository, cloc
 
 
 async def test_work_on_a_count_is_measured(store: RecordRepository, database: Database) -> None:
-    begun = time.monotonic()
-    with measured_work() as of_records:
+    started = time.monotonic()
+    with measured_work() as record_work:
         await store.count_linearizable(Selection())
-    with measured_work() as of_receipts:
+    with measured_work() as receipt_work:
         await database.receipts.usage("")
-    assert min(of_records.seconds, of_receipts.seconds) > 0
-    assert of_records.seconds + of_receipts.seconds <= time.monotonic() - begun
+    assert min(record_work.seconds, receipt_work.seconds) > 0
+    assert record_work.seconds + receipt_work.seconds <= time.monotonic() - started
 
 
 async def test_due_records_are_purged_up_to_the_limit(
@@ -355,63 +355,63 @@ async def test_swap_of_nothing_for_nothing_is_a_programming_error(store: RecordR
 async def test_reads_during_writes_never_go_back(store: RecordRepository, clock: FakeClock) -> None:
     current = record(clock())
     await store.swap(None, current)
-    done = asyncio.Event()
+    is_over = asyncio.Event()
 
     async def read() -> list[int]:
-        seen: list[int] = []
-        while not done.is_set():
-            found = await store.get(GUID)
-            assert found is not None
-            seen.append(found.version)
+        versions: list[int] = []
+        while not is_over.is_set():
+            stored = await store.get(GUID)
+            assert stored is not None
+            versions.append(stored.version)
             await asyncio.sleep(0)
-        return seen
+        return versions
 
     readers = [asyncio.create_task(read()) for _ in range(4)]
     acknowledged = await _write_versions(store, current, 40)
-    done.set()
-    for seen in await asyncio.gather(*readers):
-        assert seen == sorted(seen)
-        assert set(seen) <= acknowledged
+    is_over.set()
+    for versions in await asyncio.gather(*readers):
+        assert versions == sorted(versions)
+        assert set(versions) <= acknowledged
 
 
 async def _write_versions(store: RecordRepository, current: Record, count: int) -> set[int]:
-    """Update one record over and over; each write, once acknowledged, is what the next read returns."""
+    """Update one record repeatedly; check that each acknowledged write is what the next read returns."""
     versions = {current.version}
     for _ in range(count):
         new = current.model_copy(update={"version": current.version + 1})
         assert await store.swap(current, new)
-        assert (found := await store.get(GUID)) is not None
-        assert found.version == new.version
+        assert (stored := await store.get(GUID)) is not None
+        assert stored.version == new.version
         versions.add(new.version)
         current = new
     return versions
 
 
 async def test_overlay_predicts_the_store_and_changes_nothing(store: RecordRepository, clock: FakeClock) -> None:
-    kept, other = record(clock()), record(clock(), guid="0" * 32)
-    changed = kept.model_copy(update={"user": "another", "version": kept.version + 1})
-    await store.swap(None, kept)
+    stored, created = record(clock()), record(clock(), guid="0" * 32)
+    changed = stored.model_copy(update={"user": "another", "version": stored.version + 1})
+    await store.swap(None, stored)
 
-    with open_overlay(store) as rehearsed:
-        assert not await rehearsed.swap(None, kept)
-        assert await rehearsed.swap(kept, changed)
-        assert not await rehearsed.swap(kept, None)
-        assert await rehearsed.swap(None, other)
-        assert (await rehearsed.get(GUID), await rehearsed.get(other.guid)) == (changed, other)
-        assert await rehearsed.swap(changed, None)
-        assert await rehearsed.get(GUID) is None
-        assert not await rehearsed.swap(changed, None)
-    assert (await store.get(GUID), await store.get(other.guid)) == (kept, None)
+    with open_overlay(store) as overlay:
+        assert not await overlay.swap(None, stored)
+        assert await overlay.swap(stored, changed)
+        assert not await overlay.swap(stored, None)
+        assert await overlay.swap(None, created)
+        assert (await overlay.get(GUID), await overlay.get(created.guid)) == (changed, created)
+        assert await overlay.swap(changed, None)
+        assert await overlay.get(GUID) is None
+        assert not await overlay.swap(changed, None)
+    assert (await store.get(GUID), await store.get(created.guid)) == (stored, None)
 
 
 async def test_dry_run_leaves_turns_of_the_event_loop_to_others(store: RecordRepository, clock: FakeClock) -> None:
-    """However many of its operations are begun at once."""
+    """Regardless of how many operations start at once."""
     counter = TurnCounter()
-    with open_overlay(store) as rehearsed:
-        await rehearsed.swap(None, record(clock()))
-        rehearsed._execute = counter.counted(rehearsed._execute)  # type: ignore[method-assign]
+    with open_overlay(store) as overlay:
+        await overlay.swap(None, record(clock()))
+        overlay._execute = counter.counted(overlay._execute)  # type: ignore[method-assign]
         async with counter.following_turns():
-            creations = [rehearsed.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)]
+            creations = [overlay.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(100)]
             assert all(await asyncio.gather(*creations))
     assert counter.most <= 4
 
@@ -420,13 +420,13 @@ async def test_temporary_space_bounds_the_number_of_overlay_databases(
     store: RecordRepository, clock: FakeClock
 ) -> None:
     space = TemporarySpace(request_bytes=MIB, total_bytes=MIB)
-    with ExitStack() as opened:
-        rehearsals = [opened.enter_context(open_overlay(store, opened.enter_context(space.share()))) for _ in range(5)]
-        for each in rehearsals[:4]:
-            assert await each.get(GUID) is None
-            assert await each.swap(None, record(clock()))
+    with ExitStack() as stack:
+        overlays = [stack.enter_context(open_overlay(store, stack.enter_context(space.share()))) for _ in range(5)]
+        for overlay in overlays[:4]:
+            assert await overlay.get(GUID) is None
+            assert await overlay.swap(None, record(clock()))
         with pytest.raises(Overloaded):
-            await rehearsals[4].swap(None, record(clock()))
+            await overlays[4].swap(None, record(clock()))
 
 
 async def test_get_nowait_equals_get_or_would_block(store: RecordRepository, clock: FakeClock) -> None:
@@ -447,5 +447,5 @@ async def test_local_record_is_readable_without_blocking(sqlite_url: str, clock:
     ):
         await store.records.swap(None, record(clock()))
         assert store.records.get_nowait(GUID) == cache.get_nowait(GUID) == record(clock())
-        assert cache.get_nowait(GUID) is cache.get_nowait(GUID)  # and is kept then
+        assert cache.get_nowait(GUID) is cache.get_nowait(GUID)  # and is in the cache now
         assert store.records.get_nowait("F" * 32) is cache.get_nowait("F" * 32) is None
