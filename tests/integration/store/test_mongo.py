@@ -44,7 +44,7 @@ TIMEOUT_MS = 300
 
 
 class Commands(monitoring.CommandListener):
-    """Every command that any client sends."""
+    """The commands that all clients sent."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def commands(listener: Commands) -> Commands:
 
 @pytest.fixture
 async def store(commands: Commands, mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoStore]:
-    """A store whose sequencer sends no commands besides."""
+    """A store with an idle sequencer, which sends no commands of its own."""
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
     async with open_mongo(mongo_url) as opened:
@@ -171,22 +171,22 @@ async def test_creation_with_deadline_is_a_durable_batched_upsert(
 
 
 async def test_write_reaching_the_server_past_its_deadline_is_rejected(own_mongo: Server, clock: FakeClock) -> None:
-    kept = record(clock(), guid="0" * 32)
+    stored = record(clock(), guid="0" * 32)
     async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=20_000) as store:
-        await store.records.swap(None, kept)
+        await store.records.swap(None, stored)
         not_after = (await store.fence.read()).now + 50
         own_mongo.pause()
         creation = store.records.swap(None, record(clock()), not_after=not_after + TIMEOUT_MS_OF_STORE)
-        deletion = store.records.swap(kept, None, not_after=not_after)
+        deletion = store.records.swap(stored, None, not_after=not_after)
         writes = asyncio.gather(creation, deletion, return_exceptions=True)
         while time.time() * 1000 <= not_after:
             await asyncio.sleep(0.01)
         own_mongo.resume()
         created, deleted = await writes
         assert created is False
-        assert deleted is False or isinstance(deleted, OutcomeUnknown), "its time was over before it was answered"
+        assert deleted is False or isinstance(deleted, OutcomeUnknown), "its deadline passed before the reply"
         assert await store.records.get(GUID) is None
-        assert await store.records.get(kept.guid) == kept
+        assert await store.records.get(stored.guid) == stored
 
 
 async def test_creation_starts_early_enough_for_its_deadline(
@@ -250,10 +250,10 @@ async def test_fence_and_key_are_read_linearizably_by_id(store: MongoStore, comm
     await store.fence.read()
     await store.api_keys.get("k")
 
-    (look,) = [command for command in commands.sent if command.get("aggregate") == "fence"]
+    (fence,) = [command for command in commands.sent if command.get("aggregate") == "fence"]
     (key,) = [command for command in commands.sent if command.get("find") == "keys"]
-    assert look["readConcern"]["level"] == key["readConcern"]["level"] == "linearizable"
-    assert look["pipeline"][0] == {"$match": {"_id": "records"}}
+    assert fence["readConcern"]["level"] == key["readConcern"]["level"] == "linearizable"
+    assert fence["pipeline"][0] == {"$match": {"_id": "records"}}
     assert key["filter"] == {"_id": "k"}
 
 
@@ -305,9 +305,9 @@ async def test_purge_at_is_stored_as_a_date(store: MongoStore, mongo_url: str, c
     await store.records.swap(None, new := record(clock()))
 
     with pymongo.MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
-        kept = client.get_default_database()["records"].find_one({"_id": GUID})
-    assert kept is not None
-    assert kept["purge_at"].timestamp() == new.purge_at
+        document = client.get_default_database()["records"].find_one({"_id": GUID})
+    assert document is not None
+    assert document["purge_at"].timestamp() == new.purge_at
 
 
 @pytest.mark.parametrize(
@@ -317,14 +317,14 @@ async def test_purge_at_is_stored_as_a_date(store: MongoStore, mongo_url: str, c
 async def test_corrupt_document_is_reported_and_others_are_served(
     store: MongoStore, mongo_url: str, clock: FakeClock, change: dict[str, Any]
 ) -> None:
-    other = record(clock(), guid="0" * 32)
-    await asyncio.gather(store.records.swap(None, record(clock())), store.records.swap(None, other))
+    intact = record(clock(), guid="0" * 32)
+    await asyncio.gather(store.records.swap(None, record(clock())), store.records.swap(None, intact))
     with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
         client.get_default_database()["records"].update_one({"_id": GUID}, {"$set": change})
 
-    broken, whole = await asyncio.gather(store.records.get(GUID), store.records.get(other.guid), return_exceptions=True)
+    broken, read = await asyncio.gather(store.records.get(GUID), store.records.get(intact.guid), return_exceptions=True)
     assert isinstance(broken, CorruptRecord)
-    assert whole == other
+    assert read == intact
 
 
 async def test_paused_server_fails_reads_and_leaves_writes_unknown(own_mongo: Server, clock: FakeClock) -> None:
@@ -345,7 +345,7 @@ async def test_paused_server_fails_reads_and_leaves_writes_unknown(own_mongo: Se
 async def test_write_without_reply_is_unknown_and_may_still_apply(own_mongo: Server, clock: FakeClock) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
-        await store.records.swap(None, record(clock(), guid="0" * 32))  # so that a connection is there to send on
+        await store.records.swap(None, record(clock(), guid="0" * 32))  # so that a connection is open
         own_mongo.pause()
         with pytest.raises(OutcomeUnknown):
             await store.records.swap(None, record(clock()))
@@ -370,15 +370,15 @@ async def test_write_to_dead_server_fails_only_if_never_sent(own_mongo: Server, 
 
 
 async def test_write_with_lost_reply_is_verified_and_reported_done(own_mongo: Server, clock: FakeClock) -> None:
-    first, second = record(clock.now), record(clock.now, version=clock.now + 1)
-    async with proxy(own_mongo.port, random.Random(7)) as way:
-        url = f"mongodb://127.0.0.1:{way.port}/test?directConnection=true"
-        changes = [(None, first), (first, second), (second, None)]
+    created, updated = record(clock.now), record(clock.now, version=clock.now + 1)
+    async with proxy(own_mongo.port, random.Random(7)) as mongo_proxy:
+        url = f"mongodb://127.0.0.1:{mongo_proxy.port}/test?directConnection=true"
+        changes = [(None, created), (created, updated), (updated, None)]
         async with open_mongo(url) as store:
             for number, (old, new) in enumerate(changes):
-                with way.spoiling(Spoil.SWALLOWED, most=1):
+                with mongo_proxy.spoiling(Spoil.SWALLOWED, most=1):
                     assert await store.records.swap(old, new)
-                assert way.resets == number + 1
+                assert mongo_proxy.resets == number + 1
                 assert await store.records.get(GUID) == new
 
 
@@ -400,7 +400,7 @@ async def test_malformed_url_stops_the_start(url: str) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        WaitQueueTimeoutError("no connection"),  # perhaps for the retry of a write whose answer was lost
+        WaitQueueTimeoutError("no connection"),  # perhaps for the retry of a write whose reply was lost
         AutoReconnect("connection closed"),
         NetworkTimeout("timed out"),
         ExecutionTimeout("operation exceeded time limit", 50),
@@ -427,7 +427,7 @@ def test_write_that_surely_failed_is_unavailable(error: PyMongoError) -> None:
 
 
 async def eventually(store: MongoStore) -> Record | None:
-    """Read the record as soon as the server answers again."""
+    """Read the record once the server replies again."""
     while True:
         try:
             return await store.records.get(GUID)
@@ -449,8 +449,8 @@ async def eventually(store: MongoStore) -> Record | None:
 )
 async def test_every_search_uses_an_index(mongo_url: str, selection: Selection, index: dict[str, int]) -> None:
     async with open_mongo(mongo_url) as store:
-        chosen = await store.records.index_for(selection)
-        cursor = store.records._collection.find({"_id": {"$gt": ""}} | filter_of(selection)).hint(chosen).sort("_id", 1)
+        hint = await store.records.index_for(selection)
+        cursor = store.records._collection.find({"_id": {"$gt": ""}} | filter_of(selection)).hint(hint).sort("_id", 1)
         plan = (await cursor.explain())["queryPlanner"]["winningPlan"]
 
     stages = []
@@ -473,16 +473,16 @@ async def test_near_and_selected_pages_by_expiry_are_the_same(mongo_url: str, cl
             search = ExpirySearch(
                 store.records._collection, selection, index="expire_key", own_index="user_key", near=near
             )
-            for place, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
-                found = await search.page(Position(records[place].guid, records[place].expire), limit)
-                expected = [each.guid for each in records[place + 1 :] if selection.holds(each)]
+            for position, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
+                found = await search.page(Position(records[position].guid, records[position].expire), limit)
+                expected = [each.guid for each in records[position + 1 :] if selection.holds(each)]
                 assert [document["_id"] for document in found] == expected[:limit]
 
 
 async def test_page_by_expiry_is_whole_although_a_record_moves(
     mongo_url: str, clock: FakeClock, commands: Commands
 ) -> None:
-    """Between the search for its entry and the read of its document: it is left out, and another takes its place."""
+    """It moves between the search and the read of its document; it is left out, and the next record follows."""
     async with open_mongo(mongo_url) as store:
         later = clock.seconds + 3600
         records = [record(clock(), guid=f"{n:032X}", expire=later + n, user="a") for n in range(5)]
@@ -499,7 +499,7 @@ async def test_page_by_expiry_is_whole_although_a_record_moves(
         search._documents = move_and_read  # type: ignore[method-assign]
         found = await search.page(Position("", 0), 3)
     assert moved
-    assert [document["_id"] for document in found] == [records[place].guid for place in (0, 1, 3)]
+    assert [document["_id"] for document in found] == [records[index].guid for index in (0, 1, 3)]
 
 
 async def test_frequent_matches_are_searched_in_key_order(mongo_url: str, clock: FakeClock) -> None:
@@ -512,7 +512,7 @@ async def test_frequent_matches_are_searched_in_key_order(mongo_url: str, clock:
 
 
 async def test_page_of_an_owner_ignores_most_records_of_others(mongo_url: str, clock: FakeClock) -> None:
-    """Whether others have many or very many records that expire then, the page reads the same index."""
+    """The page reads the same index, however many records of others expire in its range."""
     selection = Selection(owner="a", expire_from=1)
     async with open_mongo(mongo_url) as store:
         others = [record(clock(), guid=f"{number:032X}", owner="b") for number in range(NEAR)]
@@ -529,23 +529,25 @@ async def test_write_rejected_by_the_database_hides_its_record(mongo_url: str, c
         with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
             rules = {"$jsonSchema": {"properties": {"user": {"enum": ["old"]}}}}
             client.get_default_database().command("collMod", "records", validator=rules)
-        refused = record(clock(), user="canary", guid="A" * 32)
-        for before, after in ((None, refused), (old, record(clock(), user="canary", version=clock() + 1))):
-            with pytest.raises((OutcomeUnknown, StoreUnavailable), match="code 121") as caught:
+        rejected = record(clock(), user="canary", guid="A" * 32)
+        for before, after in ((None, rejected), (old, record(clock(), user="canary", version=clock() + 1))):
+            with pytest.raises((OutcomeUnknown, StoreUnavailable), match="code 121") as error:
                 await store.records.swap(before, after)
-            assert "canary" not in str(caught.value)
+            assert "canary" not in str(error.value)
 
 
 def put_receipts(url: str, clock: FakeClock, number: int, **fields: object) -> list[str]:
-    """Store receipts without the service, and return their keys in order."""
-    made = [Receipt.model_validate(plain_receipt(clock) | {"key": f"{place:096x}"} | fields) for place in range(number)]
+    """Store receipts past the service; return their keys in order."""
+    receipts = [
+        Receipt.model_validate(plain_receipt(clock) | {"key": f"{index:096x}"} | fields) for index in range(number)
+    ]
     with pymongo.MongoClient[dict[str, Any]](url) as client:
-        client.get_default_database()["receipts"].insert_many([document_of(each) for each in made])
-    return [each.key for each in made]
+        client.get_default_database()["receipts"].insert_many([document_of(new) for new in receipts])
+    return [new.key for new in receipts]
 
 
 def plain_receipt(clock: FakeClock) -> dict[str, Any]:
-    """Make the fields of a receipt without a response."""
+    """Return the fields of a receipt without a response."""
     now = clock()
     return {
         "fingerprint": "f" * 64,
@@ -560,14 +562,14 @@ def plain_receipt(clock: FakeClock) -> dict[str, Any]:
 async def test_opening_releases_leases_in_bounded_steps_by_index(
     mongo_url: str, commands: Commands, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An update of all open receipts at once read the whole collection, and exceeded the time limit at every start."""
+    """One update of all open receipts would read the whole collection and exceed the time limit at every start."""
     monkeypatch.setattr("guidsvc.store.mongo.store.RELEASES", 100)
     async with open_mongo(mongo_url):
         keys = put_receipts(mongo_url, clock, 250)
     commands.sent.clear()
 
     async with open_mongo(mongo_url, exclusive=True) as store:
-        leases = {found.leased_until for key in keys if (found := await store.receipts.get(key)) is not None}
+        leases = {stored.leased_until for key in keys if (stored := await store.receipts.get(key)) is not None}
 
     assert leases == {0}
     updates = [update["updates"][0]["q"] for update in commands.named("update", "receipts")]
@@ -596,7 +598,7 @@ async def test_opening_reads_only_receipts_with_an_open_lease(
 async def test_receipts_are_counted_in_bounded_parts(
     mongo_url: str, commands: Commands, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A count of all at once exceeded the time limit of a large collection."""
+    """One count of a large collection would exceed the time limit."""
     monkeypatch.setattr("guidsvc.store.mongo.repository.COUNTED", 10)
     async with open_mongo(mongo_url) as store:
         put_receipts(mongo_url, clock, 25, answer="12345")

@@ -1,4 +1,4 @@
-"""The SQLite store, beyond the store's contract: the file, its versions, the disk, and group commit."""
+"""The SQLite store beyond the store's contract: the file, its versions, the disk, and group commit."""
 
 import asyncio
 import itertools
@@ -43,7 +43,7 @@ from tests.support.ordinary_user import ordinary_user
 
 @pytest.fixture
 def statements() -> list[str]:
-    """What the writer was told to do."""
+    """The statements that the writer executed."""
     return []
 
 
@@ -56,7 +56,7 @@ def writer(path: Path, statements: list[str]) -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture
 def write_seconds() -> float:
-    """The time limit of a write: longer than any takes on a busy machine, but where a test is about the limit."""
+    """The time limit of a write: longer than any write takes on a busy machine. Tests of the limit override it."""
     return 30.0
 
 
@@ -81,9 +81,9 @@ async def test_url_without_file_is_rejected(url: str) -> None:
         path_of_url(url)
 
 
-@pytest.mark.parametrize("words", [["keys", "list"], ["backup", "copy.db"], ["--port", "0"]])
+@pytest.mark.parametrize("arguments", [["keys", "list"], ["backup", "copy.db"], ["--port", "0"]])
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "message"),
     [
         ("loop", r"loop: Too many levels of symbolic links; name a file"),
         ("loop/guidsvc.db", r"loop/guidsvc.db: Too many levels of symbolic links; name a file"),
@@ -93,26 +93,26 @@ async def test_url_without_file_is_rejected(url: str) -> None:
         ("\udcff.db", r"the path of a SQLite store must be UTF-8"),
     ],
 )
-def test_unusable_path_is_rejected_in_one_line(tmp_path: Path, name: str, why: str, words: list[str]) -> None:
+def test_unusable_path_is_rejected_in_one_line(tmp_path: Path, name: str, message: str, arguments: list[str]) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link").symlink_to("pipe")
     os.mkfifo(tmp_path / "pipe")
-    refused = pdapt(tmp_path, *words, "--store-url", f"sqlite:///{name}")
+    result = pdapt(tmp_path, *arguments, "--store-url", f"sqlite:///{name}")
 
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert re.fullmatch(rf"pdapt.py: --store-url: {why}\n", refused.stderr), refused.stderr
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(rf"pdapt.py: --store-url: {message}\n", result.stderr), result.stderr
 
 
 @pytest.mark.parametrize("name", ["guidsvc.db", "guidsvc.db-wal", "link"])
 def test_audit_log_is_never_written_into_a_store_file(tmp_path: Path, name: str) -> None:
     open_writer(tmp_path / "guidsvc.db").close()
     (tmp_path / "link").symlink_to("guidsvc.db")
-    before = (tmp_path / "guidsvc.db").read_bytes()
-    refused = pdapt(tmp_path, "--port", "0", "--audit-log", name)
+    contents = (tmp_path / "guidsvc.db").read_bytes()
+    result = pdapt(tmp_path, "--port", "0", "--audit-log", name)
 
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == f"pdapt.py: --audit-log: {name} is a file of the store; name another\n"
-    assert (tmp_path / "guidsvc.db").read_bytes() == before
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"pdapt.py: --audit-log: {name} is a file of the store; name another\n"
+    assert (tmp_path / "guidsvc.db").read_bytes() == contents
 
 
 async def test_file_uses_a_wal_synced_at_each_commit(writer: sqlite3.Connection) -> None:
@@ -129,10 +129,10 @@ async def test_waiting_writes_are_committed_together(
 
 
 async def test_race_lost_in_a_group_is_reported_to_the_loser_only(store: SqliteStore, clock: FakeClock) -> None:
-    other = "0" * 32
-    swaps = [record(clock()), record(clock(), user="late"), record(clock(), guid=other)]
+    other_guid = "0" * 32
+    swaps = [record(clock()), record(clock(), user="late"), record(clock(), guid=other_guid)]
 
-    assert await asyncio.gather(*(store.records.swap(None, each) for each in swaps)) == [True, False, True]
+    assert await asyncio.gather(*(store.records.swap(None, new) for new in swaps)) == [True, False, True]
 
 
 async def test_fault_in_a_group_rolls_it_back_and_spares_the_next(
@@ -142,18 +142,18 @@ async def test_fault_in_a_group_rolls_it_back_and_spares_the_next(
         "CREATE TEMP TRIGGER fault BEFORE INSERT ON records WHEN NEW.user = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END"
     )
     group = [record(clock()), record(clock(), guid="0" * 32, user="bad"), record(clock(), guid="1" * 32)]
-    answers = await asyncio.gather(*(store.records.swap(None, each) for each in group), return_exceptions=True)
+    outcomes = await asyncio.gather(*(store.records.swap(None, new) for new in group), return_exceptions=True)
 
-    assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
-    assert [await store.records.get(each.guid) for each in group] == [None] * 3
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
+    assert [await store.records.get(new.guid) for new in group] == [None] * 3
     assert await store.records.swap(None, group[0])
 
 
 async def test_full_disk_rejects_the_write_and_loses_nothing(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock
 ) -> None:
-    kept = record(clock())
-    await store.records.swap(None, kept)
+    stored = record(clock())
+    await store.records.swap(None, stored)
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
     big = '{"a":"' + "x" * 16_000 + '"}'
@@ -161,55 +161,55 @@ async def test_full_disk_rejects_the_write_and_loses_nothing(
     with pytest.raises(StoreUnavailable, match="full"):
         await store.records.swap(None, record(clock(), guid="0" * 32, metadata=big))
     assert await store.records.get("0" * 32) is None
-    assert await store.records.get(GUID) == kept
+    assert await store.records.get(GUID) == stored
     writer.execute(f"PRAGMA max_page_count = {pages + 100}")
     assert await store.records.swap(None, record(clock(), guid="0" * 32, metadata=big)), (
-        "and goes on when there is room again"
+        "writes succeed again once there is space"
     )
 
 
-@pytest.mark.parametrize("creates", [True, False])
+@pytest.mark.parametrize("is_creation", [True, False])
 async def test_write_delayed_past_its_deadline_is_not_executed(
-    store: SqliteStore, path: Path, clock: FakeClock, creates: bool
+    store: SqliteStore, path: Path, clock: FakeClock, is_creation: bool
 ) -> None:
-    """The time is compared when the lock of writers is held, not when the write is sent."""
+    """The deadline is checked once the write lock is held, not when the write is sent."""
     old = record(clock(), expire=0)
-    if not creates:
+    if not is_creation:
         await store.records.swap(None, old)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
         not_after = (await store.fence.read()).now + 50
         new = record(clock(), version=clock() + 1)
-        write = asyncio.create_task(store.records.swap(None if creates else old, new, not_after=not_after))
+        write = asyncio.create_task(store.records.swap(None if is_creation else old, new, not_after=not_after))
         while (await store.fence.read()).now <= not_after:
             await asyncio.sleep(0.01)
-        other.execute("ROLLBACK")
+        lock.execute("ROLLBACK")
     assert not await write
-    assert await store.records.get(GUID) == (None if creates else old)
+    assert await store.records.get(GUID) == (None if is_creation else old)
 
 
 async def test_tally_waits_for_the_unfinished_write_of_another_process(
     store: SqliteStore, path: Path, clock: FakeClock
 ) -> None:
-    """That was in time when its process stood still, and shows only now."""
+    """That write was in time when its process stalled, and becomes visible only now."""
     await store.records.swap(None, record(clock(), guid="0" * 32))
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        other.execute(*RECORDS.change(None, record(clock()))[:2])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(*RECORDS.change(None, record(clock()))[:2])
         tally = asyncio.create_task(store.records.count_linearizable(Selection(expire_from=1)))
         assert await store.records.count(Selection(expire_from=1)) == 1
         assert not tally.done()
-        other.execute("COMMIT")
+        connection.execute("COMMIT")
     assert await tally == 2
 
 
 @pytest.mark.parametrize("write_seconds", [0.2])
 async def test_write_delayed_by_another_process_is_unknown(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
         with pytest.raises(OutcomeUnknown):
             await store.records.swap(None, record(clock()))
-        other.execute("ROLLBACK")
+        lock.execute("ROLLBACK")
     while await store.records.get(GUID) is None:
         await asyncio.sleep(0)
 
@@ -218,15 +218,15 @@ async def test_write_delayed_by_another_process_is_unknown(store: SqliteStore, p
 async def test_write_still_queued_at_its_time_limit_changes_nothing(
     store: SqliteStore, path: Path, clock: FakeClock
 ) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
         first = asyncio.create_task(store.records.swap(None, record(clock())))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         with pytest.raises(StoreUnavailable):
             await store.records.swap(None, record(clock(), guid="0" * 32))
-        other.execute("ROLLBACK")
+        lock.execute("ROLLBACK")
     with pytest.raises(OutcomeUnknown):
         await first
     while await store.records.get(GUID) is None:
@@ -357,19 +357,19 @@ def _owned(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "why"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")]
+    ("make", "message"), [(_text, "not a SQLite file"), (_table, "another app"), (_owned, "another app")]
 )
-async def test_foreign_file_is_rejected_unchanged(path: Path, make: Callable[[Path], None], why: str) -> None:
+async def test_foreign_file_is_rejected_unchanged(path: Path, make: Callable[[Path], None], message: str) -> None:
     make(path)
-    before = path.read_bytes()
+    contents = path.read_bytes()
 
-    with pytest.raises(StartError, match=why):
+    with pytest.raises(StartError, match=message):
         open_writer(path)
-    with pytest.raises(StartError, match=why):
+    with pytest.raises(StartError, match=message):
         async with open_sqlite(path, exclusive=True):
             pass
-    assert path.read_bytes() == before
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert path.read_bytes() == contents
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 async def test_read_only_file_is_rejected(path: Path, tmp_path: Path) -> None:
@@ -396,21 +396,21 @@ async def test_lock_file_of_another_user_is_rejected(path: Path, tmp_path: Path)
     lock = path.with_name("guidsvc.db-lock")
     lock.touch(0o600)
 
-    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError) as caught:
+    with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError) as error:
         claim(path, exclusive=True)
-    assert str(caught.value) == (
+    assert str(error.value) == (
         f"store_url: {path} cannot be opened: {lock} is not readable and writable to this user; "
         "change its mode or owner, or name another file"
     )
 
 
-@pytest.mark.parametrize("opened", [open_writer, partial(claim, exclusive=True)])
-async def test_missing_folder_is_rejected(tmp_path: Path, opened: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize("open_file", [open_writer, partial(claim, exclusive=True)])
+async def test_missing_folder_is_rejected(tmp_path: Path, open_file: Callable[[Path], object]) -> None:
     folder = tmp_path / "none"
 
-    with pytest.raises(StartError) as caught:
-        opened(folder / "guidsvc.db")
-    assert str(caught.value) == (
+    with pytest.raises(StartError) as error:
+        open_file(folder / "guidsvc.db")
+    assert str(error.value) == (
         f"store_url: {folder}/guidsvc.db cannot be opened: its folder is missing; create {folder}, or name another file"
     )
 
@@ -439,7 +439,7 @@ async def test_damaged_file_at_the_start_is_reported_in_one_line(path: Path, exc
 
 
 async def test_store_with_a_damaged_index_is_up(path: Path, clock: FakeClock) -> None:
-    """Only the requests that need the page fail."""
+    """Only requests that need the damaged page fail."""
     async with open_sqlite(path, exclusive=True) as store:
         await store.records.swap(None, record(clock()))
     with closing(open_writer(path)) as file:
@@ -455,10 +455,10 @@ async def test_store_with_a_damaged_index_is_up(path: Path, clock: FakeClock) ->
 
 
 def test_error_outside_sqlite_leaves_no_open_transaction(writer: sqlite3.Connection, path: Path) -> None:
-    made = Writer(writer, StoreFiles(path, is_claimed=False))
+    file_writer = Writer(writer, StoreFiles(path, is_claimed=False))
     with pytest.raises(OverflowError):
-        made.swaps([Change("SELECT ?", (2**63,))])
-    assert made.transaction(lambda: "done") == "done"
+        file_writer.swaps([Change("SELECT ?", (2**63,))])
+    assert file_writer.transaction(lambda: "done") == "done"
 
 
 async def test_exclusive_claim_excludes_all_others(path: Path) -> None:
@@ -494,10 +494,10 @@ async def test_store_name_changes_after_exclusive_use(path: Path, tmp_path: Path
 
 
 async def test_shared_claims_exclude_an_exclusive_one(path: Path, clock: FakeClock) -> None:
-    async with open_sqlite(path, exclusive=False) as one:
-        async with open_sqlite(path, exclusive=False) as another:
-            assert await one.records.swap(None, new := record(clock()))
-            assert await another.records.get(GUID) == new
+    async with open_sqlite(path, exclusive=False) as first:
+        async with open_sqlite(path, exclusive=False) as second:
+            assert await first.records.swap(None, new := record(clock()))
+            assert await second.records.get(GUID) == new
         with pytest.raises(StartError, match="another guidsvc uses"):
             async with open_sqlite(path, exclusive=True):
                 pass
@@ -526,9 +526,14 @@ def test_every_search_uses_an_index(writer: sqlite3.Connection, selection: Selec
     values = values_of(selection, "") | {"limit": 1}
     plan = writer.execute(f"EXPLAIN QUERY PLAN {statement(selection, few=few)}", values).fetchall()
 
-    # Of few matches the keys are sorted, and only the rows of the page are read.
-    of_few = ["SEARCH records USING PRIMARY KEY (guid=?)", "LIST SUBQUERY 1", expected, "USE TEMP B-TREE FOR ORDER BY"]
-    assert [row[3] for row in plan] == (of_few if few else [expected])
+    # With few matches the keys are sorted, and only the rows of the page are read.
+    plan_for_few = [
+        "SEARCH records USING PRIMARY KEY (guid=?)",
+        "LIST SUBQUERY 1",
+        expected,
+        "USE TEMP B-TREE FOR ORDER BY",
+    ]
+    assert [row[3] for row in plan] == (plan_for_few if few else [expected])
 
 
 @pytest.mark.parametrize(
@@ -542,8 +547,8 @@ def test_rows_of_other_expiries_are_not_read(writer: sqlite3.Connection, selecti
     values = values_of(selection, "") | {"limit": 1}
     plan = writer.execute(f"EXPLAIN QUERY PLAN {statement(selection, few=False)}", values).fetchall()
 
-    of_keys = ["LIST SUBQUERY 1", f"SEARCH records USING COVERING INDEX {expected}"]
-    assert [row[3] for row in plan] == ["SEARCH records USING PRIMARY KEY (guid=?)", *of_keys]
+    key_search = ["LIST SUBQUERY 1", f"SEARCH records USING COVERING INDEX {expected}"]
+    assert [row[3] for row in plan] == ["SEARCH records USING PRIMARY KEY (guid=?)", *key_search]
 
 
 @pytest.mark.parametrize(
@@ -648,13 +653,13 @@ async def test_near_few_and_many_keys_return_the_same_records(
 def test_page_by_expiry_is_read_in_order_from_an_index(
     writer: sqlite3.Connection, selection: Selection, top: str
 ) -> None:
-    """Nothing is sorted, but the keys of a page that are selected from the index on an owner or user."""
+    """Nothing is sorted except the keys of a page that come from the index on an owner or user."""
     values = values_of(selection, "") | {"after_expire": 0, "limit": 1, "end_expire": 1, "end": "A"}
     in_order = "SEARCH records USING INDEX records_expire ((expire,guid)>(?,?) AND {})"
-    near = in_order.format("(expire,guid)<(?,?)")
+    near_scan = in_order.format("(expire,guid)<(?,?)")
     for each, scan in (
         (expire_statement(Selection()), in_order.format("expire<?")),
-        (expire_statement(selection, end=True), near),
+        (expire_statement(selection, end=True), near_scan),
     ):
         assert [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {each}", values)] == [scan]
     plan = [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {top_statement(selection)}", values)]
@@ -683,9 +688,9 @@ async def test_near_and_selected_pages_by_expiry_are_the_same(
             *(Selection(user="1"), Selection(user="1", expire_from=2, expire_before=5), Selection()),
             *(Selection(owner=""), Selection(owner="a"), Selection(owner="", user="1")),
         ):
-            for place, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
-                after = Position(records[place].guid, records[place].expire)
-                expected = [each for each in records[place + 1 :] if selection.holds(each)]
+            for index, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
+                after = Position(records[index].guid, records[index].expire)
+                expected = [each for each in records[index + 1 :] if selection.holds(each)]
                 assert await store.records.find_by_expire(selection, after, limit) == expected[:limit]
         await store.aclose()
 
@@ -705,18 +710,18 @@ async def test_search_over_its_time_limit_ends_and_frees_its_thread(path: Path) 
 async def test_search_of_departed_caller_is_stopped(path: Path) -> None:
     open_writer(path).close()
     finder = Finder(path, threads=1)
-    begun = asyncio.Event()
+    started = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def endless(connection: sqlite3.Connection) -> object:
-        loop.call_soon_threadsafe(begun.set)
+        loop.call_soon_threadsafe(started.set)
         return connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
         ).fetchone()
 
     try:
         search = asyncio.create_task(finder.run(endless))
-        await begun.wait()
+        await started.wait()
         search.cancel()
         with pytest.raises(asyncio.CancelledError):
             await search
@@ -727,8 +732,8 @@ async def test_search_of_departed_caller_is_stopped(path: Path) -> None:
 
 def test_file_of_first_schema_is_migrated_with_its_records(path: Path, clock: FakeClock) -> None:
     old = record(clock())
-    with closing(open_writer(path, MIGRATIONS[:1])) as first:
-        first.execute(*RECORDS.change(None, old)[:2])
+    with closing(open_writer(path, MIGRATIONS[:1])) as older:
+        older.execute(*RECORDS.change(None, old)[:2])
 
     with closing(open_writer(path)) as writer:
         assert writer.execute("SELECT guid FROM records INDEXED BY records_user WHERE user = ?", (old.user,)).fetchone()
@@ -741,8 +746,8 @@ def test_indexes_of_older_file_leave_out_records_without_owner(path: Path, clock
 
     with closing(open_writer(path)) as writer:
         for index in ("records_owner", "records_owner_user"):
-            of_owners = f"SELECT count(*) FROM records INDEXED BY {index} WHERE owner <> ''"
-            assert writer.execute(of_owners).fetchone() == (1,)
+            count_owned = f"SELECT count(*) FROM records INDEXED BY {index} WHERE owner <> ''"
+            assert writer.execute(count_owned).fetchone() == (1,)
             with pytest.raises(sqlite3.OperationalError, match="no query solution"):
                 writer.execute(f"SELECT guid FROM records INDEXED BY {index}")
         assert writer.execute("SELECT count(*) FROM records").fetchone() == (3,)
@@ -765,7 +770,7 @@ async def test_update_sets_only_what_changes(store: SqliteStore, statements: lis
 
 
 async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> None:
-    """A file of the version before notes; and what an older process still writes to the newer file."""
+    """A file without the column for notes is migrated, and an older process can still write to it."""
     old, _ = keys.generate("alice", ["read"], clock())
     values = old.model_dump(exclude={"note", "max_ttl", "max_life"})
     insert = f"INSERT INTO keys ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
@@ -783,24 +788,24 @@ async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> N
 
 
 async def test_writer_thread_does_its_work_in_order_until_its_end() -> None:
-    thread, done = WorkerThreads(1, "test"), list[str]()
+    thread, results = WorkerThreads(1, "test"), list[str]()
     gate = threading.Event()
 
     def fail() -> None:
         raise StoreUnavailable("it failed")
 
-    first = thread.run(gate.wait)
-    cancelled = thread.run(lambda: done.append("cancelled"))
-    failed, last = thread.run(fail), thread.run(lambda: done.append("last"))
+    running = thread.run(gate.wait)
+    cancelled = thread.run(lambda: results.append("cancelled"))
+    failed, final = thread.run(fail), thread.run(lambda: results.append("last"))
     cancelled.cancel()
     gate.set()
     await asyncio.to_thread(thread.shut_down)
 
-    assert await first is True
+    assert await running is True
     with pytest.raises(StoreUnavailable, match="it failed"):
         await failed
-    await last
-    assert done == ["last"], "work that was cancelled before it began is not done"
+    await final
+    assert results == ["last"], "work cancelled before its start is not executed"
     with pytest.raises(RuntimeError, match="have ended"):
         thread.run(gate.wait)
 
@@ -810,8 +815,8 @@ async def test_write_reported_as_failed_changed_nothing(tmp_path: Path, clock: F
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         store = SqliteStore(SqliteEngine(writer, reader, Finder(path), write_seconds=0.1))
         swap = asyncio.create_task(store.records.swap(None, record(clock())))
-        await asyncio.sleep(0)  # it has asked, and is about to go out
-        time.sleep(0.2)  # noqa: ASYNC251  # the process is paused: when it goes on, all that was due is done in one turn
+        await asyncio.sleep(0)  # the write is queued, but not yet sent
+        time.sleep(0.2)  # noqa: ASYNC251  # the process is paused; when it continues, everything due happens in one turn of the loop
         try:
             swapped = await swap
         except StoreUnavailable:
