@@ -1,4 +1,4 @@
-"""Backup, restore and salvage: the command, the page on it, and files that are only a part of a store."""
+"""Backup, restore and salvage: the command, its documentation, and incomplete copies of a store."""
 
 import asyncio
 import os
@@ -44,27 +44,27 @@ import sqlite3, sys
 with sqlite3.connect(sys.argv[1]) as connection:
     print(*connection.execute(sys.argv[2]), sep="\\n")
 """
-"""What the page needs of the `sqlite3` shell, where that is not installed."""
+"""Stands in for the `sqlite3` shell where it is not installed."""
 
 
 def section(page: str, title: str) -> str:
-    """Return a section of a page, without those that follow on its level or above."""
+    """Return the section of a page up to the next heading of its level or above."""
     level = title.partition(" ")[0]
     return re.split(rf"^#{{1,{len(level)}}} ", page.partition(f"\n{title}\n")[2], flags=re.MULTILINE)[0]
 
 
 def recipe(text: str) -> str:
-    """Return the one shell block of a text."""
+    """Return the only shell block of a text."""
     (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return str(block)
 
 
 def spoil_page(path: Path, number: int) -> set[str]:
-    """Overwrite the page of the record with this number, and return the GUIDs of all on it."""
+    """Overwrite the page of the record with this number; return the GUIDs of all records on it."""
     mark, data = f"mark{number:04}".encode(), path.read_bytes()
     page = next(page for start in range(0, len(data), PAGE) if mark in (page := data[start : start + PAGE]))
     damage(path.parent, mark)
-    return {GUIDS[int(found)] for found in re.findall(rb"mark(\d{4})", page)}
+    return {GUIDS[int(number_text)] for number_text in re.findall(rb"mark(\d{4})", page)}
 
 
 Shell = Callable[[str], str]
@@ -72,7 +72,7 @@ Shell = Callable[[str], str]
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    """Run a block of a page as it stands, in the folder of the service, and return what it prints."""
+    """Return a function that runs a documented shell block in the folder of the service and returns its output."""
     programs = prepare(tmp_path)
     if shutil.which("sqlite3") is None:
         (programs / "sqlite3").write_text(SQLITE_SHELL.format(python=sys.executable))
@@ -80,11 +80,11 @@ def shell(tmp_path: Path) -> Shell:
     return partial(run_block, folder=tmp_path)
 
 
-# The page
+# Documentation
 
 
 class Writers:
-    """Clients that create records, and note which were acknowledged."""
+    """Clients that create records, and the list of the acknowledged GUIDs."""
 
     def __init__(self, port: int) -> None:
         self.acknowledged: list[str] = []
@@ -99,16 +99,16 @@ class Writers:
             guid = f"{writer:016X}{number:016X}"
             if (await self._client.put(f"/guid/{guid}", {"user": guid})).status == 201:
                 self.acknowledged.append(guid)
-            await asyncio.sleep(0.002)  # let the others have the processor
+            await asyncio.sleep(0.002)  # let other processes run
 
     async def until(self, count: int) -> None:
-        """Let them write until so many are acknowledged."""
+        """Let them write until this many records are acknowledged."""
         async with asyncio.timeout(START_SECONDS):
             while len(self.acknowledged) < count:
                 await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
-        """End them."""
+        """Stop the writers."""
         self._is_over = True
         await asyncio.gather(*self._tasks)
         await self._client.aclose()
@@ -118,24 +118,24 @@ async def test_documented_backup_and_restore_keep_acknowledged_records(tmp_path:
     with service(tmp_path, "--no-access-log") as running:
         writers = Writers(running.port)
         await writers.until(200)
-        before = list(writers.acknowledged)
-        said = await asyncio.to_thread(shell, recipe(section(BACKUP, "### Make a backup")))
+        acknowledged = list(writers.acknowledged)
+        output = await asyncio.to_thread(shell, recipe(section(BACKUP, "### Make a backup")))
         await writers.until(len(writers.acknowledged) + 50)
         await writers.stop()
-    match = re.fullmatch(rf"{re.escape(str(tmp_path))}/backup\.db: (\d+) records, (\d+) bytes\n", said)
-    assert match, said
-    assert int(match[1]) >= len(before)
+    match = re.fullmatch(rf"{re.escape(str(tmp_path))}/backup\.db: (\d+) records, (\d+) bytes\n", output)
+    assert match, output
+    assert int(match[1]) >= len(acknowledged)
     assert int(match[2]) == (tmp_path / "backup.db").stat().st_size
 
     shell(recipe(section(BACKUP, "### Restore a backup")))
     with service(tmp_path, "--no-access-log") as running:
         client = Client(running.port)
         assert (await client.get("/readyz")).json["status"] == "ready"
-        listed = {
+        restored = {
             line["guid"] for line in (await client.get("/guid", headers={"Accept": "application/x-ndjson"})).lines
         }
-        assert len(listed) == int(match[1])
-        assert listed >= set(before)
+        assert len(restored) == int(match[1])
+        assert restored >= set(acknowledged)
         assert (await client.put(f"/guid/{GUID}", {"user": "goes on"})).status == 201
         await client.aclose()
 
@@ -145,14 +145,14 @@ async def test_damaged_file_recipe_saves_all_but_the_damaged_page(
 ) -> None:
     async with serving() as client:
         await fill_store(client)
-    lost = spoil_page(tmp_path / "guidsvc.db", 300)
-    said = shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[0]))
+    damaged_guids = spoil_page(tmp_path / "guidsvc.db", 300)
+    output = shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[0]))
 
     async with serving() as client:
         assert (await client.get("/readyz")).json["status"] == "ready"
-        there = {line["guid"] for line in (await client.get("/guid", headers={"Accept": "application/x-ndjson"})).lines}
-        assert there == set(GUIDS) - lost
-        assert f": {len(there)} records, " in said
+        saved = {line["guid"] for line in (await client.get("/guid", headers={"Accept": "application/x-ndjson"})).lines}
+        assert saved == set(GUIDS) - damaged_guids
+        assert f": {len(saved)} records, " in output
         assert (await client.put(f"/guid/{GUIDS[300]}", {"user": "new"})).status == 201
 
 
@@ -166,24 +166,24 @@ async def test_corrupt_row_recipe_removes_the_row(tmp_path: Path, shell: Shell, 
 
 def test_every_shell_block_of_the_docs_is_run_here() -> None:
     blocks = [re.findall(r"^```sh$", page, re.MULTILINE) for page in (BACKUP, FAULTS)]
-    assert [len(found) for found in blocks] == [2, 2]
+    assert [len(found_blocks) for found_blocks in blocks] == [2, 2]
     for page in (BACKUP, FAULTS):
-        assert not re.search(r"^ {4}(sqlite3|python|mv|rm|cp) ", page, re.MULTILINE), "a recipe that no test runs"
-        assert "user_version" not in page, "a version that the next migration makes wrong"
+        assert not re.search(r"^ {4}(sqlite3|python|mv|rm|cp) ", page, re.MULTILINE), "no test runs this recipe"
+        assert "user_version" not in page, "the next migration would make this version wrong"
 
 
 async def test_docs_name_every_collection(mongo_url: str, clock: FakeClock) -> None:
     async with open_store(mongo_url, exclusive=False) as store:
         await store.records.swap(None, record(clock()))
         with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
-            there = set(client.get_default_database().list_collection_names())
-    told = set(re.findall(r"`(\w+)`", section(BACKUP, "## MongoDB").partition("###")[0]))
+            existing = set(client.get_default_database().list_collection_names())
+    documented = set(re.findall(r"`(\w+)`", section(BACKUP, "## MongoDB").partition("###")[0]))
 
-    assert told == {COLLECTION, RECEIPTS, IDENTITY, FENCE, KEYS, LEDGERS, LOG, BOUNDS, LEASES}
-    assert told >= there
+    assert documented == {COLLECTION, RECEIPTS, IDENTITY, FENCE, KEYS, LEDGERS, LOG, BOUNDS, LEASES}
+    assert documented >= existing
 
 
-# The command
+# Command
 
 
 @pytest.fixture
@@ -197,10 +197,10 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_backup_is_one_file_readable_by_its_owner_only(tmp_path: Path, store: Path) -> None:
-    made = back_up(store, tmp_path / "backup.db", overwrite=False)
+    backup = back_up(store, tmp_path / "backup.db", overwrite=False)
 
-    assert made.records == 1
-    assert made.path.stat().st_mode & 0o777 == 0o600
+    assert backup.records == 1
+    assert backup.path.stat().st_mode & 0o777 == 0o600
     assert sorted(each.name for each in tmp_path.iterdir()) == ["backup.db", "guidsvc.db"]
 
 
@@ -213,8 +213,8 @@ def test_existing_target_is_replaced_only_on_request(tmp_path: Path, store: Path
     assert target.read_text() == "precious"
 
     copy(store, target, overwrite=True)
-    with closing(sqlite3.connect(target)) as made:
-        assert made.execute("SELECT guid FROM records").fetchall() == [(GUID,)]
+    with closing(sqlite3.connect(target)) as connection:
+        assert connection.execute("SELECT guid FROM records").fetchall() == [(GUID,)]
 
 
 def test_store_is_never_the_target(store: Path) -> None:
@@ -224,19 +224,19 @@ def test_store_is_never_the_target(store: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-lock", "-journal"])
 def test_sqlite_side_files_of_the_store_are_never_the_target(store: Path, suffix: str) -> None:
-    beside = store.with_name(store.name + suffix)
-    beside.unlink(missing_ok=True)  # a store that is not being served has none of them
+    side_file = store.with_name(store.name + suffix)
+    side_file.unlink(missing_ok=True)  # only a store that is being served has side files
     (store.parent / "alias").symlink_to(store.parent)
-    for target in (beside, store.parent / "alias" / beside.name):
+    for target in (side_file, store.parent / "alias" / side_file.name):
         with pytest.raises(StartError, match="is the store itself, or a file beside it"):
             back_up(store, target, overwrite=True)
-    assert not beside.exists()
+    assert not side_file.exists()
 
 
 def make_socket(path: Path) -> None:
-    """Make what a Unix socket that nobody listens on leaves."""
-    with socket(AF_UNIX) as made:
-        made.bind(str(path))
+    """Create a Unix socket that nobody listens on."""
+    with socket(AF_UNIX) as listener:
+        listener.bind(str(path))
 
 
 @pytest.mark.parametrize("copy", [back_up, salvage])
@@ -258,11 +258,11 @@ def test_irregular_file_is_never_replaced(
     (tmp_path / "precious").write_text("precious")
     target = tmp_path / "backup.db"
     make(target)
-    before = target.lstat()
+    status = target.lstat()
     for overwrite in (True, False):
         with pytest.raises(StartError, match=r"^backup: .* is (not a regular file|a symbolic link|a folder)[,;]"):
             copy(store, target, overwrite=overwrite)
-    assert (target.lstat().st_mode, target.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert (target.lstat().st_mode, target.lstat().st_ino) == (status.st_mode, status.st_ino)
     assert (tmp_path / "precious").read_text() == "precious"
 
 
@@ -271,9 +271,9 @@ def test_target_is_checked_again_before_it_is_replaced(
 ) -> None:
     target, check = tmp_path / "backup.db", sqlite_backup._checked
 
-    def checked(made: Path) -> int:
+    def checked(copy: Path) -> int:
         os.mkfifo(target)  # while the copy is made
-        return check(made)
+        return check(copy)
 
     monkeypatch.setattr(sqlite_backup, "_checked", checked)
     with pytest.raises(StartError, match="is not a regular file"):
@@ -291,12 +291,12 @@ def test_link_to_itself_is_no_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_backup_leaves_no_partial_copy(tmp_path: Path, store: Path, number: signal.Signals) -> None:
     columns = "guid, user, expire, metadata, owner, version, created, updated, purge_at"
-    fill = f"INSERT INTO records ({columns}) VALUES (?, 'a', 9, ?, '', 1, 1, 1, 9)"
+    insert = f"INSERT INTO records ({columns}) VALUES (?, 'a', 9, ?, '', 1, 1, 1, 9)"
     with closing(sqlite3.connect(store)) as file, file:
-        file.executemany(fill, ((f"{each:032X}", "x" * 15_000) for each in range(4000)))
+        file.executemany(insert, ((f"{index:032X}", "x" * 15_000) for index in range(4000)))
     command = [sys.executable, str(ROOT / "pdapt.py"), "backup", "copy.db", "--store-url", f"sqlite:///{store}"]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    wait_until(lambda: any(tmp_path.glob(".copy.db.*")) or running.poll() is not None, "a copy that was begun")
+    wait_until(lambda: any(tmp_path.glob(".copy.db.*")) or running.poll() is not None, "a partial copy")
     running.send_signal(number)
 
     running.wait(START_SECONDS)
@@ -310,25 +310,25 @@ def test_damaged_store_is_reported_and_leaves_no_backup(tmp_path: Path, serving:
 
     asyncio.run(fill())
     spoil_page(tmp_path / "guidsvc.db", 300)
-    refused = pdapt(tmp_path, "backup", "backup.db")
+    result = pdapt(tmp_path, "backup", "backup.db")
 
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(
-        r"pdapt.py: --store-url: .*guidsvc.db is damaged; see docs/failure-modes.md\n", refused.stderr
-    ), refused.stderr
+        r"pdapt.py: --store-url: .*guidsvc.db is damaged; see docs/failure-modes.md\n", result.stderr
+    ), result.stderr
     assert not [each for each in tmp_path.iterdir() if "backup" in each.name]
 
 
 def test_backup_creates_no_store(tmp_path: Path) -> None:
-    refused = pdapt(tmp_path, "backup", "backup.db")
+    result = pdapt(tmp_path, "backup", "backup.db")
 
-    assert refused.returncode == 1
-    assert refused.stderr == f"pdapt.py: --store-url: there is no store at {tmp_path / 'guidsvc.db'}{NAME_IT}\n"
+    assert result.returncode == 1
+    assert result.stderr == f"pdapt.py: --store-url: there is no store at {tmp_path / 'guidsvc.db'}{NAME_IT}\n"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
         (["x" * 300], r"backup: .*/x{300} cannot be written: File name too long; name another file"),
         (
@@ -337,11 +337,13 @@ def test_backup_creates_no_store(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_impossible_backup_is_rejected_in_one_line(tmp_path: Path, store: Path, words: list[str], told: str) -> None:
-    refused = pdapt(tmp_path, "backup", *words)
+def test_impossible_backup_is_rejected_in_one_line(
+    tmp_path: Path, store: Path, arguments: list[str], message: str
+) -> None:
+    result = pdapt(tmp_path, "backup", *arguments)
 
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert re.fullmatch(rf"pdapt.py: {told}\n", refused.stderr), refused.stderr
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(rf"pdapt.py: {message}\n", result.stderr), result.stderr
 
 
 def test_unreadable_single_rows_are_rebuilt(tmp_path: Path, store: Path) -> None:
@@ -359,7 +361,7 @@ def test_unreadable_single_rows_are_rebuilt(tmp_path: Path, store: Path) -> None
 
 @pytest.mark.parametrize("version", range(4, len(MIGRATIONS) + 1))
 def test_store_of_an_older_version_is_salvaged(tmp_path: Path, version: int) -> None:
-    """Its tables have fewer columns than those of today."""
+    """Its tables have fewer columns than the current schema."""
     old, saved = tmp_path / "old.db", tmp_path / "saved.db"
     key = keys.generate("alice", ["read"], 1)[0]
     values = key.model_dump(exclude={"note", "max_ttl", "max_life"})
@@ -373,40 +375,40 @@ def test_store_of_an_older_version_is_salvaged(tmp_path: Path, version: int) -> 
     assert KEY_TABLE.row(row) == key
 
 
-# A part of a store
+# Partial stores
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait long for another process that may be making the file."""
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the wait for another process that may be creating the file."""
     monkeypatch.setattr(sqlite_parts, "WAIT_SECONDS", 0.1)
 
 
-async def starts(path: Path) -> None:
+async def start(path: Path) -> None:
     """Open the store in a file, as the service does."""
     async with open_store(f"sqlite:///{path}", exclusive=True):
         pass
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_wait")
 async def test_copy_without_wal_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock) -> None:
     copy = tmp_path / "copy.db"
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", exclusive=True) as store:
         await store.records.swap(None, record(clock()))
         shutil.copy(tmp_path / "guidsvc.db", copy)
-    before = copy.read_bytes()
-    assert len(before) == 4096
+    contents = copy.read_bytes()
+    assert len(contents) == 4096
 
     for _ in range(2):
         with pytest.raises(StartError, match=r"copied without its log .*docs/backup.md"):
-            await starts(copy)
-    assert copy.read_bytes() == before
+            await start(copy)
+    assert copy.read_bytes() == contents
     assert sorted(each.name for each in tmp_path.glob("copy*")) == ["copy.db"]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_wait")
 async def test_truncated_copy_is_damaged_and_one_without_wal_is_older(tmp_path: Path, clock: FakeClock) -> None:
-    """The page says that nothing can tell the second, so that nobody relies on it."""
+    """The documentation says that the second cannot be detected."""
     path = tmp_path / "guidsvc.db"
     for count in (1, 2):
         async with open_store(f"sqlite:///{path}", exclusive=True) as store:
@@ -415,7 +417,7 @@ async def test_truncated_copy_is_damaged_and_one_without_wal_is_older(tmp_path: 
     (tmp_path / "short.db").write_bytes(path.read_bytes()[:-PAGE])
 
     with pytest.raises(StartError, match=r"short\.db is damaged"):
-        await starts(tmp_path / "short.db")
+        await start(tmp_path / "short.db")
     async with open_store(f"sqlite:///{tmp_path / 'older.db'}", exclusive=True) as store:
         assert await store.records.get(f"{1:032X}") is not None
         assert await store.records.get(f"{2:032X}") is None
@@ -424,10 +426,10 @@ async def test_truncated_copy_is_damaged_and_one_without_wal_is_older(tmp_path: 
 
 def test_docs_quote_the_start_error_for_partial_stores() -> None:
     source = Path(sqlite_parts.__file__).read_text() + Path(sqlite_schema.__file__).read_text()
-    said = re.findall(r"^\| .+? \| `(.+?)` \|$", section(BACKUP, "### Restore a backup"), re.MULTILINE)
+    quoted_errors = re.findall(r"^\| .+? \| `(.+?)` \|$", section(BACKUP, "### Restore a backup"), re.MULTILINE)
 
-    assert len(said) == 4
-    assert all(f'"{line}"' in source for line in said)
+    assert len(quoted_errors) == 4
+    assert all(f'"{line}"' in source for line in quoted_errors)
 
 
 CUT_OFF = """
@@ -440,30 +442,30 @@ source.backup(target, pages=10, progress=progress)
 """
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize("pages", [10, 3000])
 async def test_interrupted_backup_is_not_taken_for_a_new_store(tmp_path: Path, clock: FakeClock, pages: int) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", exclusive=True) as store:
         metadata = f'{{"room": "{"x" * 15_000}"}}'
-        made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(1000)]
-        await asyncio.gather(*(store.records.swap(None, each) for each in made))
-        done = await asyncio.to_thread(
+        records = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(1000)]
+        await asyncio.gather(*(store.records.swap(None, new) for new in records))
+        result = await asyncio.to_thread(
             subprocess.run, [sys.executable, "-c", CUT_OFF, str(pages)], cwd=tmp_path, check=False
         )
-        assert done.returncode == 9
+        assert result.returncode == 9
 
     for _ in range(2):
         with pytest.raises(StartError, match=r"is an incomplete copy\. .*docs/backup.md"):
-            await starts(tmp_path / "copy.db")
+            await start(tmp_path / "copy.db")
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("short_wait")
 async def test_wal_without_its_file_is_not_deleted(tmp_path: Path) -> None:
     path, log = tmp_path / "guidsvc.db", tmp_path / "guidsvc.db-wal"
     log.write_bytes(b"x" * 4096)
 
     with pytest.raises(StartError, match=r"there is a log .* beside it"):
-        await starts(path)
+        await start(path)
     assert log.read_bytes() == b"x" * 4096
 
 
@@ -471,16 +473,14 @@ async def test_wal_without_its_file_is_not_deleted(tmp_path: Path) -> None:
 async def test_absent_or_empty_file_is_a_new_store(tmp_path: Path, is_there: bool) -> None:
     if is_there:
         (tmp_path / "guidsvc.db").touch()
-    await starts(tmp_path / "guidsvc.db")
+    await start(tmp_path / "guidsvc.db")
 
 
 async def test_service_reports_partial_store_in_one_line(tmp_path: Path, expected_logs: ExpectedLogs) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'guidsvc.db'}", exclusive=True):
         shutil.copy(tmp_path / "guidsvc.db", tmp_path / "copy.db")
-    refused = await asyncio.to_thread(pdapt, tmp_path, "--store-url", "sqlite:///copy.db", "--port", "0")
+    result = await asyncio.to_thread(pdapt, tmp_path, "--store-url", "sqlite:///copy.db", "--port", "0")
 
-    assert refused.returncode == 1
-    assert refused.stderr.count("\n") == 1
-    assert refused.stderr.startswith(
-        f"pdapt.py: --store-url: {tmp_path / 'copy.db'} contains no tables: it was copied "
-    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"pdapt.py: --store-url: {tmp_path / 'copy.db'} contains no tables: it was copied ")

@@ -1,4 +1,4 @@
-"""Passwords in URLs come out nowhere: not in the most talkative log, nor in replies, nor where the start fails."""
+"""Passwords in URLs are hidden: in the debug log, in responses, and in the errors of a failed start."""
 
 import http.client
 import json
@@ -22,24 +22,24 @@ PATHS = ("/", "/livez", "/readyz", "/version", "/metrics", "/openapi.json", f"/g
 DEBUG = ("--log-level", "debug", "--server-timing", "--cache-status")
 
 
-def replies(running: Service, paths: Sequence[str] = PATHS) -> str:
-    """Ask for all of these, write something, and return what was answered."""
-    said = []
+def request_all(running: Service, paths: Sequence[str] = PATHS) -> str:
+    """Request these paths, and write and delete a record; return all replies as one text."""
+    texts = []
     for method, path in [("PUT", f"/guid/{GUID}"), *(("GET", path) for path in paths), ("DELETE", f"/guid/{GUID}")]:
         with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as connection:
             connection.request(method, path, b'{"user": "x"}' if method == "PUT" else None)
             reply = connection.getresponse()
-            said.append(f"{reply.status} {reply.headers} {reply.read().decode()}")
-    return "\n".join(said)
+            texts.append(f"{reply.status} {reply.headers} {reply.read().decode()}")
+    return "\n".join(texts)
 
 
-def until_told(running: Service, line: str) -> None:
-    """Return when this is in the log."""
+def wait_for_line(running: Service, line: str) -> None:
+    """Wait until this text is in the log."""
     wait_until(lambda: line in running.log.read_text(), line, running.log)
 
 
 def assert_secret(text: str) -> None:
-    """Fail if some of the secret is in a text: a driver may have cut it where it took it for something else."""
+    """Fail if the text contains part of the secret, since a driver may have split it."""
     lines = [line for line in text.splitlines() if any(part in line for part in ("CAN", "NARY"))]
     assert lines == []
 
@@ -48,7 +48,7 @@ CREDENTIALS = [
     *(f"u:{SECRET}@", f":{SECRET}@", f"{SECRET}@", f"u:CAN:ARY{SECRET}@", f"u:CAN/{SECRET}@", f"u:CAN?{SECRET}@"),
     *(f"u:CAN#{SECRET}@", f"u:CAN%{SECRET}@", f"u:12#{SECRET}@", f"u:12/{SECRET}@", f"u:CAN[{SECRET}@"),
 ]
-BAD = [
+BAD_FLAGS = [
     *(f"--store-url=mongodb://{each}127.0.0.1:{{port}}/guidsvc" for each in CREDENTIALS),
     *(f"--cache-url=redis://{each}127.0.0.1:port/0" for each in CREDENTIALS),
     f"--store-url=mongodb://127.0.0.1:{{port}}/x?tls=true&tlsCertificateKeyFilePassword={SECRET}&tlsCAFile=missing",
@@ -85,25 +85,25 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("flag", BAD)
+@pytest.mark.parametrize("flag", BAD_FLAGS)
 def test_failed_start_hides_secrets(
     tmp_path: Path, flag: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with caplog.at_level(logging.DEBUG), pytest.raises(StartError) as caught:
+    with caplog.at_level(logging.DEBUG), pytest.raises(StartError) as error:
         run.run(validation.load(["--port", "0", flag.format(port=free_port())]))
 
-    assert_secret("".join(traceback.format_exception(caught.value)) + caplog.text)
+    assert_secret("".join(traceback.format_exception(error.value)) + caplog.text)
 
 
-@pytest.mark.parametrize("flag", [BAD[0], BAD[3], BAD[len(CREDENTIALS)], BAD[-5]])
+@pytest.mark.parametrize("flag", [BAD_FLAGS[0], BAD_FLAGS[3], BAD_FLAGS[len(CREDENTIALS)], BAD_FLAGS[-5]])
 def test_failed_process_hides_secrets(tmp_path: Path, flag: str) -> None:
-    refused = pdapt(tmp_path, "--port", str(free_port()), *DEBUG, flag.format(port=free_port()))
+    result = pdapt(tmp_path, "--port", str(free_port()), *DEBUG, flag.format(port=free_port()))
 
-    assert refused.returncode == (1 if flag == BAD[0] else 2), "the first URL is valid"
-    assert "pdapt.py: " in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert_secret(refused.stdout + refused.stderr)
+    assert result.returncode == (1 if flag == BAD_FLAGS[0] else 2), "the first URL is valid"
+    assert "pdapt.py: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert_secret(result.stdout + result.stderr)
 
 
 @pytest.mark.parametrize(
@@ -111,19 +111,19 @@ def test_failed_process_hides_secrets(tmp_path: Path, flag: str) -> None:
 )
 def test_failed_process_with_dotenv_hides_secrets(tmp_path: Path, text: str) -> None:
     (tmp_path / ".env").write_text(f"{text}\n")
-    refused = pdapt(tmp_path)
+    result = pdapt(tmp_path)
 
-    assert refused.returncode == 2
-    assert_secret(refused.stdout + refused.stderr)
+    assert result.returncode == 2
+    assert_secret(result.stdout + result.stderr)
 
 
 @pytest.mark.parametrize(("form", "workers"), [("json", "1"), ("console", "2")])
 def test_absent_redis_is_reported_without_its_password(tmp_path: Path, form: str, workers: str) -> None:
-    nobody = f"127.0.0.1:{free_port()}"
-    for url in (f"redis://u:{SECRET}@{nobody}/0", f"rediss://{nobody}/0?username=u&password={SECRET}"):
+    closed_port = f"127.0.0.1:{free_port()}"
+    for url in (f"redis://u:{SECRET}@{closed_port}/0", f"rediss://{closed_port}/0?username=u&password={SECRET}"):
         with service(tmp_path, *DEBUG, "--log-format", form, "--workers", workers, "--cache-url", url) as running:
-            until_told(running, "redis unavailable")
-            assert_secret(replies(running))
+            wait_for_line(running, "redis unavailable")
+            assert_secret(request_all(running))
             running.stop()
             assert_secret(running.log.read_text())
 
@@ -131,23 +131,23 @@ def test_absent_redis_is_reported_without_its_password(tmp_path: Path, form: str
 def test_redis_login_error_hides_the_password(tmp_path: Path, own_redis: Server) -> None:
     with redis.Redis(port=own_redis.port) as client:
         client.execute_command("ACL", "SETUSER", "u", "on", f">{SECRET}", "~*", "+@all")
-    at = f"127.0.0.1:{own_redis.port}"
-    refused = pdapt(tmp_path, "--port", "0", *DEBUG, "--cache-url", f"redis://u:{SECRET}-@{at}/0")
-    assert refused.returncode == 1
-    assert "pdapt.py: --cache-url: Redis rejects the user or the password; " in refused.stderr
-    assert_secret(refused.stdout + refused.stderr)
-    with service(tmp_path, *DEBUG, "--cache-url", f"redis://u:{SECRET}@{at}/0") as running:
-        told = replies(running)
-        until_told(running, "/readyz")
-        assert '"status":"degraded"' not in told
-        assert_secret(told)
+    address = f"127.0.0.1:{own_redis.port}"
+    result = pdapt(tmp_path, "--port", "0", *DEBUG, "--cache-url", f"redis://u:{SECRET}-@{address}/0")
+    assert result.returncode == 1
+    assert "pdapt.py: --cache-url: Redis rejects the user or the password; " in result.stderr
+    assert_secret(result.stdout + result.stderr)
+    with service(tmp_path, *DEBUG, "--cache-url", f"redis://u:{SECRET}@{address}/0") as running:
+        responses = request_all(running)
+        wait_for_line(running, "/readyz")
+        assert '"status":"degraded"' not in responses
+        assert_secret(responses)
         running.stop()
         assert_secret(running.log.read_text())
 
 
 @pytest.fixture
 def guarded_mongo(tmp_path: Path) -> Iterator[Server]:
-    """A MongoDB-protocol server that knows a user `u`, whose password is the secret, and nobody else."""
+    """A MongoDB-protocol server with one user `u`, whose password is the secret."""
     folder = tmp_path / "mongo"
     folder.mkdir()
     with guarded_mongo_server(folder, "u", SECRET) as server:
@@ -156,18 +156,18 @@ def guarded_mongo(tmp_path: Path) -> Iterator[Server]:
 
 def test_mongodb_login_error_hides_the_password(tmp_path: Path, guarded_mongo: Server) -> None:
     url = f"mongodb://u:{{}}@127.0.0.1:{guarded_mongo.port}/guidsvc"
-    refused = pdapt(tmp_path, "--port", str(free_port()), *DEBUG, "--store-url", url.format(f"{SECRET}-"))
-    assert refused.returncode == 1
+    result = pdapt(tmp_path, "--port", str(free_port()), *DEBUG, "--store-url", url.format(f"{SECRET}-"))
+    assert result.returncode == 1
     assert re.search(
-        r"mongodb cannot be used: authentication failed \(code 18\); correct the user, .*\n", refused.stderr.lower()
+        r"mongodb cannot be used: authentication failed \(code 18\); correct the user, .*\n", result.stderr.lower()
     )
-    assert_secret(refused.stdout + refused.stderr)
+    assert_secret(result.stdout + result.stderr)
     with service(tmp_path, *DEBUG, "--store-url", url.format(SECRET)) as running:
-        told = replies(running)
-        assert json.dumps(GUID) in told
+        responses = request_all(running)
+        assert json.dumps(GUID) in responses
         guarded_mongo.kill()
-        down = replies(running, ["/readyz", "/metrics"])
-        assert "503" in down
-        assert_secret(told + down)
+        responses_in_outage = request_all(running, ["/readyz", "/metrics"])
+        assert "503" in responses_in_outage
+        assert_secret(responses + responses_in_outage)
         running.stop()
         assert_secret(running.log.read_text())

@@ -1,4 +1,4 @@
-"""The service as a process: how it starts, what it says, how it ends; and why it may refuse to start."""
+"""The service as a process: start, banner, log and shutdown; and the faults that stop the start."""
 
 import http.client
 import json
@@ -24,8 +24,8 @@ from tests.support.factories import GUID, USER
 PATH = f"/guid/{GUID}"
 
 
-def ask(running: Service, method: str, path: str, body: object = None) -> tuple[int, dict[str, str]]:
-    """Ask a service that runs as a process."""
+def request_json(running: Service, method: str, path: str, body: object = None) -> tuple[int, dict[str, str]]:
+    """Send a request to the service; return the status and the JSON of the body."""
     with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as connection:
         headers = {} if body is None else {"Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -35,13 +35,13 @@ def ask(running: Service, method: str, path: str, body: object = None) -> tuple[
 
 
 @contextmanager
-def half_a_request(running: Service) -> Iterator[None]:
-    """Have a request under way, inside, whose body does not end."""
-    with closing(http.client.HTTPConnection("127.0.0.1", running.port)) as half:
-        half.putrequest("PUT", PATH)
-        half.putheader("Content-Length", "100")
-        half.endheaders(b"{")
-        ask(running, "GET", "/livez")  # which came later, and so was begun later
+def unfinished_request(running: Service) -> Iterator[None]:
+    """Keep a request in flight within the block: its body stays incomplete."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port)) as connection:
+        connection.putrequest("PUT", PATH)
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b"{")
+        request_json(running, "GET", "/livez")  # a reply to a later request shows that this one has begun
         yield
 
 
@@ -62,23 +62,23 @@ def test_banner_shows_address_store_cache_and_an_example(tmp_path: Path) -> None
 
 
 def test_banner_shows_the_command_for_the_first_key(tmp_path: Path) -> None:
-    chosen = ["--access", "keys", "--store-url", "sqlite:///own.db"]
-    with service(tmp_path, *chosen) as running:
+    options = ["--access", "keys", "--store-url", "sqlite:///own.db"]
+    with service(tmp_path, *options) as running:
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
         banner = running.log.read_text()
         command = re.search(
             "  keys     none; create one, then set KEY to the key that it prints: (.*) --owner NAME (.*)\n", banner
         )
         assert command is not None, banner
-        words = [*shlex.split(command[1]), "--owner", "a", *shlex.split(command[2])]
-        made = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=START_SECONDS, check=True)
+        arguments = [*shlex.split(command[1]), "--owner", "a", *shlex.split(command[2])]
+        result = subprocess.run(arguments, cwd="/", capture_output=True, text=True, timeout=START_SECONDS, check=True)
 
         assert "access   keys" in banner
         assert 'curl -H "Authorization: Bearer $KEY" -X PUT' in banner
-        assert made.stdout.startswith("gs_")
-    with service(tmp_path, *chosen) as running:
+        assert result.stdout.startswith("gs_")
+    with service(tmp_path, *options) as running:
         wait_until(lambda: running.log.read_text().count("curl") == 2, "the second banner", running.log)
-        assert running.log.read_text().count("create one") == 1, "there is a key now"
+        assert running.log.read_text().count("create one") == 1, "the store has a key now"
 
 
 def test_start_and_failure_are_json_lines_with_the_json_log(tmp_path: Path) -> None:
@@ -86,13 +86,13 @@ def test_start_and_failure_are_json_lines_with_the_json_log(tmp_path: Path) -> N
         wait_until(lambda: "curl" in running.log.read_text(), "the banner", running.log)
         running.stop()
         lines = [json.loads(line) for line in running.log.read_text().splitlines()]
-    refused = pdapt(tmp_path, "--port", "x", "--quota", "-1", GUIDSVC_LOG_FORMAT="json")
-    faults = [json.loads(line) for line in refused.stderr.splitlines()]
+    result = pdapt(tmp_path, "--port", "x", "--quota", "-1", GUIDSVC_LOG_FORMAT="json")
+    faults = [json.loads(line) for line in result.stderr.splitlines()]
 
     assert [line["event"] for line in lines] == ["setting has no effect", "serving", "stopping"]
     assert (lines[0]["setting"], lines[0]["reason"]) == ("--jwt-issuer", "access is off")
     assert (lines[1]["url"], lines[1]["records"]) == ([running.url], str(tmp_path / "guidsvc.db"))
-    assert (refused.returncode, refused.stdout) == (2, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert [line["event"] for line in faults] == ["start failed"] * 2
     assert [line["error"].partition(": ")[0] for line in faults] == ["--port", "--quota"]
 
@@ -100,89 +100,89 @@ def test_start_and_failure_are_json_lines_with_the_json_log(tmp_path: Path) -> N
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_service_and_acknowledged_writes_remain(tmp_path: Path, number: signal.Signals) -> None:
     with service(tmp_path) as running:
-        assert ask(running, "PUT", PATH, {"user": USER})[0] == 201
+        assert request_json(running, "PUT", PATH, {"user": USER})[0] == 201
         assert running.stop(number) == 0
         assert "Traceback" not in running.log.read_text()
-    assert sorted(each.name for each in tmp_path.glob("*.db*")) == ["guidsvc.db", "guidsvc.db-lock"], "no log is left"
+    assert sorted(each.name for each in tmp_path.glob("*.db*")) == ["guidsvc.db", "guidsvc.db-lock"], "no WAL remains"
     with service(tmp_path) as running:
-        assert ask(running, "GET", PATH)[1]["user"] == USER
+        assert request_json(running, "GET", PATH)[1]["user"] == USER
 
 
 def test_request_in_flight_at_shutdown_is_answered(tmp_path: Path) -> None:
-    with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        under_way = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
-        under_way.request("PUT", PATH, b'{"user": "x"}')
-        ask(running, "GET", "/livez")
+    with service(tmp_path) as running, closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        in_flight = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+        in_flight.request("PUT", PATH, b'{"user": "x"}')
+        request_json(running, "GET", "/livez")
         running.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
-        other.execute("ROLLBACK")
+        wait_until(lambda: "stopping" in running.log.read_text(), "the shutdown", running.log)
+        lock.execute("ROLLBACK")
 
-        assert under_way.getresponse().status == 201
-        under_way.close()
+        assert in_flight.getresponse().status == 201
+        in_flight.close()
         assert running.process.wait(30) == 0
 
 
 def test_keep_alive_client_is_told_to_close_at_shutdown(tmp_path: Path) -> None:
     with service(tmp_path, "--grace", "3600") as running:
-        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
-        kept.request("GET", "/livez")
-        first = kept.getresponse()
-        assert (first.read(), first.headers["Connection"]) == (b'{"status":"live"}\n', None)
-        kept.putrequest("PUT", PATH)
-        kept.putheader("Content-Length", "13")
-        kept.endheaders(b'{"user"')
-        ask(running, "GET", "/livez")
+        keep_alive = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+        keep_alive.request("GET", "/livez")
+        reply_before = keep_alive.getresponse()
+        assert (reply_before.read(), reply_before.headers["Connection"]) == (b'{"status":"live"}\n', None)
+        keep_alive.putrequest("PUT", PATH)
+        keep_alive.putheader("Content-Length", "13")
+        keep_alive.endheaders(b'{"user"')
+        request_json(running, "GET", "/livez")
         running.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
-        kept.send(b': "x"}')
-        reply = kept.getresponse()
+        wait_until(lambda: "stopping" in running.log.read_text(), "the shutdown", running.log)
+        keep_alive.send(b': "x"}')
+        reply = keep_alive.getresponse()
 
         assert (reply.status, reply.headers["Connection"]) == (201, "close")
-        kept.close()
+        keep_alive.close()
         assert running.process.wait(30) == 0
 
 
 def test_service_in_shutdown_is_not_ready(tmp_path: Path) -> None:
-    with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
-        kept = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
-        kept.request("GET", "/readyz")
-        assert b'"ready"' in kept.getresponse().read()
+    with service(tmp_path, "--grace", "0.2") as running, unfinished_request(running):
+        keep_alive = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+        keep_alive.request("GET", "/readyz")
+        assert b'"ready"' in keep_alive.getresponse().read()
         running.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
-        kept.request("GET", "/readyz")
-        reply = kept.getresponse()
+        wait_until(lambda: "stopping" in running.log.read_text(), "the shutdown", running.log)
+        keep_alive.request("GET", "/readyz")
+        reply = keep_alive.getresponse()
 
         assert (reply.status, reply.headers["Connection"]) == (503, "close")
-        kept.close()
+        keep_alive.close()
         assert running.process.wait(30) == 0
 
 
 def test_connection_used_during_shutdown_closes_after_response(tmp_path: Path) -> None:
-    with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
-        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as kept:
-            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert b"200 OK" in kept.recv(4096)
+    with service(tmp_path, "--grace", "3600") as running, unfinished_request(running):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as keep_alive:
+            keep_alive.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200 OK" in keep_alive.recv(4096)
             running.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
-            kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            with kept.makefile("rb") as replies:
-                assert b"Connection: close" in replies.read(), "and then it ends"
+            wait_until(lambda: "stopping" in running.log.read_text(), "the shutdown", running.log)
+            keep_alive.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with keep_alive.makefile("rb") as replies:
+                assert b"Connection: close" in replies.read(), "the reply announces the close"
         assert running.stop() == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
 def test_second_signal_ends_the_service_at_once(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    with service(tmp_path, "--grace", "3600") as running, half_a_request(running):
+    with service(tmp_path, "--grace", "3600") as running, unfinished_request(running):
         running.process.send_signal(number)
-        wait_until(lambda: "stopping" in running.log.read_text(), "the end", running.log)
+        wait_until(lambda: "stopping" in running.log.read_text(), "the shutdown", running.log)
         assert running.process.poll() is None, "it waits for the request"
         assert running.stop(number) == code
         assert "Traceback" not in running.log.read_text()
 
 
 def test_request_without_end_is_cancelled_after_the_grace(tmp_path: Path) -> None:
-    with service(tmp_path, "--grace", "0.2") as running, half_a_request(running):
+    with service(tmp_path, "--grace", "0.2") as running, unfinished_request(running):
         assert running.stop() == 0
         assert "grace period over, aborting requests" in running.log.read_text()
 
@@ -203,7 +203,7 @@ def test_every_request_is_logged_with_its_request_id(tmp_path: Path) -> None:
 
 def test_log_can_be_human_readable_and_without_requests(tmp_path: Path) -> None:
     with service(tmp_path, "--log-format", "console", "--no-access-log") as running:
-        ask(running, "GET", "/livez")
+        request_json(running, "GET", "/livez")
         running.stop()
         log = running.log.read_text()
 
@@ -212,37 +212,37 @@ def test_log_can_be_human_readable_and_without_requests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "why"),
+    ("first_bytes", "message"),
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS (https) sent to an http port; use http://"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2 is not supported; use HTTP/1.1"),
     ],
 )
-def test_other_protocol_is_named_in_one_line_of_a_terminal(tmp_path: Path, sent: bytes, why: str) -> None:
+def test_other_protocol_is_named_in_one_line_of_a_terminal(tmp_path: Path, first_bytes: bytes, message: str) -> None:
     with service(tmp_path, "--log-format", "console") as running:
         with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
-            connection.sendall(sent)
+            connection.sendall(first_bytes)
             assert connection.recv(64).startswith(b"HTTP/1.1 400 ")
         running.stop()
         (line,) = [line for line in running.log.read_text().splitlines() if " refused " in line]
 
-    assert re.fullmatch(rf"[0-9:]{{8}} refused 400 {re.escape(why)} request_id=\w+.*", line)
+    assert re.fullmatch(rf"[0-9:]{{8}} refused 400 {re.escape(message)} request_id=\w+.*", line)
     assert len(line) <= 120
 
 
 def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Server) -> None:
-    refused = pdapt(tmp_path, "--port", str(own_redis.port))
+    result = pdapt(tmp_path, "--port", str(own_redis.port))
 
-    assert refused.returncode == 1
-    assert refused.stdout == ""
-    assert refused.stderr == (
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == (
         f"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{own_redis.port}: Address already in use; "
         "stop what listens there, or use --port 0 for any free port\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("options", "message"),
     [
         (["--store-url", "postgres://db/x"], "--store-url: unsupported store postgres; use sqlite:///"),
         (["--store-url", "guidsvc.db"], "--store-url: unsupported store 'guidsvc.db'; use "),
@@ -279,17 +279,17 @@ def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Serv
         (["--store-url="], "--store-url: unsupported store "),
     ],
 )
-def test_invalid_settings_stop_the_start_with_one_line(tmp_path: Path, options: list[str], why: str) -> None:
-    refused = pdapt(tmp_path, "--port", str(free_port()), *options)
+def test_invalid_settings_stop_the_start_with_one_line(tmp_path: Path, options: list[str], message: str) -> None:
+    result = pdapt(tmp_path, "--port", str(free_port()), *options)
 
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("pdapt.py: ")
-    assert why in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    assert result.returncode == 2
+    assert result.stderr.startswith("pdapt.py: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("options", "message"),
     [
         (["--store-url", "sqlite:///missing/guidsvc.db"], "folder is missing"),
         (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], "; start MongoDB, or correct host, port and tls"),
@@ -297,30 +297,30 @@ def test_invalid_settings_stop_the_start_with_one_line(tmp_path: Path, options: 
         (["--host", "nowhere.invalid", "--access", "off"], "; use an address of this host as --host"),
     ],
 )
-def test_unusable_resource_stops_the_start_with_one_line(tmp_path: Path, options: list[str], why: str) -> None:
-    refused = pdapt(tmp_path, "--port", str(free_port()), *options)
+def test_unusable_resource_stops_the_start_with_one_line(tmp_path: Path, options: list[str], message: str) -> None:
+    result = pdapt(tmp_path, "--port", str(free_port()), *options)
 
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("pdapt.py: ")
-    assert why in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    assert result.returncode == 1
+    assert result.stderr.startswith("pdapt.py: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_missing_folder_of_the_unix_socket_stops_the_start(tmp_path: Path) -> None:
-    refused = pdapt(tmp_path, "--unix-socket", "missing/s")
+    result = pdapt(tmp_path, "--unix-socket", "missing/s")
 
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == (
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
         "pdapt.py: --unix-socket: missing/s: No such file or directory; create its folder, or name another file\n"
     )
 
 
 def test_second_service_on_one_file_is_rejected_with_local_cache(tmp_path: Path) -> None:
     with service(tmp_path):
-        refused = pdapt(tmp_path, "--port", str(free_port()))
+        result = pdapt(tmp_path, "--port", str(free_port()))
 
-    assert refused.returncode == 1
-    assert refused.stderr == (
+    assert result.returncode == 1
+    assert result.stderr == (
         f"pdapt.py: another guidsvc uses {tmp_path / 'guidsvc.db'}: stop it, or start this one with "
         "--store-url sqlite:///other.db --port 8889 (or the same --cache-url redis://... in both)\n"
     )
@@ -328,33 +328,33 @@ def test_second_service_on_one_file_is_rejected_with_local_cache(tmp_path: Path)
 
 def test_wait_for_a_file_of_one_service_is_announced(tmp_path: Path, redis_url: str) -> None:
     with service(tmp_path):
-        refused = pdapt(tmp_path, "--port", str(free_port()), "--cache-url", redis_url, "--log-format", "console")
+        result = pdapt(tmp_path, "--port", str(free_port()), "--cache-url", redis_url, "--log-format", "console")
 
-    waiting, fault = refused.stderr.splitlines()
-    assert refused.returncode == 1
-    assert "store in use, waiting until it is shared" in waiting
-    assert fault.startswith(
+    waiting_line, error_line = result.stderr.splitlines()
+    assert result.returncode == 1
+    assert "store in use, waiting until it is shared" in waiting_line
+    assert error_line.startswith(
         f"pdapt.py: another guidsvc uses {tmp_path / 'guidsvc.db'} without sharing it: stop it, or "
     )
-    assert "memory://" not in refused.stderr
+    assert "memory://" not in result.stderr
 
 
 def test_two_services_with_one_file_and_redis_see_writes_of_both(tmp_path: Path, redis_url: str) -> None:
-    with service(tmp_path, "--cache-url", redis_url) as one, service(tmp_path, "--cache-url", redis_url) as another:
+    with service(tmp_path, "--cache-url", redis_url) as first, service(tmp_path, "--cache-url", redis_url) as second:
         for number in range(20):
-            writer, reader = (one, another) if number % 2 else (another, one)
-            assert ask(writer, "PUT", PATH, {"user": f"user {number}"})[0] in {200, 201}
-            assert ask(reader, "GET", PATH)[1]["user"] == f"user {number}"
+            writer, reader = (first, second) if number % 2 else (second, first)
+            assert request_json(writer, "PUT", PATH, {"user": f"user {number}"})[0] in {200, 201}
+            assert request_json(reader, "GET", PATH)[1]["user"] == f"user {number}"
 
 
 def test_write_during_redis_outage_is_seen_afterwards(tmp_path: Path, redis_url: str) -> None:
     with service(tmp_path, "--cache-url", redis_url) as running:
-        ask(running, "PUT", PATH, {"user": "before"})
-        assert ask(running, "GET", PATH)[1]["user"] == "before"
+        request_json(running, "PUT", PATH, {"user": "before"})
+        assert request_json(running, "GET", PATH)[1]["user"] == "before"
     with service(tmp_path, "--cache-url", "memory://") as running:
-        ask(running, "PUT", PATH, {"user": "past it"})
+        request_json(running, "PUT", PATH, {"user": "past it"})
     with service(tmp_path, "--cache-url", redis_url) as running:
-        assert ask(running, "GET", PATH)[1]["user"] == "past it"
+        assert request_json(running, "GET", PATH)[1]["user"] == "past it"
 
 
 def test_clock_is_in_unix_milliseconds_and_draws_differ() -> None:

@@ -1,4 +1,4 @@
-"""Standard streams that nobody reads, that are full, or that are closed: the service starts, answers and ends."""
+"""Standard streams that are unread, full or closed: the service starts, responds and stops."""
 
 import errno
 import fcntl
@@ -31,38 +31,38 @@ PIPE_BYTES = 4096
 
 
 class Pipe:
-    """A pipe of one page. `fill` takes all its room."""
+    """A pipe with a buffer of one page."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
         fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def fill(self) -> None:
-        """Leave no room."""
+        """Fill the buffer."""
         os.write(self.writer, b"-" * (PIPE_BYTES - 1) + b"\n")
 
     def read_lines(self, count: int) -> list[str]:
-        """Read so many lines."""
+        """Read this many lines."""
         text = b""
         while text.count(b"\n") < count:
             text += os.read(self.reader, 1 << 16)
         return text.decode().splitlines()
 
     def read_all(self, lines: list[str]) -> None:
-        """Append every line, until the last writer has gone."""
+        """Append every line, until the last writer has closed the pipe."""
         with os.fdopen(self.reader) as file:
             lines.extend(file)
 
     def close(self) -> None:
-        """Close the end that is read: a thread that is blocked gets an error."""
+        """Close the read end, so that a blocked writer gets an error."""
         os.close(self.reader)
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    made = Pipe()
-    yield made
-    os.close(made.writer)
+    new_pipe = Pipe()
+    yield new_pipe
+    os.close(new_pipe.writer)
 
 
 def test_lines_are_written_whole_and_in_order(pipe: Pipe) -> None:
@@ -77,7 +77,7 @@ def test_lines_are_written_whole_and_in_order(pipe: Pipe) -> None:
 
 
 def test_lines_over_a_full_buffer_are_dropped_and_counted(pipe: Pipe) -> None:
-    """And one line stands where the others are missing."""
+    """One line marks the gap."""
     pipe.fill()
     stream = BoundedStream(pipe.writer, max_bytes=10 * (PIECE_BYTES + 10))
     stream.notice = "{} dropped\n".format
@@ -94,21 +94,21 @@ def test_lines_over_a_full_buffer_are_dropped_and_counted(pipe: Pipe) -> None:
 
 
 def test_partial_line_does_not_spoil_the_next(tmp_path: Path) -> None:
-    """As when a disk is full in the middle of it; here it is the pipe that breaks."""
-    made = Pipe()
-    stream = BoundedStream(made.writer)
-    stream.write("x" * (PIPE_BYTES + 10) + "\n")  # the first page is taken, and the thread waits with the rest
-    assert os.read(made.reader, 1) == b"x"
-    made.close()
+    """As when a disk fills up in the middle of a line; here the pipe breaks."""
+    broken = Pipe()
+    stream = BoundedStream(broken.writer)
+    stream.write("x" * (PIPE_BYTES + 10) + "\n")  # the first page is written, and the thread waits with the rest
+    assert os.read(broken.reader, 1) == b"x"
+    broken.close()
     assert stream.drain(START_SECONDS)
     assert stream.dropped_lines == 1
     with (tmp_path / "log").open("wb") as file:
-        os.dup2(file.fileno(), made.writer)
+        os.dup2(file.fileno(), broken.writer)
         stream.write("whole\n")
         assert stream.drain(START_SECONDS)
     assert (tmp_path / "log").read_bytes() == b"\nwhole\n"
     assert stream.close_within(START_SECONDS)
-    os.close(made.writer)
+    os.close(broken.writer)
 
 
 def test_pipe_made_non_blocking_by_another_process_loses_nothing(pipe: Pipe) -> None:
@@ -134,17 +134,17 @@ def test_audit_line_is_written_before_its_caller_continues(tmp_path: Path) -> No
 
 
 def test_audit_line_waits_once_for_an_unread_pipe(pipe: Pipe) -> None:
-    """Then lines wait in the buffer, and those that find it full are refused."""
+    """After that, lines wait in the buffer; a line that finds it full is rejected."""
     pipe.fill()
     stream = BoundedStream(pipe.writer, max_bytes=100 * (PIECE_BYTES + 10))
-    begun = time.monotonic()
+    started = time.monotonic()
     for number in range(100):
         stream.write_line(f"line {number:04}\n".encode())
-    assert time.monotonic() - begun < 100 * 0.1, "it waited for each"
-    with pytest.raises(OSError, match="buffer is full") as refused:
+    assert time.monotonic() - started < 100 * 0.1, "each line waited"
+    with pytest.raises(OSError, match="buffer is full") as error:
         stream.write_line(b"line more\n")
-    assert refused.value.errno == errno.EAGAIN
-    assert stream.dropped_lines == 0, "its caller knows, and counts it"
+    assert error.value.errno == errno.EAGAIN
+    assert stream.dropped_lines == 0, "the caller counts it"
 
     assert pipe.read_lines(101)[1:] == [f"line {number:04}" for number in range(100)]
     assert stream.close_within(START_SECONDS)
@@ -152,17 +152,17 @@ def test_audit_line_waits_once_for_an_unread_pipe(pipe: Pipe) -> None:
 
 
 def test_audit_lines_wait_little_for_a_slowly_read_pipe(pipe: Pipe) -> None:
-    """Though it catches up with each: else the loop would stand still for most of the time."""
+    """Although the reader catches up with each line; otherwise the event loop would mostly wait."""
     pipe.fill()
     stream = BoundedStream(pipe.writer)
-    waited = 0.0
+    waited_seconds = 0.0
     for number in range(30):
-        begun = time.monotonic()
+        started = time.monotonic()
         stream.write_line(f"line {number:04} {'x' * PIPE_BYTES}\n".encode()[:PIPE_BYTES])
-        waited += time.monotonic() - begun
-        os.read(pipe.reader, PIPE_BYTES)  # there is room for the line, but not for the next
-        wait_until(lambda: stream.drain(0), "that it has caught up")
-    assert waited < 1.0, "30 times 0.1 s"
+        waited_seconds += time.monotonic() - started
+        os.read(pipe.reader, PIPE_BYTES)  # room for this line, not for the next
+        wait_until(lambda: stream.drain(0), "an empty buffer")
+    assert waited_seconds < 1.0, "30 times 0.1 s"
     assert stream.dropped_lines == 0
     assert stream.close_within(START_SECONDS)
     pipe.close()
@@ -181,7 +181,7 @@ def test_many_threads_can_write(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         stream = BoundedStream(file.fileno())
         threads = [
-            threading.Thread(target=lambda mine=f"{name}\n": [stream.write(mine) for _ in range(500)])
+            threading.Thread(target=lambda line=f"{name}\n": [stream.write(line) for _ in range(500)])
             for name in range(8)
         ]
         for thread in threads:
@@ -196,29 +196,29 @@ def test_many_threads_can_write(tmp_path: Path) -> None:
 
 
 class Running:
-    """The service with the standard streams that a shell's words give it."""
+    """The service as a process, with the shell redirections `streams`."""
 
     def __init__(self, folder: Path, *options: str, streams: str = "", before: str = "", **descriptors: Any) -> None:
         self.port = free_port()
-        words = [sys.executable, str(ROOT / "pdapt.py"), "--port", str(self.port), *options]
-        command = ["sh", "-c", f'{before} exec "$@" {streams}', "sh", *words]
+        arguments = [sys.executable, str(ROOT / "pdapt.py"), "--port", str(self.port), *options]
+        command = ["sh", "-c", f'{before} exec "$@" {streams}', "sh", *arguments]
         self.process = subprocess.Popen(command, cwd=folder, **descriptors)
 
     def accepts(self) -> bool:
-        """Whether it listens."""
+        """Return whether it accepts connections."""
         assert self.process.poll() is None, self.process.returncode
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to stop, and return its exit code."""
+        """Send the signal, and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(START_SECONDS)
 
 
 @contextmanager
 def running(folder: Path, *options: str, **streams: Any) -> Iterator[Running]:
-    """Run the service, inside, from when it serves; nothing of it is left."""
+    """Run the service within the block, once it accepts connections; kill it if it is still running at the end."""
     service = Running(folder, *options, **streams)
     try:
         wait_until(service.accepts, "the service")
@@ -230,25 +230,25 @@ def running(folder: Path, *options: str, **streams: Any) -> Iterator[Running]:
 
 
 def ask_many(port: int, count: int) -> int:
-    """Ask for what is not there, so many times on one connection; return how many answers came."""
+    """Send this many requests for an absent path on one connection; return the number of replies."""
     with socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS) as connection:
-        answers = connection.makefile("rb")
+        replies = connection.makefile("rb")
         for number in range(count):
             connection.sendall(
                 f"GET {LONG_PATH} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {number}\r\n\r\n".encode()
             )
-            if not (head := answers.readline()).startswith(b"HTTP/1.1 404"):
+            if not (head := replies.readline()).startswith(b"HTTP/1.1 404"):
                 raise AssertionError(head)
             size = 0
-            while (line := answers.readline()) != b"\r\n":
-                name, _, words = line.partition(b":")
-                size = int(words) if name.lower() == b"content-length" else size
-            answers.read(size)
+            while (line := replies.readline()) != b"\r\n":
+                name, _, value_ = line.partition(b":")
+                size = int(value_) if name.lower() == b"content-length" else size
+            replies.read(size)
     return count
 
 
 MANY = 3500
-"""Requests whose lines are more than the pipe and the buffer hold."""
+"""Requests whose log lines exceed the pipe and the buffer."""
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -274,24 +274,26 @@ async def test_lines_are_ordered_and_gaps_are_marked_in_place(tmp_path: Path, se
         os.close(pipe.writer)
         ask_many(service.port, MANY)
         client = Client(service.port)
-        counted = value(await scrape(client), "guidsvc_log_lines_dropped_total")
-        reading = threading.Thread(target=pipe.read_all, args=(lines,))
-        reading.start()
+        dropped = value(await scrape(client), "guidsvc_log_lines_dropped_total")
+        reader = threading.Thread(target=pipe.read_all, args=(lines,))
+        reader.start()
         await client.aclose()
         wait_until(lambda: any("dropped_lines" in line for line in list(lines)), "the notice")
         ask_many(service.port, 1)
         assert service.stop() == 0
-        reading.join()
+        reader.join()
 
-    told = [json.loads(line) for line in lines]
-    numbers = [int(line["request_id"]) for line in told if line.get("path") == LONG_PATH]
-    (gap,) = [place for place, line in enumerate(told) if line["event"] == "log lines dropped"]
-    before = [int(line["request_id"]) for line in told[:gap] if line.get("path") == LONG_PATH]
-    assert before == list(range(len(before)))
-    assert numbers == [*before, 0]
-    assert told[gap]["level"] == "warning"
-    assert 0 < counted <= told[gap]["dropped_lines"]
-    assert told[gap]["dropped_lines"] - (MANY - len(before)) in {0, 1}, "that of /metrics may be among them"
+    events = [json.loads(line) for line in lines]
+    ids = [int(line["request_id"]) for line in events if line.get("path") == LONG_PATH]
+    (gap,) = [index for index, line in enumerate(events) if line["event"] == "log lines dropped"]
+    ids_before_gap = [int(line["request_id"]) for line in events[:gap] if line.get("path") == LONG_PATH]
+    assert ids_before_gap == list(range(len(ids_before_gap)))
+    assert ids == [*ids_before_gap, 0]
+    assert events[gap]["level"] == "warning"
+    assert 0 < dropped <= events[gap]["dropped_lines"]
+    assert events[gap]["dropped_lines"] - (MANY - len(ids_before_gap)) in {0, 1}, (
+        "the line of /metrics may be dropped too"
+    )
 
 
 async def test_unread_audit_pipe_blocks_no_write(tmp_path: Path, server: str) -> None:
@@ -311,7 +313,7 @@ async def test_unread_audit_pipe_blocks_no_write(tmp_path: Path, server: str) ->
 
 @contextmanager
 def fifo(path: Path) -> Iterator[int]:
-    """Make a named pipe of one page, and hold the end that is read."""
+    """Create a named pipe of one page, and open its read end."""
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -330,15 +332,15 @@ async def test_full_named_pipe_diverts_audit_lines_to_the_log(tmp_path: Path, se
             for number in range(60):
                 assert (await client.put(f"/guid/{GUID}", {"user": f"{number}"})).status < 300
             failures = value(await scrape(client), "guidsvc_audit_failures_total")
-            through = os.read(reader, 1 << 16)
+            received = os.read(reader, 1 << 16)
             assert (await client.put(f"/guid/{GUID}", {"user": "after"})).status == 200
-            through += os.read(reader, 1 << 16)
+            received += os.read(reader, 1 << 16)
             await client.aclose()
             assert service.stop() == 0
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     logged = [line["line"] for line in lines if line["event"] == "audit line not written"]
-    written = [json.loads(line) for line in through.decode().splitlines()]
+    written = [json.loads(line) for line in received.decode().splitlines()]
     assert failures == len(logged) > 0
     assert len(logged) + len(written) == 61
     assert len({line["version"] for line in logged + written}) == 61
@@ -348,20 +350,20 @@ def test_named_pipe_without_reader_stops_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "audit")
     service = Running(tmp_path, "--audit-log", "audit", stderr=subprocess.PIPE, text=True)
 
-    _, told = service.process.communicate(timeout=START_SECONDS)
+    _, errors = service.process.communicate(timeout=START_SECONDS)
     assert service.process.returncode == 1
-    assert told == "pdapt.py: --audit-log: cannot write audit: no process reads this pipe\n"
+    assert errors == "pdapt.py: --audit-log: cannot write audit: no process reads this pipe\n"
 
 
-OUTPUTS = ["", "<&-", ">&-", ">/dev/full", "<&- >&-"]
-ERRORS = ["", "2>&-", "2>/dev/full"]
-WITH_WORKERS = ["<&- >&- 2>&-", ">&- 2>/dev/full", ">/dev/full 2>&-", ">/dev/full 2>/dev/full"]
+OUTPUT_REDIRECTIONS = ["", "<&-", ">&-", ">/dev/full", "<&- >&-"]
+ERROR_REDIRECTIONS = ["", "2>&-", "2>/dev/full"]
+WORKER_REDIRECTIONS = ["<&- >&- 2>&-", ">&- 2>/dev/full", ">/dev/full 2>&-", ">/dev/full 2>/dev/full"]
 
 
-async def starts_answers_and_ends(folder: Path, streams: str, *options: str) -> None:
-    """Run the service with these streams: what is closed is /dev/null in it."""
-    quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    with running(folder, *options, "--log-format", "json", streams=streams, **quiet) as service:
+async def check_start_reply_and_stop(folder: Path, streams: str, *options: str) -> None:
+    """Run the service with these streams; a closed stream must be /dev/null in it."""
+    no_streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with running(folder, *options, "--log-format", "json", streams=streams, **no_streams) as service:
         client = Client(service.port)
         assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
         assert (await client.get(f"/guid/{GUID}")).json["user"] == "a"
@@ -372,19 +374,19 @@ async def starts_answers_and_ends(folder: Path, streams: str, *options: str) -> 
         assert service.stop() == 0
 
 
-@pytest.mark.parametrize("errors", ERRORS)
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("errors", ERROR_REDIRECTIONS)
+@pytest.mark.parametrize("output", OUTPUT_REDIRECTIONS)
 async def test_service_starts_answers_and_ends_with_any_streams(tmp_path: Path, output: str, errors: str) -> None:
-    await starts_answers_and_ends(tmp_path, f"{output} {errors}")
+    await check_start_reply_and_stop(tmp_path, f"{output} {errors}")
 
 
-@pytest.mark.parametrize("streams", WITH_WORKERS)
+@pytest.mark.parametrize("streams", WORKER_REDIRECTIONS)
 async def test_workers_start_answer_and_end_with_any_streams(tmp_path: Path, redis_url: str, streams: str) -> None:
-    await starts_answers_and_ends(tmp_path, streams, "--workers", "2", "--cache-url", redis_url)
+    await check_start_reply_and_stop(tmp_path, streams, "--workers", "2", "--cache-url", redis_url)
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
         (["put", "-"], "standard input is not JSON"),
         (["patch", GUID, "-"], "standard input is not JSON"),
@@ -392,9 +394,9 @@ async def test_workers_start_answer_and_end_with_any_streams(tmp_path: Path, red
     ],
     ids=["put", "patch", "edit"],
 )
-def test_standard_input_that_is_closed_is_empty(tmp_path: Path, words: list[str], reason: str) -> None:
-    command = [sys.executable, str(ROOT / "pdapt.py"), *words, "--url", "http://127.0.0.1:1"]
-    done = subprocess.run(
+def test_standard_input_that_is_closed_is_empty(tmp_path: Path, arguments: list[str], reason: str) -> None:
+    command = [sys.executable, str(ROOT / "pdapt.py"), *arguments, "--url", "http://127.0.0.1:1"]
+    result = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *command],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         capture_output=True,
@@ -403,8 +405,8 @@ def test_standard_input_that_is_closed_is_empty(tmp_path: Path, words: list[str]
         check=False,
     )
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f"error: {reason}" in done.stderr
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"error: {reason}" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["", "keys list"])
@@ -412,11 +414,13 @@ def test_deleted_working_directory_is_reported_with_a_remedy(tmp_path: Path, com
     folder = tmp_path / "gone"
     folder.mkdir()
     script = f'rmdir "$PWD"; exec "$@" {command}'
-    words = ["sh", "-c", script, "sh", sys.executable, str(ROOT / "pdapt.py")]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    shell_command = ["sh", "-c", script, "sh", sys.executable, str(ROOT / "pdapt.py")]
+    result = subprocess.run(
+        shell_command, cwd=folder, capture_output=True, text=True, timeout=START_SECONDS, check=False
+    )
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
         "pdapt.py: --store-url: the working directory no longer exists; start in another, or name an absolute path: "
         "sqlite:////path/guidsvc.db\n"
     )

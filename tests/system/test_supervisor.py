@@ -1,4 +1,4 @@
-"""Several workers under a supervisor, as processes: started, replaced, ended, and none of them left behind."""
+"""Several workers under a supervisor, as processes: they start, are replaced and stop, and none is left behind."""
 
 import asyncio
 import http.client
@@ -34,12 +34,12 @@ ROLLS = 10
 
 
 def children(running: Service) -> list[int]:
-    """Return the workers that there are."""
+    """Return the process ids of the workers."""
     return children_of(running.process.pid)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder in which others create and remove files."""
+    """Remove a folder in which other processes create and remove files."""
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -48,7 +48,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def metrics(running: Service) -> Samples:
-    """Ask whichever worker a new connection is given to."""
+    """Read the metrics over a new connection, so that any worker may answer."""
     with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
         connection.request("GET", "/metrics")
         return read(connection.getresponse().read().decode())
@@ -63,52 +63,52 @@ def test_any_worker_reports_metrics_of_all_and_replaced_workers(tmp_path: Path, 
 
     with workers(tmp_path, redis_url) as running:
         assert all(answers(running) for _ in range(40))
-        wait_until(lambda: ready() == 40, "what all have counted", running.log)
-        wait_until(lambda: processes() == 2, "the gauges of both", running.log)
+        wait_until(lambda: ready() == 40, "the sum over all workers", running.log)
+        wait_until(lambda: processes() == 2, "the gauges of both workers", running.log)
         roll(running)
-        wait_until(lambda: processes() == 2, "the gauges of the new ones, and of no others", running.log)
-        assert all(ready() == 40 for _ in range(10)), "whoever is asked"
+        wait_until(lambda: processes() == 2, "the gauges of the new workers only", running.log)
+        assert all(ready() == 40 for _ in range(10)), "every worker reports the sum"
 
 
 def metrics_folder(running: Service) -> Path:
-    """Return the folder in which the workers put their metrics together."""
+    """Return the folder in which the workers share their metrics."""
     environment = Path(f"/proc/{children(running)[0]}/environ").read_bytes()
-    found = re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
-    assert found is not None
-    return Path(os.fsdecode(found[1]))
+    match = re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+    assert match is not None
+    return Path(os.fsdecode(match[1]))
 
 
 def test_files_of_dead_workers_are_merged_and_removed(tmp_path: Path, redis_url: str) -> None:
     def ready() -> float:
         return value(metrics(running), "guidsvc_requests_total", route="/readyz", method="GET", status="200")
 
-    def of_the_dead() -> set[str]:
-        living = {str(pid) for pid in (running.process.pid, *children(running))}
+    def files_of_dead_workers() -> set[str]:
+        running_pids = {str(pid) for pid in (running.process.pid, *children(running))}
         names = {path.name for path in folder.glob("*.db")}
-        return {name for name in names if name.rpartition("_")[2].removesuffix(".db") not in living}
+        return {name for name in names if name.rpartition("_")[2].removesuffix(".db") not in running_pids}
 
     with workers(tmp_path, redis_url) as running:
         folder = metrics_folder(running)
-        for times in (10, 20, 30):
+        for count in (10, 20, 30):
             assert all(answers(running) for _ in range(10))
-            wait_until(lambda times=times: ready() == times, "what all have counted", running.log)  # type: ignore[misc]
-            dead = children(running)[0]
-            os.kill(dead, signal.SIGKILL)
-            wait_until(lambda dead=dead: dead not in children(running), "its end", running.log)  # type: ignore[misc]
-            wait_until(lambda: len(children(running)) == 2, "another one", running.log)
-            ones = {"counter_dead.db", "histogram_dead.db"}
-            wait_until(lambda: of_the_dead() == ones, "one file for all that are dead", running.log)  # noqa: B023
-            assert ready() == times
+            wait_until(lambda count=count: ready() == count, "the sum over all workers", running.log)  # type: ignore[misc]
+            victim = children(running)[0]
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda victim=victim: victim not in children(running), "the end of the worker", running.log)  # type: ignore[misc]
+            wait_until(lambda: len(children(running)) == 2, "a new worker", running.log)
+            merged_files = {"counter_dead.db", "histogram_dead.db"}
+            wait_until(lambda: files_of_dead_workers() == merged_files, "one file for all dead workers", running.log)  # noqa: B023
+            assert ready() == count
 
 
 def test_next_supervisor_removes_files_of_a_killed_one(tmp_path: Path, redis_url: str) -> None:
-    own = {"TMPDIR": str(tmp_path)}
+    environment = {"TMPDIR": str(tmp_path)}
     options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log"]
-    with service(tmp_path, *options, environment=own) as running:
+    with service(tmp_path, *options, environment=environment) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
-        folder, left = metrics_folder(running), children(running)
+        folder, pids = metrics_folder(running), children(running)
         running.kill()
-        wait_until(lambda: not any(map(is_there, left)), "the end of the workers", running.log)
+        wait_until(lambda: not any(map(is_there, pids)), "the end of the workers", running.log)
         assert folder.is_dir()
         running.start()
         wait_until(lambda: len(children(running)) == 2, "the workers", running.log)
@@ -118,21 +118,21 @@ def test_next_supervisor_removes_files_of_a_killed_one(tmp_path: Path, redis_url
 
 @pytest.mark.parametrize("harm", ["removed", "replaced"])
 def test_workers_start_and_serve_without_the_metrics_folder(tmp_path: Path, redis_url: str, harm: str) -> None:
-    own = {"TMPDIR": str(tmp_path)}
+    environment = {"TMPDIR": str(tmp_path)}
     options = ["--workers", "2", "--cache-url", redis_url, "--no-access-log", "--log-format", "json"]
-    with service(tmp_path, *options, environment=own) as running:
+    with service(tmp_path, *options, environment=environment) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
-        folder, before = metrics_folder(running), children(running)
+        folder, pids = metrics_folder(running), children(running)
         remove_folder(folder)
         if harm == "replaced":
             folder.touch()
-        for pid in before:
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: len(told(running, "worker restarted")) == 2, "new workers", running.log)
         assert all(answers(running) for _ in range(10))
         roll(running)
         folder.unlink() if harm == "replaced" else remove_folder(folder)
-        wait_until(folder.is_dir, "the folder, anew, though no worker is started", running.log)
+        wait_until(folder.is_dir, "the folder is created again without a new worker", running.log)
         assert answers(running)
         wait_until(lambda: value(metrics(running), "guidsvc_requests_total", **READY) == 1, "metrics", running.log)
         assert running.stop() == 0
@@ -140,27 +140,27 @@ def test_workers_start_and_serve_without_the_metrics_folder(tmp_path: Path, redi
 
 
 def test_deaths_of_workers_are_counted_by_the_supervisor(tmp_path: Path, redis_url: str) -> None:
-    """Not those of workers that were replaced. Whichever worker is asked, also after its folder was removed."""
+    """Replaced workers do not count. Every worker reports the number, also after its folder was removed."""
 
-    def seen() -> set[float]:
+    def reported_deaths() -> set[float]:
         return {value(metrics(running), "guidsvc_worker_deaths_total") for _ in range(5)}
 
     with workers(tmp_path, redis_url) as running:
         assert ("guidsvc_worker_deaths_total", frozenset()) in metrics(running)
         roll(running)
-        assert seen() == {0}
+        assert reported_deaths() == {0}
         for deaths in (1, 2):
             os.kill(children(running)[0], signal.SIGKILL)
-            wait_until(lambda deaths=deaths: seen() == {deaths}, "the death", running.log)  # type: ignore[misc]
+            wait_until(lambda deaths=deaths: reported_deaths() == {deaths}, "the death", running.log)  # type: ignore[misc]
             wait_until(lambda: len(children(running)) == 2, "another worker", running.log)
         folder = metrics_folder(running)
         remove_folder(folder)
-        wait_until(folder.is_dir, "the folder, anew", running.log)
-        wait_until(lambda: seen() == {2}, "what was counted before", running.log)
+        wait_until(folder.is_dir, "the folder is created again", running.log)
+        wait_until(lambda: reported_deaths() == {2}, "the earlier count", running.log)
 
 
 def test_gauges_of_all_workers_are_put_together(tmp_path: Path, redis_url: str) -> None:
-    """The limits of all; and the records as counted by the worker that counted last."""
+    """Limits are added up; the number of records is that of the latest count by any worker."""
     with workers(tmp_path, redis_url, "--max-connections", "50") as running:
         wait_until(lambda: value(metrics(running), "guidsvc_connections_limit") == 100, "both limits", running.log)
         assert value(metrics(running), "guidsvc_store_writable") == 1
@@ -214,10 +214,10 @@ def found_by_doctor(running: Service, *flags: str) -> str:
 
 
 def test_workers_with_local_caches_are_rejected_with_a_remedy(tmp_path: Path) -> None:
-    refused = pdapt(tmp_path, "--workers", "2", "--port", str(free_port()))
+    result = pdapt(tmp_path, "--workers", "2", "--port", str(free_port()))
 
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert re.fullmatch(r"pdapt.py: --workers: 2 need .* share.*redis://host:6379/0.*\n", refused.stderr)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(r"pdapt.py: --workers: 2 need .* share.*redis://host:6379/0.*\n", result.stderr)
 
 
 def test_banner_is_printed_once_when_all_workers_serve(tmp_path: Path, redis_url: str) -> None:
@@ -232,7 +232,7 @@ def test_banner_is_printed_once_when_all_workers_serve(tmp_path: Path, redis_url
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "why"),
+    ("options", "code", "message"),
     [
         (["--store-url", "mongodb://127.0.0.1:1/guidsvc"], 1, "MongoDB cannot be used"),
         (["--store-url", "sqlite:///missing/guidsvc.db"], 1, "folder is missing"),
@@ -241,21 +241,21 @@ def test_banner_is_printed_once_when_all_workers_serve(tmp_path: Path, redis_url
     ],
 )
 def test_start_error_is_reported_in_one_line(
-    tmp_path: Path, redis_url: str, options: list[str], code: int, why: str
+    tmp_path: Path, redis_url: str, options: list[str], code: int, message: str
 ) -> None:
-    chosen = ["--workers", "2", "--cache-url", redis_url, "--port", str(free_port())]
-    refused = pdapt(tmp_path, *chosen, *options)
+    common_options = ["--workers", "2", "--cache-url", redis_url, "--port", str(free_port())]
+    result = pdapt(tmp_path, *common_options, *options)
 
-    assert (refused.returncode, refused.stdout) == (code, "")
-    assert refused.stderr.startswith("pdapt.py: ")
-    assert why in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    assert (result.returncode, result.stdout) == (code, "")
+    assert result.stderr.startswith("pdapt.py: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_shared_port_of_another_process_is_rejected_too(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
-        refused = pdapt(tmp_path, "--workers", "2", "--cache-url", redis_url, "--port", str(running.port))
-        assert refused.stderr.startswith(f"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{running.port}: ")
+        result = pdapt(tmp_path, "--workers", "2", "--cache-url", redis_url, "--port", str(running.port))
+        assert result.stderr.startswith(f"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{running.port}: ")
 
 
 def test_every_slot_has_its_own_sockets_on_one_port() -> None:
@@ -266,8 +266,8 @@ def test_every_slot_has_its_own_sockets_on_one_port() -> None:
 
 def test_workers_take_turns_on_a_unix_socket(tmp_path: Path, redis_url: str) -> None:
     path = tmp_path / "socket"
-    chosen = ["--workers", "2", "--cache-url", redis_url, "--log-format", "json", "--unix-socket", str(path)]
-    command = [sys.executable, str(Path(__file__).parents[2] / "pdapt.py"), *chosen]
+    options = ["--workers", "2", "--cache-url", redis_url, "--log-format", "json", "--unix-socket", str(path)]
+    command = [sys.executable, str(Path(__file__).parents[2] / "pdapt.py"), *options]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
     wait_until(lambda: LAST_LINE_OF_BANNER in (tmp_path / "log").read_text(), "the banner", tmp_path / "log")
@@ -307,22 +307,22 @@ async def test_replaced_workers_use_the_new_certificate(
     assert len(serials) == 2
 
 
-# The dead
+# Dead workers
 
 
 def test_dead_worker_is_replaced_while_new_clients_wait(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
-        before = children(running)
-        os.kill(before[0], signal.SIGKILL)
+        pids = children(running)
+        os.kill(pids[0], signal.SIGKILL)
         wait_until(lambda: bool(told(running, "worker exited, restarting it")), "the death", running.log)
-        assert all(answers(running) for _ in range(20)), "half of these are the dead one's"
+        assert all(answers(running) for _ in range(20)), "half of these reach the dead worker's socket"
         wait_until(lambda: bool(told(running, "worker restarted")), "a new worker", running.log)
-        after = children(running)
+        new_pids = children(running)
 
         (line,) = told(running, "worker exited, restarting it")
-        assert (line["signal"], line["pid"], line["worker"]) == ("SIGKILL", before[0], 1)
-        assert len(after) == 2
-        assert set(before) & set(after) == {before[1]}
+        assert (line["signal"], line["pid"], line["worker"]) == ("SIGKILL", pids[0], 1)
+        assert len(new_pids) == 2
+        assert set(pids) & set(new_pids) == {pids[1]}
 
 
 def test_crashing_worker_is_restarted_with_growing_delay(tmp_path: Path, redis_url: str) -> None:
@@ -332,16 +332,16 @@ def test_crashing_worker_is_restarted_with_growing_delay(tmp_path: Path, redis_u
             wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
             (victim,) = set(children(running)) - {survivor}
             os.kill(victim, signal.SIGKILL)
-            seen = f"death {deaths}"
-            wait_until(lambda: len(children(running)) == 1, seen, running.log)
+            description = f"death {deaths}"
+            wait_until(lambda: len(children(running)) == 1, description, running.log)
         wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
-        waits = [line["restart_in_seconds"] for line in _deaths(running)]
+        delays = [line["restart_in_seconds"] for line in _deaths(running)]
 
-    assert waits == [0.25, 0.5, 1.0]
+    assert delays == [0.25, 0.5, 1.0]
 
 
 def _starts(running: Service) -> list[dict[str, Any]]:
-    """Return how new workers were started in the place of dead ones, or could not be."""
+    """Return the log lines of restarts after a death, successful or not."""
     return [*told(running, "worker cannot be started"), *told(running, "worker restarted")]
 
 
@@ -358,18 +358,18 @@ def test_long_lived_worker_is_replaced_at_once() -> None:
 
 
 def test_descriptor_shortage_ends_neither_supervisor_nor_workers(tmp_path: Path, redis_url: str) -> None:
-    """At whichever point of the start of a worker there is none."""
+    """The supervisor runs out of descriptors at each point of a worker's start."""
     with workers(tmp_path, redis_url) as running:
         supervisor = running.process.pid
         limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
-        for left in range(5):
+        for spare in range(5):
             wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
             survivor, victim = children(running)
             descriptors = max(map(int, os.listdir(f"/proc/{supervisor}/fd"))) + 1  # noqa: PTH208
-            resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (descriptors - 3 + left, limits[1]))
-            before = len(_starts(running))
+            resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (descriptors - 3 + spare, limits[1]))
+            count = len(_starts(running))
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda seen=before: len(_starts(running)) > seen, "an attempt", running.log)  # type: ignore[misc]
+            wait_until(lambda count=count: len(_starts(running)) > count, "an attempt", running.log)  # type: ignore[misc]
             assert survivor in children(running)
             resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
         wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
@@ -378,7 +378,7 @@ def test_descriptor_shortage_ends_neither_supervisor_nor_workers(tmp_path: Path,
 
 
 def answers_within(running: Service, seconds: float) -> bool:
-    """Whether a new connection is answered in time."""
+    """Return whether a new connection gets a response within this time."""
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=seconds)) as connection:
             connection.request("GET", "/livez")
@@ -388,21 +388,21 @@ def answers_within(running: Service, seconds: float) -> bool:
 
 
 def test_other_workers_get_all_connections_if_one_cannot_start(tmp_path: Path, redis_url: str, server: str) -> None:
-    """And when it can be, it is given its share; when none can be, clients wait for the first that serves."""
+    """Once it starts, it gets its share again. While none can start, clients wait for the first that serves."""
 
     def served() -> int:
-        connected = [socket.create_connection(("127.0.0.1", running.port), 20) for _ in range(40)]
-        mine = sum(bool(_connections(pid)) for pid in children(running))
-        for each in connected:
-            each.close()
-        return mine
+        connections = [socket.create_connection(("127.0.0.1", running.port), 20) for _ in range(40)]
+        count = sum(bool(_connections(pid)) for pid in children(running))
+        for connection in connections:
+            connection.close()
+        return count
 
     with workers(tmp_path, redis_url, "--server", server) as running:
         first, second = children(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: bool(_starts(running)), "an attempt", running.log)
-        assert all(answers_within(running, 20) for _ in range(40)), "half of these were the dead one's"
+        assert all(answers_within(running, 20) for _ in range(40)), "half of these reach the dead worker's socket"
         os.kill(second, signal.SIGKILL)
         wait_until(lambda: {line["worker"] for line in _starts(running)} == {1, 2}, "an attempt", running.log)
         with socket.create_connection(("127.0.0.1", running.port), 20) as waiting:
@@ -420,8 +420,8 @@ def _connections(pid: int) -> list[str]:
     """Return the established connections of a process to the port that it listens on."""
     inodes = {link for link in map(_link, Path(f"/proc/{pid}/fd").iterdir()) if link.startswith("socket:")}
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    listens = {row[1] for row in rows if row[3] == "0A"}
-    return [row[9] for row in rows if row[3] == "01" and row[1] in listens and f"socket:[{row[9]}]" in inodes]
+    listening = {row[1] for row in rows if row[3] == "0A"}
+    return [row[9] for row in rows if row[3] == "01" and row[1] in listening and f"socket:[{row[9]}]" in inodes]
 
 
 def _link(path: Path) -> str:
@@ -430,53 +430,53 @@ def _link(path: Path) -> str:
     return ""
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_workers_end_with_their_supervisor(tmp_path: Path, redis_url: str, *, asked: bool) -> None:
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_workers_end_with_their_supervisor(tmp_path: Path, redis_url: str, *, is_busy: bool) -> None:
     with workers(tmp_path, redis_url) as running:
-        left = children(running)
-        if asked:
+        pids = children(running)
+        if is_busy:
             assert answers(running)
         running.kill()
-        wait_until(lambda: not any(map(is_there, left)), "the end of the workers", running.log)
+        wait_until(lambda: not any(map(is_there, pids)), "the end of the workers", running.log)
         assert "Traceback" not in running.log.read_text()
-        assert len(told(running, "stopping")) == 2, "and that of its own accord"
+        assert len(told(running, "stopping")) == 2, "each worker stopped by itself"
 
 
 def test_hung_worker_ends_with_its_supervisor_too(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url, "--grace", "0", "--store-url", "sqlite:///a.db") as running:
-        left = children(running)
-        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            os.kill(left[0], signal.SIGSTOP)
+        pids = children(running)
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as lock:
+            lock.execute("BEGIN EXCLUSIVE")
+            os.kill(pids[0], signal.SIGSTOP)
             running.kill()
-            wait_until(lambda: not is_there(left[1]), "the end of one", running.log)
-            os.kill(left[0], signal.SIGCONT)
-        wait_until(lambda: not is_there(left[0]), "the end of the other", running.log)
+            wait_until(lambda: not is_there(pids[1]), "the end of the running worker", running.log)
+            os.kill(pids[0], signal.SIGCONT)
+        wait_until(lambda: not is_there(pids[0]), "the end of the hung worker", running.log)
 
 
-# The end
+# Shutdown
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_in_flight_at_shutdown_are_answered(tmp_path: Path, redis_url: str, number: signal.Signals) -> None:
     with (
         workers(tmp_path, redis_url) as running,
-        closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as other,
+        closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as lock,
         closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as slow,
-        closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as kept,
+        closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as idle,
     ):
-        other.execute("BEGIN IMMEDIATE")
+        lock.execute("BEGIN IMMEDIATE")
         slow.request("PUT", f"/guid/{'A' * 32}", b'{"user": "x"}')
-        kept.request("GET", "/readyz")
-        assert b'"ready"' in kept.getresponse().read()
+        idle.request("GET", "/readyz")
+        assert b'"ready"' in idle.getresponse().read()
         running.process.send_signal(number)
-        wait_until(lambda: len(told(running, "stopping")) == 3, "the end", running.log)
-        kept.request("GET", "/readyz")
-        reply = kept.getresponse()
+        wait_until(lambda: len(told(running, "stopping")) == 3, "the shutdown", running.log)
+        idle.request("GET", "/readyz")
+        reply = idle.getresponse()
         assert (reply.status, reply.headers["Connection"]) == (503, "close")
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", running.port)):
             pass
-        other.execute("ROLLBACK")
+        lock.execute("ROLLBACK")
         reply = slow.getresponse()
         assert (reply.status, reply.headers["Connection"]) == (201, "close")
         assert running.process.wait(20) == 0
@@ -485,26 +485,26 @@ def test_requests_in_flight_at_shutdown_are_answered(tmp_path: Path, redis_url: 
 
 def test_worker_hung_beyond_the_grace_is_killed_and_logged(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url, "--grace", "0.1") as running:
-        hanging = children(running)[0]
-        os.kill(hanging, signal.SIGSTOP)
-        begun = time.monotonic()
+        hung_pid = children(running)[0]
+        os.kill(hung_pid, signal.SIGSTOP)
+        started = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - begun > MARGIN_SECONDS
+        assert time.monotonic() - started > MARGIN_SECONDS
         (line,) = told(running, "worker did not stop in time, killing it")
-        assert (line["pid"], line["worker"], line["level"]) == (hanging, 1, "error")
-        assert not is_there(hanging)
+        assert (line["pid"], line["worker"], line["level"]) == (hung_pid, 1, "error")
+        assert not is_there(hung_pid)
 
 
 def test_signal_to_the_whole_group_counts_once(tmp_path: Path, redis_url: str) -> None:
-    with workers(tmp_path, redis_url) as running, socket.create_connection(("127.0.0.1", running.port)) as half:
-        half.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"user"')
+    with workers(tmp_path, redis_url) as running, socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"user"')
         assert answers(running)
         for pid in (*children(running), running.process.pid, *children(running)):
             os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: len(told(running, "stopping")) == 3, "the end", running.log)
-        half.sendall(b': "x"}')
-        half.settimeout(10)
-        assert half.recv(4096).startswith(b"HTTP/1.1 201 ")
+        wait_until(lambda: len(told(running, "stopping")) == 3, "the shutdown", running.log)
+        client.sendall(b': "x"}')
+        client.settimeout(10)
+        assert client.recv(4096).startswith(b"HTTP/1.1 201 ")
         assert running.process.wait(20) == 0
 
 
@@ -513,14 +513,14 @@ def test_second_signal_ends_all_processes_at_once(
     tmp_path: Path, redis_url: str, number: signal.Signals, code: int
 ) -> None:
     with workers(tmp_path, redis_url, "--grace", "3600") as running:
-        left = children(running)
-        with socket.create_connection(("127.0.0.1", running.port)) as half:
-            half.sendall(b"GET / HT")
+        pids = children(running)
+        with socket.create_connection(("127.0.0.1", running.port)) as client:
+            client.sendall(b"GET / HT")
             assert answers(running)
             running.process.send_signal(number)
-            wait_until(lambda: len(told(running, "stopping")) == 3, "the end", running.log)
+            wait_until(lambda: len(told(running, "stopping")) == 3, "the shutdown", running.log)
             assert running.stop(number) == code
-        assert not any(map(is_there, left))
+        assert not any(map(is_there, pids))
         assert "Traceback" not in running.log.read_text()
 
 
@@ -530,15 +530,15 @@ def test_metrics_folder_exists_while_workers_run(tmp_path: Path, redis_url: str)
         folders = {re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", each)[1] for each in environments}  # type: ignore[index]
         (folder,) = (Path(os.fsdecode(each)) for each in folders)
         assert folder.is_dir()
-        dead = children(running)[0]
-        (folder / f"gauge_livesum_{dead}.db").write_bytes(b"")
-        os.kill(dead, signal.SIGKILL)
-        wait_until(lambda: not list(folder.glob("gauge_live*")), "that the dead one measures nothing", running.log)
+        victim = children(running)[0]
+        (folder / f"gauge_livesum_{victim}.db").write_bytes(b"")
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: not list(folder.glob("gauge_live*")), "the removal of the dead worker's gauges", running.log)
         assert running.stop() == 0
         assert not folder.exists()
 
 
-# Replacing the living
+# Replacement
 
 
 @pytest.mark.timeout(300)
@@ -548,33 +548,33 @@ async def test_ten_replacements_under_load_fail_no_request(tmp_path: Path, redis
         for number in range(KEYS):
             assert (await client.put(f"/guid/{number:032X}", {"user": "somebody"})).status == 201
         await client.aclose()
-        before = children(running)
+        pids = children(running)
         load = Load(running.port)
         async with load.going_on(20):
             for _ in range(ROLLS):
-                answered = load.answered
+                answered_before = load.answered
                 await asyncio.to_thread(roll, running)
-                assert load.answered > answered
+                assert load.answered > answered_before
         assert load.failures == []
-        assert load.connections > ROLLS, "they were told to hang up"
-        assert not set(before) & set(children(running))
+        assert load.connections > ROLLS, "the old workers close their connections"
+        assert not set(pids) & set(children(running))
         assert len(children(running)) == 2
         assert "Traceback" not in running.log.read_text()
 
 
 def test_old_workers_stay_if_new_ones_cannot_start(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running:
-        before = children(running)
+        pids = children(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
         running.process.send_signal(signal.SIGHUP)
-        kept = "reload failed, keeping the current workers"
-        wait_until(lambda: bool(told(running, kept)), "the failure", running.log)
-        assert "lifetime: " in told(running, kept)[0]["error"]
-        assert children(running) == before
+        message = "reload failed, keeping the current workers"
+        wait_until(lambda: bool(told(running, message)), "the failure", running.log)
+        assert "lifetime: " in told(running, message)[0]["error"]
+        assert children(running) == pids
         assert answers(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=1000\n")
         roll(running)
-        assert not set(children(running)) & set(before)
+        assert not set(children(running)) & set(pids)
 
 
 def test_single_process_service_ends_on_sighup(tmp_path: Path) -> None:
