@@ -1,4 +1,4 @@
-"""What the service may do in Redis and MongoDB: no more than the docs say it must, and over TLS as well."""
+"""The privileges of the service in Redis and MongoDB are exactly the documented ones, and both work over TLS."""
 
 import asyncio
 import re
@@ -29,15 +29,15 @@ PASSWORD = "s3cret-s3cret"
 (LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
 USER = LINE.replace("PASSWORD", PASSWORD).split()
 LEASED = replace(TIMING, lease=CacheTimings().lease)
-"""As it is served with: one of a millisecond is lost in the milliseconds that Redis counts in, and reads go back."""
+"""The lease in use. A lease of a millisecond is lost in the resolution of Redis, and reads would go to the store."""
 ADMIN = ["user", "admin", "on", "nopass", "~*", "&*", "+@all"]
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Server]:
-    """A Redis that lets in the user of the docs, an administrator, and nobody else."""
+    """A Redis with the documented user and an administrator, and no other user."""
     users = ["user", "default", "off"], USER, ADMIN
-    with redis_server(tmp_path, *(word for user in users for word in (f"--{user[0]}", *user[1:]))) as server:
+    with redis_server(tmp_path, *(argument for user in users for argument in (f"--{user[0]}", *user[1:]))) as server:
         yield server
 
 
@@ -51,29 +51,29 @@ def admin(guarded: Server) -> Iterator[redis.Redis]:
 async def test_documented_privileges_are_those_used(guarded: Server, admin: redis.Redis, clock: FakeClock) -> None:
     gated = GatedStore()
     async with AsyncExitStack() as stack:
-        at = f"guidsvc:{PASSWORD}@127.0.0.1:{guarded.port}"
-        one, two = [await stack.enter_async_context(opened(at, gated, clock, LEASED)) for _ in range(2)]
-        await until_on(one, two)
+        address = f"guidsvc:{PASSWORD}@127.0.0.1:{guarded.port}"
+        first, second = [await stack.enter_async_context(opened(address, gated, clock, LEASED)) for _ in range(2)]
+        await until_on(first, second)
         created = record(clock())
-        assert await one.swap(None, created)
-        for cache in (one, two, two):
+        assert await first.swap(None, created)
+        for cache in (first, second, second):
             assert await cache.get(GUID) == created
             await settled(cache)
         changed = record(clock(), user="another", version=created.version + 1)
-        assert await two.swap(created, changed)
-        for cache in (one, two):
+        assert await second.swap(created, changed)
+        for cache in (first, second):
             assert await cache.get(GUID) == changed
             await settled(cache)
-        assert await one.swap(changed, None)
-        assert await two.get(GUID) is None
-        await one.check()
-        counters = await stack.enter_async_context(open_counters(f"redis://{at}", timeout_seconds=30))
+        assert await first.swap(changed, None)
+        assert await second.get(GUID) is None
+        await first.check()
+        counters = await stack.enter_async_context(open_counters(f"redis://{address}", timeout_seconds=30))
         assert counters is not None
         assert [await counters.add("a", 1, 60) for _ in range(2)] == [1, 2]
 
     assert admin.acl_log() == []
     used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
-    granted = {word[1:] for word in USER if word.startswith("+")}
+    granted = {option[1:] for option in USER if option.startswith("+")}
     assert used - {"auth", "hello", "config|resetstat", "acl|log", "client|setinfo"} == granted
     assert admin.dbsize() == len(list(admin.scan_iter("gs:*"))) > 0
 
@@ -91,8 +91,8 @@ def test_documented_user_may_do_nothing_else(guarded: Server) -> None:
 def test_valkey_in_compose_has_the_documented_user() -> None:
     compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     command: list[str] = compose["services"]["valkey"]["command"]
-    first = command.index("--user")
-    users = " ".join(command[first:]).split("--user ")[1:]
+    start = command.index("--user")
+    users = " ".join(command[start:]).split("--user ")[1:]
 
     assert [user.split() for user in users] == [
         ["default", "off"],
@@ -105,32 +105,32 @@ def test_valkey_in_compose_has_the_documented_user() -> None:
 
 @asynccontextmanager
 async def behind_tls(port: int, certificate: Certificate) -> AsyncIterator[int]:
-    """Speak TLS on another port, inside, for what listens on this one: the Valkey of the tests is built without it."""
-    under_way: set[asyncio.Task[None]] = set()
+    """Serve TLS on another port within the block, in front of this one: the Valkey of the tests has no TLS."""
+    tasks: set[asyncio.Task[None]] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(OSError):
             while data := await reader.read(65_536):
                 writer.write(data)
 
-    async def both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, back), pump(there, writer))
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        under_way.add(asyncio.create_task(both(reader, writer)))
+        tasks.add(asyncio.create_task(forward(reader, writer)))
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate.cert, certificate.key)
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
-    await asyncio.gather(*under_way)
+    await asyncio.gather(*tasks)
 
 
 @asynccontextmanager
 async def linked(url: str) -> AsyncIterator[RedisLink]:
-    """Open a link, inside."""
+    """Open a link within the block."""
     async with open_link(url, name="tls", timing=TIMING) as link:
         yield link
 
@@ -141,20 +141,20 @@ async def test_redis_tls_connection_verifies_the_certificate(
     expected_logs.add("redis unavailable")
     stranger = tmp_path / "stranger"
     stranger.mkdir()
-    other = Certificate(stranger)
+    foreign_certificate = Certificate(stranger)
     async with behind_tls(guarded.port, certificate) as port:
-        at, trusting = f"guidsvc:{PASSWORD}@127.0.0.1:{port}/0", f"ssl_ca_certs={certificate.ca}"
-        async with linked(f"rediss://{at}?{trusting}") as link:
+        address, ca_option = f"guidsvc:{PASSWORD}@127.0.0.1:{port}/0", f"ssl_ca_certs={certificate.ca}"
+        async with linked(f"rediss://{address}?{ca_option}") as link:
             await link.wait_up(10)
             await link.check()
-        for refused in (
-            f"rediss://{at}",
-            f"rediss://{at}?ssl_ca_certs={other.ca}",
-            f"rediss://{at.replace('127.0.0.1', 'localhost')}?{trusting}",
-            f"rediss://{at.replace(PASSWORD, 'wrong')}?{trusting}",
-            f"redis://{at}",
+        for rejected_url in (
+            f"rediss://{address}",
+            f"rediss://{address}?ssl_ca_certs={foreign_certificate.ca}",
+            f"rediss://{address.replace('127.0.0.1', 'localhost')}?{ca_option}",
+            f"rediss://{address.replace(PASSWORD, 'wrong')}?{ca_option}",
+            f"redis://{address}",
         ):
-            async with linked(refused) as link:
+            async with linked(rejected_url) as link:
                 with pytest.raises(CacheUnavailable):
                     await link.check()
 
@@ -163,23 +163,26 @@ async def test_mongodb_tls_connection_verifies_certificate_as_a_user(
     certificate: Certificate, tmp_path: Path, clock: FakeClock
 ) -> None:
     folder, stranger = tmp_path / "mongo", tmp_path / "stranger"
-    for each in (folder, stranger):
-        each.mkdir()
-    other = Certificate(stranger)
+    for path in (folder, stranger):
+        path.mkdir()
+    foreign_certificate = Certificate(stranger)
     files = ["--tls-cert-file", str(certificate.cert), "--tls-key-file", str(certificate.key)]
     with guarded_mongo_server(folder, "guidsvc", PASSWORD, *files) as server:
-        at, trusting = f"mongodb://guidsvc:{PASSWORD}@127.0.0.1:{server.port}/guidsvc", f"tlsCAFile={certificate.ca}"
-        async with open_mongo(f"{at}?tls=true&{trusting}", exclusive=True) as store:
-            made = record(clock())
-            assert await store.records.swap(None, made)
-            assert await store.records.get(GUID) == made
-        for refused in (
-            at,
-            f"{at}?tls=true",
-            f"{at}?tls=true&tlsCAFile={other.ca}",
-            f"{at.replace('127.0.0.1', 'localhost')}?tls=true&{trusting}",
-            f"{at.replace(PASSWORD, 'wrong')}?tls=true&{trusting}",
+        address, ca_option = (
+            f"mongodb://guidsvc:{PASSWORD}@127.0.0.1:{server.port}/guidsvc",
+            f"tlsCAFile={certificate.ca}",
+        )
+        async with open_mongo(f"{address}?tls=true&{ca_option}", exclusive=True) as store:
+            created = record(clock())
+            assert await store.records.swap(None, created)
+            assert await store.records.get(GUID) == created
+        for rejected_url in (
+            address,
+            f"{address}?tls=true",
+            f"{address}?tls=true&tlsCAFile={foreign_certificate.ca}",
+            f"{address.replace('127.0.0.1', 'localhost')}?tls=true&{ca_option}",
+            f"{address.replace(PASSWORD, 'wrong')}?tls=true&{ca_option}",
         ):
             with pytest.raises(StartError, match="MongoDB cannot be used"):
-                async with open_mongo(refused):
+                async with open_mongo(rejected_url):
                     pass

@@ -1,4 +1,4 @@
-"""The cache in Redis, beyond the store's contract: the protocol, step by step, and every way to lose Redis."""
+"""The Redis cache beyond the store's contract: the protocol step by step, and losses of Redis."""
 
 import asyncio
 import json
@@ -33,12 +33,12 @@ from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore, turns
 from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, opened, settled, until_on
 
-HELD = replace(TIMING, lease=5.0)
-"""With a lease that outlasts a test."""
+LONG_LEASE_TIMING = replace(TIMING, lease=5.0)
+"""Timings with a lease that outlasts a test."""
 
 
 async def assert_cached(cache: RedisCache, gated: GatedStore, expected: Record) -> None:
-    """Fail unless the record is in the cache, so that the store need not be asked."""
+    """Fail unless the cache serves the record without a read of the store."""
     gated.gets = 0
     assert await cache.get(GUID) == expected
     assert gated.gets == 0
@@ -51,7 +51,7 @@ async def gated() -> GatedStore:
 
 @pytest.fixture
 def raw(own_redis: Server) -> redis.Redis:
-    """A client of the test's own, on the Redis that the cache uses."""
+    """The test's own client of the Redis that the cache uses."""
     return redis.Redis(port=own_redis.port)
 
 
@@ -64,11 +64,11 @@ def timing() -> CacheTimings:
 async def caches(
     own_redis: Server, gated: GatedStore, clock: FakeClock, timing: CacheTimings
 ) -> AsyncIterator[list[RedisCache]]:
-    """Two caches on one Redis and one store, as two processes have them."""
+    """Two caches on one Redis and one store, as two processes would have them."""
     async with AsyncExitStack() as stack:
-        both = [await stack.enter_async_context(opened(own_redis.port, gated, clock, timing)) for _ in range(2)]
-        await until_on(*both)
-        yield both
+        caches_ = [await stack.enter_async_context(opened(own_redis.port, gated, clock, timing)) for _ in range(2)]
+        await until_on(*caches_)
+        yield caches_
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def cache(caches: list[RedisCache]) -> RedisCache:
     return caches[0]
 
 
-async def until_up(cache: RedisCache) -> None:
-    """Return when the cache answers again."""
+async def wait_until_up(cache: RedisCache) -> None:
+    """Wait until the cache responds again."""
     while True:
         try:
             return await cache.check()
@@ -85,10 +85,10 @@ async def until_up(cache: RedisCache) -> None:
             await asyncio.sleep(0.001)
 
 
-async def begun(
+async def begin_write(
     cache: RedisCache, gated: GatedStore, old: Record, new: Record | None
 ) -> tuple[asyncio.Task[bool], asyncio.Event]:
-    """Begin a write; return it when it has come to the store, and the gate that lets it go on there."""
+    """Begin a write; once it has reached the store, return it and the gate that lets it continue."""
     gated.swap_gates.append(gate := asyncio.Event())
     writer = asyncio.create_task(cache.swap(old, new))
     while gated.swap_gates:
@@ -96,8 +96,8 @@ async def begun(
     return writer, gate
 
 
-def entry(raw: redis.Redis, kind: str = "v") -> str:
-    """Return the name under which the value (v) or the markers (w) of GUID are in Redis now."""
+def entry_key(raw: redis.Redis, kind: str = "v") -> str:
+    """Return the current Redis key of the value (v) or the markers (w) of GUID."""
     boot = raw.get(f"gs:{NAME}:ctl")
     assert isinstance(boot, bytes)
     return f"gs:{NAME}:{boot.decode().partition('@')[0]}:{kind}:{GUID}"
@@ -128,7 +128,7 @@ async def test_entry_lives_no_longer_than_its_record(
     await cache.get(GUID)
     await settled(cache)
 
-    assert 40_000 < int(raw.pttl(entry(raw))) <= 50_000
+    assert 40_000 < int(raw.pttl(entry_key(raw))) <= 50_000
 
 
 async def test_entry_lives_a_few_minutes_at_most(
@@ -138,7 +138,7 @@ async def test_entry_lives_a_few_minutes_at_most(
     await cache.get(GUID)
     await settled(cache)
 
-    assert TIMING.token * 1000 < int(raw.pttl(entry(raw))) <= TIMING.entry * 1000
+    assert TIMING.token * 1000 < int(raw.pttl(entry_key(raw))) <= TIMING.entry * 1000
 
 
 async def test_expired_record_is_not_cached(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
@@ -158,11 +158,11 @@ async def test_concurrent_readers_leave_the_fill_token_to_the_first(
     first = asyncio.create_task(caches[0].get(GUID))
     while gated.gets < 1:
         await asyncio.sleep(0)
-    token = raw.get(entry(raw))
+    token = raw.get(entry_key(raw))
     others = [asyncio.create_task(cache.get(GUID)) for cache in caches]
     while gated.gets < 3:
         await asyncio.sleep(0)
-    assert raw.get(entry(raw)) == token
+    assert raw.get(entry_key(raw)) == token
     gated.open.set()
 
     assert await asyncio.gather(first, *others) == [gated.records[GUID]] * 3
@@ -201,7 +201,7 @@ async def test_reads_during_a_write_use_the_store_and_fill_nothing(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
-    writer, gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
+    writer, gate = await begin_write(caches[0], gated, old, record(clock(), version=clock() + 1))
 
     assert [await caches[1].get(GUID) for _ in range(3)] == [old] * 3
     assert gated.gets == 3
@@ -214,7 +214,7 @@ async def test_read_begun_during_a_write_never_fills_after_it(
 ) -> None:
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    writer, gate = await begun(caches[0], gated, old, new)
+    writer, gate = await begin_write(caches[0], gated, old, new)
     gated.open.clear()
     reader = asyncio.create_task(caches[1].get(GUID))
     while not gated.gets:
@@ -231,15 +231,15 @@ async def test_end_of_one_write_keeps_the_marker_of_another(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
-    first, first_gate = await begun(caches[0], gated, old, record(clock(), version=clock() + 1))
-    second, second_gate = await begun(caches[1], gated, old, record(clock(), version=clock() + 2))
+    first, first_gate = await begin_write(caches[0], gated, old, record(clock(), version=clock() + 1))
+    second, second_gate = await begin_write(caches[1], gated, old, record(clock(), version=clock() + 2))
     first_gate.set()
     await first
 
     gated.gets = 0
     await caches[0].get(GUID)
     await caches[0].get(GUID)
-    assert gated.gets == 2, "nothing is filled while the second is under way"
+    assert gated.gets == 2, "nothing is filled during the second write"
     second_gate.set()
     await second
 
@@ -278,7 +278,7 @@ async def test_write_of_unknown_outcome_prevents_fills(
     gated.fault = None
     assert await caches[1].get(GUID) == old
 
-    gated.records.clear()  # the write lands after all
+    gated.records.clear()  # the write takes effect after all
     assert await caches[1].get(GUID) is None
 
 
@@ -287,7 +287,7 @@ async def test_entry_of_another_guid_is_not_served(
 ) -> None:
     expected_logs.add("corrupt cache entry")
     gated.records[GUID] = record(clock())
-    raw.set(entry(raw), b"R" + record(clock(), guid="0" * 32).model_dump_json().encode())
+    raw.set(entry_key(raw), b"R" + record(clock(), guid="0" * 32).model_dump_json().encode())
 
     assert await cache.get(GUID) == gated.records[GUID]
 
@@ -310,7 +310,7 @@ def test_connection_closed_locally_is_reopened(own_redis: Server, clock: FakeClo
             connection = cache._link._connection
             assert connection is not None
             assert connection._writer is not None
-            connection._writer.transport.abort()  # which uvloop tells as a RuntimeError to who writes
+            connection._writer.transport.abort()  # uvloop reports this to the writer as a RuntimeError
 
             assert await cache.get(GUID) == old
             assert await cache.swap(old, None)
@@ -331,16 +331,16 @@ async def test_forgotten_scripts_are_loaded_again(
 async def test_two_stores_in_one_redis_are_separate(own_redis: Server, clock: FakeClock) -> None:
     stores = [GatedStore(), GatedStore()]
     async with (
-        opened(own_redis.port, stores[0], clock, name="one") as one,
-        opened(own_redis.port, stores[1], clock, name="another") as another,
+        opened(own_redis.port, stores[0], clock, name="one") as first,
+        opened(own_redis.port, stores[1], clock, name="another") as second,
     ):
-        await until_on(one, another)
+        await until_on(first, second)
         stores[0].records[GUID] = record(clock())
 
-        assert await one.get(GUID) == stores[0].records[GUID]
-        assert await another.get(GUID) is None
-        assert await one.get(GUID) == stores[0].records[GUID]
-        assert stores[0].gets == 1, "neither drove the other's boot out"
+        assert await first.get(GUID) == stores[0].records[GUID]
+        assert await second.get(GUID) is None
+        assert await first.get(GUID) == stores[0].records[GUID]
+        assert stores[0].gets == 1, "neither store replaced the epoch of the other"
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -357,7 +357,7 @@ def test_reply_received_during_a_busy_loop_is_used(
             for _ in range(5):
                 own_redis.pause()
                 reads = [asyncio.create_task(cache.get(GUID)) for _ in range(50)]
-                await turns(10)  # in which the question goes out
+                await turns(10)  # the request is sent in these turns
                 own_redis.resume()
                 busy_until = time.monotonic() + 2 * TIMING.redis
                 while time.monotonic() < busy_until:
@@ -370,7 +370,7 @@ def test_reply_received_during_a_busy_loop_is_used(
         runner.run(scenario())
 
 
-@pytest.mark.parametrize("timing", [HELD])
+@pytest.mark.parametrize("timing", [LONG_LEASE_TIMING])
 async def test_read_record_is_leased_to_the_process(
     cache: RedisCache, gated: GatedStore, own_redis: Server, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
@@ -385,7 +385,7 @@ async def test_read_record_is_leased_to_the_process(
     own_redis.resume()
 
 
-@pytest.mark.parametrize("timing", [replace(HELD, lease=0.3)])
+@pytest.mark.parametrize("timing", [replace(LONG_LEASE_TIMING, lease=0.3)])
 async def test_write_waits_for_leases_of_other_processes(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
@@ -401,31 +401,31 @@ async def test_write_waits_for_leases_of_other_processes(
     assert await caches[1].get(GUID) == new
 
 
-@pytest.mark.parametrize("timing", [replace(HELD, lease=30.0)])
+@pytest.mark.parametrize("timing", [replace(LONG_LEASE_TIMING, lease=30.0)])
 async def test_write_does_not_wait_for_its_own_lease(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     old = gated.records[GUID] = record(clock())
     await cache.get(GUID)
     await settled(cache)
-    before = time.monotonic()
+    started = time.monotonic()
 
     assert await cache.swap(old, None)
-    assert time.monotonic() - before < 30.0, "it waited for its lease"
+    assert time.monotonic() - started < 30.0, "it waited for its lease"
     assert cache.get_nowait(GUID) is WOULD_BLOCK
 
 
-@pytest.mark.parametrize("timing", [HELD])
+@pytest.mark.parametrize("timing", [LONG_LEASE_TIMING])
 async def test_lease_is_no_longer_than_its_record_lives(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
-    clock.now += 900  # of a second at whose end it expires
+    clock.now += 900  # 900 ms into the second at whose end it expires
     gated.records[GUID] = record(clock(), expire=clock.seconds + 1)
     await cache.get(GUID)
     await settled(cache)
-    held = cache.get_nowait(GUID)
+    leased = cache.get_nowait(GUID)
     while cache.get_nowait(GUID) is not WOULD_BLOCK:
         await asyncio.sleep(0.001)
-    assert held == gated.records[GUID]
+    assert leased == gated.records[GUID]
 
 
-@pytest.mark.parametrize("timing", [HELD])
+@pytest.mark.parametrize("timing", [LONG_LEASE_TIMING])
 async def test_outdated_fence_reading_grants_no_lease(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     gated.records[GUID] = record(clock())
     await cache.get(GUID)
@@ -434,11 +434,11 @@ async def test_outdated_fence_reading_grants_no_lease(cache: RedisCache, gated: 
     while cache.monitor.usable:
         await asyncio.sleep(0.001)
 
-    assert cache.get_nowait(GUID) is WOULD_BLOCK, "it asks the store, which here is far"
+    assert cache.get_nowait(GUID) is WOULD_BLOCK, "a read of the store would block"
     gated.fence_gate.set()
 
 
-@pytest.mark.parametrize("timing", [replace(HELD, cool=60.0)])
+@pytest.mark.parametrize("timing", [replace(LONG_LEASE_TIMING, cool=60.0)])
 async def test_often_written_record_is_not_leased_and_delays_no_write(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
@@ -449,9 +449,9 @@ async def test_often_written_record_is_not_leased_and_delays_no_write(
         await settled(caches[1])
         await caches[1].get(GUID)
         assert caches[1].get_nowait(GUID) is WOULD_BLOCK
-        before = time.monotonic()
+        started = time.monotonic()
         assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number))
-        assert time.monotonic() - before < HELD.lease, "it waited for a lease"
+        assert time.monotonic() - started < LONG_LEASE_TIMING.lease, "it waited for a lease"
 
 
 async def test_creation_skips_the_cache(
@@ -471,10 +471,10 @@ async def test_write_goes_to_the_store_once_no_process_uses_dead_redis(
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
     own_redis.kill()
-    before = time.monotonic()
+    started = time.monotonic()
 
     assert await caches[0].swap(old, new)
-    assert time.monotonic() - before > TIMING.fence_lease
+    assert time.monotonic() - started > TIMING.fence_lease
     assert gated.the_fence.mode is Mode.OFF
     assert [await cache.get(GUID) for cache in caches] == [new, new]
     own_redis.start()
@@ -493,14 +493,14 @@ async def test_cache_is_logged_as_off_once_and_not_for_each_write(
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
                 await caches[0].swap(old, record(clock(), version=clock() + 1))
-        assert [each for each in logs if OFF in each["event"]] == []
+        assert [entry for entry in logs if OFF in entry["event"]] == []
 
         gated.fence_fault = None
         for number in range(2):
             assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number + 1))
         while any(cache.monitor._view is None or cache.monitor._view.fence.mode is not Mode.OFF for cache in caches):
             await asyncio.sleep(0.001)
-        assert len([each for each in logs if OFF in each["event"]]) == len(caches), "one line of each process"
+        assert len([entry for entry in logs if OFF in entry["event"]]) == len(caches), "one line per process"
 
 
 async def test_only_the_first_write_waits_for_dead_redis(
@@ -510,10 +510,10 @@ async def test_only_the_first_write_waits_for_dead_redis(
     gated.records[GUID] = record(clock())
     own_redis.kill()
     await cache.swap(gated.records[GUID], record(clock(), version=clock() + 1))
-    before = time.monotonic()
+    started = time.monotonic()
     for number in range(2, 50):
         await cache.swap(gated.records[GUID], record(clock(), version=clock() + number))
-    assert time.monotonic() - before < 48 * TIMING.fence_lease
+    assert time.monotonic() - started < 48 * TIMING.fence_lease
 
 
 async def test_flushed_redis_gets_a_new_boot(
@@ -538,10 +538,10 @@ async def test_write_survives_a_flush_without_stale_reads(
     expected_logs.add(OFF)
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    writer, gate = await begun(caches[0], gated, old, new)
+    writer, gate = await begin_write(caches[0], gated, old, new)
     raw.flushall()
     assert await caches[1].get(GUID) == old
-    assert raw.keys("*:v:*") == [], "nothing is filled in without its boot"
+    assert raw.keys("*:v:*") == [], "nothing is filled in without an epoch"
     gate.set()
 
     assert await writer
@@ -567,7 +567,7 @@ async def test_entries_restored_from_disk_are_never_served(
             server.start()
             assert any(GUID.encode() in key for key in raw.keys("*")), "the snapshot holds the old record"
             await cache.get(GUID)
-            await until_up(cache)
+            await wait_until_up(cache)
 
             assert await cache.get(GUID) == new
             while gated.the_fence.epoch == boot or not cache.monitor.usable:
@@ -584,15 +584,15 @@ async def test_silent_redis_costs_one_timeout_until_it_answers_again(
     own_redis.pause()
     started = time.monotonic()
     assert await cache.get(GUID) == gated.records[GUID]
-    assert time.monotonic() - started < 2, "far from the time-outs of the driver"
+    assert time.monotonic() - started < 2, "far below the timeouts of the driver"
     with pytest.raises(CacheUnavailable):
         await cache.check()
     gated.gets = 0
     assert [await cache.get(GUID) for _ in range(1000)] == [gated.records[GUID]] * 1000
-    assert gated.gets == 1000, "the circuit is open: nobody waits for Redis"
+    assert gated.gets == 1000, "the circuit is open: no read waits for Redis"
 
     own_redis.resume()
-    await until_up(cache)
+    await wait_until_up(cache)
     await cache.get(GUID)
     await settled(cache)
     await assert_cached(cache, gated, gated.records[GUID])
@@ -637,16 +637,19 @@ async def test_full_redis_grants_no_lease(
     own_redis: Server, gated: GatedStore, raw: redis.Redis, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
-    async with opened(own_redis.port, gated, clock, HELD) as one, opened(own_redis.port, gated, clock, HELD) as another:
-        await until_on(one, another)
-        await one.get(GUID)
-        await settled(one)
+    async with (
+        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as first,
+        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as second,
+    ):
+        await until_on(first, second)
+        await first.get(GUID)
+        await settled(first)
         raw.config_set("maxmemory", 1)
         gated.gets = 0
 
-        assert await another.get(GUID) == gated.records[GUID]
-        assert gated.gets == 0, "it is served"
-        assert another.get_nowait(GUID) is WOULD_BLOCK
+        assert await second.get(GUID) == gated.records[GUID]
+        assert gated.gets == 0, "the cache serves it"
+        assert second.get_nowait(GUID) is WOULD_BLOCK
         raw.config_set("maxmemory", 0)
 
 
@@ -661,11 +664,11 @@ async def test_invalid_entry_is_removed_and_the_store_is_read(
 ) -> None:
     expected_logs.add("corrupt cache entry")
     gated.records[GUID] = record(clock())
-    raw.set(entry(raw), value)
+    raw.set(entry_key(raw), value)
 
     assert await cache.get(GUID) == gated.records[GUID]
     await settled(cache)
-    assert raw.get(entry(raw)) is None
+    assert raw.get(entry_key(raw)) is None
     await cache.get(GUID)
     await settled(cache)
     await assert_cached(cache, gated, gated.records[GUID])
@@ -685,18 +688,21 @@ async def test_leased_and_decoded_records_are_bounded_in_bytes(
 ) -> None:
     guids = [f"{number:032X}" for number in range(100)]
     gated.records = {guid: record(clock(), guid=guid, user="u" * 200) for guid in guids}
-    async with opened(own_redis.port, gated, clock, HELD) as one, opened(own_redis.port, gated, clock, HELD) as cache:
-        await until_on(one, cache)
+    async with (
+        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as filler,
+        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as cache,
+    ):
+        await until_on(filler, cache)
         cache._entries, cache._decodings = bounded(50_000, _weigh_entry), bounded(50_000, _weigh_decoding)
         for guid in guids:
-            await one.get(guid)
-            await settled(one)
+            await filler.get(guid)
+            await settled(filler)
             await cache.get(guid)
 
         assert 10 <= len(cache._entries) < len(guids)
         assert 10 <= len(cache._decodings) < len(guids)
         assert max(cache._entries.current_size(), cache._decodings.current_size()) <= 50_000
-        assert cache.get_nowait(guids[-1]) == gated.records[guids[-1]], "what was read last is held"
+        assert cache.get_nowait(guids[-1]) == gated.records[guids[-1]], "the latest read is cached"
         assert cache.get_nowait(guids[0]) is WOULD_BLOCK
 
 
@@ -708,42 +714,42 @@ async def test_many_records_are_read_in_one_step(
         gated.records[guid] = record(clock(), guid=guid)
         await cache.get(guid)
     await settled(cache)
-    await asyncio.sleep(0.005)  # the leases run out
-    before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+    await asyncio.sleep(0.005)  # the leases expire
+    calls_before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
 
     assert await asyncio.gather(*map(cache.get, guids)) == list(gated.records.values())
-    calls = raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before
-    assert calls < len(guids) / 2, "one; the others look at the boot, now and then"
+    calls = raw.info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
+    assert calls < len(guids) / 2, "one read; the other calls check the epoch now and then"
     assert gated.gets == 20
 
 
-# What is counted
+# Counts of reads
 
 
-def counted(cache: RedisCache) -> tuple[int, int, int]:
-    """Return how many reads were l1, redis and miss."""
+def read_counts(cache: RedisCache) -> tuple[int, int, int]:
+    """Return the numbers of reads served by l1, by redis, and by the store."""
     meter = cache._meter
     return meter.l1_hits, meter.redis_hits, meter.misses
 
 
-@pytest.mark.parametrize("timing", [HELD])
+@pytest.mark.parametrize("timing", [LONG_LEASE_TIMING])
 async def test_every_read_is_counted_once_by_its_source(
     caches: list[RedisCache], gated: GatedStore, clock: FakeClock
 ) -> None:
     gated.records[GUID] = record(clock())
-    one, other = caches
+    first, second = caches
 
-    await one.get(GUID)
-    await settled(one)
-    assert (counted(one), counted(other)) == ((0, 0, 1), (0, 0, 0))
-    await one.get(GUID)
-    assert one.get_nowait(GUID) is not WOULD_BLOCK
-    assert counted(one) == (2, 0, 1)
-    assert other.get_nowait(GUID) is WOULD_BLOCK
-    await other.get(GUID)
-    assert counted(other) == (0, 1, 0)
-    await one.get("F" * 32)
-    assert counted(one) == (2, 0, 2)
+    await first.get(GUID)
+    await settled(first)
+    assert (read_counts(first), read_counts(second)) == ((0, 0, 1), (0, 0, 0))
+    await first.get(GUID)
+    assert first.get_nowait(GUID) is not WOULD_BLOCK
+    assert read_counts(first) == (2, 0, 1)
+    assert second.get_nowait(GUID) is WOULD_BLOCK
+    await second.get(GUID)
+    assert read_counts(second) == (0, 1, 0)
+    await first.get("F" * 32)
+    assert read_counts(first) == (2, 0, 2)
 
 
 @pytest.mark.parametrize("is_at_hand", [True, False])
@@ -758,7 +764,7 @@ async def test_every_read_without_redis_counts_as_one_miss(
         await cache.monitor.refresh()
         for guid in (GUID, "F" * 32):
             await cache.get(guid)
-        assert counted(cache) == (0, 0, 2)
+        assert read_counts(cache) == (0, 0, 2)
         assert (cache._meter.up, cache._meter.mode) == (False, "off")
 
 
@@ -769,20 +775,20 @@ async def test_background_work_is_not_part_of_its_request(
     trace = RequestTrace("a")
     tracing.CURRENT.set(trace)
     cancel_scope.CURRENT.set(CancelScope())
-    seen: list[tuple[object, object]] = []
+    contexts: list[tuple[object, object]] = []
     call = cache._link.call
 
-    async def noted(*given: Any, **named: Any) -> Any:
-        if given[0] is FILL:  # the fence monitor calls Redis too
-            seen.append((tracing.CURRENT.get(), cancel_scope.CURRENT.get()))
-        return await call(*given, **named)
+    async def record_context(*arguments: Any, **keywords: Any) -> Any:
+        if arguments[0] is FILL:  # the fence monitor calls Redis too
+            contexts.append((tracing.CURRENT.get(), cancel_scope.CURRENT.get()))
+        return await call(*arguments, **keywords)
 
-    cache._link.call = noted  # type: ignore[method-assign]
+    cache._link.call = record_context  # type: ignore[method-assign]
     await cache.get(GUID)
-    spent = dict(trace.spent)
+    durations = dict(trace.spent)
     await settled(cache)
 
-    assert spent.keys() == {"redis"}
+    assert durations.keys() == {"redis"}
     assert trace.source == "miss"
-    assert seen == [(None, None)], "the fill"
-    assert trace.spent == spent
+    assert contexts == [(None, None)], "the fill runs outside the request"
+    assert trace.spent == durations

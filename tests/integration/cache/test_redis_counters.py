@@ -1,4 +1,4 @@
-"""Counts in Redis: shared, forgotten after a time, and given up at once where Redis does not answer."""
+"""Counters in Redis: shared, expiring, and failing at once while Redis is down."""
 
 import asyncio
 from pathlib import Path
@@ -16,15 +16,15 @@ from tests.support.redis_counters import DOWN, PATIENT, until_up
 
 async def test_counts_are_shared_by_processes(redis_url: str) -> None:
     async with (
-        open_counters(redis_url, timeout_seconds=PATIENT) as one,
-        open_counters(redis_url, timeout_seconds=PATIENT) as other,
+        open_counters(redis_url, timeout_seconds=PATIENT) as first,
+        open_counters(redis_url, timeout_seconds=PATIENT) as second,
     ):
-        assert one is not None
-        assert other is not None
+        assert first is not None
+        assert second is not None
 
-        assert await one.add("a", 3, 60) == 3
-        assert await other.add("a", 4, 60) == 7
-        assert await other.add("b", 1, 60) == 1
+        assert await first.add("a", 3, 60) == 3
+        assert await second.add("a", 4, 60) == 7
+        assert await second.add("b", 1, 60) == 1
 
 
 async def test_count_expires_after_its_window(redis_url: str) -> None:
@@ -87,12 +87,12 @@ async def test_silent_redis_is_waited_for_once(own_redis: Server) -> None:
         counters._timeout_seconds = 0.05
         with pytest.raises(CacheUnavailable, match="within"):
             await counters.add("a", 1, 60)
-        counters._timeout_seconds = PATIENT  # so that the next would not be told in the time of a test if it waited
+        counters._timeout_seconds = PATIENT  # a second wait for Redis would exceed the time limit of the test
         with pytest.raises(CacheUnavailable, match="does not answer"):
             await counters.add("a", 1, 60)
         own_redis.resume()
         await until_up(counters)
-        assert await counters.add("a", 1, 60) in {2, 3}, "what was given up may have been counted"
+        assert await counters.add("a", 1, 60) in {2, 3}, "the abandoned call may have been counted"
 
 
 async def test_redis_without_memory_counts_nothing(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ async def test_outage_of_redis_is_logged_once(caplog: pytest.LogCaptureFixture, 
 
 
 def test_reason_of_unknown_command_omits_its_arguments(redis_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as client, pytest.raises(redis.ResponseError) as caught:
+    with redis.Redis.from_url(redis_url) as client, pytest.raises(redis.ResponseError) as error:
         client.execute_command("RENAMED", "canary")
 
-    assert "canary" in str(caught.value), "this is how it would be logged"
-    assert "unknown command" in reason(caught.value)
-    assert "canary" not in reason(caught.value)
+    assert "canary" in str(error.value), "the message itself would leak the argument"
+    assert "unknown command" in reason(error.value)
+    assert "canary" not in reason(error.value)

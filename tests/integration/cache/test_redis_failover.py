@@ -1,4 +1,4 @@
-"""A Redis whose memory goes back while it runs: by its role, and by what else replaces a memory."""
+"""A Redis whose memory reverts while it runs, after changes of its role or a reload."""
 
 import asyncio
 import time
@@ -26,15 +26,15 @@ Switch = Callable[[Client, Client], Coroutine[None, None, None]]
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Client, Client]]:
-    """A Redis, and another that is its replica."""
+    """A Redis and its replica."""
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
         folder.mkdir()
     options = ["--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes"]
-    with redis_server(folders[0], *options) as one, redis_server(folders[1], *options) as another:
-        both = redis.Redis(port=one.port), redis.Redis(port=another.port)
-        follow(both[1], both[0])
-        yield both
+    with redis_server(folders[0], *options) as first, redis_server(folders[1], *options) as second:
+        clients = redis.Redis(port=first.port), redis.Redis(port=second.port)
+        follow(clients[1], clients[0])
+        yield clients
 
 
 def port_of(client: Client) -> int:
@@ -43,7 +43,7 @@ def port_of(client: Client) -> int:
 
 
 def follow(replica: Client, master: Client) -> None:
-    """Make one the replica of another; return when it holds all that the other does."""
+    """Make the first a replica of the second; return once it has all data."""
     replica.replicaof("127.0.0.1", port_of(master))
     until(lambda: replica.info("replication").get("master_link_status") == "up")
 
@@ -54,7 +54,7 @@ def run(client: Client, *command: str) -> None:
 
 
 def lead(client: Client) -> None:
-    """Make one a master."""
+    """Make it a master."""
     client.replicaof("NO", "ONE")
 
 
@@ -66,16 +66,16 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Return when it holds, while the loop goes on."""
+    """Wait until the condition holds, without blocking the loop."""
     async with asyncio.timeout(START_SECONDS):
         while not condition():
             await asyncio.sleep(0.005)
 
 
-async def there_and_back(one: Client, another: Client) -> None:
+async def replicate_and_return(first: Client, second: Client) -> None:
     """Make the first a replica of the second, and a master again."""
-    await asyncio.to_thread(follow, one, another)
-    await asyncio.to_thread(lead, one)
+    await asyncio.to_thread(follow, first, second)
+    await asyncio.to_thread(lead, first)
 
 
 @pytest.fixture
@@ -85,61 +85,61 @@ async def link(pair: tuple[Client, Client]) -> AsyncIterator[RedisLink]:
 
 
 async def test_scripts_reject_memory_of_another_history(link: RedisLink, pair: tuple[Client, Client]) -> None:
-    one, another = pair
+    first, second = pair
     epoch = (await link.begin_epoch(1)).name
     token = (await link.read(GUID, epoch)).token
     assert (await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, epoch=epoch)).value == 1
-    await eventually(lambda: another.keys("*:v:*") != [])
-    lead(another)
+    await eventually(lambda: second.keys("*:v:*") != [])
+    lead(second)
 
-    await there_and_back(one, another)
+    await replicate_and_return(first, second)
 
-    assert one.keys("*:v:*") != [], "the memory of before"
-    assert (await link.read(GUID, epoch)).value is None, "at once, and by no later look"
+    assert first.keys("*:v:*") != [], "the former data is back"
+    assert (await link.read(GUID, epoch)).value is None, "rejected at once, without a later check"
     fill = await link.call(FILL, GUID, token, "record", 60_000, link.me, 1, epoch=epoch)
     begin = await link.call(BEGIN, GUID, "marker", 10_000, link.me, 1_000, epoch=epoch)
     end = await link.call(END, GUID, "marker", epoch=epoch)
     assert (fill.value, begin.value, end.value) == (None, None, None)
     assert await link.epoch_lost(epoch)
-    assert (await link.begin_epoch(1)).name != epoch, "though it is of the same generation"
+    assert (await link.begin_epoch(1)).name != epoch, "a new epoch of the same generation"
 
 
 async def test_replica_is_not_used_as_a_cache(
     link: RedisLink, pair: tuple[Client, Client], expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN)
-    one, another = pair
+    first, second = pair
     epoch = (await link.begin_epoch(1)).name
-    lead(another)
-    follow(one, another)
+    lead(second)
+    follow(first, second)
 
     assert (await link.read(GUID, epoch)).value is None
     with pytest.raises(CacheUnavailable, match="replica"):
         await link.begin_epoch(2)
     await eventually(lambda: link.up_since is None)
 
-    lead(one)
+    lead(first)
     await link.wait_up(START_SECONDS)
     assert (await link.begin_epoch(2)).gen == 2
 
 
-async def replicaof(one: Client, another: Client) -> None:
-    """Cut the replica off, so that it keeps what it has; what comes after it is lost in the switch."""
-    await asyncio.to_thread(lead, another)
+async def replicaof(first: Client, second: Client) -> None:
+    """Cut the replica off with its current data; later writes are lost in the switch."""
+    await asyncio.to_thread(lead, second)
 
 
-async def failover(one: Client, another: Client) -> None:
-    """Have the two change places, as one that plans it does."""
-    run(one, "FAILOVER", "TO", "127.0.0.1", str(port_of(another)))
-    await asyncio.to_thread(until, lambda: another.info("replication")["role"] == "master")
-    await asyncio.to_thread(until, lambda: one.info("replication").get("master_link_status") == "up")
+async def failover(first: Client, second: Client) -> None:
+    """Swap the roles, as in a planned failover."""
+    run(first, "FAILOVER", "TO", "127.0.0.1", str(port_of(second)))
+    await asyncio.to_thread(until, lambda: second.info("replication")["role"] == "master")
+    await asyncio.to_thread(until, lambda: first.info("replication").get("master_link_status") == "up")
 
 
-async def failover_back(one: Client, another: Client) -> None:
-    await failover(another, one)
+async def failover_back(first: Client, second: Client) -> None:
+    await failover(second, first)
 
 
-@pytest.mark.parametrize(("away", "back"), [(replicaof, there_and_back), (failover, failover_back)])
+@pytest.mark.parametrize(("away", "back"), [(replicaof, replicate_and_return), (failover, failover_back)])
 async def test_write_is_read_after_a_failover_and_back(  # its fixtures
     pair: tuple[Client, Client],
     gated: GatedStore,
@@ -149,30 +149,33 @@ async def test_write_is_read_after_a_failover_and_back(  # its fixtures
     back: Switch,
 ) -> None:
     expected_logs.add(DOWN, OFF)
-    one, another = pair
+    first, second = pair
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    async with opened(port_of(one), gated, clock) as first, opened(port_of(one), gated, clock) as second:
-        await until_on(first, second)
-        await first.get(GUID)
-        await settled(first)
-        await eventually(lambda: another.keys("*:v:*") != [])
-        await away(one, another)
-        assert await first.swap(old, new)
+    async with (
+        opened(port_of(first), gated, clock) as first_cache,
+        opened(port_of(first), gated, clock) as second_cache,
+    ):
+        await until_on(first_cache, second_cache)
+        await first_cache.get(GUID)
+        await settled(first_cache)
+        await eventually(lambda: second.keys("*:v:*") != [])
+        await away(first, second)
+        assert await first_cache.swap(old, new)
         epoch = gated.the_fence.epoch
 
         async with asyncio.TaskGroup() as group:
-            switch = group.create_task(back(one, another))
+            switch = group.create_task(back(first, second))
             while not switch.done() or gated.the_fence.epoch == epoch or gated.the_fence.mode is not Mode.ON:
-                assert [await cache.get(GUID) for cache in (first, second)] == [new, new]
+                assert [await cache.get(GUID) for cache in (first_cache, second_cache)] == [new, new]
                 await asyncio.sleep(0.001)
 
-        await until_on(first, second)
-        assert [await cache.get(GUID) for cache in (first, second)] == [new, new]
+        await until_on(first_cache, second_cache)
+        assert [await cache.get(GUID) for cache in (first_cache, second_cache)] == [new, new]
 
 
 async def read_until(cache: RedisCache, expected: Record) -> None:
-    """Read until it is this."""
+    """Read until the result is this record."""
     async with asyncio.timeout(START_SECONDS):
         while await cache.get(GUID) != expected:
             await asyncio.sleep(0.001)
@@ -182,39 +185,39 @@ async def test_memory_that_went_back_is_found_at_the_next_check(
     pair: tuple[Client, Client], gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(OFF)
-    one, _ = pair
+    first, _ = pair
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    async with opened(port_of(one), gated, clock) as cache:
+    async with opened(port_of(first), gated, clock) as cache:
         await until_on(cache)
         await cache.get(GUID)
         await settled(cache)
-        one.save()
+        first.save()
         assert await cache.swap(old, new)
-        before = gated.the_fence
-        run(one, "DEBUG", "RELOAD", "NOSAVE")
+        fence_before = gated.the_fence
+        run(first, "DEBUG", "RELOAD", "NOSAVE")
 
         await read_until(cache, new)
-        await eventually(lambda: gated.the_fence.gen > before.gen and gated.the_fence.mode is Mode.ON)
+        await eventually(lambda: gated.the_fence.gen > fence_before.gen and gated.the_fence.mode is Mode.ON)
         assert await cache.get(GUID) == new
 
 
 async def test_unchanged_memory_is_used_after_a_reload(
     pair: tuple[Client, Client], gated: GatedStore, clock: FakeClock
 ) -> None:
-    one, _ = pair
+    first, _ = pair
     gated.records[GUID] = record(clock())
-    async with opened(port_of(one), gated, clock) as cache:
+    async with opened(port_of(first), gated, clock) as cache:
         await until_on(cache)
         await cache.get(GUID)
         await settled(cache)
-        before = gated.the_fence
-        run(one, "DEBUG", "RELOAD")
+        fence_before = gated.the_fence
+        run(first, "DEBUG", "RELOAD")
 
-        assert not await cache._link.epoch_lost(before.epoch)
+        assert not await cache._link.epoch_lost(fence_before.epoch)
         gated.gets = 0
         assert await cache.get(GUID) == gated.records[GUID]
-        assert (gated.gets, gated.the_fence) == (0, before)
+        assert (gated.gets, gated.the_fence) == (0, fence_before)
 
 
 @pytest.fixture

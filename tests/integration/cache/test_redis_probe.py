@@ -1,4 +1,4 @@
-"""The look at Redis before the start: what counts as an answer, an absence, a refusal."""
+"""The probe of Redis before the start: which results count as available, absent or refused."""
 
 import asyncio
 import ssl
@@ -16,14 +16,14 @@ from tests.support.backing_servers import Server, free_port
 from tests.support.certificates import Certificate
 
 SECONDS = 10.0
-"""Far more than the two seconds that the look may take, for a busy machine."""
+"""Far more than the two seconds that the probe may take, for a busy machine."""
 
 
 async def refusal(url: str) -> str:
-    """Return why the Redis at this URL refuses."""
-    with pytest.raises(StartError) as caught:
+    """Return the reason why the probe refuses the Redis at this URL."""
+    with pytest.raises(StartError) as error:
         await probe_redis(url)
-    text = str(caught.value)
+    text = str(error.value)
     assert text.startswith("cache_url: ")
     assert "\n" not in text
     return text.removeprefix("cache_url: ")
@@ -31,22 +31,22 @@ async def refusal(url: str) -> str:
 
 @asynccontextmanager
 async def server(
-    answer: Callable[[asyncio.StreamWriter], None], tls: ssl.SSLContext | None = None
+    respond: Callable[[asyncio.StreamWriter], None], tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """Serve connections with a function that writes or closes, inside; yield the port."""
+    """Serve connections with a function that writes or closes, within the block; yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(OSError):  # the client may reset the connection
-            answer(writer)
+            respond(writer)
             await reader.read()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    async with listening:
-        yield listening.sockets[0].getsockname()[1]
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1]
 
 
 def stay_silent(_: asyncio.StreamWriter) -> None:
-    """Accept, and never answer."""
+    """Accept, and never respond."""
 
 
 async def test_redis_answers(own_redis: Server) -> None:
@@ -56,12 +56,12 @@ async def test_redis_answers(own_redis: Server) -> None:
 async def test_password_is_required(own_redis: Server) -> None:
     with redis.Redis(port=own_redis.port) as client:
         client.config_set("requirepass", "right")
-    at = f"127.0.0.1:{own_redis.port}"
+    address = f"127.0.0.1:{own_redis.port}"
 
-    assert (await refusal(f"redis://{at}/0")).startswith("Redis requires a password; write it")
-    assert (await refusal(f"redis://:wrong@{at}/0")).startswith("Redis rejects the user or the password; correct")
-    assert (await refusal(f"redis://nobody:right@{at}/0")).startswith("Redis rejects the user or the password")
-    assert await probe_redis(f"redis://:right@{at}/0")
+    assert (await refusal(f"redis://{address}/0")).startswith("Redis requires a password; write it")
+    assert (await refusal(f"redis://:wrong@{address}/0")).startswith("Redis rejects the user or the password; correct")
+    assert (await refusal(f"redis://nobody:right@{address}/0")).startswith("Redis rejects the user or the password")
+    assert await probe_redis(f"redis://:right@{address}/0")
 
 
 async def test_password_without_need_is_refused(own_redis: Server) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the stores: the file of SQLite, and what the tests of the event log on MongoDB need."""
+"""Fixtures of the store tests: the SQLite file, and the fixtures of the event log tests on MongoDB."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,19 +14,19 @@ from tests.support.mongo_documents import Documents
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The file of a store on SQLite."""
+    """The file of a SQLite store."""
     return tmp_path / "guidsvc.db"
 
 
 @pytest.fixture
 def now() -> int:
-    """The time by the clock of MongoDB, which decides what is due."""
+    """The time of MongoDB's clock, which decides whether a record is due."""
     return time.time_ns() // 1_000_000
 
 
 @pytest.fixture
 async def store(patient_mongo_url: str) -> AsyncIterator[MongoStore]:
-    """A store on MongoDB. The tests of other stores have their own."""
+    """A store on MongoDB; tests of other stores override it."""
     async with open_mongo(patient_mongo_url) as opened:
         yield opened
 

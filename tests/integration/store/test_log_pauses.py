@@ -31,7 +31,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class LargeRecords:
-    """Eight records of 16 KiB that are written over and over."""
+    """Eight records of 16 KiB that are written repeatedly."""
 
     def __init__(self, store: SqliteStore, clock: FakeClock) -> None:
         self._store = store
@@ -40,10 +40,10 @@ class LargeRecords:
         self.bytes = 0
 
     async def create(self) -> None:
-        assert all(await asyncio.gather(*(self._store.records.swap(None, each) for each in self._records)))
+        assert all(await asyncio.gather(*(self._store.records.swap(None, large) for large in self._records)))
 
     async def write(self) -> None:
-        new = [each.model_copy(update={"version": each.version + 1}) for each in self._records]
+        new = [old.model_copy(update={"version": old.version + 1}) for old in self._records]
         assert all(await asyncio.gather(*map(self._store.records.swap, self._records, new)))
         self._records = new
         self.bytes += NUMBER * 16_000
@@ -94,17 +94,17 @@ async def test_search_that_outlasts_the_grace_is_interrupted(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(engine, "_POLL_SECONDS", 0.0)  # the log fills in less than the time between two looks at it
+    monkeypatch.setattr(engine, "_POLL_SECONDS", 0.0)  # the log fills up in less than the polling interval
     async with open_large(path, clock) as (store, large):
-        runs = iter([f"SELECT (SELECT count(*) FROM records), ({ENDLESS})", "SELECT count(*) FROM records"])
-        first = asyncio.create_task(
-            store._engine.finder.run(lambda connection: connection.execute(next(runs)).fetchone()[0])
+        statements = iter([f"SELECT (SELECT count(*) FROM records), ({ENDLESS})", "SELECT count(*) FROM records"])
+        search = asyncio.create_task(
+            store._engine.finder.run(lambda connection: connection.execute(next(statements)).fetchone()[0])
         )
         while store._engine.finder.is_idle:
             await asyncio.sleep(0)
         await large.fill_log()
         assert await store.records.count(Selection(expire_from=1)) == NUMBER
-        assert await first == NUMBER
+        assert await search == NUMBER
         assert store.files.wal_bytes() <= LIMIT
 
 
@@ -128,6 +128,8 @@ async def test_outside_reader_delays_a_search_briefly_then_less_often(
     monkeypatch.setattr(engine, "BETWEEN_SECONDS", TEST_SECONDS)
     async with open_large(path, clock) as (store, large), outside_reader(path):
         await large.fill_log()
-        for _ in range(int(2 * TEST_SECONDS / engine.RESET_SECONDS)):  # more than there is time for, if each paused
+        for _ in range(
+            int(2 * TEST_SECONDS / engine.RESET_SECONDS)
+        ):  # more searches than the time allows if each paused
             assert await store.records.count(Selection(expire_from=1)) == NUMBER
         assert store.files.wal_bytes() > LIMIT

@@ -1,4 +1,4 @@
-"""The lag of the sequencer, which an alert watches: it grows whatever the sequencer fails at."""
+"""The lag of the sequencer, which an alert monitors: it grows for any fault of the sequencer."""
 
 import asyncio
 import time
@@ -36,14 +36,14 @@ async def test_lag_is_the_age_of_the_oldest_entry(
         await store.records.swap(None, current)
         await until(lambda: meter.sequencer_lag_seconds == 0)
         with way.withholding(*withheld):
-            written = time.monotonic()
+            started = time.monotonic()
             while (meter.sequencer_lag_seconds or 0) <= 2:
-                assert time.monotonic() < written + WAIT_SECONDS
+                assert time.monotonic() < started + WAIT_SECONDS
                 new = current.model_copy(update={"version": current.version + 1, "user": f"user {current.version}"})
                 assert await store.records.swap(current, new)
                 current = new
                 await asyncio.sleep(0.5)
-            assert (meter.sequencer_lag_seconds or 0) <= time.monotonic() - written
+            assert (meter.sequencer_lag_seconds or 0) <= time.monotonic() - started
         await until(lambda: meter.sequencer_lag_seconds == 0)
         assert await store.events.newest() == current.version - now + 1
 

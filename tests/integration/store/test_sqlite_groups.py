@@ -1,4 +1,4 @@
-"""Groups of swaps in SQLite: one transaction, of which each swap has a result of its own."""
+"""Groups of swaps in SQLite: one transaction, with a result for each swap."""
 
 import asyncio
 import sqlite3
@@ -37,48 +37,48 @@ async def store(path: Path, write_seconds: float) -> AsyncIterator[SqliteStore]:
             await opened.aclose()
 
 
-def made(clock: FakeClock, count: int, first: int = 0) -> list[Record]:
+def new_records(clock: FakeClock, count: int, start: int = 0) -> list[Record]:
     """Return records of different GUIDs."""
-    return [record(clock(), guid=f"{number:032X}") for number in range(first, first + count)]
+    return [record(clock(), guid=f"{number:032X}") for number in range(start, start + count)]
 
 
 async def test_each_swap_of_a_group_has_its_own_result(store: SqliteStore, clock: FakeClock) -> None:
-    present, deleted, changed, created, late = made(clock, 5)
-    for each in (present, deleted, changed):
-        assert await store.records.swap(None, each)
-    after = changed.model_copy(update={"version": changed.version + 1, "user": "b"})
+    present, deleted, changed, created, expired = new_records(clock, 5)
+    for item in (present, deleted, changed):
+        assert await store.records.swap(None, item)
+    updated = changed.model_copy(update={"version": changed.version + 1, "user": "b"})
     swaps = [
         Swap(None, present),
         Swap(deleted, None),
-        Swap(changed, after),
+        Swap(changed, updated),
         Swap(None, created, not_after=2**60),
-        Swap(None, late, not_after=0),
-        Swap(after.model_copy(update={"guid": "F" * 32}), after),
+        Swap(None, expired, not_after=0),
+        Swap(updated.model_copy(update={"guid": "F" * 32}), updated),
     ]
 
     assert await store.records.swap_many(swaps) == [False, True, True, True, False, False]
-    guids = [each.guid for each in (present, deleted, changed, created, late)]
-    assert store.records.get_many_for_update(guids) == {each.guid: each for each in (present, after, created)}
+    guids = [item.guid for item in (present, deleted, changed, created, expired)]
+    assert store.records.get_many_for_update(guids) == {item.guid: item for item in (present, updated, created)}
 
 
 async def test_groups_share_transactions_up_to_a_limit(store: SqliteStore, clock: FakeClock) -> None:
     meter = store._engine.meter.batch("commit")
-    groups = [made(clock, 3, 10 * number) for number in range(GROUPS + 1)]
-    writing = asyncio.gather(*(store.records.swap_many([Swap(None, each) for each in group]) for group in groups))
+    groups = [new_records(clock, 3, 10 * number) for number in range(GROUPS + 1)]
+    writes = asyncio.gather(*(store.records.swap_many([Swap(None, item) for item in group]) for group in groups))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
-    assert meter.waiting() == 3, "of the last group; the others are being committed"
-    assert await writing == [[True] * 3] * len(groups)
+    assert meter.waiting() == 3, "the last group waits; the others are being committed"
+    assert await writes == [[True] * 3] * len(groups)
     assert (sum(meter.sizes.counts), meter.sizes.sum, meter.waiting()) == (2, 3 * len(groups), 0)
 
 
 async def test_unreadable_row_hides_no_group(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    first, second = made(clock, 2)
+    first, second = new_records(clock, 2)
     await store.records.swap_many([Swap(None, first), Swap(None, second)])
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("PRAGMA ignore_check_constraints = ON")
-        other.execute("UPDATE records SET user = '' WHERE guid = ?", (first.guid,))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("UPDATE records SET user = '' WHERE guid = ?", (first.guid,))
 
     with pytest.raises(CorruptRecord, match=first.guid):
         store.records.get_many_for_update([first.guid, second.guid])
@@ -87,17 +87,17 @@ async def test_unreadable_row_hides_no_group(store: SqliteStore, path: Path, clo
 
 @pytest.mark.parametrize("write_seconds", [0.2])
 async def test_overdue_group_is_unknown_only_if_it_was_sent(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    groups = [[Swap(None, each) for each in made(clock, 2, 10 * number)] for number in range(2)]
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        sent = asyncio.create_task(store.records.swap_many(groups[0]))
+    groups = [[Swap(None, item) for item in new_records(clock, 2, 10 * number)] for number in range(2)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        running = asyncio.create_task(store.records.swap_many(groups[0]))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         queued = await store.records.swap_many(groups[1])
-        other.execute("ROLLBACK")
+        lock.execute("ROLLBACK")
 
-    assert [type(each) for each in (*queued, *await sent)] == [*[StoreUnavailable] * 2, *[OutcomeUnknown] * 2]
+    assert [type(item) for item in (*queued, *await running)] == [*[StoreUnavailable] * 2, *[OutcomeUnknown] * 2]
     while len(store.records.get_many_for_update([swap.guid for group in groups for swap in group])) != 2:
         await asyncio.sleep(0)
     assert store.records.get_many_for_update([swap.guid for swap in groups[1]]) == {}
@@ -106,9 +106,9 @@ async def test_overdue_group_is_unknown_only_if_it_was_sent(store: SqliteStore, 
 async def test_group_of_a_cancelled_scope_is_not_sent(store: SqliteStore, clock: FakeClock) -> None:
     scope = CancelScope()
     CURRENT.set(scope)
-    writing = asyncio.create_task(store.records.swap_many([Swap(None, each) for each in made(clock, 2)]))
+    write = asyncio.create_task(store.records.swap_many([Swap(None, item) for item in new_records(clock, 2)]))
     await asyncio.sleep(0)
     scope.cancel(is_disconnected=False)
 
-    assert [type(each) for each in await writing] == [DeadlineExceeded] * 2
-    assert store.records.get_many_for_update([each.guid for each in made(clock, 2)]) == {}
+    assert [type(item) for item in await write] == [DeadlineExceeded] * 2
+    assert store.records.get_many_for_update([item.guid for item in new_records(clock, 2)]) == {}

@@ -1,4 +1,4 @@
-"""The cost of searches in SQLite, in steps of its virtual machine: it is bounded, and reveals nothing about others."""
+"""The cost of searches in SQLite, in steps of its virtual machine: bounded, and independent of other owners."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,20 +20,20 @@ from tests.support.factories import record
 LIMIT = 50
 MANY = 4 * NEAR
 STEPS_PER_ENTRY = 40
-"""More steps than any statement takes for one entry of an index and its row."""
+"""More steps than any statement needs for one index entry and its row."""
 _Search = Callable[[Finder, Selection], Awaitable[object]]
 _Create = Callable[[str, range, int], None]
 
 
 @pytest.fixture
 def create(path: Path, clock: FakeClock) -> _Create:
-    """Create records of an owner, whose expiries begin at a time, one second after another."""
+    """Return a function that creates records of an owner with consecutive expiries."""
 
     def create(owner: str, guids: range, begin: int) -> None:
         template = record(clock(), owner=owner, user="u", purge_at=MAX_TIME)
         changes = [
-            RECORDS.change(None, template.model_copy(update={"guid": f"{guid:032X}", "expire": begin + place}))
-            for place, guid in enumerate(guids)
+            RECORDS.change(None, template.model_copy(update={"guid": f"{guid:032X}", "expire": begin + index}))
+            for index, guid in enumerate(guids)
         ]
         with closing(open_writer(path)) as writer:
             writer.execute("BEGIN")
@@ -44,7 +44,7 @@ def create(path: Path, clock: FakeClock) -> _Create:
 
 
 class Meter:
-    """A finder, and the steps that its searches take."""
+    """A finder, and the number of steps of its searches."""
 
     def __init__(self, path: Path) -> None:
         self.finder = Finder(path)
@@ -59,7 +59,7 @@ class Meter:
         self._steps += 1
 
     async def steps_of(self, find: _Search, selection: Selection) -> int:
-        """Count the steps of a search on a connection that has read the schema."""
+        """Return the steps of a search on a connection that has read the schema."""
         await find(self.finder, selection)
         self._steps = 0
         await find(self.finder, selection)
@@ -106,14 +106,14 @@ async def count(finder: Finder, selection: Selection) -> int:
 async def test_cost_for_an_owner_hides_the_number_of_others(
     create: _Create, meter: Meter, find: _Search, selection: Selection, own: int, others_expire: int
 ) -> None:
-    """Their records cost the next entries of the index on the expiry, and no more however many they are."""
+    """Their records cost only the next entries of the index on the expiry, however many they are."""
     create("a", range(own), 50_000)
     create("b", range(10_000, 10_000 + 2 * NEAR), others_expire)
-    before = await meter.steps_of(find, selection)
+    steps_before = await meter.steps_of(find, selection)
     create("b", range(20_000, 20_000 + 8 * NEAR), others_expire + 2 * NEAR)
-    after = await meter.steps_of(find, selection)
+    steps_after = await meter.steps_of(find, selection)
 
-    assert after == before
+    assert steps_after == steps_before
 
 
 @pytest.mark.parametrize("find", [by_expire, by_key])
@@ -138,10 +138,10 @@ async def test_page_costs_at_most_the_next_entries_and_a_total(
 
 
 async def test_page_by_expiry_ends_at_its_bound(create: _Create, meter: Meter) -> None:
-    """The expiry that a selection ends before bounds the scan, although the next entries reach further."""
+    """The upper bound of the expiry ends the scan, although the next entries reach further."""
     create("a", range(20), 1_000)
     create("b", range(10_000, 10_000 + MANY), 1_020)
     selection = Selection(owner="a", expire_before=1_010)
-    found = await by_expire(meter.finder, selection)
-    assert [each.expire for each in found] == list(range(1_000, 1_010))
+    page = await by_expire(meter.finder, selection)
+    assert [item.expire for item in page] == list(range(1_000, 1_010))
     assert await meter.steps_of(by_expire, selection) < 20 * STEPS_PER_ENTRY
