@@ -1,4 +1,4 @@
-"""The access log of the running service: an operator finds by its request id why a request failed."""
+"""The access log of the running service: an operator finds the cause of a failed request by its request id."""
 
 import json
 from pathlib import Path
@@ -19,17 +19,17 @@ def line_of(running: Service, reply: Reply) -> dict[str, Any]:
     """Return the access line of a request, by its request id."""
     request_id = reply.headers["X-Request-Id"]
 
-    def found() -> list[dict[str, Any]]:
+    def request_lines() -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("request_id") == request_id and line["event"] == "request"]
 
-    wait_until(lambda: bool(found()), f"the line of {request_id}", running.log)
-    (line,) = found()
+    wait_until(lambda: bool(request_lines()), f"the line of {request_id}", running.log)
+    (line,) = request_lines()
     return line
 
 
 def failure_of(line: dict[str, Any]) -> dict[str, Any]:
-    """Return the members that say why a request failed."""
+    """Return the members that give the cause of a failure."""
     known = {"method", "path", "status", "ms", "request_id", "remote", "event", "logger", "level", "timestamp"}
     return {name: value for name, value in line.items() if name not in known}
 
@@ -38,9 +38,9 @@ def failure_of(line: dict[str, Any]) -> dict[str, Any]:
 async def test_line_of_a_failed_request_says_why(tmp_path: Path, server: str) -> None:
     with service(tmp_path, "--log-format", "json", "--server", server) as running:
         client = Client(running.port)
-        bad = await client.put(PATH, {"user": "a", "expire": "tomorrow"})
-        members = failure_of(line_of(running, bad))
-        assert members.pop("reason") == bad.json["errors"][0]["detail"]
+        rejected = await client.put(PATH, {"user": "a", "expire": "tomorrow"})
+        members = failure_of(line_of(running, rejected))
+        assert members.pop("reason") == rejected.json["errors"][0]["detail"]
         assert members == {"code": "invalid-request", "pointer": "/expire"}
 
         for reply, expected in (
@@ -62,7 +62,7 @@ async def test_line_of_a_failed_request_says_why(tmp_path: Path, server: str) ->
 async def test_line_of_a_failed_request_names_its_caller(
     serving: Serving, sqlite_url: str, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By its name and its owner, and never by its key; whichever way the request took."""
+    """By the name of its key and its owner, never by the key itself, on every path of a request."""
     async with serving(access="keys", access_log=True, log_format="json", audit_log="off") as client:
         held = await Guarded(client, sqlite_url, clock).give("alice", scopes="read")
         reader = Asker(client, held)
@@ -75,9 +75,9 @@ async def test_line_of_a_failed_request_names_its_caller(
     text = capsys.readouterr().err
     lines = {line["request_id"]: line for line in map(json.loads, text.splitlines()) if line["event"] == "request"}
     failures = [failure_of(lines[reply.headers["X-Request-Id"]]) for reply in replies]
-    assert [each["code"] for each in failures] == ["forbidden", "forbidden", "not-found", "unauthorized"]
-    assert [each.get("owner") for each in failures] == ["alice", "alice", "alice", None]
-    assert all(each["caller"].startswith("key:") for each in failures[:3])
+    assert [failure["code"] for failure in failures] == ["forbidden", "forbidden", "not-found", "unauthorized"]
+    assert [failure.get("owner") for failure in failures] == ["alice", "alice", "alice", None]
+    assert all(failure["caller"].startswith("key:") for failure in failures[:3])
     assert held.text not in text
 
 

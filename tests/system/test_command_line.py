@@ -1,4 +1,4 @@
-"""`python pdapt.py` as a newcomer meets it: what it says when something is missing or unknown."""
+"""`python pdapt.py` for a newcomer: messages for missing packages, unknown commands and flags."""
 
 import json
 import re
@@ -16,25 +16,25 @@ from tests.support.backing_servers import ROOT, START_SECONDS, Server, pdapt
 FIRST_WORDS = [[], ["--help"], ["--port", "0"], ["keys", "list"], ["backup", "x"], ["healthcheck"], ["doctor"]]
 
 
-@pytest.mark.parametrize("words", FIRST_WORDS, ids=" ".join)
-def test_python_without_packages_says_how_to_install_them(tmp_path: Path, words: list[str]) -> None:
-    bare = [sys.executable, "-S", "-E", str(ROOT / "pdapt.py"), *words]
-    done = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+@pytest.mark.parametrize("arguments", FIRST_WORDS, ids=" ".join)
+def test_python_without_packages_says_how_to_install_them(tmp_path: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-S", "-E", str(ROOT / "pdapt.py"), *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=START_SECONDS, check=False)
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"pdapt\.py: the package \w+ is not installed .*\n", done.stderr), done.stderr
-    assert "make install" in done.stderr
-    assert "pip install -r requirements.txt" in done.stderr
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"pdapt\.py: the package \w+ is not installed .*\n", result.stderr), result.stderr
+    assert "make install" in result.stderr
+    assert "pip install -r requirements.txt" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("word", "hint"), [("server", "; did you mean serve?"), ("key", "; did you mean keys?"), ("frobnicate", "")]
+    ("name", "hint"), [("server", "; did you mean serve?"), ("key", "; did you mean keys?"), ("frobnicate", "")]
 )
-def test_unknown_command_gets_the_commands_and_a_suggestion(tmp_path: Path, word: str, hint: str) -> None:
-    rejected = pdapt(tmp_path, word)
+def test_unknown_command_gets_the_commands_and_a_suggestion(tmp_path: Path, name: str, hint: str) -> None:
+    rejected = pdapt(tmp_path, name)
 
     assert (rejected.returncode, rejected.stdout) == (2, "")
-    assert rejected.stderr == f"pdapt.py: unknown command {word!r}; the commands are {', '.join(SUMMARIES)}{hint}\n"
+    assert rejected.stderr == f"pdapt.py: unknown command {name!r}; the commands are {', '.join(SUMMARIES)}{hint}\n"
 
 
 def test_unknown_command_is_reported_in_json_with_the_json_log(tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_unknown_command_is_reported_in_json_with_the_json_log(tmp_path: Path) -
 def test_tracing_without_its_packages_says_how_to_install_them(tmp_path: Path) -> None:
     code = "import sys; sys.modules['opentelemetry'] = None; from guidsvc.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--port", "0", "--tracing", "otlp"]
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (result.returncode, result.stdout) == (2, "")
     install = re.escape(f"in the checkout of guidsvc, run: {sys.executable} -m pip install '.[otel]'")
     missing = rf"the package opentelemetry[\w.]* is not installed; {install}"
-    assert re.fullmatch(rf"\w+: --tracing: {missing}\n", done.stderr)
+    assert re.fullmatch(rf"\w+: --tracing: {missing}\n", result.stderr)
 
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
@@ -65,18 +65,18 @@ def test_unsupported_protocol_of_traces_is_rejected(tmp_path: Path, name: str) -
     assert f"{name} is 'grpc', which is not supported; set it to http/protobuf" in rejected.stderr
 
 
-@pytest.mark.parametrize("words", [["keys", "list"], ["backup", "x"]], ids=" ".join)
-def test_secret_in_an_unknown_flag_of_a_command_is_hidden(tmp_path: Path, words: list[str]) -> None:
-    rejected = pdapt(tmp_path, *words, "--store-ulr=mongodb://u:CANARY@h/x\x1b[31m")
+@pytest.mark.parametrize("arguments", [["keys", "list"], ["backup", "x"]], ids=" ".join)
+def test_secret_in_an_unknown_flag_of_a_command_is_hidden(tmp_path: Path, arguments: list[str]) -> None:
+    rejected = pdapt(tmp_path, *arguments, "--store-ulr=mongodb://u:CANARY@h/x\x1b[31m")
 
     assert rejected.returncode == 2
     assert "--store-ulr=mongodb://u:***@h/x\\x1b[31m; --store-ulr: did you mean --store-url?" in rejected.stderr
 
 
 def test_used_port_is_reported_with_the_words_of_make_run(tmp_path: Path, own_redis: Server) -> None:
-    refused = pdapt(tmp_path, GUIDSVC_PORT=str(own_redis.port), MAKELEVEL="1")
+    rejected = pdapt(tmp_path, GUIDSVC_PORT=str(own_redis.port), MAKELEVEL="1")
 
-    assert refused.stderr == (
+    assert rejected.stderr == (
         f"pdapt.py: --host, GUIDSVC_PORT: cannot listen on 127.0.0.1:{own_redis.port}: Address already in use; stop "
         'what listens there, or use GUIDSVC_PORT=0 for any free port (make run ARGS="--port 0")\n'
     )
@@ -89,9 +89,9 @@ def test_misspelt_flag_gets_a_suggestion(tmp_path: Path) -> None:
     assert rejected.stderr == "pdapt.py: unrecognized arguments: --prot 1; did you mean --port?\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["serve", "--port", "x", "-h"]], ids=" ".join)
-def test_help_is_printed_whatever_else_is_wrong(tmp_path: Path, words: list[str]) -> None:
-    printed = pdapt(tmp_path, *words, GUIDSVC_NONSENSE="1")
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--port", "x", "-h"]], ids=" ".join)
+def test_help_is_printed_despite_other_faults(tmp_path: Path, arguments: list[str]) -> None:
+    printed = pdapt(tmp_path, *arguments, GUIDSVC_NONSENSE="1")
 
     assert (printed.returncode, printed.stderr) == (0, "")
     assert all(re.search(rf"^  {command}  ", printed.stdout, re.MULTILINE) for command in SUMMARIES)
@@ -105,8 +105,8 @@ def test_help_is_printed_whatever_else_is_wrong(tmp_path: Path, words: list[str]
 
 def test_help_is_a_word_as_well(tmp_path: Path) -> None:
     assert pdapt(tmp_path, "help").stdout == pdapt(tmp_path, "--help").stdout
-    for words in (("keys",), ("keys", "create"), ("serve",)):
-        assert pdapt(tmp_path, "help", *words).stdout == pdapt(tmp_path, *words, "--help").stdout != ""
+    for arguments in (("keys",), ("keys", "create"), ("serve",)):
+        assert pdapt(tmp_path, "help", *arguments).stdout == pdapt(tmp_path, *arguments, "--help").stdout != ""
 
 
 def test_version_is_printed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`guidsvc completion`, and what a shell asks by it."""
+"""`guidsvc completion`, and the completion requests of a shell."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_script_asks_the_command_by_its_variable(tmp_path: Path, shell: str) -> None:
-    done = pdapt(tmp_path, "completion", shell)
+    result = pdapt(tmp_path, "completion", shell)
 
-    assert done.returncode == 0
-    assert f"{COMPLETION_VARIABLE}={shell}_complete" in done.stdout
-    assert "guidsvc" in done.stdout
+    assert result.returncode == 0
+    assert f"{COMPLETION_VARIABLE}={shell}_complete" in result.stdout
+    assert "guidsvc" in result.stdout
 
 
 def test_script_of_bash_is_valid(tmp_path: Path) -> None:
@@ -29,14 +29,14 @@ def test_script_of_bash_is_valid(tmp_path: Path) -> None:
 
 
 def test_unknown_shell_is_a_usage_error(tmp_path: Path) -> None:
-    done = pdapt(tmp_path, "completion", "csh")
+    result = pdapt(tmp_path, "completion", "csh")
 
-    assert done.returncode == 2
-    assert "argument bash|zsh|fish: invalid choice: 'csh' (choose from 'bash', 'zsh', 'fish')" in done.stderr
+    assert result.returncode == 2
+    assert "argument bash|zsh|fish: invalid choice: 'csh' (choose from 'bash', 'zsh', 'fish')" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "at", "expected"),
+    ("command_line", "index", "expected"),
     [
         ("guidsvc ", 1, set(SUMMARIES)),
         ("guidsvc back", 1, {"backup"}),
@@ -48,16 +48,16 @@ def test_unknown_shell_is_a_usage_error(tmp_path: Path) -> None:
         ("guidsvc doctor --de", 2, {"--deep"}),
     ],
 )
-def test_words_and_flags_are_completed(tmp_path: Path, words: str, at: int, expected: set[str]) -> None:
-    question = {COMPLETION_VARIABLE: "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(at)}
-    done = subprocess.run(
+def test_words_and_flags_are_completed(tmp_path: Path, command_line: str, index: int, expected: set[str]) -> None:
+    variables = {COMPLETION_VARIABLE: "bash_complete", "COMP_WORDS": command_line, "COMP_CWORD": str(index)}
+    result = subprocess.run(
         [sys.executable, "-m", "guidsvc"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **question},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
         check=True,
     )
 
-    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == expected
+    assert {line.partition(",")[2] for line in result.stdout.splitlines()} == expected

@@ -20,7 +20,7 @@ def test_every_path_has_costs_in_the_table() -> None:
 def test_python_calls_of_a_request_do_not_rise(paths: list[Path], redis_url: str) -> None:
     stored = table.load()
 
-    found = [calls.rise(path.name, stored[path.name], cost) for path, cost in calls.measure(paths, redis_url)]
+    rise_texts = [calls.rise(path.name, stored[path.name], cost) for path, cost in calls.measure(paths, redis_url)]
 
-    rises = [rise for rise in found if rise is not None]
+    rises = [rise for rise in rise_texts if rise is not None]
     assert not rises, "\n".join(rises)

@@ -1,4 +1,4 @@
-"""The end in the middle of a storm of writes loses none that was acknowledged, and the next start needs no repair."""
+"""A crash during many writes loses no acknowledged write, and the next start needs no repair."""
 
 import asyncio
 import json
@@ -14,20 +14,20 @@ from tests.support.backing_servers import service
 from tests.support.http_client import Client
 
 WRITERS = 16
-BEFORE_THE_END = 300
-"""So many writes are acknowledged before the process is ended; those under way then are cut off anywhere."""
+WRITES_BEFORE_CRASH = 300
+"""The writes that are acknowledged before the crash; others are interrupted at any point."""
 
 
-class Storm:
-    """Writers that create, update and delete, each its own GUIDs, and note what was acknowledged of each."""
+class WriteLoad:
+    """Clients that create, update and delete GUIDs of their own, and record the acknowledged state of each."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.acknowledged: dict[str, str | None] = {}
-        self.under_way: dict[str, str | None] = {}
+        self.in_flight: dict[str, str | None] = {}
         self.count = 0
 
-    async def rage(self, writer: int) -> None:
+    async def run(self, writer: int) -> None:
         """Write until the connection breaks."""
         with suppress(ConnectionError):
             for number in range(1_000_000):
@@ -35,74 +35,74 @@ class Storm:
                 await self._write(guid, None if number % 3 == 2 else f"user {number}")
 
     async def _write(self, guid: str, user: str | None) -> None:
-        self.under_way[guid] = user
+        self.in_flight[guid] = user
         if user is None:
             reply = await self._client.delete(f"/guid/{guid}")
         else:
             reply = await self._client.put(f"/guid/{guid}", {"user": user})
-        if reply.status == SERVICE_UNAVAILABLE:  # it came after the last that the service waited for
+        if reply.status == SERVICE_UNAVAILABLE:  # the service was already shutting down
             raise ConnectionAbortedError
         assert reply.status in {200, 201, 204}
         self.acknowledged[guid] = user
-        del self.under_way[guid]
+        del self.in_flight[guid]
         self.count += 1
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
 @pytest.mark.parametrize("rounds", [1, 2, 3])
-async def test_acknowledged_write_survives_a_crash(tmp_path: Path, end: signal.Signals, rounds: int) -> None:
+async def test_acknowledged_write_survives_a_crash(tmp_path: Path, signal_: signal.Signals, rounds: int) -> None:
     with service(tmp_path, "--no-access-log") as running:
         client = Client(running.port)
-        storm = Storm(client)
-        writers = [asyncio.create_task(storm.rage(number)) for number in range(WRITERS)]
-        while storm.count < BEFORE_THE_END * rounds:
+        load = WriteLoad(client)
+        writers = [asyncio.create_task(load.run(number)) for number in range(WRITERS)]
+        while load.count < WRITES_BEFORE_CRASH * rounds:
             await asyncio.sleep(0)
-        running.process.send_signal(end)
+        running.process.send_signal(signal_)
         await asyncio.gather(*writers)
-        assert await asyncio.to_thread(running.process.wait) == (0 if end == signal.SIGTERM else -end)
+        assert await asyncio.to_thread(running.process.wait) == (0 if signal_ == signal.SIGTERM else -signal_)
         await client.aclose()
-    assert storm.under_way, "the end came in the middle"
-    with service(tmp_path) as again:
-        client = Client(again.port)
-        for guid, user in storm.acknowledged.items():
+    assert load.in_flight, "no write was in flight"
+    with service(tmp_path) as restarted:
+        client = Client(restarted.port)
+        for guid, user in load.acknowledged.items():
             reply = await client.get(f"/guid/{guid}")
-            found = json.loads(reply.body).get("user") if reply.status == 200 else None
-            possible = {user} if end == signal.SIGTERM else {user, storm.under_way.get(guid, user)}
-            assert found in possible, guid
+            stored = json.loads(reply.body).get("user") if reply.status == 200 else None
+            possible = {user} if signal_ == signal.SIGTERM else {user, load.in_flight.get(guid, user)}
+            assert stored in possible, guid
         await client.aclose()
     with closing(sqlite3.connect(tmp_path / "guidsvc.db")) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 async def test_interrupted_creation_is_executed_once_on_retry(tmp_path: Path) -> None:
-    answers: dict[str, bytes] = {}
+    responses: dict[str, bytes] = {}
     keys: list[str] = []
 
     async def create(client: Client) -> None:
-        """Create under one key after the other until the connection breaks."""
+        """Create records, each with a new key, until the connection breaks."""
         with suppress(ConnectionError):
             while True:
                 keys.append(key := f"key-{len(keys)}")
                 reply = await client.post("/guid", {"user": key}, headers={"Idempotency-Key": key})
                 assert reply.status == 201
-                answers[key] = reply.body
+                responses[key] = reply.body
 
     with service(tmp_path, "--no-access-log") as running:
         client = Client(running.port)
         writers = [asyncio.create_task(create(client)) for _ in range(WRITERS)]
-        while len(answers) < BEFORE_THE_END:
+        while len(responses) < WRITES_BEFORE_CRASH:
             await asyncio.sleep(0)
         running.process.send_signal(signal.SIGKILL)
         await asyncio.gather(*writers)
         await asyncio.to_thread(running.process.wait)
         await client.aclose()
-    assert len(keys) > len(answers), "the end came in the middle"
-    with service(tmp_path, "--no-access-log") as again:
-        client = Client(again.port)
+    assert len(keys) > len(responses), "no creation was in flight"
+    with service(tmp_path, "--no-access-log") as restarted:
+        client = Client(restarted.port)
         for key in keys:
             reply = await client.post("/guid", {"user": key}, headers={"Idempotency-Key": key})
             assert reply.status == 201, reply
-            assert answers.setdefault(key, reply.body) == reply.body
+            assert responses.setdefault(key, reply.body) == reply.body
         listed = (await client.get("/guid", headers={"Accept": "application/x-ndjson"})).lines
         assert sorted(record["user"] for record in listed) == sorted(keys)
         await client.aclose()

@@ -26,12 +26,12 @@ def listed(running: Service, state: str) -> list[dict[str, Any]]:
 def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         at = ("--port", str(running.port))
-        done = pdapt(tmp_path, "demo", *at, "--count", "16")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == {kind.name: 3 if at < 2 else 2 for at, kind in enumerate(KINDS)}
-        look, remove = re.findall(r"(?:look at|remove) them: python pdapt\.py (.*)\n", done.stderr)
-        assert json.loads(pdapt(tmp_path, *shlex.split(look), "--limit", "1").stdout)["user"] == USER
-        assert remove == f"demo --remove --port {running.port}"
+        result = pdapt(tmp_path, "demo", *at, "--count", "16")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout) == {kind.name: 3 if at < 2 else 2 for at, kind in enumerate(KINDS)}
+        list_command, remove_command = re.findall(r"(?:look at|remove) them: python pdapt\.py (.*)\n", result.stderr)
+        assert json.loads(pdapt(tmp_path, *shlex.split(list_command), "--limit", "1").stdout)["user"] == USER
+        assert remove_command == f"demo --remove --port {running.port}"
         assert (len(listed(running, "all")), len(listed(running, "live")), len(listed(running, "expired"))) == (
             16,
             12,
@@ -39,8 +39,8 @@ def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
         )
         assert pdapt(tmp_path, "demo", *at, "--count", "1", "--quiet").stderr == ""
 
-        removed = pdapt(tmp_path, "demo", "--remove", *at)
-        assert (removed.returncode, json.loads(removed.stdout)) == (0, {"removed": 17})
+        removal = pdapt(tmp_path, "demo", "--remove", *at)
+        assert (removal.returncode, json.loads(removal.stdout)) == (0, {"removed": 17})
         assert listed(running, "all") == []
         assert json.loads(pdapt(tmp_path, "demo", "--remove", *at).stdout) == {"removed": 0}
 
@@ -48,46 +48,48 @@ def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
 def test_many_records_take_several_requests(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         at = ("--port", str(running.port))
-        done = pdapt(tmp_path, "demo", *at, "--count", str(PER_REQUEST + 1))
-        assert sum(json.loads(done.stdout).values()) == PER_REQUEST + 1
+        result = pdapt(tmp_path, "demo", *at, "--count", str(PER_REQUEST + 1))
+        assert sum(json.loads(result.stdout).values()) == PER_REQUEST + 1
         assert json.loads(pdapt(tmp_path, "demo", "--remove", *at).stdout) == {"removed": PER_REQUEST + 1}
 
 
 def test_key_is_needed_with_access_control(tmp_path: Path, certificate: Certificate) -> None:
-    """Over TLS it is sent to the holder of the certificate only."""
+    """Over TLS the key is sent only to the holder of the certificate."""
     key = pdapt(tmp_path, "keys", "create", "--new-store", "--owner", "a").stdout.strip()
     with service(tmp_path, "--access", "keys", *certificate.flags) as running:
         at = ("--port", str(running.port), *certificate.flags)
-        refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY="")
-        assert refused.returncode == 5
-        assert refused.stderr.endswith("; set GUIDSVC_KEY to a key with the scopes read, write and delete\n")
-        refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=f"{key}0")
-        assert (refused.returncode, ".;" in refused.stderr) == (5, False)
+        rejected = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY="")
+        assert rejected.returncode == 5
+        assert rejected.stderr.endswith("; set GUIDSVC_KEY to a key with the scopes read, write and delete\n")
+        rejected = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=f"{key}0")
+        assert (rejected.returncode, ".;" in rejected.stderr) == (5, False)
         assert pdapt(tmp_path, "demo", "--remove", *at, GUIDSVC_KEY=f"{key}0").returncode == 5
         reading = pdapt(tmp_path, "keys", "create", "--owner", "a", "--scopes", "read").stdout.strip()
         assert pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=reading).returncode == 5
         assert pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=key).returncode == 0
 
-        certificate.issue()  # a new one, which the running service does not have
-        refused = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=key)
-        assert refused.returncode == 6
-        assert "its certificate is from an authority that this host does not trust" in refused.stderr
-        assert "name the --tls-cert with which the service was started" in refused.stderr
+        certificate.issue()  # the running service does not have the new certificate
+        rejected = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=key)
+        assert rejected.returncode == 6
+        assert "its certificate is from an authority that this host does not trust" in rejected.stderr
+        assert "name the --tls-cert with which the service was started" in rejected.stderr
 
 
 def test_absent_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
-    done = pdapt(tmp_path, "demo", "--port", str(free_port()))
+    result = pdapt(tmp_path, "demo", "--port", str(free_port()))
 
-    assert (done.returncode, done.stdout) == (6, "")
-    assert done.stderr.endswith(": connection refused: nothing listens there; start the service, or name its --port\n")
+    assert (result.returncode, result.stdout) == (6, "")
+    assert result.stderr.endswith(
+        ": connection refused: nothing listens there; start the service, or name its --port\n"
+    )
 
 
-@pytest.mark.parametrize("words", [("--count", "0"), ("--count", "10001"), ("--count", "many")])
-def test_count_out_of_range_is_a_usage_error(tmp_path: Path, words: tuple[str, ...]) -> None:
-    done = pdapt(tmp_path, "demo", *words)
+@pytest.mark.parametrize("arguments", [("--count", "0"), ("--count", "10001"), ("--count", "many")])
+def test_count_out_of_range_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = pdapt(tmp_path, "demo", *arguments)
 
-    assert done.returncode == 2
-    assert "argument --count: must be a whole number from 1 to 10000" in done.stderr
+    assert result.returncode == 2
+    assert "argument --count: must be a whole number from 1 to 10000" in result.stderr
 
 
 def test_service_on_a_unix_socket_is_found(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_service_on_a_unix_socket_is_found(tmp_path: Path) -> None:
 
 def test_hints_name_the_unix_socket() -> None:
     settings = Settings(_env_file=None, unix_socket="s")  # type: ignore[call-arg]
-    look, remove = _hint(settings, ["--unix-socket", "s"]).splitlines()
+    list_hint, remove_hint = _hint(settings, ["--unix-socket", "s"]).splitlines()
 
-    assert look == "look at them: curl --unix-socket s 'http://localhost/guid?user=guidsvc%20demo'"
-    assert remove.endswith("demo --remove --unix-socket s")
+    assert list_hint == "look at them: curl --unix-socket s 'http://localhost/guid?user=guidsvc%20demo'"
+    assert remove_hint.endswith("demo --remove --unix-socket s")

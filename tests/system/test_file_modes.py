@@ -1,4 +1,4 @@
-"""What the service writes only its own user can read, whatever the umask is."""
+"""Files of the service are readable only by its own user, with any umask."""
 
 import os
 from collections.abc import Iterator
@@ -39,15 +39,15 @@ async def test_created_files_are_private(
             version += 1
             await alice.ask("PUT", f"/guid/{GUID}", json={"user": f"{version}"})
         assert (await client.get("/metrics")).status == 200
-        found = modes(tmp_path)
-        assert {"a.db", "a.db-wal", "a.db-shm", "a.db-lock", "audit.log", "audit.1"} <= found.keys()
-        assert set(found.values()) == {0o600}, found
+        file_modes = modes(tmp_path)
+        assert {"a.db", "a.db-wal", "a.db-shm", "a.db-lock", "audit.log", "audit.1"} <= file_modes.keys()
+        assert set(file_modes.values()) == {0o600}, file_modes
         assert set(modes(metrics).values()) == {0o600}
         assert len(modes(metrics)) >= 5
 
 
 async def test_existing_file_keeps_its_mode(serving: Serving, tmp_path: Path) -> None:
-    """An operator may share it with a group."""
+    """An operator may share the file with a group."""
     url = f"sqlite:///{tmp_path}/a.db"
     async with serving(store_url=url):
         pass

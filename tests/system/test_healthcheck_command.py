@@ -1,4 +1,4 @@
-"""`python pdapt.py healthcheck`, beside real services in every set-up that it must find by itself."""
+"""`python pdapt.py healthcheck`, beside services of every kind that it must find by itself."""
 
 import os
 import re
@@ -26,7 +26,7 @@ SILENT = ("--no-access-log",)
 
 @contextmanager
 def started(folder: Path, *flags: str, **environment: str) -> Iterator[ForkedProgram]:
-    """Run a service, inside; it may listen anywhere, so that it listens is told by its banner."""
+    """Run a service within the block; the banner shows that it listens, since its address may vary."""
     log = folder / "started.log"
     log.unlink(missing_ok=True)
     process = ForkedProgram([*SILENT, *flags], cwd=folder, env=os.environ | environment, stdout=log)
@@ -41,18 +41,18 @@ def started(folder: Path, *flags: str, **environment: str) -> Iterator[ForkedPro
 
 
 def expect_healthy(folder: Path, *flags: str, **environment: str) -> str:
-    """Check that a healthcheck with these flags succeeds; return its line."""
-    done = pdapt(folder, "healthcheck", *flags, **environment)
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    (line,) = done.stdout.splitlines()
+    """Check that a healthcheck with these flags succeeds; return its output."""
+    result = pdapt(folder, "healthcheck", *flags, **environment)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    (line,) = result.stdout.splitlines()
     return line
 
 
 def expect_unhealthy(folder: Path, *flags: str, **environment: str) -> str:
-    """Check that a healthcheck with these flags fails; return its line, which says why."""
-    done = pdapt(folder, "healthcheck", *flags, **environment)
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
+    """Check that a healthcheck with these flags fails; return its error message."""
+    result = pdapt(folder, "healthcheck", *flags, **environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
     assert line.startswith("pdapt.py: healthcheck: ")
     return line
 
@@ -82,10 +82,10 @@ def test_service_with_access_control_is_found(tmp_path: Path) -> None:
         expect_healthy(tmp_path, *flags, "--ready")
 
 
-@pytest.mark.parametrize("where", ["environment", ".env", "file", "flag"])
-def test_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("source", ["environment", ".env", "file", "flag"])
+def test_settings_are_read_as_the_service_reads_them(tmp_path: Path, source: str) -> None:
     port, flags, environment = str(free_port()), list[str](), dict[str, str]()
-    match where:
+    match source:
         case "environment":
             environment["GUIDSVC_PORT"] = port
         case ".env":
@@ -100,9 +100,9 @@ def test_settings_are_read_as_the_service_reads_them(tmp_path: Path, where: str)
 
 
 def test_absent_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
-    at = ["--port", str(free_port())]
+    flags = ["--port", str(free_port())]
 
-    assert expect_unhealthy(tmp_path, *at).endswith(f"/livez: {REFUSED}; start the service, or name its --port")
+    assert expect_unhealthy(tmp_path, *flags).endswith(f"/livez: {REFUSED}; start the service, or name its --port")
     missing = expect_unhealthy(tmp_path, "--unix-socket", "missing")
     assert missing.endswith(": No such file or directory; start the service, or name its --unix-socket")
 
@@ -116,10 +116,10 @@ def test_help_lists_the_flags_that_find_the_service(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
 def test_tls_works_with_any_certificate_issuer(tmp_path: Path, certificate: Certificate, server: str) -> None:
-    at = ["--port", str(free_port())]
-    with started(tmp_path, *at, *certificate.flags, "--server", server):
-        assert expect_healthy(tmp_path, *at, *certificate.flags).startswith("alive: https://")
-        expect_unhealthy(tmp_path, *at)
+    flags = ["--port", str(free_port())]
+    with started(tmp_path, *flags, *certificate.flags, "--server", server):
+        assert expect_healthy(tmp_path, *flags, *certificate.flags).startswith("alive: https://")
+        expect_unhealthy(tmp_path, *flags)
 
 
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
@@ -143,11 +143,13 @@ def test_absent_or_foreign_service_is_reported_in_one_line(tmp_path: Path, own_r
 
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
 def test_tls_mismatch_is_explained(tmp_path: Path, certificate: Certificate, server: str) -> None:
-    at = ["--port", str(free_port())]
-    with started(tmp_path, *at, *certificate.flags, "--server", server):
-        assert expect_unhealthy(tmp_path, *at).endswith("if the service speaks TLS, give its --tls-cert and --tls-key")
-    with started(tmp_path, *at, "--server", server):
-        assert expect_unhealthy(tmp_path, *at, *certificate.flags).endswith("leave out --tls-cert and --tls-key")
+    flags = ["--port", str(free_port())]
+    with started(tmp_path, *flags, *certificate.flags, "--server", server):
+        assert expect_unhealthy(tmp_path, *flags).endswith(
+            "if the service speaks TLS, give its --tls-cert and --tls-key"
+        )
+    with started(tmp_path, *flags, "--server", server):
+        assert expect_unhealthy(tmp_path, *flags, *certificate.flags).endswith("leave out --tls-cert and --tls-key")
 
 
 def test_service_without_cache_is_degraded_with_a_reason(tmp_path: Path) -> None:
@@ -158,11 +160,11 @@ def test_service_without_cache_is_degraded_with_a_reason(tmp_path: Path) -> None
 
 
 def test_suspended_service_is_not_alive(tmp_path: Path) -> None:
-    at = ["--port", str(free_port())]
-    with started(tmp_path, *at) as process:
-        expect_healthy(tmp_path, *at)
+    flags = ["--port", str(free_port())]
+    with started(tmp_path, *flags) as process:
+        expect_healthy(tmp_path, *flags)
         suspend(process)
-        assert "no response within 3 s" in expect_unhealthy(tmp_path, *at)
+        assert "no response within 3 s" in expect_unhealthy(tmp_path, *flags)
 
 
 def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo: Server) -> None:
@@ -171,13 +173,13 @@ def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo:
         expect_healthy(tmp_path, *flags, "--ready")
         own_mongo.kill()
         wait_until(lambda: pdapt(tmp_path, "healthcheck", *flags, "--ready").returncode == 1, "the store is down")
-        said = expect_unhealthy(tmp_path, *flags, "--ready")
-        assert "/readyz: not ready: store down, cache up. The store does not answer." in said
+        message = expect_unhealthy(tmp_path, *flags, "--ready")
+        assert "/readyz: not ready: store down, cache up. The store does not answer." in message
         expect_healthy(tmp_path, *flags)
 
 
 @pytest.mark.parametrize(
-    ("words", "flags"),
+    ("command_line", "flags"),
     [
         ("/venv/bin/python /app/pdapt.py --port 9000", ["--port", "9000"]),
         ("/sbin/docker-init -- guidsvc --port 9000 --host ::", ["--port", "9000", "--host", "::"]),
@@ -189,9 +191,11 @@ def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo:
         ("", []),
     ],
 )
-def test_flags_of_a_container_are_those_of_its_first_process(tmp_path: Path, words: str, flags: list[str]) -> None:
+def test_flags_of_a_container_are_those_of_its_first_process(
+    tmp_path: Path, command_line: str, flags: list[str]
+) -> None:
     file = tmp_path / "cmdline"
-    file.write_text("".join(f"{word}\0" for word in words.split()))
+    file.write_text("".join(f"{argument}\0" for argument in command_line.split()))
 
     assert container_flags(file) == flags
     assert container_flags(tmp_path / "missing") == []
@@ -199,16 +203,16 @@ def test_flags_of_a_container_are_those_of_its_first_process(tmp_path: Path, wor
 
 def test_given_flags_override_those_of_the_container(tmp_path: Path) -> None:
     file = tmp_path / "cmdline"
-    one, other = str(free_port()), str(free_port())
-    file.write_text(f"python\0pdapt.py\0--port\0{one}\0")
+    container_port, own_port = str(free_port()), str(free_port())
+    file.write_text(f"python\0pdapt.py\0--port\0{container_port}\0")
 
-    for flags, port in (([], one), (["--port", other], other)):
+    for flags, port in (([], container_port), (["--port", own_port], own_port)):
         with pytest.raises(StartError, match=f":{port}/livez"):
             healthcheck_command.run(flags, is_ready=False, first_process=file)
 
 
-def exchange(folder: Path, answer: bytes, *flags: str) -> tuple[bytes, str]:
-    """Answer a healthcheck with these bytes; return what it asked, and what it said."""
+def reply_with(folder: Path, reply: bytes, *flags: str) -> tuple[bytes, str]:
+    """Reply to a healthcheck with these bytes; return its request and its error output."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, str(ROOT / "pdapt.py"), "healthcheck", *flags]
         environment: Mapping[str, str] = os.environ | {"GUIDSVC_PORT": str(listener.getsockname()[1])}
@@ -216,32 +220,32 @@ def exchange(folder: Path, answer: bytes, *flags: str) -> tuple[bytes, str]:
             listener.settimeout(START_SECONDS)
             connection, _ = listener.accept()
             with connection:
-                asked = connection.recv(65536)
-                connection.sendall(answer)
-            _, said = process.communicate(timeout=START_SECONDS)
+                request = connection.recv(65536)
+                connection.sendall(reply)
+            _, errors = process.communicate(timeout=START_SECONDS)
             assert process.returncode == 1
-    return asked, said
+    return request, errors
 
 
 @pytest.mark.parametrize(("flags", "path"), [((), b"/livez"), (("--ready",), b"/readyz")])
 def test_host_name_is_accepted_by_every_listener(tmp_path: Path, flags: tuple[str, ...], path: bytes) -> None:
-    asked, _ = exchange(tmp_path, b"", *flags)
+    request, _ = reply_with(tmp_path, b"", *flags)
 
-    assert asked.startswith(b"GET %b HTTP/1.1\r\n" % path)
-    assert re.findall(rb"(?im)^host: (.*)\r$", asked) == [b"localhost"]
+    assert request.startswith(b"GET %b HTTP/1.1\r\n" % path)
+    assert re.findall(rb"(?im)^host: (.*)\r$", request) == [b"localhost"]
 
 
 def test_bad_response_is_shown_in_one_truncated_line(tmp_path: Path) -> None:
     body = b'{"store":\n "down"}\xff' + b"x" * 50_000
-    _, said = exchange(tmp_path, b"HTTP/1.1 503 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), "--ready")
+    _, errors = reply_with(tmp_path, b"HTTP/1.1 503 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), "--ready")
 
-    assert '/readyz: answered 503: {"store": "down"}' in said
-    assert len(said.splitlines()) == 1
-    assert len(said) < 500
+    assert '/readyz: answered 503: {"store": "down"}' in errors
+    assert len(errors.splitlines()) == 1
+    assert len(errors) < 500
 
 
 def test_dripping_server_is_given_up(tmp_path: Path) -> None:
-    """Each byte comes in time, and the whole answer never."""
+    """Each byte arrives in time, but the response never ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [sys.executable, str(ROOT / "pdapt.py"), "healthcheck"]
         environment = os.environ | {"GUIDSVC_PORT": str(listener.getsockname()[1])}
@@ -250,8 +254,8 @@ def test_dripping_server_is_given_up(tmp_path: Path) -> None:
             connection, _ = listener.accept()
             with connection, suppress(ConnectionError):
                 connection.sendall(b"HTTP/1.1 200 OK\r\n")
-                begun = time.monotonic()
-                while process.poll() is None and time.monotonic() - begun < 30:
+                started = time.monotonic()
+                while process.poll() is None and time.monotonic() - started < 30:
                     connection.sendall(b"X: y\r\n")
                     time.sleep(0.5)
             process.kill()

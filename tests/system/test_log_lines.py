@@ -1,4 +1,4 @@
-"""Every line of the log in JSON: its members, also where a library wrote it, and what clients did wrong."""
+"""Every log line is JSON with the same members, including lines of libraries and lines about faulty requests."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ EVERY_LINE = {"event", "logger", "level", "timestamp"}
 SECRET = "gs_4rGcVd0Xq2Lb_" + "s" * 43 + "_000000"
 TLS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(506)
 TLS_SENT = "TLS (https) sent to an http port; use http://"
-NO_HTTP = (
+MALFORMED_REQUESTS = (
     b"%s\r\n\r\n",
     b"GET / HTTP/9.%s\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
@@ -33,7 +33,7 @@ NO_HTTP = (
 
 
 def lines_of(running: Service) -> list[dict[str, Any]]:
-    """Return the lines that a service has logged, each with the members that all lines have."""
+    """Return the log lines of a service; check that each has the common members."""
     lines = [json.loads(line) for line in running.log.read_text().splitlines()]
     assert all(line.keys() >= EVERY_LINE for line in lines)
     assert [line for line in lines if line["level"] not in {"debug", "info", "warning", "error"}] == []
@@ -41,7 +41,7 @@ def lines_of(running: Service) -> list[dict[str, Any]]:
 
 
 def send(running: Service, data: bytes) -> bytes:
-    """Send bytes over a connection of their own; return the beginning of what is sent back."""
+    """Send bytes over a new connection; return the start of the reply."""
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
         connection.sendall(data)
         try:
@@ -54,14 +54,14 @@ def send(running: Service, data: bytes) -> bytes:
 def test_tls_on_a_plain_port_is_named(tmp_path: Path, server: str) -> None:
     with service(tmp_path, "--server", server, "--log-format", "json") as running:
         assert send(running, TLS).startswith(b"HTTP/1.1 400 ")
-        with pytest.raises(ssl.SSLError), socket.create_connection(("127.0.0.1", running.port)) as plain:
-            ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
+        with pytest.raises(ssl.SSLError), socket.create_connection(("127.0.0.1", running.port)) as connection:
+            ssl.create_default_context().wrap_socket(connection, server_hostname="localhost")
         assert send(running, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         running.stop()
-        refused = [line for line in lines_of(running) if line["event"] == "refused"]
+        rejections = [line for line in lines_of(running) if line["event"] == "refused"]
 
-    assert [line["detail"] for line in refused] == [TLS_SENT, TLS_SENT, "HTTP/2 is not supported; use HTTP/1.1"]
-    assert {(line["status"], line["code"], line["level"]) for line in refused} == {(400, "invalid-request", "info")}
+    assert [line["detail"] for line in rejections] == [TLS_SENT, TLS_SENT, "HTTP/2 is not supported; use HTTP/1.1"]
+    assert {(line["status"], line["code"], line["level"]) for line in rejections} == {(400, "invalid-request", "info")}
 
 
 def test_tls_on_a_plain_port_takes_one_line_of_a_terminal(tmp_path: Path) -> None:
@@ -76,12 +76,12 @@ def test_tls_on_a_plain_port_takes_one_line_of_a_terminal(tmp_path: Path) -> Non
 @pytest.mark.parametrize("server", SERVERS)
 def test_malformed_request_is_a_line_without_its_content(tmp_path: Path, server: str) -> None:
     with service(tmp_path, "--server", server, "--log-format", "json", "--log-level", "debug") as running:
-        for template in NO_HTTP:
+        for template in MALFORMED_REQUESTS:
             assert send(running, template % SECRET.encode()).startswith(b"HTTP/1.1 4")
         running.stop()
         lines = lines_of(running)
 
-    assert len([line for line in lines if line["event"] == "refused"]) == len(NO_HTTP)
+    assert len([line for line in lines if line["event"] == "refused"]) == len(MALFORMED_REQUESTS)
     assert {line["logger"].partition(".")[0] for line in lines} <= {"guidsvc", "asyncio"}
     assert SECRET[:20] not in running.log.read_text()
 
@@ -115,9 +115,9 @@ def test_plain_http_to_the_tls_port_is_logged(tmp_path: Path, certificate: Certi
 def test_failed_tls_handshake_is_no_warning(tmp_path: Path, certificate: Certificate) -> None:
     flags = ["--server", "tornado", "--log-format", "json", *certificate.flags]
     with service(tmp_path, *flags) as running:
-        for sent in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"no HTTP\r\n\r\n"):
-            assert send(running, sent) == b""
-        running.pause()  # the client is gone before its connection is accepted
+        for data in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"no HTTP\r\n\r\n"):
+            assert send(running, data) == b""
+        running.pause()  # the client disconnects before its connection is accepted
         with socket.create_connection(("127.0.0.1", running.port)) as connection:
             connection.sendall(b"x")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -1,4 +1,4 @@
-"""A part of several workers goes down and comes back: what each worker says, and how often."""
+"""The store of several workers fails and recovers: the log lines of each worker."""
 
 import json
 from collections import Counter
@@ -12,8 +12,8 @@ from tests.support.factories import GUID
 WORKERS = 2
 
 
-def ask(running: Service, path: str) -> tuple[int, dict[str, Any]]:
-    """Ask on a connection of its own, which any worker may accept."""
+def get_json(running: Service, path: str) -> tuple[int, dict[str, Any]]:
+    """Send a request on a new connection, which any worker may accept."""
     connection = HTTPConnection("127.0.0.1", running.port, timeout=30)
     try:
         connection.request("GET", path)
@@ -24,13 +24,13 @@ def ask(running: Service, path: str) -> tuple[int, dict[str, Any]]:
 
 
 def lines_of(running: Service) -> list[dict[str, Any]]:
-    """Return the whole log, all of which is JSON, but for the banner on standard output."""
-    whole = running.log.read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines() if not line.startswith(("guidsvc", "  "))]
+    """Return the complete log lines, all of which are JSON except the banner."""
+    complete = running.log.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in complete.splitlines() if not line.startswith(("guidsvc", "  "))]
 
 
-def workers_that_said(running: Service, event: str) -> Counter[int]:
-    """Return how often each worker has logged an event."""
+def workers_that_logged(running: Service, event: str) -> Counter[int]:
+    """Return the number of lines with this event by worker."""
     return Counter(line["worker"] for line in lines_of(running) if line["event"] == event)
 
 
@@ -42,23 +42,27 @@ def test_each_worker_logs_an_outage_of_the_store_once(tmp_path: Path, own_mongo:
             "the banner, once all workers are ready",
             running.log,
         )
-        assert ask(running, "/readyz")[1]["store"] == "up"
+        assert get_json(running, "/readyz")[1]["store"] == "up"
         own_mongo.pause()
         wait_until(
-            lambda: workers_that_said(running, "store unavailable").total() == WORKERS, "the outage", running.log
+            lambda: workers_that_logged(running, "store unavailable").total() == WORKERS, "the outage", running.log
         )
         for _ in range(10):
-            status, report = ask(running, "/readyz")
+            status, report = get_json(running, "/readyz")
             assert (status, report["ready"], report["store"]) == (503, False, "down")
-        assert {ask(running, f"/guid/{GUID}")[0] for _ in range(3)} == {503}
+        assert {get_json(running, f"/guid/{GUID}")[0] for _ in range(3)} == {503}
 
         own_mongo.resume()
         wait_until(
-            lambda: workers_that_said(running, "store available again").total() == WORKERS, "the end", running.log
+            lambda: workers_that_logged(running, "store available again").total() == WORKERS,
+            "the recovery",
+            running.log,
         )
-        assert {ask(running, "/readyz")[0] for _ in range(10)} == {200}
+        assert {get_json(running, "/readyz")[0] for _ in range(10)} == {200}
         running.stop()
     for event in ("store unavailable", "store available again"):
-        assert list(workers_that_said(running, event).values()) == [1] * WORKERS
-    assert max(len(line.get("error", "")) for line in lines_of(running)) < 300, "not the driver's text"
+        assert list(workers_that_logged(running, event).values()) == [1] * WORKERS
+    assert max(len(line.get("error", "")) for line in lines_of(running)) < 300, (
+        "the line must not have the driver's text"
+    )
     assert len([line for line in lines_of(running) if line["event"] == "request" and line.get("code")]) >= 13

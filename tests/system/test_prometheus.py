@@ -1,4 +1,4 @@
-"""A real Prometheus, where there is one, scrapes a real service with a `monitor` key, and evaluates the rules."""
+"""If Prometheus is installed, it scrapes a real service with a `monitor` key and evaluates the rules."""
 
 import json
 import shutil
@@ -25,19 +25,19 @@ def secured(tmp_path: Path) -> Iterator[Service]:
 
 
 def configure(folder: Path, port: int) -> None:
-    """Lay out the files of deploy/prometheus, as its README says, for a service on a port."""
+    """Set up the files of deploy/prometheus, as its README says, for a service on this port."""
     shutil.copytree(ROOT / "deploy" / "prometheus", folder)
     text = (folder / "prometheus.yml").read_text()
     text = text.replace(":8888", f":{port}").replace("_interval: 15s", "_interval: 1s")
     (folder / "prometheus.yml").write_text(text)
-    made = pdapt(folder.parent, "keys", "create", "--owner", "prometheus", "--scopes", "monitor")
-    assert made.returncode == 0, made.stderr
-    (folder / "guidsvc.key").write_text(made.stdout)
+    created = pdapt(folder.parent, "keys", "create", "--owner", "prometheus", "--scopes", "monitor")
+    assert created.returncode == 0, created.stderr
+    (folder / "guidsvc.key").write_text(created.stdout)
 
 
 @pytest.fixture
 def prometheus(secured: Service, tmp_path: Path) -> Iterator[Ask | None]:
-    """Query the interface of a Prometheus that scrapes the service; None if there is none."""
+    """A function that queries a Prometheus which scrapes the service; None if Prometheus is not installed."""
     program = find("prometheus")
     if program is None:
         yield None

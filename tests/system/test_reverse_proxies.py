@@ -1,6 +1,6 @@
 """The examples of deploy/proxies in front of the service.
 
-Each program that is installed runs with its example. Where one is not, the tests of the text of its example remain.
+Each installed proxy runs with its example. Tests of the text of an example run without the program.
 """
 
 import json
@@ -27,17 +27,17 @@ every_proxy = pytest.mark.parametrize("name", FILES)
 
 
 def flags(name: str) -> list[str]:
-    """Return the flags of the service that an example names; here without access control."""
-    (found,) = FLAGS.findall(text_of(name))
-    return [*str(found).replace("--access keys", "--access off").split(), "--log-format", "json"]
+    """Return the service flags that an example names, without access control."""
+    (documented,) = FLAGS.findall(text_of(name))
+    return [*str(documented).replace("--access keys", "--access off").split(), "--log-format", "json"]
 
 
 class Front:
-    """A proxy, and the service behind it."""
+    """A proxy and the service behind it."""
 
-    def __init__(self, proxy: Server, behind: Service, certificate: Certificate) -> None:
+    def __init__(self, proxy: Server, service_: Service, certificate: Certificate) -> None:
         self.proxy = proxy
-        self.behind = behind
+        self.service = service_
         self._trusting: ssl.SSLContext = certificate.trusting()
 
     def connect(self, source: str = "127.0.0.1") -> "closing[HTTPSConnection]":
@@ -49,7 +49,7 @@ class Front:
         )
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> "Reply":
-        """Send a request on a connection of its own."""
+        """Send a request on a new connection."""
         with self.connect() as connection:
             return ask(connection, method, path, body, **headers)
 
@@ -65,28 +65,31 @@ class Reply(NamedTuple):
 def send(
     connection: HTTPSConnection, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> HTTPResponse:
-    """Send a request, and return its response, of which the body is still to be read."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, body, {"Host": HOST} | named)
+    """Send a request; return its response with an unread body."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, {"Host": HOST} | fields)
     return connection.getresponse()
 
 
 def ask(connection: HTTPSConnection, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
-    """Send a request, and read all of its response."""
+    """Send a request, and read the whole response."""
     response = send(connection, method, path, body, **headers)
     return Reply(response.status, response.headers, response.read())
 
 
 @contextmanager
 def front(name: str, folder: Path, certificate: Certificate) -> Iterator[Front | None]:
-    """Run the service with a proxy in front of it, inside; yield None if the program is not installed."""
-    with service(folder, *flags(name)) as behind, reverse_proxy(name, folder / name, behind.port, certificate) as proxy:
+    """Run the service behind a proxy within the block; yield None if the program is not installed."""
+    with (
+        service(folder, *flags(name)) as running,
+        reverse_proxy(name, folder / name, running.port, certificate) as proxy,
+    ):
         if proxy is None:
             yield None
             return
-        both = Front(proxy, behind, certificate)
-        wait_until(lambda: both.ask("GET", "/readyz").status == 200, "the first health check", proxy.log)
-        yield both
+        pair = Front(proxy, running, certificate)
+        wait_until(lambda: pair.ask("GET", "/readyz").status == 200, "the first health check", proxy.log)
+        yield pair
 
 
 def user(name: str) -> bytes:
@@ -94,50 +97,52 @@ def user(name: str) -> bytes:
 
 
 def connections_to(port: int) -> set[str]:
-    """Return the far ends of the connections to a port of this host, also of those that ended in the last minute."""
+    """Return the remote ends of connections to a local port, including those that ended in the last minute."""
     rows = [line.split()[1:3] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ends = {other for row in rows for own, other in (row, row[::-1]) if own.endswith(f":{port:04X}")}
-    return {end for end in ends if not end.endswith(":0000")}
+    remotes = {remote for row in rows for local, remote in (row, row[::-1]) if local.endswith(f":{port:04X}")}
+    return {remote for remote in remotes if not remote.endswith(":0000")}
 
 
 @every_proxy
 def test_proxy_keeps_its_connections_to_the_service(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    with front(name, tmp_path, certificate) as there:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
             return
-        before = connections_to(there.behind.port)
-        with there.connect() as connection:
+        connections_before = connections_to(proxied.service.port)
+        with proxied.connect() as connection:
             for _ in range(20):
                 assert ask(connection, "GET", "/guid?limit=1").status == 200
-        assert len(connections_to(there.behind.port) - before) <= 5, "one, and those of the health checks"
+        assert len(connections_to(proxied.service.port) - connections_before) <= 5, (
+            "one connection, and those of the health checks"
+        )
 
 
 @every_proxy
 def test_conditional_requests_work_through_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    with front(name, tmp_path, certificate) as there:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
             return
-        there.ask("PUT", f"/guid/{GUID}", json.dumps({"user": "alice", "metadata": {"text": "a" * 4000}}).encode())
-        read = there.ask("GET", f"/guid/{GUID}", Accept_Encoding="gzip, br, zstd")
+        proxied.ask("PUT", f"/guid/{GUID}", json.dumps({"user": "alice", "metadata": {"text": "a" * 4000}}).encode())
+        read = proxied.ask("GET", f"/guid/{GUID}", Accept_Encoding="gzip, br, zstd")
         tag = read.headers["ETag"]
 
         assert re.fullmatch(r'"\d+"', tag), "a weak tag never fulfils If-Match"
         assert "Content-Encoding" not in read.headers
-        assert there.ask("GET", f"/guid/{GUID}", If_None_Match=tag, Accept_Encoding="gzip").status == 304
-        assert there.ask("PUT", f"/guid/{GUID}", user("bob"), If_Match=tag).status == 200
-        refused = there.ask("PUT", f"/guid/{GUID}", user("carol"), If_Match=tag)
-        assert (refused.status, json.loads(refused.body)["record"]["user"]) == (412, "bob")
+        assert proxied.ask("GET", f"/guid/{GUID}", If_None_Match=tag, Accept_Encoding="gzip").status == 304
+        assert proxied.ask("PUT", f"/guid/{GUID}", user("bob"), If_Match=tag).status == 200
+        rejected = proxied.ask("PUT", f"/guid/{GUID}", user("carol"), If_Match=tag)
+        assert (rejected.status, json.loads(rejected.body)["record"]["user"]) == (412, "bob")
 
 
 @every_proxy
 def test_compression_of_the_service_passes_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    with front(name, tmp_path, certificate) as there:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
             return
-        packed = there.ask("GET", "/openapi.json", Accept_Encoding="gzip")
+        packed = proxied.ask("GET", "/openapi.json", Accept_Encoding="gzip")
         assert packed.headers["Content-Encoding"] == "gzip"
-        again = there.ask("GET", "/openapi.json", Accept_Encoding="gzip", If_None_Match=packed.headers["ETag"])
-        assert again.status == 304
+        revalidated = proxied.ask("GET", "/openapi.json", Accept_Encoding="gzip", If_None_Match=packed.headers["ETag"])
+        assert revalidated.status == 304
 
 
 @every_proxy
@@ -149,14 +154,14 @@ def test_compression_of_the_service_passes_a_proxy(tmp_path: Path, certificate: 
 def test_events_pass_a_proxy_at_once(
     tmp_path: Path, certificate: Certificate, name: str, accepted: str, query: str
 ) -> None:
-    with front(name, tmp_path, certificate) as there:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
             return
-        with there.connect() as connection:
+        with proxied.connect() as connection:
             stream = send(connection, "GET", f"/events?{query}", Accept=accepted)
             assert stream.status == 200
             for number in range(3):
-                there.ask("PUT", f"/guid/{number:032X}", user("alice"))
+                proxied.ask("PUT", f"/guid/{number:032X}", user("alice"))
                 while f"{number:032X}".encode() not in stream.readline():
                     assert not stream.isclosed()
             stream.close()
@@ -164,61 +169,61 @@ def test_events_pass_a_proxy_at_once(
 
 @every_proxy
 def test_long_poll_passes_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    with front(name, tmp_path, certificate) as there, ThreadPoolExecutor() as pool:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied, ThreadPoolExecutor() as pool:
+        if proxied is None:
             return
-        waiting = pool.submit(there.ask, "GET", "/events?from=now&wait=30")
-        time.sleep(0.5)  # so that it waits; if not, the test passes all the same
+        long_poll = pool.submit(proxied.ask, "GET", "/events?from=now&wait=30")
+        time.sleep(0.5)  # so that the poll waits; the test also passes if it does not
         deadline = time.monotonic() + START_SECONDS
-        while not waiting.done() and time.monotonic() < deadline:
-            there.ask("PUT", "/guid", user("alice"))
+        while not long_poll.done() and time.monotonic() < deadline:
+            proxied.ask("PUT", "/guid", user("alice"))
             time.sleep(0.2)
-        assert json.loads(waiting.result().body)["items"]
+        assert json.loads(long_poll.result().body)["items"]
 
 
 @every_proxy
 def test_large_bodies_get_413_and_batches_of_lines_do_not(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    with front(name, tmp_path, certificate) as there:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
             return
-        refused = there.ask("PUT", f"/guid/{GUID}", b" " * 70_000 + user("alice"), Content_Type="application/json")
-        assert (refused.status, json.loads(refused.body)["code"]) == (413, "too-large")
+        rejected = proxied.ask("PUT", f"/guid/{GUID}", b" " * 70_000 + user("alice"), Content_Type="application/json")
+        assert (rejected.status, json.loads(rejected.body)["code"]) == (413, "too-large")
         operation = {"op": "put", "user": "alice", "metadata": {"text": "a" * 15_000}}
         line = json.dumps(operation).encode() + b"\n"
-        done = there.ask("POST", "/guid:batch", line * 400, Content_Type="application/x-ndjson")
-        assert (done.status, done.body.count(b'"status":201')) == (200, 400), done.body[:300]
+        batch = proxied.ask("POST", "/guid:batch", line * 400, Content_Type="application/x-ndjson")
+        assert (batch.status, batch.body.count(b'"status":201')) == (200, 400), batch.body[:300]
 
 
 @every_proxy
 def test_service_logs_the_client_and_its_scheme(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    with front(name, tmp_path, certificate) as there:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
             return
-        with there.connect("127.0.0.2") as connection:
+        with proxied.connect("127.0.0.2") as connection:
             reply = ask(connection, "GET", f"/guid/{GUID}", X_Forwarded_For="192.0.2.7")
-        identity = reply.headers["X-Request-Id"]
+        request_id = reply.headers["X-Request-Id"]
         assert reply.headers["Strict-Transport-Security"].startswith("max-age=")
 
         def lines() -> list[dict[str, object]]:
-            found = (line for line in there.behind.log.read_text().splitlines() if line.startswith("{"))
-            return [line for line in map(json.loads, found) if line.get("request_id") == identity]
+            json_lines = (line for line in proxied.service.log.read_text().splitlines() if line.startswith("{"))
+            return [line for line in map(json.loads, json_lines) if line.get("request_id") == request_id]
 
-        wait_until(lambda: bool(lines()), "the line of the request", there.behind.log)
-        assert [line["remote"] for line in lines()] == ["127.0.0.2"], "which clients cannot forge"
+        wait_until(lambda: bool(lines()), "the line of the request", proxied.service.log)
+        assert [line["remote"] for line in lines()] == ["127.0.0.2"], "clients cannot forge the address"
 
 
 @every_proxy
 def test_proxy_uses_the_service_again_after_its_restart(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    with front(name, tmp_path, certificate) as there:
-        if there is None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
             return
-        assert there.behind.stop() == 0
-        assert there.ask("GET", "/readyz").status in {502, 503}
-        there.behind.start()
-        wait_until(lambda: there.ask("GET", "/readyz").status == 200, "the service", there.proxy.log)
+        assert proxied.service.stop() == 0
+        assert proxied.ask("GET", "/readyz").status in {502, 503}
+        proxied.service.start()
+        wait_until(lambda: proxied.ask("GET", "/readyz").status == 200, "the service", proxied.proxy.log)
 
 
-# The text of the examples, which is read everywhere
+# The text of the examples, which is checked everywhere
 
 
 SETTINGS = {

@@ -1,4 +1,4 @@
-"""The service under a service manager, such as systemd: what it reports, and what happens to processes that hang."""
+"""The service under a service manager such as systemd: its reports, and the handling of hung processes."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def test_certificate_reload_is_reported(tmp_path: Path, certificate: Certificate
         running.process.send_signal(signal.SIGHUP)
         notify.wait_for("READY=1", 2, running.log)
         assert notify.states() == ["READY=1", "RELOADING=1", "READY=1"]
-        assert FEEDS not in notify.messages, "it was not asked for"
+        assert FEEDS not in notify.messages, "no watchdog was requested"
 
 
 def test_failed_start_is_not_reported_as_ready(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_failed_start_is_not_reported_as_ready(tmp_path: Path) -> None:
 
 
 def environment_of(pid: int) -> set[str]:
-    """Return the names of the variables that a process was started with."""
+    """Return the names of the environment variables of a process."""
     return set(re.findall(r"(?:^|\0)(\w+)=", Path(f"/proc/{pid}/environ").read_text(errors="replace")))
 
 
@@ -71,24 +71,24 @@ def test_supervisor_replaces_a_worker_that_hangs(tmp_path: Path, redis_url: str)
         notify_socket(tmp_path) as notify,
         workers(tmp_path, redis_url, environment=notify.environment(WATCHDOG_SECONDS)) as running,
     ):
-        hanging = children_of(running.process.pid)[0]
-        os.kill(hanging, signal.SIGSTOP)
+        hung_pid = children_of(running.process.pid)[0]
+        os.kill(hung_pid, signal.SIGSTOP)
         wait_until(lambda: bool(told(running, "worker restarted")), "another worker", running.log)
         (line,) = told(running, "worker hangs, killing it")
-        assert line["pid"] == hanging
-        fed = notify.receive().count(FEEDS)
-        notify.wait_for(FEEDS, fed + 2, running.log)
+        assert line["pid"] == hung_pid
+        heartbeats = notify.receive().count(FEEDS)
+        notify.wait_for(FEEDS, heartbeats + 2, running.log)
         assert all(answers(running) for _ in range(20))
         assert notify.states() == ["READY=1"]
 
 
 def pause_all(running: Service) -> list[int]:
-    """Suspend the supervisor, then its workers, as the freezer of a container does, and return the workers."""
+    """Suspend the supervisor, then its workers, as a container freezer does; return the workers."""
     suspend(running.process)
-    stopped = children_of(running.process.pid)
-    for pid in stopped:
+    paused = children_of(running.process.pid)
+    for pid in paused:
         os.kill(pid, signal.SIGSTOP)
-    return stopped
+    return paused
 
 
 @pytest.mark.slow
@@ -98,13 +98,13 @@ def test_pause_of_all_processes_kills_no_worker(tmp_path: Path, redis_url: str) 
         workers(tmp_path, redis_url, environment=notify.environment(WATCHDOG_SECONDS)) as running,
     ):
         notify.wait_for(FEEDS, 2, running.log)
-        stopped = pause_all(running)
-        time.sleep(WATCHDOG_SECONDS + 1)  # the pause has to be longer than the watchdog waits
+        paused = pause_all(running)
+        time.sleep(WATCHDOG_SECONDS + 1)  # the pause must exceed the watchdog time
         running.resume()
         time.sleep(WATCHDOG_SECONDS / MISSED_HEARTBEATS / 2)  # the supervisor wakes first, and finds no heartbeat
-        for pid in stopped:
+        for pid in paused:
             os.kill(pid, signal.SIGCONT)
-        fed = notify.receive().count(FEEDS)
-        notify.wait_for(FEEDS, fed + 3, running.log)
-        assert children_of(running.process.pid) == stopped
+        heartbeats = notify.receive().count(FEEDS)
+        notify.wait_for(FEEDS, heartbeats + 3, running.log)
+        assert children_of(running.process.pid) == paused
         assert not told(running, "worker hangs, killing it")

@@ -1,4 +1,4 @@
-"""What a start imports: only what the settings need."""
+"""The imports at the start: only those that the settings need."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ OPTIONAL = {
     "prometheus_client",
     "opentelemetry",
 }
-OF_COMMANDS = {"click", "httpx2", "tenacity", "rich", "guidsvc_client"}
+COMMAND_PACKAGES = {"click", "httpx2", "tenacity", "rich", "guidsvc_client"}
 START = """
 import asyncio, sys
 from guidsvc.bootstrap import validation
@@ -61,39 +61,39 @@ finally:
 """
 
 
-def imported(folder: Path, code: str, *words: str) -> set[str]:
-    """Return the modules that a new process has imported when it has run this code."""
-    command = [sys.executable, "-c", code, *words]
-    done = subprocess.run(
+def modules_after(folder: Path, code: str, *arguments: str) -> set[str]:
+    """Return the modules of a new process after this code."""
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
-    return set(done.stdout.splitlines()[-1].split())
+    return set(result.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
     ("flags", "needed"), [([], set()), (["--access", "keys"], {"limits"}), (["--tracing", "otlp"], {"opentelemetry"})]
 )
 def test_start_imports_only_what_the_settings_need(tmp_path: Path, flags: list[str], needed: set[str]) -> None:
-    assert imported(tmp_path, START, *flags) & OPTIONAL == needed
+    assert modules_after(tmp_path, START, *flags) & OPTIONAL == needed
 
 
-@pytest.mark.parametrize("words", [[], ["serve"]], ids=["without a word", "serve"])
-def test_service_imports_nothing_of_the_commands(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [[], ["serve"]], ids=["without a word", "serve"])
+def test_service_imports_nothing_of_the_commands(tmp_path: Path, arguments: list[str]) -> None:
     output = tmp_path / "output"
-    command = [sys.executable, "-c", SERVICE, *words, "--port", "0", "--access-log"]
+    command = [sys.executable, "-c", SERVICE, *arguments, "--port", "0", "--access-log"]
     with output.open("wb") as out:
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stdout=out, timeout=START_SECONDS, check=True
         )
-    assert done.returncode == 0
+    assert result.returncode == 0
     modules = set(output.read_text().splitlines()[-1].split())
     assert {"tornado", "guidsvc.bootstrap.app"} <= modules
-    assert modules & OF_COMMANDS <= imported(tmp_path, STRUCTLOG)
+    assert modules & COMMAND_PACKAGES <= modules_after(tmp_path, STRUCTLOG)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["help"], ["--version"], ["serve", "--help"]], ids=" ".join)
-def test_help_lists_the_commands_without_importing_them(tmp_path: Path, words: list[str]) -> None:
-    modules = imported(tmp_path, COMMAND, *words)
+@pytest.mark.parametrize("arguments", [["--help"], ["help"], ["--version"], ["serve", "--help"]], ids=" ".join)
+def test_help_lists_the_commands_without_importing_them(tmp_path: Path, arguments: list[str]) -> None:
+    modules = modules_after(tmp_path, COMMAND, *arguments)
 
     assert "guidsvc.cli.commands" in modules
     assert "click" not in modules
@@ -101,14 +101,14 @@ def test_help_lists_the_commands_without_importing_them(tmp_path: Path, words: l
 
 @pytest.mark.parametrize("command", ["healthcheck", "keys", "backup", "config", "doctor", "demo", "completion", "help"])
 def test_command_imports_no_server(tmp_path: Path, command: str) -> None:
-    assert not imported(tmp_path, COMMAND, command, "--help") & {*OPTIONAL, "tornado", "httptools", "uvloop"}
+    assert not modules_after(tmp_path, COMMAND, command, "--help") & {*OPTIONAL, "tornado", "httptools", "uvloop"}
 
 
 @pytest.mark.parametrize("command", ["ls", "watch", "import"])
 def test_command_over_http_imports_no_server(tmp_path: Path, command: str) -> None:
-    """The client imports OpenTelemetry where that is installed, and its tenacity tornado."""
-    found = imported(tmp_path, COMMAND, command, "--help")
+    """The client imports OpenTelemetry if it is installed, and tenacity imports tornado."""
+    modules = modules_after(tmp_path, COMMAND, command, "--help")
 
-    assert "guidsvc_client" in found
+    assert "guidsvc_client" in modules
     server = {*OPTIONAL, "httptools", "uvloop", "guidsvc.api", "guidsvc.bootstrap", "guidsvc.store"}
-    assert not found & (server - {"opentelemetry"})
+    assert not modules & (server - {"opentelemetry"})

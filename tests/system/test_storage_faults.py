@@ -1,7 +1,7 @@
-"""A disk that is full or takes no writes, a page, a row, a cached value or a document that is damaged.
+"""Disks that are full or read-only; damaged pages, rows, cached values and documents.
 
-The fault is told, with its request id in the log; nothing that was acknowledged is lost; what is not touched by it is
-served; and when it is over writes go on, without a restart.
+The fault is reported, with its request id in the log. Acknowledged writes are not lost, other
+records are served, and writes continue after the fault without a restart.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from tests.support.stored_records import GUIDS, damage, fill_store, metadata
 FAULTY = ROOT / "tests" / "support" / "faulty_disk.py"
 NDJSON = {"Accept": "application/x-ndjson"}
 BAD, GOOD = GUIDS[300], GUIDS[0]
-"""BAD is beyond what a stream reads at first."""
+"""BAD is beyond the first page that a stream reads."""
 
 
-def path(guid: str) -> str:
-    """Return where a GUID is served."""
+def path_of(guid: str) -> str:
+    """Return the path of a GUID."""
     return f"/guid/{guid}"
 
 
@@ -39,7 +39,7 @@ def path(guid: str) -> str:
 
 
 class Full:
-    """A disk that is full: ENOSPC for what makes a file larger."""
+    """A full disk: ENOSPC for every write that extends a file."""
 
     state = "full"
 
@@ -47,61 +47,61 @@ class Full:
         self._folder = folder
 
     def fail(self) -> None:
-        """Begin to fail."""
+        """Start to fail."""
         set_disk(self._folder, self.state)
 
     def heal(self) -> None:
-        """Be well again."""
+        """Stop failing."""
         set_disk(self._folder, "")
 
 
 class ReadOnly(Full):
-    """A file system that has become read-only: EROFS for every write."""
+    """A file system that became read-only: EROFS for every write."""
 
     state = "read-only"
 
 
-class Limited:
-    """A file that has reached the size that the process may write: the kernel's own refusal, EFBIG."""
+class SizeLimited:
+    """The file size limit of the process: EFBIG, from the kernel itself."""
 
     def __init__(self, running: Service, folder: Path) -> None:
         self._pid = running.process.pid
         self._log = folder / "guidsvc.db-wal"
-        self._before = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
+        self._former_limit = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
 
     def fail(self) -> None:
-        """Begin to fail."""
-        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (self._log.stat().st_size, self._before[1]))
+        """Start to fail."""
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (self._log.stat().st_size, self._former_limit[1]))
 
     def heal(self) -> None:
-        """Be well again."""
-        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, self._before)
+        """Stop failing."""
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, self._former_limit)
 
 
 class Writers:
-    """Writers, each of its own GUIDs, who note what was acknowledged and what was surely not done."""
+    """Clients that write GUIDs of their own, and record acknowledged and rejected writes."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.acknowledged: dict[str, str] = {}
-        self.refused: set[tuple[str, str]] = set()
+        self.rejected: set[tuple[str, str]] = set()
         self.unknown = 0
-        self.over = False
+        self.is_over = False
         self.may_write = asyncio.Event()
         self.may_write.set()
 
     async def write(self, writer: int) -> None:
         """Write until it is over."""
         number = 0
-        while not self.over:
+        while not self.is_over:
             await self.may_write.wait()
             number += 1
             guid, user = f"{0xF:016X}{16 * (number // 3) + writer:016X}", f"{writer} {number}"
-            reply = await self._client.put(path(guid), {"user": user, "metadata": metadata(number)})
+            reply = await self._client.put(path_of(guid), {"user": user, "metadata": metadata(number)})
             assert reply.status in {200, 201, 503, 504}, reply
             if reply.status == 503:
                 assert reply.headers["Retry-After"]
-                self.refused.add((guid, user))
+                self.rejected.add((guid, user))
             elif reply.status == 504:
                 self.unknown += 1
                 self.acknowledged.pop(guid, None)
@@ -109,20 +109,20 @@ class Writers:
                 self.acknowledged[guid] = user
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let them write until this holds."""
+        """Wait until the condition holds, while the clients write."""
         while not condition():
             await asyncio.sleep(0)
 
 
 @contextmanager
 def on_faulty_disk(folder: Path) -> Iterator[Service]:
-    """Run a service, inside, on a disk that can fail."""
+    """Run a service within the block, on a disk that can fail."""
     with service(folder, "--no-access-log", program=FAULTY) as running:
         yield running
 
 
-async def told(client: Client, running: Service, reply: Reply) -> None:
-    """See that the log tells, under the request id, what was wrong with which file."""
+async def assert_file_is_logged(client: Client, running: Service, reply: Reply) -> None:
+    """Check that the log names the file under the request id."""
     request_id = reply.headers["X-Request-Id"]
 
     def is_logged() -> bool:
@@ -132,9 +132,9 @@ async def told(client: Client, running: Service, reply: Reply) -> None:
     await asyncio.to_thread(wait_until, is_logged, f"the file, for {request_id}", running.log)
 
 
-@pytest.mark.parametrize("kind", [Full, ReadOnly, Limited])
+@pytest.mark.parametrize("kind", [Full, ReadOnly, SizeLimited])
 async def test_unwritable_disk_rejects_writes_and_loses_nothing(
-    tmp_path: Path, kind: type[Full] | type[Limited]
+    tmp_path: Path, kind: type[Full] | type[SizeLimited]
 ) -> None:
     with on_faulty_disk(tmp_path) as running:
         client, disk = Client(running.port), kind(running, tmp_path)
@@ -143,17 +143,17 @@ async def test_unwritable_disk_rejects_writes_and_loses_nothing(
         tasks = [asyncio.create_task(writers.write(number)) for number in range(8)]
         await writers.until(lambda: len(writers.acknowledged) > 40)
         disk.fail()
-        await writers.until(lambda: len(writers.refused) > 40)
+        await writers.until(lambda: len(writers.rejected) > 40)
         unknown = writers.unknown
 
-        writers.may_write.clear()  # or their refusals would use up the lines that the log has for such an event
+        writers.may_write.clear()  # otherwise their rejections would use up the limit of such log lines
         for method, body in (("PUT", {"user": "new"}), ("PATCH", {"user": "new"}), ("DELETE", None)):
-            reply = await client.ask(method, path(BAD), json=body)
+            reply = await client.ask(method, path_of(BAD), json=body)
             assert (reply.status, reply.json["code"]) == (503, "unavailable")
-            await told(client, running, reply)
+            await assert_file_is_logged(client, running, reply)
         writers.may_write.set()
         assert (await client.post("/guid", {"user": "new"})).status == 503
-        assert (await client.get(path(BAD))).json["user"] == "user0300"
+        assert (await client.get(path_of(BAD))).json["user"] == "user0300"
         assert (await client.get("/guid?limit=5")).status == 200
         assert len((await client.get("/guid", headers=NDJSON)).lines) >= len(GUIDS)
         operations = [{"guid": BAD, "user": "new"}, {"op": "get", "guid": BAD}]
@@ -161,29 +161,29 @@ async def test_unwritable_disk_rejects_writes_and_loses_nothing(
         assert [result["status"] for result in results] == [503, 200]
         ready = await until_ready(client, store="read-only")
         assert (ready.status, ready.json["status"], ready.json["cache"]) == (200, "degraded", "up")
-        assert writers.unknown == unknown, "only of what was under way when it began the outcome is unknown"
+        assert writers.unknown == unknown, "only writes in flight at the start of the fault have an unknown outcome"
 
         disk.heal()
-        before = len(writers.acknowledged)
-        await writers.until(lambda: len(writers.acknowledged) > before + 40)
+        acknowledged_before = len(writers.acknowledged)
+        await writers.until(lambda: len(writers.acknowledged) > acknowledged_before + 40)
         await until_ready(client, status="ready")
-        writers.over = True
+        writers.is_over = True
         await asyncio.gather(*tasks)
         running.kill()
         await client.aclose()
     if kind is Full:
         assert writers.unknown == 0
-    await _all_there(tmp_path, writers)
+    await _assert_nothing_lost(tmp_path, writers)
 
 
-async def _all_there(folder: Path, writers: Writers) -> None:
-    """Start again, and see that all is there that was acknowledged, and nothing that was refused."""
-    with service(folder, "--no-access-log") as again:
-        client = Client(again.port)
-        found = {record["guid"]: record["user"] for record in (await client.get("/guid", headers=NDJSON)).lines}
+async def _assert_nothing_lost(folder: Path, writers: Writers) -> None:
+    """Restart the service; check that it has all acknowledged writes and no rejected one."""
+    with service(folder, "--no-access-log") as restarted:
+        client = Client(restarted.port)
+        stored = {record["guid"]: record["user"] for record in (await client.get("/guid", headers=NDJSON)).lines}
         await client.aclose()
-    assert found.items() >= writers.acknowledged.items()
-    assert not writers.refused & found.items()
+    assert stored.items() >= writers.acknowledged.items()
+    assert not writers.rejected & stored.items()
     with closing(sqlite3.connect(folder / "guidsvc.db")) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -197,26 +197,26 @@ async def test_keyed_request_is_executed_once_after_a_full_disk(tmp_path: Path) 
         disk.fail()
         assert (await create()).status == 503
         disk.heal()
-        first, second = await create(), await create()
+        response, repeated = await create(), await create()
         listed = (await client.get("/guid", headers=NDJSON)).lines
         await client.aclose()
 
-    assert (first.status, second.status) == (201, 201)
-    assert first.body == second.body
+    assert (response.status, repeated.status) == (201, 201)
+    assert response.body == repeated.body
     assert [record["user"] for record in listed] == ["once"]
 
 
 async def test_unwritable_log_does_not_prevent_responses(tmp_path: Path) -> None:
-    with service(tmp_path, program=_to_full(tmp_path)) as running:
+    with service(tmp_path, program=_program_with_full_log(tmp_path)) as running:
         client = Client(running.port)
         for _ in range(3):
-            assert (await client.put(path(GOOD), {"user": "x"})).status in {200, 201}
-            assert (await client.get(path(BAD))).status == 404
+            assert (await client.put(path_of(GOOD), {"user": "x"})).status in {200, 201}
+            assert (await client.get(path_of(BAD))).status == 404
         await client.aclose()
 
 
-def _to_full(folder: Path) -> Path:
-    """Return a program that is the service, with a log on a disk that is full."""
+def _program_with_full_log(folder: Path) -> Path:
+    """Return a program that runs the service with its log on a full disk."""
     program = folder / "to_full.py"
     program.write_text(
         f"import os, sys\nos.dup2(os.open('/dev/full', os.O_WRONLY), 2)\nsys.path.insert(0, {str(ROOT)!r})\n"
@@ -230,9 +230,9 @@ def _to_full(folder: Path) -> Path:
 
 @pytest.fixture
 async def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Client, Service]]:
-    """A service whose file has a damaged page: the one of the records, or that of the index, which BAD is in."""
-    with service(tmp_path) as first:
-        client = Client(first.port)
+    """A service whose file has a damaged page: the page with the record BAD, or the one with its index entry."""
+    with service(tmp_path) as undamaged:
+        client = Client(undamaged.port)
         await fill_store(client)
         await client.aclose()
     damage(tmp_path, *request.param)
@@ -250,14 +250,14 @@ IN_INDEX = (b"user0300" + BAD.encode(), b"mark")
 async def test_damaged_page_is_reported_and_other_pages_are_served(damaged: tuple[Client, Service]) -> None:
     client, running = damaged
     for method, body in (("GET", None), ("HEAD", None), ("PUT", {"user": "new"}), ("PATCH", {"user": "new"})):
-        reply = await client.ask(method, path(BAD), json=body)
+        reply = await client.ask(method, path_of(BAD), json=body)
         assert reply.status == 500
-        await told(client, running, reply)
-    assert (await client.delete(path(BAD))).status == 500
+        await assert_file_is_logged(client, running, reply)
+    assert (await client.delete(path_of(BAD))).status == 500
 
     for guid in (GUIDS[0], GUIDS[-1]):
-        assert (await client.get(path(guid))).status == 200
-        assert (await client.put(path(guid), {"user": "new"})).status == 200
+        assert (await client.get(path_of(guid))).status == 200
+        assert (await client.put(path_of(guid), {"user": "new"})).status == 200
     assert (await client.get("/guid?limit=100")).status == 200
     assert (await client.get("/guid?limit=400")).status == 500
     operations = [{"op": "get", "guid": guid} for guid in (GOOD, BAD)]
@@ -274,7 +274,7 @@ async def test_stream_over_a_damaged_page_does_not_end_regularly(
     with pytest.raises(ConnectionError):
         await client.get("/guid", headers=NDJSON)
     reply = await client.get("/guid?user=user0300", headers=NDJSON)
-    assert (reply.status, reply.json["code"]) == (500, "internal"), "where nothing has been sent yet"
+    assert (reply.status, reply.json["code"]) == (500, "internal"), "nothing had been sent before the error"
 
 
 @pytest.mark.parametrize("damaged", [IN_INDEX], indirect=True)
@@ -289,21 +289,21 @@ async def test_write_to_a_damaged_page_does_not_fail_its_group(
     statuses = {guid: result["status"] for guid, result in zip(guids, reply.lines, strict=True)}
     assert {guid for guid, status in statuses.items() if status != 200} == {BAD}
     assert statuses[BAD] == 500
-    await told(client, running, reply)
-    assert (await client.get(path(BAD))).json["user"] == "user0300"
-    assert [(await client.get(path(guid))).json["user"] for guid in guids if guid != BAD] == ["new"] * 16
+    await assert_file_is_logged(client, running, reply)
+    assert (await client.get(path_of(BAD))).json["user"] == "user0300"
+    assert [(await client.get(path_of(guid))).json["user"] for guid in guids if guid != BAD] == ["new"] * 16
 
 
-async def _refused_as_corrupt(client: Client) -> None:
-    """See that BAD is told of as a fault, whatever is asked of it, and GOOD is served."""
+async def _assert_corrupt_is_reported(client: Client) -> None:
+    """Check that requests for BAD report a fault, and that GOOD is served."""
     for method, body in (("GET", None), ("PUT", {"user": "n"}), ("PATCH", {"user": "n"}), ("DELETE", None)):
-        bad, good = [await client.ask(method, path(guid), json=body) for guid in (BAD, GOOD)]
+        bad, good = [await client.ask(method, path_of(guid), json=body) for guid in (BAD, GOOD)]
         assert bad.status == 500
         assert good.status in {200, 204}
-    assert (await client.put(path(GOOD), {"user": "n"})).status == 201
+    assert (await client.put(path_of(GOOD), {"user": "n"})).status == 201
     for accept in ("application/json", "application/x-ndjson"):
         listed = await client.get("/guid?state=all", headers={"Accept": accept})
-        assert (listed.status, listed.json["code"]) == (500, "internal"), "and not one fewer, without a word"
+        assert (listed.status, listed.json["code"]) == (500, "internal"), "the list must not omit the record silently"
     operations = [{"op": "get", "guid": GOOD}, {"op": "get", "guid": BAD}, {"guid": BAD, "user": "new"}]
     results = (await client.post("/guid:batch", {"operations": operations})).json["results"]
     assert [result["status"] for result in results] == [200, 500, 500]
@@ -319,11 +319,11 @@ async def test_corrupt_row_is_reported_and_others_are_served(
     expected_logs.add("fault of the service")
     async with serving() as client:
         for guid in (BAD, GOOD):
-            await client.put(path(guid), {"user": "x"})
+            await client.put(path_of(guid), {"user": "x"})
     with closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as file:
         file.execute(f"UPDATE records SET {change} WHERE guid = ?", (BAD,))
     async with serving() as client:
-        await _refused_as_corrupt(client)
+        await _assert_corrupt_is_reported(client)
 
 
 @pytest.mark.parametrize(
@@ -337,11 +337,11 @@ async def test_corrupt_document_is_reported_and_others_are_served(
     expected_logs.add("fault of the service")
     async with serving(store_url=mongo_url) as client:
         for guid in (BAD, GOOD):
-            await client.put(path(guid), {"user": "x"})
+            await client.put(path_of(guid), {"user": "x"})
         with pymongo.MongoClient[dict[str, Any]](mongo_url) as mongo:
             records = mongo.get_default_database()["records"]
             assert records.update_one({"_id": BAD}, change).modified_count == 1
-        await _refused_as_corrupt(client)
+        await _assert_corrupt_is_reported(client)
 
 
 async def test_corrupt_receipt_is_reported_and_other_keys_are_served(
@@ -355,8 +355,8 @@ async def test_corrupt_receipt_is_reported_and_other_keys_are_served(
     async with serving() as client:
         assert await create("one") == 201
         with closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as file:
-            for damaged in ("answer = 'x'", "seed = 'x'"):
-                file.execute(f"UPDATE receipts SET {damaged}")
+            for damage_ in ("answer = 'x'", "seed = 'x'"):
+                file.execute(f"UPDATE receipts SET {damage_}")
                 assert await create("one") == 500
         assert await create("two") == 201
 
@@ -374,14 +374,14 @@ async def test_corrupt_cache_value_is_removed_and_the_store_is_read(
 ) -> None:
     expected_logs.add("corrupt cache entry")
     async with serving(cache_url=redis_url) as client:
-        first = await client.put(path(GOOD), {"user": "x"})
-        await client.get(path(GOOD))
+        created = await client.put(path_of(GOOD), {"user": "x"})
+        await client.get(path_of(GOOD))
         with redis.Redis.from_url(redis_url) as server:
             for key in server.scan_iter(f"*{GOOD}*"):
                 value: bytes = server.get(key)
                 assert old in value
                 server.set(key, value.replace(old, new), keepttl=True)
         for _ in range(2):
-            reply = await client.get(path(GOOD))
-            assert (reply.status, reply.json) == (200, first.json)
-        assert (await client.put(path(GOOD), {"user": "y"})).status == 200
+            reply = await client.get(path_of(GOOD))
+            assert (reply.status, reply.json) == (200, created.json)
+        assert (await client.put(path_of(GOOD), {"user": "y"})).status == 200

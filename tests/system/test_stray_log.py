@@ -1,4 +1,4 @@
-"""A database and its write-ahead log that came apart under a service, which is then killed."""
+"""A database and its write-ahead log that are separated under a running service, which is then killed."""
 
 import asyncio
 import sqlite3
@@ -11,23 +11,23 @@ from tests.support.http_client import Client
 COUNT = 40
 
 
-async def fill(port: int, first: int) -> None:
-    """Create records, each of which is acknowledged."""
+async def fill(port: int, start: int) -> None:
+    """Create records; each is acknowledged."""
     client = Client(port)
-    replies = [await client.put(path(number), {"user": "a"}) for number in range(first, first + COUNT)]
+    replies = [await client.put(path(number), {"user": "a"}) for number in range(start, start + COUNT)]
     assert {reply.status for reply in replies} == {201}
     await client.aclose()
 
 
-async def found(folder: Path) -> list[int]:
-    """Start again, and return which records are there; the file must be whole."""
+async def records_after_restart(folder: Path) -> list[int]:
+    """Restart the service; return the numbers of the stored records. The file must be intact."""
     with service(folder) as running:
         client = Client(running.port)
-        there = [number for number in range(2 * COUNT) if (await client.get(path(number))).status == 200]
+        stored = [number for number in range(2 * COUNT) if (await client.get(path(number))).status == 200]
         await client.aclose()
     with closing(sqlite3.connect(folder / "guidsvc.db")) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    return there
+    return stored
 
 
 def path(number: int) -> str:
@@ -38,11 +38,13 @@ async def test_acknowledged_write_survives_removal_of_its_log(tmp_path: Path) ->
     database = tmp_path / "guidsvc.db"
     with service(tmp_path) as running:
         await fill(running.port, 0)
-        before = database.stat().st_size
+        size_before = database.stat().st_size
         (tmp_path / "guidsvc.db-wal").unlink()
-        await asyncio.to_thread(wait_until, lambda: database.stat().st_size > before, "a larger database", running.log)
+        await asyncio.to_thread(
+            wait_until, lambda: database.stat().st_size > size_before, "a larger database", running.log
+        )
         running.kill()
-    assert await found(tmp_path) == list(range(COUNT))
+    assert await records_after_restart(tmp_path) == list(range(COUNT))
 
 
 async def test_stray_log_does_not_damage_a_replacement_database(tmp_path: Path) -> None:
@@ -54,4 +56,4 @@ async def test_stray_log_does_not_damage_a_replacement_database(tmp_path: Path) 
         (tmp_path / "backup.db").replace(tmp_path / "guidsvc.db")
         await asyncio.to_thread(wait_until, lambda: log.stat().st_size == 0, "an empty log", running.log)
         running.kill()
-    assert await found(tmp_path) == list(range(COUNT))
+    assert await records_after_restart(tmp_path) == list(range(COUNT))

@@ -1,4 +1,4 @@
-"""Commands whose standard output cannot be written: one line, a failure, and no lost secret without a word."""
+"""Commands whose standard output cannot be written: one line, an error code, and no secret lost silently."""
 
 import os
 import re
@@ -24,11 +24,11 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    """`pdapt.py` with these words and redirections in a shell, in a folder with a store and one key."""
+    """Run `pdapt.py` in a shell with arguments and redirections, in a folder with a store and one key."""
     assert pdapt(tmp_path, *CREATE.split(), "--new-store").returncode == 0
 
-    def run(words: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-        command = ["/bin/sh", "-c", f"exec {sys.executable} {shlex.quote(str(ROOT / 'pdapt.py'))} {words}"]
+    def run(arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+        command = ["/bin/sh", "-c", f"exec {sys.executable} {shlex.quote(str(ROOT / 'pdapt.py'))} {arguments}"]
         return subprocess.run(
             command,
             cwd=tmp_path,
@@ -43,63 +43,63 @@ def shell(tmp_path: Path) -> Shell:
 
 
 def keys(folder: Path) -> str:
-    """Return the keys that the store lists."""
+    """Return the output of `keys list`."""
     return pdapt(folder, "keys", "list", "--json").stdout
 
 
 def key_id(folder: Path) -> str:
     """Return the id of the only key."""
-    (found,) = re.findall(r'"id": "(\w+)"', keys(folder))
-    return str(found)
+    (match,) = re.findall(r'"id": "(\w+)"', keys(folder))
+    return str(match)
 
 
-@pytest.mark.parametrize("words", PRINTING)
+@pytest.mark.parametrize("arguments", PRINTING)
 @pytest.mark.parametrize(("redirection", "line"), [(">/dev/full", FULL), (">&-", CLOSED)])
-def test_unwritable_output_is_reported_in_one_line(shell: Shell, words: str, redirection: str, line: str) -> None:
-    done = shell(f"{words} {redirection}")
+def test_unwritable_output_is_reported_in_one_line(shell: Shell, arguments: str, redirection: str, line: str) -> None:
+    result = shell(f"{arguments} {redirection}")
 
-    assert (done.returncode, done.stdout) == (1, "")
-    told = [each for each in done.stderr.splitlines() if not each.startswith("store: ")]
-    assert len(told) == 1, done.stderr
-    assert told[0].startswith(line)
+    assert (result.returncode, result.stdout) == (1, "")
+    messages = [message for message in result.stderr.splitlines() if not message.startswith("store: ")]
+    assert len(messages) == 1, result.stderr
+    assert messages[0].startswith(line)
 
 
 @pytest.fixture
 def pipe_without_reader() -> Iterator[int]:
-    """The end to write to of a pipe that nothing reads."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    yield writing
-    os.close(writing)
+    """The write end of a pipe without a reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
 
 
-@pytest.mark.parametrize("words", ["keys list", "--help"])
-def test_output_that_nothing_reads_ends_quietly(shell: Shell, words: str, pipe_without_reader: int) -> None:
-    done = shell(words, pipe_without_reader)
+@pytest.mark.parametrize("arguments", ["keys list", "--help"])
+def test_output_that_nothing_reads_ends_quietly(shell: Shell, arguments: str, pipe_without_reader: int) -> None:
+    result = shell(arguments, pipe_without_reader)
 
-    assert done.returncode == 128 + signal.SIGPIPE
-    assert [line for line in done.stderr.splitlines() if not line.startswith("store: ")] == []
+    assert result.returncode == 128 + signal.SIGPIPE
+    assert [line for line in result.stderr.splitlines() if not line.startswith("store: ")] == []
 
 
 @pytest.mark.parametrize(
     ("redirection", "line"), [(">/dev/full", FULL), (">&-", CLOSED), ("1</dev/null", READ_ONLY), ("", NO_READER)]
 )
-@pytest.mark.parametrize("words", [CREATE, "keys rotate {id}"])
-def test_no_key_is_changed_that_could_not_be_shown(
-    shell: Shell, tmp_path: Path, words: str, redirection: str, line: str, pipe_without_reader: int
+@pytest.mark.parametrize("arguments", [CREATE, "keys rotate {id}"])
+def test_key_that_cannot_be_shown_is_not_changed(
+    shell: Shell, tmp_path: Path, arguments: str, redirection: str, line: str, pipe_without_reader: int
 ) -> None:
-    before = keys(tmp_path)
-    done = shell(f"{words.format(id=key_id(tmp_path))} {redirection}", pipe_without_reader)
+    keys_before = keys(tmp_path)
+    result = shell(f"{arguments.format(id=key_id(tmp_path))} {redirection}", pipe_without_reader)
 
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"{line}nothing was changed; ")
-    assert done.stderr.count("\n") == 1
-    assert keys(tmp_path) == before
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{line}nothing was changed; ")
+    assert result.stderr.count("\n") == 1
+    assert keys(tmp_path) == keys_before
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
-def test_key_is_printed_though_no_message_can_be(shell: Shell, redirection: str) -> None:
-    done = shell(f"{CREATE} {redirection}")
+def test_key_is_printed_if_standard_error_is_unwritable(shell: Shell, redirection: str) -> None:
+    result = shell(f"{CREATE} {redirection}")
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"gs_\w+\n", done.stdout)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.fullmatch(r"gs_\w+\n", result.stdout)

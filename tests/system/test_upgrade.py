@@ -27,9 +27,9 @@ async def put(port: int, guid: str) -> None:
 async def statuses(port: int) -> list[int]:
     """Return the statuses of reads of both records."""
     client = Client(port)
-    found = [(await client.get(f"/guid/{guid}")).status for guid in (BEFORE, AFTER)]
+    read_statuses = [(await client.get(f"/guid/{guid}")).status for guid in (BEFORE, AFTER)]
     await client.aclose()
-    return found
+    return read_statuses
 
 
 @pytest.mark.slow
@@ -43,8 +43,8 @@ async def test_documented_upgrade_and_roll_back_of_sqlite(tmp_path: Path) -> Non
         await put(running.port, AFTER)
     open_writer(tmp_path / "guidsvc.db", NEXT_VERSION).close()  # as the new version does at its first start
 
-    refused = pdapt(tmp_path, "--port", "0")
-    assert (refused.returncode, "was written by a newer guidsvc" in refused.stderr) == (1, True)
+    result = pdapt(tmp_path, "--port", "0")
+    assert (result.returncode, "was written by a newer guidsvc" in result.stderr) == (1, True)
 
     run_block(restore, tmp_path)
     with service(tmp_path) as running:
