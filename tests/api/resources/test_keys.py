@@ -30,48 +30,48 @@ UNKNOWN = "0" * keys.ID_CHARACTERS
 
 
 class Admin(Guarded):
-    """A service, asked by one who may deal out keys."""
+    """A service, called with the key of an admin."""
 
     held: Held
 
     async def ask(self, method: str, path: str, **options: Any) -> Reply:
-        """Ask as the admin."""
+        """Send a request with the admin's key."""
         return await Asker(self.client, self.held).ask(method, path, **options)
 
     async def create(self, **members: object) -> dict[str, Any]:
-        """Create a key, and return what is told of it."""
+        """Create a key; return the body of the response."""
         reply = await self.ask("POST", "/keys", json=ALICE | members)
         assert reply.status == 201
-        told: dict[str, Any] = reply.json
-        return told
+        created: dict[str, Any] = reply.json
+        return created
 
-    def as_holder(self, told: dict[str, Any]) -> Asker:
-        """Return who shows a key that was answered."""
-        return Asker(self.client, Held(None, told["key"]))  # type: ignore[arg-type]  # it is in the store
+    def as_holder(self, created: dict[str, Any]) -> Asker:
+        """Return a client that uses a key of an earlier response."""
+        return Asker(self.client, Held(None, created["key"]))  # type: ignore[arg-type]  # only the text is needed
 
 
 @pytest.fixture
 async def admin(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Admin]:
     async with serving(**combination, access="keys") as client:
-        asked = Admin(client, combination["store_url"], clock)
-        asked.held = await asked.give("root", "admin")
-        yield asked
+        admin = Admin(client, combination["store_url"], clock)
+        admin.held = await admin.give("root", "admin")
+        yield admin
 
 
 def schema(path: str, method: str, status: int) -> dict[str, Any]:
-    """Return how a body is described."""
-    described: dict[str, Any] = DOCUMENT["paths"][path][method]["responses"][str(status)]["content"]
-    found: dict[str, Any] = described["application/json"]["schema"]
-    return found
+    """Return the documented schema of a response body."""
+    content: dict[str, Any] = DOCUMENT["paths"][path][method]["responses"][str(status)]["content"]
+    body_schema: dict[str, Any] = content["application/json"]["schema"]
+    return body_schema
 
 
 async def test_created_key_is_shown_once_and_works_at_once(admin: Admin) -> None:
     reply = await admin.ask("POST", "/keys", json=ALICE | {"expire": "4102444800"})
 
     assert reply.status == 201
-    told = reply.json
-    assert list(told) == ["id", "owner", "scopes", "created", "expire", "state", "key"]
-    assert told == {
+    created = reply.json
+    assert list(created) == ["id", "owner", "scopes", "created", "expire", "state", "key"]
+    assert created == {
         "id": ANY,
         "owner": "alice",
         "scopes": ["read", "write"],
@@ -80,46 +80,46 @@ async def test_created_key_is_shown_once_and_works_at_once(admin: Admin) -> None
         "state": "live",
         "key": ANY,
     }
-    assert KEY.fullmatch(told["key"])
-    assert told["key"].startswith(f"gs_{told['id']}_")
-    assert reply.headers["Location"] == f"/keys/{told['id']}"
+    assert KEY.fullmatch(created["key"])
+    assert created["key"].startswith(f"gs_{created['id']}_")
+    assert reply.headers["Location"] == f"/keys/{created['id']}"
     assert reply.headers["Cache-Control"] == "no-store"
-    check(told, schema("/keys", "post", 201))
-    assert (await admin.as_holder(told).ask("PUT", "/guid", json={"user": "u"})).status == 201
-    assert (await admin.as_holder(told).ask("GET", "/keys")).status == 403
-    read = await admin.ask("GET", reply.headers["Location"])
-    assert read.status == 200
-    check(read.json, schema("/keys/{id}", "get", 200))
-    assert {name: value for name, value in read.json.items() if name != "used"} == {
-        name: value for name, value in told.items() if name != "key"
+    check(created, schema("/keys", "post", 201))
+    assert (await admin.as_holder(created).ask("PUT", "/guid", json={"user": "u"})).status == 201
+    assert (await admin.as_holder(created).ask("GET", "/keys")).status == 403
+    reread = await admin.ask("GET", reply.headers["Location"])
+    assert reread.status == 200
+    check(reread.json, schema("/keys/{id}", "get", 200))
+    assert {name: value for name, value in reread.json.items() if name != "used"} == {
+        name: value for name, value in created.items() if name != "key"
     }
     head = await admin.ask("HEAD", reply.headers["Location"])
     assert (head.status, head.body) == (200, b"")
 
 
 async def test_keys_are_for_admins(admin: Admin) -> None:
-    told = await admin.create(scopes=["read", "write", "delete"])
+    created = await admin.create(scopes=["read", "write", "delete"])
     for method, path in (
         ("GET", "/keys"),
         ("HEAD", "/keys"),
         ("POST", "/keys"),
-        ("GET", f"/keys/{told['id']}"),
-        ("PATCH", f"/keys/{told['id']}"),
-        ("DELETE", f"/keys/{told['id']}"),
-        ("POST", f"/keys/{told['id']}/rotation"),
+        ("GET", f"/keys/{created['id']}"),
+        ("PATCH", f"/keys/{created['id']}"),
+        ("DELETE", f"/keys/{created['id']}"),
+        ("POST", f"/keys/{created['id']}/rotation"),
     ):
         body = ALICE if method == "POST" else None
         assert (await admin.client.ask(method, path, json=body)).status == 401
-        refused = await admin.as_holder(told).ask(method, path, json=body)
-        assert refused.status == 403
-        assert 'scope="admin"' in refused.headers["WWW-Authenticate"]
+        reply = await admin.as_holder(created).ask(method, path, json=body)
+        assert reply.status == 403
+        assert 'scope="admin"' in reply.headers["WWW-Authenticate"]
     for path in ("/keys", "/keys/x", "/keys/x/rotation"):
         assert (await admin.client.ask("OPTIONS", path)).status == 204
-    assert (await admin.ask("GET", f"/keys/{told['id']}")).json["state"] == "live"
+    assert (await admin.ask("GET", f"/keys/{created['id']}")).json["state"] == "live"
 
 
 async def test_keys_are_unreachable_with_access_off(serving: Serving, combination: dict[str, str]) -> None:
-    """Not even who sends a body that would be refused: there is nothing to be learnt."""
+    """An invalid body gets the same response, so a client learns nothing about it."""
     async with serving(**combination) as client:
         for method, path in (
             ("GET", "/keys"),
@@ -134,31 +134,31 @@ async def test_keys_are_unreachable_with_access_off(serving: Serving, combinatio
                 problem = assert_problem(reply, 403, "forbidden")
                 assert "use the command guidsvc keys" in str(problem["detail"])
                 assert "WWW-Authenticate" not in reply.headers
-    async with open_keys(combination["store_url"]) as kept:
-        assert await kept.list("", 1) == []
+    async with open_keys(combination["store_url"]) as key_repository:
+        assert await key_repository.list("", 1) == []
 
 
 async def test_walk_through_the_list_meets_every_key_once(admin: Admin) -> None:
-    made = sorted([admin.held.key.id, *[(await admin.create())["id"] for _ in range(6)]])
-    path, found = "/keys?limit=3", []
+    expected = sorted([admin.held.key.id, *[(await admin.create())["id"] for _ in range(6)]])
+    path, pages = "/keys?limit=3", []
     while path:
         reply = await admin.ask("GET", path)
         assert reply.status == 200
         check(reply.json, schema("/keys", "get", 200))
-        found.append([item["id"] for item in reply.json["items"]])
+        pages.append([item["id"] for item in reply.json["items"]])
         link = reply.headers.get("Link", "")
         assert (reply.json["next"] is None) == (not link)
         path = link.partition(">")[0].removeprefix("<")
         assert path == ("" if not link else f"/keys?limit=3&cursor={reply.json['next']}")
-    assert [len(page) for page in found] == [3, 3, 1]
-    assert [each for page in found for each in page] == made
-    whole = await admin.ask("GET", f"/keys?limit={MAX_PAGE_SIZE + 1}")
-    assert (whole.json["next"], len(whole.json["items"])) == (None, 7)
-    assert all(one["id"] < other["id"] for one, other in pairwise(whole.json["items"]))
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert [key_id for page in pages for key_id in page] == expected
+    full_page = await admin.ask("GET", f"/keys?limit={MAX_PAGE_SIZE + 1}")
+    assert (full_page.json["next"], len(full_page.json["items"])) == (None, 7)
+    assert all(first["id"] < second["id"] for first, second in pairwise(full_page.json["items"]))
 
 
 async def test_list_of_keys_is_filtered(admin: Admin) -> None:
-    """By owner, state, and a part of the note or the beginning of the id; all of them at once; page by page."""
+    """By owner, by state, and by part of the note or the start of the id; also combined, and across pages."""
     build = await admin.create(note="the Build server")
     billing = await admin.create(owner="bob", note="billing, \u00c9t\u00e9")
     plain = await admin.create(owner="bob", expire=admin.clock.seconds + 60)
@@ -179,15 +179,15 @@ async def test_list_of_keys_is_filtered(admin: Admin) -> None:
         ("state=live&owner=bob", [billing]),
         ("state=live&owner=bob&q=old", []),
     ):
-        ids = sorted(each["id"] for each in expected)
-        path, found = f"/keys?limit=2&{query}", list[str]()
+        ids = sorted(key["id"] for key in expected)
+        path, listed_ids = f"/keys?limit=2&{query}", list[str]()
         while path:
             reply = await admin.ask("GET", path)
             assert reply.status == 200
-            assert (reply.json["next"] is None) == (len(found) + len(reply.json["items"]) == len(ids)), query
-            found += [item["id"] for item in reply.json["items"]]
+            assert (reply.json["next"] is None) == (len(listed_ids) + len(reply.json["items"]) == len(ids)), query
+            listed_ids += [item["id"] for item in reply.json["items"]]
             path = reply.headers.get("Link", "").partition(">")[0].removeprefix("<")
-        assert found == ids, query
+        assert listed_ids == ids, query
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ async def test_invalid_list_query_is_reported(serving: Serving, clock: FakeClock
 
 
 @pytest.mark.parametrize(
-    ("body", "where"),
+    ("body", "expected_pointers"),
     [
         ({}, ["/owner", "/scopes"]),
         ({"owner": " ", "scopes": [], "expire": None, "key": "gs_"}, ["/owner", "/scopes", "/expire", "/key"]),
@@ -227,12 +227,12 @@ async def test_invalid_list_query_is_reported(serving: Serving, clock: FakeClock
     ],
 )  # fmt: skip
 async def test_errors_of_a_new_key_are_reported_together(
-    serving: Serving, clock: FakeClock, sqlite_url: str, body: object, where: list[str]
+    serving: Serving, clock: FakeClock, sqlite_url: str, body: object, expected_pointers: list[str]
 ) -> None:
     async with serving(access="keys") as client:
         admin = await Guarded(client, sqlite_url, clock).asker("root", "admin")
         reply = await admin.ask("POST", "/keys", json=body)
-        assert pointers(reply) == where
+        assert pointers(reply) == expected_pointers
         assert b"to create a GUID" not in reply.body
         assert len((await admin.ask("GET", "/keys")).json["items"]) == 1
 
@@ -253,19 +253,19 @@ DETAILS: list[tuple[str, object, str]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "detail"), DETAILS)
-async def test_mistake_about_a_key_is_answered_in_words(  # fixtures, and an example
+async def test_mistake_about_a_key_is_explained(
     serving: Serving, clock: FakeClock, sqlite_url: str, path: str, body: object, detail: str
 ) -> None:
     async with serving(access="keys") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        held = await guarded.give("root", "admin")
-        reply = await Asker(client, held).ask("POST", f"/keys{path.format(id=held.key.id)}", json=body)
+        credential = await guarded.give("root", "admin")
+        reply = await Asker(client, credential).ask("POST", f"/keys{path.format(id=credential.key.id)}", json=body)
         assert reply.status == 400
         assert [fault["detail"] for fault in reply.json["errors"]] == [detail]
 
 
 async def test_scopes_of_a_request_have_a_bound(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
-    """However many there are, and whether they are valid: else each invalid one has an error of its own."""
+    """Valid or not: otherwise each invalid scope would add an error to the response."""
     async with serving(access="keys") as client:
         admin = await Guarded(client, sqlite_url, clock).asker("root", "admin")
         assert (await admin.ask("POST", "/keys", json=ALICE | {"scopes": ["read"] * 16})).status == 201
@@ -276,18 +276,18 @@ async def test_scopes_of_a_request_have_a_bound(serving: Serving, clock: FakeClo
 
 @pytest.mark.usefixtures("short_sessions")
 async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
-    """Twice is once; its own key too."""
-    told = await admin.create()
-    holder = admin.as_holder(told)
+    """A second revocation changes nothing. An admin may revoke its own key."""
+    created = await admin.create()
+    holder = admin.as_holder(created)
     assert (await holder.ask("GET", "/guid")).status == 200
     for _ in range(2):
-        reply = await admin.ask("DELETE", f"/keys/{told['id']}")
+        reply = await admin.ask("DELETE", f"/keys/{created['id']}")
         assert (reply.status, reply.body, reply.headers.get("Content-Type")) == (204, b"", None)
     await until(401, holder, "/guid")
-    assert (await admin.ask("GET", f"/keys/{told['id']}")).json["state"] == "revoked"
-    listed = (await admin.ask("GET", "/keys")).json["items"]
-    assert {item["id"]: item["state"] for item in listed} == {told["id"]: "revoked", admin.held.key.id: "live"}
-    problem = assert_problem(await admin.ask("POST", f"/keys/{told['id']}/rotation", json={}), 409, "key-ended")
+    assert (await admin.ask("GET", f"/keys/{created['id']}")).json["state"] == "revoked"
+    items = (await admin.ask("GET", "/keys")).json["items"]
+    assert {item["id"]: item["state"] for item in items} == {created["id"]: "revoked", admin.held.key.id: "live"}
+    problem = assert_problem(await admin.ask("POST", f"/keys/{created['id']}/rotation", json={}), 409, "key-ended")
     assert "was revoked" in str(problem["detail"])
     assert (await admin.ask("DELETE", f"/keys/{admin.held.key.id}")).status == 204
     await until(401, Asker(admin.client, admin.held), "/keys")
@@ -295,41 +295,41 @@ async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
 
 @pytest.mark.usefixtures("short_sessions")
 async def test_rotated_key_works_until_the_overlap_ends(admin: Admin) -> None:
-    told = await admin.create(scopes=["read"])
-    before = admin.as_holder(told)
-    assert (await before.ask("GET", "/guid")).status == 200
-    reply = await admin.ask("POST", f"/keys/{told['id']}/rotation", json={"overlap": 60})
+    created = await admin.create(scopes=["read"])
+    old_holder = admin.as_holder(created)
+    assert (await old_holder.ask("GET", "/guid")).status == 200
+    reply = await admin.ask("POST", f"/keys/{created['id']}/rotation", json={"overlap": 60})
     assert (reply.status, reply.headers["Cache-Control"]) == (200, "no-store")
     check(reply.json, schema("/keys/{id}/rotation", "post", 200))
-    assert {name: value for name, value in reply.json.items() if name != "used"} == told | {"key": reply.json["key"]}
-    assert reply.json["key"] != told["key"]
-    after = admin.as_holder(reply.json)
+    assert {name: value for name, value in reply.json.items() if name != "used"} == created | {"key": reply.json["key"]}
+    assert reply.json["key"] != created["key"]
+    new_holder = admin.as_holder(reply.json)
     admin.clock.advance(seconds=59)
-    assert [(await each.ask("GET", "/guid")).status for each in (before, after)] == [200, 200]
+    assert [(await holder.ask("GET", "/guid")).status for holder in (old_holder, new_holder)] == [200, 200]
     admin.clock.advance(seconds=1)
-    await until(401, before, "/guid")
-    assert (await after.ask("GET", "/guid")).status == 200
+    await until(401, old_holder, "/guid")
+    assert (await new_holder.ask("GET", "/guid")).status == 200
 
 
 async def test_overlap_is_an_hour_by_default_and_bounded(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
     async with serving(access="keys") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        admin, held = await guarded.asker("root", "admin"), await guarded.give()
-        path = f"/keys/{held.key.id}/rotation"
-        for wrong in (-1, MAX_OVERLAP_SECONDS + 1, "60", 1.5, True, None):
-            assert pointers(await admin.ask("POST", path, json={"overlap": wrong})) == ["/overlap"]
+        admin, credential = await guarded.asker("root", "admin"), await guarded.give()
+        path = f"/keys/{credential.key.id}/rotation"
+        for overlap in (-1, MAX_OVERLAP_SECONDS + 1, "60", 1.5, True, None):
+            assert pointers(await admin.ask("POST", path, json={"overlap": overlap})) == ["/overlap"]
         assert (await admin.ask("POST", path, json={})).status == 200
-        async with open_keys(sqlite_url) as kept:
-            key = await kept.get(held.key.id)
+        async with open_keys(sqlite_url) as key_repository:
+            key = await key_repository.get(credential.key.id)
         assert key is not None
         assert key.former_until == clock() + OVERLAP_SECONDS * 1000
 
 
 async def test_note_is_shown_until_it_is_removed(admin: Admin) -> None:
-    """Through a rotation and a revocation; a key without one has no such member."""
-    told = await admin.create(note="n" * 200)
-    path = f"/keys/{told['id']}"
-    assert told["note"] == "n" * 200
+    """A rotation and a revocation keep the note; a key without a note has no such member."""
+    created = await admin.create(note="n" * 200)
+    path = f"/keys/{created['id']}"
+    assert created["note"] == "n" * 200
     assert "note" not in await admin.create()
     assert (await admin.ask("POST", f"{path}/rotation", json={})).json["note"] == "n" * 200
     for body, note in (
@@ -341,8 +341,8 @@ async def test_note_is_shown_until_it_is_removed(admin: Admin) -> None:
             assert (reply.status, reply.json["note"]) == (200, note)
             check(reply.json, schema("/keys/{id}", "patch", 200))
     assert (await admin.ask("DELETE", path)).status == 204
-    listed = (await admin.ask("GET", "/keys")).json["items"]
-    assert {item["id"]: item.get("note") for item in listed}[told["id"]] == "billing, nightly \u00e9"
+    items = (await admin.ask("GET", "/keys")).json["items"]
+    assert {item["id"]: item.get("note") for item in items}[created["id"]] == "billing, nightly \u00e9"
     for _ in range(2):
         reply = await admin.ask("PATCH", path, json={"note": None})
         assert (reply.status, "note" in reply.json, reply.json["state"]) == (200, False, "revoked")
@@ -350,17 +350,17 @@ async def test_note_is_shown_until_it_is_removed(admin: Admin) -> None:
 
 
 async def test_invalid_change_of_a_key_is_rejected(admin: Admin) -> None:
-    told = await admin.create(note="kept")
-    path = f"/keys/{told['id']}"
-    for body, where in (({"note": "n" * 201}, "/note"), ({"note": ""}, "/note"), ({"owner": "bob"}, "/owner"),
+    created = await admin.create(note="kept")
+    path = f"/keys/{created['id']}"
+    for body, pointer in (({"note": "n" * 201}, "/note"), ({"note": ""}, "/note"), ({"owner": "bob"}, "/owner"),
                         ({"scopes": ["admin"]}, "/scopes"), ({"note": ["n"]}, "/note")):  # fmt: skip
-        assert pointers(await admin.ask("PATCH", path, json=body)) == [where]
+        assert pointers(await admin.ask("PATCH", path, json=body)) == [pointer]
     assert (await admin.ask("PATCH", path, body=b"{}", headers={"Content-Type": "text/plain"})).status == 415
     assert (await admin.ask("GET", path)).json["note"] == "kept"
 
 
 async def test_unknown_key_is_not_found(admin: Admin) -> None:
-    """However its id is written; a whole key is not repeated."""
+    """Whatever stands for the id; the response does not repeat a complete key."""
     for name in (UNKNOWN, "x", "%00", "%FF", f"{UNKNOWN}%0A", admin.held.text):
         for method, path in (("GET", ""), ("HEAD", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotation")):
             body: object = {} if method in {"PATCH", "POST"} else None
@@ -375,41 +375,43 @@ async def test_unknown_key_is_not_found(admin: Admin) -> None:
 
 @pytest.mark.usefixtures("short_sessions")
 async def test_own_key_is_described_to_its_holder(admin: Admin) -> None:
-    """Whatever its scopes; as in the list, and never its secret."""
+    """With any scopes: the same members as in the list, without the secret."""
     for scopes in (["read"], ["monitor"], ["write", "delete"], ["admin"]):
-        told = await admin.create(scopes=scopes, note="n", expire=admin.clock.seconds + 60)
-        holder = admin.as_holder(told)
+        created = await admin.create(scopes=scopes, note="n", expire=admin.clock.seconds + 60)
+        holder = admin.as_holder(created)
         reply = await holder.ask("GET", "/keys/self")
         assert reply.status == 200
         check(reply.json, schema("/keys/self", "get", 200))
-        expected = {name: value for name, value in told.items() if name != "key"} | {"access": "keys", "rate": ANY}
+        expected = {name: value for name, value in created.items() if name != "key"} | {"access": "keys", "rate": ANY}
         assert {name: value for name, value in reply.json.items() if name != "used"} == expected
         assert reply.headers["Cache-Control"] == "no-store"
         head = await holder.ask("HEAD", "/keys/self")
         assert (head.status, head.body) == (200, b"")
-        assert (await admin.ask("DELETE", f"/keys/{told['id']}")).status == 204
+        assert (await admin.ask("DELETE", f"/keys/{created['id']}")).status == 204
         await until(401, holder, "/keys/self")
     assert (await admin.client.get("/keys/self")).status == 401
     assert_problem(await admin.ask("GET", "/keys/self?view=full"), 400, "invalid-request")
     assert (await admin.ask("PUT", "/keys/self", json={})).headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
-async def test_own_key_tells_what_is_left(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
-    """Of the rate limit, and of the quota if the key may write."""
+async def test_own_key_shows_remaining_limits(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
+    """The rate limit, and the quota if the key may write."""
     async with serving(**combination, access="keys", rate_limit="100/hour", quota=5) as client:
         guarded = Guarded(client, combination["store_url"], clock)
         writer, reader = await guarded.asker("alice"), await guarded.asker("alice", "read")
-        another = await guarded.asker("bob", "admin")
-        for asker, number in ((writer, 2), (another, 1)):
+        other_owner = await guarded.asker("bob", "admin")
+        for caller, number in ((writer, 2), (other_owner, 1)):
             for _ in range(number):
-                assert (await asker.ask("POST", "/guid", json={"user": "u"})).status == 201
+                assert (await caller.ask("POST", "/guid", json={"user": "u"})).status == 201
         assert (await writer.ask("POST", "/guid", json={"user": "u", "expire": 1})).status == 201
-        told = [(await asker.ask("GET", "/keys/self")).json for asker in (writer, writer, reader, another)]
+        bodies = [(await caller.ask("GET", "/keys/self")).json for caller in (writer, writer, reader, other_owner)]
 
-    left = [96, 95, 99, 98]
-    assert [each["rate"] for each in told] == [{"limit": 100, "seconds": 3600, "left": number} for number in left]
+    remaining = [96, 95, 99, 98]
+    assert [body["rate"] for body in bodies] == [
+        {"limit": 100, "seconds": 3600, "left": number} for number in remaining
+    ]
     live = {"limit": 5, "live": 2}
-    assert [each.get("quota") for each in told] == [live, live, None, {"limit": 5, "live": 1}]
+    assert [body.get("quota") for body in bodies] == [live, live, None, {"limit": 5, "live": 1}]
 
 
 async def test_own_key_says_that_access_is_off(client: Client) -> None:
@@ -428,47 +430,47 @@ async def test_unsupported_methods_are_rejected(admin: Admin) -> None:
 
 
 async def test_response_with_a_key_is_not_replayed(admin: Admin) -> None:
-    """Idempotency-Key is refused, and nothing is made."""
-    told = await admin.create()
-    for path, body in (("/keys", ALICE), (f"/keys/{told['id']}/rotation", {})):
+    """Idempotency-Key is rejected, and no key is created or rotated."""
+    created = await admin.create()
+    for path, body in (("/keys", ALICE), (f"/keys/{created['id']}/rotation", {})):
         reply = await admin.ask("POST", path, json=body, headers={"Idempotency-Key": "k"})
         problem = assert_problem(reply, 400, "invalid-request")
         assert [fault["header"] for fault in problem["errors"]] == ["Idempotency-Key"]  # type: ignore[attr-defined]
     assert len((await admin.ask("GET", "/keys")).json["items"]) == 2
-    assert (await admin.as_holder(told).ask("GET", "/guid")).status == 200
+    assert (await admin.as_holder(created).ask("GET", "/guid")).status == 200
 
 
 async def test_body_must_be_json_and_small(admin: Admin) -> None:
-    typed = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert (await admin.ask("POST", "/keys", body=json.dumps(ALICE).encode(), headers=typed)).status == 415
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await admin.ask("POST", "/keys", body=json.dumps(ALICE).encode(), headers=headers)).status == 415
     assert (await admin.ask("POST", "/keys", json=ALICE | {"more": "a" * 65_536})).status == 413
 
 
 async def test_secret_is_shown_once_and_not_stored(
     admin: Admin, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In no log line, whatever the level; in no other reply, good or bad; nor in the store."""
+    """It is in no log line of any level, in no other response, and not in the store."""
     caplog.set_level(logging.DEBUG)
-    told = await admin.create()
-    turned = (await admin.ask("POST", f"/keys/{told['id']}/rotation", json={})).json
-    assert (await admin.as_holder(turned).ask("GET", "/guid")).status == 200
+    created = await admin.create()
+    rotated = (await admin.ask("POST", f"/keys/{created['id']}/rotation", json={})).json
+    assert (await admin.as_holder(rotated).ask("GET", "/guid")).status == 200
     replies = [
         await admin.ask("GET", "/keys"),
-        await admin.ask("GET", f"/keys/{told['id']}"),
-        await admin.as_holder(told).ask("GET", "/keys"),
-        await admin.as_holder(told).ask("PUT", "/guid", json={}),
-        await admin.ask("DELETE", f"/keys/{told['id']}"),
+        await admin.ask("GET", f"/keys/{created['id']}"),
+        await admin.as_holder(created).ask("GET", "/keys"),
+        await admin.as_holder(created).ask("PUT", "/guid", json={}),
+        await admin.ask("DELETE", f"/keys/{created['id']}"),
     ]
-    said = [
+    outputs = [
         *(reply.body.decode() for reply in replies),
         *(str(dict(reply.headers.get_all())) for reply in replies),
         *(record.getMessage() for record in caplog.records),
         *capfd.readouterr(),
         *map(str, everything(admin.store_url)),
     ]
-    for text in (told["key"], turned["key"]):
-        shown = keys.parse(text)
-        assert shown is not None
-        assert any(keys.digest_of(shown.secret) in each for each in said), "this is how it is kept"
-        assert not any(shown.secret in each for each in said)
-        assert not any(keys.digest_of(shown.secret) in reply.body.decode() for reply in replies)
+    for text in (created["key"], rotated["key"]):
+        parsed = keys.parse(text)
+        assert parsed is not None
+        assert any(keys.digest_of(parsed.secret) in output for output in outputs), "the store holds the digest"
+        assert not any(parsed.secret in output for output in outputs)
+        assert not any(keys.digest_of(parsed.secret) in reply.body.decode() for reply in replies)

@@ -1,4 +1,4 @@
-"""Who may ask for what: keys, scopes, owners, on every way that a request can take."""
+"""Access control by keys, scopes and owners, through the fast path, handlers, lists and batches."""
 
 import asyncio
 import json
@@ -33,38 +33,38 @@ async def guarded(serving: Serving, combination: dict[str, str], clock: FakeCloc
 
 
 async def test_request_without_key_is_told_how_to_authenticate(guarded: Guarded) -> None:
-    """401, and the scheme that is taken; nothing is told of what there is."""
+    """401 with the authentication scheme."""
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
         reply = await guarded.client.ask(method, PATH)
         assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, 'Bearer realm="guidsvc"')
 
 
 async def test_key_permits_what_its_scopes_allow(guarded: Guarded) -> None:
-    """Of one owner: one writes, one reads, one deletes, and none does what another may."""
-    askers = {scope: await guarded.asker(scopes=scope) for scope in ("read", "write", "delete")}
-    needs = {"PUT": "write", "GET": "read", "HEAD": "read", "PATCH": "write", "DELETE": "delete"}
-    for method, needed in needs.items():
+    """Three keys of one owner, for reading, writing and deleting: each permits its own requests and no others."""
+    callers = {scope: await guarded.asker(scopes=scope) for scope in ("read", "write", "delete")}
+    required_scopes = {"PUT": "write", "GET": "read", "HEAD": "read", "PATCH": "write", "DELETE": "delete"}
+    for method, required in required_scopes.items():
         body = BODY if method in {"PUT", "PATCH"} else None
-        for scope, asker in askers.items():
-            if scope != needed:
-                reply = await asker.ask(method, PATH, json=body)
+        for scope, caller in callers.items():
+            if scope != required:
+                reply = await caller.ask(method, PATH, json=body)
                 assert reply.status == 403
-                assert f'scope="{needed}"' in reply.headers["WWW-Authenticate"]
-        assert (await askers[needed].ask(method, PATH, json=body)).status < 300
+                assert f'scope="{required}"' in reply.headers["WWW-Authenticate"]
+        assert (await callers[required].ask(method, PATH, json=body)).status < 300
 
 
 async def test_record_of_another_owner_seems_absent(guarded: Guarded) -> None:
-    """To read, to change and to delete; whether the record is in a cache or not; conditions tell nothing of it."""
+    """To reads, updates and deletions, cached or not, with any precondition."""
     alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
-    made = await alice.ask("PUT", PATH, json=BODY)
+    created = await alice.ask("PUT", PATH, json=BODY)
     for _ in range(3):
         assert (await alice.ask("GET", PATH)).status == 200
         assert (await bob.ask("GET", PATH)).status == 404
     absent = f"/guid/{'0' * 32}"
     for method, headers in (
         ("GET", {}),
-        ("GET", {"If-None-Match": made.headers["ETag"]}),
-        ("GET", {"If-Match": made.headers["ETag"]}),
+        ("GET", {"If-None-Match": created.headers["ETag"]}),
+        ("GET", {"If-Match": created.headers["ETag"]}),
         ("HEAD", {}),
         ("PATCH", {}),
         ("PATCH", {"If-Match": '"1"'}),
@@ -77,36 +77,36 @@ async def test_record_of_another_owner_seems_absent(guarded: Guarded) -> None:
         assert "record" not in replies[0].body.decode() or method == "HEAD"
     for headers in ({}, {"If-None-Match": "*"}, {"If-Match": "*"}):
         assert (await bob.ask("PUT", PATH, json={"user": "b"}, headers=headers)).status == 404
-    assert (await alice.ask("GET", PATH)).json == made.json
+    assert (await alice.ask("GET", PATH)).json == created.json
 
 
 async def test_keys_of_one_owner_share_and_admin_sees_all(guarded: Guarded) -> None:
-    """And what an admin changes stays its owner's."""
-    alice, again, admin = (
+    """A record that an admin changes keeps its owner."""
+    alice, second_key, admin = (
         await guarded.asker("alice"),
         await guarded.asker("alice"),
         await guarded.asker("root", "admin"),
     )
     await alice.ask("PUT", PATH, json=BODY)
-    assert (await again.ask("GET", PATH)).status == 200
+    assert (await second_key.ask("GET", PATH)).status == 200
     assert (await admin.ask("PUT", PATH, json={"user": "c"})).status == 200
     assert (await alice.ask("GET", PATH)).json["user"] == "c"
 
 
 async def test_list_holds_only_own_records(guarded: Guarded) -> None:
-    """A page, its total, a stream, and one by user; an admin's holds all."""
+    """Pages, totals and streams, also filtered by user; those of an admin hold all records."""
     alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("root", "admin")
-    for place, asker in enumerate([alice, bob, alice]):
-        await asker.ask("PUT", f"/guid/{place:032X}", json=BODY)
+    for number, caller in enumerate([alice, bob, alice]):
+        await caller.ask("PUT", f"/guid/{number:032X}", json=BODY)
     for query in ("?", "?user=a&", "?state=all&"):
-        for asker, count in ((alice, 2), (bob, 1), (admin, 3)):
-            page = await asker.ask("GET", f"/guid{query}limit=500", headers={"Prefer": "return=total-count"})
-            lines = await asker.ask("GET", f"/guid{query[:-1] or '?'}", headers={"Accept": "application/x-ndjson"})
+        for caller, count in ((alice, 2), (bob, 1), (admin, 3)):
+            page = await caller.ask("GET", f"/guid{query}limit=500", headers={"Prefer": "return=total-count"})
+            lines = await caller.ask("GET", f"/guid{query[:-1] or '?'}", headers={"Accept": "application/x-ndjson"})
             assert (len(page.json["items"]), page.json["total"], len(lines.lines)) == (count, count, count)
 
 
 async def test_each_operation_of_a_batch_is_authorized(guarded: Guarded) -> None:
-    """By its scope, and by whose the record is."""
+    """By the scope of the key and the owner of the record."""
     bob, writer = await guarded.asker("bob"), await guarded.asker("alice", "write")
     await bob.ask("PUT", PATH, json=BODY)
     operations = [
@@ -121,33 +121,33 @@ async def test_each_operation_of_a_batch_is_authorized(guarded: Guarded) -> None
 
 
 async def test_idempotency_key_belongs_to_its_owner(guarded: Guarded) -> None:
-    """The same key of another owner is another request."""
+    """The same Idempotency-Key from another owner identifies another request."""
     alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
-    once = {"Idempotency-Key": "k"}
-    first = await alice.ask("POST", "/guid", json=BODY, headers=once)
-    again = await alice.ask("POST", "/guid", json=BODY, headers=once)
-    others = await bob.ask("POST", "/guid", json=BODY, headers=once)
-    assert first.json == again.json
-    assert others.status == 201
-    assert others.json["guid"] != first.json["guid"]
+    headers = {"Idempotency-Key": "k"}
+    first = await alice.ask("POST", "/guid", json=BODY, headers=headers)
+    retry = await alice.ask("POST", "/guid", json=BODY, headers=headers)
+    other_owner = await bob.ask("POST", "/guid", json=BODY, headers=headers)
+    assert first.json == retry.json
+    assert other_owner.status == 201
+    assert other_owner.json["guid"] != first.json["guid"]
     assert (await bob.ask("GET", f"/guid/{first.json['guid']}")).status == 404
 
 
 async def test_invalid_key_is_rejected(guarded: Guarded) -> None:
-    """Mistyped, unknown, of a wrong secret, another scheme: 401, and that it is invalid."""
-    held = await guarded.give()
-    assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status == 201
+    """A mistyped or unknown key, a wrong secret or another scheme: 401 with `invalid_token`."""
+    credential = await guarded.give()
+    assert (await Asker(guarded.client, credential).ask("PUT", PATH, json=BODY)).status == 201
     _, unknown = keys.generate("alice", SCOPES, 0)
-    wrong = keys.format_key(held.key.id, "0" * keys.SECRET_CHARACTERS)
-    mistyped = held.text[:-1] + ("0" if held.text[-1] != "0" else "1")
+    wrong = keys.format_key(credential.key.id, "0" * keys.SECRET_CHARACTERS)
+    mistyped = credential.text[:-1] + ("0" if credential.text[-1] != "0" else "1")
     for authorization in (
         f"Bearer {unknown}",
         f"Bearer {wrong}",
         f"Bearer {mistyped}",
-        f"Basic {held.text}",
-        held.text,
+        f"Basic {credential.text}",
+        credential.text,
         "Bearer",
-        f"Bearer {held.text}, Bearer {held.text}",
+        f"Bearer {credential.text}, Bearer {credential.text}",
         "Bearer " + "a" * 10_000,
     ):
         for method in ("GET", "PUT", "DELETE"):
@@ -155,16 +155,16 @@ async def test_invalid_key_is_rejected(guarded: Guarded) -> None:
             reply = await guarded.client.ask(method, PATH, json=body, headers={"Authorization": authorization})
             assert reply.status == 401
             assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
-    reply = await guarded.client.ask("GET", f"{PATH}?access_token={held.text}")
+    reply = await guarded.client.ask("GET", f"{PATH}?access_token={credential.text}")
     assert reply.status == 401
 
 
 @pytest.mark.slow
 async def test_revoked_or_expired_key_is_rejected_within_five_seconds(guarded: Guarded) -> None:
-    """However often it is used meanwhile."""
+    """Even if it is used all the time."""
     revoked, expiring = await guarded.give(), await guarded.give(expire=guarded.clock.seconds + 60)
-    for held in (revoked, expiring):
-        assert (await Asker(guarded.client, held).ask("PUT", PATH, json=BODY)).status in {200, 201}
+    for credential in (revoked, expiring):
+        assert (await Asker(guarded.client, credential).ask("PUT", PATH, json=BODY)).status in {200, 201}
     await guarded.change(revoked, revoked=1)
     await until(401, Asker(guarded.client, revoked), PATH)
     guarded.clock.now += 61_000
@@ -172,11 +172,11 @@ async def test_revoked_or_expired_key_is_rejected_within_five_seconds(guarded: G
 
 
 async def test_use_of_a_key_is_recorded(guarded: Guarded) -> None:
-    """Once an hour at most."""
-    held = await guarded.give()
-    await Asker(guarded.client, held).ask("GET", PATH)
-    async with asyncio.timeout(30), open_keys(guarded.store_url) as kept:
-        while (key := await kept.get(held.key.id)) is None or key.used is None:
+    """At most once an hour."""
+    credential = await guarded.give()
+    await Asker(guarded.client, credential).ask("GET", PATH)
+    async with asyncio.timeout(30), open_keys(guarded.store_url) as key_repository:
+        while (key := await key_repository.get(credential.key.id)) is None or key.used is None:
             await asyncio.sleep(0.02)
     assert key.used == guarded.clock.now
 
@@ -202,40 +202,42 @@ async def test_health_and_descriptions_need_no_key(guarded: Guarded) -> None:
 
 
 async def test_monitor_key_reads_metrics_and_counts_alone(guarded: Guarded) -> None:
-    """The fast path refuses it too; and a batch, operation by operation."""
+    """The fast path rejects it too, and a batch rejects each operation."""
     monitor = await guarded.asker("prometheus", "monitor")
     assert [(await monitor.ask("GET", path)).status for path in ("/metrics", "/stats")] == [200, 200]
     for method, path in (("GET", PATH), ("GET", "/guid"), ("PUT", PATH), ("POST", "/guid"), ("DELETE", PATH),
                          ("GET", "/keys"), ("POST", "/keys")):  # fmt: skip
         body = {"user": "u"} if method in {"PUT", "POST"} else None
-        assert [(await monitor.ask(method, path, json=body)).status for _ in range(2)] == [403, 403], "on both ways"
+        assert [(await monitor.ask(method, path, json=body)).status for _ in range(2)] == [403, 403], (
+            "by handler and fast path"
+        )
     operations = [{"op": op, "guid": GUID} for op in ("get", "delete")] + [{"user": "u"}]
     batch = await monitor.ask("POST", "/guid:batch", json={"operations": operations})
     assert [result["status"] for result in batch.json["results"]] == [403, 403, 403]
 
 
 async def test_failed_login_takes_as_long_as_any_other(guarded: Guarded) -> None:
-    """The same time for a wrong secret and for an unknown id: none is answered before it."""
-    held = await guarded.give()
+    """A wrong secret, an unknown id and a malformed key all wait for the minimum time."""
+    credential = await guarded.give()
     _, unknown = keys.generate("alice", SCOPES, 0)
-    for text in (unknown, keys.format_key(held.key.id, "0" * keys.SECRET_CHARACTERS), "nonsense"):
-        begun = asyncio.get_running_loop().time()
+    for text in (unknown, keys.format_key(credential.key.id, "0" * keys.SECRET_CHARACTERS), "nonsense"):
+        start = asyncio.get_running_loop().time()
         await guarded.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
-        assert asyncio.get_running_loop().time() - begun >= 0.045
+        assert asyncio.get_running_loop().time() - start >= 0.045
 
 
 async def test_rate_limited_caller_is_told_when_to_retry(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """Each reply says what is left; the limit is the key's, and health is not counted."""
+    """Each response shows the remaining requests; the limit is per key, and health checks do not count."""
     async with serving(**combination, access="keys", rate_limit="4/minute") as client:
         guarded = Guarded(client, combination["store_url"], clock)
         alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
         assert (await alice.ask("PUT", PATH, json=BODY)).headers["RateLimit"].startswith('"requests";r=3;t=')
-        for path, left in ((PATH, 2), ("/guid", 1), (PATH, 0)):
+        for path, remaining in ((PATH, 2), ("/guid", 1), (PATH, 0)):
             reply = await alice.ask("GET", path)
             assert reply.status == 200
-            assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t=')
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={remaining};t=')
             assert reply.headers["RateLimit-Policy"] == '"requests";q=4;w=60'
         for method in ("GET", "DELETE"):
             reply = await alice.ask(method, PATH)
@@ -249,10 +251,10 @@ async def test_rate_limited_caller_is_told_when_to_retry(
 
 
 async def test_lease_requests_are_counted_once(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
-    """Whether they are answered from the cache, by a handler, or with an error."""
+    """Whether the response comes from the cache or a handler, or is an error."""
     async with serving(**combination, access="keys", rate_limit="20/minute") as client:
         alice = await Guarded(client, combination["store_url"], clock).asker("alice")
-        left = 20
+        remaining = 20
         for method, path, body, status in (
             ("PUT", PATH, {"user": "a", "ttl": 60}, 201),
             ("GET", f"{PATH}?valid_for=30", None, 200),
@@ -264,44 +266,44 @@ async def test_lease_requests_are_counted_once(serving: Serving, combination: di
             ("POST", f"{PATH}/renewal", {"ttl": 90}, 200),
         ):
             reply = await alice.ask(method, path, json=body)
-            left -= 1
+            remaining -= 1
             assert reply.status == status
-            assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t='), (method, path)
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={remaining};t='), (method, path)
 
 
 @pytest.mark.parametrize(
-    "more", [{"access_log": True}, {"cache_status": True}, {}], ids=["log", "diagnostics", "plain"]
+    "settings", [{"access_log": True}, {"cache_status": True}, {}], ids=["log", "diagnostics", "plain"]
 )
 async def test_read_past_the_cache_is_counted_once(
-    serving: Serving, mongo_url: str, clock: FakeClock, more: dict[str, bool]
+    serving: Serving, mongo_url: str, clock: FakeClock, settings: dict[str, bool]
 ) -> None:
-    """Also where an earlier read with the same headers was answered from the cache."""
+    """Also if an earlier read with the same headers was a cache hit."""
     guids = [f"{number:032X}" for number in range(5)]
-    async with serving(store_url=mongo_url, access="keys", rate_limit="100/hour", **more) as client:
+    async with serving(store_url=mongo_url, access="keys", rate_limit="100/hour", **settings) as client:
         guarded = Guarded(client, mongo_url, clock)
         alice = await guarded.asker("alice")
-        left = 100
+        remaining = 100
         for path in [*(f"/guid/{guid}" for guid in guids), *[f"/guid/{guids[0]}"] * 2, *(f"/guid/{g}" for g in guids)]:
-            reply = await alice.ask("GET" if left <= 95 else "PUT", path, json=None if left <= 95 else BODY)
-            left -= 1
+            reply = await alice.ask("GET" if remaining <= 95 else "PUT", path, json=None if remaining <= 95 else BODY)
+            remaining -= 1
             assert reply.status in {200, 201}
-            assert reply.headers["RateLimit"].startswith(f'"requests";r={left};t='), path
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={remaining};t='), path
 
 
 async def test_failed_logins_lock_out_their_address(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """Failures are told to wait, at the same time as any; when the time is over they are failures again."""
+    """Further failures get 429 after the same delay as any; after the lockout they get 401 again."""
     async with serving(**combination, access="keys", login_limit="3/minute") as client:
         wrong = {"Authorization": "Bearer nonsense"}
         for _ in range(3):
             assert (await client.get(PATH, headers=wrong)).status == 401
         for method in ("GET", "PUT", "DELETE"):
-            begun = asyncio.get_running_loop().time()
-            refused = await client.ask(method, PATH, headers=wrong)
-            assert asyncio.get_running_loop().time() - begun >= 0.045
-            assert (refused.status, refused.json["code"]) == (429, "rate-limited")
-            assert 0 < int(refused.headers["Retry-After"]) <= 60
+            start = asyncio.get_running_loop().time()
+            reply = await client.ask(method, PATH, headers=wrong)
+            assert asyncio.get_running_loop().time() - start >= 0.045
+            assert (reply.status, reply.json["code"]) == (429, "rate-limited")
+            assert 0 < int(reply.headers["Retry-After"]) <= 60
         clock.now += 60_000
         assert (await client.get(PATH, headers=wrong)).status == 401
 
@@ -309,7 +311,7 @@ async def test_failed_logins_lock_out_their_address(
 async def test_valid_key_is_accepted_from_locked_out_address(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """Whether it was used before or not, and while a client behind the same address goes on with a revoked one."""
+    """Used before or not, and while another client at the same address keeps sending a revoked key."""
     async with serving(**combination, access="keys", login_limit="3/minute") as client:
         guarded = Guarded(client, combination["store_url"], clock)
         revoked = await guarded.give("carol")
@@ -326,28 +328,28 @@ async def test_valid_key_is_accepted_from_locked_out_address(
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The log-ins that were looked up since the list was cleared."""
-    looked: list[str] = []
-    plain = Authenticator._look_up
+def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Credentials that were looked up in the store since the list was cleared."""
+    lookups: list[str] = []
+    look_up = Authenticator._look_up
 
-    async def counted(own: Authenticator, authorization: str) -> tuple[Caller, float]:
-        looked.append(authorization)
-        return await plain(own, authorization)
+    async def recorded_look_up(authenticator: Authenticator, authorization: str) -> tuple[Caller, float]:
+        lookups.append(authorization)
+        return await look_up(authenticator, authorization)
 
-    monkeypatch.setattr(Authenticator, "_look_up", counted)
-    return looked
+    monkeypatch.setattr(Authenticator, "_look_up", recorded_look_up)
+    return lookups
 
 
 async def test_failed_logins_of_locked_out_address_cost_little(
-    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, lookups: list[str]
 ) -> None:
-    """Of unknown keys so many are looked up in a second; of one and the same key none. Who was let in before, is."""
+    """At most MAX_LOOKUPS unknown keys are looked up in a second, a repeated one never; known keys still work."""
     monkeypatch.setattr(guard, "KnownFailures", lambda _: KnownFailures(600))
     clock.now -= clock.now % 60_000
     async with serving(access="keys", login_limit="3/minute") as client:
         for name in ("GOOD_SECONDS", "FRESH_SECONDS"):
-            monkeypatch.setattr(sessions, name, 0.0)  # a log-in is looked up each time
+            monkeypatch.setattr(sessions, name, 0.0)  # look up each credential every time
         known = Asker(client, await Guarded(client, sqlite_url, clock).give())
         assert (await known.ask("GET", "/guid")).status == 200
 
@@ -357,42 +359,42 @@ async def test_failed_logins_of_locked_out_address_cost_little(
         unknown = [keys.generate("alice", SCOPES, 0)[1] for _ in range(MAX_LOOKUPS + 50)]
         for _ in range(3):
             assert await fail(unknown[0]) == 401
-        looked.clear()
+        lookups.clear()
         assert set(await asyncio.gather(*(fail(text) for text in unknown[1:]))) == {429}
-        assert len(looked) == MAX_LOOKUPS
-        looked.clear()
-        assert (await known.ask("GET", "/guid?limit=no")).status == 400, "let in, and not confirmed after a wait"
-        assert len(looked) == 1
+        assert len(lookups) == MAX_LOOKUPS
+        lookups.clear()
+        assert (await known.ask("GET", "/guid?limit=no")).status == 400, "authenticated without another lookup"
+        assert len(lookups) == 1
         clock.now += 1000
-        looked.clear()
+        lookups.clear()
         for text in unknown[:3]:
             assert await fail(text) == 429
-        assert looked == []
+        assert lookups == []
         assert await fail(keys.generate("alice", SCOPES, 0)[1]) == 429
-        assert len(looked) == 1
+        assert len(lookups) == 1
 
 
 async def test_login_is_cached_once_for_all_spellings(
-    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, looked: list[str]
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, lookups: list[str]
 ) -> None:
-    """Or one key would push those of others out of the memory for log-ins, and have them looked up each time."""
+    """Otherwise one key could evict others from the session cache, and each would be looked up again."""
     monkeypatch.setattr(sessions, "GOOD_SECONDS", 600.0)
     monkeypatch.setattr(sessions, "FRESH_SECONDS", 600.0)
     async with serving(access="keys", login_limit="") as client:
-        held = await Guarded(client, sqlite_url, clock).give()
+        credential = await Guarded(client, sqlite_url, clock).give()
         spellings = [f"{scheme}{' ' * blanks}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in (1, 2, 5_000)]
         for spelling in spellings:
             for path in ("/guid", PATH):
-                reply = await client.get(path, headers={"Authorization": f"{spelling}{held.text}"})
+                reply = await client.get(path, headers={"Authorization": f"{spelling}{credential.text}"})
                 assert reply.status == (200 if path == "/guid" else 404)
-        assert len(looked) == 1
+        assert len(lookups) == 1
 
 
 @pytest.mark.slow
 async def test_token_permits_what_its_scopes_allow(
     serving: Serving, combination: dict[str, str], clock: FakeClock, tmp_path: Path
 ) -> None:
-    """Its owner shares with keys of the same name, if that is set; one that has expired is refused at once."""
+    """Its owner shares records with keys of that owner, if configured; an expired token is rejected at once."""
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(key_set(EC.jwk()))
     settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
@@ -400,47 +402,47 @@ async def test_token_permits_what_its_scopes_allow(
         guarded = Guarded(client, combination["store_url"], clock)
         alice = await guarded.asker("alice")
         token = EC.token(claims(clock.seconds, sub="alice", scope="read", exp=clock.seconds + 2))
-        shown = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}"}
         assert (await alice.ask("PUT", PATH, json=BODY)).status == 201
         for _ in range(3):
-            assert (await client.get(PATH, headers=shown)).status == 200
-        assert (await client.delete(PATH, headers=shown)).status == 403
-        other = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='bob', scope='read'))}"}
-        assert (await client.get(PATH, headers=other)).status == 404
+            assert (await client.get(PATH, headers=headers)).status == 200
+        assert (await client.delete(PATH, headers=headers)).status == 403
+        other_owner = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='bob', scope='read'))}"}
+        assert (await client.get(PATH, headers=other_owner)).status == 404
         clock.now += 2000
         async with asyncio.timeout(5):
-            while (await client.get(PATH, headers=shown)).status != 401:
+            while (await client.get(PATH, headers=headers)).status != 401:
                 await asyncio.sleep(0.05)
 
 
 async def test_token_subject_cannot_impersonate_a_key_owner(
     serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
-    """The owner of a token carries its issuer, and shares with a key only if an admin names its owner so."""
+    """The owner of a token contains its issuer; a key shares it only if an admin gave it that full name."""
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(key_set(EC.jwk()))
     async with serving(access="keys", jwt_jwks=str(jwks), jwt_issuer=ISSUER, jwt_audience=AUDIENCE) as client:
         guarded = Guarded(client, sqlite_url, clock)
-        alice, same = await guarded.asker("alice"), await guarded.asker(f"{ISSUER}#alice")
-        shown = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='alice', scope='read write'))}"}
+        alice, same_owner = await guarded.asker("alice"), await guarded.asker(f"{ISSUER}#alice")
+        headers = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='alice', scope='read write'))}"}
         await alice.ask("PUT", PATH, json=BODY)
-        assert (await client.get(PATH, headers=shown)).status == 404
-        assert (await client.put("/guid/" + "A" * 32, BODY, headers=shown)).status == 201
-        assert (await same.ask("GET", "/guid/" + "A" * 32)).status == 200
+        assert (await client.get(PATH, headers=headers)).status == 404
+        assert (await client.put("/guid/" + "A" * 32, BODY, headers=headers)).status == 201
+        assert (await same_owner.ask("GET", "/guid/" + "A" * 32)).status == 200
         assert (await alice.ask("GET", "/guid/" + "A" * 32)).status == 404
 
 
 async def test_token_of_unknown_key_is_rejected_and_logged(serving: Serving, clock: FakeClock, tmp_path: Path) -> None:
-    """On every way that a request takes: any client can send one, and honest ones do while keys are rotated."""
+    """In every kind of request: any client can send one, and honest clients do while signing keys are rotated."""
     jwks, audit_log = tmp_path / "jwks.json", tmp_path / "audit.log"
     jwks.write_bytes(key_set(EC.jwk()))
     settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "audit_log": str(audit_log)}
     async with serving(access="keys", **settings) as client:
-        shown = {"Authorization": f"Bearer {EC.token(claims(clock.seconds), kid='other')}"}
+        headers = {"Authorization": f"Bearer {EC.token(claims(clock.seconds), kid='other')}"}
         requests = [("GET", PATH), ("PUT", PATH), ("DELETE", PATH), ("GET", "/guid"), ("POST", "/guid:batch"),
                     ("GET", "/keys"), ("GET", "/metrics")]  # fmt: skip
         for method, path in requests:
-            reply = await client.ask(method, path, headers=shown, json=BODY if method in {"PUT", "POST"} else None)
+            reply = await client.ask(method, path, headers=headers, json=BODY if method in {"PUT", "POST"} else None)
             assert (reply.status, reply.json["code"]) == (401, "unauthorized")
             assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
     lines = [json.loads(line) for line in audit_log.read_text().splitlines()]
@@ -451,7 +453,7 @@ async def test_token_of_unknown_key_is_rejected_and_logged(serving: Serving, clo
 async def test_failed_logins_take_no_slots_from_others(
     serving: Serving, sqlite_url: str, path: str, clock: FakeClock
 ) -> None:
-    """Though it takes its time until that is told."""
+    """Although a failed login waits before its response."""
     limits = {"max_in_progress": 1, "queue_timeout": 1.0, "login_limit": ""}
     async with serving(access="keys", **limits) as client:
         alice = await Guarded(client, sqlite_url, clock).asker("alice")
@@ -461,4 +463,4 @@ async def test_failed_logins_take_no_slots_from_others(
         ]
         for _ in range(4):
             assert (await alice.ask("PUT", path, json=BODY)).status in {200, 201}
-        assert {(await each).status for each in strangers} == {401}
+        assert {(await task).status for task in strangers} == {401}

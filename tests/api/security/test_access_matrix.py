@@ -1,7 +1,7 @@
-"""Every method of every path, asked with every kind of key: what each is answered is told here, and nowhere else.
+"""The access matrix: every method of every path, requested with every kind of key.
 
-What is tried comes from the route table; what is expected stands in ROWS, by the name of the operation, and not from
-what is declared above it. So an operation without a row, or one that has come to take another scope, fails.
+The requests come from the route table. The expected statuses are in ROWS, by operation id, independent of what the
+operations declare. So an operation without a row, or one whose required scope has changed, fails.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ pytestmark = pytest.mark.each_once
 OPERATIONS = [method for route in ROUTES for method in methods_of(route)]
 CANARY = "canary-e1a6"
 SUBSETS = [" ".join(each) for size in range(1, len(SCOPES) + 1) for each in combinations(SCOPES, size)]
-"""All that a key can have for scopes."""
+"""All sets of scopes that a key can have."""
 MINE = f"/guid/{GUID}"
-SAFE = {"GET", "HEAD", "OPTIONS"}
-BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+BROWSER_HEADERS = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 class Row(NamedTuple):
-    """An operation: what it takes, how it is answered to who may, and to who asks for what is another's; its body."""
+    """An operation: its required scope, the status for permitted callers and for other owners, and a request body."""
 
     needs: str | None
     status: int
-    others: int
+    other_owner_status: int
     body: object = None
 
 
@@ -107,8 +107,8 @@ ROWS: Mapping[str, Row] = {
 }  # fmt: skip
 HIDDEN = {"putGuid", "patchGuid", "createRenewal"}
 """Operations whose response has no body for a key without the scope `read`."""
-NAMED = {"file": "page.css", "code": "not-found"}
-"""What stands in a path where that is nobody's."""
+FIXED_NAMES = {"file": "page.css", "code": "not-found"}
+"""Values of path parameters that name no record or key."""
 
 
 class World(Guarded):
@@ -118,73 +118,73 @@ class World(Guarded):
     bob: Held
 
     async def ask(self, method: Method, headers: Mapping[str, str], names: Mapping[str, str] | None = None) -> Reply:
-        """Make the request that the row of an operation tells, of the victim's or of what is named."""
-        named = NAMED | ({"file": "console.css"} if method.id.endswith("ConsoleFile") else {})
-        found = named | {"guid": GUID, "id": self.alice.key.id} | dict(names or {})
-        path = re.sub(r"\{(\w+)\}", lambda name: found[name[1]], method.route.path)
+        """Send the request of an operation's row, for the victim's record and key unless `names` gives others."""
+        fixed_names = FIXED_NAMES | ({"file": "console.css"} if method.id.endswith("ConsoleFile") else {})
+        path_names = fixed_names | {"guid": GUID, "id": self.alice.key.id} | dict(names or {})
+        path = re.sub(r"\{(\w+)\}", lambda name: path_names[name[1]], method.route.path)
         return await self.client.ask(method.name, path, json=ROWS[method.id].body, headers=headers)
 
     async def ask_all(self, headers: Mapping[str, str]) -> dict[str, Reply]:
-        """Ask for everything of the victim's, at once; return what was answered, by operation."""
+        """Send the requests of all operations at once; return the responses by operation id."""
         replies = await asyncio.gather(*(self.ask(method, headers) for method in OPERATIONS))
         return {method.id: reply for method, reply in zip(OPERATIONS, replies, strict=True)}
 
     async def state(self) -> object:
-        """Return all that is kept of the victim, less when its key was used; and what the victim reads."""
-        async with open_keys(self.store_url) as kept:
-            key = await kept.get(self.alice.key.id)
+        """Return what the store holds of the victim, except when its key was last used, and what the victim reads."""
+        async with open_keys(self.store_url) as key_repository:
+            key = await key_repository.get(self.alice.key.id)
         assert key is not None
-        read = await Asker(self.client, self.alice).ask("GET", f"{MINE}?view=full")
+        record = await Asker(self.client, self.alice).ask("GET", f"{MINE}?view=full")
         stored = [row for row in map(str, everything(self.store_url)) if CANARY in row]
-        return key.model_copy(update={"used": None, "version": 1}), read.body, sorted(stored)
+        return key.model_copy(update={"used": None, "version": 1}), record.body, sorted(stored)
 
     async def own(self, method: Method) -> dict[str, str]:
-        """Make a record or a key of the victim's for an operation that changes the one in its path; return its name."""
-        if method.name in SAFE or not method.route.parameters:
+        """Create the victim's record or key that an unsafe operation is to change; return its path parameter."""
+        if method.name in SAFE_METHODS or not method.route.parameters:
             return {}
         if "id" in method.route.parameters:
             return {"id": (await self.give("alice")).key.id}
-        made = await Asker(self.client, self.alice).ask("POST", "/guid", json=RECORD)
-        return {"guid": made.json["guid"]}
+        created = await Asker(self.client, self.alice).ask("POST", "/guid", json=RECORD)
+        return {"guid": created.json["guid"]}
 
 
 @pytest.fixture
 async def world(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[World]:
     async with serving(**combination, access="keys", login_limit="") as client:
-        made = World(client, combination["store_url"], clock)
-        made.alice, made.bob = await made.give("alice"), await made.give("bob")
+        world = World(client, combination["store_url"], clock)
+        world.alice, world.bob = await world.give("alice"), await world.give("bob")
         record = {"user": CANARY, "metadata": {"of": CANARY}}
-        assert (await Asker(client, made.alice).ask("PUT", MINE, json=record)).status == 201
-        yield made
+        assert (await Asker(client, world.alice).ask("PUT", MINE, json=record)).status == 201
+        yield world
 
 
 def expected(**status: int) -> dict[str, int]:
-    """Return what each operation is answered: as anybody is where it is open, else by what it takes."""
+    """Return the expected status of each operation: that of its row if it is open, else by its required scope."""
     return {name: row.status if row.needs is None else status[row.needs] for name, row in ROWS.items()}
 
 
-def told(replies: Mapping[str, Reply]) -> dict[str, int]:
-    """Return the status of each reply, none of which may tell anything of the victim."""
+def statuses_without_leak(replies: Mapping[str, Reply]) -> dict[str, int]:
+    """Return the status of each response; fail if one contains the victim's canary."""
     for name, reply in replies.items():
         assert CANARY not in f"{reply.body.decode()}{dict(reply.headers.get_all())}", name
     return {name: reply.status for name, reply in replies.items()}
 
 
 def test_every_operation_has_a_row() -> None:
-    """One of its own, at each path, with the scope that is declared of it."""
+    """Each operation has its own row, with the scope that it declares."""
     assert len(OPERATIONS) == len(ROWS)
     assert {method.id: method.operation.required_scope for method in OPERATIONS} == {
         name: row.needs for name, row in ROWS.items()
     }
 
 
-async def refused(world: World) -> dict[str, dict[str, str]]:
-    """Return what shows no good key, by what is wrong with it."""
+async def invalid_credentials(world: World) -> dict[str, dict[str, str]]:
+    """Return headers without a valid key, by what is wrong with them."""
     revoked, rotated = await world.give(), await world.give()
     expired = await world.give(expire=world.clock.seconds)
     await world.change(revoked, revoked=1)
     await world.change(rotated, digest=keys.digest_of("new"), former=rotated.key.digest, former_until=world.clock())
-    shown = {
+    authorizations = {
         "malformed": "Bearer gs_nonsense",
         "of no scheme": world.alice.text,
         "of another scheme": f"Basic {world.alice.text}",
@@ -196,39 +196,41 @@ async def refused(world: World) -> dict[str, dict[str, str]]:
         "expired": f"Bearer {expired.text}",
         "rotated away": f"Bearer {rotated.text}",
     }
-    return {what: {"Authorization": text} for what, text in shown.items()} | {"none": {}}
+    return {fault: {"Authorization": text} for fault, text in authorizations.items()} | {"none": {}}
 
 
 async def test_only_open_operations_work_without_valid_key(world: World) -> None:
-    """With none, and with what is malformed, unknown, revoked or expired: 401, and nothing is changed."""
-    before, shown = await world.state(), await refused(world)
-    answered = await asyncio.gather(*map(world.ask_all, shown.values()))
-    for what, replies in zip(shown, answered, strict=True):
-        assert told(replies) == expected(key=401, read=401, write=401, delete=401, monitor=401, admin=401), what
-    pages = await world.ask_all(BROWSER)
-    assert told(pages) == expected(key=401, read=401, write=401, delete=401, monitor=401, admin=401)
+    """Without a key, or with a malformed, unknown, revoked or expired one: 401, and nothing changes."""
+    before, credentials = await world.state(), await invalid_credentials(world)
+    replies_by_credential = await asyncio.gather(*map(world.ask_all, credentials.values()))
+    for fault, replies in zip(credentials, replies_by_credential, strict=True):
+        assert statuses_without_leak(replies) == expected(
+            key=401, read=401, write=401, delete=401, monitor=401, admin=401
+        ), fault
+    pages = await world.ask_all(BROWSER_HEADERS)
+    assert statuses_without_leak(pages) == expected(key=401, read=401, write=401, delete=401, monitor=401, admin=401)
     assert b"a browser sends none" in pages["getGuid"].body
     assert await world.state() == before
 
 
 @pytest.mark.slow
 async def test_key_permits_exactly_the_operations_of_its_scopes(world: World) -> None:
-    """With every set of scopes that there is, of the victim itself: 403 to all else, and nothing is changed by it."""
+    """With every set of scopes, for keys of the victim: everything else gets 403 and changes nothing."""
     before = await world.state()
-    held = {scopes: await world.give("alice", scopes) for scopes in SUBSETS}
+    credentials = {scopes: await world.give("alice", scopes) for scopes in SUBSETS}
 
-    for method, (scopes, key) in product(OPERATIONS, held.items()):
+    for method, (scopes, credential) in product(OPERATIONS, credentials.items()):
         if method.id == "doBatch":
-            continue  # which is judged operation by operation, below
-        may = ROWS[method.id].needs in {None, "key", *scopes.split()} or ADMIN in scopes.split()
-        reply = await world.ask(method, key.headers, await world.own(method) if may else {})
-        right = 204 if method.id in HIDDEN and not may_read(scopes) else ROWS[method.id].status
-        assert reply.status == (right if may else 403), f"{method.id} with {scopes}"
+            continue  # test_each_operation_of_a_batch_needs_its_scope covers it
+        is_permitted = ROWS[method.id].needs in {None, "key", *scopes.split()} or ADMIN in scopes.split()
+        reply = await world.ask(method, credential.headers, await world.own(method) if is_permitted else {})
+        success = 204 if method.id in HIDDEN and not may_read(scopes) else ROWS[method.id].status
+        assert reply.status == (success if is_permitted else 403), f"{method.id} with {scopes}"
     assert await world.state() == before
 
 
 def may_read(scopes: str) -> bool:
-    """Whether a key of these scopes may be shown records."""
+    """Whether a key with these scopes may read records."""
     return bool({"read", ADMIN} & set(scopes.split()))
 
 
@@ -239,28 +241,30 @@ CHANGES: tuple[tuple[str, object, dict[str, str]], ...] = tuple(
     for headers in ({}, {"If-Match": '"1"'}, {"If-None-Match": "*"}, {"If-Match": "*"})
     if method != "DELETE" or headers in ({"If-Match": '"1"'}, {"If-None-Match": "*"})
 )  # fmt: skip
-"""What may be sent to a record with `write` or `delete`: of what it holds nothing is replaced."""
+"""Requests that `write` or `delete` permits and that replace no stored value of a record."""
 FAILING = [{"op": op, "guid": GUID} | more
     for op in ("put", "delete") for more in ({"if_match": '"1"'}, {"if_none_match": "*"})]  # fmt: skip
 OPERATIONS_OF_A_BATCH = [*FAILING, {"guid": GUID}, {"guid": GUID, "expire": 4102444801}]
 
 
 async def test_key_without_read_scope_sees_no_records_of_others(world: World) -> None:
-    """By no change, whether it changes something, nothing, or fails; alone, in batches, and validated only."""
+    """Whether a request changes something, changes nothing or fails; alone, in a batch, or only validated."""
     for scopes in SUBSETS:
-        asker, seen = await world.asker("alice", scopes), []
+        caller, replies = await world.asker("alice", scopes), []
         for method, body, headers in CHANGES:
-            seen += [await asker.ask(method, path, json=body, headers=headers) for path in (MINE, f"{MINE}?view=full")]
+            replies += [
+                await caller.ask(method, path, json=body, headers=headers) for path in (MINE, f"{MINE}?view=full")
+            ]
         for query in ("", "?view=full", "?validate_only=true"):
-            seen.append(await asker.ask("POST", f"/guid:batch{query}", json={"operations": OPERATIONS_OF_A_BATCH}))
-            lines = "".join(json.dumps(each) + "\n" for each in OPERATIONS_OF_A_BATCH).encode()
+            replies.append(await caller.ask("POST", f"/guid:batch{query}", json={"operations": OPERATIONS_OF_A_BATCH}))
+            lines = "".join(json.dumps(operation) + "\n" for operation in OPERATIONS_OF_A_BATCH).encode()
             headers = {"Content-Type": "application/x-ndjson"}
-            seen.append(await asker.ask("POST", f"/guid:batch{query}", body=lines, headers=headers))
-        is_shown = [CANARY in reply.body.decode() for reply in seen]
+            replies.append(await caller.ask("POST", f"/guid:batch{query}", body=lines, headers=headers))
+        leaks = [CANARY in reply.body.decode() for reply in replies]
         may_change = not {*scopes.split()} <= {"read", "monitor"}
-        assert any(is_shown) is (may_read(scopes) and may_change), scopes
+        assert any(leaks) is (may_read(scopes) and may_change), scopes
         if {"write", "delete"} & set(scopes.split()):
-            assert 412 in {reply.status for reply in seen}
+            assert 412 in {reply.status for reply in replies}
 
 
 async def test_creation_returns_the_record_even_without_read_scope(world: World) -> None:
@@ -271,20 +275,20 @@ async def test_creation_returns_the_record_even_without_read_scope(world: World)
     updated = await writer.ask("PUT", f"/guid/{'F' * 32}", json={"user": "v"})
     assert (updated.status, updated.body) == (204, b"")
     assert all(name in updated.headers for name in ("ETag", "Last-Modified"))
-    assert "Preference-Applied" not in updated.headers, "nothing was preferred"
+    assert "Preference-Applied" not in updated.headers, "the request has no Prefer header"
     assert (await writer.ask("PUT", f"/guid/{'F' * 32}", json={}, headers={"If-Match": '"1"'})).headers["ETag"]
 
 
 async def test_dry_run_confirms_no_guess_of_stored_values(world: World) -> None:
-    """Whether an update would change something is nobody's business who may not read the record."""
+    """A caller that may not read a record must not learn whether an update would change it."""
     put = await Asker(world.client, world.alice).ask("PUT", f"/guid/{'E' * 32}", json={"user": "right"})
     version = put.headers["ETag"]
     for scopes in ("write", "read write"):
-        asker, results = await world.asker("alice", scopes), []
+        caller, results = await world.asker("alice", scopes), []
         for guess in ("right", "wrong"):
             operations = [{"op": "put", "guid": "E" * 32, "user": guess}]
             operations.append(operations[0] | {"user": "x", "if_match": version})
-            reply = await asker.ask("POST", "/guid:batch?validate_only=true", json={"operations": operations})
+            reply = await caller.ask("POST", "/guid:batch?validate_only=true", json={"operations": operations})
             results.append([result["status"] for result in reply.json["results"]] + [reply.json["results"][0]])
         assert (results[0] == results[1]) is (scopes == "write")
 
@@ -306,7 +310,7 @@ EXPIRED_IN = 100
 async def test_later_operations_of_a_dry_run_confirm_no_guess(
     world: World, known: dict[str, int], later: dict[str, str]
 ) -> None:
-    """Neither their status nor their ETag nor their problem: of a live, a revoked and an expired record."""
+    """Status, ETag and problem are the same for right and wrong guesses, for live, revoked and expired records."""
     known = {name: value and world.clock.seconds + value for name, value in known.items()}
     alice, writer = Asker(world.client, world.alice), await world.asker("alice", "write delete")
     stored = await alice.ask("PUT", f"/guid/{'E' * 32}", json={"user": "right", "metadata": {"pin": "1"}} | known)
@@ -316,35 +320,37 @@ async def test_later_operations_of_a_dry_run_confirm_no_guess(
         first = {"guid": "E" * 32, "expire": int(stored.json["expire"])} | guess
         operations = [first, {"guid": "E" * 32} | later]
         reply = await writer.ask("POST", "/guid:batch?validate_only=true", json={"operations": operations})
-        results.append([result | {"problem": _of(result.get("problem"))} for result in reply.json["results"]])
+        results.append(
+            [result | {"problem": without_request_id(result.get("problem"))} for result in reply.json["results"]]
+        )
     assert all(result == results[0] for result in results)
 
 
-def _of(problem: dict[str, str] | None) -> dict[str, str]:
-    """Return what a problem says, whatever the request."""
+def without_request_id(problem: dict[str, str] | None) -> dict[str, str]:
+    """Return a problem without its request id."""
     return {name: value for name, value in (problem or {}).items() if name != "request_id"}
 
 
 async def test_each_operation_of_a_batch_needs_its_scope(world: World) -> None:
-    """With every set of scopes: 403 in the result of each that it does not take."""
+    """With every set of scopes: the result of an operation that the scopes do not permit is 403."""
     for scopes in SUBSETS:
-        had, asker = scopes.split(), await world.asker("alice", scopes)
-        made = await Asker(world.client, world.alice).ask("POST", "/guid", json=RECORD)
-        operations = [operation | {"guid": made.json["guid"]} for operation in BATCH["operations"]]
-        reply = await asker.ask("POST", "/guid:batch", json={"operations": operations})
-        right = (("read", 200), ("write", 200), ("write", 200), ("delete", 204))
+        granted, caller = scopes.split(), await world.asker("alice", scopes)
+        created = await Asker(world.client, world.alice).ask("POST", "/guid", json=RECORD)
+        operations = [operation | {"guid": created.json["guid"]} for operation in BATCH["operations"]]
+        reply = await caller.ask("POST", "/guid:batch", json={"operations": operations})
+        required = (("read", 200), ("write", 200), ("write", 200), ("delete", 204))
         assert [result["status"] for result in reply.json["results"]] == [
-            status if scope in had or ADMIN in had else 403 for scope, status in right
+            status if scope in granted or ADMIN in granted else 403 for scope, status in required
         ], scopes
 
 
 async def test_record_of_another_owner_seems_absent(world: World) -> None:
-    """To one who may do the same with what is its own; and nothing of it is told or changed."""
+    """Even with all scopes for own records: the response reveals nothing of the record, and nothing changes."""
     before = await world.state()
     replies = await world.ask_all(world.bob.headers)
-    assert told(replies) == {name: row.others for name, row in ROWS.items()}
-    pages = await world.ask_all(world.bob.headers | BROWSER)
-    assert told(pages) == {name: row.others for name, row in ROWS.items()}
+    assert statuses_without_leak(replies) == {name: row.other_owner_status for name, row in ROWS.items()}
+    pages = await world.ask_all(world.bob.headers | BROWSER_HEADERS)
+    assert statuses_without_leak(pages) == {name: row.other_owner_status for name, row in ROWS.items()}
     assert b"<html" in pages["listGuids"].body
     assert [result["status"] for result in replies["doBatch"].json["results"]] == [404] * 4
     lines = await Asker(world.client, world.bob).ask(
@@ -352,55 +358,55 @@ async def test_record_of_another_owner_seems_absent(world: World) -> None:
     )
     assert CANARY not in lines.body.decode()
     events = await Asker(world.client, world.bob).ask("GET", "/events", headers={"Accept": "application/x-ndjson"})
-    assert {line["record"]["user"] for line in events.lines[:-1]} == {"u"}, "those of what it made itself"
+    assert {line["record"]["user"] for line in events.lines[:-1]} == {"u"}, "only events of its own records"
     assert CANARY not in events.body.decode()
     assert await world.state() == before
 
 
 async def test_only_admin_sees_and_filters_by_owner(world: World) -> None:
-    """In single records, pages, lines and results of a batch; whose are another's, or their own."""
+    """In records, pages, lines and batch results; other callers see no owner and may filter only by their own."""
     admin, lines = await world.asker("ops", "admin"), {"Accept": "application/x-ndjson"}
     assert (await Asker(world.client, world.bob).ask("POST", "/guid", json=RECORD)).status == 201
-    getting = {"operations": [{"op": "get", "guid": GUID}]}
+    get_batch = {"operations": [{"op": "get", "guid": GUID}]}
 
-    async def shown(asker: Asker) -> list[object]:
-        """Return the owner of Alice's record, in each form in which it is shown in full."""
-        updated = await asker.ask("PATCH", f"{MINE}?view=full", json={})
-        pages = await asker.ask("GET", "/guid?view=full"), await asker.ask("GET", "/guid?view=full", headers=lines)
-        results = (await asker.ask("POST", "/guid:batch?view=full", json=getting)).json["results"]
-        full = [(await asker.ask("GET", f"{MINE}?view=full")).json, updated.json, results[0]["record"]]
-        full += [each for each in [*pages[0].json["items"], *pages[1].lines] if each["guid"] == GUID]
-        assert [list(each)[-1] for each in full] == ["owner" if "owner" in full[0] else "state"] * 5
-        return [each.get("owner") for each in full]
+    async def owners_shown(caller: Asker) -> list[object]:
+        """Return the owner of Alice's record in each representation of the full view."""
+        updated = await caller.ask("PATCH", f"{MINE}?view=full", json={})
+        pages = await caller.ask("GET", "/guid?view=full"), await caller.ask("GET", "/guid?view=full", headers=lines)
+        results = (await caller.ask("POST", "/guid:batch?view=full", json=get_batch)).json["results"]
+        full = [(await caller.ask("GET", f"{MINE}?view=full")).json, updated.json, results[0]["record"]]
+        full += [record for record in [*pages[0].json["items"], *pages[1].lines] if record["guid"] == GUID]
+        assert [list(record)[-1] for record in full] == ["owner" if "owner" in full[0] else "state"] * 5
+        return [record.get("owner") for record in full]
 
-    assert await shown(admin) == ["alice"] * 5
-    assert await shown(Asker(world.client, world.alice)) == [None] * 5
+    assert await owners_shown(admin) == ["alice"] * 5
+    assert await owners_shown(Asker(world.client, world.alice)) == [None] * 5
 
-    for owner, found in (("alice", ["alice"]), ("bob", ["bob"]), ("ops", []), ("", [])):
+    for owner, expected_owners in (("alice", ["alice"]), ("bob", ["bob"]), ("ops", []), ("", [])):
         for headers in ({}, lines):
-            listed = await admin.ask("GET", f"/guid?view=full&owner={owner}", headers=headers)
-            items = listed.lines if headers else listed.json["items"]
-            assert [each["owner"] for each in items] == found
-        counted = await admin.ask("GET", f"/guid?owner={owner}", headers={"Prefer": "return=total-count"})
-        assert counted.json["total"] == len(found)
-    for asker in (Asker(world.client, world.alice), Asker(world.client, world.bob)):
-        own = asker._held.key.owner
+            reply = await admin.ask("GET", f"/guid?view=full&owner={owner}", headers=headers)
+            items = reply.lines if headers else reply.json["items"]
+            assert [record["owner"] for record in items] == expected_owners
+        counted_page = await admin.ask("GET", f"/guid?owner={owner}", headers={"Prefer": "return=total-count"})
+        assert counted_page.json["total"] == len(expected_owners)
+    for caller in (Asker(world.client, world.alice), Asker(world.client, world.bob)):
+        own_name = caller._held.key.owner
         for headers in ({}, lines):
-            named, unnamed = [
-                await asker.ask("GET", f"/guid{query}", headers=headers) for query in (f"?owner={own}", "")
+            filtered, unfiltered = [
+                await caller.ask("GET", f"/guid{query}", headers=headers) for query in (f"?owner={own_name}", "")
             ]
-            assert (named.status, named.body) == (200, unnamed.body), "the same as without it"
-        for owner in {"alice", "bob", "ops", ""} - {own}:
+            assert (filtered.status, filtered.body) == (200, unfiltered.body), "same response as without the filter"
+        for owner in {"alice", "bob", "ops", ""} - {own_name}:
             for headers in ({}, lines):
-                refused = await asker.ask("GET", f"/guid?owner={owner}", headers=headers)
-                assert (refused.status, refused.json["code"]) == (403, "forbidden")
-                assert 'scope="admin"' in refused.headers["WWW-Authenticate"]
-                assert CANARY not in refused.body.decode()
+                rejection = await caller.ask("GET", f"/guid?owner={owner}", headers=headers)
+                assert (rejection.status, rejection.json["code"]) == (403, "forbidden")
+                assert 'scope="admin"' in rejection.headers["WWW-Authenticate"]
+                assert CANARY not in rejection.body.decode()
     assert (await admin.ask("GET", f"/guid?owner={'x' * 257}")).status == 400
 
 
 async def test_unsupported_method_is_rejected_for_all_callers(world: World) -> None:
-    """405 at every path, with a key or without, and nothing is changed."""
+    """405 on every path, with or without a key, and nothing changes."""
     before = await world.state()
     for route in ROUTES:
         path = re.sub(r"\{(\w+)\}", GUID, route.path)

@@ -1,4 +1,4 @@
-"""Authority is confirmed while a long request goes on: a key or token that has ended ends it."""
+"""Long requests re-check their key or token: when it is revoked or expires, the request ends."""
 
 import asyncio
 import gc
@@ -36,12 +36,12 @@ EC = Signer("ec")
 
 
 @asynccontextmanager
-async def lines_of(client: Client, headers: dict[str, str]) -> AsyncIterator[Any]:
-    """Open a batch of lines; yields where they are written, and what reads the reply."""
+async def open_line_batch(client: Client, headers: dict[str, str]) -> AsyncIterator[Any]:
+    """Start an NDJSON batch; yield its writer and a function that reads the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
-    shown = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    header_lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     writer.write(
-        f"POST {BATCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n{shown}"
+        f"POST {BATCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n{header_lines}"
         "Transfer-Encoding: chunked\r\n\r\n".encode()
     )
     try:
@@ -50,29 +50,31 @@ async def lines_of(client: Client, headers: dict[str, str]) -> AsyncIterator[Any
         await hang_up(writer)
 
 
-def puts(user: str, number: int = GROUP) -> bytes:
-    return chunk((json.dumps({"user": user}).encode() + b"\n") * number)
+def puts(user: str, count: int = GROUP) -> bytes:
+    return chunk((json.dumps({"user": user}).encode() + b"\n") * count)
 
 
-async def made(asker: Asker, user: str) -> int:
+async def count_records(caller: Asker, user: str) -> int:
     """Count the records of a user."""
-    reply = await asker.ask("GET", f"/guid?limit=1&user={user}", headers={"Prefer": "return=total-count"})
+    reply = await caller.ask("GET", f"/guid?limit=1&user={user}", headers={"Prefer": "return=total-count"})
     return int(reply.json["total"])
 
 
-async def ended(guarded: Guarded, held: Held, how: str) -> None:
-    """End a key, and return when a new request with it is refused."""
+async def end_key(guarded: Guarded, credential: Held, how: str) -> None:
+    """Revoke, expire or restrict a key; return when a new request with it is rejected."""
     if how == "expired":
         guarded.clock.advance(seconds=61)
     elif how == "revoked":
-        await guarded.change(held, revoked=1)
+        await guarded.change(credential, revoked=1)
     else:
-        await guarded.change(held, scopes="read")
+        await guarded.change(credential, scopes="read")
         async with asyncio.timeout(10):
-            while (await Asker(guarded.client, held).ask("PUT", f"/guid/{GUID}", json={"user": "x"})).status != 403:
+            while (
+                await Asker(guarded.client, credential).ask("PUT", f"/guid/{GUID}", json={"user": "x"})
+            ).status != 403:
                 await asyncio.sleep(0.05)
         return
-    await until(401, Asker(guarded.client, held), "/guid")
+    await until(401, Asker(guarded.client, credential), "/guid")
 
 
 @pytest.mark.usefixtures("short_sessions")
@@ -82,37 +84,37 @@ async def test_line_batch_ends_when_its_key_is_revoked(
 ) -> None:
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        other = await guarded.asker()
-        held = await guarded.give(expire=clock.seconds + 60)
-        async with lines_of(client, held.headers) as (writer, reply):
+        other_key = await guarded.asker()
+        credential = await guarded.give(expire=clock.seconds + 60)
+        async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("before"))
             async with asyncio.timeout(20):
-                while await made(other, "before") < GROUP:
+                while await count_records(other_key, "before") < GROUP:
                     await asyncio.sleep(0.01)
-            await ended(guarded, held, how)
+            await end_key(guarded, credential, how)
             writer.write(puts("after") + puts("after", 5) + b"0\r\n\r\n")
-            answer = await reply()
-        *done, last = answer.lines
-        assert [result["status"] for result in done] == [201] * GROUP
-        assert (last["status"], last["problem"]["code"], last["problem"]["line"]) == (401, "unauthorized", GROUP + 1)
-        assert await made(other, "after") == 0
+            response = await read_response()
+        *results, error = response.lines
+        assert [result["status"] for result in results] == [201] * GROUP
+        assert (error["status"], error["problem"]["code"], error["problem"]["line"]) == (401, "unauthorized", GROUP + 1)
+        assert await count_records(other_key, "after") == 0
 
 
 async def test_holder_of_a_token_learns_what_it_may(
     serving: Serving, sqlite_url: str, clock: FakeClock, tmp_path: Path
 ) -> None:
-    """As of a key, but for an id, a note and the time of its creation; its expiry is that of the token."""
+    """The members of a key without id, note and creation time; `expire` is that of the token."""
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(key_set(EC.jwk()))
-    trust = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
-    async with serving(access="keys", rate_limit="9/hour", **trust) as client:
+    jwt_settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
+    async with serving(access="keys", rate_limit="9/hour", **jwt_settings) as client:
         token = EC.token(claims(clock.seconds, sub="alice", scope="openid write monitor", exp=clock.seconds + 60))
-        shown = {"Authorization": f"bearer {token}"}
-        reply = await client.get("/keys/self", headers=shown)
+        headers = {"Authorization": f"bearer {token}"}
+        reply = await client.get("/keys/self", headers=headers)
         clock.advance(seconds=60)
-        late = await client.get("/keys/self", headers=shown)
+        expired = await client.get("/keys/self", headers=headers)
 
-    assert (reply.status, late.status) == (200, 401)
+    assert (reply.status, expired.status) == (200, 401)
     assert reply.json == {
         "access": "keys",
         "owner": f"{ISSUER}#alice",
@@ -129,84 +131,84 @@ async def test_line_batch_ends_when_its_token_expires(
 ) -> None:
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(key_set(EC.jwk()))
-    trust = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
-    async with serving(access="keys", jwt_shared_owners=True, **trust) as client:
-        other = await Guarded(client, sqlite_url, clock).asker()
+    jwt_settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
+    async with serving(access="keys", jwt_shared_owners=True, **jwt_settings) as client:
+        other_key = await Guarded(client, sqlite_url, clock).asker()
         token = EC.token(claims(clock.seconds, sub="alice", scope="read write", exp=clock.seconds + 60))
-        shown = {"Authorization": f"Bearer {token}"}
-        async with lines_of(client, shown) as (writer, reply):
+        headers = {"Authorization": f"Bearer {token}"}
+        async with open_line_batch(client, headers) as (writer, read_response):
             writer.write(puts("before"))
             async with asyncio.timeout(20):
-                while await made(other, "before") < GROUP:
+                while await count_records(other_key, "before") < GROUP:
                     await asyncio.sleep(0.01)
             clock.advance(seconds=61)
             async with asyncio.timeout(10):
-                while (await client.get("/guid", headers=shown)).status != 401:
+                while (await client.get("/guid", headers=headers)).status != 401:
                     await asyncio.sleep(0.05)
             writer.write(puts("after") + b"0\r\n\r\n")
-            answer = await reply()
-        assert answer.lines[-1]["problem"]["code"] == "unauthorized"
-        assert await made(other, "after") == 0
+            response = await read_response()
+        assert response.lines[-1]["problem"]["code"] == "unauthorized"
+        assert await count_records(other_key, "after") == 0
 
 
 @pytest.mark.usefixtures("short_sessions")
 @pytest.mark.slow
 async def test_stream_breaks_off_when_its_key_ends(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
-    """It never looks whole, and shows nothing that was made after the end."""
+    """The stream has no final chunk, and contains no record that was created after the key ended."""
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        other, held = await guarded.asker(), await guarded.give()
+        other_key, credential = await guarded.asker(), await guarded.give()
         large = {"x": "x" * 16_000}
         for _ in range(10):
             document = {"operations": [{"user": "u", "metadata": large}] * 200}
-            await other.ask("POST", BATCH, json=document, headers={"Prefer": "return=minimal"})
+            await other_key.ask("POST", BATCH, json=document, headers={"Prefer": "return=minimal"})
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=4096)
         writer.write(
             b"GET /guid HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/x-ndjson\r\nAuthorization: "
-            + held.headers["Authorization"].encode()
+            + credential.headers["Authorization"].encode()
             + b"\r\n\r\n"
         )
         assert await reader.readuntil(b"\r\n\r\n")
-        await ended(guarded, held, "revoked")
-        assert (await other.ask("PUT", f"/guid/{'F' * 32}", json={"user": "SECRET"})).status == 201
-        rest = b""
+        await end_key(guarded, credential, "revoked")
+        assert (await other_key.ask("PUT", f"/guid/{'F' * 32}", json={"user": "SECRET"})).status == 201
+        tail = b""
         try:
             async with asyncio.timeout(30):
                 while part := await reader.read(1 << 20):
-                    rest = (rest + part)[-100_000:]
+                    tail = (tail + part)[-100_000:]
         except ConnectionResetError:
             pass
         await hang_up(writer)
-        assert b"SECRET" not in rest
-        assert not rest.endswith(b"0\r\n\r\n")
+        assert b"SECRET" not in tail
+        assert not tail.endswith(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("error", [Unauthorized("The key has ended.", invalid=True), StoreUnavailable("no")], ids=repr)
 async def test_rest_of_a_document_is_rejected_after_its_key_ends(error: Exception) -> None:
-    """Operation by operation, and what was done before has its result."""
+    """Each remaining operation is rejected; the operations before keep their results."""
 
-    class Idle:
-        """Does nothing, and says so, until the key ends."""
+    class StubExecutor:
+        """An executor that reports success without work until the key ends."""
 
         def __init__(self) -> None:
             self._groups = 0
 
-        async def perform(self, asked: list[object], draws: object) -> list[object]:
+        async def perform(self, operations: list[object], draws: object) -> list[object]:
             self._groups += 1
             if self._groups > 1:
-                await confirm()
-            return [Result(204, b'{"status":204}', b'{"status":204}', is_done=True)] * len(asked)
+                await fail()
+            return [Result(204, b'{"status":204}', b'{"status":204}', is_done=True)] * len(operations)
 
         def reject(self, error: Exception) -> object:
             return BatchExecutor(None, None, "id", full=False, minimal=False).reject(error)  # type: ignore[arg-type]
 
-    async def confirm() -> None:
+    async def fail() -> None:
         raise error
 
     admission = Admission()
     batch = DocumentBatch(
         [{"user": "a"}] * (2 * GROUP + 3),
-        Idle(),  # type: ignore[arg-type]
+        StubExecutor(),  # type: ignore[arg-type]
         lambda patient: admission.slot(CancelScope(), patient=patient),
         partial(FairSemaphore(1).take_turn, ""),
         {},
@@ -214,12 +216,12 @@ async def test_rest_of_a_document_is_rejected_after_its_key_ends(error: Exceptio
     reply = await batch.perform(None)
     assert reply.body is not None
     statuses = [result["status"] for result in json.loads(reply.body)["results"]]
-    refused = 401 if isinstance(error, Unauthorized) else 503
-    assert statuses == [204] * GROUP + [refused] * (GROUP + 3)
+    error_status = 401 if isinstance(error, Unauthorized) else 503
+    assert statuses == [204] * GROUP + [error_status] * (GROUP + 3)
 
 
 class Gate:
-    """A write of the user `gate` waits here, in the only slot, until it is let go."""
+    """Blocks a write with the user `gate`, which holds the only slot, until `go` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.go, self.queued = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -231,24 +233,24 @@ class Gate:
                 await self.go.wait()
             return await put(service, guid, change, *conditions)
 
-        async def noted(admission: Admission, *waiter: Any) -> None:
+        async def noted_wait(admission: Admission, *waiter: Any) -> None:
             self.queued.set()
             await wait(admission, *waiter)
 
         monkeypatch.setattr(GuidService, "put", gated)
-        monkeypatch.setattr(Admission, "_wait", noted)
+        monkeypatch.setattr(Admission, "_wait", noted_wait)
         monkeypatch.setattr(session, "GOOD_SECONDS", 0.4)
         monkeypatch.setattr(session, "FRESH_SECONDS", 0.2)
 
 
-async def rejected(guarded: Guarded, held: Held) -> None:
-    """Revoke a key, and return when it is rejected by a request that needs no slot."""
-    await guarded.change(held, revoked=1)
-    await until(401, Asker(guarded.client, held), "/guid?limit=no")
+async def revoke_and_wait(guarded: Guarded, credential: Held) -> None:
+    """Revoke a key; return when a request that needs no slot is rejected."""
+    await guarded.change(credential, revoked=1)
+    await until(401, Asker(guarded.client, credential), "/guid?limit=no")
 
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
-WAITING = [
+SLOT_REQUESTS = [
     ("PUT", f"/guid/{GUID}", {"json": {"user": "late"}}),
     ("PUT", f"/guid/{GUID}?view=full", {"json": {"user": "late"}}),
     ("POST", "/guid", {"json": {"user": "late"}}),
@@ -262,7 +264,7 @@ WAITING = [
 ]
 
 
-@pytest.mark.parametrize("request_", WAITING, ids=str)
+@pytest.mark.parametrize("request_", SLOT_REQUESTS, ids=str)
 async def test_request_that_waits_for_a_slot_ends_with_its_key(
     serving: Serving,
     sqlite_url: str,
@@ -270,48 +272,48 @@ async def test_request_that_waits_for_a_slot_ends_with_its_key(
     monkeypatch: pytest.MonkeyPatch,
     request_: tuple[str, str, dict[str, Any]],
 ) -> None:
-    """It was let in before the key ended; others of its owner could keep it waiting for long."""
+    """It was authenticated before the key ended; other requests of the owner could delay it for long."""
     async with serving(access="keys", login_limit="", max_in_progress=1) as client:
         guarded = Guarded(client, sqlite_url, clock)
-        other, held = await guarded.asker(scopes="admin"), await guarded.give(scopes="admin")
+        other_key, credential = await guarded.asker(scopes="admin"), await guarded.give(scopes="admin")
         gate = Gate(monkeypatch)
-        first = asyncio.create_task(other.ask("PUT", f"/guid/{'F' * 32}", json={"user": "gate"}))
+        blocking = asyncio.create_task(other_key.ask("PUT", f"/guid/{'F' * 32}", json={"user": "gate"}))
         await asyncio.wait_for(gate.reached.wait(), 20)
         method, path, options = request_
-        late = asyncio.create_task(Asker(client, held).ask(method, path, **options))
+        waiting = asyncio.create_task(Asker(client, credential).ask(method, path, **options))
         await asyncio.wait_for(gate.queued.wait(), 20)
-        await rejected(guarded, held)
+        await revoke_and_wait(guarded, credential)
         gate.go.set()
-        assert (await late).status == 401
-        assert (await first).status == 201
-        assert await made(other, "late") == 0
-        assert "late" not in [key["owner"] for key in (await other.ask("GET", "/keys")).json["items"]]
+        assert (await waiting).status == 401
+        assert (await blocking).status == 201
+        assert await count_records(other_key, "late") == 0
+        assert "late" not in [key["owner"] for key in (await other_key.ask("GET", "/keys")).json["items"]]
 
 
 async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first group is done; the second waits behind another request while the key ends."""
+    """The first group is executed; the second waits behind another request while the key ends."""
     async with serving(access="keys", login_limit="", max_in_progress=1) as client:
         guarded = Guarded(client, sqlite_url, clock)
-        other, held = await guarded.asker(), await guarded.give()
-        async with lines_of(client, held.headers) as (writer, reply):
+        other_key, credential = await guarded.asker(), await guarded.give()
+        async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("before"))
             async with asyncio.timeout(20):
-                while await made(other, "before") < GROUP:
+                while await count_records(other_key, "before") < GROUP:
                     await asyncio.sleep(0.01)
             gate = Gate(monkeypatch)
-            first = asyncio.create_task(other.ask("PUT", f"/guid/{'F' * 32}", json={"user": "gate"}))
+            blocking = asyncio.create_task(other_key.ask("PUT", f"/guid/{'F' * 32}", json={"user": "gate"}))
             await asyncio.wait_for(gate.reached.wait(), 20)
             writer.write(puts("after"))
             await asyncio.wait_for(gate.queued.wait(), 20)
-            await rejected(guarded, held)
+            await revoke_and_wait(guarded, credential)
             gate.go.set()
             writer.write(b"0\r\n\r\n")
-            last = (await reply()).lines[-1]
-        assert (await first).status == 201
-        assert (last["problem"]["code"], last["problem"]["line"]) == ("unauthorized", GROUP + 1)
-        assert await made(other, "after") == 0
+            error = (await read_response()).lines[-1]
+        assert (await blocking).status == 201
+        assert (error["problem"]["code"], error["problem"]["line"]) == ("unauthorized", GROUP + 1)
+        assert await count_records(other_key, "after") == 0
 
 
 @pytest.mark.slow
@@ -319,100 +321,100 @@ async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
 async def test_line_batch_that_waits_for_lines_ends_with_its_key(
     serving: Serving, sqlite_url: str, clock: FakeClock, number: int
 ) -> None:
-    """Within five seconds, whether its client sends nothing more, or no whole group."""
+    """Within five seconds, whether its client sends nothing more or an incomplete group."""
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        other, held = await guarded.asker(), await guarded.give()
-        async with lines_of(client, held.headers) as (writer, reply):
+        other_key, credential = await guarded.asker(), await guarded.give()
+        async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("before", number) if number else chunk(b"\n"))
             async with asyncio.timeout(20):
-                while await made(other, "before") < number - number % GROUP:
+                while await count_records(other_key, "before") < number - number % GROUP:
                     await asyncio.sleep(0.01)
-            await guarded.change(held, revoked=1)
-            begun = asyncio.get_running_loop().time()
-            answer = await reply()  # although the batch has not ended
-            assert asyncio.get_running_loop().time() - begun < 20, "5 s, on a busy machine"
+            await guarded.change(credential, revoked=1)
+            start = asyncio.get_running_loop().time()
+            response = await read_response()  # although the client has not ended the batch
+            assert asyncio.get_running_loop().time() - start < 20, "5 s, with time to spare on a busy machine"
         if not number:
-            assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+            assert (response.status, response.json["code"]) == (401, "unauthorized")
             return
-        *done, last = answer.lines
-        assert [result["status"] for result in done] == [201] * GROUP
-        assert (last["problem"]["code"], last["problem"]["line"]) == ("unauthorized", GROUP + 1)
-        assert await made(other, "before") == GROUP
+        *results, error = response.lines
+        assert [result["status"] for result in results] == [201] * GROUP
+        assert (error["problem"]["code"], error["problem"]["line"]) == ("unauthorized", GROUP + 1)
+        assert await count_records(other_key, "before") == GROUP
 
 
 async def test_first_group_of_lines_is_reported_though_its_key_ends(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A 401 would say that nothing was done."""
+    """A 401 for the whole request would claim that nothing was executed."""
     reached, go, perform = asyncio.Event(), asyncio.Event(), BatchExecutor.perform
 
-    async def held_up(executor: BatchExecutor, operations: Any, factory: Any = None) -> list[Result]:
+    async def blocked_perform(executor: BatchExecutor, operations: Any, factory: Any = None) -> list[Result]:
         results = await perform(executor, operations, factory)
         reached.set()
         await go.wait()
         return results
 
-    monkeypatch.setattr(BatchExecutor, "perform", held_up)
-    gc.collect()  # what other tests left
+    monkeypatch.setattr(BatchExecutor, "perform", blocked_perform)
+    gc.collect()  # batches of earlier tests
     async with serving(access="keys", login_limit="") as client, asyncio.timeout(60):
         guarded = Guarded(client, sqlite_url, clock)
-        held = await guarded.give()
-        async with lines_of(client, held.headers) as (writer, reply):
+        credential = await guarded.give()
+        async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("first"))
             await reached.wait()
-            await guarded.change(held, revoked=1)
-            while not any(type(each) is LineBatch and each.has_ended for each in gc.get_objects()):
+            await guarded.change(credential, revoked=1)
+            while not any(type(candidate) is LineBatch and candidate.has_ended for candidate in gc.get_objects()):
                 await asyncio.sleep(0.05)
             go.set()
-            *done, last = (await reply()).lines
-        assert [result["status"] for result in done] == [201] * GROUP
-        assert (last["problem"]["code"], last["problem"]["line"]) == ("unauthorized", GROUP + 1)
+            *results_reported, error = (await read_response()).lines
+        assert [result["status"] for result in results_reported] == [201] * GROUP
+        assert (error["problem"]["code"], error["problem"]["line"]) == ("unauthorized", GROUP + 1)
 
 
 async def test_operation_after_a_slow_one_needs_its_key(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred operations on one GUID run one after the other, however long that takes."""
+    """Operations on one GUID run one after the other, so the key can end between them."""
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        held, gate = await guarded.give(), Gate(monkeypatch)
+        credential, gate = await guarded.give(), Gate(monkeypatch)
         operations = [{"guid": GUID, "user": user} for user in ("gate", "late")]
-        asked = asyncio.create_task(Asker(client, held).ask("POST", BATCH, json={"operations": operations}))
+        batch = asyncio.create_task(Asker(client, credential).ask("POST", BATCH, json={"operations": operations}))
         await asyncio.wait_for(gate.reached.wait(), 20)
-        await rejected(guarded, held)
+        await revoke_and_wait(guarded, credential)
         gate.go.set()
-        assert [result["status"] for result in (await asked).json["results"]] == [201, 401]
+        assert [result["status"] for result in (await batch).json["results"]] == [201, 401]
 
 
 @pytest.mark.usefixtures("short_sessions")
 async def test_repeated_batch_whose_key_ended_undoes_no_deletion(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was answered is answered again; nothing is executed as new."""
+    """A retry replays the stored response and executes nothing."""
     perform, groups = BatchExecutor.perform, 0
 
     async def interrupted(executor: BatchExecutor, *group: Any) -> Any:
         nonlocal groups
         groups += 1
         if groups == 2:
-            await rejected(guarded, held)
+            await revoke_and_wait(guarded, credential)
         return await perform(executor, *group)
 
     monkeypatch.setattr(BatchExecutor, "perform", interrupted)
     batch = {"json": {"operations": [{"user": "once"}] * (GROUP + 2)}, "headers": {"Idempotency-Key": "k"}}
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        other, held = await guarded.asker(), await guarded.give(scopes="write")
-        first = await Asker(client, held).ask("POST", BATCH, **batch)
+        other_key, credential = await guarded.asker(), await guarded.give(scopes="write")
+        first = await Asker(client, credential).ask("POST", BATCH, **batch)
         assert [result["status"] for result in first.json["results"]] == [201] * GROUP + [401] * 2
         deleted, changed = (f"/guid/{first.json['results'][index]['guid']}" for index in (0, 1))
-        assert (await other.ask("DELETE", deleted)).status == 204
-        assert (await other.ask("PATCH", changed, json={"user": "SECRET"})).status == 200
-        again = await (await guarded.asker(scopes="write")).ask("POST", BATCH, **batch)
-        assert (again.status, again.headers["Idempotent-Replayed"], again.body) == (200, "true", first.body)
-        assert (await other.ask("GET", deleted)).status == 404
-        assert await made(other, "once") == GROUP - 2
+        assert (await other_key.ask("DELETE", deleted)).status == 204
+        assert (await other_key.ask("PATCH", changed, json={"user": "SECRET"})).status == 200
+        retry = await (await guarded.asker(scopes="write")).ask("POST", BATCH, **batch)
+        assert (retry.status, retry.headers["Idempotent-Replayed"], retry.body) == (200, "true", first.body)
+        assert (await other_key.ask("GET", deleted)).status == 404
+        assert await count_records(other_key, "once") == GROUP - 2
 
 
 CREATION: dict[str, Any] = {"user": "mine"}
@@ -422,25 +424,26 @@ CREATION: dict[str, Any] = {"user": "mine"}
 async def test_retry_after_a_crash_shows_no_changes_of_others(
     serving: Serving, sqlite_url: str, clock: FakeClock, path: str, body: dict[str, Any]
 ) -> None:
-    """A key without the scope `read` sees what it created, not what became of it."""
-    once = {"json": body, "headers": {"Idempotency-Key": "k"}}
+    """A key without the scope `read` sees what it created, but no later changes."""
+    request = {"json": body, "headers": {"Idempotency-Key": "k"}}
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        writer, other = await guarded.asker(scopes="write"), await guarded.asker()
-        first = await writer.ask("POST", path, **once)
+        writer, other_key = await guarded.asker(scopes="write"), await guarded.asker()
+        first = await writer.ask("POST", path, **request)
         for user, is_shown in (("mine", True), ("SECRET", False)):
-            guid = (await other.ask("GET", "/guid")).json["items"][0]["guid"]
-            assert (await other.ask("PUT", f"/guid/{guid}", json={"user": user})).status == 200
-            with closing(sqlite3.connect(path_of_url(sqlite_url))) as file:  # as if it had died before it stored them
+            guid = (await other_key.ask("GET", "/guid")).json["items"][0]["guid"]
+            assert (await other_key.ask("PUT", f"/guid/{guid}", json={"user": user})).status == 200
+            with closing(sqlite3.connect(path_of_url(sqlite_url))) as file:
+                # as after a crash before the response was stored
                 file.execute("UPDATE receipts SET answer = NULL, leased_until = 0")
                 file.commit()
-            again = await writer.ask("POST", path, **once)
-            assert again.status == first.status
-            assert (again.body == first.body) is is_shown
-            assert b"SECRET" not in again.body
+            retry = await writer.ask("POST", path, **request)
+            assert retry.status == first.status
+            assert (retry.body == first.body) is is_shown
+            assert b"SECRET" not in retry.body
 
 
-LATE = [
+LATE_BODY_REQUESTS = [
     ("PUT", f"/guid/{GUID}?view=full", b'{"user": "late"}'),
     ("PATCH", f"/guid/{GUID}", b'{"user": "late"}'),
     ("DELETE", f"/guid/{GUID}", b" "),
@@ -456,28 +459,28 @@ LATE = [
 
 
 @pytest.mark.usefixtures("short_sessions")
-@pytest.mark.parametrize(("method", "path", "body"), LATE)
+@pytest.mark.parametrize(("method", "path", "body"), LATE_BODY_REQUESTS)
 async def test_body_received_after_its_key_ends_is_rejected(
     serving: Serving, sqlite_url: str, clock: FakeClock, method: str, path: str, body: bytes
 ) -> None:
-    """Its head was let in; the rest may come up to `--body-timeout` later, and changes nothing then."""
+    """Its head was authenticated; the rest may arrive up to `--body-timeout` later, and then changes nothing."""
     async with serving(access="keys", login_limit="") as client:
         guarded = Guarded(client, sqlite_url, clock)
-        held = await guarded.give(scopes="admin")
-        assert (await Asker(client, held).ask("PUT", f"/guid/{GUID}", json={"user": "first"})).status == 201
+        credential = await guarded.give(scopes="admin")
+        assert (await Asker(client, credential).ask("PUT", f"/guid/{GUID}", json={"user": "first"})).status == 201
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
-        shown = "".join(f"{name}: {value}\r\n" for name, value in held.headers.items())
-        target = path.replace("{id}", held.key.id)
+        header_lines = "".join(f"{name}: {value}\r\n" for name, value in credential.headers.items())
+        target = path.replace("{id}", credential.key.id)
         writer.write(
-            f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{shown}"
+            f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{header_lines}"
             f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body[:-1]
         )
-        await ended(guarded, held, "revoked")
+        await end_key(guarded, credential, "revoked")
         writer.write(body[-1:])
         assert (await asyncio.wait_for(read_reply(reader, method), 30)).status == 401
         await hang_up(writer)
-        other = await guarded.asker(scopes="admin")
-        assert (await other.ask("GET", f"/guid/{GUID}")).json["user"] == "first"
-        assert len((await other.ask("GET", "/guid?state=all")).json["items"]) == 1
-        assert [key["owner"] for key in (await other.ask("GET", "/keys")).json["items"]].count("late") == 0
+        other_key = await guarded.asker(scopes="admin")
+        assert (await other_key.ask("GET", f"/guid/{GUID}")).json["user"] == "first"
+        assert len((await other_key.ask("GET", "/guid?state=all")).json["items"]) == 1
+        assert [key["owner"] for key in (await other_key.ask("GET", "/keys")).json["items"]].count("late") == 0

@@ -1,4 +1,4 @@
-"""Pages of other origins: let in where they are named, and nobody else ever hears of it."""
+"""CORS: pages of allowed origins may use the service; other origins get no CORS headers."""
 
 import re
 from collections.abc import Awaitable, Mapping
@@ -19,13 +19,13 @@ BOTH = f"{A}, {B}"
 AT = f"/guid/{GUID}"
 
 
-def told(reply: Reply) -> dict[str, str]:
-    """Return what a reply says of it all."""
+def cors_headers_of(reply: Reply) -> dict[str, str]:
+    """Return the CORS headers of a response."""
     return {name: value for name, value in reply.headers.get_all() if name.lower().startswith("access-control-")}
 
 
 def preflight(origin: str, method: str = "PUT") -> Mapping[str, str]:
-    """Return what a browser sends before a page of this origin may use this method."""
+    """Return the headers of a preflight request by a browser."""
     return {
         "Origin": origin,
         "Access-Control-Request-Method": method,
@@ -38,17 +38,17 @@ async def test_allowed_origin_may_use_the_methods_of_a_path(serving: Serving, or
     async with serving(cors_origins=BOTH) as client:
         for path, methods in ((AT, {"GET", "PUT", "PATCH", "DELETE"}), ("/guid", {"GET", "POST"}), ("/livez", {"GET"})):
             reply = await client.ask("OPTIONS", path, headers=preflight(origin))
-            said = told(reply)
+            cors_headers = cors_headers_of(reply)
             assert reply.status == 204
-            assert said["Access-Control-Allow-Origin"] == origin
-            assert set(said["Access-Control-Allow-Methods"].split(", ")) >= methods
-            assert set(said["Access-Control-Allow-Headers"].lower().split(", ")) == {
+            assert cors_headers["Access-Control-Allow-Origin"] == origin
+            assert set(cors_headers["Access-Control-Allow-Methods"].split(", ")) >= methods
+            assert set(cors_headers["Access-Control-Allow-Headers"].lower().split(", ")) == {
                 *("authorization", "content-type", "if-match", "if-none-match"),
                 *("idempotency-key", "last-event-id", "prefer", "x-request-id"),
             }
-            assert said["Access-Control-Max-Age"] == "600"
+            assert cors_headers["Access-Control-Max-Age"] == "600"
             assert reply.headers["Vary"] == "Origin"
-            assert "Access-Control-Allow-Credentials" not in said
+            assert "Access-Control-Allow-Credentials" not in cors_headers
 
 
 REQUESTS = [
@@ -74,11 +74,11 @@ async def test_allowed_origin_may_read_responses(serving: Serving, origin: str) 
     async with serving(cors_origins=BOTH) as client:
         for method, path, status, headers, body in REQUESTS:
             reply = await client.ask(method, path, headers=headers | {"Origin": origin}, body=body)
-            said = told(reply)
+            cors_headers = cors_headers_of(reply)
             assert reply.status == status
-            assert said.keys() == {"Access-Control-Allow-Origin", "Access-Control-Expose-Headers"}, path
-            assert said["Access-Control-Allow-Origin"] == origin
-            exposed = set(said["Access-Control-Expose-Headers"].split(", "))
+            assert cors_headers.keys() == {"Access-Control-Allow-Origin", "Access-Control-Expose-Headers"}, path
+            assert cors_headers["Access-Control-Allow-Origin"] == origin
+            exposed = set(cors_headers["Access-Control-Expose-Headers"].split(", "))
             assert {"ETag", "Location", "Link", "Retry-After", "X-Request-Id"} <= exposed
             assert {"RateLimit", "RateLimit-Policy"} <= exposed
             assert len(reply.headers.get_list("Vary")) == 1
@@ -86,7 +86,7 @@ async def test_allowed_origin_may_read_responses(serving: Serving, origin: str) 
 
 
 @pytest.mark.parametrize(
-    "given",
+    "headers",
     [
         {"Origin": OTHER},
         {"Origin": "null"},
@@ -102,44 +102,44 @@ async def test_allowed_origin_may_read_responses(serving: Serving, origin: str) 
         {},
     ],
 )
-async def test_other_origins_get_no_cors_headers(serving: Serving, given: dict[str, str]) -> None:
+async def test_other_origins_get_no_cors_headers(serving: Serving, headers: dict[str, str]) -> None:
     async with serving(cors_origins=BOTH) as client:
         await client.put(AT, {"user": USER})
-        asked = {"Access-Control-Request-Method": "PUT"}
-        replies = [await client.ask("OPTIONS", AT, headers=given | asked)]
-        replies += [await client.ask("GET", path, headers=given) for path in (AT, AT, "/guid", "/nothing")]
+        preflight_method = {"Access-Control-Request-Method": "PUT"}
+        replies = [await client.ask("OPTIONS", AT, headers=headers | preflight_method)]
+        replies += [await client.ask("GET", path, headers=headers) for path in (AT, AT, "/guid", "/nothing")]
         assert [reply.status for reply in replies] == [204, 200, 200, 200, 404]
-        assert [told(reply) for reply in replies] == [{}] * 5
+        assert [cors_headers_of(reply) for reply in replies] == [{}] * 5
 
 
 async def test_no_cors_headers_without_allowed_origins(serving: Serving) -> None:
     async with serving() as client:
         for method, path, status, headers, body in REQUESTS:
             reply = await client.ask(method, path, headers=headers | {"Origin": A}, body=body)
-            assert (reply.status, told(reply)) == (status, {})
+            assert (reply.status, cors_headers_of(reply)) == (status, {})
             assert "Origin" not in reply.headers.get("Vary", "")
-        assert told(await client.ask("OPTIONS", AT, headers=preflight(A))) == {}
+        assert cors_headers_of(await client.ask("OPTIONS", AT, headers=preflight(A))) == {}
 
 
 async def test_options_without_method_is_no_preflight(serving: Serving) -> None:
     async with serving(cors_origins=A) as client:
         reply = await client.ask("OPTIONS", AT, headers={"Origin": A})
         assert reply.status == 204
-        assert "Access-Control-Allow-Methods" not in told(reply)
+        assert "Access-Control-Allow-Methods" not in cors_headers_of(reply)
         assert "PATCH" in reply.headers["Allow"]
 
 
 @pytest.mark.parametrize("server", ["httptools"])
 async def test_request_without_origin_uses_the_fast_path(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is told, as by a handler, that the response depends on the origin."""
+    """Its response has `Vary: Origin`, like that of a handler."""
     handled: list[str | None] = []
     prepare = Handler.prepare
 
-    def noted(handler: Handler) -> Awaitable[None] | None:
+    def recorded_prepare(handler: Handler) -> Awaitable[None] | None:
         handled.append(handler.request.headers.get("Origin"))
         return prepare(handler)
 
-    monkeypatch.setattr(Handler, "prepare", noted)
+    monkeypatch.setattr(Handler, "prepare", recorded_prepare)
     async with serving(cors_origins=A) as client:
         await client.put(AT, {"user": USER})
         for origin in (None, OTHER, None):

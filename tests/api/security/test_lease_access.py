@@ -1,4 +1,4 @@
-"""Remembered heartbeats of API keys: a key may do in memory what it may do through a handler, and nothing else."""
+"""Remembered heartbeats of API keys: the fast path permits exactly what a handler permits."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ PATH = f"/guid/{GUID}"
 OTHER, ABSENT = f"/guid/{1:032X}", f"/guid/{2:032X}"
 HEARTBEAT = {"ttl": 60, "if_below": 30}
 WAIT_SECONDS = 10
-"""More than the time for which a session is trusted."""
+"""Longer than a session is cached."""
 
 
 @pytest.fixture
@@ -28,46 +28,46 @@ async def guarded(serving: Serving, combination: dict[str, str], clock: FakeCloc
         yield Guarded(client, combination["store_url"], clock)
 
 
-async def lease(asker: Asker, path: str = PATH) -> Reply:
+async def lease(caller: Asker, path: str = PATH) -> Reply:
     """Create a lease of a minute."""
-    reply = await asker.ask("PUT", path, json={"user": "a", "ttl": 60})
+    reply = await caller.ask("PUT", path, json={"user": "a", "ttl": 60})
     assert reply.status == 201
     return reply
 
 
-async def beat(asker: Asker, path: str = PATH, **headers: str) -> Reply:
+async def beat(caller: Asker, path: str = PATH, **headers: str) -> Reply:
     """Send a heartbeat."""
-    return await asker.ask("POST", f"{path}/renewal", json=HEARTBEAT, headers=headers)
+    return await caller.ask("POST", f"{path}/renewal", json=HEARTBEAT, headers=headers)
 
 
-async def beat_by_handler(asker: Asker, path: str = PATH) -> Reply:
+async def beat_by_handler(caller: Asker, path: str = PATH) -> Reply:
     """Send a heartbeat with a header that the fast path does not serve."""
-    return await beat(asker, path, **{"Idempotency-Key": "handler"})
+    return await beat(caller, path, **{"Idempotency-Key": "handler"})
 
 
-async def remember(asker: Asker, path: str = PATH) -> None:
+async def remember(caller: Asker, path: str = PATH) -> None:
     """Send heartbeats so that the next one is served from memory: the first one of a key must authenticate it."""
     for _ in range(3):
-        assert (await beat(asker, path)).status == 200
+        assert (await beat(caller, path)).status == 200
 
 
-async def beat_in_memory(monkeypatch: pytest.MonkeyPatch, asker: Asker, path: str = PATH) -> Reply:
+async def beat_in_memory(monkeypatch: pytest.MonkeyPatch, caller: Asker, path: str = PATH) -> Reply:
     """Send a heartbeat that must be served without a parser."""
     with monkeypatch.context() as patch:
         patch.setattr(FastPathDispatcher, "dispatch", None)
-        return await beat(asker, path)
+        return await beat(caller, path)
 
 
-async def until_beat(asker: Asker, status: int) -> Reply:
+async def until_beat(caller: Asker, status: int) -> Reply:
     """Send heartbeats until one gets this status."""
     async with asyncio.timeout(WAIT_SECONDS):
-        while (reply := await beat(asker)).status != status:
+        while (reply := await beat(caller)).status != status:
             await asyncio.sleep(0.05)
     return reply
 
 
 def without_request_id(reply: Reply) -> dict[str, Any]:
-    """Return the members of a problem but the one that differs in each."""
+    """Return the members of a problem except the request id, which differs in each."""
     document = json.loads(reply.body)
     return {name: value for name, value in document.items() if name != "request_id"}
 
@@ -76,16 +76,16 @@ def without_request_id(reply: Reply) -> dict[str, Any]:
 async def test_remembered_heartbeat_equals_that_of_a_handler(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch, owner: str, scopes: str
 ) -> None:
-    alice, asker = await guarded.asker("alice"), await guarded.asker(owner, scopes)
+    alice, caller = await guarded.asker("alice"), await guarded.asker(owner, scopes)
     created = await lease(alice)
-    await remember(asker)
+    await remember(caller)
     guarded.clock.advance(seconds=7)
-    await beat(asker)  # begins another window of its rate limit
-    reply = await beat_in_memory(monkeypatch, asker)
+    await beat(caller)  # begins another window of its rate limit
+    reply = await beat_in_memory(monkeypatch, caller)
 
     assert (reply.json["granted"], reply.json["renewed"]) == ("53", False)
     assert reply.headers["ETag"] == created.headers["ETag"]
-    assert reply.body == (await beat_by_handler(asker)).body
+    assert reply.body == (await beat_by_handler(caller)).body
 
 
 async def test_remembered_heartbeat_does_not_reach_another_owner(guarded: Guarded) -> None:
@@ -117,26 +117,26 @@ async def test_heartbeat_without_a_scope_is_rejected_each_time(guarded: Guarded)
 
 @pytest.mark.usefixtures("short_sessions")
 async def test_remembered_heartbeat_of_a_revoked_key_is_rejected(guarded: Guarded) -> None:
-    held = await guarded.give()
-    alice, again = Asker(guarded.client, held), await guarded.asker()
+    credential = await guarded.give()
+    alice, second_key = Asker(guarded.client, credential), await guarded.asker()
     created = await lease(alice)
     await remember(alice)
-    await guarded.change(held, revoked=1)
+    await guarded.change(credential, revoked=1)
     await until_beat(alice, 401)
     guarded.clock.advance(seconds=40)  # now it would renew
 
     assert_problem(await beat(alice), 401, "unauthorized")
-    assert (await again.ask("GET", PATH)).headers["ETag"] == created.headers["ETag"]
+    assert (await second_key.ask("GET", PATH)).headers["ETag"] == created.headers["ETag"]
 
 
 @pytest.mark.usefixtures("short_sessions")
 @pytest.mark.parametrize(("scopes", "status"), [("read", 403), ("write", 204)])
 async def test_remembered_heartbeat_follows_changed_scopes(guarded: Guarded, scopes: str, status: int) -> None:
-    held = await guarded.give()
-    alice = Asker(guarded.client, held)
+    credential = await guarded.give()
+    alice = Asker(guarded.client, credential)
     await lease(alice)
     await remember(alice)
-    await guarded.change(held, scopes=scopes)
+    await guarded.change(credential, scopes=scopes)
     assert (await until_beat(alice, status)).body.startswith(b"" if status == 204 else b"{")
     for _ in range(3):
         assert (await beat(alice)).status == status
@@ -146,10 +146,10 @@ async def test_remembered_heartbeat_follows_changed_scopes(guarded: Guarded, sco
 async def test_remembered_heartbeat_shows_the_limit_of_its_key(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """It equals that of a handler, whose limit moves on with time or does not; another key has no limit."""
-    held = await guarded.give()
-    await guarded.change(held, **{name: 55})
-    alice, limited = await guarded.asker("alice"), Asker(guarded.client, held)
+    """The response equals that of a handler, for a limit that moves with the clock and for a fixed one."""
+    credential = await guarded.give()
+    await guarded.change(credential, **{name: 55})
+    alice, limited = await guarded.asker("alice"), Asker(guarded.client, credential)
     await lease(alice)
     created = guarded.clock.seconds
     guarded.clock.advance(seconds=3)
@@ -163,21 +163,21 @@ async def test_remembered_heartbeat_shows_the_limit_of_its_key(
 
 
 async def test_remembered_heartbeat_follows_a_changed_limit(guarded: Guarded) -> None:
-    held = await guarded.give()
-    alice = Asker(guarded.client, held)
+    credential = await guarded.give()
+    alice = Asker(guarded.client, credential)
     await lease(alice)
     await remember(alice)
-    await guarded.change(held, max_ttl=55)
+    await guarded.change(credential, max_ttl=55)
     end = str(guarded.clock.seconds + 55)
     async with asyncio.timeout(WAIT_SECONDS):
         while (await beat(alice)).json["max_expire"] != end:
             await asyncio.sleep(0.05)
 
 
-async def test_heartbeat_needs_no_place_in_the_quota(
+async def test_heartbeat_needs_no_quota(
     serving: Serving, combination: dict[str, str], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It neither takes one nor is it rejected when they are used up, whether it renews or not."""
+    """With the quota used up it is accepted, whether it renews or not, and it uses no quota itself."""
     async with serving(**combination, access="keys", quota=1) as client:
         alice = await Guarded(client, combination["store_url"], clock).asker()
         await lease(alice)
@@ -192,13 +192,13 @@ async def test_heartbeat_needs_no_place_in_the_quota(
 async def test_remembered_heartbeat_beyond_the_rate_limit_is_rejected(
     serving: Serving, combination: dict[str, str], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And is answered from memory again in the next window."""
+    """In the next window it is served from memory again."""
     async with serving(**combination, access="keys", rate_limit="6/minute") as client:
         alice = await Guarded(client, combination["store_url"], clock).asker()
         await lease(alice)
         await remember(alice)
-        left = [(await beat_in_memory(monkeypatch, alice)).headers["RateLimit"] for _ in range(2)]
-        assert [line.partition(";t=")[0] for line in left] == ['"requests";r=1', '"requests";r=0']
+        rate_limits = [(await beat_in_memory(monkeypatch, alice)).headers["RateLimit"] for _ in range(2)]
+        assert [rate_limit.partition(";t=")[0] for rate_limit in rate_limits] == ['"requests";r=1', '"requests";r=0']
         for _ in range(2):
             problem = assert_problem(await beat(alice), 429, "rate-limited")
             assert problem["status"] == 429
