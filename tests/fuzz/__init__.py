@@ -1,1 +1,1 @@
-"""Requests made up from the OpenAPI document."""
+"""Random requests generated from the OpenAPI document."""

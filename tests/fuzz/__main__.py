@@ -1,7 +1,6 @@
-"""Requests made up from `/openapi.json`, with all of Schemathesis' checks: `python -m tests.fuzz` makes many.
+"""Random requests generated from `/openapi.json`, with all checks of Schemathesis: `python -m tests.fuzz` sends many.
 
-HEAD and OPTIONS, which the document leaves out, are made too; requests that keep to the document and ones that do not;
-and sequences of them along its links.
+They include HEAD and OPTIONS, which the document leaves out, valid and invalid requests, and sequences along its links.
 """
 
 import json
@@ -22,22 +21,24 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 def fuzz(folder: Path, cases: int, seed: int = SEED) -> tuple[bool, str]:
-    """Make so many requests of each operation of a service that is started for it, and so many walks along the links.
+    """Start a service; send `cases` requests per operation and follow its links in `cases` walks.
 
-    Return whether nothing was found, and what Schemathesis says.
+    Return whether all checks passed, and the output of Schemathesis.
     """
     with service(folder, "--no-access-log") as running:
-        done = _run(running, folder, cases, seed)
-        said, walks = [done.stdout], _walks(done.stdout)
-        while done.returncode == 0 and walks < cases:  # Schemathesis ends its walks early; another seed goes elsewhere
+        process = _run(running, folder, cases, seed)
+        outputs, walks = [process.stdout], _walks(process.stdout)
+        while (
+            process.returncode == 0 and walks < cases
+        ):  # Schemathesis ends its walks early: continue with another seed
             seed += 1
-            done = _run(running, folder, cases, seed, "--phases", "stateful")
-            said.append(done.stdout)
-            walks += _walks(done.stdout)
-    return done.returncode == 0, "\n".join([*said, f"{walks} walks along the links"])
+            process = _run(running, folder, cases, seed, "--phases", "stateful")
+            outputs.append(process.stdout)
+            walks += _walks(process.stdout)
+    return process.returncode == 0, "\n".join([*outputs, f"{walks} walks along the links"])
 
 
-def _run(running: Service, folder: Path, cases: int, seed: int, *more: str) -> subprocess.CompletedProcess[str]:
+def _run(running: Service, folder: Path, cases: int, seed: int, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
@@ -45,13 +46,13 @@ def _run(running: Service, folder: Path, cases: int, seed: int, *more: str) -> s
         "--config-file",
         str(ROOT / "tests" / "fuzz" / "schemathesis.toml"),
     ]
-    command += ["run", *whole_document(running, folder), "--max-examples", str(cases), "--seed", str(seed), *more]
-    found = os.environ | {"PYTHONPATH": str(ROOT)}  # for its hooks
-    return subprocess.run(command, cwd=folder, env=found, check=False, text=True, stdout=subprocess.PIPE)
+    command += ["run", *whole_document(running, folder), "--max-examples", str(cases), "--seed", str(seed), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # to import the hooks
+    return subprocess.run(command, cwd=folder, env=environment, check=False, text=True, stdout=subprocess.PIPE)
 
 
 def whole_document(running: Service, folder: Path) -> tuple[str, ...]:
-    """Write the document of a service, with HEAD and OPTIONS; return the arguments by which Schemathesis reads it."""
+    """Write the document of a service with HEAD and OPTIONS added; return the arguments of Schemathesis for it."""
     with urlopen(f"{running.url}/openapi.json", timeout=60) as reply:
         document = with_all_methods(resolved(json.load(reply)))
     path = folder / "openapi.json"
@@ -59,18 +60,18 @@ def whole_document(running: Service, folder: Path) -> tuple[str, ...]:
     return str(path), "--url", running.url
 
 
-def _walks(said: str) -> int:
-    """Read how many walks there were; at least one, so that this comes to an end."""
-    return sum(map(int, re.findall(r"Scenarios:\s+(\d+)", said))) or 1
+def _walks(output: str) -> int:
+    """Return the number of walks that the output reports; at least one, so that the loop ends."""
+    return sum(map(int, re.findall(r"Scenarios:\s+(\d+)", output))) or 1
 
 
 def main() -> int:
-    """Make 2,000 of each, or as many as the first argument says, with the seed that is the second."""
+    """Send 2,000 requests per operation, or the number in the first argument; the second argument is the seed."""
     cases, seed = [*map(int, sys.argv[1:]), *(2000, SEED)[len(sys.argv) - 1 :]]
     with tempfile.TemporaryDirectory() as folder:
-        sound, said = fuzz(Path(folder), cases, seed)
-    print(said)
-    return 0 if sound else 1
+        passed, output = fuzz(Path(folder), cases, seed)
+    print(output)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

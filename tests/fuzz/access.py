@@ -1,7 +1,7 @@
-"""Requests made up from `/openapi.json` with each kind of key: `python -m tests.fuzz.access` makes many.
+"""Random requests generated from `/openapi.json` with each kind of key: `python -m tests.fuzz.access` sends many.
 
-There is a victim, whose records hold a canary, and whose GUIDs the requests are turned to (`tests/fuzz/hooks.py`).
-Nobody but an admin may be told of the canary, or change what holds it; and every answer is as the document says.
+The records of a victim contain a canary; hooks point the requests at these records (`tests/fuzz/hooks.py`).
+Only an admin may see the canary or change these records, and every response must match the document.
 """
 
 import asyncio
@@ -33,44 +33,48 @@ KINDS = {
     "monitor": "monitor",
     "admin": "admin",
 }
-"""Who asks: with which scopes."""
+"""Scopes of each kind of caller."""
 PATHS = "^/(guid|events|keys|metrics)"
 PHASES = "examples,coverage,fuzzing,stateful"
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance"
 CHECKS += ",response_schema_conformance"
 
 
-class Found(NamedTuple):
-    """What came of the requests of one kind of key."""
+class FuzzResult(NamedTuple):
+    """The result of the requests with one kind of key."""
 
     conforms: bool
-    told: list[str]
-    """The requests that were answered with the canary."""
+    leaks: list[str]
+    """Requests whose response contains the canary."""
     changed: bool
-    """Whether the victim's records are not what they were, or may not be."""
-    said: str
+    """Whether the victim's records changed, or may have changed."""
+    output: str
 
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
-def fuzz(folder: Path, kind: str, cases: int, seed: int = SEED, phases: str = PHASES) -> Found:
-    """Make so many requests of each operation that takes a key, with one of this kind, of a service started for it."""
+def fuzz(folder: Path, kind: str, cases: int, seed: int = SEED, phases: str = PHASES) -> FuzzResult:
+    """Start a service; send `cases` requests per operation that needs a key, with a key of this kind."""
     with service(folder, "--no-access-log", "--access", "keys", "--login-limit", "") as running:
         url = f"sqlite:///{folder / 'guidsvc.db'}"
-        victim, asker = asyncio.run(_give(url, "victim", " ".join(SCOPES[:3]))), ""
+        victim, caller_key = asyncio.run(_create_key(url, "victim", " ".join(SCOPES[:3]))), ""
         if KINDS[kind]:
-            asker = asyncio.run(_give(url, "mallory", KINDS[kind]))
-        before = _registered(running, victim)
-        seen = folder / "seen"
-        seen.touch()
-        done = _run(running, folder, asker, "--max-examples", str(cases), "--seed", str(seed), "--phases", phases)
-        told = seen.read_text().splitlines()
-        changed = kind == "admin" or _read(running, victim) != before  # an admin may have revoked the victim's key
-    return Found(done.returncode == 0, told, changed, done.stdout)
+            caller_key = asyncio.run(_create_key(url, "mallory", KINDS[kind]))
+        before = _create_records(running, victim)
+        leak_file = folder / "leaks"
+        leak_file.touch()
+        process = _run(
+            running, folder, caller_key, "--max-examples", str(cases), "--seed", str(seed), "--phases", phases
+        )
+        leaks = leak_file.read_text().splitlines()
+        changed = (
+            kind == "admin" or _read_records(running, victim) != before
+        )  # an admin may have revoked the victim's key
+    return FuzzResult(process.returncode == 0, leaks, changed, process.stdout)
 
 
-def _run(running: Service, folder: Path, key: str, *more: str) -> subprocess.CompletedProcess[str]:
+def _run(running: Service, folder: Path, key: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
@@ -78,35 +82,35 @@ def _run(running: Service, folder: Path, key: str, *more: str) -> subprocess.Com
         "--config-file",
         str(ROOT / "tests" / "fuzz" / "schemathesis.toml"),
     ]
-    command += ["run", *whole_document(running, folder), "--include-path-regex", PATHS, *more]
+    command += ["run", *whole_document(running, folder), "--include-path-regex", PATHS, *options]
     command += ["--checks", CHECKS, *(["-H", f"Authorization: Bearer {key}"] if key else [])]
-    told = {"FUZZ_CANARY": CANARY, "FUZZ_SEEN": str(folder / "seen"), "FUZZ_VICTIMS": " ".join(VICTIMS)}
-    environment = os.environ | told | {"PYTHONPATH": str(ROOT)}
+    hook_settings = {"FUZZ_CANARY": CANARY, "FUZZ_LEAKS": str(folder / "leaks"), "FUZZ_VICTIMS": " ".join(VICTIMS)}
+    environment = os.environ | hook_settings | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, check=False, text=True, stdout=subprocess.PIPE)
 
 
-async def _give(url: str, owner: str, scopes: str) -> str:
-    """Make a key; and one with the id that the document takes for an example, of the victim."""
-    made, text = keys.generate(owner, scopes.split(), time.time_ns() // 1_000_000)
-    async with open_keys(url) as kept:
-        assert await kept.swap(None, made)
-        await kept.swap(None, made.model_copy(update={"id": EXAMPLE_ID, "owner": CANARY}))
+async def _create_key(url: str, owner: str, scopes: str) -> str:
+    """Create a key, and a key of the victim with the id that the document uses as an example."""
+    key, text = keys.generate(owner, scopes.split(), time.time_ns() // 1_000_000)
+    async with open_keys(url) as key_repository:
+        assert await key_repository.swap(None, key)
+        await key_repository.swap(None, key.model_copy(update={"id": EXAMPLE_ID, "owner": CANARY}))
     return text
 
 
-def _registered(running: Service, key: str) -> bytes:
-    """Register the victim's records; return what the victim reads of them."""
+def _create_records(running: Service, key: str) -> bytes:
+    """Create the victim's records; return the list that the victim reads."""
     body = json.dumps({"user": CANARY, "metadata": {"of": CANARY}, "expire": "4102444800"})
     for guid in VICTIMS:
-        _ask(running, key, "PUT", f"/guid/{guid}", body)
-    return _read(running, key)
+        _request(running, key, "PUT", f"/guid/{guid}", body)
+    return _read_records(running, key)
 
 
-def _read(running: Service, key: str) -> bytes:
-    return _ask(running, key, "GET", "/guid?state=all&view=full&limit=500")
+def _read_records(running: Service, key: str) -> bytes:
+    return _request(running, key, "GET", "/guid?state=all&view=full&limit=500")
 
 
-def _ask(running: Service, key: str, method: str, path: str, body: str | None = None) -> bytes:
+def _request(running: Service, key: str, method: str, path: str, body: str | None = None) -> bytes:
     connection = HTTPConnection("127.0.0.1", running.port)
     connection.request(method, path, body, {"Authorization": f"Bearer {key}"})
     reply = connection.getresponse()
@@ -117,20 +121,18 @@ def _ask(running: Service, key: str, method: str, path: str, body: str | None = 
 
 
 def main() -> int:
-    """Make 500 of each with each kind of key, or as many as the first argument says; the second is the seed."""
+    """Send 500 requests per operation with each kind of key, or the number in the first argument; then the seed."""
     cases, seed = [*map(int, sys.argv[1:]), *(500, SEED)[len(sys.argv) - 1 :]]
-    sound = True
+    passed = True
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
-            found = fuzz(Path(folder), kind, cases, seed)
-        kept = kind == "admin" or not (found.told or found.changed)
-        judged = "sound" if found.conforms and kept else "NOT sound"
-        sound = sound and judged == "sound"
-        print(found.said if not found.conforms else "", *found.told if not kept else (), sep="\n")
-        print(
-            f"{kind}: {'sound' if found.conforms and kept else 'NOT sound'}; {len(found.told)} answers with the canary"
-        )
-    return 0 if sound else 1
+            result = fuzz(Path(folder), kind, cases, seed)
+        is_protected = kind == "admin" or not (result.leaks or result.changed)
+        has_passed = result.conforms and is_protected
+        passed = passed and has_passed
+        print(result.output if not result.conforms else "", *result.leaks if not is_protected else (), sep="\n")
+        print(f"{kind}: {'passed' if has_passed else 'FAILED'}; {len(result.leaks)} responses with the canary")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
