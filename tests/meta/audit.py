@@ -1,8 +1,8 @@
-"""Is anything known against what requirements*.txt pin? `make audit`, and with it `make lint`, asks.
+"""Check the pins of requirements*.txt for known vulnerabilities: part of `make audit` and `make lint`.
 
-pip-audit asks a service on the internet. One that cannot be reached, or a mirror of PyPI that tells no vulnerabilities,
-must not pass for good news: a service is asked first about a release that all the world knows to be vulnerable, and is
-believed only if it knows that too. Where none does, that is said, and is no failure.
+pip-audit queries a service on the internet. A service that cannot be reached, or a mirror of PyPI without data about
+vulnerabilities, must not count as a clean result. So each service is first queried for a release that is known to be
+vulnerable, and is trusted only if it reports that. If no service does, the audit prints so and does not fail.
 """
 
 import json
@@ -20,68 +20,73 @@ SERVICES: Mapping[str, Sequence[str]] = {
     "OSV": ("--vulnerability-service", "osv"),
     "PyPI": ("--vulnerability-service", "pypi"),
 }
-"""Who can be asked, and the options by which pip-audit does."""
+"""Vulnerability services, and the options that make pip-audit use them."""
 
-KNOWN = "jinja2==3.1.2"  # CVE-2024-22195, and others since
+KNOWN_VULNERABLE_PIN = "jinja2==3.1.2"  # CVE-2024-22195, and others since
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found: `asked` is the service that answered, or nothing where none did."""
+    """The result of an audit: `service` is the one that was used, or None if none was usable."""
 
-    asked: str | None
-    found: tuple[str, ...] = ()
-    not_told: tuple[str, ...] = ()
-    """Packages that the service does not know at all."""
+    service: str | None
+    vulnerabilities: tuple[str, ...] = ()
+    unknown_packages: tuple[str, ...] = ()
+    """Packages that the service does not know."""
 
 
 def audit(files: Sequence[Path], services: Mapping[str, Sequence[str]] = SERVICES) -> Audit:
-    """Ask the first service that can tell about all that these files pin for this Python."""
+    """Audit the pins of these files for this Python, with the first service that can be trusted."""
     for name, options in services.items():
-        if _can_tell(options) and (told := _ask(options, files)) is not None:
-            return Audit(name, tuple(_found(told)), tuple(one["name"] for one in told if "skip_reason" in one))
+        if _is_trustworthy(options) and (reports := _run_pip_audit(options, files)) is not None:
+            return Audit(
+                name,
+                tuple(_vulnerabilities(reports)),
+                tuple(package["name"] for package in reports if "skip_reason" in package),
+            )
     return Audit(None)
 
 
-def _can_tell(options: Sequence[str]) -> bool:
+def _is_trustworthy(options: Sequence[str]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "requirements.txt"
-        file.write_text(KNOWN)
-        return bool(_found(_ask((*options, "--no-deps"), [file]) or []))
+        file.write_text(KNOWN_VULNERABLE_PIN)
+        return bool(_vulnerabilities(_run_pip_audit((*options, "--no-deps"), [file]) or []))
 
 
-def _ask(options: Sequence[str], files: Sequence[Path]) -> list[dict[str, Any]] | None:
-    """Return what is told about each package, or nothing if there was no answer."""
+def _run_pip_audit(options: Sequence[str], files: Sequence[Path]) -> list[dict[str, Any]] | None:
+    """Return the report on each package, or None if pip-audit wrote no report."""
     command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off", "--disable-pip"]
-    command += [*options, *(word for file in files for word in ("--requirement", str(file)))]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    command += [*options, *(argument for file in files for argument in ("--requirement", str(file)))]
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
     try:
-        told: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+        packages: list[dict[str, Any]] = json.loads(process.stdout)["dependencies"]
     except ValueError:
-        print(*done.stderr.splitlines()[-1:], file=sys.stderr)  # why there is no answer
+        print(*process.stderr.splitlines()[-1:], file=sys.stderr)  # why there is no report
         return None
-    return told
+    return packages
 
 
-def _found(told: Sequence[Mapping[str, Any]]) -> list[str]:
+def _vulnerabilities(packages: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"{one['name']} {one['version']}: {what['id']}, mended in {', '.join(what['fix_versions']) or 'no release yet'}"
-        for one in told
-        for what in one.get("vulns", ())
+        f"{package['name']} {package['version']}: {vuln['id']}, "
+        f"fixed in {', '.join(vuln['fix_versions']) or 'no release yet'}"
+        for package in packages
+        for vuln in package.get("vulns", ())
     ]
 
 
 def report(audited: Audit) -> int:
-    """Print what was found; return the exit code, 1 if there was something."""
-    if audited.asked is None:
-        print("Not run: the audit for known vulnerabilities. No service that tells them could be reached.")
+    """Print the result of an audit; return the exit code, 1 if there are vulnerabilities."""
+    if audited.service is None:
+        print("Not run: the audit for known vulnerabilities. No service that knows them could be reached.")
         return 0
-    for line in audited.found:
+    for line in audited.vulnerabilities:
         print(line)
-    if audited.not_told:
-        print(f"Not audited, since {audited.asked} does not know them: {', '.join(audited.not_told)}")
-    print(f"{audited.asked} knows of {len(audited.found) or 'no'} vulnerabilities in what is pinned.")
-    return 1 if audited.found else 0
+    if audited.unknown_packages:
+        print(f"Not audited, since {audited.service} does not know them: {', '.join(audited.unknown_packages)}")
+    print(f"{audited.service} knows of {len(audited.vulnerabilities) or 'no'} vulnerabilities in the pinned packages.")
+    return 1 if audited.vulnerabilities else 0
 
 
 if __name__ == "__main__":

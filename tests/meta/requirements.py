@@ -1,6 +1,6 @@
-"""Reads what `requirements*.in` ask for, and what `requirements*.txt` pin; asks no registry.
+"""Read the requirements in `requirements*.in` and the pins in `requirements*.txt`, without a registry.
 
-Names are normalised, as PyPI does: `PyYAML` is `pyyaml`.
+Names are normalised like on PyPI: `PyYAML` is `pyyaml`.
 """
 
 import re
@@ -20,12 +20,12 @@ ALL = (RUN, DEV, *OTHERS)
 
 @dataclass(frozen=True)
 class Pin:
-    """One release that is installed, on the platforms that its marker names."""
+    """A pinned release, for the platforms of its marker."""
 
     need: Requirement
     hashes: frozenset[str]
-    asked_by: frozenset[str]
-    """Who wants it: packages, and `-r <file>` for those that are asked for."""
+    requested_by: frozenset[str]
+    """Packages that require it, and `-r <file>` for direct requirements."""
 
     @property
     def name(self) -> str:
@@ -33,18 +33,18 @@ class Pin:
         return canonicalize_name(self.need.name)
 
     @property
-    def is_for_here(self) -> bool:
+    def is_for_this_platform(self) -> bool:
         """Whether this Python, on this platform, installs it."""
         return self.need.marker is None or self.need.marker.evaluate()
 
 
 def path(name: str, suffix: str) -> Path:
-    """Return where the list of this name is: `.in` is written by hand, `.txt` by `make requirements`."""
+    """Return the path of a list: `.in` is written by hand, `.txt` by `make requirements`."""
     return (ROOT / name).with_suffix(suffix)
 
 
-def asked(name: str) -> dict[str, Requirement]:
-    """Return what the list asks for itself, by name. Twice the same is an error."""
+def requested(name: str) -> dict[str, Requirement]:
+    """Return the direct requirements of a list by name. A duplicate is an error."""
     lines = (line.partition("#")[0].strip() for line in path(name, ".in").read_text().splitlines())
     needs = [Requirement(line) for line in lines if line and not line.startswith("-")]
     by_name = {canonicalize_name(need.name): need for need in needs}
@@ -53,7 +53,7 @@ def asked(name: str) -> dict[str, Requirement]:
 
 
 def pinned(name: str) -> list[Pin]:
-    """Return what the list pins, line by line."""
+    """Return the pins of a list."""
     blocks = re.split(r"^(?=[A-Za-z0-9])", path(name, ".txt").read_text(), flags=re.MULTILINE)[1:]
     return [_pin(block) for block in blocks]
 
@@ -63,5 +63,5 @@ def _pin(block: str) -> Pin:
     return Pin(
         need=Requirement(block.partition("\\")[0].partition("#")[0].strip()),
         hashes=frozenset(re.findall(r"--hash=(sha256:[0-9a-f]{64})", block)),
-        asked_by=frozenset(via[1].split(", ") if via else ()),
+        requested_by=frozenset(via[1].split(", ") if via else ()),
     )

@@ -41,7 +41,7 @@ def test_alerts_are_labelled_and_described() -> None:
         assert alert["labels"] in ({"severity": "critical"}, {"severity": "warning"}), name
         assert set(annotations) == {"summary", "description", "runbook_url"}, name
         assert annotations["runbook_url"] == f"docs/runbooks.md#{name.lower()}"
-        assert "{{" not in annotations["summary"], "it is the row of the docs, too"
+        assert "{{" not in annotations["summary"], "the docs show it too"
         assert "{{ $value" in annotations["description"] or name in {
             "GuidsvcDown",
             "GuidsvcRedisDown",
@@ -91,27 +91,29 @@ def test_numbers_of_settings_are_their_defaults() -> None:
 
 
 def test_each_alert_has_tests_near_its_threshold() -> None:
-    named = Counter[tuple[str, bool]]()
+    tested = Counter[tuple[str, bool]]()
     for test in yaml.safe_load(TESTS.read_text())["tests"]:
         for query in test.get("promql_expr_test", ()):
             for alert in re.findall(r'alertname="(\w+)"', query["expr"]):
-                named[alert, bool(query["exp_samples"])] += 1
+                tested[alert, bool(query["exp_samples"])] += 1
 
     for name, count in Counter(alert["alert"] for alert in promql.alerts()).items():
-        assert named[name, True] >= count, f"a test of {name} that fires"
-        assert named[name, False] >= count, f"a test of {name} that does not fire"
+        assert tested[name, True] >= count, f"a test of {name} that fires"
+        assert tested[name, False] >= count, f"a test of {name} that does not fire"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")], ids=" ".join)
-def test_promtool_accepts_the_rules(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")], ids=" ".join
+)
+def test_promtool_accepts_the_rules(arguments: tuple[str, ...]) -> None:
     promtool = find("promtool")
     if promtool is None:
         return
-    done = run(promtool, *words, folder=FOLDER)
+    process = run(promtool, *arguments, folder=FOLDER)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "SUCCESS" in done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "SUCCESS" in process.stdout + process.stderr
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "compose.yml"])
@@ -121,6 +123,6 @@ def test_promtool_accepts_the_scrape_configuration(name: str, tmp_path: Path) ->
     promtool = find("promtool")
     if promtool is None:
         return
-    done = run(promtool, "check", "config", name, folder=tmp_path / "prometheus")
+    process = run(promtool, "check", "config", name, folder=tmp_path / "prometheus")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr

@@ -1,6 +1,6 @@
-"""The audit fails on what is known to be vulnerable, and never takes silence for good news.
+"""The audit fails on known vulnerabilities, and does not count a missing answer as a clean result.
 
-A service of our own, that speaks OSV's protocol, tells pip-audit; OSV itself cannot be reached from everywhere.
+pip-audit queries a local server that speaks OSV's protocol, since OSV itself cannot be reached from everywhere.
 """
 
 import json
@@ -12,23 +12,25 @@ from threading import Thread
 
 import pytest
 
-from tests.meta.audit import KNOWN, Audit, audit, report
+from tests.meta.audit import KNOWN_VULNERABLE_PIN, Audit, audit, report
 from tests.meta.requirements import DEV, path, pinned
 from tests.support.backing_servers import free_port
 
-Told = Mapping[str, str]  # an identifier by the release that it is about: {"tornado==6.6.1": "CVE-1"}
+Vulnerabilities = Mapping[str, str]  # identifiers by release: {"tornado==6.6.1": "CVE-1"}
 
 
 @contextmanager
-def osv(told: Told) -> Iterator[tuple[str, ...]]:
-    """Serve these vulnerabilities; yield the options by which pip-audit asks."""
+def osv_server(vulnerabilities: Vulnerabilities) -> Iterator[tuple[str, ...]]:
+    """Serve these vulnerabilities; yield the options that make pip-audit query this server."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             package = query["package"]
-            known = told.get(f"{package['name']}=={query['version']}")
-            reply = json.dumps({"vulns": [{"id": known, "affected": [{"package": package}]}]} if known else {}).encode()
+            identifier = vulnerabilities.get(f"{package['name']}=={query['version']}")
+            reply = json.dumps(
+                {"vulns": [{"id": identifier, "affected": [{"package": package}]}]} if identifier else {}
+            ).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(reply)))
             self.end_headers()
@@ -40,43 +42,45 @@ def osv(told: Told) -> Iterator[tuple[str, ...]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         try:
-            yield asking(server.server_port)
+            yield osv_options(server.server_port)
         finally:
             server.shutdown()
 
 
-def asking(port: int) -> tuple[str, ...]:
-    """Return the options by which pip-audit asks a service on that port."""
+def osv_options(port: int) -> tuple[str, ...]:
+    """Return the options that make pip-audit query a server on this port."""
     return ("--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/v1/query")
 
 
-def a_list(folder: Path, need: str) -> Path:
-    """Write a list that pins one release by a hash."""
+def write_requirements(folder: Path, pin: str) -> Path:
+    """Write a requirements file that pins one release with a hash."""
     file = folder / "list.txt"
-    file.write_text(f"{need} --hash=sha256:{'0' * 64}\n")
+    file.write_text(f"{pin} --hash=sha256:{'0' * 64}\n")
     return file
 
 
 def test_known_vulnerability_fails_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with osv({KNOWN: "CVE-1", "motor==3.7.1": "CVE-2"}) as options:
-        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
+    with osv_server({KNOWN_VULNERABLE_PIN: "CVE-1", "motor==3.7.1": "CVE-2"}) as options:
+        audited = audit([write_requirements(tmp_path, "motor==3.7.1")], {"ours": options})
 
     assert report(audited) == 1
     assert "motor 3.7.1: CVE-2" in capsys.readouterr().out
 
 
 def test_every_pinned_package_is_checked() -> None:
-    for_here = [str(pin.need).partition(";")[0].partition("[")[0] for pin in pinned(DEV) if pin.is_for_here]
-    told = {f"{pin.name}{pin.need.specifier}": "CVE-3" for pin in pinned(DEV)}
-    with osv({KNOWN: "CVE-1"} | told) as options:
+    relevant_pins = [
+        str(pin.need).partition(";")[0].partition("[")[0] for pin in pinned(DEV) if pin.is_for_this_platform
+    ]
+    vulnerabilities = {f"{pin.name}{pin.need.specifier}": "CVE-3" for pin in pinned(DEV)}
+    with osv_server({KNOWN_VULNERABLE_PIN: "CVE-1"} | vulnerabilities) as options:
         audited = audit([path(DEV, ".txt")], {"ours": options})
 
-    assert len(audited.found) == len(for_here)
+    assert len(audited.vulnerabilities) == len(relevant_pins)
 
 
 def test_clean_result_from_a_capable_service_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with osv({KNOWN: "CVE-1"}) as options:
-        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
+    with osv_server({KNOWN_VULNERABLE_PIN: "CVE-1"}) as options:
+        audited = audit([write_requirements(tmp_path, "motor==3.7.1")], {"ours": options})
 
     assert audited == Audit("ours")
     assert report(audited) == 0
@@ -84,8 +88,8 @@ def test_clean_result_from_a_capable_service_passes(tmp_path: Path, capsys: pyte
 
 
 def test_service_without_data_is_not_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with osv({}) as options:
-        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"ours": options})
+    with osv_server({}) as options:
+        audited = audit([write_requirements(tmp_path, "motor==3.7.1")], {"ours": options})
 
     assert audited == Audit(None)
     assert report(audited) == 0
@@ -93,12 +97,14 @@ def test_service_without_data_is_not_trusted(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_unreachable_service_is_followed_by_the_next(tmp_path: Path) -> None:
-    with osv({KNOWN: "CVE-1"}) as options:
-        audited = audit([a_list(tmp_path, "motor==3.7.1")], {"gone": asking(free_port()), "ours": options})
+    with osv_server({KNOWN_VULNERABLE_PIN: "CVE-1"}) as options:
+        audited = audit(
+            [write_requirements(tmp_path, "motor==3.7.1")], {"gone": osv_options(free_port()), "ours": options}
+        )
 
     assert audited == Audit("ours")
 
 
 def test_unknown_packages_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert report(Audit("ours", not_told=("motor",))) == 0
+    assert report(Audit("ours", unknown_packages=("motor",))) == 0
     assert "does not know them: motor" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What docs/performance.md says of the measuring commands: the rows and aims of their code, and all of them."""
+"""docs/performance.md lists all benchmarks, with the rows and aims of their code."""
 
 import re
 from importlib.util import find_spec
@@ -7,15 +7,15 @@ from bench import cases, event_log, event_times, followers, mass_expiry, report
 from tests.support.backing_servers import ROOT
 
 OPTIONAL = {case.name for case in cases.CASES if "MongoDB" in case.name}
-"""Cases that need a server which not everybody has; they may be missing."""
+"""Cases that need a server that may not be installed; they may be missing."""
 
 
 def rows() -> list[list[str]]:
-    """Return the cells of the tables that the command writes, without the heads."""
+    """Return the cells of the generated tables, without the heads."""
     document = report.DOCUMENT.read_text(encoding="utf-8")
-    found = re.search(rf"{report.BEGIN}\n(.*?){report.END}", document, re.DOTALL)
-    assert found is not None, f"{report.BEGIN} is missing"
-    lines = [line.strip("| ").split(" | ") for line in found[1].splitlines() if line.startswith("| ")]
+    match = re.search(rf"{report.BEGIN}\n(.*?){report.END}", document, re.DOTALL)
+    assert match is not None, f"{report.BEGIN} is missing"
+    lines = [line.strip("| ").split(" | ") for line in match[1].splitlines() if line.startswith("| ")]
     return [cells for cells in lines if not cells[0].startswith(("what", "ratio", "CPU"))]
 
 
@@ -38,14 +38,14 @@ def test_bench_aims_name_rows_that_exist() -> None:
 
 def test_docs_name_each_command_of_bench() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
-    named = set(re.findall(r"python -m (bench\.\w+)", text))
-    made = {
+    documented = set(re.findall(r"python -m (bench\.\w+)", text))
+    existing = {
         f"bench.{path.stem}"
         for path in (ROOT / "bench").glob("*.py")
         if path.stem != "__main__" and '__name__ == "__main__"' in path.read_text(encoding="utf-8")
     }
-    assert sorted(made - named) == []
-    assert [name for name in sorted(named) if find_spec(name) is None] == []
+    assert sorted(existing - documented) == []
+    assert [name for name in sorted(documented) if find_spec(name) is None] == []
 
 
 def test_aims_about_events_are_those_of_the_code() -> None:

@@ -1,4 +1,4 @@
-"""The distribution of the client: it installs alone, and needs only what it says."""
+"""The distribution of the client installs without the service, and needs only its declared dependencies."""
 
 import json
 import subprocess
@@ -32,32 +32,32 @@ NEEDED = {
     "truststore",
     "typing-extensions",
 }
-"""What `pip list` shows beside the client."""
+"""Packages that `pip list` shows in addition to the client."""
 PROJECT = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command in a folder, and return what it prints."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    """Run a command in a folder; return its output."""
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
-def dependencies(requirements: list[str], found: dict[str, Distribution] | None = None) -> dict[str, Distribution]:
-    """Return the distributions that requirements need on this platform, and those that these need, by name."""
-    found = {} if found is None else found
+def dependencies(requirements: list[str], by_name: dict[str, Distribution] | None = None) -> dict[str, Distribution]:
+    """Return the direct and indirect dependencies of requirements on this platform, by name."""
+    by_name = {} if by_name is None else by_name
     for requirement in map(Requirement, requirements):
         name = str(canonicalize_name(requirement.name))
         is_needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if is_needed and name not in found:
-            found[name] = distribution(name)
-            dependencies(found[name].requires or [], found)
-    return found
+        if is_needed and name not in by_name:
+            by_name[name] = distribution(name)
+            dependencies(by_name[name].requires or [], by_name)
+    return by_name
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of the source distribution."""
+    """The wheel, built from the source distribution."""
     folder = tmp_path_factory.mktemp("client")
     run(CLIENT, sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder))
     (archive,) = folder.glob("*.tar.gz")
@@ -75,12 +75,12 @@ def python(wheel: Path) -> Path:
     venv.create(folder)
     python = folder / "bin" / "python"
     site = Path(run(folder, str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    here = Path(sysconfig.get_path("purelib"))
-    for needed in dependencies(PROJECT["dependencies"]).values():
-        for file in needed.files or ():
-            source = Path(str(needed.locate_file(file))).resolve()
-            if source.is_relative_to(here.resolve()):
-                target = site / source.relative_to(here.resolve())
+    site_packages = Path(sysconfig.get_path("purelib"))
+    for dependency in dependencies(PROJECT["dependencies"]).values():
+        for file in dependency.files or ():
+            source = Path(str(dependency.locate_file(file))).resolve()
+            if source.is_relative_to(site_packages.resolve()):
+                target = site / source.relative_to(site_packages.resolve())
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(source.read_bytes())
     run(folder, *pip_for(python), "install", "--quiet", "--no-index", str(wheel))
@@ -97,9 +97,9 @@ def test_wheel_holds_the_modules_and_the_marker_of_types(wheel: Path) -> None:
 
 @pytest.mark.timeout(2 * SECONDS)
 def test_client_installs_alone_with_what_it_needs(python: Path) -> None:
-    listed = json.loads(run(python.parent, *pip_for(python), "list", "--format", "json"))
+    packages = json.loads(run(python.parent, *pip_for(python), "list", "--format", "json"))
 
-    names = {each["name"] for each in listed}
+    names = {package["name"] for package in packages}
     assert {str(canonicalize_name(name)) for name in names} == NEEDED | {"guidsvc-client"}
     assert "No broken requirements" in run(python.parent, *pip_for(python), "check")
 
@@ -134,7 +134,7 @@ def test_dependencies_are_pinned_within_their_range() -> None:
 
 
 def pinned_lines() -> Iterator[str]:
-    """Yield what requirements.in asks for."""
+    """Yield the requirements in requirements.in."""
     for line in (ROOT / "requirements.in").read_text().splitlines():
         if "==" in line:
             yield line.partition("#")[0].strip()

@@ -1,7 +1,7 @@
-"""docs/clients.md says what the clients do: every example in Python and with curl is run.
+"""docs/clients.md matches the clients: every example in Python and with curl is run.
 
-Those in TypeScript are run by tests/browser/test_typescript_client.py, and the tables of retries by
-tests/client/test_retries.py.
+tests/browser/test_typescript_client.py runs those in TypeScript, and tests/client/test_retries.py checks the tables of
+retries.
 """
 
 import inspect
@@ -28,21 +28,21 @@ SECONDS = 60
 
 
 def run(text: str, url: str, folder: Path) -> str:
-    """Run a program of the guide with a service at another URL, and return what it prints."""
+    """Run a program of the guide with another service URL, and return its output."""
     path = folder / "program.py"
     assert URL in text
     path.write_text(text.replace(URL, url))
     command, environment = [sys.executable, str(path)], os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def run_curl(running: Service, folder: Path) -> None:
     """Run the examples with curl."""
-    for line, promised in CURL:
+    for line, expected in CURL:
         printed = curl.run(line, running.port, folder, {"AT": URL, "GUID": "9094E4C980C74043A4B586B420E69DDF"})
-        head, _, text = promised.partition("\n\n")
+        head, _, text = expected.partition("\n\n")
         status, *headers = head.splitlines()
         assert str(printed.status) == status, printed.text
         for name, value in (header.split(": ", 1) for header in headers):
@@ -54,9 +54,9 @@ def test_client_examples_print_as_documented(tmp_path: Path) -> None:
     assert len(PYTHON) == PAGE.count("```python") > 5
     assert len(CURL) == PAGE.count("```http") == PAGE.count("```sh\ncurl ") > 0
     with service(tmp_path) as running:
-        for text, promised in PYTHON:
+        for text, expected in PYTHON:
             if text not in EVENTS:
-                assert run(text, running.url, tmp_path) == promised, text
+                assert run(text, running.url, tmp_path) == expected, text
         run_curl(running, tmp_path)
 
 
@@ -67,12 +67,12 @@ def test_example_of_the_package_runs(tmp_path: Path) -> None:
 
 
 def test_event_example_prints_as_documented(tmp_path: Path) -> None:
-    ((text, promised),) = [example for example in PYTHON if example[0] in EVENTS]
+    ((text, expected),) = [example for example in PYTHON if example[0] in EVENTS]
     with service(tmp_path) as running, Client(running.url) as guids:
-        made = guids.create(user="worker 7")
-        guids.patch(made.guid, {"metadata": {"a": 1}})
-        guids.delete(made.guid)
-        assert run(text, running.url, tmp_path) == promised
+        created = guids.create(user="worker 7")
+        guids.patch(created.guid, {"metadata": {"a": 1}})
+        guids.delete(created.guid)
+        assert run(text, running.url, tmp_path) == expected
 
 
 def rows(section: str) -> list[list[str]]:
@@ -84,17 +84,19 @@ def rows(section: str) -> list[list[str]]:
 
 def test_errors_of_the_guide_are_those_of_the_client() -> None:
     problems = {row[0]: (row[1], row[2]) for row in rows("Errors") if len(row) == 3}
-    others = {row[0] for row in rows("Errors") if len(row) == 2}
+    base_classes = {row[0] for row in rows("Errors") if len(row) == 2}
 
     assert problems == {kind.__name__: (code, ", ".join(properties(kind))) for code, kind in CLASSES.items()}
-    named = [getattr(guidsvc_client, name) for name in guidsvc_client.__all__]
-    errors = {each for each in named if inspect.isclass(each) and issubclass(each, GuidsvcError)}
-    assert others == {each.__name__ for each in errors - {*CLASSES.values(), GuidsvcError, NoResponse, Problem}}
+    exported = [getattr(guidsvc_client, name) for name in guidsvc_client.__all__]
+    errors = {item for item in exported if inspect.isclass(item) and issubclass(item, GuidsvcError)}
+    assert base_classes == {item.__name__ for item in errors - {*CLASSES.values(), GuidsvcError, NoResponse, Problem}}
 
 
 def properties(kind: type) -> list[str]:
     """Return the names of the properties of a class, sorted."""
-    return sorted({name for base in kind.__mro__ for name, each in vars(base).items() if isinstance(each, property)})
+    return sorted(
+        {name for base in kind.__mro__ for name, member in vars(base).items() if isinstance(member, property)}
+    )
 
 
 def test_methods_of_the_guide_exist() -> None:
@@ -102,8 +104,8 @@ def test_methods_of_the_guide_exist() -> None:
     names = set(re.findall(r"`(?:keys\.)?(\w+)\(", text)) - {"pages", "total"}
     methods = {name for name in dir(Client) if not name.startswith("_")}
 
-    assert {name for name in names if not hasattr(Client, name)} == {"rotate", "revoke"}, "which keys have"
-    assert methods - names == {"close", "events", "keys", "lease", "with_options"}, "which have sections of their own"
+    assert {name for name in names if not hasattr(Client, name)} == {"rotate", "revoke"}, "methods of keys"
+    assert methods - names == {"close", "events", "keys", "lease", "with_options"}, "described in sections of their own"
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/architecture.md", "CONTRIBUTING.md"])

@@ -1,4 +1,4 @@
-"""The compose file. The tests have no Docker: they read the files, and run what can be run of them."""
+"""The compose file. There is no Docker where the tests run: they read the file and run its commands directly."""
 
 import os
 import re
@@ -32,11 +32,11 @@ def test_databases_are_reachable_only_by_app_with_password(compose: dict[str, An
         url = urlsplit(environment[variable])
         assert url.username == "guidsvc"
         assert url.password == services[name]["environment"][f"{name.upper()}_PASSWORD"]
-    assert "--keyFile" in services["mongo"]["command"], "without which everybody is let in"
+    assert "--keyFile" in services["mongo"]["command"], "without it MongoDB has no access control"
 
 
 def test_web_pages_cannot_use_the_compose_service(compose: dict[str, Any]) -> None:
-    """It is open to anybody on this host; without names of its own it would answer to any."""
+    """It is open to this host without a key, so it must restrict the host names that it accepts."""
     app = compose["services"]["app"]
     assert all(port.startswith("127.0.0.1:") for port in app["ports"])
     assert app["environment"]["GUIDSVC_ACCESS"] == "off"
@@ -52,24 +52,24 @@ def test_compose_variables_are_not_settings_of_the_service() -> None:
 
 def test_mongodb_key_file_is_created_once_and_private(compose: dict[str, Any], tmp_path: Path) -> None:
     mongo = compose["services"]["mongo"]
-    place = tmp_path / "keyfile"
+    key_file = tmp_path / "keyfile"
     program, flag, script, name = mongo["entrypoint"]
     (tmp_path / "docker-entrypoint.sh").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "docker-entrypoint.sh").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = [program, flag, script.replace("/data/configdb/keyfile", str(place)), name, *mongo["command"]]
+    command = [program, flag, script.replace("/data/configdb/keyfile", str(key_file)), name, *mongo["command"]]
 
     for _ in range(2):
-        made = place.read_bytes() if place.exists() else None
-        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-        assert said.split() == mongo["command"]
-        assert made in {None, place.read_bytes()}
-    assert place.stat().st_mode & 0o777 == 0o600
-    assert re.fullmatch(r"[A-Za-z0-9+/=]{6,1024}", place.read_text()), "which is what MongoDB takes"
+        content_before = key_file.read_bytes() if key_file.exists() else None
+        output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        assert output.split() == mongo["command"]
+        assert content_before in {None, key_file.read_bytes()}
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"[A-Za-z0-9+/=]{6,1024}", key_file.read_text()), "the format that MongoDB accepts"
 
 
 def test_every_port_is_published_on_this_host_only(compose: dict[str, Any]) -> None:
-    ports = [port for each in compose["services"].values() for port in each.get("ports", [])]
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
 
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -78,17 +78,19 @@ def test_every_port_is_published_on_this_host_only(compose: dict[str, Any]) -> N
 def test_app_waits_for_healthy_parts_and_writes_nothing(compose: dict[str, Any]) -> None:
     app = compose["services"]["app"]
 
-    assert {name: each["condition"] for name, each in app["depends_on"].items()} == {
+    assert {name: service["condition"] for name, service in app["depends_on"].items()} == {
         "mongo": "service_healthy",
         "valkey": "service_healthy",
     }
-    assert all("healthcheck" in each for each in compose["services"].values())
+    assert all("healthcheck" in service for service in compose["services"].values())
     assert app["read_only"] is True
     assert app["user"].split(":")[0] != "0"
 
 
 def test_volumes_are_named(compose: dict[str, Any]) -> None:
-    mounted = {volume.partition(":")[0] for each in compose["services"].values() for volume in each.get("volumes", [])}
+    mounted = {
+        volume.partition(":")[0] for service in compose["services"].values() for volume in service.get("volumes", [])
+    }
 
     assert mounted == set(compose["volumes"])
 
@@ -97,8 +99,8 @@ def test_app_environment_has_only_existing_settings(compose: dict[str, Any], mon
     environment: dict[str, str] = compose["services"]["app"]["environment"]
     dockerfile = (ROOT / "Dockerfile").read_text()
 
-    named = {*environment, *re.findall(r"GUIDSVC_\w+", dockerfile)}
-    assert named <= {PREFIX + name.upper() for name in Settings.model_fields}
+    variables = {*environment, *re.findall(r"GUIDSVC_\w+", dockerfile)}
+    assert variables <= {PREFIX + name.upper() for name in Settings.model_fields}
     assert urlsplit(environment["GUIDSVC_STORE_URL"]).hostname in compose["services"]
     assert urlsplit(environment["GUIDSVC_CACHE_URL"]).hostname in compose["services"]
 

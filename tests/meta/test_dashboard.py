@@ -1,4 +1,4 @@
-"""The Grafana dashboard: it can be imported anywhere, and each panel says what it shows, in which unit."""
+"""The Grafana dashboard can be imported anywhere, and each panel has a description and a unit."""
 
 from collections import Counter
 from typing import Any
@@ -47,24 +47,24 @@ def test_expressions_of_panel_parse_and_follow_the_variables(panel: dict[str, An
 
 def test_datasource_is_a_variable_everywhere() -> None:
     dashboard = promql.dashboard()
-    own = [each for each in dashboard["annotations"]["list"] if not each.get("builtIn")]
-    queries = [each for each in dashboard["templating"]["list"] if each["type"] == "query"]
+    annotations = [item for item in dashboard["annotations"]["list"] if not item.get("builtIn")]
+    queries = [item for item in dashboard["templating"]["list"] if item["type"] == "query"]
     targets = [target for panel in PANELS for target in panel["targets"]]
 
-    assert own
-    assert all(each["datasource"] == VARIABLE for each in (*own, *queries, *PANELS, *targets))
-    assert [each["name"] for each in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
+    assert annotations
+    assert all(item["datasource"] == VARIABLE for item in (*annotations, *queries, *PANELS, *targets))
+    assert [item["name"] for item in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
     assert dashboard["templating"]["list"][0]["type"] == "datasource"
 
 
 def test_panels_do_not_overlap() -> None:
-    taken = Counter(
+    cells = Counter(
         (x, y)
         for panel in promql.dashboard()["panels"]
-        for at in [panel["gridPos"]]
-        for x in range(at["x"], at["x"] + at["w"])
-        for y in range(at["y"], at["y"] + at["h"])
+        for position in [panel["gridPos"]]
+        for x in range(position["x"], position["x"] + position["w"])
+        for y in range(position["y"], position["y"] + position["h"])
     )
 
-    assert max(taken.values()) == 1
-    assert max(x for x, _ in taken) < COLUMNS
+    assert max(cells.values()) == 1
+    assert max(x for x, _ in cells) < COLUMNS

@@ -15,10 +15,10 @@ UPGRADING = (ROOT / "docs" / "upgrading.md").read_text()
 
 
 def test_named_files_of_deploy_exist() -> None:
-    named = set(re.findall(r"\bdeploy/[\w./-]*\w", TEXT + UPGRADING))
+    names = set(re.findall(r"\bdeploy/[\w./-]*\w", TEXT + UPGRADING))
 
-    assert len(named) >= 8
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    assert len(names) >= 8
+    assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
 
 
 def test_every_form_in_deploy_is_described() -> None:
@@ -32,9 +32,9 @@ def test_every_form_in_deploy_is_described() -> None:
 
 def test_named_commands_exist() -> None:
     blocks = "".join(re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)) + "\n".join(re.findall(r"`([^`\n]+)`", TEXT))
-    words = set(re.findall(r"(?<!--namespace )(?<!--name )(?<!exec )\bguidsvc ([a-z]+)", blocks))
+    commands = set(re.findall(r"(?<!--namespace )(?<!--name )(?<!exec )\bguidsvc ([a-z]+)", blocks))
 
-    assert {"serve", "keys", "healthcheck", "backup"} <= words <= {SERVE, *COMMANDS}
+    assert {"serve", "keys", "healthcheck", "backup"} <= commands <= {SERVE, *COMMANDS}
 
 
 def test_every_form_says_what_to_type_for_the_command() -> None:
@@ -63,9 +63,9 @@ def test_guides_name_the_version_of_the_package() -> None:
 
 def test_named_settings_exist() -> None:
     flags = set(re.findall(r"`(--[a-z]+(?:-[a-z]+)*)", TEXT + UPGRADING))
-    own = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+    options = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
 
-    assert flags - own - {"--force", "--ready"} == set()
+    assert flags - options - {"--force", "--ready"} == set()
 
 
 def test_proxies_wait_for_less_than_the_idle_timeout() -> None:

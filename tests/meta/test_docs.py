@@ -1,4 +1,4 @@
-"""README, docs and changelog say what the code does."""
+"""README, docs and changelog match the code."""
 
 import re
 from collections import Counter
@@ -36,8 +36,8 @@ def table_rows(text: str) -> list[list[str]]:
 def test_examples_answer_as_documented(tmp_path: Path) -> None:
     assert len(EXAMPLES) == README.count("```sh") == 7
     with service(tmp_path) as running:
-        for line, promised in EXAMPLES:
-            pattern = re.escape(promised).replace("<GUID>", "[0-9A-F]{32}").replace("<EXPIRE>", "[0-9]+")
+        for line, expected in EXAMPLES:
+            pattern = re.escape(expected).replace("<GUID>", "[0-9A-F]{32}").replace("<EXPIRE>", "[0-9]+")
             pattern = pattern.replace("<TIME>", "[0-9TZ:-]+")
             assert re.fullmatch(
                 pattern.replace(re.escape(",...}"), ".*") + "\n?", curl.run(line, running.port, tmp_path).text
@@ -70,9 +70,9 @@ def test_docs_and_help_have_the_same_settings_in_the_same_groups() -> None:
 
 def documented_setting(name: str) -> list[str]:
     """Return the cells of the row of a setting."""
-    field, shown = Settings.model_fields[name], flag(name)
+    field, option = Settings.model_fields[name], flag(name)
     return [
-        shown.replace("--", "--[no-]", 1) if is_switch(name) else shown,
+        option.replace("--", "--[no-]", 1) if is_switch(name) else option,
         PREFIX + name.upper(),
         default_text(name),
         field.description or "",
@@ -80,17 +80,17 @@ def documented_setting(name: str) -> list[str]:
 
 
 def test_errors_table_matches_the_code() -> None:
-    told = {row[0]: int(row[1]) for row in rows(SUMMARY, "Errors")}
+    documented = {row[0]: int(row[1]) for row in rows(SUMMARY, "Errors")}
 
-    assert told == {kind.code: kind.status for kind in {*problems.TABLE.values(), problems.INTERNAL}}
+    assert documented == {kind.code: kind.status for kind in {*problems.TABLE.values(), problems.INTERNAL}}
 
 
 def test_every_served_path_is_in_the_summary() -> None:
     served = {route.path for route in make_routes()}
     table = SUMMARY.partition("## Requests")[2].partition("\n\n## ")[0]
-    told = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", table))
+    documented = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", table))
 
-    assert told == served
+    assert documented == served
 
 
 def test_every_risk_has_existing_tests() -> None:
@@ -107,10 +107,10 @@ def test_every_bound_has_a_test_and_existing_settings() -> None:
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (.*?) ?\| (.+) \|$", text, re.MULTILINE)[1:]
     settings = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
 
-    assert len(rows) == text.count("\n|") - 2 == len({what for what, *_ in rows})
-    for what, _, setting, tests in rows:
-        assert_that_tests_exist(tests, what)
-        assert set(re.findall(r"`(--[\w-]+)", setting)) <= settings, what
+    assert len(rows) == text.count("\n|") - 2 == len({bound for bound, *_ in rows})
+    for bound, _, setting, tests in rows:
+        assert_that_tests_exist(tests, bound)
+        assert set(re.findall(r"`(--[\w-]+)", setting)) <= settings, bound
 
 
 def test_lines_about_security_fit_a_terminal() -> None:
@@ -122,18 +122,18 @@ def test_lines_about_security_fit_a_terminal() -> None:
 @cache
 def defined_tests() -> Counter[str]:
     """Return how often each name of a test is defined, alone and behind its file: `test_docs.py::test_...`."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for path in (ROOT / "tests").rglob("test_*.py"):
         for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE):
-            found.update((name, f"{path.name}::{name}"))
-    return found
+            counts.update((name, f"{path.name}::{name}"))
+    return counts
 
 
-def assert_that_tests_exist(named: str, what: str) -> None:
-    """Each name must be that of one test, so that a search finds it."""
-    tests = re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", named)
-    assert tests, what
-    assert {name: defined_tests()[name] for name in tests} == dict.fromkeys(tests, 1), what
+def assert_that_tests_exist(text: str, subject: str) -> None:
+    """Each name must belong to exactly one test, so that a search finds it."""
+    tests = re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", text)
+    assert tests, subject
+    assert {name: defined_tests()[name] for name in tests} == dict.fromkeys(tests, 1), subject
 
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -162,7 +162,7 @@ def test_every_relative_link_has_a_target(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_every_command_uses_the_python_with_the_packages(page: Path) -> None:
-    """`make run` installs them into .venv alone."""
+    """`make run` installs the packages only into .venv."""
     assert re.findall(r"(?<!\.venv/bin/)python pdapt\.py", page.read_text()) == []
 
 
@@ -186,11 +186,11 @@ def test_changelog_names_the_version_or_unreleased() -> None:
 
 
 def test_design_of_the_package_is_described_in_one_place() -> None:
-    told = set(re.findall(r"^    (\w+)/? +\w", guidsvc.__doc__ or "", re.MULTILINE))
-    there = {
+    documented = set(re.findall(r"^    (\w+)/? +\w", guidsvc.__doc__ or "", re.MULTILINE))
+    existing = {
         path.stem
         for path in (ROOT / "guidsvc").iterdir()
         if (path.is_dir() or path.suffix == ".py") and not path.name.startswith("__")
     }
 
-    assert told == there
+    assert documented == existing

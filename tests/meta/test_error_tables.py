@@ -1,4 +1,4 @@
-"""Tables by class of error: each is looked up along the bases of a class, so that a subclass never misses its row."""
+"""Tables by error class are looked up along the bases of a class, so that every subclass has a row."""
 
 import ast
 import importlib
@@ -27,11 +27,13 @@ LOOKUPS: Mapping[str, Callable[[type[Any]], object]] = {
     "guidsvc.auth.audit_log._REASONS": audit.reason_of,
     "guidsvc.api.contract.problems.TABLE": problems.kind_of,
 }
-"""By what function each table is looked up."""
+"""The lookup function of each table."""
 BY_EXACT_TYPE = {"store/mongo/documents.py", "api/request_log.py"}
-"""Files that look up what is no error by its exact type."""
+"""Files that look up objects other than errors by their exact type."""
 MODULES = [
-    importlib.import_module(each.name) for each in pkgutil.walk_packages(guidsvc.__path__, "guidsvc.") if each.name
+    importlib.import_module(module_info.name)
+    for module_info in pkgutil.walk_packages(guidsvc.__path__, "guidsvc.")
+    if module_info.name
 ]
 
 
@@ -54,8 +56,8 @@ def tables() -> Iterator[tuple[str, Mapping[type[BaseException], object]]]:
 def subclasses(error: type[BaseException]) -> Iterator[type[BaseException]]:
     """Yield a class and all classes below it."""
     yield error
-    for below in error.__subclasses__():
-        yield from subclasses(below)
+    for subclass in error.__subclasses__():
+        yield from subclasses(subclass)
 
 
 def test_every_table_is_listed_here() -> None:
@@ -65,18 +67,18 @@ def test_every_table_is_listed_here() -> None:
 @pytest.mark.parametrize(("name", "table"), list(tables()), ids=lambda value: value if isinstance(value, str) else "")
 def test_subclass_has_the_row_of_its_nearest_base(name: str, table: Mapping[type[BaseException], object]) -> None:
     for row, value in table.items():
-        made = type("Below", (row,), {})
-        assert LOOKUPS[name](made) == value
-        for below in subclasses(row):
-            nearest = next(base for base in below.__mro__ if base in table)
-            assert LOOKUPS[name](below) == table[nearest]
+        subclass = type("Below", (row,), {})
+        assert LOOKUPS[name](subclass) == value
+        for descendant in subclasses(row):
+            nearest = next(base for base in descendant.__mro__ if base in table)
+            assert LOOKUPS[name](descendant) == table[nearest]
     for error in subclasses(GuidsvcError):
-        LOOKUPS[name](error)  # whatever it is, it is not an exception of its own
+        LOOKUPS[name](error)  # raises nothing, whatever the error
 
 
 def test_tables_are_not_looked_up_by_exact_type() -> None:
     root = Path(guidsvc.__file__).parent
-    found = {
+    files = {
         str(path.relative_to(root))
         for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
@@ -84,7 +86,7 @@ def test_tables_are_not_looked_up_by_exact_type() -> None:
         or (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get"
         and node.args and _is_type_of(node.args[0]))
     }  # fmt: skip
-    assert found == BY_EXACT_TYPE
+    assert files == BY_EXACT_TYPE
 
 
 def _is_type_of(node: ast.expr) -> bool:
@@ -94,20 +96,22 @@ def _is_type_of(node: ast.expr) -> bool:
 def drawn_parents(text: str) -> dict[str, str]:
     """Return the parent of each class in a drawn tree."""
     parents: dict[str, str] = {}
-    above: list[str] = []
+    path: list[str] = []
     for indent, name in re.findall(r"^ {4}((?:[│├└─ ]{4})*)(\w+)", text, re.MULTILINE):
-        above[len(indent) // 4 :] = [name]
-        if len(above) > 1:
-            parents[name] = above[-2]
+        path[len(indent) // 4 :] = [name]
+        if len(path) > 1:
+            parents[name] = path[-2]
     return parents
 
 
 def test_error_tree_in_the_docstring_matches_the_classes() -> None:
     drawn = drawn_parents(str(errors.__doc__))
     assert drawn == {
-        each.__name__: each.__base__.__name__
-        for each in subclasses(GuidsvcError)
-        if each.__base__ is not None and each is not GuidsvcError and each.__module__.startswith(f"{errors.__name__}.")
+        error.__name__: error.__base__.__name__
+        for error in subclasses(GuidsvcError)
+        if error.__base__ is not None
+        and error is not GuidsvcError
+        and error.__module__.startswith(f"{errors.__name__}.")
     }
 
 
@@ -122,7 +126,7 @@ ALICE = Caller("alice", frozenset(), "key:a")
 def test_every_error_can_be_logged_as_a_rejection(kind: type[GuidsvcError], clock: FakeClock) -> None:
     lines: list[bytes] = []
     error = Forbidden("read") if kind is Forbidden else kind.__new__(kind)
-    AuditLog(_Writing(lines.append), clock=clock).denied(error, None)
+    AuditLog(_FakeWriter(lines.append), clock=clock).denied(error, None)
     assert len(lines) == 1
 
 
@@ -134,10 +138,10 @@ def test_audit_log_fault_does_not_change_the_response(
 ) -> None:
     expected_logs.add("audit line not written", "audit log unavailable")
 
-    def fails(_: bytes) -> None:
+    def fail(_: bytes) -> None:
         raise fault
 
-    log = AuditLog(_Writing(fails), clock=clock)
+    log = AuditLog(_FakeWriter(fail), clock=clock)
     log.changed("create", record(clock()), ALICE, "done")
     log.key_changed("create", ApiKey.model_construct(id="a", owner="b"), ALICE, "done")
     log.denied(Unauthorized("?", invalid=True), None)
@@ -145,7 +149,7 @@ def test_audit_log_fault_does_not_change_the_response(
     assert log._metrics.failures == 4
 
 
-class _Writing:
+class _FakeWriter:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
 

@@ -1,4 +1,4 @@
-"""docs/guidsvc.http holds the requests of docs/api.md, which test_api_docs.py runs, and sends the same."""
+"""docs/guidsvc.http contains the requests of docs/api.md, which test_api_docs.py runs."""
 
 import re
 

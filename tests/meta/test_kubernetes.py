@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes: they parse, render where kubectl is installed, and name what there is.
+"""The manifests of deploy/kubernetes parse, name existing things, and render if kubectl is installed.
 
 There is no cluster where the tests run.
 """
@@ -33,10 +33,12 @@ def documents(text: str) -> list[Document]:
 
 
 def base(kind: str) -> Document:
-    """Return the one object of a kind in the base."""
-    found = [each for path in FILES if path.parent.name == "base" for each in documents(path.read_text())]
-    (one,) = (each for each in found if each["kind"] == kind)
-    return one
+    """Return the only object of a kind in the base."""
+    all_documents = [
+        document for path in FILES if path.parent.name == "base" for document in documents(path.read_text())
+    ]
+    (only,) = (document for document in all_documents if document["kind"] == kind)
+    return only
 
 
 @pytest.fixture
@@ -67,21 +69,21 @@ def test_kustomizations_name_files_that_exist() -> None:
             (document,) = documents(path.read_text())
             for name in [*document.get("resources", []), *document.get("components", [])]:
                 assert (path.parent / name).exists(), (path, name)
-            others = {each.name for each in path.parent.glob("*.yaml")} - {path.name}
-            assert others == {name for name in document.get("resources", []) if name.endswith(".yaml")}
+            other_files = {file.name for file in path.parent.glob("*.yaml")} - {path.name}
+            assert other_files == {name for name in document.get("resources", []) if name.endswith(".yaml")}
 
 
 def settings_in(document: object) -> Iterator[str]:
-    """Yield the variables of the service, wherever they are set."""
+    """Yield the variables of the service in a document."""
     yield from re.findall(rf"\b{PREFIX}\w+", yaml.safe_dump(document))
 
 
 def test_variables_of_the_manifests_are_settings() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    named = {name for path in FILES for each in documents(path.read_text()) for name in settings_in(each)}
+    variables = {PREFIX + name.upper() for name in Settings.model_fields}
+    used = {name for path in FILES for document in documents(path.read_text()) for name in settings_in(document)}
 
-    assert named
-    assert {name.removesuffix("_FILE") for name in named} <= known
+    assert used
+    assert {name.removesuffix("_FILE") for name in used} <= variables
 
 
 def test_selectors_select_the_pods_of_the_service() -> None:
@@ -99,11 +101,11 @@ def test_probes_ask_paths_that_are_served(container: Document) -> None:
     assert set(paths.values()) <= served
     (port,) = container["ports"]
     assert container["livenessProbe"]["httpGet"]["port"] == port["name"]
-    assert str(port["containerPort"]) == stages()[-1].words_of("EXPOSE")[0]
+    assert str(port["containerPort"]) == stages()[-1].arguments_of("EXPOSE")[0]
 
 
 def test_pod_runs_with_the_rights_of_the_image(pod: Document, container: Document) -> None:
-    (user,) = stages()[-1].words_of("USER")
+    (user,) = stages()[-1].arguments_of("USER")
     assert f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" == user
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"] == {
@@ -122,7 +124,7 @@ def test_pod_has_time_to_end_by_itself(pod: Document, container: Document) -> No
 
 
 def test_temporary_files_of_batches_fit(pod: Document) -> None:
-    (limit,) = (each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if each["name"] == "tmp")
+    (limit,) = (volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "tmp")
 
     assert int(limit.removesuffix("Mi")) * 2**20 >= 2 * Settings.model_fields["temp_bytes"].default
 
@@ -139,23 +141,23 @@ def rendered(folder: Path) -> dict[str, Document] | None:
     kubectl = find("kubectl")
     if kubectl is None:
         return None
-    done = run(kubectl, "kustomize", str(folder))
-    assert done.returncode == 0, done.stderr
-    return {each["kind"]: each for each in documents(done.stdout)}
+    process = run(kubectl, "kustomize", str(folder))
+    assert process.returncode == 0, process.stderr
+    return {document["kind"]: document for document in documents(process.stdout)}
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_overlay_renders_in_its_namespace(name: str) -> None:
     objects = rendered(FOLDER / "overlays" / name)
-    if objects is None:  # the tests above have read the files
+    if objects is None:  # the tests above cover the files themselves
         return
     assert {"Service", "NetworkPolicy", "PodDisruptionBudget"} < objects.keys()
-    assert {each["metadata"]["namespace"] for each in objects.values()} == {"guidsvc"}
+    assert {item["metadata"]["namespace"] for item in objects.values()} == {"guidsvc"}
     (workload,) = (objects[kind] for kind in ("Deployment", "StatefulSet") if kind in objects)
     pod = workload["spec"]["template"]["spec"]
-    mounted = {each["name"] for each in pod["containers"][0]["volumeMounts"]}
-    claimed = {each["metadata"]["name"] for each in workload["spec"].get("volumeClaimTemplates", [])}
-    assert mounted == {each["name"] for each in pod["volumes"]} | claimed
+    mounted = {item["name"] for item in pod["containers"][0]["volumeMounts"]}
+    claimed = {item["metadata"]["name"] for item in workload["spec"].get("volumeClaimTemplates", [])}
+    assert mounted == {item["name"] for item in pod["volumes"]} | claimed
     assert pod["containers"][0]["image"].endswith(f"/guidsvc:{guidsvc.__version__}")
 
 
@@ -167,8 +169,10 @@ def test_overlay_on_sqlite_runs_one_pod_on_its_volume() -> None:
     specification = objects["StatefulSet"]["spec"]
     (container,) = specification["template"]["spec"]["containers"]
     assert specification["replicas"] == 1
-    assert {"name": "data", "mountPath": stages()[-1].words_of("VOLUME")[0]} in container["volumeMounts"]
-    assert not [each for each in container["env"] if "URL" in each["name"]], "it uses the default store and cache"
+    assert {"name": "data", "mountPath": stages()[-1].arguments_of("VOLUME")[0]} in container["volumeMounts"]
+    assert not [variable for variable in container["env"] if "URL" in variable["name"]], (
+        "it uses the default store and cache"
+    )
 
 
 def test_overlay_on_mongodb_is_monitored_and_reads_url_files() -> None:
@@ -178,6 +182,6 @@ def test_overlay_on_mongodb_is_monitored_and_reads_url_files() -> None:
     assert objects["ServiceMonitor"]["spec"]["endpoints"][0]["path"] == "/metrics"
     assert len(objects["NetworkPolicy"]["spec"]["ingress"]) == 2
     pod = objects["Deployment"]["spec"]["template"]["spec"]
-    (folder,) = (each["mountPath"] for each in pod["containers"][0]["volumeMounts"] if each["name"] == "urls")
-    files = [each["value"] for each in pod["containers"][0]["env"] if each["name"].endswith("_URL_FILE")]
+    (folder,) = (item["mountPath"] for item in pod["containers"][0]["volumeMounts"] if item["name"] == "urls")
+    files = [item["value"] for item in pod["containers"][0]["env"] if item["name"].endswith("_URL_FILE")]
     assert sorted(files) == [f"{folder}/cache-url", f"{folder}/store-url"]

@@ -1,4 +1,4 @@
-"""docs/leases.md says what the service does: every example in it is run."""
+"""docs/leases.md matches the service: every example in it is run."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.support.backing_servers import ROOT, service
 TEXT = (ROOT / "docs" / "leases.md").read_text()
 EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```|```sh\n(\w+=\$\(curl .*?\))\n```", TEXT, re.DOTALL)
 SECONDS = 60
-"""Time limit of what a process is to print."""
+"""Time limit for the output of a process."""
 CURL = f"""#!{sys.executable}
 import sys
 from urllib.error import HTTPError, URLError
@@ -50,7 +50,7 @@ if "-o" not in options:
 print(options.get("-w", "").replace("%{{http_code}}", status), end="")
 sys.exit(code)
 """
-"""What curl does with the options of the scripts, for machines that have no curl."""
+"""A replacement for curl with the options of the scripts, for machines without curl."""
 
 
 def program(folder: Path, name: str) -> Path:
@@ -65,12 +65,12 @@ def test_lease_examples_answer_as_documented(tmp_path: Path) -> None:
     variables = {"AT": "http://127.0.0.1:8888"}
     assert len(EXAMPLES) - 1 == TEXT.count("```http") == TEXT.count("```sh\ncurl ") > 6
     with service(tmp_path) as server:
-        for line, promised, assignment in EXAMPLES:
+        for line, expected, assignment in EXAMPLES:
             if assignment:
                 variables |= curl.run_assignment(assignment, server.port, tmp_path, variables)
                 continue
             printed = curl.run(line, server.port, tmp_path, variables)
-            head, _, text = promised.partition("\n\n")
+            head, _, text = expected.partition("\n\n")
             status, *headers = head.splitlines()
             assert str(printed.status) == status, (line, printed.text)
             for name, value in (header.split(": ", 1) for header in headers):
@@ -79,14 +79,14 @@ def test_lease_examples_answer_as_documented(tmp_path: Path) -> None:
 
 
 @contextmanager
-def running(folder: Path, port: int, name: str, *words: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+def running(folder: Path, port: int, name: str, *arguments: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
     """Run a program of the guide. It is killed at the end of the block."""
     (folder / "curl").write_text(CURL)
     (folder / "curl").chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
     environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "PATH": path} | variables
     interpreter = "sh" if name.endswith(".sh") else sys.executable
-    command = [interpreter, str(program(folder, name)), *words]
+    command = [interpreter, str(program(folder, name)), *arguments]
     with subprocess.Popen(
         command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -97,13 +97,13 @@ def running(folder: Path, port: int, name: str, *words: str, **variables: str) -
 
 
 def live(port: int, folder: Path) -> list[str]:
-    """Return the GUIDs that are live."""
+    """Return the live GUIDs."""
     text = curl.run("curl http://127.0.0.1:8888/guid", port, folder).text
     return re.findall(r'"guid":"([0-9A-F]{32})"', text)
 
 
 def until_live(port: int, folder: Path, count: int) -> list[str]:
-    """Wait until so many GUIDs are live, and return them."""
+    """Wait until `count` GUIDs are live; return them."""
     deadline = time.monotonic() + SECONDS
     while len(guids := live(port, folder)) != count:
         assert time.monotonic() < deadline, guids
@@ -112,7 +112,7 @@ def until_live(port: int, folder: Path, count: int) -> list[str]:
 
 
 def line_of(process: "subprocess.Popen[str]", start: str) -> str:
-    """Wait until a program prints a line that starts so, and return the rest of it."""
+    """Wait until a program prints a line with this start; return the rest of the line."""
     assert process.stdout is not None
     limit = Timer(SECONDS, process.kill)
     limit.start()
@@ -151,7 +151,7 @@ COMMANDS = {
 
 
 def until_gone(pid: int) -> None:
-    """Wait until a process has ended. A zombie that nobody has waited for yet has ended, too."""
+    """Wait until a process has ended. A zombie counts as ended."""
     deadline = time.monotonic() + SECONDS
     with suppress(FileNotFoundError):
         while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
@@ -161,10 +161,10 @@ def until_gone(pid: int) -> None:
 
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
-    """Let the scripts trap INT, also if the tests run in the background and ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let the scripts trap INT, even if the tests run in the background and ignore it."""
+    previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, previous_handler)
 
 
 @pytest.mark.usefixtures("_interruptible")
@@ -194,7 +194,7 @@ def test_shell_worker_without_lease_stops_all_processes(tmp_path: Path, command:
 
 
 def test_python_worker_holds_its_lease_until_it_is_done(tmp_path: Path) -> None:
-    """For longer than the life of a lease that nobody renews."""
+    """For longer than the lease would live without renewals."""
     with service(tmp_path) as server:
         variables = {"TTL": "4", "TASK_SECONDS": "0.25"}
         with running(tmp_path, server.port, "worker.py", "20", **variables) as process:
@@ -237,12 +237,12 @@ def test_stopped_leader_revokes_its_lease(tmp_path: Path, name: str, end: signal
     """The lease would last longer than the test: the successor need not wait for its expiry."""
     with service(tmp_path) as server:
         with running(tmp_path, server.port, name, "first", TTL="8") as first:
-            before = token(first)
+            first_token = token(first)
             os.killpg(first.pid, end)
             assert first.wait(SECONDS) == 128 + end
         assert live(server.port, tmp_path) == []
         with running(tmp_path, server.port, name, "second", TTL="8") as second:
-            assert token(second) > before
+            assert token(second) > first_token
 
 
 @pytest.mark.parametrize("name", ["leader.py", "leader.sh"])

@@ -17,19 +17,19 @@ def compose() -> dict[str, Any]:
 
 
 def mounted(compose: dict[str, Any], service: str) -> dict[str, str]:
-    """Return the files of this repository that a service sees, by their path in its container."""
+    """Return the files of this repository that are mounted into a service, by their path in its container."""
     configs = compose["configs"]
-    return {each["target"]: configs[each["source"]]["file"] for each in compose["services"][service]["configs"]}
+    return {config["target"]: configs[config["source"]]["file"] for config in compose["services"][service]["configs"]}
 
 
 def test_only_prometheus_and_grafana_are_in_the_profile(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    always = {name for name, each in services.items() if "profiles" not in each}
+    always = {name for name, service in services.items() if "profiles" not in service}
 
     assert always == {"app", "mongo", "valkey"}
     for name in services.keys() - always:
         assert services[name]["profiles"] == [PROFILE]
-        assert services[name]["networks"] == ["default"], "it does not reach the databases"
+        assert services[name]["networks"] == ["default"], "it must not reach the databases"
     for name in always:
         assert always >= set(services[name].get("depends_on", ()))
         assert "configs" not in services[name]
@@ -38,14 +38,16 @@ def test_only_prometheus_and_grafana_are_in_the_profile(compose: dict[str, Any])
 def test_mounted_files_exist_and_are_all_used(compose: dict[str, Any]) -> None:
     files = {file for name in ("prometheus", "grafana") for file in mounted(compose, name).values()}
 
-    assert files == {each["file"] for each in compose["configs"].values()}
+    assert files == {config["file"] for config in compose["configs"].values()}
     assert all((ROOT / file).is_file() for file in files)
 
 
 def test_prometheus_finds_its_configuration_and_rules(compose: dict[str, Any]) -> None:
     files = mounted(compose, "prometheus")
     (configuration,) = [
-        word.partition("=")[2] for word in compose["services"]["prometheus"]["command"] if "config.file" in word
+        argument.partition("=")[2]
+        for argument in compose["services"]["prometheus"]["command"]
+        if "config.file" in argument
     ]
     loaded = yaml.safe_load((ROOT / files[configuration]).read_text())
     (job,) = loaded["scrape_configs"]
@@ -56,7 +58,7 @@ def test_prometheus_finds_its_configuration_and_rules(compose: dict[str, Any]) -
     assert all(f"{folder}/{rules}" in files for rules in loaded["rule_files"])
     assert compose["services"][host]["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert host in compose["services"]["app"]["environment"]["GUIDSVC_HOSTS"].split(","), "or it gets 421"
-    assert compose["services"]["app"]["environment"]["GUIDSVC_ACCESS"] == "off", "then it needs a key"
+    assert compose["services"]["app"]["environment"]["GUIDSVC_ACCESS"] == "off", "otherwise it needs a key"
 
 
 def test_grafana_finds_dashboard_and_datasource(compose: dict[str, Any]) -> None:

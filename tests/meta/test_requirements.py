@@ -1,4 +1,4 @@
-"""What is installed is pinned and known by its hashes, and the lists that say so agree with each other."""
+"""All installed packages are pinned with hashes, and the requirements files agree with each other."""
 
 import ast
 import sys
@@ -11,14 +11,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tests.meta.requirements import ALL, DEV, OTHERS, RUN, Pin, asked, path, pinned
+from tests.meta.requirements import ALL, DEV, OTHERS, RUN, Pin, path, pinned, requested
 from tests.support.backing_servers import ROOT
 
 every_list = pytest.mark.parametrize("name", ALL)
 
 
 def releases(name: str) -> dict[str, Pin]:
-    """Return what a list pins, by name, version and marker as it writes them."""
+    """Return the pins of a list by name, version and marker as written."""
     return {str(pin.need): pin for pin in pinned(name)}
 
 
@@ -39,13 +39,13 @@ def test_requirements_file_has_only_pins(name: str) -> None:
 
 @every_list
 def test_pin_is_unique_for_each_environment(name: str) -> None:
-    for_here = [pin.name for pin in pinned(name) if pin.is_for_here]
+    names = [pin.name for pin in pinned(name) if pin.is_for_this_platform]
 
-    assert sorted(for_here) == sorted(set(for_here))
+    assert sorted(names) == sorted(set(names))
 
 
-def where(need: Requirement) -> set[str]:
-    """Return the conditions of a marker, which uv writes in an order of its own."""
+def marker_conditions(need: Requirement) -> set[str]:
+    """Return the conditions of a marker, whose order uv may change."""
     return set(str(need.marker).split(" and "))
 
 
@@ -53,18 +53,18 @@ def where(need: Requirement) -> set[str]:
 def test_requirement_is_pinned_as_requested(name: str) -> None:
     pins = {pin.name: pin.need for pin in pinned(name)}
 
-    for package, need in asked(name).items():
+    for package, need in requested(name).items():
         assert [version.operator for version in need.specifier] == ["=="], need
         assert package in pins, f"{need}: make requirements"
         assert (pins[package].specifier, pins[package].extras) == (need.specifier, need.extras), "make requirements"
-        assert where(pins[package]) == where(need), "make requirements"
+        assert marker_conditions(pins[package]) == marker_conditions(need), "make requirements"
 
 
 @every_list
 def test_pin_that_claims_a_request_is_requested(name: str) -> None:
-    told = {pin.name for pin in pinned(name) if f"-r {name}.in" in pin.asked_by}
+    claimed = {pin.name for pin in pinned(name) if f"-r {name}.in" in pin.requested_by}
 
-    assert told == set(asked(name)), "make requirements"
+    assert claimed == set(requested(name)), "make requirements"
 
 
 def test_tests_use_the_runtime_pins() -> None:
@@ -75,21 +75,21 @@ def test_tests_use_the_runtime_pins() -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_additional_requirements_keep_the_base_pins(name: str) -> None:
-    below: dict[str, set[SpecifierSet]] = {}
+    base_pins: dict[str, set[SpecifierSet]] = {}
     for pin in pinned(DEV):
-        below.setdefault(pin.name, set()).add(pin.need.specifier)
+        base_pins.setdefault(pin.name, set()).add(pin.need.specifier)
 
     for pin in pinned(name):
-        assert pin.need.specifier in below.get(pin.name, {pin.need.specifier}), pin.need
+        assert pin.need.specifier in base_pins.get(pin.name, {pin.need.specifier}), pin.need
 
 
 def test_required_packages_of_the_user_are_requested() -> None:
-    assert asked(RUN).keys() >= {"tornado", "redis", "motor", "pydantic"}
-    assert asked(DEV).keys() >= {"pytest", "pytest-asyncio"}
+    assert requested(RUN).keys() >= {"tornado", "redis", "motor", "pydantic"}
+    assert requested(DEV).keys() >= {"pytest", "pytest-asyncio"}
 
 
 def imported(file: Path) -> Iterator[str]:
-    """Yield the topmost packages that a module imports, wherever in it."""
+    """Yield the top-level packages that a module imports anywhere."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -99,12 +99,12 @@ def imported(file: Path) -> Iterator[str]:
 
 def test_service_imports_only_requested_packages() -> None:
     files = [ROOT / "pdapt.py", *(ROOT / "guidsvc").rglob("*.py")]
-    others = (
+    third_party = (
         {name for file in files for name in imported(file)} - sys.stdlib_module_names - {"guidsvc", "guidsvc_client"}
     )
     packages = packages_distributions()
 
-    requested = {*asked(RUN), *(name for name in asked(DEV) if name.startswith("opentelemetry-"))}
-    assert len(others) > 5
-    for name in others:
-        assert requested & {canonicalize_name(package) for package in packages.get(name, [])}, name
+    direct_requirements = {*requested(RUN), *(name for name in requested(DEV) if name.startswith("opentelemetry-"))}
+    assert len(third_party) > 5
+    for name in third_party:
+        assert direct_requirements & {canonicalize_name(package) for package in packages.get(name, [])}, name

@@ -1,4 +1,4 @@
-"""The bill of materials is CycloneDX, holds all that runs the service, and every licence in it is permissive."""
+"""The bill of materials is valid CycloneDX, lists all packages of the service, and every licence is permissive."""
 
 import json
 import re
@@ -15,50 +15,52 @@ from tests.support.backing_servers import ROOT
 
 
 @pytest.fixture(scope="session")
-def made() -> sbom.Bom:
-    """Make the bill once."""
+def bom() -> sbom.Bom:
+    """The bill of materials, created once."""
     return sbom.make()
 
 
 def component(bom: sbom.Bom, name: str) -> dict[str, Any]:
-    """Return the component of that name."""
-    found: dict[str, Any] = next(one for one in bom["components"] if one["name"] == name)
-    return found
+    """Return the component with this name."""
+    match: dict[str, Any] = next(candidate for candidate in bom["components"] if candidate["name"] == name)
+    return match
 
 
-def test_sbom_lists_runtime_packages_without_test_packages(made: sbom.Bom) -> None:
-    packages = {one["purl"].partition("@")[0].removeprefix("pkg:pypi/") for one in made["components"]}
+def test_sbom_lists_runtime_packages_without_test_packages(bom: sbom.Bom) -> None:
+    packages = {item["purl"].partition("@")[0].removeprefix("pkg:pypi/") for item in bom["components"]}
 
-    assert packages == {pin.name for pin in pinned(RUN) if pin.is_for_here} | {"pkg:npm/swagger-ui-dist"}
+    assert packages == {pin.name for pin in pinned(RUN) if pin.is_for_this_platform} | {"pkg:npm/swagger-ui-dist"}
     assert "pytest" in {pin.name for pin in pinned(DEV)} - packages
 
 
-def test_sbom_names_its_subject_and_release(made: sbom.Bom) -> None:
-    told = made["metadata"]["component"]
+def test_sbom_names_its_subject_and_release(bom: sbom.Bom) -> None:
+    subject = bom["metadata"]["component"]
 
-    assert (told["name"], told["version"]) == ("guidsvc", guidsvc.__version__)
+    assert (subject["name"], subject["version"]) == ("guidsvc", guidsvc.__version__)
 
 
-def test_sbom_has_dependencies_between_listed_packages(made: sbom.Bom) -> None:
-    wants = {one["ref"]: set(one["dependsOn"]) for one in made["dependencies"]}
-    refs = {one["bom-ref"] for one in made["components"]}
+def test_sbom_has_dependencies_between_listed_packages(bom: sbom.Bom) -> None:
+    dependencies = {item["ref"]: set(item["dependsOn"]) for item in bom["dependencies"]}
+    refs = {item["bom-ref"] for item in bom["components"]}
 
-    assert wants.keys() == refs | {"root-component"}
-    assert set().union(*wants.values()) <= refs
-    assert wants["root-component"] >= {component(made, name)["bom-ref"] for name in ("tornado", "swagger-ui-dist")}
-    assert component(made, "pymongo")["bom-ref"] in wants[component(made, "motor")["bom-ref"]]
+    assert dependencies.keys() == refs | {"root-component"}
+    assert set().union(*dependencies.values()) <= refs
+    assert dependencies["root-component"] >= {
+        component(bom, name)["bom-ref"] for name in ("tornado", "swagger-ui-dist")
+    }
+    assert component(bom, "pymongo")["bom-ref"] in dependencies[component(bom, "motor")["bom-ref"]]
 
 
 @pytest.mark.parametrize(
-    ("licence", "named"),
+    ("licence", "identifier"),
     [
         ({"license": {"id": "GPL-3.0-only"}}, "GPL-3.0-only"),
         ({"expression": "MIT OR (Apache-2.0 AND LGPL-2.1-or-later)"}, "LGPL-2.1-or-later"),
         ({"license": {"name": "our own"}}, "our own"),
     ],
 )
-def test_restrictive_licence_is_reported(licence: dict[str, Any], named: str) -> None:
-    assert sbom.licence_faults({"name": "tornado", "licenses": [licence]}) == [f"tornado is under {named}"]
+def test_restrictive_licence_is_reported(licence: dict[str, Any], identifier: str) -> None:
+    assert sbom.licence_faults({"name": "tornado", "licenses": [licence]}) == [f"tornado is under {identifier}"]
 
 
 def test_permissive_licence_is_known_by_any_of_its_names() -> None:
@@ -67,24 +69,24 @@ def test_permissive_licence_is_known_by_any_of_its_names() -> None:
     assert sbom.licence_faults({"name": "motor", "licenses": [apache, {"expression": "MIT AND (ISC OR MIT)"}]}) == []
 
 
-def test_all_faults_are_reported_together(made: sbom.Bom) -> None:
-    other = deepcopy(made) | {"colour": "blue"}
-    other["components"].remove(component(other, "structlog"))
-    del component(other, "tornado")["licenses"]
-    form, *more = sbom.faults(other)
+def test_all_faults_are_reported_together(bom: sbom.Bom) -> None:
+    faulty = deepcopy(bom) | {"colour": "blue"}
+    faulty["components"].remove(component(faulty, "structlog"))
+    del component(faulty, "tornado")["licenses"]
+    schema_error, *other_faults = sbom.faults(faulty)
 
-    assert "colour" in form
-    assert more == ["structlog is left out", "tornado is under no licence that it names"]
+    assert "colour" in schema_error
+    assert other_faults == ["structlog is left out", "tornado is under no licence that it names"]
 
 
-def test_sbom_is_written_as_json_without_faults(tmp_path: Path, made: sbom.Bom) -> None:
+def test_sbom_is_written_as_json_without_faults(tmp_path: Path, bom: sbom.Bom) -> None:
     assert sbom.main(str(tmp_path / "sbom.json")) == 0
-    assert json.loads((tmp_path / "sbom.json").read_text()) == made
+    assert json.loads((tmp_path / "sbom.json").read_text()) == bom
 
 
 def test_licences_are_documented() -> None:
     section = (ROOT / "docs" / "security.md").read_text().partition("## Supply chain\n")[2].partition("\n## ")[0]
-    told = re.search(r"one of these licences: ([^.]*(?:\.\d[^.]*)*)\.", section)
+    match = re.search(r"one of these licences: ([^.]*(?:\.\d[^.]*)*)\.", section)
 
-    assert told
-    assert set(re.split(r",\s+", told[1])) == sbom.PERMISSIVE
+    assert match
+    assert set(re.split(r",\s+", match[1])) == sbom.PERMISSIVE

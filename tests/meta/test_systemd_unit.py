@@ -1,6 +1,6 @@
-"""The unit of deploy/systemd: systemd-analyze accepts it where it is installed, and it says what the service does.
+"""The unit of deploy/systemd matches the service, and systemd-analyze accepts it if that is installed.
 
-The tests run no systemd. tests/system/test_service_manager.py speaks its protocol with the service.
+The tests run no systemd. tests/system/test_service_manager.py tests its protocol with the service.
 """
 
 import re
@@ -26,7 +26,7 @@ def values(path: Path, name: str) -> list[str]:
 
 
 def installed(folder: Path) -> Path:
-    """Copy the unit and its drop-in to a folder, with a program that exists here, and return the unit."""
+    """Copy the unit and its drop-in to a folder, with a program that exists on this host; return the unit."""
     unit = folder / UNIT.name
     (folder / f"{UNIT.name}.d").mkdir()
     shutil.copy(DROP_IN, folder / f"{UNIT.name}.d")
@@ -36,11 +36,11 @@ def installed(folder: Path) -> Path:
 
 def test_unit_and_drop_in_pass_systemd_analyze(tmp_path: Path) -> None:
     analyze = find("systemd-analyze")
-    if analyze is None:  # the tests below read the files
+    if analyze is None:  # the tests below cover the files themselves
         return
     unit = installed(tmp_path)
-    done = run(analyze, "verify", "--man=no", str(unit))
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    process = run(analyze, "verify", "--man=no", str(unit))
+    assert (process.returncode, process.stdout + process.stderr) == (0, "")
 
     broken = tmp_path / f"{UNIT.name}.d" / DROP_IN.name
     broken.write_text(f"{broken.read_text()}WatchdogSeconds=1\n")
@@ -53,17 +53,17 @@ def test_unit_is_exposed_no_more_than_documented() -> None:
     if analyze is None:
         return
     threshold = round(float(documented) * 10)
-    for most, code in ((threshold, 0), (threshold - 1, 1)):
-        done = run(analyze, "security", "--offline=true", f"--threshold={most}", "--no-pager", str(UNIT))
-        assert done.returncode == code, done.stdout[-200:]
+    for threshold_tenths, code in ((threshold, 0), (threshold - 1, 1)):
+        process = run(analyze, "security", "--offline=true", f"--threshold={threshold_tenths}", "--no-pager", str(UNIT))
+        assert process.returncode == code, process.stdout[-200:]
 
 
 def test_unit_starts_the_service_and_waits_for_its_report() -> None:
     (command,) = values(UNIT, "ExecStart")
-    program, *words = command.split()
+    program, *arguments = command.split()
 
     assert Path(program).name == "guidsvc"
-    assert words[0] == SERVE
+    assert arguments[0] == SERVE
     assert values(UNIT, "Type") == ["notify"]
     assert values(UNIT, "WatchdogSec") == ["30"]
     assert values(UNIT, "WorkingDirectory") == [f"%S/{values(UNIT, 'StateDirectory')[0]}"]
@@ -82,10 +82,12 @@ def test_unit_allows_the_descriptors_that_connections_need() -> None:
 
 
 def test_variables_of_unit_and_drop_in_are_settings() -> None:
-    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+", UNIT.read_text() + DROP_IN.read_text()))
+    variables = set(re.findall(rf"\b{PREFIX}[A-Z_]+", UNIT.read_text() + DROP_IN.read_text()))
 
-    assert named
-    assert {name.removesuffix("_FILE") for name in named} <= {PREFIX + name.upper() for name in Settings.model_fields}
+    assert variables
+    assert {name.removesuffix("_FILE") for name in variables} <= {
+        PREFIX + name.upper() for name in Settings.model_fields
+    }
 
 
 def test_only_a_service_with_workers_is_reloaded() -> None:

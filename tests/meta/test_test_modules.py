@@ -22,30 +22,30 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 
 
 def is_in_test_module(name: str) -> bool:
-    """Whether an imported name is a test module, or belongs to one."""
+    """Whether an imported name is a test module or is defined in one."""
     return any(part.startswith("test_") for part in name.split("."))
 
 
 @pytest.fixture(scope="session")
 def trees() -> dict[Path, ast.Module]:
-    """Parse each module once."""
+    """The syntax tree of each module, parsed once."""
     return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in MODULES}
 
 
 def test_no_module_imports_a_test_module(trees: dict[Path, ast.Module]) -> None:
-    """What tests share is in tests/support."""
-    found = [
+    """Shared code belongs in tests/support."""
+    faults = [
         f"{path} imports {name}"
         for path, tree in trees.items()
         for name in imported_modules(tree)
         if is_in_test_module(name)
     ]
 
-    assert found == []
+    assert faults == []
 
 
 def test_names_of_tests_have_at_most_60_characters(trees: dict[Path, ast.Module]) -> None:
-    found = [
+    faults = [
         f"{path}::{node.name}"
         for path, tree in trees.items()
         for node in ast.walk(tree)
@@ -54,4 +54,4 @@ def test_names_of_tests_have_at_most_60_characters(trees: dict[Path, ast.Module]
         and len(node.name) > MAX_NAME_LENGTH
     ]
 
-    assert found == []
+    assert faults == []

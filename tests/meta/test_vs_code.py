@@ -1,4 +1,4 @@
-"""The files for VS Code name what there is."""
+"""The files for VS Code name existing commands and files."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.backing_servers import ROOT
 
 
 def vscode(name: str) -> Any:
-    """Read one of the files for VS Code."""
+    """Return one of the files for VS Code."""
     return json.loads((ROOT / ".vscode" / name).read_text())
 
 
@@ -26,8 +26,8 @@ def test_vs_code_tasks_build_and_test() -> None:
     assert tasks["guidsvc: test"]["group"] == {"kind": "test", "isDefault": True}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for task in tasks.values():
-        program, *words = task["command"].split()
-        assert program != "make" or words[0] in targets
+        program, *arguments = task["command"].split()
+        assert program != "make" or arguments[0] in targets
     assert {
         "guidsvc: install",
         "guidsvc: install to run",
@@ -42,7 +42,9 @@ def test_vs_code_tasks_build_and_test() -> None:
 def test_other_vs_code_files_are_json() -> None:
     launch = vscode("launch.json")["configurations"]
     assert launch[0]["program"].endswith("pdapt.py")
-    assert {each["preLaunchTask"] for each in launch} <= {task["label"] for task in vscode("tasks.json")["tasks"]}
+    assert {configuration["preLaunchTask"] for configuration in launch} <= {
+        task["label"] for task in vscode("tasks.json")["tasks"]
+    }
     assert vscode("settings.json")["python.testing.pytestEnabled"] is True
     assert "ms-python.python" in vscode("extensions.json")["recommendations"]
 
@@ -58,7 +60,7 @@ def test_devcontainer_installs_and_forwards_the_port() -> None:
 
 
 class Matcher:
-    """Reads output as the problem matcher of a background task does, in VS Code's problemMatcher.ts."""
+    """Matches output like the problem matcher of a background task in VS Code's problemMatcher.ts."""
 
     def __init__(self, matcher: dict[str, Any]) -> None:
         self.problems: list[tuple[str, str]] = []
@@ -66,15 +68,15 @@ class Matcher:
         self.is_active = self._background["activeOnStart"]
 
     def read(self, line: str) -> None:
-        """Read a line. One that begins or ends an activity is not read for problems; a problem needs a place."""
+        """Match a line. One that begins or ends an activity is not searched for problems; a problem needs a place."""
         if re.search(self._background["beginsPattern"], line):
             self.is_active, self.problems = True, []
         elif re.search(self._background["endsPattern"], line):
             self.is_active = False
-        elif found := re.search(self._pattern["regexp"], line):
+        elif match := re.search(self._pattern["regexp"], line):
             has_place = self._pattern.get("kind") == "file" or {"line", "location"} & self._pattern.keys()
             if has_place and "file" in self._pattern:
-                self.problems.append((found[self._pattern["file"]], found[self._pattern["message"]]))
+                self.problems.append((match[self._pattern["file"]], match[self._pattern["message"]]))
 
 
 def make_run(folder: Path, arguments: str) -> list[str]:
@@ -86,11 +88,20 @@ def make_run(folder: Path, arguments: str) -> list[str]:
     for name in ("venv.done", "run.done"):
         (folder / name).touch()
     command = ["make", "run", f"VENV={folder}", f"ARGS={arguments}"]
-    own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
-    done = subprocess.run(
-        command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    }
+    process = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=60,
     )
-    return done.stdout.splitlines()
+    return process.stdout.splitlines()
 
 
 def test_run_task_reports_a_failed_start(tmp_path: Path) -> None:
@@ -117,7 +128,10 @@ def test_run_task_ends_its_start_with_the_banner() -> None:
 
 def test_debugging_installs_only_what_running_needs() -> None:
     tasks = {task["label"]: task["command"] for task in vscode("tasks.json")["tasks"]}
-    launch = {each["name"]: tasks[each["preLaunchTask"]] for each in vscode("launch.json")["configurations"]}
+    launch = {
+        configuration["name"]: tasks[configuration["preLaunchTask"]]
+        for configuration in vscode("launch.json")["configurations"]
+    }
     assert launch == {"guidsvc": "make install-run", "guidsvc: this test file": "make install"}
 
     planned = subprocess.run(

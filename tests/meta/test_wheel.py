@@ -1,4 +1,4 @@
-"""The wheel holds all that the service needs, and starts without the checkout."""
+"""The wheel contains everything that the service needs, and starts without the checkout."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ from tests.support.virtual_environment import pip_for
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The commands of a virtual environment with the wheel; what that depends on is found where the tests have it."""
+    """The commands of a virtual environment with the wheel, which uses the dependencies of the test environment."""
     folder = tmp_path_factory.mktemp("wheel")
     return install_wheel(build_wheel(ROOT, folder), folder / "venv")
 
@@ -64,9 +64,9 @@ for path in root.rglob("*"):
 def test_wheel_has_the_files_that_are_not_python(installed: Path, tmp_path: Path) -> None:
     root, *names = run(tmp_path, str(installed / "python"), "-c", LISTING).splitlines()
     package = ROOT / "guidsvc"
-    there = [path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+    data_files = [path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
     assert not Path(root).is_relative_to(ROOT)
-    assert sorted(names) == sorted(str(path.relative_to(package)) for path in there)
+    assert sorted(names) == sorted(str(path.relative_to(package)) for path in data_files)
 
 
 @pytest.mark.timeout(2 * INSTALL_SECONDS)
@@ -86,21 +86,21 @@ INSTALLS = re.findall(r"^\S+/bin/pip install (.*\.whl.*)$", GUIDE, re.MULTILINE)
 
 
 @pytest.mark.timeout(4 * INSTALL_SECONDS)
-@pytest.mark.parametrize("words", INSTALLS, ids=["package", "systemd"])
-def test_wheels_install_as_the_guide_says(tmp_path: Path, words: str) -> None:
-    """Install both wheels without an index, because none has these packages."""
+@pytest.mark.parametrize("arguments", INSTALLS, ids=["package", "systemd"])
+def test_wheels_install_as_the_guide_says(tmp_path: Path, arguments: str) -> None:
+    """Install both wheels without an index, because no index has these packages."""
     (tmp_path / "dist").mkdir()
     for source in (ROOT / "guidsvc_client", ROOT):
         wheel = build_wheel(source, tmp_path / source.name)
         wheel.rename(tmp_path / "dist" / wheel.name)
     commands = empty_environment(tmp_path / "venv")
     pip = shlex.join([*pip_for(commands / "python"), "install", "--quiet", "--no-index"])
-    run(tmp_path, "bash", "-c", f"{pip} {words}")
+    run(tmp_path, "bash", "-c", f"{pip} {arguments}")
 
-    done = subprocess.run(
+    process = subprocess.run(
         [commands / "guidsvc", "ls", "--quiet", "--url", "http://127.0.0.1:1"], cwd=tmp_path, timeout=60, check=False
     )
-    assert done.returncode == 6, "no connection"
+    assert process.returncode == 6, "no connection"
 
 
 @pytest.mark.timeout(2 * INSTALL_SECONDS)
