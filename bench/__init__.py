@@ -1,5 +1,5 @@
-"""Measurements, each a command: `python -m bench`; and `python -m bench.tail`, or another for tail: growth, footprint,
-slow, million, batch, overload, workers, redis_down, cost.
+"""Benchmarks, each a command: `python -m bench`, and `python -m bench.NAME` for tail, growth, footprint, slow, million,
+batch, overload, workers, redis_down and cost.
 
-None of them is a test, but `tests/system/test_costs.py` compares what `bench.cost` counts with a table.
+They are not tests, but `tests/system/test_costs.py` compares the counts of `bench.cost` with a table.
 """

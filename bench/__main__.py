@@ -1,10 +1,10 @@
-"""guidsvc beside others, on the same work, in one run: `python -m bench`.
+"""guidsvc compared with other servers on the same work in one run: `python -m bench`.
 
     python -m bench [--rounds 5] [--seconds 3] [--only create] [--write]
 
-It starts everything itself, the servers on one core and the load generator on the other. In each round, each case has
-its turn, and responses are checked. It prints medians, ranges, and the ratios and costs that are aimed at. `--write`
-puts the report into docs/performance.md.
+It starts all servers on one core and the load generator on the other. Each round runs each case once and checks the
+responses. It prints medians, ranges, and ratios and costs with their aims. `--write` writes the report into
+docs/performance.md.
 """
 
 import argparse
@@ -28,10 +28,10 @@ KEYS = 100_000
 
 
 def main() -> None:
-    """Measure, and print, and write if that is asked for."""
+    """Measure, print, and write the report with `--write`."""
     options = _options()
     if shutil.which("wrk") is None:
-        sys.exit(f"wrk makes the load: {INSTALL['wrk']}")
+        sys.exit(f"wrk is not installed: {INSTALL['wrk']}")
     with all_servers(os.environ.get("GUIDSVC_BENCH_MONGO_URL")) as (running, redis_url, left_out):
         chosen = [case for case in cases.CASES if case.server in running and options.only in case.name]
         _fill(running)
@@ -52,16 +52,18 @@ def _options() -> argparse.Namespace:
 
 
 def _fill(running: Mapping[str, Running]) -> None:
-    """Put the records in, and check that each server answers the same record."""
+    """Create the records, and check that each server returns the same record."""
     for name, server in running.items():
         if name.startswith("guidsvc"):
             records.put_in(server, 0, KEYS)
             records.put_in(server, KEYS, cases.STREAMED, user=cases.STREAM_USER)
             body = b'{"user": "Cylance, Inc.", "expire": "4102444800"}'
-            ask(server.connect(), "PUT", cases.PATH, body, Content_Type="application/json", **server.shown).read()
-        found = ask(server.connect(), "GET", cases.PATH, **server.shown).read()
-        if b"".join(found.split()) != b"".join(BODY.split()):
-            raise RuntimeError(f"{name} answers {found!r}")
+            ask(
+                server.connect(), "PUT", cases.PATH, body, Content_Type="application/json", **server.auth_headers
+            ).read()
+        body_read = ask(server.connect(), "GET", cases.PATH, **server.auth_headers).read()
+        if b"".join(body_read.split()) != b"".join(BODY.split()):
+            raise RuntimeError(f"{name} returns {body_read!r}")
 
 
 def _measure(
@@ -82,13 +84,13 @@ def _measure(
 
 def _round(server: Running, case: Case, seconds: int) -> Result:
     variables = {"KEYS": KEYS} | dict(case.variables) | dict(case.prepare(server) if case.prepare else {})
-    headers, before = {**server.shown, **case.headers}, server.cpu_seconds
-    found = wrk.load(server.port, case.path, seconds, script=case.script, headers=headers, variables=variables)
-    spent = server.cpu_seconds - before
-    if found.failed != (found.requests if case.is_error else 0):
-        raise RuntimeError(f"{case.name}: {found.failed} of {found.requests} failed")
-    done = found.requests * case.per_request
-    return Result(found.rate * case.per_request, found.p50, found.p99, spent / done * 1e6)
+    headers, cpu_before = {**server.auth_headers, **case.headers}, server.cpu_seconds
+    load = wrk.load(server.port, case.path, seconds, script=case.script, headers=headers, variables=variables)
+    cpu_spent = server.cpu_seconds - cpu_before
+    if load.failed != (load.requests if case.is_error else 0):
+        raise RuntimeError(f"{case.name}: {load.failed} of {load.requests} failed")
+    work = load.requests * case.per_request
+    return Result(load.rate * case.per_request, load.p50, load.p99, cpu_spent / work * 1e6)
 
 
 def _bare(bare: Bare, redis_url: str, seconds: int) -> Result:
@@ -98,10 +100,10 @@ def _bare(bare: Bare, redis_url: str, seconds: int) -> Result:
             command += ["bench.contenders.bare_redis", redis_url, str(seconds)]
         else:
             command += ["bench.contenders.bare_sqlite", folder, str(seconds), bare.kind]
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    rate = float(done.stdout)
-    at_once = wrk.CONNECTIONS if bare.kind == "redis" else 1
-    return Result(rate, 1e3 * at_once / rate, float("nan"), float("nan"))
+        process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    rate = float(process.stdout)
+    connections = wrk.CONNECTIONS if bare.kind == "redis" else 1
+    return Result(rate, 1e3 * connections / rate, float("nan"), float("nan"))
 
 
 def _report(results: Mapping[str, list[Result]], left_out: list[str], options: argparse.Namespace) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How soon events arrive at a stream: after the response to their write, and after the second of an expiry."""
+"""Delays of events on a stream: after the response to their write, and after the second of an expiry."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ LIVES = 2, 3, 4, 5, 6
 
 
 async def after_writes(stream: StreamReader, running: Running) -> Sequence[float]:
-    """Change a GUID many times; return how long after its response each event arrived, in ms, sorted."""
+    """Change a GUID many times; return the sorted delays of the events after the responses, in ms."""
     arriving = asyncio.create_task(_arrivals(stream, WRITES, "version", time.monotonic))
     acknowledged = await asyncio.to_thread(write, running, WRITES)
     arrivals = await asyncio.wait_for(arriving, ARRIVE_SECONDS)
@@ -24,16 +24,16 @@ async def after_writes(stream: StreamReader, running: Running) -> Sequence[float
 
 
 async def after_expiries(stream: StreamReader, running: Running, count: int) -> Sequence[float]:
-    """Let GUIDs expire; return how long after its second each event arrived, in seconds, sorted."""
+    """Let GUIDs expire; return the sorted delays of the events after the expiries, in seconds."""
     arriving = asyncio.create_task(_arrivals(stream, count, "guid", time.time))
     expiries = await asyncio.to_thread(_lease, running, count)
     arrivals = await asyncio.wait_for(arriving, ARRIVE_SECONDS)
     return sorted(arrivals[guid] - expire for guid, expire in expiries.items())
 
 
-def percentile(found: Sequence[float], percent: int) -> float:
+def percentile(figures: Sequence[float], percent: int) -> float:
     """Return a percentile of sorted figures."""
-    return found[min(len(found) - 1, len(found) * percent // 100)]
+    return figures[min(len(figures) - 1, len(figures) * percent // 100)]
 
 
 def write(running: Running, count: int) -> dict[str, float]:
@@ -64,7 +64,7 @@ def _lease(running: Running, count: int) -> dict[str, int]:
 
 
 async def _arrivals(stream: StreamReader, count: int, name: str, clock: Callable[[], float]) -> dict[str, float]:
-    """Return when events arrived, by a member of theirs."""
+    """Return the arrival times of events by one of their members."""
     arrivals: dict[str, float] = {}
     while len(arrivals) < count:
         event = await stream.line()

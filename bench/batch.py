@@ -1,8 +1,8 @@
-"""The same puts, one request each, and as batches, in turns against one service.
+"""The same puts as single requests and as batches, in turns against one service.
 
     python -m bench.batch
 
-Every put creates a record, durably. Single ones go over one connection, and over 32 side by side.
+Every put creates a durable record. Single puts use one connection, or 32 in parallel.
 """
 
 import json
@@ -21,43 +21,45 @@ _numbers = count()
 
 def main() -> None:
     """Measure, and print."""
-    ways: dict[str, Callable[[Running, list[str]], None]] = {
+    methods: dict[str, Callable[[Running, list[str]], None]] = {
         "single, 1 connection": single,
-        f"single, {CONNECTIONS} connections": side_by_side,
+        f"single, {CONNECTIONS} connections": in_parallel,
         "batch, JSON": document,
         "batch, lines": lines,
     }
-    rates: dict[str, list[float]] = {way: [] for way in ways}
+    rates: dict[str, list[float]] = {method: [] for method in methods}
     with service() as running:
         for _ in range(ROUNDS):
-            for way, put in ways.items():
-                taken: list[float] = []
+            for method, put in methods.items():
+                seconds: list[float] = []
                 guids = [f"{next(_numbers):032X}" for _ in range(PUTS)]
-                with stopwatch(taken):
+                with stopwatch(seconds):
                     put(running, guids)
-                rates[way].append(PUTS / taken[0])
+                rates[method].append(PUTS / seconds[0])
     base = statistics.median(rates["single, 1 connection"])
-    for way, found in rates.items():
-        median = statistics.median(found)
-        print(f"{way:<26}{median:8,.0f} puts/s ({min(found):,.0f} to {max(found):,.0f}) {median / base:6.1f} x")
+    for method, measured in rates.items():
+        median = statistics.median(measured)
+        print(
+            f"{method:<26}{median:8,.0f} puts/s ({min(measured):,.0f} to {max(measured):,.0f}) {median / base:6.1f} x"
+        )
 
 
 def single(running: Running, guids: list[str]) -> None:
-    """Put one after the other."""
+    """Send single puts, one after the other."""
     connection = running.connect()
     for guid in guids:
         ask(connection, "PUT", f"/guid/{guid}", b'{"user": "a"}').read()
 
 
-def side_by_side(running: Running, guids: list[str]) -> None:
-    """Put over many connections."""
+def in_parallel(running: Running, guids: list[str]) -> None:
+    """Send single puts over many connections in parallel."""
     with ThreadPoolExecutor(CONNECTIONS) as threads:
-        for done in [threads.submit(single, running, guids[start::CONNECTIONS]) for start in range(CONNECTIONS)]:
-            done.result()
+        for future in [threads.submit(single, running, guids[start::CONNECTIONS]) for start in range(CONNECTIONS)]:
+            future.result()
 
 
 def document(running: Running, guids: list[str]) -> None:
-    """Put a thousand in a document."""
+    """Send batches of a thousand puts in a document."""
     connection = running.connect()
     for start in range(0, len(guids), 1000):
         operations = [{"guid": guid, "user": "a"} for guid in guids[start : start + 1000]]
@@ -66,7 +68,7 @@ def document(running: Running, guids: list[str]) -> None:
 
 
 def lines(running: Running, guids: list[str]) -> None:
-    """Put all as lines."""
+    """Send all puts in one batch of lines."""
     body = b"".join(b'{"guid": "%b", "user": "a"}\n' % guid.encode() for guid in guids)
     ask(running.connect(), "POST", "/guid:batch", body, Content_Type="application/x-ndjson").read()
 

@@ -1,4 +1,4 @@
-"""What `python -m bench` measures: the cases, and the ratios and costs that are aimed at."""
+"""The cases of `python -m bench`, and its ratios and costs with their aims."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -17,11 +17,11 @@ STREAM_USER = "stream"
 HEARTBEAT = "a heartbeat that writes nothing"
 SERVICE, BY_TORNADO = "guidsvc", "guidsvc --server tornado"
 _new = count(10_000_000, 1_000_000)
-"""Where keys begin that no record has yet."""
+"""First numbers of keys that no record has yet."""
 
 
 class Case(NamedTuple):
-    """Some work for one of the servers."""
+    """A kind of load for one of the servers."""
 
     name: str
     server: str
@@ -30,22 +30,22 @@ class Case(NamedTuple):
     headers: Mapping[str, str] = {}
     variables: Mapping[str, object] = {}
     is_error: bool = False
-    """Whether every answer is an error."""
+    """Whether every response is an error."""
     per_request: int = 1
-    """How much of what is counted is in one request."""
+    """The units of work in one request."""
     prepare: Callable[[Running], Mapping[str, object]] | None = None
     """Prepares a round, and returns more variables."""
 
 
 class Bare(NamedTuple):
-    """A loop without HTTP, in a process of its own: the limit of a path."""
+    """A loop without HTTP, in a process of its own: the upper limit for a case."""
 
     name: str
     kind: str
 
 
 class Ratio(NamedTuple):
-    """A ratio of rates that is aimed at; of several to compare with, the fastest counts."""
+    """A ratio of rates with its aim; of several cases in `to`, the fastest counts."""
 
     name: str
     of: str
@@ -54,14 +54,14 @@ class Ratio(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """The CPU time, in microseconds, that is aimed at on a machine on which the limit costs `LIMIT_COST`."""
+    """The aim for a CPU time in microseconds, on a machine on which the limit costs `LIMIT_COST`."""
 
     of: str
     aim: float
 
 
 LIMIT_COST = 7.6
-"""The CPU time of one answer of the limit, in microseconds, on the machine that the aims are meant for."""
+"""The CPU time of one response of the limit, in microseconds, on the machine for which the aims hold."""
 
 
 def _fresh_keys(_: Running) -> Mapping[str, object]:
@@ -145,7 +145,7 @@ BARE = [
 
 
 def ratios() -> Iterator[Ratio]:
-    """Return the ratios that are aimed at."""
+    """Yield the ratios with their aims."""
     yield Ratio("L1 read to the limit", L1, (LIMIT,), 0.85)
     yield Ratio("L1 read to nginx", L1, (NGINX,), 1)
     yield Ratio("L1 read to Starlette", L1, STARLETTE, 5)
@@ -168,7 +168,7 @@ def ratios() -> Iterator[Ratio]:
 
 
 def costs() -> Iterator[Cost]:
-    """Return the costs that are aimed at."""
+    """Yield the costs with their aims."""
     yield Cost(f"create, {SERVICE}", 120)
     yield Cost(f"update, {SERVICE}", 120)
     yield Cost(f"delete, {SERVICE}", 110)

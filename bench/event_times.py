@@ -1,7 +1,7 @@
-"""How soon a stream has an event, on each store: `python -m bench.event_times`.
+"""The delay of events on a stream, on each store: `python -m bench.event_times`.
 
-The time from the response to a write to its event, and from the second of an expiry to its event. SecantusDB serves the
-protocol of MongoDB, so these figures say what the service adds; a real MongoDB takes another time for its own part.
+It measures the time from the response to a write to its event, and from the second of an expiry to its event. Instead
+of MongoDB it runs SecantusDB, so these figures show the share of the service; a real MongoDB adds its own time.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ EXPIRIES = 300
 SQLITE_MS, MONGO_MS = 50, 600
 """Aims for the p99 of the time from a response to its event."""
 AIM_SECONDS = 2.5
-"""For the event of an expiry, counted from the second of the expiry."""
+"""Aim for the event of an expiry, counted from the second of the expiry."""
 FOLLOW = "?from=now&follow=true"
 
 
@@ -41,12 +41,12 @@ def _mongo_url() -> Iterator[str]:
 
 async def _measure(running: Running, store: str, aim_ms: int) -> None:
     async with reading(running.port, FOLLOW, LINES) as stream:
-        late = await arrivals.after_writes(stream, running)
-    p50, p99 = (arrivals.percentile(late, percent) for percent in (50, 99))
+        delays = await arrivals.after_writes(stream, running)
+    p50, p99 = (arrivals.percentile(delays, percent) for percent in (50, 99))
     print(f"{store}: from a response to its event: p50 {p50:.1f} ms, p99 {p99:.1f} ms (aim: at most {aim_ms})")
     async with reading(running.port, f"{FOLLOW}&type=guid.expired", LINES) as stream:
-        late = await arrivals.after_expiries(stream, running, EXPIRIES)
-    print(f"{store}: from an expiry to its event: {late[0]:.2f} to {late[-1]:.2f} s (aim: at most {AIM_SECONDS})")
+        delays = await arrivals.after_expiries(stream, running, EXPIRIES)
+    print(f"{store}: from an expiry to its event: {delays[0]:.2f} to {delays[-1]:.2f} s (aim: at most {AIM_SECONDS})")
 
 
 if __name__ == "__main__":

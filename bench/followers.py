@@ -1,8 +1,8 @@
-"""What five hundred streams of events cost, and how soon an event arrives: `python -m bench.followers`.
+"""The cost of five hundred event streams, and the delay of events: `python -m bench.followers`.
 
-Cached reads without streams and beside 500 that have nothing to say, in turns; the CPU time that these take; and the
-time from the response to a write to its event at a stream, alone and among 499 others that select nothing. Then one
-stream more is asked for, and the service is told to end.
+It measures cached reads without streams and beside 500 idle ones, in turns; the CPU time of idle streams; and the time
+from the response to a write to its event on a stream, alone and among 499 others that select nothing. Then it requests
+one stream beyond the limit, and stops the service.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ ROUNDS, SECONDS = 5, 3
 IDLE_SECONDS = 20
 """Longer than the time between two bookmarks."""
 AIM_MS, AIM_END_SECONDS = 50, 1
-"""For the p99 of one stream; and for the end of all of them."""
+"""Aims for the p99 of one stream, and for the end of all streams."""
 
 
 def main() -> None:
@@ -41,10 +41,10 @@ async def _measure(running: Running) -> None:
         async with AsyncExitStack() as stack:
             await _open(stack, running, STREAMS)
             beside.append(await _reads(running))
-    for what, found in (("without streams", alone), (f"beside {STREAMS} idle streams", beside)):
-        rate, p99 = (statistics.median(getattr(each, name) for each in found) for name in ("rate", "p99"))
-        print(f"cached reads {what}: {rate:,.0f}/s, p99 {p99:.2f} ms")
-    ratio = statistics.median(each.rate for each in beside) / statistics.median(each.rate for each in alone)
+    for label, measured in (("without streams", alone), (f"beside {STREAMS} idle streams", beside)):
+        rate, p99 = (statistics.median(getattr(load, name) for load in measured) for name in ("rate", "p99"))
+        print(f"cached reads {label}: {rate:,.0f}/s, p99 {p99:.2f} ms")
+    ratio = statistics.median(load.rate for load in beside) / statistics.median(load.rate for load in alone)
     print(f"{ratio:.3f} of the rate (aim: at least 0.9)")
     await _idle(running)
     for others in (0, STREAMS - 1):
@@ -64,16 +64,16 @@ async def _open(stack: AsyncExitStack, running: Running, count: int) -> list[Str
         query = "?from=now&follow=true&type=guid.purged"
         stream = await stack.enter_async_context(reading(running.port, query, LINES, host=host))
         if stream.status != HTTPStatus.OK:
-            raise RuntimeError(f"a stream of events was answered {stream.status}")
+            raise RuntimeError(f"the response to a request for an event stream is {stream.status}")
         streams.append(stream)
     return streams
 
 
 async def _idle(running: Running) -> None:
-    before = running.mib
+    memory_before = running.mib
     async with AsyncExitStack() as stack:
         await _open(stack, running, STREAMS)
-        memory_kib = (running.mib - before) * 1024 / STREAMS
+        memory_kib = (running.mib - memory_before) * 1024 / STREAMS
         start = running.cpu_seconds
         await asyncio.sleep(IDLE_SECONDS)
         share = (running.cpu_seconds - start) / IDLE_SECONDS
@@ -84,14 +84,14 @@ async def _latency(running: Running, others: int) -> None:
     async with AsyncExitStack() as stack:
         stream = await stack.enter_async_context(reading(running.port, "?from=now&follow=true", LINES))
         await _open(stack, running, others)
-        late = await arrivals.after_writes(stream, running)
-    p50, p99 = (arrivals.percentile(late, percent) for percent in (50, 99))
+        delays = await arrivals.after_writes(stream, running)
+    p50, p99 = (arrivals.percentile(delays, percent) for percent in (50, 99))
     print(f"from a response to its event, among {others} other streams: p50 {p50:.1f} ms, p99 {p99:.1f} ms", end="")
     print("" if others else f" (aim: at most {AIM_MS})")
 
 
 async def _limit(running: Running) -> None:
-    """Ask for one stream more than the limit; then end the service, and see how its streams end."""
+    """Request one stream more than the limit; then stop the service, and check how its streams end."""
     async with AsyncExitStack() as stack:
         streams = await _open(stack, running, STREAMS)
         connection = running.connect()
@@ -107,7 +107,7 @@ async def _limit(running: Running) -> None:
 
 
 async def _end_of(stream: StreamReader, start: float) -> tuple[float, bool]:
-    """Read a stream to its end; return after how many seconds that came, and whether it was regular."""
+    """Read a stream to its end; return the seconds until then, and whether the end was regular."""
     lines = await stream.lines()
     is_regular = not stream.is_cut_off and bool(lines) and lines[-1]["type"] == "bookmark"
     return time.monotonic() - start, is_regular

@@ -1,4 +1,4 @@
-"""How long a start takes, and what a cached record and a kept connection weigh: `python -m bench.footprint`."""
+"""The start-up time, and the memory of a cached record and of an idle connection: `python -m bench.footprint`."""
 
 import socket
 import statistics
@@ -25,16 +25,16 @@ def main() -> None:
           f"{max(starts):.2f})")  # fmt: skip
     with service(core=SERVER_CORE) as running:
         records.put_in(running, 0, RECORDS)
-        before = running.mib
+        memory_before = running.mib
         while wrk.load(running.port, "/", 2, script="read", variables={"KEYS": RECORDS}).requests and _grows(running):
             pass
-        print(f"a cached record: {(running.mib - before) * 1024 / RECORDS:.2f} KiB, of {RECORDS:,}")
+        print(f"a cached record: {(running.mib - memory_before) * 1024 / RECORDS:.2f} KiB, of {RECORDS:,}")
     with service(core=SERVER_CORE) as running, ExitStack() as stack:
-        _talk(stack.enter_context(_connection(running.port)))
-        before = running.mib
+        _exchange(stack.enter_context(_connection(running.port)))
+        memory_before = running.mib
         for _ in range(CONNECTIONS):
-            _talk(stack.enter_context(_connection(running.port)))
-        print(f"a kept connection: {(running.mib - before) * 1024 / CONNECTIONS:.2f} KiB, of {CONNECTIONS:,}")
+            _exchange(stack.enter_context(_connection(running.port)))
+        print(f"a kept connection: {(running.mib - memory_before) * 1024 / CONNECTIONS:.2f} KiB, of {CONNECTIONS:,}")
 
 
 _sizes: list[float] = []
@@ -47,27 +47,27 @@ def _grows(running: Running) -> bool:
 
 
 def _start() -> float:
-    """Start the service on its defaults, and return the seconds until it has answered a request."""
+    """Start the service with its defaults; return the seconds until the first response."""
     with TemporaryDirectory() as folder:
         port = free_port()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "pdapt.py"), "--port", str(port)],
             cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            while not _answers(port):
+            while not _responds(port):
                 time.sleep(0.002)
-            return time.perf_counter() - begun
+            return time.perf_counter() - start
         finally:
             process.terminate()
             process.wait()
 
 
-def _answers(port: int) -> bool:
+def _responds(port: int) -> bool:
     try:
         with _connection(port) as connection:
-            _talk(connection)
+            _exchange(connection)
     except OSError:
         return False
     return True
@@ -79,10 +79,10 @@ def _connection(port: int) -> Iterator[socket.socket]:
         yield connection
 
 
-def _talk(connection: socket.socket) -> None:
+def _exchange(connection: socket.socket) -> None:
     connection.sendall(_REQUEST)
     if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
-        raise RuntimeError("the service does not answer")
+        raise RuntimeError("the response of the service is not 200")
 
 
 if __name__ == "__main__":

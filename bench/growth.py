@@ -1,8 +1,8 @@
-"""What a read costs at ten thousand records and at five million, side by side: `python -m bench.growth`.
+"""The cost of a read at ten thousand and at five million records, measured in turns: `python -m bench.growth`.
 
     python -m bench.growth [--records 5000000] [--rounds 5] [--seconds 3]
 
-Also how much memory each service takes after it has been read from all over, which the settings bound.
+It also prints the memory of each service, which the settings bound, after reads of records everywhere.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from bench.running import ROOT, SERVER_CORE, Running, ask, service
 
 SMALL = 10_000
 CACHE = "256MiB"
-"""The setting of the service that bounds what it holds."""
+"""The cache size of the service."""
 
 
 def main() -> None:
@@ -34,15 +34,15 @@ def main() -> None:
         rates: dict[tuple[str, int], list[float]] = defaultdict(list)
         for _ in range(options.rounds):
             for size in sizes:
-                one = f"/guid/{records.key(1)}"
-                rates["L1 read", size].append(wrk.load(cached[size].port, one, options.seconds).rate)
-                found = wrk.load(bare[size].port, "/", options.seconds, script="read", variables={"KEYS": size})
-                rates["SQLite read", size].append(found.rate)
+                path = f"/guid/{records.key(1)}"
+                rates["L1 read", size].append(wrk.load(cached[size].port, path, options.seconds).rate)
+                load = wrk.load(bare[size].port, "/", options.seconds, script="read", variables={"KEYS": size})
+                rates["SQLite read", size].append(load.rate)
                 wrk.load(cached[size].port, "/", options.seconds, script="read", variables={"KEYS": size})
-        for what in ("L1 read", "SQLite read"):
-            small, large = (statistics.median(rates[what, size]) for size in sizes)
+        for label in ("L1 read", "SQLite read"):
+            small, large = (statistics.median(rates[label, size]) for size in sizes)
             print(
-                f"{what:<12}{small:9,.0f}/s at {SMALL:,}, {large:9,.0f}/s at {options.records:,}: {large / small:.2f}"
+                f"{label:<12}{small:9,.0f}/s at {SMALL:,}, {large:9,.0f}/s at {options.records:,}: {large / small:.2f}"
             )
         for size in sizes:
             print(f"memory at {size:>9,}: {cached[size].mib:.0f} MiB with a cache of {CACHE}, "
@@ -50,11 +50,11 @@ def main() -> None:
 
 
 def _start(stack: ExitStack, size: int, cache: str) -> Running:
-    """Start a service on so many records, with a cache of this size."""
+    """Start a service with `size` records and a cache of this size."""
     folder = Path(stack.enter_context(TemporaryDirectory(dir=ROOT)))
     url = f"sqlite:///{folder / 'guidsvc.db'}"
     with service("--store-url", url):
-        pass  # which makes the file
+        pass  # creates the file
     records.fill(folder / "guidsvc.db", size)
     running = stack.enter_context(service("--store-url", url, "--cache-size", cache, core=SERVER_CORE))
     ask(running.connect(), "GET", f"/guid/{records.key(size - 1)}").read()

@@ -1,4 +1,4 @@
-"""What a hundred clients that send a heartbeat each second make the service write: `python -m bench.heartbeats`.
+"""Writes that are caused by a hundred clients with a heartbeat each second: `python -m bench.heartbeats`.
 
     python -m bench.heartbeats [--clients 100] [--seconds 65] [--ttl 60] [--if-below 30] [SETTINGS...]
 
@@ -41,22 +41,22 @@ async def _clients(port: int, options: argparse.Namespace) -> list[list[float]]:
 
 
 async def _client(port: int, number: int, phase: float, options: argparse.Namespace) -> list[float]:
-    """Create a lease at a moment of its own in the first second, and send a heartbeat each second from then on.
+    """Create a lease at its own moment of the first second, and send a heartbeat each second from then on.
 
-    Return when those were sent that the service answered with a write.
+    Return the times of the heartbeats that caused a write.
     """
     await asyncio.sleep(phase)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     path, writes = f"/guid/{records.key(number)}", list[float]()
-    begun = time.monotonic()
+    start = time.monotonic()
     await _ask(reader, writer, "PUT", path, {"user": "bench", "ttl": options.ttl})
     heartbeat = {"ttl": options.ttl, "if_below": options.if_below}
     for count in range(1, int(options.seconds / _PERIOD_SECONDS) + 1):
-        await asyncio.sleep(begun + count * _PERIOD_SECONDS - time.monotonic())
-        sent = time.monotonic()
+        await asyncio.sleep(start + count * _PERIOD_SECONDS - time.monotonic())
+        sent_at = time.monotonic()
         renewal = await _ask(reader, writer, "POST", f"{path}/renewal", heartbeat)
         if renewal["renewed"]:
-            writes.append(sent)
+            writes.append(sent_at)
     writer.close()
     return writes
 
@@ -64,7 +64,7 @@ async def _client(port: int, number: int, phase: float, options: argparse.Namesp
 async def _ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, members: dict[str, object]
 ) -> dict[str, object]:
-    """Send a request, and return the JSON of its response."""
+    """Send a request; return the JSON of its response."""
     body = json.dumps(members)
     writer.write(
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -83,7 +83,7 @@ def _print(options: argparse.Namespace, writes: list[list[float]]) -> None:
     beats = options.clients * int(options.seconds / _PERIOD_SECONDS)
     print(f"{beats:,} heartbeats of {options.clients} clients in {options.seconds:.0f} s: {sum(counts)} writes")
     print(f"writes of a lease: {min(counts)} to {max(counts)}")
-    pauses = [later - sooner for times in writes for sooner, later in pairwise(times)]
+    pauses = [later - earlier for times in writes for earlier, later in pairwise(times)]
     if pauses:
         mean = statistics.fmean(pauses)
         print(f"seconds between two writes of a lease: {mean:.1f} ({min(pauses):.1f} to {max(pauses):.1f})")

@@ -1,9 +1,9 @@
-"""Many records go in, are listed, stream out, and go back into an empty service.
+"""Import many records, list and export them, and import the copy into an empty service.
 
     python -m bench.million [--records 1000000]
 
-Prints what a page costs at the beginning and 10,000 pages on, what a total costs, how fast the streams are, and the
-peak of memory of each service; and checks that what comes back is equal, byte by byte.
+It prints the time of a page at the start and 10,000 pages later, the time of a total, the speed of the streams, and the
+peak memory of each service; and it checks that both exports are equal, byte by byte.
 """
 
 import argparse
@@ -41,15 +41,15 @@ def main() -> None:
         seconds = take_out(first, copy)
         print(f"out       {records / seconds:,.0f} records/s; peak {first.peak_mib:.0f} MiB")
         copy.seek(0)
-        with service() as second, TemporaryFile() as again:
+        with service() as second, TemporaryFile() as second_copy:
             seconds = put_in(second, iter(lambda: copy.read(_CHUNK), b""))
             print(f"back in   {records / seconds:,.0f} records/s; peak {second.peak_mib:.0f} MiB")
-            take_out(second, again)
-            print(f"equal     {digest(copy) == digest(again)}")
+            take_out(second, second_copy)
+            print(f"equal     {digest(copy) == digest(second_copy)}")
 
 
 def lines(records: int) -> Iterator[bytes]:
-    """Yield records to put, in no order of their GUIDs, some at a time."""
+    """Yield chunks of lines with records in no order of their GUIDs."""
     chunk: list[str] = []
     for number in range(records):
         record = {"guid": name(number), "user": f"user {number % 100}", "metadata": {"number": number}}
@@ -65,65 +65,65 @@ def name(number: int) -> str:
 
 
 def put_in(running: Running, body: Iterator[bytes]) -> float:
-    """Put lines into a service; return how many seconds it took until the last result was read."""
-    taken: list[float] = []
-    with stopwatch(taken):
+    """Import lines into a service; return the seconds until the last result was read."""
+    seconds: list[float] = []
+    with stopwatch(seconds):
         response = ask(running.connect(), "POST", "/guid:batch", body, Content_Type=NDJSON, Prefer="return=minimal")
         while chunk := response.read(_CHUNK):
             if b'"problem"' in chunk:
                 raise RuntimeError(chunk[:1000])
-    return taken[0]
+    return seconds[0]
 
 
 def take_out(running: Running, copy: IO[bytes]) -> float:
-    """Stream all records into a file; return how many seconds it took."""
-    taken: list[float] = []
-    with stopwatch(taken):
+    """Export all records to a file; return the seconds that this took."""
+    seconds: list[float] = []
+    with stopwatch(seconds):
         response = ask(running.connect(), "GET", "/guid?state=all", Accept=NDJSON)
         while chunk := response.read(_CHUNK):
             copy.write(chunk)
-    return taken[0]
+    return seconds[0]
 
 
 def print_pages(running: Running, records: int) -> None:
-    """Compare the first page with a far one, in turns; and tell what a total costs."""
-    place = min(FAR * DEFAULT_PAGE_SIZE, records - DEFAULT_PAGE_SIZE) - 1
-    far = render_cursor(Position(sorted(map(name, range(records)))[place]))
+    """Print the times of the first page and of a far one, measured in turns, and those of totals."""
+    position = min(FAR * DEFAULT_PAGE_SIZE, records - DEFAULT_PAGE_SIZE) - 1
+    far = render_cursor(Position(sorted(map(name, range(records)))[position]))
     connection = running.connect()
     paths = {
         "page 1": "/guid",
-        f"page {place // DEFAULT_PAGE_SIZE + 2}": f"/guid?cursor={far}",
+        f"page {position // DEFAULT_PAGE_SIZE + 2}": f"/guid?cursor={far}",
         "page 1 of a user": "/guid?user=user+7",
         "page 1 of few by expiry": "/guid?state=expired",
     }
-    taken: dict[str, list[float]] = {label: [] for label in paths}
+    times: dict[str, list[float]] = {label: [] for label in paths}
     for _ in range(ROUNDS):
         for label, path in paths.items():
-            with stopwatch(taken[label]):
+            with stopwatch(times[label]):
                 ask(connection, "GET", path).read()
-    for label, seconds in taken.items():
+    for label, seconds in times.items():
         print(f"{label:<24}{statistics.median(seconds) * 1000:7.2f} ms, median of {ROUNDS}")
     print_totals(connection)
 
 
 def print_totals(connection: HTTPConnection) -> None:
-    """Tell what a total costs."""
+    """Print the times of totals."""
     for label, path in {
         "all": "/guid?limit=1&state=all",
         "live": "/guid?limit=1",
         "a user": "/guid?limit=1&user=user+7",
     }.items():
-        taken: list[float] = []
+        times: list[float] = []
         for _ in range(5):
-            with stopwatch(taken):
+            with stopwatch(times):
                 total = json.loads(ask(connection, "GET", path, Prefer="return=total-count").read())["total"]
-        print(f"total of {label:<15}{statistics.median(taken) * 1000:7.0f} ms, median of 5: {total}")
+        print(f"total of {label:<15}{statistics.median(times) * 1000:7.0f} ms, median of 5: {total}")
 
 
 def digest(file: IO[bytes]) -> str:
-    """Return what tells one file from another."""
+    """Return a hash of a file."""
     file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it reads, which is enough
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it can be read, which is enough
 
 
 if __name__ == "__main__":

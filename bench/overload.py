@@ -1,12 +1,12 @@
-"""What is left of the service when ten times as much is asked as it can do: `python -m bench.overload`.
+"""Goodput of the service at ten times its peak load: `python -m bench.overload`.
 
-Creations with an Idempotency-Key, which are the dearest of the plain requests: three commits each. They come at a
-constant rate, whatever becomes of those before (open loop), each on a connection that is free, or a new one; how long
-one takes counts from when it was due. A client gives up after three seconds, and hangs up. First the rate is raised
-until the service does not keep up: the most that it answered in time is its peak. Then ten times that is asked, and
-then half of it, to see how soon all are answered again.
+The load consists of creations with an Idempotency-Key, the most expensive simple requests: three commits each. They
+are sent at a constant rate, whatever happens to earlier ones (open loop), each on a free connection or a new one. The
+response time counts from the time at which the request was due. A client gives up after three seconds and disconnects.
+First the rate is raised until the service does not keep up: the highest rate that it served in time is its peak. Then
+ten times the peak is offered, and then half of the peak, to measure the time to recovery.
 
-The service has one core, and what asks it the other; all that is said of what was asked is counted by who asks.
+The service has one core, and the load generator the other. All figures are counted by the load generator.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ import uvloop
 
 from bench.running import LOAD_CORE, SERVER_CORE, Running, service
 
-TIMES = 10
-PATIENCE = 3.0
-"""Seconds after which an answer is no use, and its client hangs up."""
+OVERLOAD_FACTOR = 10
+PATIENCE_SECONDS = 3.0
+"""Seconds after which the client gives up and disconnects."""
 CONNECTIONS = 2000
-"""So many at most; a request that finds none free is one that is not answered."""
-FIRST, STEP, STEP_SECONDS = 200.0, 1.3, 3
-"""The rate that is begun with, by what it is raised, and for how long each is asked."""
-KEPT_UP = 0.8
-"""A rate of which no more than this is answered in time is too high."""
+"""Maximum number of connections; a request without a free one counts as failed."""
+FIRST_RATE, STEP, STEP_SECONDS = 200.0, 1.3, 3
+"""The first rate, the factor by which it is raised, and the duration of each step."""
+KEPT_UP_SHARE = 0.8
+"""A rate is too high if a smaller share than this is served in time."""
 OVERLOAD_SECONDS, AFTER_SECONDS = 10, 10
-AFTER = 0.5
-BUCKET = 0.25
-RECOVERED = 0.99
-TICK, LOOK = 0.002, 0.05
+AFTER_SHARE = 0.5
+BUCKET_SECONDS = 0.25
+RECOVERED_SHARE = 0.99
+TICK_SECONDS, LOOK_SECONDS = 0.002, 0.05
 
 
-class Asked(NamedTuple):
-    """What became of what was asked: so many a second were answered in time; and of all, by outcome."""
+class Outcomes(NamedTuple):
+    """The offered rate, the rate that was served in time, and the number of requests by outcome."""
 
     offered: float
     goodput: float
@@ -51,51 +51,60 @@ def main() -> None:
 
 
 async def _measure(running: Running) -> None:
-    peak, least = await _peak(running)
-    print(f"peak: {peak:,.0f}/s answered within {PATIENCE:.0f} s, {least:.0f} us of processor each")
-    load, before = Load(running.port), running.cpu_seconds
-    await load.offer(TIMES * peak, OVERLOAD_SECONDS)
-    spent = running.cpu_seconds - before
-    await load.offer(AFTER * peak, AFTER_SECONDS)
+    peak, peak_us = await _peak(running)
+    print(f"peak: {peak:,.0f}/s answered within {PATIENCE_SECONDS:.0f} s, {peak_us:.0f} us of processor each")
+    load, cpu_before = Load(running.port), running.cpu_seconds
+    await load.offer(OVERLOAD_FACTOR * peak, OVERLOAD_SECONDS)
+    cpu_spent = running.cpu_seconds - cpu_before
+    await load.offer(AFTER_SHARE * peak, AFTER_SECONDS)
     await load.end()
-    over = load.told(0, OVERLOAD_SECONDS)
-    shares = [load.told(start, start + BUCKET) for start in _starts(OVERLOAD_SECONDS, AFTER_SECONDS)]
-    recovered = next((place for place in range(len(shares)) if _is_well(shares[place:])), len(shares))
-    each = spent / max(1, over.outcomes["in time"]) * 1e6
-    print(f"{TIMES} times that, offered: {over.offered:,.0f}/s for {OVERLOAD_SECONDS} s, {dict(over.outcomes)}")
+    overload = load.outcomes_between(0, OVERLOAD_SECONDS)
+    buckets = [
+        load.outcomes_between(start, start + BUCKET_SECONDS) for start in _starts(OVERLOAD_SECONDS, AFTER_SECONDS)
+    ]
+    recovered = next((index for index in range(len(buckets)) if _has_recovered(buckets[index:])), len(buckets))
+    overload_us = cpu_spent / max(1, overload.outcomes["in time"]) * 1e6
     print(
-        f"goodput: {over.goodput:,.0f}/s, {over.goodput / peak:.0%} of the peak (aim: 90 % or more), {each:.0f} us each"
+        f"{OVERLOAD_FACTOR} times that, offered: {overload.offered:,.0f}/s for {OVERLOAD_SECONDS} s, "
+        f"{dict(overload.outcomes)}"
     )
-    print(f"recovered {recovered * BUCKET:.2f} s after it (aim: 5 s); the load itself was late by {load.late:.3f} s")
+    print(
+        f"goodput: {overload.goodput:,.0f}/s, {overload.goodput / peak:.0%} of the peak (aim: 90 % or more), "
+        f"{overload_us:.0f} us each"
+    )
+    print(
+        f"recovered {recovered * BUCKET_SECONDS:.2f} s after it (aim: 5 s); "
+        f"the load itself was late by {load.late:.3f} s"
+    )
 
 
 def _starts(first: float, seconds: float) -> Sequence[float]:
-    return [first + place * BUCKET for place in range(int(seconds / BUCKET))]
+    return [first + index * BUCKET_SECONDS for index in range(int(seconds / BUCKET_SECONDS))]
 
 
-def _is_well(shares: Sequence[Asked]) -> bool:
-    return bool(shares) and all(each.goodput >= RECOVERED * each.offered for each in shares)
+def _has_recovered(buckets: Sequence[Outcomes]) -> bool:
+    return bool(buckets) and all(bucket.goodput >= RECOVERED_SHARE * bucket.offered for bucket in buckets)
 
 
 async def _peak(running: Running) -> tuple[float, float]:
-    """Raise the rate until it is too high; return the most that was answered in time, and us of processor for each."""
-    best, least, rate = 0.0, 0.0, FIRST
+    """Raise the rate until it is too high; return the highest goodput, and its CPU time per request in us."""
+    best, best_us, rate = 0.0, 0.0, FIRST_RATE
     while True:
-        load, before = Load(running.port), running.cpu_seconds
+        load, cpu_before = Load(running.port), running.cpu_seconds
         await load.offer(rate, STEP_SECONDS)
-        spent = running.cpu_seconds - before
+        cpu_spent = running.cpu_seconds - cpu_before
         await load.end()
-        found = load.told(0, STEP_SECONDS)
-        print(f"  offered {found.offered:,.0f}/s: {found.goodput:,.0f}/s answered in time, {dict(found.outcomes)}")
-        if found.goodput > best:
-            best, least = found.goodput, spent / found.outcomes["in time"] * 1e6
-        if found.goodput < KEPT_UP * found.offered:
-            return best, least
+        step = load.outcomes_between(0, STEP_SECONDS)
+        print(f"  offered {step.offered:,.0f}/s: {step.goodput:,.0f}/s answered in time, {dict(step.outcomes)}")
+        if step.goodput > best:
+            best, best_us = step.goodput, cpu_spent / step.outcomes["in time"] * 1e6
+        if step.goodput < KEPT_UP_SHARE * step.offered:
+            return best, best_us
         rate *= STEP
 
 
 class Load:
-    """Asks at a constant rate, and notes what became of it, by when it was due."""
+    """Sends requests at a constant rate, and records their outcomes by the time at which they were due."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -103,52 +112,52 @@ class Load:
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
         self._opening = 0
-        self._asked = 0
-        self._begun = self._loop.time()
+        self._sent = 0
+        self._start = self._loop.time()
         self._outcomes: dict[int, Counter[str]] = {}
         self.late = 0.0
-        """Seconds by which it was behind its own rate, at worst."""
+        """The maximum delay behind its own schedule, in seconds."""
 
     async def offer(self, rate: float, seconds: float) -> None:
-        """Ask so often, for so long."""
-        begun = self._loop.time()
-        count, done, looked = int(rate * seconds), 0, 0.0
-        while done < count:
-            now = self._loop.time() - begun
+        """Send requests at this rate for some seconds."""
+        start = self._loop.time()
+        count, sent, last_look = int(rate * seconds), 0, 0.0
+        while sent < count:
+            now = self._loop.time() - start
             due = min(count, int(now * rate) + 1)
-            for number in range(done, due):
-                self._ask(begun + number / rate)
-            if due > done:
-                self.late = max(self.late, now - done / rate)
-            done = due
-            if now - looked > LOOK:
+            for number in range(sent, due):
+                self._ask(start + number / rate)
+            if due > sent:
+                self.late = max(self.late, now - sent / rate)
+            sent = due
+            if now - last_look > LOOK_SECONDS:
                 self._give_up()
-                looked = now
-            await asyncio.sleep(TICK)
+                last_look = now
+            await asyncio.sleep(TICK_SECONDS)
 
     async def end(self) -> None:
-        """Wait for what is under way, and hang up."""
-        await asyncio.sleep(PATIENCE)
+        """Wait for requests in flight, and disconnect."""
+        await asyncio.sleep(PATIENCE_SECONDS)
         self._give_up()
         for connection in list(self._all):
             connection.abort()
         await asyncio.sleep(0.1)
 
-    def told(self, start: float, end: float) -> Asked:
-        """Return what became of what was due in this time, in seconds since it began."""
+    def outcomes_between(self, start: float, end: float) -> Outcomes:
+        """Return the outcomes of requests that were due in this period, in seconds since the start."""
         outcomes: Counter[str] = Counter()
-        for bucket in range(round(start / BUCKET), round(end / BUCKET)):
+        for bucket in range(round(start / BUCKET_SECONDS), round(end / BUCKET_SECONDS)):
             outcomes += self._outcomes.get(bucket, Counter())
-        return Asked(outcomes.total() / (end - start), outcomes["in time"] / (end - start), outcomes)
+        return Outcomes(outcomes.total() / (end - start), outcomes["in time"] / (end - start), outcomes)
 
     def note(self, due: float, outcome: str) -> None:
-        """Note what became of a request."""
-        if outcome == "in time" and self._loop.time() - due > PATIENCE:
+        """Record the outcome of a request."""
+        if outcome == "in time" and self._loop.time() - due > PATIENCE_SECONDS:
             outcome = "late"
-        self._outcomes.setdefault(int((due - self._begun) / BUCKET), Counter())[outcome] += 1
+        self._outcomes.setdefault(int((due - self._start) / BUCKET_SECONDS), Counter())[outcome] += 1
 
     def free(self, connection: "_Connection") -> None:
-        """Take back a connection that has been answered."""
+        """Return a connection to the idle ones after a response."""
         self._idle.append(connection)
 
     def lost(self, connection: "_Connection") -> None:
@@ -158,7 +167,7 @@ class Load:
             self._idle.remove(connection)
 
     def _ask(self, due: float) -> None:
-        self._asked += 1
+        self._sent += 1
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closing:
@@ -182,13 +191,15 @@ class Load:
         body = b'{"user": "Cylance, Inc."}'
         return (
             b"POST /guid HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: %x-%d\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (id(self), self._asked, len(body), body)
+            b"Content-Length: %d\r\n\r\n%b" % (id(self), self._sent, len(body), body)
         )
 
     def _give_up(self) -> None:
-        """Hang up where an answer is overdue."""
-        latest = self._loop.time() - PATIENCE
-        for connection in [each for each in self._all if each.due is not None and each.due < latest]:
+        """Disconnect where a response is overdue."""
+        latest = self._loop.time() - PATIENCE_SECONDS
+        for connection in [
+            connection for connection in self._all if connection.due is not None and connection.due < latest
+        ]:
             connection.fail("given up")
 
 
@@ -199,13 +210,13 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._request = request
         self._transport: asyncio.Transport | None = None
-        self._got = b""
+        self._received = b""
         self.due: float | None = due
         self.opening: asyncio.Task[None] | None = None
 
     @property
     def is_closing(self) -> bool:
-        """Whether it is of no use any more."""
+        """Whether the connection is unusable."""
         return self._transport is None or self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -222,21 +233,21 @@ class _Connection(asyncio.Protocol):
             self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        got = self._got = self._got + data
-        head, found, body = got.partition(b"\r\n\r\n")
-        if not found or len(body) < int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]):
+        received = self._received = self._received + data
+        head, separator, body = received.partition(b"\r\n\r\n")
+        if not separator or len(body) < int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]):
             return
-        self._got = b""
+        self._received = b""
         due, self.due = self.due, None
         if due is not None:
-            self._load.note(due, "in time" if got.startswith(b"HTTP/1.1 2") else got[9:12].decode())
+            self._load.note(due, "in time" if received.startswith(b"HTTP/1.1 2") else received[9:12].decode())
             self._load.free(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self.fail("cut off")
 
     def fail(self, outcome: str) -> None:
-        """Note a request that is not answered, and hang up."""
+        """Record a request without a response, and disconnect."""
         due, self.due = self.due, None
         if due is not None:
             self._load.note(due, outcome)
@@ -244,7 +255,7 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
     def abort(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         if self._transport is not None:
             self._transport.abort()
 

@@ -1,4 +1,4 @@
-"""The records that are measured with: their GUIDs, scattered as drawn ones are, and the ways to put them in."""
+"""The records of the benchmarks: their GUIDs, scattered like random ones, and functions that create them."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ FAR_EXPIRE = 4_102_444_800
 
 
 def key(number: int) -> str:
-    """Return the GUID of a record; `load/keys.lua` makes the same."""
+    """Return the GUID of a record; `load/keys.lua` computes the same."""
     parts = number * 1_664_525 % _BYTES, number * 40_503 % _BYTES, number, (number * 69_069 + 1) % _BYTES
     return "".join(f"{part:08X}" for part in parts)
 
@@ -27,7 +27,7 @@ def key(number: int) -> str:
 def put_in(running: Running, first: int, count: int, *, user: str = USER) -> None:
     """Create records `first` to `first + count` of a user, as one batch of lines."""
     lines = _lines(first, count, user)
-    response = ask(running.connect(), "POST", "/guid:batch", lines, Content_Type=NDJSON, **running.shown)
+    response = ask(running.connect(), "POST", "/guid:batch", lines, Content_Type=NDJSON, **running.auth_headers)
     while chunk := response.read(1 << 20):
         if b'"problem"' in chunk:
             raise RuntimeError(chunk[:1000])
@@ -36,17 +36,17 @@ def put_in(running: Running, first: int, count: int, *, user: str = USER) -> Non
 def fill(
     file: Path, count: int, expire: int = FAR_EXPIRE, due: int = FAR_EXPIRE - max(DEFAULT_POLICY.warn_before)
 ) -> None:
-    """Put records into a SQLite file that the service has made, and that nobody uses; quicker than over HTTP.
+    """Write records to a SQLite file that a service has created and no process uses; quicker than over HTTP.
 
-    `due` is as the store sets it, so that it has nothing to catch up on.
+    `due` is the value that the store would set, so that the service has no work left for these records.
     """
     columns = (*RECORDS.columns, "due")
-    places = ", ".join("?" * len(columns))
+    placeholders = ", ".join("?" * len(columns))
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
         rows = sorted(_row(number, expire, due) for number in range(count))  # in key order SQLite only ever appends
-        connection.executemany(f"INSERT INTO records ({', '.join(columns)}) VALUES ({places})", rows)
+        connection.executemany(f"INSERT INTO records ({', '.join(columns)}) VALUES ({placeholders})", rows)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

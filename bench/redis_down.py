@@ -1,8 +1,8 @@
-"""What clients see while Redis is refused, silent, slow or cut in the middle of a reply: `python -m bench.redis_down`.
+"""Effects on clients while Redis is down, silent, slow or cut off in mid reply: `python -m bench.redis_down`.
 
-A service on SQLite and Redis, with a proxy between them and Redis; readers and writers of a few GUIDs all the while.
-Told are the reads that were answered, how long the first writes took and the later ones, and how soon the cache is used
-again when Redis is well, with no hand laid on it.
+A service on SQLite and Redis, with a proxy in front of Redis, serves readers and writers of a few GUIDs. The report
+shows the share of successful reads, the time of the first and of later writes, and how soon the cache is used again
+once Redis is well, without intervention.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from tests.support.network_proxy import Proxy, Spoil, Way, proxy
 
 GUIDS = [f"{number:032X}" for number in range(20)]
 FAULT_SECONDS = 12.0
-PAUSE = 0.002
-"""Between two requests of a client."""
+PAUSE_SECONDS = 0.002
+"""Seconds between two requests of a client."""
 
 
 @dataclass
-class Seen:
-    """What clients saw while something was wrong."""
+class FaultResults:
+    """Results of the requests during a fault."""
 
     reads: int = 0
     failed: int = 0
     writes: list[float] = field(default_factory=list)
-    """How long each took, in the order of their ends."""
+    """The duration of each, in the order of their ends."""
     refused: int = 0
 
 
@@ -65,56 +65,60 @@ async def main() -> None:
     print(f"{'Redis is':18} reads  answered  longest write at the change  median of later writes  cache back after")
     for name, fault in FAULTS.items():
         with TemporaryDirectory() as folder, redis_server(Path(folder)) as redis:
-            async with proxy(redis.port, random.Random(1)) as way:
-                url = f"redis://127.0.0.1:{way.port}/0"
-                with service(Path(folder), "--cache-url", url, "--no-access-log", "--log-level", "error") as ours:
-                    await _measure(name, fault(way, redis), ours.port, Path(folder) / "guidsvc.db")
+            async with proxy(redis.port, random.Random(1)) as redis_proxy:
+                url = f"redis://127.0.0.1:{redis_proxy.port}/0"
+                with service(Path(folder), "--cache-url", url, "--no-access-log", "--log-level", "error") as running:
+                    await _measure(name, fault(redis_proxy, redis), running.port, Path(folder) / "guidsvc.db")
 
 
 async def _measure(name: str, fault: AbstractContextManager[None], port: int, file: Path) -> None:
-    client, seen = Client(port), Seen()
+    client, results = Client(port), FaultResults()
     for guid in GUIDS:
         await client.put(f"/guid/{guid}", {"user": "first"})
     await _until_on(file)
     with fault:
         end = time.monotonic() + FAULT_SECONDS
-        clients = [_reads(client, seen, end) for _ in range(4)] + [_writes(client, seen, end, each) for each in GUIDS]
+        clients = [_reads(client, results, end) for _ in range(4)] + [
+            _writes(client, results, end, guid) for guid in GUIDS
+        ]
         await asyncio.gather(*clients)
-    well = time.monotonic()
-    back = asyncio.create_task(_until_on(file))
-    while not back.done():  # without a write nobody would have to know that Redis was away
+    recovered_at = time.monotonic()
+    recovery = asyncio.create_task(_until_on(file))
+    while not recovery.done():  # requests make the service use Redis again
         await client.get(f"/guid/{GUIDS[0]}")
-        await asyncio.sleep(PAUSE)
-    first, later = seen.writes[: len(GUIDS)], seen.writes[len(GUIDS) :]
-    answered = 100 * (1 - seen.failed / seen.reads)
+        await asyncio.sleep(PAUSE_SECONDS)
+    first, later = results.writes[: len(GUIDS)], results.writes[len(GUIDS) :]
+    success_percent = 100 * (1 - results.failed / results.reads)
     print(
-        f"{name:18} {seen.reads:6,} {answered:7.2f} % {max(first):18.2f} s {1000 * statistics.median(later):24.1f} ms "
-        f"{time.monotonic() - well:19.1f} s" + (f"  ({seen.refused} writes refused)" if seen.refused else "")
+        f"{name:18} {results.reads:6,} {success_percent:7.2f} % {max(first):18.2f} s "
+        f"{1000 * statistics.median(later):24.1f} ms "
+        f"{time.monotonic() - recovered_at:19.1f} s"
+        + (f"  ({results.refused} writes refused)" if results.refused else "")
     )
     await client.aclose()
 
 
-async def _reads(client: Client, seen: Seen, end: float) -> None:
+async def _reads(client: Client, results: FaultResults, end: float) -> None:
     while time.monotonic() < end:
-        seen.reads += 1
+        results.reads += 1
         reply = None
         with suppress(ConnectionError):
             reply = await client.get(f"/guid/{random.choice(GUIDS)}")
-        seen.failed += reply is None or reply.status != 200  # noqa: PLR2004
-        await asyncio.sleep(PAUSE)
+        results.failed += reply is None or reply.status != 200  # noqa: PLR2004
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _writes(client: Client, seen: Seen, end: float, guid: str) -> None:
+async def _writes(client: Client, results: FaultResults, end: float, guid: str) -> None:
     number = 0
     while time.monotonic() < end:
         number += 1
-        begun = time.monotonic()
+        start = time.monotonic()
         reply = await client.put(f"/guid/{guid}", {"user": f"write {number}"})
         if reply.status == 200:  # noqa: PLR2004
-            seen.writes.append(time.monotonic() - begun)
+            results.writes.append(time.monotonic() - start)
         else:
-            seen.refused += 1
-        await asyncio.sleep(10 * PAUSE)
+            results.refused += 1
+        await asyncio.sleep(10 * PAUSE_SECONDS)
 
 
 async def _until_on(file: Path) -> None:

@@ -13,7 +13,7 @@ BEGIN, END = "<!-- python -m bench -->", "<!-- end -->"
 
 
 class Result(NamedTuple):
-    """What one round measured: the rate in a second, latencies in ms, and the CPU time of each in µs, or NaN."""
+    """The result of one round: rate per second, latencies in ms, and CPU time per request in µs, or NaN."""
 
     rate: float
     p50: float
@@ -28,26 +28,26 @@ def table_of_rates(results: Results) -> Iterator[str]:
     """Yield a row for each case, with the medians of its rounds."""
     yield "| what | a second, median (range) | p50, p99 in ms | CPU µs each |"
     yield "|---|---|---|---|"
-    for name, found in results.items():
-        rate, p50, p99, cpu = (statistics.median(values) for values in zip(*found, strict=True))
-        rates = [result.rate for result in found]
-        more = f"{p50:.2f}, {p99:.2f} | {cpu:.1f}" if cpu == cpu else f"{p50:.2f} | "  # noqa: PLR0124  # not NaN
-        yield f"| {name} | {rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {more} |"
+    for name, case_results in results.items():
+        rate, p50, p99, cpu = (statistics.median(values) for values in zip(*case_results, strict=True))
+        rates = [result.rate for result in case_results]
+        last_columns = f"{p50:.2f}, {p99:.2f} | {cpu:.1f}" if cpu == cpu else f"{p50:.2f} | "  # noqa: PLR0124  # not NaN
+        yield f"| {name} | {rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {last_columns} |"
 
 
 def table_of_ratios(results: Results) -> Iterator[str]:
-    """Yield a row for each ratio of which both sides were measured."""
+    """Yield a row for each ratio whose sides were both measured."""
     yield "| ratio of medians | aim | measured |"
     yield "|---|---|---|"
     for name, of, to, aim in cases.ratios():
-        others = [_rate(results, other) for other in to if other in results]
-        if of in results and others:
-            ratio = _rate(results, of) / max(others)
+        rates_compared = [_rate(results, other) for other in to if other in results]
+        if of in results and rates_compared:
+            ratio = _rate(results, of) / max(rates_compared)
             yield f"| {name} | {aim:g} | {ratio:.2f}{'' if ratio >= aim else ' (missed)'} |"
 
 
 def table_of_costs(results: Results) -> Iterator[str]:
-    """Yield a row for each cost that is aimed at, scaled by what the limit costs here."""
+    """Yield a row for each cost with an aim, scaled by the cost of the limit on this machine."""
     if cases.LIMIT not in results:
         return
     scale = _cpu(results, cases.LIMIT) / cases.LIMIT_COST
@@ -60,7 +60,7 @@ def table_of_costs(results: Results) -> Iterator[str]:
 
 
 def write(text: str) -> None:
-    """Put the report into its place in docs/performance.md."""
+    """Replace the report in docs/performance.md."""
     document = DOCUMENT.read_text(encoding="utf-8")
     pattern = re.compile(rf"{BEGIN}.*?{END}", re.DOTALL)
     DOCUMENT.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text}\n{END}", document, count=1), encoding="utf-8")

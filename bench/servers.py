@@ -1,4 +1,4 @@
-"""The servers that are measured side by side, all started at once; under load is one at a time."""
+"""The compared servers, which are all started together; one at a time is under load."""
 
 import asyncio
 import shutil
@@ -41,7 +41,7 @@ INSTALL = {
     "fastapi": "pip install -r requirements-bench.txt",
     "granian": "pip install -r requirements-bench.txt",
 }
-"""How to install what is not there."""
+"""Commands that install missing programs and packages."""
 
 
 Start = Callable[[], AbstractContextManager[Running]]
@@ -49,9 +49,9 @@ Start = Callable[[], AbstractContextManager[Running]]
 
 @contextmanager
 def all_servers(mongo_url: str | None) -> Iterator[tuple[Mapping[str, Running], str, list[str]]]:
-    """Run all servers inside; yield them by name, the URL of their Redis, and what is missing and how to get it.
+    """Run all servers inside the block; yield them by name, the URL of their Redis, and hints for missing ones.
 
-    Only servers without load on them run beside the one that is measured.
+    While one server is measured, the others have no load.
     """
     running: dict[str, Running] = {}
     left_out: list[str] = []
@@ -96,7 +96,7 @@ def _services(redis_url: str) -> Mapping[str, Start]:
     return {
         "guidsvc": _service,
         "guidsvc, logging": lambda: _service("--access-log"),
-        "guidsvc, key": _guarded,
+        "guidsvc, key": _with_access_control,
         "guidsvc, Redis": lambda: _service("--cache-url", redis_url),
         "guidsvc, Redis without L1": lambda: _service("--cache-url", redis_url, "--cache-size", "0"),
         "guidsvc, no cache": lambda: _service("--cache-size", "0"),
@@ -122,18 +122,18 @@ def _module(name: str, *arguments: str) -> Iterator[Running]:
 
 
 @contextmanager
-def _guarded() -> Iterator[Running]:
+def _with_access_control() -> Iterator[Running]:
     """Run guidsvc with access control, and a key whose rate limit is counted but never reached."""
     with service("--access", "keys", "--rate-limit", "10000000/second", core=SERVER_CORE) as running:
-        asyncio.run(_give_key(running))
+        asyncio.run(_create_key(running))
         yield running
 
 
-async def _give_key(running: Running) -> None:
+async def _create_key(running: Running) -> None:
     key, text = keys.generate("bench", SCOPES[:3], time.time_ns() // 1_000_000)
     async with open_keys(f"sqlite:///{running.folder / 'guidsvc.db'}") as repository:
         await repository.swap(None, key)
-    running.shown = {"Authorization": f"Bearer {text}"}
+    running.auth_headers = {"Authorization": f"Bearer {text}"}
 
 
 @contextmanager

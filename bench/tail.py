@@ -1,7 +1,7 @@
-"""How long the slowest wait while the service has room: `python -m bench.tail`.
+"""Tail latency of a service that is not saturated: `python -m bench.tail`.
 
-The mix of 95 % reads and 5 % updates, by Zipf's law over 100,000 records, at 70 % of the rate that it can reach; and,
-to tell what the updates do to that, reads alone. Clients pause at random; the pauses are tuned until the rate is right.
+The load is 95 % reads and 5 % updates, by Zipf's law over 100,000 records, at 70 % of the peak rate; and, to show the
+effect of the updates, only reads. Clients pause at random; the pauses are tuned until the rate is reached.
 """
 
 import statistics
@@ -21,22 +21,22 @@ def main() -> None:
     """Measure, and print."""
     with service(core=SERVER_CORE) as running:
         records.put_in(running, 0, KEYS)
-        for what, writes in (("95 % reads, 5 % updates", 0.05), ("reads alone", 0.0)):
-            print(f"{what}: {' '.join(_told(running, writes))}")
+        for label, writes in (("95 % reads, 5 % updates", 0.05), ("reads alone", 0.0)):
+            print(f"{label}: {' '.join(_results(running, writes))}")
 
 
-def _told(running: Running, writes: float) -> Iterator[str]:
+def _results(running: Running, writes: float) -> Iterator[str]:
     _load(running, writes)  # to warm up
     peak = statistics.median(_load(running, writes).rate for _ in range(ROUNDS))
-    pause = _tuned(running, writes, SHARE * peak)
-    found = [_load(running, writes, pause) for _ in range(ROUNDS)]
-    rate, p50, p99 = (statistics.median(getattr(each, name) for each in found) for name in ("rate", "p50", "p99"))
+    pause = _tuned_pause(running, writes, SHARE * peak)
+    loads = [_load(running, writes, pause) for _ in range(ROUNDS)]
+    rate, p50, p99 = (statistics.median(getattr(load, name) for load in loads) for name in ("rate", "p50", "p99"))
     yield f"peak {peak:,.0f}/s;"
     yield f"at {rate / peak:.0%} of it p50 {p50:.2f} ms, p99 {p99:.2f} ms, {p99 / p50:.1f} times as long"
 
 
-def _tuned(running: Running, writes: float, rate: float) -> float:
-    """Find the mean pause, in ms, with which so many connections ask so often."""
+def _tuned_pause(running: Running, writes: float, rate: float) -> float:
+    """Return the mean pause in ms with which the connections reach this rate."""
     pause = CONNECTIONS / rate * 1e3
     for _ in range(TRIES):
         reached = _load(running, writes, pause).rate

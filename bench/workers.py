@@ -1,17 +1,16 @@
-"""One worker and two, side by side in one run: `python -m bench.workers`; needs wrk and two cores.
+"""One worker compared with two in one run: `python -m bench.workers`; needs wrk and two cores.
 
-The mix of 95 % reads and 5 % updates, by Zipf's law over 100,000 records, on SQLite, through Redis. wrk and Redis need
-the processor too, and there are no cores but those of the workers. So that this can be told apart, everything of a
-set-up, workers, Redis and wrk, is confined to the same cores:
+The load is 95 % reads and 5 % updates, by Zipf's law over 100,000 records, on SQLite, through Redis. wrk and Redis use
+the same cores as the workers. To separate their shares, each set-up confines workers, Redis and wrk to the same cores:
 
-    1 worker, all on one core      one core's worth of everything
-    1 worker, all on two cores     what wrk and Redis do is beside the worker, and costs it nothing
+    1 worker, all on one core      one core for everything
+    1 worker, all on two cores     wrk and Redis run beside the worker and cost it nothing
     2 workers, all on two cores    twice the first; wrk and Redis take their share from the workers, as in the first
 
-The third to the first is what a core more, with a worker more, gives, all included: that is aimed at. The third to the
-second is what a second worker gives on a machine of two cores that makes its own load. And from the processor's time
-that the workers alone spend on a request follows what they would do on cores of their own, if nothing else held them
-up: a calculation, which knows nothing of what they wait for, such as each other's commits to the one SQLite file.
+The ratio of the third to the first is the gain of one more core with one more worker: the aim is for this. The ratio
+of the third to the second is the gain of a second worker on a machine of two cores that generates its own load. The CPU
+time of the workers per request gives the gain on cores of their own. That is calculated and ignores waits, such as for
+each other's commits to the SQLite file.
 """
 
 import argparse
@@ -29,19 +28,19 @@ from bench.running import Running, free_port, program, redis_binary, service
 
 KEYS = 100_000
 CONNECTIONS = 128
-"""Enough that the system deals them out evenly."""
+"""Enough for the system to distribute them evenly."""
 AIM = 1.6
 
 
 class SetUp(NamedTuple):
-    """So many workers, and everything on these cores."""
+    """A number of workers, and the cores for all processes."""
 
     workers: int
     cores: str
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name in the report."""
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         return f"{workers}, all on {'two cores' if ',' in self.cores else 'one core'}"
 
@@ -50,7 +49,7 @@ ALONE, ROOMY, BOTH = SET_UPS = SetUp(1, "0"), SetUp(1, "0,1"), SetUp(2, "0,1")
 
 
 class Result(NamedTuple):
-    """Requests a second; p50 and p99 in ms; µs of the processor for each request, by who spent them."""
+    """Requests a second; p50 and p99 in ms; CPU time per request in µs, by process."""
 
     rate: float
     p50: float
@@ -68,19 +67,19 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[SetUp, list[Result]] = defaultdict(list)
     with ExitStack() as stack:
-        running = {each: stack.enter_context(_running(each)) for each in SET_UPS}
-        for each in SET_UPS:
-            records.put_in(running[each][0], 0, KEYS)
-            _measured(each, *running[each], options.seconds)  # to warm up
+        running = {set_up: stack.enter_context(_running(set_up)) for set_up in SET_UPS}
+        for set_up in SET_UPS:
+            records.put_in(running[set_up][0], 0, KEYS)
+            _measured(set_up, *running[set_up], options.seconds)  # to warm up
         for _ in range(options.rounds):
-            for each in SET_UPS:
-                results[each].append(_measured(each, *running[each], options.seconds))
+            for set_up in SET_UPS:
+                results[set_up].append(_measured(set_up, *running[set_up], options.seconds))
     print("\n".join(_report(results, options)))
 
 
 @contextmanager
 def _running(set_up: SetUp) -> Iterator[tuple[Running, Running]]:
-    """Run the service, and a Redis of its own, inside."""
+    """Run the service with a Redis of its own inside the block."""
     with TemporaryDirectory() as folder:
         port = free_port()
         command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
@@ -88,27 +87,30 @@ def _running(set_up: SetUp) -> Iterator[tuple[Running, Running]]:
             program(command, port, Path(folder), core=set_up.cores) as redis,
             service(
                 *("--workers", str(set_up.workers), "--cache-url", f"redis://127.0.0.1:{port}/0"), core=set_up.cores
-            ) as ours,
+            ) as running,
         ):
-            yield ours, redis
+            yield running, redis
 
 
-def _measured(set_up: SetUp, ours: Running, redis: Running, seconds: int) -> Result:
+def _measured(set_up: SetUp, running: Running, redis: Running, seconds: int) -> Result:
     variables = {"KEYS": KEYS, "WRITES": 0.05}
-    before = _spent(ours, redis)
-    found = wrk.load(
-        ours.port, "/", seconds, script="mix", connections=CONNECTIONS, variables=variables, core=set_up.cores
+    spent_before = _spent(running, redis)
+    load = wrk.load(
+        running.port, "/", seconds, script="mix", connections=CONNECTIONS, variables=variables, core=set_up.cores
     )
-    if found.failed:
-        raise RuntimeError(f"{set_up.name}: {found.failed} of {found.requests} failed")
-    each = [(after - was) / found.requests * 1e6 for was, after in zip(before, _spent(ours, redis), strict=True)]
-    return Result(found.rate, found.p50, found.p99, *each)
+    if load.failed:
+        raise RuntimeError(f"{set_up.name}: {load.failed} of {load.requests} failed")
+    cpu_us = [
+        (after - before) / load.requests * 1e6
+        for before, after in zip(spent_before, _spent(running, redis), strict=True)
+    ]
+    return Result(load.rate, load.p50, load.p99, *cpu_us)
 
 
-def _spent(ours: Running, redis: Running) -> tuple[float, float, float]:
-    """Return the seconds of the processor that the service, Redis, and what was started to ask have spent."""
-    asked = resource.getrusage(resource.RUSAGE_CHILDREN)  # wrk alone: the others are there still
-    return ours.cpu_seconds, redis.cpu_seconds, asked.ru_utime + asked.ru_stime
+def _spent(running: Running, redis: Running) -> tuple[float, float, float]:
+    """Return the CPU time in seconds that the service, Redis and the load generator have used."""
+    load_usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # only wrk: the other children still run
+    return running.cpu_seconds, redis.cpu_seconds, load_usage.ru_utime + load_usage.ru_stime
 
 
 def _report(results: Mapping[SetUp, list[Result]], options: argparse.Namespace) -> Iterator[str]:
@@ -117,11 +119,14 @@ def _report(results: Mapping[SetUp, list[Result]], options: argparse.Namespace) 
     yield ""
     yield "| set-up | a second, median (range) | p50, p99 in ms | CPU µs each: workers, Redis, wrk |"
     yield "|---|---|---|---|"
-    medians = {each: Result(*map(statistics.median, zip(*found, strict=True))) for each, found in results.items()}
-    for each, median in medians.items():
-        rates = [result.rate for result in results[each]]
+    medians = {
+        set_up: Result(*map(statistics.median, zip(*rounds_of_set_up, strict=True)))
+        for set_up, rounds_of_set_up in results.items()
+    }
+    for set_up, median in medians.items():
+        rates = [result.rate for result in results[set_up]]
         yield (
-            f"| {each.name} | {median.rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {median.p50:.2f}, "
+            f"| {set_up.name} | {median.rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {median.p50:.2f}, "
             f"{median.p99:.2f} | {median.service:.1f}, {median.redis:.1f}, {median.load:.1f} |"
         )
     yield ""

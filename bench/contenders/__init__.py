@@ -1,1 +1,1 @@
-"""What guidsvc is measured beside. Each is a program: `python -m bench.contenders.limit PORT`."""
+"""Servers for comparison with guidsvc. Each is a program: `python -m bench.contenders.limit PORT`."""

@@ -2,7 +2,7 @@
 
     python -m bench.contenders.bare_redis URL SECONDS
 
-So many tasks as the load has connections get one value again and again. Prints reads a second.
+As many tasks as the load has connections read one value repeatedly. It prints reads per second.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from bench.wrk import CONNECTIONS
 
 
 async def main(url: str, seconds: float) -> float:
-    """Read for so long; return how many reads a second."""
+    """Read for some seconds; return the reads per second."""
     async with Redis.from_url(url) as redis:
         await redis.set("bare", BODY)
-        begun = time.perf_counter()
-        counts = await asyncio.gather(*(_read(redis, begun + seconds) for _ in range(CONNECTIONS)))
-        return sum(counts) / (time.perf_counter() - begun)
+        start = time.perf_counter()
+        counts = await asyncio.gather(*(_read(redis, start + seconds) for _ in range(CONNECTIONS)))
+        return sum(counts) / (time.perf_counter() - start)
 
 
 async def _read(redis: Redis, end: float) -> int:

@@ -2,7 +2,7 @@
 
     python -m bench.contenders.bare_sqlite FOLDER SECONDS create|update|read
 
-Each write is a transaction, as durable as those of guidsvc. Prints writes or reads a second.
+Each write is a transaction, as durable as those of guidsvc. It prints writes or reads per second.
 """
 
 import os
@@ -18,7 +18,7 @@ _UPDATE = "UPDATE records SET user = ?, version = ? WHERE guid = ? AND version =
 
 
 def main(folder: Path, seconds: float, kind: str) -> float:
-    """Read or write for so long; return how many a second."""
+    """Read or write for some seconds; return the operations per second."""
     with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

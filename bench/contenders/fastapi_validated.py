@@ -1,6 +1,6 @@
-"""What a user would really write instead: FastAPI and Redis, with validation, entity tags and a check of the expiry.
+"""A realistic alternative: FastAPI and Redis, with validation, entity tags and a check of the expiry.
 
-It does less than guidsvc all the same: its cache can be stale, and it bounds and measures nothing.
+It still does less than guidsvc: its cache can be stale, and it has no limits and no metrics.
 """
 
 import os
@@ -18,7 +18,7 @@ PATTERN = "^[0-9A-F]{32}$"
 
 
 class Record(BaseModel):
-    """A record as it is answered."""
+    """A record in a response."""
 
     guid: str = Field(pattern=PATTERN)
     expire: str = Field(pattern="^[0-9]+$")

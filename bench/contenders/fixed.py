@@ -1,4 +1,4 @@
-"""The answer that those who have one answer only give: that of guidsvc to a GET of a record, byte for byte."""
+"""The fixed response of the contenders: the response of guidsvc to a GET of a record, byte for byte."""
 
 GUID = "9094E4C980C74043A4B586B420E69DDF"
 BODY = b'{"guid":"%b","expire":"4102444800","user":"Cylance, Inc."}\n' % GUID.encode()

@@ -1,4 +1,4 @@
-"""The limit of Python: an asyncio.Protocol, httptools and uvloop, and one fixed answer."""
+"""The limit of Python: an asyncio.Protocol with httptools and uvloop that sends one fixed response."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from bench.contenders.fixed import BODY, HEAD
 
 
 class Fixed(asyncio.Protocol):
-    """Reads requests, and answers each with the same bytes."""
+    """Parses requests, and sends the same bytes in response to each."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.WriteTransport = transport  # type: ignore[assignment]  # it is one
@@ -26,7 +26,7 @@ class Fixed(asyncio.Protocol):
         """Take a header."""
 
     def on_message_complete(self) -> None:
-        """Answer."""
+        """Send the response."""
         self._transport.write(HEAD + BODY)
 
 

@@ -1,4 +1,4 @@
-"""Starlette, and a fixed answer."""
+"""Starlette with a fixed response."""
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from bench.contenders.fixed import BODY, HEADERS
 
 
 async def fixed(request: Request) -> Response:  # noqa: ARG001  # what Starlette hands over
-    """Answer each request with the same bytes."""
+    """Send the same bytes in response to each request."""
     return Response(BODY, headers=HEADERS)
 
 

@@ -1,4 +1,4 @@
-"""Tornado's own HTTPServer, and a handler with a fixed answer; `--access-log` logs each request to standard error."""
+"""Tornado's own HTTPServer and a handler with a fixed response; `--access-log` logs requests to standard error."""
 
 import asyncio
 import logging
@@ -12,10 +12,10 @@ from bench.contenders.fixed import BODY, HEADERS
 
 
 class Fixed(RequestHandler):
-    """Answers each request with the same bytes."""
+    """Sends the same bytes in response to each request."""
 
     def get(self, _: str) -> None:
-        """Answer."""
+        """Send the response."""
         for name, value in HEADERS.items():
             self.set_header(name, value)
         self.finish(BODY)

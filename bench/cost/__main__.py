@@ -1,4 +1,4 @@
-"""Count what a request costs, on each path: `python -m bench.cost`.
+"""Count the cost of a request on each path: `python -m bench.cost`.
 
     python -m bench.cost [--only create] [--instructions] [--functions 20] [--write]
 
@@ -17,7 +17,7 @@ from bench.running import redis_server
 
 
 def main() -> None:
-    """Measure, print, and write if that is asked for."""
+    """Measure, print, and write the costs with `--write`."""
     options = _options()
     if options.instructions and not instructions.is_installed():
         sys.exit("valgrind is not installed: apt-get install valgrind")

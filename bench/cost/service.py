@@ -33,7 +33,7 @@ class Service:
         self.process = process
         self.folder = folder
         self.lines: list[str] = []
-        port = self._answer()
+        port = self._read_response()
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=_RESPONSE_SECONDS)
 
     def close(self) -> None:
@@ -41,12 +41,12 @@ class Service:
         self._connection.close()
 
     def command(self, name: str) -> Any:
-        """Send a command to the process, and return its answer; see `bench.cost.worker`."""
+        """Send a command to the process; return its response (see `bench.cost.worker`)."""
         if self.process.stdin is None:
             raise RuntimeError("the service has no standard input")
         self.process.stdin.write(f"{name}\n")
         self.process.stdin.flush()
-        return self._answer()
+        return self._read_response()
 
     def send(self, request: bytes, *, expects_error: bool = False) -> bytes:
         """Send a request, and return the body of its response."""
@@ -54,19 +54,19 @@ class Service:
         with HTTPResponse(self._connection, method=request.partition(b" ")[0].decode()) as response:
             response.begin()
             body = response.read()
-        is_error = response.status >= 400 or b'"problem"' in body  # noqa: PLR2004  # all that are errors
+        is_error = response.status >= 400 or b'"problem"' in body  # noqa: PLR2004  # any error
         if is_error and not expects_error:
             raise RuntimeError(f"{request[:100]!r}: {response.status} {body[:1000]!r}")
         return body
 
     def settle(self) -> None:
-        """Wait until the process does nothing: a thread may still be at work after the response."""
-        before = -1
-        while (now := self.command("total")) != before:
-            before = now
+        """Wait until the process is idle: a thread may still work after the response."""
+        previous = -1
+        while (now := self.command("total")) != previous:
+            previous = now
             time.sleep(_SETTLED_SECONDS)
 
-    def _answer(self) -> Any:
+    def _read_response(self) -> Any:
         if self.process.stdout is None or not (line := self.process.stdout.readline()):
             raise RuntimeError(f"the service has ended: {(self.folder / 'log').read_text()}")
         return json.loads(line)
@@ -77,8 +77,8 @@ def measured_service(server: Server, redis_url: str, mode: str, prefix: Sequence
     """Run a service with its records, until the end of the block; time is stopped. `prefix` begins its command."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        words = [word.format(redis=redis_url) for word in server.settings]
-        program = [sys.executable, "-m", "bench.cost.worker", mode, "--port", "0", *words]
+        settings = [setting.format(redis=redis_url) for setting in server.settings]
+        program = [sys.executable, "-m", "bench.cost.worker", mode, "--port", "0", *settings]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"} | dict(server.environment)
         with (folder / "log").open("w") as log, subprocess.Popen(
             [*prefix, *program], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -37,7 +37,7 @@ def load(python: str = PYTHON) -> Table:
 
 
 def save(costs: Table) -> None:
-    """Store the costs of paths for this version of Python, and write the document anew."""
+    """Store the costs of paths for this version of Python, and update the document."""
     stored = json.loads(FILE.read_text(encoding="utf-8"))
     rows = stored.setdefault(PYTHON, {})
     for name, cost in costs.items():

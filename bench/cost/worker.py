@@ -1,6 +1,6 @@
 """The measured process: `python -m bench.cost.worker MODE SETTINGS...` serves until its standard input ends.
 
-It prints its port, and answers each command line on its standard input with a line of JSON. MODE is `calls`, or
+It prints its port, and a line of JSON in response to each command line on its standard input. MODE is `calls`, or
 `instructions` to run without the profile hook.
 
     stop-time   stop all clocks and timers
