@@ -1,4 +1,4 @@
-"""More than can be done is refused, at once or after a short wait; what nobody waits for any more is not begun."""
+"""Overload: excess requests are rejected at once or after a short wait; work without a waiting client is dropped."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.clock import system_clock
-from guidsvc.server.protocol import read_throttle as held
+from guidsvc.server.protocol import read_throttle
 from guidsvc.server.server import serving_on
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.statistics import RecordStatistics
@@ -35,14 +35,14 @@ from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context, request_pipeline
-from tests.support.fast_path import NotedAccessLog
+from tests.support.fast_path import RecordingAccessLog
 from tests.support.gated_store import GatedStore, turns
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
 from tests.support.metrics import read, value
 
 pytestmark = pytest.mark.both_servers
 
-PLACES = 2
+SLOTS = 2
 GUIDS = [f"{number:032X}" for number in range(40)]
 NEW = {"user": "x"}
 
@@ -51,7 +51,7 @@ NEW = {"user": "x"}
 async def service(
     store: GatedStore | Database, server: str, proxies: tuple[str, ...] = (), **limits: float
 ) -> AsyncIterator[tuple[Client, Admission]]:
-    """Serve a store, inside, with room for few requests, and with these trusted proxies."""
+    """Serve a store inside the block, with few slots and with these trusted proxies."""
     records = store if isinstance(store, GatedStore) else store.records
     guids = GuidService(
         records,
@@ -60,7 +60,7 @@ async def service(
         generator=guid_generator.random_generator(guid_generator.guid_v4),
         policy=RetentionPolicy(lifetime=60, retention=60),
     )
-    admission = Admission(PLACES, **limits)
+    admission = Admission(SLOTS, **limits)
     context = api_context(
         service=guids,
         statistics=RecordStatistics(records, system_clock),
@@ -72,8 +72,8 @@ async def service(
     sockets = bind_sockets(0, "127.0.0.1")
     client = Client(sockets[0].getsockname()[1])
     if server == "httptools":
-        short = FastPathDispatcher(pipeline)
-        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), fast_path=short):
+        dispatcher = FastPathDispatcher(pipeline)
+        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), fast_path=dispatcher):
             yield client, admission
             await client.aclose()
     else:
@@ -86,91 +86,91 @@ async def service(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return when this holds."""
+    """Return when the condition holds."""
     while not condition():
         await asyncio.sleep(0.001)
 
 
 def put(client: Client, number: int) -> "asyncio.Task[Reply]":
-    """Create a GUID that is named."""
+    """Create a GUID that the client chooses."""
     return asyncio.create_task(client.put(f"/guid/{GUIDS[number]}", NEW))
 
 
 def post(client: Client, number: int) -> "asyncio.Task[Reply]":
-    """Create a GUID that is drawn, which no short way does."""
+    """Create a GUID that the service generates, which the fast path does not do."""
     return asyncio.create_task(client.post("/guid", NEW))
 
 
 def get(client: Client, number: int) -> "asyncio.Task[Reply]":
-    """Read a GUID, which is far."""
+    """Read a GUID that is not cached."""
     return asyncio.create_task(client.get(f"/guid/{GUIDS[number]}"))
 
 
-def refused(reply: Reply) -> bool:
-    """Whether it is a refusal that says when to come again."""
+def is_rejected(reply: Reply) -> bool:
+    """Whether the response is a rejection with Retry-After."""
     return (reply.status, reply.headers["Retry-After"], reply.json["code"]) == (503, "1", "unavailable")
 
 
 async def test_access_log_line_of_rejected_request_is_cut_too(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("overloaded, rejecting requests")
     paths: list[str] = []
-    refusals = LoadShedder(
-        request_pipeline(admission=Admission(PLACES), access_log=NotedAccessLog(lambda line: paths.append(line[1])))
+    load_shedder = LoadShedder(
+        request_pipeline(admission=Admission(SLOTS), access_log=RecordingAccessLog(lambda line: paths.append(line[1])))
     )
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
-        refusals.reject("GET", "/guid/".ljust(length, "x"), {}, "127.0.0.1")
+        load_shedder.reject("GET", "/guid/".ljust(length, "x"), {}, "127.0.0.1")
     assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]
 
 
-@pytest.mark.parametrize("ask", [put, post, get])
+@pytest.mark.parametrize("send", [put, post, get])
 async def test_excess_requests_are_rejected_and_the_rest_succeeds(
-    server: str, expected_logs: ExpectedLogs, ask: Callable[[Client, int], "asyncio.Task[Reply]"]
+    server: str, expected_logs: ExpectedLogs, send: Callable[[Client, int], "asyncio.Task[Reply]"]
 ) -> None:
     expected_logs.add("overloaded, rejecting requests")
     store = GatedStore()
     store.open.clear()
     async with service(store, server, seconds=2.0, budget=30) as (client, admission):
-        begun = [ask(client, number) for number in range(PLACES)]
-        await until(lambda: admission.in_progress == PLACES)
-        waiting = [ask(client, PLACES + number) for number in range(QUEUE * PLACES)]
-        await until(lambda: admission.waiting == QUEUE * PLACES)
+        running = [send(client, number) for number in range(SLOTS)]
+        await until(lambda: admission.in_progress == SLOTS)
+        waiting = [send(client, SLOTS + number) for number in range(QUEUE * SLOTS)]
+        await until(lambda: admission.waiting == QUEUE * SLOTS)
 
-        assert refused(await ask(client, 30)), "at once"
-        assert not any(each.done() for each in [*begun, *waiting])
+        assert is_rejected(await send(client, 30)), "at once"
+        assert not any(task.done() for task in [*running, *waiting])
         for path in ("/livez", "/readyz", "/version"):
             assert (await client.get(path)).status == 200
 
-        assert all(map(refused, await asyncio.gather(*waiting))), "when they have waited long enough"
-        assert admission.expired == QUEUE * PLACES
+        assert all(map(is_rejected, await asyncio.gather(*waiting))), "after the time limit of the queue"
+        assert admission.expired == QUEUE * SLOTS
         assert admission.refused == 1
-        assert not any(each.done() for each in begun)
+        assert not any(task.done() for task in running)
         store.open.set()
-        expected = 404 if ask is get else 201
-        assert [reply.status for reply in await asyncio.gather(*begun)] == [expected] * PLACES
-        assert (await ask(client, 31)).status == expected
+        expected = 404 if send is get else 201
+        assert [reply.status for reply in await asyncio.gather(*running)] == [expected] * SLOTS
+        assert (await send(client, 31)).status == expected
         assert (admission.in_progress, admission.waiting) == (0, 0)
-        told = read((await client.get("/metrics")).body.decode())
-        assert value(told, "guidsvc_requests_refused_total", reason="full") == 1
-        assert value(told, "guidsvc_requests_refused_total", reason="waited") == QUEUE * PLACES
-        route, method = told_as(ask)
-        counted = value(told, "guidsvc_requests_total", route=route, method=method, status="503")
-        assert counted == 1 + QUEUE * PLACES, "refused at once or not, it was answered"
+        samples = read((await client.get("/metrics")).body.decode())
+        assert value(samples, "guidsvc_requests_refused_total", reason="full") == 1
+        assert value(samples, "guidsvc_requests_refused_total", reason="waited") == QUEUE * SLOTS
+        route, method = route_and_method(send)
+        rejected = value(samples, "guidsvc_requests_total", route=route, method=method, status="503")
+        assert rejected == 1 + QUEUE * SLOTS, "all rejections are counted"
 
 
-def told_as(ask: Callable[[Client, int], "asyncio.Task[Reply]"]) -> tuple[str, str]:
-    """Return the route and the method of what is asked."""
-    return ("/guid", "POST") if ask is post else ("/guid/{guid}", "PUT" if ask is put else "GET")
+def route_and_method(send: Callable[[Client, int], "asyncio.Task[Reply]"]) -> tuple[str, str]:
+    """Return the route and the method of a request as in the metrics."""
+    return ("/guid", "POST") if send is post else ("/guid/{guid}", "PUT" if send is put else "GET")
 
 
 async def test_waiting_request_is_served_when_a_slot_is_free(server: str) -> None:
     store = GatedStore()
     store.open.clear()
     async with service(store, server, seconds=30, budget=30) as (client, admission):
-        asked = [put(client, number) for number in range(3 * PLACES)]
-        await until(lambda: admission.waiting == 2 * PLACES)
+        tasks = [put(client, number) for number in range(3 * SLOTS)]
+        await until(lambda: admission.waiting == 2 * SLOTS)
         store.open.set()
 
-        assert {reply.status for reply in await asyncio.gather(*asked)} == {201}
+        assert {reply.status for reply in await asyncio.gather(*tasks)} == {201}
         assert (admission.in_progress, admission.waiting, admission.refused) == (0, 0, 0)
 
 
@@ -181,43 +181,43 @@ async def test_rejected_client_that_retries_early_waits_its_time(
     store = GatedStore()
     store.open.clear()
     async with service(store, "httptools", seconds=30, budget=30) as (client, admission):
-        waiting = [put(client, number) for number in range(PLACES + QUEUE * PLACES)]
-        await until(lambda: admission.waiting == QUEUE * PLACES)
+        waiting = [put(client, number) for number in range(SLOTS + QUEUE * SLOTS)]
+        await until(lambda: admission.waiting == QUEUE * SLOTS)
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(_request("PUT", f"/guid/{GUIDS[30]}"))
-        assert refused(await read_reply(reader, "PUT"))
+        assert is_rejected(await read_reply(reader, "PUT"))
         clock = asyncio.get_running_loop().time
-        told = clock()
+        rejected_at = clock()
         writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert (await client.get("/livez")).status == 200, "while others are listened to"
+        assert (await client.get("/livez")).status == 200, "other connections are read"
         assert (await read_reply(reader, "GET")).status == 200
-        assert clock() - told > 0.9 * held.SECONDS
+        assert clock() - rejected_at > 0.9 * read_throttle.SECONDS
         await hang_up(writer)
         store.open.set()
-        assert {(await each).status for each in waiting} == {201}
+        assert {(await task).status for task in waiting} == {201}
 
 
 async def test_trusted_proxy_is_read_on_after_a_rejection(
     expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next request on its connection may be that of another client."""
+    """The next request on its connection may come from another client."""
     expected_logs.add("overloaded, rejecting requests")
-    monkeypatch.setattr(held, "SECONDS", 1000.0)
+    monkeypatch.setattr(read_throttle, "SECONDS", 1000.0)
     store = GatedStore()
     store.open.clear()
     async with service(store, "httptools", proxies=("127.0.0.1",), seconds=30, budget=30) as (client, admission):
-        waiting = [put(client, number) for number in range(PLACES + QUEUE * PLACES)]
-        await until(lambda: admission.waiting == QUEUE * PLACES)
+        waiting = [put(client, number) for number in range(SLOTS + QUEUE * SLOTS)]
+        await until(lambda: admission.waiting == QUEUE * SLOTS)
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         async with asyncio.timeout(20):
             for path in (f"/guid/{GUIDS[30]}", "/guid:batch"):
                 writer.write(_request("PUT", path))
-                assert refused(await read_reply(reader, "PUT"))
+                assert is_rejected(await read_reply(reader, "PUT"))
             writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
             assert (await read_reply(reader, "GET")).status == 200
         await hang_up(writer)
         store.open.set()
-        assert {(await each).status for each in waiting} == {201}
+        assert {(await task).status for task in waiting} == {201}
 
 
 async def test_request_without_work_leaves_no_slot_taken(server: str) -> None:
@@ -238,8 +238,8 @@ async def test_request_during_loop_lag_is_rejected_despite_free_slots(expected_l
     expected_logs.add("overloaded, rejecting requests")
     admission = Admission(3, seconds=0.1)
     async with admission.slot(CancelScope()):
-        for expected in (False, True):  # once is no overload
-            time.sleep(0.2)  # noqa: ASYNC251  # what the loop was at
+        for expected in (False, True):  # once is not overload
+            time.sleep(0.2)  # noqa: ASYNC251  # blocks the loop
             await turns()
             assert admission.is_full_for("") is expected
         with pytest.raises(Overloaded):
@@ -253,26 +253,26 @@ async def test_request_during_loop_lag_is_rejected_despite_free_slots(expected_l
 async def test_caller_without_other_work_gets_a_slot_despite_loop_lag(
     expected_logs: ExpectedLogs,
 ) -> None:
-    """So one caller that keeps the loop busy is refused, and others are not."""
+    """So a caller that keeps the loop busy is rejected, and others are not."""
     expected_logs.add("overloaded, rejecting requests")
     admission = Admission(3, seconds=0.1)
     async with admission.slot(CancelScope(), "busy"):
         for _ in range(2):
-            time.sleep(0.2)  # noqa: ASYNC251  # what the loop was at
+            time.sleep(0.2)  # noqa: ASYNC251  # blocks the loop
             await turns()
         assert admission.is_full_for("busy")
-        assert admission.is_full_for(None), "who it is will show when the loop is in time"
+        assert admission.is_full_for(None), "an unauthenticated caller must wait for the loop to recover"
         assert not admission.is_full_for("a")
         async with admission.slot(CancelScope(), "a"):
             with pytest.raises(Overloaded):
                 await admission.slot(CancelScope(), "a").__aenter__()
             async with admission.slot(CancelScope(), "b"):
-                assert admission.is_full_for("c"), "there is no place"
+                assert admission.is_full_for("c"), "there is no free slot"
             assert not admission.is_full_for("c")
         assert admission.is_full_for("busy")
 
 
-# A request has its time
+# Time limits of requests
 
 
 async def test_request_over_its_time_limit_changes_nothing(server: str, expected_logs: ExpectedLogs) -> None:
@@ -281,7 +281,7 @@ async def test_request_over_its_time_limit_changes_nothing(server: str, expected
     store.open.clear()
     async with service(store, server, seconds=0.2, budget=0.2) as (client, admission):
         for reply in await asyncio.gather(put(client, 0), get(client, 1)):
-            assert refused(reply)
+            assert is_rejected(reply)
             assert "exceeded its time limit" in reply.json["detail"]
         assert (admission.overdue, admission.in_progress) == (2, 0)
         store.open.set()
@@ -289,16 +289,16 @@ async def test_request_over_its_time_limit_changes_nothing(server: str, expected
         assert store.records == {}
 
 
-@pytest.mark.parametrize("ask", [put, post])
+@pytest.mark.parametrize("send", [put, post])
 async def test_write_in_the_store_is_answered_however_long_it_takes(
-    server: str, ask: Callable[[Client, int], "asyncio.Task[Reply]"]
+    server: str, send: Callable[[Client, int], "asyncio.Task[Reply]"]
 ) -> None:
     store = GatedStore()
     store.swap_gates = [gate := asyncio.Event()]
     async with service(store, server, seconds=1.0, budget=1.0) as (client, _admission):
-        writing = ask(client, 0)
+        writing = send(client, 0)
         await until(lambda: not store.swap_gates)
-        assert refused(await asyncio.create_task(_slow_read(client, store))), "whose time was over later"
+        assert is_rejected(await asyncio.create_task(_slow_read(client, store))), "its time limit ended later"
         assert not writing.done()
         gate.set()
 
@@ -314,7 +314,7 @@ async def _slow_read(client: Client, store: GatedStore) -> Reply:
 
 
 @pytest.fixture(autouse=True)
-def _of_slow_reads(expected_logs: ExpectedLogs) -> None:
+def _expect_slow_read_logs(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("the request took longer than its time limit")
 
 
@@ -326,7 +326,7 @@ async def test_timed_out_batch_reports_which_operations_were_executed(server: st
         operations = [same, same | {"user": "y"}, {"guid": GUIDS[1], "user": "x"}]
         batch = asyncio.create_task(client.post("/guid:batch", {"operations": operations}))
         await until(lambda: not store.swap_gates)
-        assert refused(await asyncio.create_task(_slow_read(client, store)))
+        assert is_rejected(await asyncio.create_task(_slow_read(client, store)))
         gate.set()
 
         results = (await batch).json["results"]
@@ -343,18 +343,18 @@ async def test_results_of_a_batch_are_sent_though_the_rest_times_out(server: str
         await until(lambda: not store.swap_gates)
         store.open.clear()
         gate.set()
-        assert refused(await get(client, 5)), "whose time was over later"
+        assert is_rejected(await get(client, 5)), "its time limit ended later"
         assert not batch.done()
         store.open.set()
 
         assert [result["status"] for result in (await batch).json["results"]] == [201, 200]
 
 
-# A client that has gone
+# Disconnected clients
 
 
 async def _hang_up_after(client: Client, request: bytes, condition: Callable[[], bool]) -> None:
-    """Send a request, wait for this, and break the connection off."""
+    """Send a request, wait for a condition, and reset the connection."""
     _, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(request)
     await until(condition)
@@ -363,9 +363,9 @@ async def _hang_up_after(client: Client, request: bytes, condition: Callable[[],
 
 def _request(method: str, path: str) -> bytes:
     body = b"" if method == "GET" else json.dumps(NEW).encode()
-    typed = b"Content-Type: application/json\r\n"
+    content_type = b"Content-Type: application/json\r\n"
     return b"%b %b HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (
-        method.encode(), path.encode(), typed, len(body), body,
+        method.encode(), path.encode(), content_type, len(body), body,
     )  # fmt: skip
 
 
@@ -400,29 +400,29 @@ async def test_client_that_leaves_the_queue_frees_its_turn(server: str) -> None:
     store = GatedStore()
     store.open.clear()
     async with service(store, server, seconds=30, budget=30) as (client, admission):
-        begun = [put(client, number) for number in range(1, 1 + PLACES)]
-        await until(lambda: admission.in_progress == PLACES)
+        running = [put(client, number) for number in range(1, 1 + SLOTS)]
+        await until(lambda: admission.in_progress == SLOTS)
         await _hang_up_after(client, _request("PUT", f"/guid/{GUIDS[0]}"), lambda: admission.waiting == 1)
         await until(lambda: admission.waiting == 0)
         last = put(client, 9)
         await until(lambda: admission.waiting == 1)
         store.open.set()
 
-        assert {(await each).status for each in [*begun, last]} == {201}
+        assert {(await task).status for task in [*running, last]} == {201}
         assert GUIDS[0] not in store.records
 
 
-# Down to the disk
+# Writes to the disk
 
 
 @asynccontextmanager
-async def disk_held(folder: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Keep the disk busy, inside, until what is yielded is called."""
-    with closing(sqlite3.connect(folder / "guidsvc.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+async def locked_disk(folder: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Lock the database inside the block; yield a function that releases it."""
+    with closing(sqlite3.connect(folder / "guidsvc.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
 
         async def release() -> None:
-            other.execute("ROLLBACK")
+            connection.execute("ROLLBACK")
 
         yield release
 
@@ -433,20 +433,20 @@ async def test_write_queued_for_the_disk_is_dropped_at_its_time_limit(
     expected_logs.add("request failed")
     async with serving(request_timeout=1) as client:
         await client.put(f"/guid/{GUIDS[9]}", NEW)
-        async with disk_held(tmp_path) as release:
+        async with locked_disk(tmp_path) as release:
             first = put(client, 0)
-            while not await _is_taken(client):
+            while not await _reaches_the_disk(client):
                 pass
             second = put(client, 1)
-            assert refused(await second)
-            assert not first.done(), "it was taken by the disk, and is not told as not done"
+            assert is_rejected(await second)
+            assert not first.done(), "the disk executes it, so it must not be reported as not executed"
             await release()
         assert (await first).status == 201
         assert (await client.get(f"/guid/{GUIDS[1]}")).status == 404
 
 
-async def _is_taken(client: Client) -> bool:
-    """Let the write that came before go to the disk: answers on another connection show that turns have passed."""
+async def _reaches_the_disk(client: Client) -> bool:
+    """Give an earlier write time to reach the disk: responses on another connection show that turns have passed."""
     for _ in range(20):
         await client.get("/livez")
     return True
@@ -455,17 +455,19 @@ async def _is_taken(client: Client) -> bool:
 async def test_write_queued_for_the_disk_is_dropped_with_its_client(serving: Serving, tmp_path: Path) -> None:
     async with serving() as client:
         await client.put(f"/guid/{GUIDS[9]}", NEW)
-        async with disk_held(tmp_path) as release:
+        async with locked_disk(tmp_path) as release:
             first = put(client, 0)
-            await _is_taken(client)
+            await _reaches_the_disk(client)
             _, writer = await asyncio.open_connection("127.0.0.1", client.port)
             writer.write(_request("PUT", f"/guid/{GUIDS[1]}"))
-            await _is_taken(client)
+            await _reaches_the_disk(client)
             await reset(writer)
-            await _is_taken(client)
+            await _reaches_the_disk(client)
             await release()
         assert (await first).status == 201
-        assert (await client.put(f"/guid/{GUIDS[2]}", NEW)).status == 201, "behind it, where it had not been dropped"
+        assert (await client.put(f"/guid/{GUIDS[2]}", NEW)).status == 201, (
+            "it would have to wait if the write had not been dropped"
+        )
         assert (await client.get(f"/guid/{GUIDS[1]}")).status == 404
 
 
@@ -475,18 +477,18 @@ async def test_slow_stream_reader_holds_no_slot(server: str, tmp_path: Path) -> 
         service(store, server, seconds=30, budget=30) as (client, admission),
     ):
         lines = b'{"user": "x", "metadata": {"room": "%b"}}\n' % (b"x" * 8000) * 1000
-        as_lines = b"Content-Type: application/x-ndjson\r\nAccept: application/x-ndjson\r\n"
+        headers = b"Content-Type: application/x-ndjson\r\nAccept: application/x-ndjson\r\n"
         for request in (
-            b"POST /guid:batch HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (as_lines, len(lines), lines),
-            b"GET /guid HTTP/1.1\r\nHost: a\r\n%b\r\n" % as_lines,
+            b"POST /guid:batch HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (headers, len(lines), lines),
+            b"GET /guid HTTP/1.1\r\nHost: a\r\n%b\r\n" % headers,
         ):
-            small = socket.socket()
-            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-            small.connect(("127.0.0.1", client.port))
-            reader, writer = await asyncio.open_connection(sock=small)
+            client_socket = socket.socket()
+            client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            client_socket.connect(("127.0.0.1", client.port))
+            reader, writer = await asyncio.open_connection(sock=client_socket)
             writer.write(request)
             await reader.readexactly(1000)
-            async with asyncio.timeout(15):  # sooner than such a client is given up
+            async with asyncio.timeout(15):  # before such a client is disconnected
                 await until(lambda: admission.in_progress == 0)
             assert not reader.at_eof()
             await reset(writer)

@@ -1,1 +1,1 @@
-"""What tests share: servers, clients, factories, assertions."""
+"""Shared code of the tests: servers, clients, factories, assertions."""

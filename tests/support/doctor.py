@@ -1,4 +1,4 @@
-"""The doctor on a set-up: its findings by the names of its checks."""
+"""Run the doctor on a set-up, and return its findings by check."""
 
 import json
 import subprocess
@@ -10,34 +10,34 @@ from tests.support.backing_servers import free_port, pdapt
 
 
 class Told(NamedTuple):
-    """What the doctor found."""
+    """The result of the doctor."""
 
     code: int
     findings: Mapping[str, list[tuple[str, str, str]]]
-    """The state, what was found, and what to do, for each check that has found anything."""
+    """The state, the finding and the remedy of each check that has findings."""
 
     def worst(self, name: str) -> str:
-        """Return the state of a check."""
+        """Return the worst state of a check."""
         states = {state for state, _, _ in self.findings[name]}
         return next(state for state in ("fail", "warn", "ok") if state in states)
 
     def text(self, name: str) -> str:
-        """Return what a check found that is not well, and what to do, on one line each."""
+        """Return the findings of a check that are not ok, with their remedies, one per line."""
         return "\n".join(f"{found} -> {remedy}" for state, found, remedy in self.findings[name] if state != "ok")
 
 
-def doctor(folder: Path, *words: str, **environment: str) -> Told:
-    """Run the doctor in a folder, for a service that is not there."""
-    port = () if "--port" in words or "GUIDSVC_PORT" in environment else ("--port", str(free_port()))
-    return told(pdapt(folder, "doctor", "--json", *port, *words, **environment))
+def doctor(folder: Path, *arguments: str, **environment: str) -> Told:
+    """Run the doctor in a folder, for a service that does not run."""
+    port = () if "--port" in arguments or "GUIDSVC_PORT" in environment else ("--port", str(free_port()))
+    return told(pdapt(folder, "doctor", "--json", *port, *arguments, **environment))
 
 
-def told(done: subprocess.CompletedProcess[str]) -> Told:
-    """Return what a doctor that has ended found."""
-    assert done.stdout, done.stderr
-    document = json.loads(done.stdout)
+def told(process: subprocess.CompletedProcess[str]) -> Told:
+    """Return the result of a doctor process that has ended."""
+    assert process.stdout, process.stderr
+    document = json.loads(process.stdout)
     findings: dict[str, list[tuple[str, str, str]]] = {}
     for group in document["groups"]:
         for check in group["checks"]:
             findings.setdefault(check["name"], []).append((check["status"], check["found"], check["remedy"]))
-    return Told(done.returncode, findings)
+    return Told(process.returncode, findings)

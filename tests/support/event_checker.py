@@ -1,4 +1,4 @@
-"""Whether an event log tells exactly what was done: each write once, in order, without a gap."""
+"""Check that an event log holds exactly the writes of a history: each once, in order, without a gap."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ LOG = "the log"
 def check_events(log: Sequence[Numbered], history: Iterable[Operation], stored: Mapping[str, int]) -> list[Violation]:
     """Compare a whole log, in the order in which it was read, with a history and the stored version of each GUID."""
     writes: dict[str, list[Entry]] = defaultdict(list)
-    for each in log:
-        if each.entry.kind in _WRITES:
-            writes[each.entry.guid].append(each.entry)
+    for numbered in log:
+        if numbered.entry.kind in _WRITES:
+            writes[numbered.entry.guid].append(numbered.entry)
     operations = list(history)
     return [
         *_gaps(log),
@@ -30,13 +30,13 @@ def check_events(log: Sequence[Numbered], history: Iterable[Operation], stored: 
 
 
 def _gaps(log: Sequence[Numbered]) -> Iterator[Violation]:
-    for one, following in pairwise(log):
-        if following.number != one.number + 1:
-            yield Violation(Rule.EVENTS, LOG, f"entry {following.number} follows entry {one.number}", ())
+    for previous, following in pairwise(log):
+        if following.number != previous.number + 1:
+            yield Violation(Rule.EVENTS, LOG, f"entry {following.number} follows entry {previous.number}", ())
 
 
 def _repetitions(log: Iterable[Numbered]) -> Iterator[Violation]:
-    for name, count in Counter(each.entry.id for each in log).items():
+    for name, count in Counter(numbered.entry.id for numbered in log).items():
         if count > 1:
             yield Violation(Rule.EVENTS, name.split("-")[0], f"{name} is in the log {count} times", ())
 
@@ -55,24 +55,26 @@ def _wrong_writes(operations: Iterable[Operation], writes: Mapping[str, Sequence
     marks = {
         (entry.guid, entry.user): entry for entries in writes.values() for entry in entries if entry.kind != DELETED
     }
-    for each in operations:
-        if not isinstance(each, Write):
+    for operation in operations:
+        if not isinstance(operation, Write):
             continue
-        entry = marks.get((each.key, each.mark))
-        if each.outcome is Outcome.OK and (entry is None or each.version not in {None, entry.version}):
-            yield _lost(each.key, each.version, writes, (each,))
-        if each.outcome is Outcome.NO and entry is not None:
-            yield Violation(Rule.EVENTS, each.key, f"{entry.id} was not applied", (each,))
+        entry = marks.get((operation.key, operation.mark))
+        if operation.outcome is Outcome.OK and (entry is None or operation.version not in {None, entry.version}):
+            yield _lost(operation.key, operation.version, writes, (operation,))
+        if operation.outcome is Outcome.NO and entry is not None:
+            yield Violation(Rule.EVENTS, operation.key, f"{entry.id} was not applied", (operation,))
 
 
 def _lost_deletions(operations: Iterable[Operation], writes: Mapping[str, Sequence[Entry]]) -> Iterator[Violation]:
     """Yield the deletions that do not follow the version that they deleted."""
-    for each in operations:
-        if isinstance(each, Delete) and each.outcome is Outcome.OK:
-            following = dict(pairwise(entry.version for entry in writes[each.key]))
-            deleted = {entry.version for entry in writes[each.key] if entry.kind == DELETED}
-            if following.get(each.base) not in deleted:
-                yield Violation(Rule.EVENTS, each.key, f"no deletion follows version {each.base}", (each,))
+    for operation in operations:
+        if isinstance(operation, Delete) and operation.outcome is Outcome.OK:
+            following = dict(pairwise(entry.version for entry in writes[operation.key]))
+            deleted = {entry.version for entry in writes[operation.key] if entry.kind == DELETED}
+            if following.get(operation.base) not in deleted:
+                yield Violation(
+                    Rule.EVENTS, operation.key, f"no deletion follows version {operation.base}", (operation,)
+                )
 
 
 def _has(writes: Mapping[str, Sequence[Entry]], guid: str, version: int) -> bool:

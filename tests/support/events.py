@@ -1,4 +1,4 @@
-"""What tests read from an event log, and write for it."""
+"""Read entries from an event log, and write records that add entries."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ HOUR = 3600
 
 
 async def numbered_after(log: EventLog, after: int, count: int) -> Sequence[Numbered]:
-    """Return the entries after a number, once there are so many: a store may append them a moment later."""
+    """Return the entries after a number once there are `count`: a store may append them a moment later."""
     async with asyncio.timeout(READ_SECONDS):
         while len(entries := (await log.read(after, 10_000, ALL)).entries) < count:
             await asyncio.sleep(0.01)
@@ -26,19 +26,19 @@ async def numbered_after(log: EventLog, after: int, count: int) -> Sequence[Numb
 
 
 async def entries_after(log: EventLog, after: int, count: int) -> list[Entry]:
-    """Return the entries after a number, once there are so many."""
+    """Return the entries after a number once there are `count`."""
     return [entry for _, entry in await numbered_after(log, after, count)]
 
 
 async def every_entry(log: EventLog) -> list[Numbered]:
     """Return all entries from the floor on, page by page."""
-    found: list[Numbered] = []
+    entries: list[Numbered] = []
     after = (await log.bounds()).floor
     while True:
         page = await log.read(after, 500, ALL)
-        found += page.entries
+        entries += page.entries
         if page.looked_to == after:
-            return found
+            return entries
         after = page.looked_to
 
 
@@ -71,11 +71,11 @@ def made(clock: FakeClock, count: int, **fields: object) -> list[Record]:
 
 async def create(store: SqliteStore, records: list[Record]) -> None:
     """Store new records."""
-    assert set(await asyncio.gather(*(store.records.swap(None, each) for each in records))) <= {True}
+    assert set(await asyncio.gather(*(store.records.swap(None, new) for new in records))) <= {True}
 
 
 async def advance_all(store: SqliteStore, now: int) -> None:
-    """Do all that is due."""
+    """Advance everything that is due."""
     while await store.events.advance(now, 200):
         pass
 

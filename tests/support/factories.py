@@ -1,4 +1,4 @@
-"""Records to test with."""
+"""Records for tests."""
 
 from guidsvc.domain.record import Record
 
@@ -7,9 +7,9 @@ USER = "Cylance, Inc."
 
 
 def record(now: int, **fields: object) -> Record:
-    """Make a record that was created at `now`, in Unix milliseconds, and lives for an hour, but for these fields."""
+    """Return a record that was created at `now`, in Unix ms, and lives for an hour, with these fields replaced."""
     seconds = now // 1000
-    plain: dict[str, object] = {
+    defaults: dict[str, object] = {
         "guid": GUID,
         "user": USER,
         "expire": seconds + 3600,
@@ -18,4 +18,4 @@ def record(now: int, **fields: object) -> Record:
         "updated": now,
         "purge_at": seconds + 7200,
     }
-    return Record.model_validate(plain | fields)
+    return Record.model_validate(defaults | fields)

@@ -1,4 +1,4 @@
-"""A service with its fast path or without it, and what it answers and logs, to compare both."""
+"""A service with or without its fast path, and its responses and access log, to compare both."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ Lines = list[tuple[str, str, int, float, str, str, str | None, Mapping[str, str]
 
 
 class Request(NamedTuple):
-    """A request, and the seconds that pass before it."""
+    """A request, and the seconds by which the clock advances before it."""
 
     wait: int
     method: str
@@ -48,25 +48,25 @@ class Request(NamedTuple):
 
     @property
     def raw(self) -> bytes:
-        """What goes over the wire."""
+        """The bytes on the wire."""
         headers = [*self.headers, *([] if self.body is None else [f"Content-Length: {len(self.body)}"])]
         target = self.guid if self.guid.startswith("/") else f"/guid/{self.guid}"
         lines = [f"{self.method} {target} HTTP/1.1", "Host: a", *headers, "", ""]
         return "\r\n".join(lines).encode("latin-1") + (self.body or b"")
 
 
-class Way:
-    """A service, reached over one connection at a time."""
+class ServiceClient:
+    """A client of one service, with one connection at a time."""
 
-    def __init__(self, port: int, lines: Lines, under_way: InFlightRequests, meters: Metrics) -> None:
-        self.under_way = under_way
-        self.meters = meters
+    def __init__(self, port: int, lines: Lines, in_flight: InFlightRequests, metrics: Metrics) -> None:
+        self.in_flight = in_flight
+        self.metrics = metrics
         self.port = port
         self._lines = lines
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: Request) -> tuple[bytes, list[tuple[object, ...]]]:
-        """Return what a request is answered, but for date, request id and durations; and what the log says of it."""
+        """Return the response without date, request id and durations, and the access log lines of the request."""
         self._lines.clear()
         if self._connection is None:
             self._connection = await asyncio.open_connection("127.0.0.1", self.port)
@@ -77,36 +77,36 @@ class Way:
         body = b"" if request.method == "HEAD" or length is None else await reader.readexactly(int(length[1]))
         if b"\r\nConnection: close" in head:
             await self.aclose()
-        name = re.search(rb"\r\nX-Request-Id: (\S+)", head)
-        assert name is not None
-        own = name[1] == b"mine"
-        if head[:12] in {b"HTTP/1.1 404", b"HTTP/1.1 410"}:  # what has expired a handler drops, and asks the store
+        request_id = re.search(rb"\r\nX-Request-Id: (\S+)", head)
+        assert request_id is not None
+        has_own_id = request_id[1] == b"mine"
+        if head[:12] in {b"HTTP/1.1 404", b"HTTP/1.1 410"}:  # a handler drops an expired record and reads the store
             head = re.sub(rb"store;dur=[0-9.]+, ", b"", head)
         head = re.sub(rb";dur=[0-9.]+", b";dur=N", re.sub(rb"\r\nDate: [^\r]*", b"", head))
-        whole = head + body
-        said: list[tuple[object, ...]] = [
+        reply = head + body
+        log_lines: list[tuple[object, ...]] = [
             (method, path, status, remote, cache, failure)
             for method, path, status, _, _, remote, cache, failure in self._lines
         ]
-        assert all(line[4].encode() == name[1] for line in self._lines)
-        return whole if own else whole.replace(name[1], b"ID"), said
+        assert all(line[4].encode() == request_id[1] for line in self._lines)
+        return reply if has_own_id else reply.replace(request_id[1], b"ID"), log_lines
 
     async def aclose(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._connection is not None:
             await hang_up(self._connection[1])
             self._connection = None
 
 
-class NotedAccessLog(AccessLog):
-    """Access lines, each handed over as the tuple of its members, without the ID of its trace."""
+class RecordingAccessLog(AccessLog):
+    """An access log that passes the members of each line to a function, without the trace id."""
 
-    def __init__(self, note: Callable[[Any], object]) -> None:
+    def __init__(self, record: Callable[[Any], object]) -> None:
         super().__init__()
-        self._note = note
+        self._record = record
 
-    def __call__(self, *members: Any) -> None:  # as many as there are
-        self._note((*members, None)[:8])
+    def __call__(self, *members: Any) -> None:  # the number varies
+        self._record((*members, None)[:8])
 
 
 @asynccontextmanager
@@ -114,30 +114,30 @@ async def service(
     folder: Path,
     clock: FakeClock,
     *,
-    short: bool,
-    logged: bool = True,
+    has_fast_path: bool,
+    has_access_log: bool = True,
     **members: object,
-) -> AsyncIterator[Way]:
-    """Serve, inside, with the short way or without. `members` are further members of the context."""
+) -> AsyncIterator[ServiceClient]:
+    """Run a service inside the block, with or without the fast path. `members` are further members of the context."""
     lines: Lines = []
-    meters = Metrics()
+    metrics = Metrics()
     async with (
-        open_store(f"sqlite:///{folder / str(short)}", exclusive=True) as store,
+        open_store(f"sqlite:///{folder / str(has_fast_path)}", exclusive=True) as store,
         open_cache(
             "memory://",
-            InstrumentedDatabase(store, meters.store),
+            InstrumentedDatabase(store, metrics.store),
             clock=clock,
             size_bytes=1_000_000,
-            meter=meters.cache,
+            meter=metrics.cache,
         ) as cache,
     ):
-        terms = RetentionPolicy(lifetime=5, retention=7 * 86_400)
+        policy = RetentionPolicy(lifetime=5, retention=7 * 86_400)
         guids = GuidService(
             cache,
             LeaseClock(store.fence),
             clock=clock,
             generator=guid_generator.random_generator(guid_generator.guid_v4),
-            policy=terms,
+            policy=policy,
         )
         keys = Idempotency(
             store.receipts,
@@ -150,17 +150,17 @@ async def service(
             service=guids,
             idempotency=keys,
             trusted_proxies=TrustedProxies(["127.0.0.1"]),
-            access_log=NotedAccessLog(lines.append),
-            monitor=ProcessMonitor(meters),
+            access_log=RecordingAccessLog(lines.append),
+            monitor=ProcessMonitor(metrics),
             health=_health(members.pop("state", UP)),
             **members,
         )
         app = make_app(RequestPipeline(context))
         sockets = bind_sockets(0, "127.0.0.1")
-        of_fast_path = RequestPipeline(context if logged else replace(context, access_log=None))
-        way = FastPathDispatcher(of_fast_path) if short else None
-        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), fast_path=way):
-            client = Way(sockets[0].getsockname()[1], lines, context.in_flight, meters)
+        pipeline = RequestPipeline(context if has_access_log else replace(context, access_log=None))
+        dispatcher = FastPathDispatcher(pipeline) if has_fast_path else None
+        async with serving_on(sockets, app, ServerHooks(RequestMetrics()), fast_path=dispatcher):
+            client = ServiceClient(sockets[0].getsockname()[1], lines, context.in_flight, metrics)
             try:
                 yield client
             finally:
@@ -168,7 +168,7 @@ async def service(
 
 
 def _health(state: object) -> Health:
-    """Return the health of a service whose store is in this state; no time passes since its last probe."""
+    """Return the health of a service whose store is in this state and has just been probed."""
     health = Health()
     health.store = health.cache = PartHealth(timer=lambda: 0.0)
     health.store.state = str(state)

@@ -1,7 +1,7 @@
-"""guidsvc on a disk that fails as the file `disk` beside the records says: `full`, or `read-only`.
+"""guidsvc on a disk that fails: the file `disk` beside the records contains `full` or `read-only`.
 
-What fails are the system calls of SQLite, which it lets one replace; all that it makes of that is its own. So a disk
-is full for root as well, and has room again when the word is gone. A full disk refuses only what makes a file larger.
+The system calls of SQLite are replaced, which SQLite supports; its own error handling is the real one. So the disk is
+full for root as well, and has space again when the word is removed. A full disk only rejects writes that extend a file.
 """
 
 import _sqlite3
@@ -26,13 +26,13 @@ _libc.write.restype = _libc.pwrite.restype = ctypes.c_ssize_t
 
 
 def set_disk(folder: Path, state: str) -> None:
-    """Let the disk of the service in this folder be in this state, at once."""
+    """Set the state of the disk of the service in this folder, atomically."""
     (folder / "new").write_text(state)
     (folder / "new").replace(folder / STATE)
 
 
 class _Vfs(ctypes.Structure):
-    """`sqlite3_vfs`, up to what replaces a system call."""
+    """`sqlite3_vfs`, up to the function that replaces a system call."""
 
     _fields_ = [
         ("version", ctypes.c_int),
@@ -47,7 +47,7 @@ class _Vfs(ctypes.Structure):
 
 
 def _fault(end: int, size: int) -> int:
-    """Return the error of a write to a file of this size that ends there; 0 if there is none."""
+    """Return the error of a write that ends at `end` in a file of this size; 0 if there is none."""
     state = STATE.read_text() if STATE.exists() else ""
     if state == "full" and end > size:
         return errno.ENOSPC

@@ -28,12 +28,12 @@ class ForkedProgram:
     """A running `python pdapt.py`; used like a `subprocess.Popen`."""
 
     def __init__(
-        self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path | None = None
+        self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path | None = None
     ) -> None:
         set_forkserver_preload(_PRELOADED)
         for path in filter(None, (stdout, stderr)):
-            path.touch()  # so that it can be read from now on
-        self._process = _fork_server.Process(target=_run, args=(list(words), cwd, dict(env), stdout, stderr))
+            path.touch()  # so that it can be read at once
+        self._process = _fork_server.Process(target=_run, args=(list(arguments), cwd, dict(env), stdout, stderr))
         self._process.start()
 
     @property
@@ -59,35 +59,35 @@ class ForkedProgram:
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send a signal, if the process still runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
-def _run(words: list[str], folder: Path, environment: dict[str, str], stdout: Path, stderr: Path | None) -> None:
-    """Become `python pdapt.py WORDS`, in the forked process."""
+def _run(arguments: list[str], folder: Path, environment: dict[str, str], stdout: Path, stderr: Path | None) -> None:
+    """Become `python pdapt.py ARGUMENTS`, in the forked process."""
     from guidsvc.cli.main import main
 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the tests may run under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     _redirect(stdout, stderr)
-    sys.argv = [str(PROGRAM), *words]
+    sys.argv = [str(PROGRAM), *arguments]
     sys.orig_argv = [sys.executable, *sys.argv]
     main()
 
 
 def _redirect(stdout: Path, stderr: Path | None) -> None:
-    """Let the standard streams be those of a new process: nothing to read, two files to write."""
+    """Replace the standard streams: nothing to read, and two files to write to."""
     _open(Path(os.devnull), os.O_RDONLY, 0)
     _open(stdout, os.O_WRONLY | os.O_APPEND, 1)
     _open(stderr or stdout, os.O_WRONLY | os.O_APPEND, 2)
@@ -96,6 +96,6 @@ def _redirect(stdout: Path, stderr: Path | None) -> None:
 
 
 def _open(path: Path, flags: int, descriptor: int) -> None:
-    opened = os.open(path, flags)
-    os.dup2(opened, descriptor)
-    os.close(opened)
+    source = os.open(path, flags)
+    os.dup2(source, descriptor)
+    os.close(source)

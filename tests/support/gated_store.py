@@ -1,4 +1,4 @@
-"""A store whose answers wait until the test lets them go: for races that no real store can be made to run."""
+"""A store whose results wait until the test releases them, for races that a real store cannot be made to run."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from guidsvc.store.contract import WOULD_BLOCK, WithoutGroups, WouldBlock
 
 
 class GatedStore(WithoutGroups):
-    """Records in memory whose answers wait at a gate, and which counts what it is asked."""
+    """An in-memory store whose results wait at a gate, and which counts its reads."""
 
     def __init__(self) -> None:
         self.fence = GatedFence(self)
@@ -23,20 +23,20 @@ class GatedStore(WithoutGroups):
         self.fence_gate.set()
         self.fence_fault: Exception | None = None
         self.gets = 0
-        self.at_hand = False  # whether a peek finds what there is
+        self.at_hand = False  # whether get_nowait returns records
         self.open = asyncio.Event()
         self.open.set()
         self.fault: Exception | None = None
-        self.loses = False  # whether a swap finds that another was faster
-        self.swap_gates: list[asyncio.Event] = []  # one for each swap to come, if it is to have one of its own
+        self.loses = False  # whether swaps lose against a concurrent write
+        self.swap_gates: list[asyncio.Event] = []  # gates of the next swaps, in order, instead of `open`
 
     async def get(self, guid: str, /) -> Record | None:
         self.gets += 1
-        found = self.records.get(guid)  # what it was when the question came
+        record = self.records.get(guid)  # the state when the read began
         await self.open.wait()
         if self.fault:
             raise self.fault
-        return found
+        return record
 
     async def get_for_update(self, guid: str, /) -> Record | None:
         return await self.get(guid)
@@ -55,9 +55,9 @@ class GatedStore(WithoutGroups):
             raise self.fault
         if self.loses:
             return False
-        kept = new or old
-        assert kept is not None
-        self.records.pop(kept.guid, None)
+        present = new or old
+        assert present is not None
+        self.records.pop(present.guid, None)
         if new is not None:
             self.records[new.guid] = new
         return True
@@ -79,7 +79,7 @@ class GatedStore(WithoutGroups):
 
 
 class GatedFence:
-    """The fence of a gated store, whose readings wait at a gate of their own."""
+    """The fence of a gated store, whose reads wait at a gate of their own."""
 
     def __init__(self, store: GatedStore) -> None:
         self._store = store
@@ -98,6 +98,6 @@ class GatedFence:
 
 
 async def turns(count: int = 5) -> None:
-    """Let everything that can go on do so."""
+    """Let all tasks run that can."""
     for _ in range(count):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The service with access control, and the key of an admin of it."""
+"""A running service with access control, and the key of an admin."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ class GuardedService(NamedTuple):
 
 @contextmanager
 def guarded_service(folder: Path, *options: str) -> Iterator[GuardedService]:
-    """Run a service with access control, inside."""
+    """Run a service with access control inside the block."""
     key = pdapt(folder, "keys", "create", "--new-store", "--owner", "operations", "--scopes", "admin").stdout.strip()
     with service(folder, "--access", "keys", *options) as started:
         yield GuardedService(started, key)

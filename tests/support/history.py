@@ -1,11 +1,11 @@
-"""The operations in a history of what clients saw, and the rules that a history can break."""
+"""The operations in a history of client requests, and the rules that a history can break."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What its client was told of a write or a deletion."""
+    """The result of a write or a deletion according to its response."""
 
     OK = "ok"
     NO = "not applied"
@@ -17,25 +17,25 @@ class _Operation:
     key: str
     start: float
     end: float
-    """`inf` for what never returned."""
+    """`inf` for a request without a response."""
     process: str
 
     def __str__(self) -> str:
-        """Tell it for a reader."""
-        return f"{self.start:.6f} to {self.end:.6f}  {self.process}: {self._what()}"
+        """Return the operation as one line of text."""
+        return f"{self.start:.6f} to {self.end:.6f}  {self.process}: {self._description()}"
 
-    def _what(self) -> str:
+    def _description(self) -> str:
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
 class Read(_Operation):
-    """A read that was answered, with a version and the mark of who wrote it, or with None: there is nothing."""
+    """A read with a response: the version and the mark of its write, or None if the record is absent."""
 
     version: int | None
     mark: str | None = None
 
-    def _what(self) -> str:
+    def _description(self) -> str:
         return "read nothing" if self.version is None else f"read version {self.version}, {self.mark!r}"
 
 
@@ -47,7 +47,7 @@ class Write(_Operation):
     outcome: Outcome
     version: int | None = None
 
-    def _what(self) -> str:
+    def _description(self) -> str:
         at = "" if self.version is None else f", version {self.version}"
         return f"write {self.mark!r}: {self.outcome}{at}"
 
@@ -59,7 +59,7 @@ class Delete(_Operation):
     base: int
     outcome: Outcome
 
-    def _what(self) -> str:
+    def _description(self) -> str:
         return f"delete version {self.base}: {self.outcome}"
 
 
@@ -67,29 +67,29 @@ Operation = Read | Write | Delete
 
 
 class Rule(StrEnum):
-    """What can be broken."""
+    """The rules of a history."""
 
     STALE = "stale"
-    """A read saw something older than what had been acknowledged before it began."""
+    """A read returned an older state than a write that was acknowledged before it began."""
     BACK = "going back"
-    """A read saw something older than a read that had ended before it began."""
+    """A read returned an older state than a read that had ended before it began."""
     PHANTOM = "phantom"
-    """A read saw what was answered "not applied", what nobody wrote, or what was not yet written."""
+    """A read returned a write whose response was "not applied", that nobody sent, or that was not sent yet."""
     LOSS = "loss"
-    """In the end there is something older than what was acknowledged or read."""
+    """The final state is older than an acknowledged write or a read."""
     TWICE = "done twice"
     """A request that was repeated under its Idempotency-Key created more than one record."""
     QUOTA = "over the quota"
     """There were more live records than the quota allows."""
     EVENTS = "events"
-    """The event log lacks a write, has one twice or out of order, or has one that was never done."""
+    """The event log lacks a write, has one twice or out of order, or has one that was never applied."""
     VERSION = "version"
-    """A version of two writes, a write of two versions, or a version that is not above those before it."""
+    """Two writes have one version, a write has two versions, or a version is not above the previous one."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A broken rule, and the operations that show it: what was before, and what should not have come after it."""
+    """A broken rule, and the operations that show it: the earlier one, and the one that must not follow it."""
 
     rule: Rule
     key: str
@@ -97,5 +97,5 @@ class Violation:
     operations: tuple[Operation, ...]
 
     def __str__(self) -> str:
-        """Tell it for a reader."""
+        """Return the violation and its operations as text."""
         return "\n  ".join([f"{self.rule}: {self.key}: {self.why}", *map(str, self.operations)])

@@ -1,14 +1,15 @@
-"""Whether what clients saw of each GUID keeps the promise of the cache: never stale, never back, nothing lost.
+"""Check a history of client operations for stale reads, reads that go back in time, and lost writes.
 
-A history is a list of operations, with times of one clock taken before a request is sent and after it is answered.
-What was answered "not applied" must never be seen; what was not answered may be seen, or not, at any later time.
+A history is a list of operations, with the times of one clock before a request is sent and after its response arrives.
+A write whose response was "not applied" must never be read. A write without a response may become visible at any later
+time, or never.
 
-Versions of one key only rise, also over deletion and creation, so each state has a place in one line: the write of
-version v is at 2v, the deletion of version v at 2v + 1, and at 0 there is nothing yet. A history is good if each
-operation is at or beyond what had ended before it began. Who clocks so coarsely that one operation ends at the very
-time at which the next begins, has these two pass for simultaneous.
+Versions of a key only rise, also across deletion and creation, so all states of a key have positions on one line: the
+write of version v is at 2v, its deletion at 2v + 1, and 0 is the state before any write. A history is valid if each
+operation is at or above the position of every operation that ended before it began. If the clock is so coarse that one
+operation ends at the time at which the next begins, the two count as simultaneous.
 
-It knows no service and no cache, and does no input or output. It takes O(n log n).
+The checker depends on no service and no cache, and does no input or output. It takes O(n log n).
 """
 
 from bisect import bisect_left
@@ -23,7 +24,7 @@ from tests.support.history import Delete, Operation, Outcome, Read, Rule, Violat
 
 
 def check(operations: Iterable[Operation], final: Iterable[Read] = ()) -> list[Violation]:
-    """Return what is wrong. `final` are reads after all has ended, best of the store itself."""
+    """Return the violations. `final` are reads after all operations have ended, preferably of the store itself."""
     histories: dict[str, tuple[list[Operation], list[Read]]] = defaultdict(lambda: ([], []))
     for operation in operations:
         histories[operation.key][0].append(operation)
@@ -33,98 +34,109 @@ def check(operations: Iterable[Operation], final: Iterable[Read] = ()) -> list[V
 
 
 class _Key:
-    """The history of one key, swept in the order in which its operations began."""
+    """The history of one key, checked in the order in which its operations began."""
 
     def __init__(self, key: str, operations: list[Operation], final: list[Read]) -> None:
         self._key = key
         self._operations = sorted(operations, key=attrgetter("start"))
         self._final = final
-        self._found: list[Violation] = []
-        self._names = _Names([each for each in operations if isinstance(each, Write)])
+        self._violations: list[Violation] = []
+        self._versions = _Versions([operation for operation in operations if isinstance(operation, Write)])
         self._deletes = _Deletes([])
         self._pending: list[tuple[float, int, int, Operation]] = []
         self._acknowledged: tuple[int, Operation | None] = (0, None)
-        self._read: tuple[int, Operation | None] = (0, None)
+        self._newest_read: tuple[int, Operation | None] = (0, None)
 
     def check(self) -> list[Violation]:
-        """Return what is wrong; once."""
-        for fault in self._names.doubled():
-            self._break(*fault)
-        good = {id(each) for each in (*self._operations, *self._final) if self._is_of_a_write(each)}
-        self._deletes = _Deletes(self._possible_deletes(good))
-        for fault in self._deletes.doubled():
-            self._break(*fault)
+        """Return the violations. May be called once."""
+        for fault in self._versions.duplicates():
+            self._report(*fault)
+        valid = {id(operation) for operation in (*self._operations, *self._final) if self._has_a_write(operation)}
+        self._deletes = _Deletes(self._possible_deletes(valid))
+        for fault in self._deletes.duplicates():
+            self._report(*fault)
         for operation in self._operations:
             self._pass_to(operation.start)
             if not isinstance(operation, Read):
                 self._change(operation)
-            elif id(operation) in good:
-                self._ends(operation, self._place(operation, Rule.STALE, Rule.BACK))
+            elif id(operation) in valid:
+                self._end(operation, self._position_of_read(operation, Rule.STALE, Rule.BACK))
         self._pass_to(inf)
         for read in self._final:
-            if id(read) in good:
-                self._place(read, Rule.LOSS, Rule.LOSS)
-        return self._found
+            if id(read) in valid:
+                self._position_of_read(read, Rule.LOSS, Rule.LOSS)
+        return self._violations
 
-    def _possible_deletes(self, good: set[int]) -> list[Delete]:
-        """Return the deletions, less those without an answer that began when their version was seen to be replaced."""
-        ends = sorted((each.end, place) for each in self._operations if (place := self._known_place(each, good)))
-        highest = list(accumulate((place for _, place in ends), max, initial=0))
+    def _possible_deletes(self, valid: set[int]) -> list[Delete]:
+        """Return the deletions, except those without a response that began after their version was replaced."""
+        ends = sorted(
+            (operation.end, position)
+            for operation in self._operations
+            if (position := self._known_position(operation, valid))
+        )
+        highest = list(accumulate((position for _, position in ends), max, initial=0))
         return [
-            each
-            for each in self._operations
-            if isinstance(each, Delete)
-            and (each.outcome is not Outcome.UNKNOWN or highest[bisect_left(ends, (each.start,))] <= 2 * each.base)
+            operation
+            for operation in self._operations
+            if isinstance(operation, Delete)
+            and (
+                operation.outcome is not Outcome.UNKNOWN
+                or highest[bisect_left(ends, (operation.start,))] <= 2 * operation.base
+            )
         ]
 
-    def _known_place(self, operation: Operation, good: set[int]) -> int:
-        """Return where an operation is whose answer says so, else 0."""
+    def _known_position(self, operation: Operation, valid: set[int]) -> int:
+        """Return the position of an operation if its response determines it, else 0."""
         if isinstance(operation, Read):
-            return 2 * (operation.version or 0) if id(operation) in good else 0
+            return 2 * (operation.version or 0) if id(operation) in valid else 0
         return (operation.outcome is Outcome.OK and self._position(operation)) or 0
 
-    def _break(self, rule: Rule, why: str, *operations: Operation | None) -> None:
-        self._found.append(Violation(rule, self._key, why, tuple(each for each in operations if each is not None)))
+    def _report(self, rule: Rule, reason: str, *operations: Operation | None) -> None:
+        self._violations.append(
+            Violation(rule, self._key, reason, tuple(operation for operation in operations if operation is not None))
+        )
 
-    def _is_of_a_write(self, operation: Operation) -> bool:
-        """Learn from a read which version its write made; or tell that there is no such write."""
+    def _has_a_write(self, operation: Operation) -> bool:
+        """Record which version the write of a read created; return whether there is such a write."""
         if not isinstance(operation, Read) or operation.version is None:
             return True
-        fault = self._names.learn(operation)
+        fault = self._versions.learn(operation)
         if fault is not None:
-            self._break(*fault)
+            self._report(*fault)
         return fault is None
 
     def _pass_to(self, now: float) -> None:
-        """Raise the floors by what had ended before now."""
+        """Raise the floors by the operations that ended before now."""
         while self._pending and self._pending[0][0] < now:
-            place = heappop(self._pending)[2:]
-            if isinstance(place[1], Read):
-                self._read = max(self._read, place, key=itemgetter(0))
+            positioned = heappop(self._pending)[2:]
+            if isinstance(positioned[1], Read):
+                self._newest_read = max(self._newest_read, positioned, key=itemgetter(0))
             else:
-                self._acknowledged = max(self._acknowledged, place, key=itemgetter(0))
+                self._acknowledged = max(self._acknowledged, positioned, key=itemgetter(0))
 
-    def _ends(self, operation: Operation, position: int | None) -> None:
+    def _end(self, operation: Operation, position: int | None) -> None:
         if position is not None:
             heappush(self._pending, (operation.end, id(operation), position, operation))
 
-    def _place(self, read: Read, stale: Rule, back: Rule) -> int | None:
-        """Return where a read is, or, if it is nowhere, tell why."""
-        acknowledged, seen = self._acknowledged, self._read
-        if self._at(read, acknowledged[0]) is None:
-            refused = self._deletes.refused(acknowledged[0], read.end) if read.version is None else None
-            if refused is None:
-                self._break(stale, "older than what was acknowledged", acknowledged[1], read)
+    def _position_of_read(self, read: Read, stale: Rule, back: Rule) -> int | None:
+        """Return the position of a read; if it has none, record a violation."""
+        acknowledged, newest_read = self._acknowledged, self._newest_read
+        if self._fitting_position(read, acknowledged[0]) is None:
+            rejected_delete = self._deletes.refused(acknowledged[0], read.end) if read.version is None else None
+            if rejected_delete is None:
+                self._report(stale, "older than what was acknowledged", acknowledged[1], read)
             else:
-                self._break(Rule.PHANTOM, "deleted by what was answered as not applied", refused, read)
+                self._report(
+                    Rule.PHANTOM, "deleted by a deletion whose response was not applied", rejected_delete, read
+                )
             return None
-        position = self._at(read, max(acknowledged[0], seen[0]))
+        position = self._fitting_position(read, max(acknowledged[0], newest_read[0]))
         if position is None:
-            self._break(back, "older than what was read", seen[1], read)
+            self._report(back, "older than what was read", newest_read[1], read)
         return position
 
-    def _at(self, read: Read, floor: int) -> int | None:
-        """Return the lowest position at or above the floor where a read can have seen what it saw."""
+    def _fitting_position(self, read: Read, floor: int) -> int | None:
+        """Return the lowest position at or above the floor that fits what the read returned."""
         if read.version is not None:
             return 2 * read.version if 2 * read.version >= floor else None
         if floor == 0:
@@ -134,25 +146,25 @@ class _Key:
 
     def _change(self, operation: Write | Delete) -> None:
         position = self._position(operation)
-        floor, before = max(self._acknowledged, self._read, key=itemgetter(0))
+        floor, previous = max(self._acknowledged, self._newest_read, key=itemgetter(0))
         if position is not None and position <= floor:
-            self._break(Rule.VERSION, "not above what was there before", before, operation)
+            self._report(Rule.VERSION, "not above the version before", previous, operation)
         if operation.outcome is Outcome.OK:
-            self._ends(operation, position)
+            self._end(operation, position)
 
     def _position(self, operation: Write | Delete) -> int | None:
-        """Return where a change is; None if it may never have been made."""
+        """Return the position of a change; None if it may never have been applied."""
         if isinstance(operation, Delete):
             return 2 * operation.base + 1 if operation.outcome is Outcome.OK else None
-        version = self._names.version(operation)
+        version = self._versions.version(operation)
         return None if version is None else 2 * version
 
 
 _Fault = tuple[Rule, str, *tuple[Operation, ...]]
 
 
-class _Names:
-    """Which write made which version: as acknowledged, and as read."""
+class _Versions:
+    """Which write created which version, according to acknowledgements and reads."""
 
     def __init__(self, writes: list[Write]) -> None:
         self._writes = {write.mark: write for write in writes}
@@ -161,26 +173,26 @@ class _Names:
         self._by_version: dict[int, tuple[str, Operation]] = {}
         self._by_mark: dict[str, tuple[int, Operation]] = {}
 
-    def doubled(self) -> list[_Fault]:
-        """Learn what was acknowledged; return the writes that were given the version of another."""
-        told = [(write.version, write.mark, write) for write in self._writes.values()]
-        faults = [self._note(version, mark, write) for version, mark, write in told if version is not None]
+    def duplicates(self) -> list[_Fault]:
+        """Record the acknowledged writes; return those that have the version of another write."""
+        acknowledged = [(write.version, write.mark, write) for write in self._writes.values()]
+        faults = [self._note(version, mark, write) for version, mark, write in acknowledged if version is not None]
         return [fault for fault in faults if fault is not None]
 
     def learn(self, read: Read) -> _Fault | None:
-        """Learn what a read tells, or return what is wrong with it."""
+        """Record the version and mark of a read, or return what is wrong with it."""
         assert read.version is not None
         write = self._writes.get(read.mark or "")
         if write is None:
             return Rule.PHANTOM, "nobody wrote this", read
         if write.outcome is Outcome.NO:
-            return Rule.PHANTOM, "seen, though answered as not applied", write, read
+            return Rule.PHANTOM, "read, though its response was not applied", write, read
         if write.start >= read.end:
-            return Rule.PHANTOM, "seen before it was written", read, write
+            return Rule.PHANTOM, "read before it was written", read, write
         return self._note(read.version, write.mark, read)
 
     def version(self, write: Write) -> int | None:
-        """Return the version that a write made, if that was ever told."""
+        """Return the version that a write created, if any response revealed it."""
         version, _ = self._by_mark.get(write.mark, (write.version, None))
         return version
 
@@ -195,23 +207,23 @@ class _Names:
 
 
 class _Deletes:
-    """Which deletion made which version go."""
+    """Which deletion deleted which version."""
 
     def __init__(self, deletes: list[Delete]) -> None:
-        self._done = sorted((each for each in deletes if each.outcome is Outcome.OK), key=attrgetter("start"))
-        self.done = _Earliest([each for each in deletes if each.outcome is not Outcome.NO]).first
-        self.refused = _Earliest([each for each in deletes if each.outcome is Outcome.NO]).first
+        self._done = sorted((delete for delete in deletes if delete.outcome is Outcome.OK), key=attrgetter("start"))
+        self.done = _Earliest([delete for delete in deletes if delete.outcome is not Outcome.NO]).first
+        self.refused = _Earliest([delete for delete in deletes if delete.outcome is Outcome.NO]).first
 
-    def doubled(self) -> list[_Fault]:
-        """Return the deletions that deleted what another deleted as well."""
+    def duplicates(self) -> list[_Fault]:
+        """Return the pairs of deletions that deleted the same version."""
         first: dict[int, Delete] = {}
-        pairs = [(first.setdefault(each.base, each), each) for each in self._done]
-        # One that begins after the other's end is told when its turn comes.
+        pairs = [(first.setdefault(delete.base, delete), delete) for delete in self._done]
+        # A deletion that begins after the end of the other is reported when the sweep reaches it.
         return [(Rule.VERSION, "one version deleted twice", a, b) for a, b in pairs if a is not b and a.end >= b.start]
 
 
 class _Earliest:
-    """Deletions by position, as a tree of the earliest starts: finds the first one that began in time."""
+    """Deletions by position, in a tree of their earliest starts, to find the first that began before a time."""
 
     def __init__(self, deletes: Sequence[Delete]) -> None:
         earliest: dict[int, Delete] = {}
@@ -226,10 +238,10 @@ class _Earliest:
             self._tree[node] = min(self._tree[2 * node], self._tree[2 * node + 1])
 
     def first(self, floor: int, before: float) -> Delete | None:
-        """Return the deletion of the lowest position at or above the floor of those that began before a time."""
+        """Return the deletion with the lowest position at or above the floor that began before a time."""
         node = self._leaves + bisect_left(self._positions, floor)
         while self._tree[node] >= before:
-            while node & 1:  # all to the left of the end of this part is done with
+            while node & 1:  # this subtree ends its parent's range: go up
                 node >>= 1
             if node == 0:
                 return None

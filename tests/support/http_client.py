@@ -1,4 +1,4 @@
-"""A client of the service over real sockets, which keeps its connections alive; and what it gets back."""
+"""A client of the service over real sockets, with persistent connections."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tornado.httputil import HTTPHeaders
 
 MAX_REQUESTS = 64
-"""How many requests one client has under way: well below the 256 that the service works on at a time by default."""
+"""Maximum number of concurrent requests of one client: well below the 256 of the service by default."""
 
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -35,9 +35,9 @@ class Reply(NamedTuple):
 
 
 class Client:
-    """Asks the service on a port of this host. Give `json` for a body that is JSON, `body` for any other.
+    """Sends requests to the service on a port of this host, with `json` for a JSON body and `body` for any other.
 
-    At most MAX_REQUESTS are under way at a time; more wait here, so that a busy machine does not refuse them.
+    At most MAX_REQUESTS are in flight at a time; more wait here, so that a busy machine does not reject them.
     """
 
     def __init__(self, port: int) -> None:
@@ -54,9 +54,9 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send one request and return the reply, whatever its status; ConnectionError if there is none."""
-        typed = {} if json is None else {"Content-Type": "application/json"}
-        request = _request(method, path, typed | dict(headers or {}), body if json is None else _dump(json))
+        """Send one request and return the response, whatever its status; ConnectionError if there is none."""
+        content_type = {} if json is None else {"Content-Type": "application/json"}
+        request = _request(method, path, content_type | dict(headers or {}), body if json is None else _dump(json))
         async with self._slots:
             return await self._send(method, request)
 
@@ -82,7 +82,7 @@ class Client:
             connection = self._idle.pop()
             try:
                 return await self._exchange(connection, method, request)
-            except ConnectionError:  # it was closed while it was idle: only a new one tells
+            except ConnectionError:  # closed while idle: only a new connection shows whether the service responds
                 continue
         return await self._exchange(await asyncio.open_connection("127.0.0.1", self.port), method, request)
 
@@ -104,7 +104,7 @@ class Client:
 
 
 async def reset(writer: asyncio.StreamWriter) -> None:
-    """Break a connection off, as a client does that dies."""
+    """Reset a connection, like a client that crashes."""
     connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await hang_up(writer)
@@ -131,15 +131,15 @@ async def read_chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _request(method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    whole = {"Host": "127.0.0.1"} | dict(headers)
+    all_headers = {"Host": "127.0.0.1"} | dict(headers)
     if body is not None:
-        whole["Content-Length"] = str(len(body))
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in whole.items())]
+        all_headers["Content-Length"] = str(len(body))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in all_headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, and return when it is."""
+    """Close a connection; return when it is closed."""
     writer.close()
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
@@ -149,7 +149,7 @@ def _dump(value: object) -> bytes:
 
 
 async def raw(client: Client, *parts: bytes) -> Reply:
-    """Send bytes as they are, on a new connection, and return the reply."""
+    """Send raw bytes on a new connection; return the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     for part in parts:
         writer.write(part)

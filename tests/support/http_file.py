@@ -1,7 +1,7 @@
 """docs/guidsvc.http: the examples of docs/api.md, as requests for the HTTP clients of editors.
 
-`python -m tests.support.http_file` writes it. Editors share no way to take a variable of a response, so a comment asks
-for it where the page does so.
+`python -m tests.support.http_file` writes it. Editors have no common way to take a variable from a response, so a
+comment asks the reader to set it.
 """
 
 import re
@@ -19,7 +19,7 @@ EXAMPLE = re.compile(
 )
 VARIABLES = {"AT": "{{at}}", "GUID": "{{guid}}", "KEY": "{{key}}", "VERSION": "{{version}}", "ID": "{{id}}"}
 FROM_RESPONSE = {"VERSION": "`version` of the response", "ID": "`id` of the key of alice"}
-"""The variables that the page takes of a response."""
+"""The variables that the page takes from a response."""
 
 _HEAD = """\
 # The requests of docs/api.md, for an editor: REST Client for VS Code, the HTTP client of JetBrains, or httpyac.
@@ -38,7 +38,7 @@ _HEAD = """\
 
 
 class Example(NamedTuple):
-    """A request of the page: its title, what it sends, and the variable that is a part of the response, if any."""
+    """A request of the page: its title, its content, and the variable that is taken from the response, if any."""
 
     title: str
     request: curl.Request
@@ -48,9 +48,9 @@ class Example(NamedTuple):
 def examples() -> Iterator[Example]:
     """Yield the requests of the page, in order."""
     text = PAGE.read_text()
-    for found in EXAMPLE.finditer(text):
-        line = found["request"] or found["assigned"]
-        yield Example(_title(text[: found.start()]), curl.parse(line, VARIABLES), found["name"] or "")
+    for match in EXAMPLE.finditer(text):
+        line = match["request"] or match["assigned"]
+        yield Example(_title(text[: match.start()]), curl.parse(line, VARIABLES), match["name"] or "")
 
 
 def render() -> str:
@@ -60,10 +60,10 @@ def render() -> str:
     return "\n".join([head, *map(_block, examples())])
 
 
-def _title(before: str) -> str:
+def _title(text_before: str) -> str:
     """Return the first sentence of the paragraph that introduces an example, or else the heading above it."""
-    heading = re.findall(r"^#+ (.+)$", before, re.MULTILINE)[-1]
-    paragraph = " ".join(before.rstrip().rpartition("\n\n")[2].split())
+    heading = re.findall(r"^#+ (.+)$", text_before, re.MULTILINE)[-1]
+    paragraph = " ".join(text_before.rstrip().rpartition("\n\n")[2].split())
     if not paragraph.endswith(":"):
         return str(heading)
     sentence = re.split(r"(?<=[.:]) (?=[A-Z`])", paragraph)[0]
@@ -84,7 +84,7 @@ def _body(body: str) -> str:
 
 
 class Sent(NamedTuple):
-    """A request as it is read from the file."""
+    """A request as parsed from the file."""
 
     method: str
     url: str
@@ -93,7 +93,7 @@ class Sent(NamedTuple):
 
 
 def read(text: str) -> Iterator[Sent]:
-    """Yield the requests of the text of the file, as an editor would read them."""
+    """Yield the requests in the text of the file, as an editor would parse them."""
     for block in re.split(r"^### .*\n(?:# .*\n)?", text, flags=re.MULTILINE)[1:]:
         head, _, body = block.partition("\n\n")
         start, *lines = head.strip().splitlines()

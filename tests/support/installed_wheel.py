@@ -1,4 +1,4 @@
-"""A wheel of the service, built of a source tree and installed into an empty virtual environment."""
+"""Build a wheel of the service from a source tree, and install it into an empty virtual environment."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ INSTALL_SECONDS = 180
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command in a folder, and return what it prints."""
+    """Run a command in a folder; return its output."""
     return subprocess.run(
         command, cwd=folder, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS
     ).stdout
@@ -26,14 +26,14 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
 
 def install_wheel(wheel: Path, environment: Path) -> Path:
-    """Install a wheel, and return the folder of commands. What it depends on is found where the tests have it."""
+    """Install a wheel; return the folder of commands. Its dependencies come from the environment of the tests."""
     commands = empty_environment(environment)
     add_wheel(wheel, commands)
     return commands
 
 
 def empty_environment(environment: Path) -> Path:
-    """Make a virtual environment that finds what the tests have installed, and return its folder of commands."""
+    """Create a virtual environment with access to the packages of the tests; return its folder of commands."""
     venv.create(environment)
     commands = environment / "bin"
     program = "import sysconfig; print(sysconfig.get_path('purelib'))"

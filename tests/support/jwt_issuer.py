@@ -1,4 +1,4 @@
-"""An issuer of tokens: real keys, the set of their public parts, and a server that the set can be had from."""
+"""A token issuer: real keys, their JWKS, and a server for the JWKS."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Privat
 
 @cache
 def private(kind: str, number: int = 0) -> Private:
-    """Draw a key: `RS2048`, say, `P-256`, `Ed25519`; the same for the same number."""
+    """Generate a key of a kind, such as `RS2048`, `P-256` or `Ed25519`; the same for the same number."""
     curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1(), "secp256k1": ec.SECP256K1()}
     if kind in curves:
         return ec.generate_private_key(curves[kind])
@@ -33,9 +33,9 @@ def private(kind: str, number: int = 0) -> Private:
 def jwk(key: Any, **members: object) -> dict[str, Any]:
     """Return a key, public or private, as a JWK with these members."""
     kinds = {"RSA": "RSAAlgorithm", "EC": "ECAlgorithm", "Ed": "OKPAlgorithm"}
-    name = next(kinds[each] for each in kinds if type(key).__name__.startswith(each))
-    told: dict[str, Any] = getattr(jwt.algorithms, name).to_jwk(key, as_dict=True)
-    return told | members
+    name = next(kinds[prefix] for prefix in kinds if type(key).__name__.startswith(prefix))
+    members_of_key: dict[str, Any] = getattr(jwt.algorithms, name).to_jwk(key, as_dict=True)
+    return members_of_key | members
 
 
 def key_set(*keys: object) -> bytes:
@@ -57,24 +57,24 @@ class Signer:
         self.private = private(kind, number)
 
     def jwk(self, **members: object) -> dict[str, Any]:
-        """Return the public part, as it stands in the set."""
+        """Return the public part, as contained in the JWKS."""
         return jwk(self.private.public_key(), **({} if self.kid is None else {"kid": self.kid}), **members)
 
     def token(self, claims: Mapping[str, object], **header: object) -> str:
         """Sign claims."""
-        named = {} if self.kid is None else {"kid": self.kid}
+        key_id = {} if self.kid is None else {"kid": self.kid}
         algorithm = str(header.pop("by", self.algorithm))
-        return jwt.encode(dict(claims), self.private, algorithm, headers=named | header)
+        return jwt.encode(dict(claims), self.private, algorithm, headers=key_id | header)
 
 
 def claims(now: int, **changed: object) -> dict[str, Any]:
-    """Return good claims at a time in Unix seconds; what is changed to None is left out."""
-    told = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "exp": now + LIFE_SECONDS, "iat": now, "scope": "read"}
-    return {name: value for name, value in (told | changed).items() if value is not None}
+    """Return valid claims at a time in Unix seconds, with changes; a claim that is changed to None is omitted."""
+    valid = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "exp": now + LIFE_SECONDS, "iat": now, "scope": "read"}
+    return {name: value for name, value in (valid | changed).items() if value is not None}
 
 
 class Place:
-    """A server that answers every request the same, and counts them; not before `open` is set."""
+    """A server that sends every request the same response once `open` is set, and counts the requests."""
 
     def __init__(self, body: bytes) -> None:
         self.body, self.status, self.headers = body, "200 OK", ""
@@ -84,11 +84,11 @@ class Place:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the JWKS."""
         return f"http://127.0.0.1:{self.port}/keys"
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a connection."""
+        """Serve a connection."""
         try:
             await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
@@ -104,12 +104,12 @@ class Place:
 
 @asynccontextmanager
 async def serving_keys(body: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[Place]:
-    """Serve, inside."""
-    place = Place(body)
-    server = await asyncio.start_server(place.answer, "127.0.0.1", 0, ssl=tls)
-    place.port = server.sockets[0].getsockname()[1]
+    """Serve a JWKS inside the block."""
+    endpoint = Place(body)
+    server = await asyncio.start_server(endpoint.answer, "127.0.0.1", 0, ssl=tls)
+    endpoint.port = server.sockets[0].getsockname()[1]
     try:
-        yield place
+        yield endpoint
     finally:
-        place.open.set()
+        endpoint.open.set()
         server.close()

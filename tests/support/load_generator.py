@@ -1,4 +1,4 @@
-"""A load of clients that keep to HTTP, and note whatever fails: they try nothing twice."""
+"""A load of well-behaved HTTP clients that record every failure and never retry."""
 
 import asyncio
 import random
@@ -13,40 +13,40 @@ PAUSES = (0.0, 0.0, 0.002, 0.05, 0.3)
 
 
 class Load:
-    """Clients that read and write records; a connection is used again unless its last reply says that it ends."""
+    """Clients that read and write records, and reuse a connection unless the last response announced its end."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._over = False
+        self._has_ended = False
         self.answered = 0
         self.connections = 0
         self.failures: list[str] = []
 
     @asynccontextmanager
     async def going_on(self, clients: int) -> AsyncIterator[None]:
-        """Have so many clients ask, inside, and let each finish its last request."""
+        """Run this many clients inside the block; at the end, let each finish its last request."""
         tasks = [asyncio.create_task(self._client(number)) for number in range(clients)]
         try:
             yield
         finally:
-            self._over = True
+            self._has_ended = True
             await asyncio.gather(*tasks)
 
     async def _client(self, number: int) -> None:
         rng = random.Random(number)
         pause = PAUSES[number % len(PAUSES)]
-        while not self._over:
+        while not self._has_ended:
             try:
                 await self._connection(rng, pause)
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.failures.append(repr(error))
 
     async def _connection(self, rng: random.Random, pause: float) -> None:
-        """Ask over one connection until it ends."""
+        """Send requests over one connection until it ends."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         self.connections += 1
         try:
-            while not self._over:
+            while not self._has_ended:
                 method = "PUT" if rng.random() < 0.2 else "GET"
                 writer.write(_request(method, f"{rng.randrange(KEYS):032X}"))
                 reply = await asyncio.wait_for(read_reply(reader, method), 30)

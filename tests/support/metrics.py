@@ -1,4 +1,4 @@
-"""Readers of the metrics page, which parse it as Prometheus does."""
+"""Parse the metrics page like Prometheus."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -27,7 +27,7 @@ def label_values(samples: Samples, label: str) -> set[str]:
 
 
 async def scrape(client: Client) -> Samples:
-    """Ask for the metrics."""
+    """Request and parse the metrics."""
     reply = await client.get("/metrics")
     assert reply.status == 200
     return read(reply.body.decode())

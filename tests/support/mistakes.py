@@ -1,4 +1,4 @@
-"""The usual mistakes of requests, and what the service answers."""
+"""Usual mistakes in requests, and the responses of the service."""
 
 import json
 from typing import NamedTuple
@@ -11,26 +11,26 @@ PATHS = "GET / lists the paths."
 
 
 class Mistake(NamedTuple):
-    """A request, and its answer."""
+    """A request with a mistake, and the expected response."""
 
     method: str
     path: str
-    sent: bytes | None
+    body: bytes | None
     headers: dict[str, str]
     status: int
     code: str
     detail: str
 
 
-def put(sent: str | bytes, detail: str) -> Mistake:
+def put(body: str | bytes, detail: str) -> Mistake:
     """Return the mistake of a PUT with this body."""
-    encoded = sent.encode() if isinstance(sent, str) else sent
+    encoded = body.encode() if isinstance(body, str) else body
     return Mistake("PUT", AT, encoded, JSON, 400, "invalid-request", detail)
 
 
-def patch(sent: str, detail: str) -> Mistake:
+def patch(body: str, detail: str) -> Mistake:
     """Return the mistake of a PATCH with this body."""
-    return Mistake("PATCH", AT, sent.encode(), JSON, 400, "invalid-request", detail)
+    return Mistake("PATCH", AT, body.encode(), JSON, 400, "invalid-request", detail)
 
 
 def expire(value: object, detail: str) -> Mistake:
@@ -56,20 +56,18 @@ def path(text: str, near: str | None) -> Mistake:
 
 def header(name: str, value: str, detail: str) -> Mistake:
     """Return the mistake of a header of a POST."""
-    given_headers = JSON | {name: value}
-    return Mistake(
-        "POST", "/guid", b'{"user": "a"}', given_headers, 400, "invalid-request", f"The header `{name}` {detail}"
-    )
+    headers = JSON | {name: value}
+    return Mistake("POST", "/guid", b'{"user": "a"}', headers, 400, "invalid-request", f"The header `{name}` {detail}")
 
 
 def media_type(headers: dict[str, str], detail: str) -> Mistake:
     """Return the mistake of the media type of a POST."""
-    wanted = f"send Content-Type: application/json{' instead' if headers else ''}"
-    whole = (
-        f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}; {wanted} "
+    advice = f"send Content-Type: application/json{' instead' if headers else ''}"
+    full_detail = (
+        f"POST requires a body of application/json in UTF-8, but the Content-Type {detail}; {advice} "
         "(curl: -H 'Content-Type: application/json')."
     )
-    return Mistake("POST", "/guid", b'{"user": "a"}', headers, 415, "unsupported-media-type", whole)
+    return Mistake("POST", "/guid", b'{"user": "a"}', headers, 415, "unsupported-media-type", full_detail)
 
 
 def method(name: str, at: str, allowed: str, hint: str = "") -> Mistake:
@@ -83,11 +81,11 @@ def unknown(name: str, at: str, detail: str) -> Mistake:
     return Mistake(name, at, b"{}", JSON, 501, "not-implemented", detail)
 
 
-def renewal(sent: str, detail: str) -> Mistake:
+def renewal(body: str, detail: str) -> Mistake:
     """Return the mistake of a renewal with this body."""
-    return Mistake("POST", f"{AT}/renewal", sent.encode(), JSON, 400, "invalid-request", detail)
+    return Mistake("POST", f"{AT}/renewal", body.encode(), JSON, 400, "invalid-request", detail)
 
 
-def batch(sent: str, detail: str) -> Mistake:
+def batch(body: str, detail: str) -> Mistake:
     """Return the mistake of a batch in a document."""
-    return Mistake("POST", "/guid:batch", sent.encode(), JSON, 400, "invalid-request", detail)
+    return Mistake("POST", "/guid:batch", body.encode(), JSON, 400, "invalid-request", detail)

@@ -1,4 +1,4 @@
-"""What tests of the event log on MongoDB share: its documents, past the store, and what fills it."""
+"""Support for tests of the event log on MongoDB: direct access to its documents, and entries to fill it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -24,22 +24,22 @@ async def drained(documents: Documents) -> None:
 
 
 async def kinds(store: MongoStore, count: int) -> list[tuple[Kind, int]]:
-    """Return kind and version of each entry, and hold the numbers to be without a gap."""
-    found = await numbered_after(store.events, 0, count)
-    assert [each.number for each in found] == list(range(1, len(found) + 1))
-    return [(each.entry.kind, each.entry.version) for each in found]
+    """Return kind and version of each entry, and check that the numbers have no gap."""
+    entries = await numbered_after(store.events, 0, count)
+    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    return [(entry.entry.kind, entry.entry.version) for entry in entries]
 
 
 async def advance(store: MongoStore, now: int) -> int:
-    """Do all that is due, and return for how many records."""
-    done = 0
-    while step := await store.events.advance(now, 100):
-        done += step
-    return done
+    """Advance everything that is due; return the number of records."""
+    count = 0
+    while advanced := await store.events.advance(now, 100):
+        count += advanced
+    return count
 
 
 async def filled(store: MongoStore, now: int, count: int = 10) -> Sequence[Numbered]:
-    """Create records, one after the other, with all that a selection can tell apart; return their entries."""
+    """Create records, one after the other, that differ in all fields of a selection; return their entries."""
     for number in range(count):
         new = record(now + number, guid=f"{number:032X}", user=f"user {number % 2}", owner=f"owner {number % 3}")
         await store.records.swap(None, new)

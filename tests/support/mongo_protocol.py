@@ -1,14 +1,14 @@
-"""SecantusDB's server, as its own command starts it, with prompt TTL indexes and MongoDB's retries of writes.
+"""SecantusDB's server with prompt TTL indexes and MongoDB's behaviour for retried writes.
 
-MongoDB's TTL monitor deletes what is due within 60 s, so a test that stores a record with a `purge_at` in the past
-fails only where it is slow. Here such documents are deleted before each `find`, and it fails every time.
+MongoDB's TTL monitor deletes due documents within 60 s, so a test that stores a record with a `purge_at` in the past
+would fail only on a slow machine. Here such documents are deleted before each `find`, so it always fails.
 
-A driver sends a write again whose answer was lost, and the server then answers what it did the first time. SecantusDB
-takes it for another write if less of the caller's time is left, or while the first is still being done; it does it
-again, and says that there was nothing to do.
+A driver retries a write whose response was lost, and MongoDB then repeats its first response. SecantusDB considers the
+retry another write if its `maxTimeMS` differs, or while the first is still executed: it executes the retry, and reports
+that there was nothing to do.
 
-It remembers its last ten thousand answers to writes, and sorts them all at each write, which takes longer than the
-write. Here it looks at the oldest ones only.
+SecantusDB keeps its last ten thousand responses to writes, and sorts them at each write, which takes longer than the
+write. Here only the oldest ones are examined.
 """
 
 import sys
@@ -22,56 +22,56 @@ from secantus.transactions import TransactionRegistry
 
 WAIT_SECONDS = 10.0
 LAZY_TTL = "--lazy-ttl"
-"""Leaves due documents to the monitor, for a load that stores none and wants the speed."""
+"""Option that leaves due documents to the monitor: faster, for a load that stores none."""
 
 commands._RETRY_IDENTITY_IGNORED |= {"maxTimeMS"}
 
 
-def _wait_for_the_first(kept: Any) -> None:
-    """Have who asks again wait until what it asked for first has been done."""
-    under_way: dict[tuple[bytes, int], threading.Event] = {}
+def _make_retries_wait(registry: Any) -> None:
+    """Let a retry wait until the first execution of its write has ended."""
+    running_writes: dict[tuple[bytes, int], threading.Event] = {}
     lock = threading.Lock()
-    recall, record = kept.retryable_reply, kept.record_retryable
+    recall, record = registry.retryable_reply, registry.record_retryable
 
-    def recall_when_done(self: Any, session: bytes, number: int, identity: bytes) -> Any:
+    def recall_when_ended(self: Any, session: bytes, number: int, identity: bytes) -> Any:
         with lock:
-            first = (session, number) not in under_way
-            done = under_way.setdefault((session, number), threading.Event())
-        if not first:
-            done.wait(WAIT_SECONDS)
+            is_first = (session, number) not in running_writes
+            ended = running_writes.setdefault((session, number), threading.Event())
+        if not is_first:
+            ended.wait(WAIT_SECONDS)
         return recall(self, session, number, identity)
 
-    def record_and_tell(self: Any, session: bytes, number: int, identity: bytes, reply: Any) -> None:
+    def record_and_release(self: Any, session: bytes, number: int, identity: bytes, reply: Any) -> None:
         record(self, session, number, identity, reply)
         with lock:
-            done = under_way.pop((session, number), None)
-        if done is not None:
-            done.set()
+            ended = running_writes.pop((session, number), None)
+        if ended is not None:
+            ended.set()
 
-    kept.retryable_reply, kept.record_retryable = recall_when_done, record_and_tell
+    registry.retryable_reply, registry.record_retryable = recall_when_ended, record_and_release
 
 
-def _forget_the_oldest_answers_first(kept: Any) -> None:
-    """Have the answers to writes ordered by age, so that those to forget are found without a look at the others."""
-    create = kept.__init__
+def _order_responses_by_age(registry: Any) -> None:
+    """Keep the responses to writes ordered by age, so that only those to be dropped are examined."""
+    create = registry.__init__
 
     def create_ordered(self: Any, *arguments: Any, **options: Any) -> None:
         create(self, *arguments, **options)
         self._retryable = OrderedDict(self._retryable)
 
     def forget(self: Any) -> None:
-        answers = self._retryable
+        responses = self._retryable
         oldest_seconds = self._time() - transactions._RETRYABLE_RECORD_LIFETIME_SECONDS
-        while answers and (
-            len(answers) > transactions._RETRYABLE_RECORD_MAX or next(iter(answers.values()))[1] < oldest_seconds
+        while responses and (
+            len(responses) > transactions._RETRYABLE_RECORD_MAX or next(iter(responses.values()))[1] < oldest_seconds
         ):
-            answers.popitem(last=False)
+            responses.popitem(last=False)
 
-    kept.__init__, kept._prune_retryable_locked = create_ordered, forget
+    registry.__init__, registry._prune_retryable_locked = create_ordered, forget
 
 
 def _delete_due_documents_before(name: str) -> None:
-    """Have a command see its collection as the TTL monitor would leave it."""
+    """Delete due documents of a collection before each of these commands, like the TTL monitor."""
     run = commands._HANDLERS[name]
 
     def run_after_monitor(document: dict[str, Any], context: Any) -> Any:
@@ -87,6 +87,6 @@ if __name__ == "__main__":
     else:
         _delete_due_documents_before("find")
         _delete_due_documents_before("aggregate")
-    _wait_for_the_first(TransactionRegistry)
-    _forget_the_oldest_answers_first(TransactionRegistry)
+    _make_retries_wait(TransactionRegistry)
+    _order_responses_by_age(TransactionRegistry)
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""A proxy before a server of MongoDB's protocol that withholds chosen commands, as a stalled disk does with writes."""
+"""A proxy in front of a MongoDB server that withholds chosen commands, as a stalled disk does with writes."""
 
 import asyncio
 import struct
@@ -30,7 +30,7 @@ class MongoProxy:
 
     @contextmanager
     def withholding(self, *names: str) -> Iterator[None]:
-        """Inside the block, drop the commands with these names: they are never answered."""
+        """Inside the block, drop the commands with these names, so that they get no response."""
         self._names = frozenset(name.encode() for name in names)
         try:
             yield
@@ -81,20 +81,20 @@ class MongoProxy:
 
 @contextmanager
 def mongo_proxy(upstream: int) -> Iterator[MongoProxy]:
-    """Run a proxy before the server on this port, inside the block, in a thread: the driver blocks when it closes."""
-    made = MongoProxy(upstream)
+    """Run a proxy for the server on this port inside the block, in a thread, because closing the driver blocks."""
+    proxy = MongoProxy(upstream)
     with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(asyncio.run, made.run())
-        made.ready.wait()
+        running = threads.submit(asyncio.run, proxy.run())
+        proxy.ready.wait()
         try:
-            yield made
+            yield proxy
         finally:
-            made.stop()
+            proxy.stop()
             running.result()
 
 
 @pytest.fixture
 def way(own_mongo: Server) -> Iterator[MongoProxy]:
     """The way to the MongoDB of one test: a proxy."""
-    with mongo_proxy(own_mongo.port) as made:
-        yield made
+    with mongo_proxy(own_mongo.port) as proxy:
+        yield proxy

@@ -1,6 +1,6 @@
-"""The way to a server: TCP passed on, in both directions, with the faults that a network and its peers can have.
+"""A TCP proxy in front of a server, which forwards in both directions and injects the faults of a network.
 
-Knows no protocol: what comes in one piece from the server passes for a reply, or for the beginning of one.
+It knows no protocol: data that arrives in one piece from the server counts as a response, or as the start of one.
 """
 
 import asyncio
@@ -23,21 +23,21 @@ class Way(Enum):
 
 
 class Spoil(Enum):
-    """What becomes of a reply, before the connection is reset."""
+    """How a response is damaged before the connection is reset."""
 
     CUT = "cut in the middle"
     SWALLOWED = "swallowed"
 
 
 class Proxy:
-    """Passes on what comes on `port` to another port of this host, and back."""
+    """Forwards connections on `port` to another port of this host."""
 
     def __init__(self, upstream: int, rng: random.Random) -> None:
         self.port = 0
         self.resets = 0
-        """So many connections were broken off."""
+        """Number of connections that were reset."""
         self.held = 0
-        """So many pieces are on their way."""
+        """Number of pieces that are being forwarded."""
         self._upstream = upstream
         self._rng = rng
         self._delay = 0.0
@@ -51,7 +51,7 @@ class Proxy:
 
     @contextmanager
     def slow(self, seconds: float) -> Iterator[None]:
-        """Inside, each piece takes up to this time longer, either way."""
+        """Inside the block, each piece is delayed by up to this time, in both directions."""
         self._delay = seconds
         try:
             yield
@@ -60,7 +60,7 @@ class Proxy:
 
     @contextmanager
     def black_hole(self, *ways: Way) -> Iterator[None]:
-        """Inside, nothing arrives that goes these ways; at the end all of it does, late, as TCP sends again."""
+        """Inside the block, nothing arrives in these directions; at the end all of it does, as TCP retransmits."""
         for way in ways:
             self._open[way].clear()
         try:
@@ -71,7 +71,7 @@ class Proxy:
 
     @contextmanager
     def spoiling(self, spoil: Spoil, chance: float = 1.0, most: float = inf) -> Iterator[None]:
-        """Inside, replies are spoilt, each with this chance, and so many at the most: what was asked has been done."""
+        """Inside the block, damage at most `most` responses, each with this chance: their requests were executed."""
         self._spoil, self._chance, self._spoils = spoil, chance, most
         try:
             yield
@@ -80,7 +80,7 @@ class Proxy:
 
     @contextmanager
     def losing(self, chance: float = 1.0) -> Iterator[None]:
-        """Inside, requests are lost, each with this chance, and their connections reset: what was asked is not done."""
+        """Inside the block, drop requests, each with this chance, unexecuted, and reset their connections."""
         self._loss = chance
         try:
             yield
@@ -88,17 +88,17 @@ class Proxy:
             self._loss = 0.0
 
     def reset(self) -> None:
-        """Break off all connections there are, at both ends."""
+        """Reset all current connections at both ends."""
         for connection in list(self._connections.values()):
             self.resets += 1
             connection.reset()
 
     async def ended(self) -> None:
-        """Return when all connections there are have ended."""
+        """Return when all current connections have ended."""
         await asyncio.gather(*self._connections)
 
     async def passes(self, way: Way) -> None:
-        """Return when a piece may go on."""
+        """Return when a piece may be forwarded."""
         self.held += 1
         if self._delay:
             await asyncio.sleep(self._rng.uniform(0, self._delay))
@@ -110,14 +110,14 @@ class Proxy:
         return self._loss > 0 and self._rng.random() < self._loss
 
     def spoils(self) -> Spoil | None:
-        """Decide what becomes of a reply."""
+        """Decide whether and how a response is damaged."""
         if self._spoil is None or self._spoils < 1 or self._rng.random() >= self._chance:
             return None
         self._spoils -= 1
         return self._spoil
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on one connection until both ends have closed it."""
+        """Forward one connection until both ends have closed it."""
         try:
             upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
@@ -134,16 +134,16 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(upstream: int, rng: random.Random) -> AsyncIterator[Proxy]:
-    """Run a proxy, inside, on a port that it chooses."""
-    made = Proxy(upstream, rng)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
+    """Run a proxy inside the block, on a free port."""
+    started = Proxy(upstream, rng)
+    server = await asyncio.start_server(started.serve, "127.0.0.1", 0)
+    started.port = server.sockets[0].getsockname()[1]
     try:
-        yield made
+        yield started
     finally:
         server.close()
-        made.reset()
-        await made.ended()
+        started.reset()
+        await started.ended()
         await server.wait_closed()
 
 
@@ -158,11 +158,11 @@ class _Connection:
         self._server = server
 
     async def run(self, rules: Proxy) -> None:
-        """Pass on until both ends are closed."""
+        """Forward until both ends are closed."""
         await asyncio.gather(self._up(rules), self._down(rules))
 
     def reset(self) -> None:
-        """Break it off at both ends."""
+        """Reset the connection at both ends."""
         _break_off(self._client[1])
         _break_off(self._server[1])
 
@@ -177,7 +177,7 @@ class _Connection:
                     return
                 writer.write(piece)
                 await writer.drain()
-        await rules.passes(Way.TO_SERVER)  # the end of a connection takes the same way
+        await rules.passes(Way.TO_SERVER)  # the end of a connection is delayed, too
         writer.close()
 
     async def _down(self, rules: Proxy) -> None:
@@ -199,7 +199,7 @@ class _Connection:
 
 
 def _break_off(writer: asyncio.StreamWriter) -> None:
-    """Reset a connection; what is in the kernel's hands may still arrive."""
+    """Reset a connection; data in the buffers of the kernel may still arrive."""
     connection: socket.socket | None = writer.get_extra_info("socket")
     if connection is not None:
         with suppress(OSError):

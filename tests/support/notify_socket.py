@@ -10,7 +10,7 @@ from tests.support.backing_servers import START_SECONDS, wait_until
 
 
 class NotifySocket:
-    """A bound datagram socket; `address` is what NOTIFY_SOCKET has."""
+    """A bound datagram socket; `address` is the value of NOTIFY_SOCKET."""
 
     def __init__(self, bound: socket.socket, address: str) -> None:
         self.socket = bound
@@ -26,11 +26,11 @@ class NotifySocket:
                 return self.messages
 
     def wait_for(self, message: str, count: int = 1, log: Path | None = None) -> None:
-        """Wait until a message has come so many times."""
+        """Wait until a message has arrived `count` times."""
         wait_until(lambda: self.receive().count(message) >= count, message, log, 2 * START_SECONDS)
 
     def states(self) -> list[str]:
-        """Return the changes of state so far: the first line of each message but those of the watchdog."""
+        """Return the changes of state so far: the first line of each message except those of the watchdog."""
         return [each.partition("\n")[0] for each in self.receive() if each != "WATCHDOG=1"]
 
     def environment(self, watchdog_seconds: float | None = None) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Programs that a machine may lack, such as kubectl: where one is not installed, its tests have nothing to run.
+"""Programs that may not be installed, such as kubectl: without one, tests that would run it return early.
 
-`.ci/run` installs some of them. What tests read in files needs none.
+`.ci/run` installs some of them. Tests that only read files need none.
 """
 
 import os
@@ -12,10 +12,12 @@ _SECONDS = 60
 
 
 def find(name: str) -> str | None:
-    """Return where a program is; None if it is not installed. Debian has servers in /usr/sbin."""
+    """Return the path of a program, or None if it is not installed. Debian has servers in /usr/sbin."""
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
 
 
-def run(program: str, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program that was found to its end."""
-    return subprocess.run([program, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=_SECONDS)
+def run(program: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        [program, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=_SECONDS
+    )

@@ -1,4 +1,4 @@
-"""A user to whom the permissions of files mean something, as root is not."""
+"""A user for whom file permissions are checked, unlike root."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ NOBODY = 65_534
 
 @contextmanager
 def ordinary_user(*folders: Path) -> Iterator[None]:
-    """Be an ordinary user, who may enter these folders, and see them; afterwards they have their modes again."""
+    """Run the block as an ordinary user that may read these folders; restore their modes afterwards."""
     if os.geteuid() != 0:
         yield
         return

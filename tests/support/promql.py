@@ -1,4 +1,4 @@
-"""Reads the expressions of the Prometheus rules and of the Grafana dashboard: which metrics and labels they use."""
+"""Parse the expressions of the Prometheus rules and the Grafana dashboard: the metrics and labels that they use."""
 
 import json
 from collections.abc import Iterator
@@ -47,15 +47,20 @@ def dashboard() -> dict[str, Any]:
 
 
 def panels() -> list[dict[str, Any]]:
-    """Return the panels of the dashboard that show something."""
+    """Return the panels of the dashboard without the row headings."""
     return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
 def expressions() -> list[str]:
     """Return all expressions of rules and dashboard, with durations in place of Grafana's variables."""
-    shown = [target["expr"] for panel in panels() for target in panel["targets"]]
-    marked = [each["expr"] for each in dashboard()["annotations"]["list"] if "expr" in each]
-    return [*(rule["expr"] for rule in rules()), *(filled(each) for each in (*shown, *marked))]
+    panel_expressions = [target["expr"] for panel in panels() for target in panel["targets"]]
+    annotation_expressions = [
+        expression["expr"] for expression in dashboard()["annotations"]["list"] if "expr" in expression
+    ]
+    return [
+        *(rule["expr"] for rule in rules()),
+        *(filled(expression) for expression in (*panel_expressions, *annotation_expressions)),
+    ]
 
 
 def filled(expression: str) -> str:
@@ -66,7 +71,7 @@ def filled(expression: str) -> str:
 
 
 def selectors(expression: str) -> list[Selector]:
-    """Return what an expression selects; raise ValueError if Prometheus could not parse it."""
+    """Return the selectors of an expression; raise ValueError if it is not valid PromQL."""
     return [
         Selector(node.name or "", tuple(_matchers(node)))
         for node in _nodes(expression)
@@ -76,13 +81,13 @@ def selectors(expression: str) -> list[Selector]:
 
 def grouping_labels(expression: str) -> set[str]:
     """Return the labels by which an expression groups or joins, without those that Prometheus adds."""
-    found: set[str] = set()
+    labels: set[str] = set()
     for node in _nodes(expression):
         if isinstance(node, promql_parser.AggregateExpr) and node.modifier:
-            found.update(node.modifier.labels)
+            labels.update(node.modifier.labels)
         elif isinstance(node, promql_parser.BinaryExpr) and node.modifier and node.modifier.matching:
-            found.update(node.modifier.matching.labels)
-    return found - _LABELS_OF_TARGETS
+            labels.update(node.modifier.matching.labels)
+    return labels - _LABELS_OF_TARGETS
 
 
 def _nodes(expression: str) -> list[promql_parser.Expr]:
@@ -95,5 +100,5 @@ _OPERATORS = {"MatchOp.Equal": "=", "MatchOp.NotEqual": "!=", "MatchOp.Re": "=~"
 
 
 def _matchers(node: promql_parser.VectorSelector) -> Iterator[tuple[str, str, str]]:
-    for each in node.matchers.matchers:
-        yield each.name, _OPERATORS[str(each.op)], each.value
+    for matcher in node.matchers.matchers:
+        yield matcher.name, _OPERATORS[str(matcher.op)], matcher.value

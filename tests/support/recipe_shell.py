@@ -1,4 +1,4 @@
-"""Runs shell blocks of the documentation as they stand."""
+"""Run shell blocks of the documentation unchanged."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from tests.support.backing_servers import ROOT, START_SECONDS
 
 
 def prepare(folder: Path) -> Path:
-    """Put the command `guidsvc` into a folder of programs, which is in the PATH of the blocks; return that folder."""
+    """Write the command `guidsvc` to a folder that is in the PATH of the blocks; return that folder."""
     programs = folder / "programs"
     programs.mkdir()
     command = programs / "guidsvc"
@@ -19,17 +19,17 @@ def prepare(folder: Path) -> Path:
     return programs
 
 
-def run_block(block: str, folder: Path, more: Mapping[str, str] | None = None) -> str:
+def run_block(block: str, folder: Path, variables: Mapping[str, str] | None = None) -> str:
     """Run a block in a folder that `prepare` has prepared, and return what it prints."""
     path = f"{folder / 'programs'}:{os.environ['PATH']}"
-    done = subprocess.run(
+    process = subprocess.run(
         ["sh", "-e", "-c", block],
         cwd=folder,
-        env=os.environ | {"PATH": path} | dict(more or {}),
+        env=os.environ | {"PATH": path} | dict(variables or {}),
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout

@@ -1,4 +1,4 @@
-"""Caches in Redis, opened as a process of the service opens them, with a quicker protocol."""
+"""Redis caches, opened like in a process of the service, with shorter protocol times."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,14 +15,14 @@ from tests.support.gated_store import GatedStore
 DOWN, OFF = "redis unavailable", "cache disabled, writing"
 NAME = "gated"
 TIMING = CacheTimings(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
-"""The protocol, quicker, and with a lease so short that each read comes from Redis."""
+"""Shorter protocol times, with a lease so short that each read comes from Redis."""
 
 
 @asynccontextmanager
 async def opened(
     at: int | str, store: GatedStore, clock: Clock, timing: CacheTimings = TIMING, name: str = NAME
 ) -> AsyncIterator[RedisCache]:
-    """Open a cache in the Redis on a port, or at a URL without its scheme, inside."""
+    """Open a cache in the Redis on a port, or at a URL without its scheme, for the duration of the block."""
     meter = CacheMetrics()
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:

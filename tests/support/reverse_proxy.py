@@ -12,7 +12,7 @@ from tests.support.optional_program import find
 EXAMPLES = ROOT / "deploy" / "proxies"
 HOST = "registry.example"
 SERVICE = "127.0.0.1:8888"
-"""Where the examples expect the service."""
+"""The address of the service in the examples."""
 FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "caddy": "Caddyfile"}
 
 _NGINX = """
@@ -42,7 +42,7 @@ def text_of(name: str) -> str:
 
 @contextmanager
 def reverse_proxy(name: str, folder: Path, service_port: int, certificate: Certificate) -> Iterator[Server | None]:
-    """Run a program with its example, inside; yield None if the program is not installed."""
+    """Run a program with its example inside the block; yield None if the program is not installed."""
     program = find(name)
     if program is None:
         yield None
@@ -68,11 +68,11 @@ def _nginx(folder: Path, port: int, service: str, certificate: Certificate) -> l
 
 
 def _haproxy(folder: Path, port: int, service: str, certificate: Certificate) -> list[str]:
-    both = folder / "both.pem"
-    both.touch(0o600)
-    both.write_bytes(certificate.cert.read_bytes() + certificate.key.read_bytes())
+    bundle = folder / "both.pem"
+    bundle.touch(0o600)
+    bundle.write_bytes(certificate.cert.read_bytes() + certificate.key.read_bytes())
     changes = {
-        f"bind :443 ssl crt /etc/haproxy/{HOST}.pem": f"bind 127.0.0.1:{port} ssl crt {both}",
+        f"bind :443 ssl crt /etc/haproxy/{HOST}.pem": f"bind 127.0.0.1:{port} ssl crt {bundle}",
         f"server guidsvc1 {SERVICE}\n": f"server guidsvc1 {service}\n",
     }
     (folder / "haproxy.cfg").write_text(changed(text_of("haproxy"), changes))
@@ -91,7 +91,7 @@ _WRITERS = {"nginx": _nginx, "haproxy": _haproxy, "caddy": _caddy}
 
 def changed(text: str, changes: Mapping[str, str]) -> str:
     """Replace each text, which must occur once."""
-    for before, after in changes.items():
-        assert text.count(before) == 1, before
-        text = text.replace(before, after)
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
     return text

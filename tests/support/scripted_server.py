@@ -1,4 +1,4 @@
-"""A server that answers each request as a script says: with a response, in pieces, or with none."""
+"""A server with scripted responses: complete, in pieces, or none."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from tests.support.http_client import reset
 
 RESET = b""
-"""In place of a response: the connection is reset."""
+"""Instead of a response: reset the connection."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ Answer = Callable[[Request], Awaitable[bytes] | AsyncIterator[bytes] | bytes | N
 
 @dataclass
 class ScriptedServer:
-    """Answers on `port` with what `answer` returns for a request; None never answers. It notes all requests.
+    """Sends on `port` what `answer` returns for a request, or never responds if it is None. Records all requests.
 
     An iterator yields the parts of a response, and is the last response on its connection.
     """
@@ -44,11 +44,11 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection."""
+        """Respond to the requests of one connection."""
         with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 request = await _read(reader)
@@ -73,17 +73,17 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def scripted_server(answer: Answer) -> AsyncIterator[ScriptedServer]:
-    """Run a server, inside, on a port that it chooses."""
-    made = ScriptedServer(answer)
+    """Run a server inside the block, on a free port."""
+    scripted = ScriptedServer(answer)
     tasks: set[asyncio.Task[None]] = set()
 
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(made.serve(reader, writer)))
+    def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(scripted.serve(reader, writer)))
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
+    server = await asyncio.start_server(on_connect, "127.0.0.1", 0)
+    scripted.port = server.sockets[0].getsockname()[1]
     try:
-        yield made
+        yield scripted
     finally:
         server.close()
         for task in tasks:

@@ -1,4 +1,4 @@
-"""Clients that read slowly, and an application with answers that are too large for them."""
+"""Clients that read slowly, and an application with responses that are too large for them."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ from tests.support.http_client import hang_up
 async def narrow(
     port: int, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect with a small receive buffer, inside."""
+    """Open a connection with a small receive buffer for the duration of the block."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)
@@ -49,7 +49,7 @@ async def is_reset(reader: asyncio.StreamReader, bytes_per_second: float | None 
 
 
 class Endless(RequestHandler):
-    """Sends parts of a stream for as long as the client takes them."""
+    """Sends parts of a stream for as long as the client reads them."""
 
     async def get(self) -> None:
         if self.request.version == "HTTP/1.0":
@@ -71,7 +71,7 @@ class Page(RequestHandler):
 
 @asynccontextmanager
 async def hosting(server: str, limits: ConnectionLimits, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve an application of Tornado on either server, inside; yields the port."""
+    """Serve a Tornado application on either server inside the block; yield the port."""
     app = Application([("/stream", Endless), ("/page", Page)])
     async with AsyncExitStack() as stack:
         (sockets,) = stack.enter_context(open_listeners("127.0.0.1", 0, None))

@@ -1,4 +1,4 @@
-"""Records put into a running service, and damage done to its file."""
+"""Records that are written to a running service, and damage to its file."""
 
 import asyncio
 import json
@@ -51,10 +51,12 @@ async def fill_store(client: Client) -> None:
 
 
 def damage(folder: Path, mark: bytes, without: bytes = b"") -> None:
-    """Overwrite with garbage the first page of the store's file that holds `mark` and not `without`."""
+    """Overwrite with garbage the first page of the store's file that contains `mark` but not `without`."""
     file = folder / "guidsvc.db"
     data = file.read_bytes()
     pages = (data[start : start + PAGE] for start in range(0, len(data), PAGE))
-    place = next(place for place, page in enumerate(pages) if mark in page and not (without and without in page))
+    page_number = next(
+        page_number for page_number, page in enumerate(pages) if mark in page and not (without and without in page)
+    )
     garbage = random.Random(1).randbytes(PAGE)
-    file.write_bytes(data[: place * PAGE] + garbage + data[(place + 1) * PAGE :])
+    file.write_bytes(data[: page_number * PAGE] + garbage + data[(page_number + 1) * PAGE :])

@@ -1,4 +1,4 @@
-"""The hooks of pytest: on what each test runs, in which order, and what saves time."""
+"""Pytest hooks: the server, store and cache of each test, the order of the tests, and savings of time."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ _CHOICES = {
 _DEFAULTS = {"server": SERVERS[:1], "combination": COMBINATIONS[:1]}
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2 * 1024**3
-"""Free memory that the files of a run need at most, many times over."""
+"""Free memory required for temporary files: many times what a run needs."""
 _ROOT_VARIABLE = "PYTEST_DEBUG_TEMPROOT"
 
 
@@ -35,15 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on the default server, store and cache, or on all of them where a marker says so."""
-    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
-    needs_both = {"server", "combination"} <= {*metafunc.fixturenames} - given
+    """Run a test on the default server, store and cache, or on those that its marker selects."""
+    parametrized = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
+    needs_both = {"server", "combination"} <= {*metafunc.fixturenames} - parametrized
     if needs_both and _is_marked(metafunc, "each_once"):
         pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), (SERVERS[0], COMBINATIONS[-1])]
         metafunc.parametrize(("server", "combination"), pairs, indirect=True)
         return
     for fixture, choices in _CHOICES.items():
-        if fixture in metafunc.fixturenames and fixture not in given:
+        if fixture in metafunc.fixturenames and fixture not in parametrized:
             chosen = [values for marker, values in choices.items() if _is_marked(metafunc, marker)]
             metafunc.parametrize(fixture, chosen[0] if chosen else _DEFAULTS[fixture], indirect=True)
 
@@ -58,9 +58,9 @@ def _names(argument: str | Sequence[str]) -> Sequence[str]:
 
 
 def pytest_configure() -> None:
-    """Have `tmp_path` in memory where the system allows it: on a disk, tests mostly wait for it to sync.
+    """Keep `tmp_path` in memory where the system allows it: on a disk, tests mostly wait for it to sync.
 
-    Set no deadline for an example of Hypothesis: a busy machine stops a process for longer than the default.
+    Set no deadline for examples of Hypothesis: a busy machine stops a process for longer than the default.
     """
     hypothesis.settings.register_profile(
         "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -71,7 +71,7 @@ def pytest_configure() -> None:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether programs can be run from a folder, and it has room. A container's has neither, unless asked for."""
+    """Whether a folder has space and programs in it can be run. In containers neither is the default."""
     return (
         os.access(folder, os.W_OK)
         and not os.statvfs(folder).f_flag & os.ST_NOEXEC
@@ -81,7 +81,7 @@ def _is_usable(folder: Path) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what --defaults excludes, and distribute the slow tests."""
+    """Deselect what --defaults excludes, and distribute the slow tests."""
     if config.getoption("--defaults"):
         excluded = [item for item in items if _is_on_mongo(item)]
         config.hook.pytest_deselected(items=excluded)
@@ -97,7 +97,7 @@ def _is_on_mongo(item: pytest.Item) -> bool:
 
 
 def _distribute_slow_tests(items: list[pytest.Item]) -> None:
-    """Give each worker its share of the slow tests, spread so that few run at once, and none is left for the end.
+    """Give each worker its share of the slow tests, spread so that few run at once and none runs at the end.
 
     At first pytest-xdist gives each worker an equal, contiguous part of the tests.
     """
@@ -110,19 +110,19 @@ def _distribute_slow_tests(items: list[pytest.Item]) -> None:
 
 
 def _spread(slow: list[pytest.Item], quick: list[pytest.Item]) -> list[pytest.Item]:
-    """Return all, with the slow ones spread over the quick ones except for the last third of those."""
+    """Return all tests, with the slow ones spread over the first two thirds of the quick ones."""
     step = len(quick) * 2 // 3 // max(len(slow), 1)
-    spread = [each for place, item in enumerate(slow) for each in (item, *quick[place * step : (place + 1) * step])]
+    spread = [test for index, item in enumerate(slow) for test in (item, *quick[index * step : (index + 1) * step])]
     return spread + quick[len(slow) * step :]
 
 
 def pytest_collection() -> None:
-    """Do not look for garbage while tests are collected: there is hardly any."""
+    """Disable the garbage collector while tests are collected: there is hardly any garbage."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over the modules and the tests, which stay until the end."""
+    """Exempt the modules and the tests, which stay until the end, from garbage collection."""
     gc.collect()
     gc.freeze()
     gc.enable()

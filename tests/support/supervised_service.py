@@ -17,9 +17,18 @@ LAST_LINE_OF_BANNER = "curl"
 def workers(
     folder: Path, redis_url: str, *options: str, count: int = 2, environment: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
-    """Run the service with several workers, inside, once all serve."""
-    chosen = ["--workers", str(count), "--cache-url", redis_url, "--log-format", "json", "--no-access-log", *options]
-    with service(folder, *chosen, environment=environment) as running:
+    """Run the service with several workers inside the block, which starts once all of them serve."""
+    all_options = [
+        "--workers",
+        str(count),
+        "--cache-url",
+        redis_url,
+        "--log-format",
+        "json",
+        "--no-access-log",
+        *options,
+    ]
+    with service(folder, *all_options, environment=environment) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
         yield running
 
@@ -31,14 +40,14 @@ def told(running: Service, event: str) -> list[dict[str, Any]]:
 
 
 def answers(running: Service) -> bool:
-    """Whether a new connection gets an answer, from any worker."""
+    """Whether a new connection gets a response from any worker."""
     with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
 
 
 def roll(running: Service) -> None:
-    """Replace the workers, and return when the new ones serve."""
-    before = len(told(running, "reload finished"))
+    """Replace the workers; return when the new ones serve."""
+    reloads_before = len(told(running, "reload finished"))
     running.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(told(running, "reload finished")) > before, "new workers", running.log)
+    wait_until(lambda: len(told(running, "reload finished")) > reloads_before, "new workers", running.log)

@@ -1,4 +1,4 @@
-"""A monotonic clock for what measures durations. `FakeClock` is the time of day."""
+"""A monotonic clock for code that measures durations. `FakeClock` is the time of day."""
 
 
 class Timer:

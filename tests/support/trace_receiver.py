@@ -1,4 +1,4 @@
-"""A receiver of OpenTelemetry traces: OTLP over HTTP, as a collector takes them."""
+"""A receiver of OpenTelemetry traces, which accepts OTLP over HTTP like a collector."""
 
 import gzip
 import threading
@@ -36,7 +36,7 @@ class ReceivedSpan(NamedTuple):
 
 
 class TraceReceiver:
-    """The spans that have arrived, and how the receiver answers: with `status`, once `is_open` is set."""
+    """Collects the spans that arrive, and responds with `status` once `is_open` is set."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -44,12 +44,12 @@ class TraceReceiver:
         self.is_open = threading.Event()
         self.is_open.set()
         self.exports = 0
-        """How many requests have arrived, also those that are not answered."""
+        """Number of requests that have arrived, including those without a response."""
         self._spans: list[ReceivedSpan] = []
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which a service exports each span to it at once."""
+        """The environment variables that make a service export each span to this receiver at once."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -62,25 +62,25 @@ class TraceReceiver:
 
     def children(self, span: ReceivedSpan) -> list[ReceivedSpan]:
         """Return the children of a span, in the order of their ends."""
-        found = [each for each in list(self._spans) if each.parent_id == span.span_id]
-        return sorted(found, key=lambda each: each.ended_ns)
+        children = [child for child in list(self._spans) if child.parent_id == span.span_id]
+        return sorted(children, key=lambda child: child.ended_ns)
 
     def add(self, body: bytes) -> None:
         """Decode an export."""
         message = ExportTraceServiceRequest.FromString(body)
-        for of_resource in message.resource_spans:
-            resource = _attributes(of_resource.resource.attributes)
-            for of_scope in of_resource.scope_spans:
-                self._spans.extend(_span(each, resource) for each in of_scope.spans)
+        for resource_spans in message.resource_spans:
+            resource = _attributes(resource_spans.resource.attributes)
+            for scope_spans in resource_spans.scope_spans:
+                self._spans.extend(_span(span, resource) for span in scope_spans.spans)
 
     def wait_for(self, count: int) -> list[ReceivedSpan]:
-        """Return the spans of requests as soon as there are so many."""
+        """Return the spans of requests as soon as there are `count`."""
         wait_until(lambda: len(self.requests) >= count, f"{count} spans of requests")
         return self.requests
 
 
 def wait_for_senders() -> None:
-    """Return when no thread sends spans any more: one may outlive its service, while a receiver hangs or is away."""
+    """Return when no thread sends spans any more; one may outlive its service if a receiver hangs or is down."""
     wait_until(
         lambda: not any(thread.name.startswith("OtelBatch") for thread in threading.enumerate()), "the end of senders"
     )
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def trace_receiver(port: int = 0) -> Iterator[TraceReceiver]:
-    """Run a receiver inside; its requests that hang are answered at the end."""
+    """Run a receiver inside the block; requests that still hang get their response at the end."""
     handler = type("Handler", (_Handler,), {})
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True

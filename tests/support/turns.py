@@ -1,4 +1,4 @@
-"""Counting of calls within one turn of the event loop."""
+"""Count calls per turn of the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,24 +19,24 @@ class TurnCounter:
     def counted(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return the function, with its calls counted."""
 
-        def call(*arguments: P.args, **named: P.kwargs) -> R:
+        def call(*arguments: P.args, **options: P.kwargs) -> R:
             self._calls += 1
             self.most = max(self.most, self._calls)
-            return function(*arguments, **named)
+            return function(*arguments, **options)
 
         return call
 
     @asynccontextmanager
     async def following_turns(self) -> AsyncIterator[None]:
-        """Begin to count again with each turn, inside the block."""
+        """Restart the count with each turn, inside the block."""
 
-        async def follow() -> None:
+        async def restart_each_turn() -> None:
             while True:
                 self._calls = 0
                 await asyncio.sleep(0)
 
-        turns = asyncio.create_task(follow())
+        task = asyncio.create_task(restart_each_turn())
         try:
             yield
         finally:
-            turns.cancel()
+            task.cancel()

@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def pip_for(python: Path) -> list[str]:
-    """Return the command of pip for the environment of this Python, which needs no pip: that takes seconds to make."""
+    """Return a pip command for the environment of this Python, which needs no pip of its own: that takes seconds."""
     return [sys.executable, "-m", "pip", "--python", str(python)]

@@ -1,4 +1,4 @@
-"""The short way answers as the handlers do, byte for byte."""
+"""The fast path responds like the handlers, byte for byte."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ from guidsvc.monitoring.health import DOWN, READ_ONLY, UP
 from guidsvc.services.guid_service import GuidService
 from tests.conftest import FakeClock
 from tests.support.api_context import request_pipeline
-from tests.support.fast_path import Request, Way, service
+from tests.support.fast_path import Request, ServiceClient, service
 
 GUIDS = [f"{number:032X}" for number in (1, 0xABC)]
 NOTHING, NO_PAGES = DiagnosticHeaders(), Cors()
@@ -54,7 +54,7 @@ LISTS = [
     ),
 ]
 
-_LAST = '"LAST"'  # the tag that was seen last
+_LAST = '"LAST"'  # stands for the tag of the previous response
 _TAGS = ["*", '"1"', 'W/"1"', f'"1", {_LAST}', _LAST, f"W/{_LAST}", "1", ""]
 _HEADERS = st.lists(
     st.one_of(
@@ -94,14 +94,14 @@ _BODIES = st.sampled_from(
         b'{"user": "%b"}' % (b"x" * 65_526),
     ]
 )
-_WAITS, _PLACES = st.sampled_from([0, 0, 0, 2, 8 * 86_400]), st.sampled_from([*GUIDS * 8, *ODD, *FIXED])
+_DELAYS, _TARGETS = st.sampled_from([0, 0, 0, 2, 8 * 86_400]), st.sampled_from([*GUIDS * 8, *ODD, *FIXED])
 _DEMANDS = st.sampled_from(
     [f"{guid}?valid_for={seconds}" for guid in GUIDS for seconds in ("1", "4", "05", "0", "x", "9")]
 )
 _RENEWALS = st.sampled_from(
     [f"{GUIDS[0]}/renewal"] * 6 + [f"{GUIDS[1]}/renewal", "A/renewal", f"{GUIDS[0]}/renewal?x=1"]
 )
-_ASKED = st.sampled_from(
+_RENEWAL_BODIES = st.sampled_from(
     [
         *[b'{"ttl": 8, "if_below": 3}'] * 6,
         b'{"ttl": 8, "if_below": "1"}',
@@ -114,21 +114,21 @@ _ASKED = st.sampled_from(
         b"",
     ]
 )
-_TYPED = st.one_of(
+_JSON_HEADERS = st.one_of(
     st.just(("Content-Type: application/json",)), _HEADERS.map(lambda some: ("Content-Type: application/json", *some))
 )
 _READS, _WRITES = st.sampled_from(["GET", "GET", "HEAD", "DELETE"]), st.sampled_from(["PUT", "PUT", "PATCH"])
 _ALL = st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "DELETE", "POST", "OPTIONS"])
 _REQUESTS = st.lists(
     st.one_of(
-        st.builds(Request, _WAITS, _READS, _PLACES, _HEADERS, st.none()),
-        st.builds(Request, _WAITS, _WRITES, _PLACES, _HEADERS, _BODIES),
-        st.builds(Request, _WAITS, _ALL, _PLACES, _HEADERS, _BODIES),
-        st.builds(Request, _WAITS, _READS, _DEMANDS, st.just(()), st.none()),
-        st.builds(Request, _WAITS, _READS, _DEMANDS, _HEADERS, st.none()),
-        st.builds(Request, _WAITS, st.just("POST"), _RENEWALS, _TYPED, _ASKED),
-        st.builds(Request, _WAITS, _ALL, _RENEWALS, _TYPED, _ASKED),
-        st.builds(Request, _WAITS, st.just("POST"), _RENEWALS, _HEADERS, _ASKED),
+        st.builds(Request, _DELAYS, _READS, _TARGETS, _HEADERS, st.none()),
+        st.builds(Request, _DELAYS, _WRITES, _TARGETS, _HEADERS, _BODIES),
+        st.builds(Request, _DELAYS, _ALL, _TARGETS, _HEADERS, _BODIES),
+        st.builds(Request, _DELAYS, _READS, _DEMANDS, st.just(()), st.none()),
+        st.builds(Request, _DELAYS, _READS, _DEMANDS, _HEADERS, st.none()),
+        st.builds(Request, _DELAYS, st.just("POST"), _RENEWALS, _JSON_HEADERS, _RENEWAL_BODIES),
+        st.builds(Request, _DELAYS, _ALL, _RENEWALS, _JSON_HEADERS, _RENEWAL_BODIES),
+        st.builds(Request, _DELAYS, st.just("POST"), _RENEWALS, _HEADERS, _RENEWAL_BODIES),
     ),
     min_size=1,
     max_size=12,
@@ -148,7 +148,7 @@ _REQUESTS = st.lists(
         (NOTHING, Cors(["https://a.example"]), "", 4, 200),
     ],
 )
-def test_fast_path_and_handler_answer_alike(  # the parameters of the service
+def test_fast_path_and_handler_answer_alike(
     tmp_path: Path, origin: DiagnosticHeaders, cors: Cors, public_url: str, max_age: int, examples: int
 ) -> None:
     clock = FakeClock()
@@ -156,16 +156,16 @@ def test_fast_path_and_handler_answer_alike(  # the parameters of the service
         stack = runner.run(_enter(AsyncExitStack()))
         members: dict[str, Any] = {"diagnostics": origin, "cors": cors, "public_url": public_url, "max_age": max_age}
         configured = partial(service, tmp_path, clock, **members)
-        both = [configured(short=short) for short in (True, False)]
-        ways = [runner.run(stack.enter_async_context(each)) for each in both]
+        services = [configured(has_fast_path=has_fast_path) for has_fast_path in (True, False)]
+        clients = [runner.run(stack.enter_async_context(opened)) for opened in services]
 
         @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
         @given(_REQUESTS)
-        def alike(requests: list[Request]) -> None:
-            runner.run(_compare(ways, clock, requests))
+        def compare_responses(requests: list[Request]) -> None:
+            runner.run(_compare(clients, clock, requests))
 
         try:
-            alike()
+            compare_responses()
         finally:
             runner.run(stack.aclose())
 
@@ -174,31 +174,31 @@ async def _enter(stack: AsyncExitStack) -> AsyncExitStack:
     return stack
 
 
-async def _compare(ways: list[Way], clock: FakeClock, requests: list[Request]) -> None:
+async def _compare(clients: list[ServiceClient], clock: FakeClock, requests: list[Request]) -> None:
     created = Request(0, "PUT", GUIDS[0], (), b'{"user": "a", "metadata": {"a": 1}}')
-    begin = [*(Request(0, "DELETE", guid, (), None) for guid in GUIDS), created]
+    setup = [*(Request(0, "DELETE", guid, (), None) for guid in GUIDS), created]
     last = '"0"'
-    for request in [*begin, *requests]:
+    for request in [*setup, *requests]:
         clock.advance(seconds=request.wait)
         headers = tuple(header.replace(_LAST, last) for header in request.headers)
-        short, long = [await way.ask(request._replace(headers=headers)) for way in ways]
-        assert short == long, request
-        assert ways[0].meters.requests.counts() == ways[1].meters.requests.counts(), request
-        found = re.search(rb'\r\nEtag: ("[0-9]+")', short[0])
-        last = last if found is None else found[1].decode()
+        fast, handled = [await client.ask(request._replace(headers=headers)) for client in clients]
+        assert fast == handled, request
+        assert clients[0].metrics.requests.counts() == clients[1].metrics.requests.counts(), request
+        tag = re.search(rb'\r\nEtag: ("[0-9]+")', fast[0])
+        last = last if tag is None else tag[1].decode()
 
 
 @pytest.mark.parametrize("state", [UP, READ_ONLY, DOWN])
 async def test_fast_path_and_handler_answer_fixed_paths_alike(tmp_path: Path, clock: FakeClock, state: str) -> None:
     headers = ["X-Request-Id: mine", "Accept: text/html", "Accept: */*", "X-Forwarded-Proto: https", "Expect: x"]
     async with (
-        service(tmp_path, clock, short=True, state=state, cors=Cors(["https://a.example"])) as short,
-        service(tmp_path, clock, short=False, state=state, cors=Cors(["https://a.example"])) as long,
+        service(tmp_path, clock, has_fast_path=True, state=state, cors=Cors(["https://a.example"])) as has_fast_path,
+        service(tmp_path, clock, has_fast_path=False, state=state, cors=Cors(["https://a.example"])) as long,
     ):
         for path, method, header in product(FIXED, ["GET", "HEAD", "OPTIONS", "POST"], [*headers, "Origin: x"]):
             request = Request(0, method, path, (header,), None)
-            assert await short.ask(request) == await long.ask(request), request
-        assert short.meters.requests.counts() == long.meters.requests.counts()
+            assert await has_fast_path.ask(request) == await long.ask(request), request
+        assert has_fast_path.metrics.requests.counts() == long.metrics.requests.counts()
 
 
 _STREAMED = ["Accept: application/x-ndjson", "Accept: application/json;q=0.5, */*"]
@@ -216,44 +216,44 @@ async def test_fast_path_and_handler_answer_lists_alike(tmp_path: Path, clock: F
         "diagnostics": DiagnosticHeaders(cache_status=True, server_timing=True),
     }
     async with (
-        service(tmp_path, clock, short=True, **members) as short,
-        service(tmp_path, clock, short=False, **members) as long,
+        service(tmp_path, clock, has_fast_path=True, **members) as has_fast_path,
+        service(tmp_path, clock, has_fast_path=False, **members) as long,
     ):
         bodies = [b'{"user": "a", "metadata": {"\xc3\xa4": 1}}', b'{"user": "Z\xc3\xbcrich x"}']
         for guid, body in zip(GUIDS, bodies, strict=True):
             put = Request(0, "PUT", guid, (), body)
-            assert await short.ask(put) == await long.ask(put)
+            assert await has_fast_path.ask(put) == await long.ask(put)
         for path, method, header in product(LISTS, ["GET", "HEAD"], _LIST_HEADERS):
             if header in _STREAMED and method == "GET":
                 continue  # a stream has no length
             request = Request(0, method, path, ("X-Request-Id: mine", header), None)
-            assert await short.ask(request) == await long.ask(request), request
-        assert short.meters.requests.counts() == long.meters.requests.counts()
+            assert await has_fast_path.ask(request) == await long.ask(request), request
+        assert has_fast_path.metrics.requests.counts() == long.metrics.requests.counts()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 @pytest.mark.parametrize("guid", [*GUIDS, "/version", "/readyz", "/guid"])
-@pytest.mark.parametrize("logged", [True, False])
+@pytest.mark.parametrize("has_access_log", [True, False])
 async def test_fast_path_closes_connections_during_shutdown(
-    tmp_path: Path, clock: FakeClock, method: str, guid: str, logged: bool
+    tmp_path: Path, clock: FakeClock, method: str, guid: str, has_access_log: bool
 ) -> None:
     body = b'{"user": "a"}' if method == "PUT" else None
-    async with service(tmp_path, clock, short=True, logged=logged) as way:
-        await way.ask(Request(0, "PUT", GUIDS[0], (), b'{"user": "a"}'))
-        for draining in (False, False, True):  # the second read is a remembered one
-            way.under_way.draining = draining
-            reply, _ = await way.ask(Request(0, method, guid, (), body))
+    async with service(tmp_path, clock, has_fast_path=True, has_access_log=has_access_log) as client:
+        await client.ask(Request(0, "PUT", GUIDS[0], (), b'{"user": "a"}'))
+        for draining in (False, False, True):  # the second read is served from memory
+            client.in_flight.draining = draining
+            reply, _ = await client.ask(Request(0, method, guid, (), body))
             assert (b"\r\nConnection: close" in reply) is draining
 
 
 def test_remembered_request_heads_are_bounded() -> None:
-    service_of_none = cast(GuidService, SimpleNamespace(get_nowait=None))
-    way = FastPathDispatcher(request_pipeline(service=service_of_none))
-    way._can_remember = True
+    service_without_records = cast(GuidService, SimpleNamespace(get_nowait=None))
+    dispatcher = FastPathDispatcher(request_pipeline(service=service_without_records))
+    dispatcher._can_remember = True
     for number in range(2000):
-        way.remember_request(
+        dispatcher.remember_request(
             b"GET /guid/" + b"A" * 32 + b" HTTP/1.1\r\nX-%d: %b\r\n\r\n" % (number, b"x" * (number % 1100))
         )
 
-    assert 0 < len(way._request_memo) <= 256
-    assert max(map(len, way._request_memo)) <= 1024
+    assert 0 < len(dispatcher._request_memo) <= 256
+    assert max(map(len, dispatcher._request_memo)) <= 1024

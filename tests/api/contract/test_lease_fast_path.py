@@ -1,4 +1,4 @@
-"""Lease requests on the fast path: they are remembered, bounded, and answered without a parser."""
+"""Lease requests on the fast path: they are remembered within bounds, and served without a parser."""
 
 import asyncio
 from pathlib import Path
@@ -22,73 +22,73 @@ HEARTBEAT = Request(0, "POST", f"{GUID}/renewal", ("Content-Type: application/js
 DEMAND = Request(0, "GET", f"{GUID}?valid_for=30", (), None)
 
 
-@pytest.mark.parametrize("request_again", [HEARTBEAT, DEMAND], ids=["heartbeat", "demand"])
+@pytest.mark.parametrize("repeated", [HEARTBEAT, DEMAND], ids=["heartbeat", "demand"])
 async def test_repeated_lease_request_is_served_from_memory(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, request_again: Request
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, repeated: Request
 ) -> None:
-    """From the second on, without a parser; until the record changes, which is seen at once."""
-    async with service(tmp_path, clock, short=True) as way:
-        await way.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 60}'))
-        first, _ = await way.ask(request_again)
-        _, said = await way.ask(request_again)
+    """Repetitions are served without a parser, until the record changes, which takes effect at once."""
+    async with service(tmp_path, clock, has_fast_path=True) as client:
+        await client.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 60}'))
+        first, _ = await client.ask(repeated)
+        _, log_lines = await client.ask(repeated)
         with monkeypatch.context() as patch:
             patch.setattr(FastPathDispatcher, "dispatch", None)  # a parsed request would fail
-            assert await way.ask(request_again) == (first, said)
+            assert await client.ask(repeated) == (first, log_lines)
         clock.advance(seconds=31)
-        later, _ = await way.ask(request_again)
-        assert later[:12] == (b"HTTP/1.1 200" if request_again is HEARTBEAT else b"HTTP/1.1 409")
-        assert (b'"renewed":true' in later) is (request_again is HEARTBEAT)
-        await way.ask(Request(0, "DELETE", GUID, (), None))
-        assert (await way.ask(request_again))[0][:12] == b"HTTP/1.1 404"
+        later, _ = await client.ask(repeated)
+        assert later[:12] == (b"HTTP/1.1 200" if repeated is HEARTBEAT else b"HTTP/1.1 409")
+        assert (b'"renewed":true' in later) is (repeated is HEARTBEAT)
+        await client.ask(Request(0, "DELETE", GUID, (), None))
+        assert (await client.ask(repeated))[0][:12] == b"HTTP/1.1 404"
 
 
 async def test_read_that_demands_too_much_is_rejected_from_memory(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a parser and a handler, also if the first answer was the rejection; until the record is renewed."""
-    async with service(tmp_path, clock, short=True) as way:
-        await way.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 29}'))
-        first = await way.ask(DEMAND)
+    """Without a parser and a handler, even if the first response was the rejection, until the record is renewed."""
+    async with service(tmp_path, clock, has_fast_path=True) as client:
+        await client.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 29}'))
+        first = await client.ask(DEMAND)
         assert first[0][:12] == b"HTTP/1.1 409"
         clock.advance(seconds=1)
         with monkeypatch.context() as patch:
             patch.setattr(FastPathDispatcher, "dispatch", None)  # a parsed request would fail
-            second = await way.ask(DEMAND)
+            second = await client.ask(DEMAND)
         assert second[0] == first[0].replace(b'"left":"29"', b'"left":"28"').replace(b"for 29 more", b"for 28 more")
         ((_, path, status, _, source, failure),) = second[1]
         assert (path, status, source) == (f"/guid/{GUID}", 409, None)
         assert cast(dict[str, str], failure)["code"] == "expires-too-soon"
-        await way.ask(Request(0, "PUT", GUID, (), b'{"ttl": 60}'))
-        assert (await way.ask(DEMAND))[0][:12] == b"HTTP/1.1 200"
+        await client.ask(Request(0, "PUT", GUID, (), b'{"ttl": 60}'))
+        assert (await client.ask(DEMAND))[0][:12] == b"HTTP/1.1 200"
 
 
 async def test_remembered_heartbeat_is_answered_under_overload(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
-    """As a cached read, it needs no admission slot. One that would write does."""
+    """Like a cached read, it needs no admission slot. A heartbeat that would write does."""
     expected_logs.add("overloaded, rejecting requests")
-    async with service(tmp_path, clock, short=True) as way:
-        await way.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 60}'))
-        expected = [(await way.ask(HEARTBEAT))[0] for _ in range(2)]
+    async with service(tmp_path, clock, has_fast_path=True) as client:
+        await client.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 60}'))
+        expected = [(await client.ask(HEARTBEAT))[0] for _ in range(2)]
         monkeypatch.setattr(Admission, "is_contended", True)
         monkeypatch.setattr(Admission, "is_full_for", lambda *_: True)
-        assert (await way.ask(HEARTBEAT))[0] == expected[0] == expected[1]
+        assert (await client.ask(HEARTBEAT))[0] == expected[0] == expected[1]
         clock.advance(seconds=31)
-        assert (await way.ask(HEARTBEAT))[0][:12] == b"HTTP/1.1 503"
+        assert (await client.ask(HEARTBEAT))[0][:12] == b"HTTP/1.1 503"
 
 
 async def test_pipelined_heartbeat_is_not_remembered(tmp_path: Path, clock: FakeClock) -> None:
-    """It is not dispatched while the request before it is answered, so what is known is about that one."""
+    """It is not dispatched while the previous request is served, so the dispatcher still describes that request."""
     first = Request(0, "POST", HEARTBEAT.guid, HEARTBEAT.headers, b'{"ttl": 99, "revive": true}').raw
     head, _, body = first.partition(b"\r\n\r\n")
-    async with service(tmp_path, clock, short=True) as way:
-        await way.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 60}'))
+    async with service(tmp_path, clock, has_fast_path=True) as client:
+        await client.ask(Request(0, "PUT", GUID, (), b'{"user": "a", "ttl": 60}'))
         for pauses in range(12):  # one of them lets the second request arrive while the first is answered
             second = HEARTBEAT.raw.replace(b"\r\nHost: a", b'\r\nHost: a\r\nIf-Match: "%d"' % (pauses + 1))
             clock.advance(seconds=1)  # so that each renewal writes
-            reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
             writer.write(head + b"\r\n\r\n")
-            await way.ask(Request(0, "GET", GUID, (), None))  # by then the head has been read
+            await client.ask(Request(0, "GET", GUID, (), None))  # afterwards the head has been read
             writer.write(body)
             for _ in range(pauses):
                 await asyncio.sleep(0)
@@ -102,10 +102,10 @@ async def test_pipelined_heartbeat_is_not_remembered(tmp_path: Path, clock: Fake
 
 def test_remembered_lease_requests_are_bounded() -> None:
     terms = SimpleNamespace(strict=False)
-    service_of_none = cast(
+    service_without_records = cast(
         GuidService, SimpleNamespace(acting_for=lambda _: SimpleNamespace(renewal_terms=lambda *_: terms))
     )
-    leases = FastPathDispatcher(request_pipeline(service=service_of_none))._leases
+    leases = FastPathDispatcher(request_pipeline(service=service_without_records))._leases
     body = b'{"if_below": 30}'
     for number in range(2000):
         target = b"/guid/%032X/renewal" % number

@@ -1,4 +1,4 @@
-"""The usual mistakes of a first request, and the sentence that answers each. Read it like a phrase book."""
+"""Usual mistakes of a first request, and the error text for each. Read it like a phrase book."""
 
 import json
 from collections.abc import Iterator
@@ -249,7 +249,7 @@ def ids() -> Iterator[str]:
 @pytest.mark.parametrize("mistake", MISTAKES, ids=ids())
 async def test_mistake_is_answered_in_a_sentence(serving: Serving, mistake: Mistake) -> None:
     async with serving() as client:
-        reply = await client.ask(mistake.method, mistake.path, body=mistake.sent, headers=mistake.headers)
+        reply = await client.ask(mistake.method, mistake.path, body=mistake.body, headers=mistake.headers)
         problem = reply.json
         assert (reply.status, problem["code"], problem["detail"]) == (mistake.status, mistake.code, mistake.detail)
 
