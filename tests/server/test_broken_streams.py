@@ -1,4 +1,4 @@
-"""Streams that break: their clients can tell, also where the end of the connection is that of the stream."""
+"""Clients detect a broken stream, even if the end of the connection is the end of the stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ COUNT = 120
 async def streaming(
     client: Client, headers: bytes = b"", certificate: Certificate | None = None
 ) -> AsyncIterator[asyncio.StreamReader]:
-    """Ask for a stream under HTTP/1.0 that is too long to be sent at once; yields what reads it, after its head."""
+    """Request a stream with HTTP/1.0 that is too long to be sent at once; yield its reader after the head."""
     async with narrow(client.port, None if certificate is None else certificate.trusting()) as (reader, writer):
         writer.write(STREAM % headers)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -33,7 +33,7 @@ async def streaming(
 
 
 @asynccontextmanager
-async def filled(serving: Serving, **settings: object) -> AsyncIterator[Client]:
+async def serving_records(serving: Serving, **settings: object) -> AsyncIterator[Client]:
     async with serving(**settings) as client:
         await create(client, range(COUNT), metadata={"much": "x" * 15_000})
         yield client
@@ -44,7 +44,7 @@ async def test_stream_is_reset_when_the_store_fails(
     serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs, headers: bytes
 ) -> None:
     expected_logs.add("request failed", "store unavailable")
-    async with filled(serving) as client, streaming(client, headers) as reader:
+    async with serving_records(serving) as client, streaming(client, headers) as reader:
         drop_records(sqlite_url)
         assert await is_reset(reader)
 
@@ -54,7 +54,7 @@ async def test_broken_tls_stream_is_reset(
 ) -> None:
     expected_logs.add("request failed", "store unavailable")
     async with AsyncExitStack() as stack:
-        async with filled(serving):
+        async with serving_records(serving):
             pass
         client = await stack.enter_async_context(serving(**certificate.settings))
         reader = await stack.enter_async_context(streaming(client, certificate=certificate))
@@ -65,7 +65,7 @@ async def test_broken_tls_stream_is_reset(
 async def test_stream_cut_by_shutdown_is_reset(serving: Serving, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("grace period over, aborting requests")
     async with AsyncExitStack() as stack:
-        async with filled(serving, grace=0.2) as client:
+        async with serving_records(serving, grace=0.2) as client:
             reader = await stack.enter_async_context(streaming(client))
         assert await is_reset(reader)
 
@@ -75,11 +75,11 @@ async def test_stream_without_reader_is_reset(server: str) -> None:
     async with hosting(server, limits) as port, narrow(port) as (reader, writer):
         writer.write(b"GET /stream HTTP/1.0\r\nHost: a\r\n\r\n")
         assert b" 200 " in await reader.readline()
-        await asyncio.sleep(1)  # longer than it may take nothing, though how long does not matter
+        await asyncio.sleep(1)  # longer than the time limit without progress
         assert await is_reset(reader, bytes_per_second=5_000)
 
 
 async def test_complete_stream_ends_regularly(serving: Serving) -> None:
-    async with filled(serving) as client, streaming(client) as reader:
+    async with serving_records(serving) as client, streaming(client) as reader:
         lines = (await asyncio.wait_for(reader.read(), 60)).splitlines()
         assert len(lines) == COUNT

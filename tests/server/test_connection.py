@@ -1,4 +1,4 @@
-"""The connection layer: limits, back-pressure, Unix sockets, and how it drives an application of Tornado."""
+"""The connection layer: limits, back-pressure, Unix sockets, and its interface to a Tornado application."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Connection]:
-    """Connect, inside."""
+    """Open a connection for the duration of the block."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         yield reader, writer
@@ -40,19 +40,19 @@ async def connected(port: int) -> AsyncIterator[Connection]:
         await hang_up(writer)
 
 
-async def ended(reader: asyncio.StreamReader) -> bytes:
-    """Return what still comes, when the other side has hung up."""
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """Wait until the other side closes the connection; return the bytes that arrive before."""
     try:
         return await asyncio.wait_for(reader.read(), 30)
     except ConnectionResetError:
         return b""
 
 
-# What a client may take
+# Limits of a client
 
 
 @pytest.mark.parametrize(
-    ("setting", "sent"),
+    ("setting", "first_bytes"),
     [
         ("head_timeout", b"GET /livez HTTP/1.1\r\nHost: "),
         ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{{".encode()),
@@ -62,29 +62,31 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
         ("idle_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"),
     ],
 )
-async def test_slow_client_is_disconnected_and_others_are_not(serving: Serving, setting: str, sent: bytes) -> None:
+async def test_slow_client_is_disconnected_and_others_are_not(
+    serving: Serving, setting: str, first_bytes: bytes
+) -> None:
     async with serving(**{setting: 0.2}) as client, connected(client.port) as (reader, writer):
-        writer.write(sent)
-        await ended(reader)
+        writer.write(first_bytes)
+        await read_to_end(reader)
         assert (await client.get("/livez")).status == 200
 
 
 async def test_empty_lines_do_not_keep_a_connection_open(serving: Serving) -> None:
     async with serving(idle_timeout=1) as client, connected(client.port) as (reader, writer):
-        begun, over = asyncio.get_running_loop().time(), asyncio.create_task(ended(reader))
-        while not over.done():
+        start, end = asyncio.get_running_loop().time(), asyncio.create_task(read_to_end(reader))
+        while not end.done():
             writer.write(b"\r\n")
-            await asyncio.wait([over], timeout=0.1)
-            assert asyncio.get_running_loop().time() - begun < 30
+            await asyncio.wait([end], timeout=0.1)
+            assert asyncio.get_running_loop().time() - start < 30
 
 
 async def test_dripping_client_is_disconnected_in_time(serving: Serving) -> None:
     async with serving(head_timeout=1) as client, connected(client.port) as (reader, writer):
-        begun, over = asyncio.get_running_loop().time(), asyncio.create_task(ended(reader))
-        while not over.done():
+        start, end = asyncio.get_running_loop().time(), asyncio.create_task(read_to_end(reader))
+        while not end.done():
             writer.write(b"G")
-            await asyncio.wait([over], timeout=0.1)
-        assert asyncio.get_running_loop().time() - begun < 30
+            await asyncio.wait([end], timeout=0.1)
+        assert asyncio.get_running_loop().time() - start < 30
 
 
 async def test_line_batch_may_take_its_time(serving: Serving) -> None:
@@ -94,7 +96,7 @@ async def test_line_batch_may_take_its_time(serving: Serving) -> None:
         writer.write(head)
         for _ in range(12):
             writer.write(b'e\r\n{"user": "a"}\n\r\n')
-            await asyncio.sleep(0.1)  # longer in all than any other body may take
+            await asyncio.sleep(0.1)  # in total longer than any other body may take
         writer.write(b"0\r\n\r\n")
         reply = await asyncio.wait_for(read_reply(reader, "POST"), 30)
         assert [line["status"] for line in reply.lines] == [201] * 12
@@ -105,9 +107,9 @@ async def test_connections_are_limited(serving: Serving, expected_logs: Expected
     async with serving(max_connections=2) as client, connected(client.port), connected(client.port) as (reader, writer):
         writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await read_reply(reader, "GET")).status == 200
-        refused = await client.get("/livez")
-        assert (refused.status, refused.json["code"]) == (503, "unavailable")
-        assert refused.headers["Retry-After"]
+        reply = await client.get("/livez")
+        assert (reply.status, reply.json["code"]) == (503, "unavailable")
+        assert reply.headers["Retry-After"]
 
 
 async def test_body_of_only_chunk_framing_is_rejected(serving: Serving) -> None:
@@ -126,14 +128,14 @@ async def test_rejection_reaches_a_client_that_keeps_sending(serving: Serving) -
         assert (reply.status, reply.json["code"]) == (400, "invalid-request")
 
 
-# Where it listens
+# Listening sockets
 
 
-@pytest.mark.parametrize("by", ["httptools", "tornado"])
-async def test_unix_socket_replaces_the_port(serving: Serving, tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize("server", ["httptools", "tornado"])
+async def test_unix_socket_replaces_the_port(serving: Serving, tmp_path: Path, server: str) -> None:
     path = tmp_path / "socket"
-    for _ in range(2):  # one that was left behind is in nobody's way
-        async with serving(server=by, unix_socket=str(path)):
+    for _ in range(2):  # a socket file that was left behind is replaced
+        async with serving(server=server, unix_socket=str(path)):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await read_reply(reader, "GET")).status == 200
@@ -150,20 +152,20 @@ def test_unusable_unix_socket_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_used_unix_socket_stops_the_start_and_stale_one_does_not(tmp_path: Path) -> None:
-    path, refused = tmp_path / "socket", r"^unix_socket: .*another process listens"
+    path, message = tmp_path / "socket", r"^unix_socket: .*another process listens"
     with open_listeners("", 0, str(path)) as ((live,),):
         for _ in range(3):
-            with pytest.raises(StartError, match=refused), open_listeners("", 0, str(path)):
+            with pytest.raises(StartError, match=message), open_listeners("", 0, str(path)):
                 pass
         assert path.is_socket()
         live.listen(0)
-        with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
-            one.setblocking(False)
-            two.setblocking(False)
-            for each in (one, two):  # until its backlog is full
+        with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+            first.setblocking(False)
+            second.setblocking(False)
+            for client in (first, second):  # until its backlog is full
                 with suppress(BlockingIOError):
-                    each.connect(str(path))
-            with pytest.raises(StartError, match=refused), open_listeners("", 0, str(path)):
+                    client.connect(str(path))
+            with pytest.raises(StartError, match=message), open_listeners("", 0, str(path)):
                 pass
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as dead:
@@ -179,7 +181,7 @@ def test_unix_socket_of_a_successor_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(open_listeners("", 0, str(path)))
-        path.unlink()  # somebody cleans up, and starts another
+        path.unlink()  # as when an operator cleans up and starts another service
         second.enter_context(open_listeners("", 0, str(path)))
         first.close()
         with socket.socket(socket.AF_UNIX) as probe:
@@ -188,22 +190,22 @@ def test_unix_socket_of_a_successor_is_not_removed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-# An application of Tornado
+# A Tornado application
 
 
 @asynccontextmanager
-async def driving(handler: type[RequestHandler], limits: ConnectionLimits | None = None) -> AsyncIterator[int]:
-    """Serve one handler, inside; yields the port."""
+async def serving_handler(handler: type[RequestHandler], limits: ConnectionLimits | None = None) -> AsyncIterator[int]:
+    """Serve one handler inside the block; yield the port."""
     sockets = bind_sockets(0, "127.0.0.1")
     async with serving_on(sockets, Application([("/", handler)]), ServerHooks(RequestMetrics()), limits=limits):
         yield sockets[0].getsockname()[1]
 
 
-async def asked(port: int, sent: bytes) -> bytes:
-    """Return all that is answered to what is sent, until the connection ends."""
+async def exchange(port: int, request: bytes) -> bytes:
+    """Send bytes; return everything that is received until the connection ends."""
     async with connected(port) as (reader, writer):
-        writer.write(sent)
-        return await ended(reader)
+        writer.write(request)
+        return await read_to_end(reader)
 
 
 async def test_stream_waits_for_its_client_and_ends_with_it() -> None:
@@ -220,15 +222,15 @@ async def test_stream_waits_for_its_client_and_ends_with_it() -> None:
             except StreamClosedError:
                 Endless.gone.set()
 
-    async with driving(Endless) as port:
+    async with serving_handler(Endless) as port:
         async with connected(port) as (reader, writer):
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readexactly(1000)
-            before = -1
-            while before != Endless.written:  # until it stands still
-                before = Endless.written
+            written_before = -1
+            while written_before != Endless.written:  # until it stops growing
+                written_before = Endless.written
                 await asyncio.sleep(0.2)
-            assert before < 64 * 1024 * 1024
+            assert written_before < 64 * 1024 * 1024
         await asyncio.wait_for(Endless.gone.wait(), 30)
 
 
@@ -245,7 +247,7 @@ async def test_client_that_reads_nothing_is_disconnected(expected_logs: Expected
             gone.set()
 
     limits = ConnectionLimits(write_seconds=0.2, connection_unsent_bytes=len(CHUNK) * 1001)
-    async with driving(Large, limits) as port, connected(port) as (_, writer):
+    async with serving_handler(Large, limits) as port, connected(port) as (_, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         await asyncio.wait_for(gone.wait(), 30)
 
@@ -253,30 +255,30 @@ async def test_client_that_reads_nothing_is_disconnected(expected_logs: Expected
 async def test_body_waits_for_its_handler() -> None:
     @stream_request_body
     class Slow(RequestHandler):
-        most = 0
+        max_waiting = 0
         waiting = 0
-        let = asyncio.Event()
+        may_continue = asyncio.Event()
 
         async def data_received(self, chunk: bytes) -> None:
             Slow.waiting += 1
-            Slow.most = max(Slow.most, Slow.waiting)
+            Slow.max_waiting = max(Slow.max_waiting, Slow.waiting)
             assert len(chunk) <= 65_536
-            await Slow.let.wait()
+            await Slow.may_continue.wait()
             Slow.waiting -= 1
 
         def put(self) -> None:
             self.write("done")
 
-    async with driving(Slow) as port, connected(port) as (reader, writer):
+    async with serving_handler(Slow) as port, connected(port) as (reader, writer):
         size = 64 * 1024 * 1024
         writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
         sending = asyncio.create_task(_send(writer, size))
         await asyncio.wait([sending], timeout=0.5)
-        assert not sending.done()  # what nobody takes does not come
-        Slow.let.set()
+        assert not sending.done()  # back-pressure: nothing more is read while the handler waits
+        Slow.may_continue.set()
         assert (await asyncio.wait_for(read_reply(reader, "PUT"), 30)).body == b"done"
         await sending
-        assert Slow.most == 1
+        assert Slow.max_waiting == 1
 
 
 async def _send(writer: asyncio.StreamWriter, size: int) -> None:
@@ -303,11 +305,11 @@ async def test_response_of_unknown_length_ends_as_its_version_requires(version: 
         version,
         b"close" if version == b"1.1" else b"keep-alive",
     )
-    async with driving(Parts) as port:
-        said = (await asked(port, head)).replace(b"Connection: close\r\n\r\n1", b"\r\n1")
-        assert re.search(rb"\r\n(a|ab|1\r\na)", said)
+    async with serving_handler(Parts) as port:
+        received = (await exchange(port, head)).replace(b"Connection: close\r\n\r\n1", b"\r\n1")
+        assert re.search(rb"\r\n(a|ab|1\r\na)", received)
         assert re.fullmatch(
-            expected.replace(rb"chunked\r\n\r\n", rb"chunked\r\n(?:Connection: close)?\r\n"), said, re.DOTALL
+            expected.replace(rb"chunked\r\n\r\n", rb"chunked\r\n(?:Connection: close)?\r\n"), received, re.DOTALL
         )
 
 
@@ -322,9 +324,9 @@ async def test_response_of_wrong_length_is_broken_off(length: int, expected_logs
             await self.flush()
             self.write("b")
 
-    async with driving(Wrong) as port:
-        said = await asked(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert said.count(b"HTTP/1.1") == 1
+    async with serving_handler(Wrong) as port:
+        received = await exchange(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert received.count(b"HTTP/1.1") == 1
 
 
 async def test_expect_is_answered_when_the_handler_is_ready() -> None:
@@ -332,38 +334,38 @@ async def test_expect_is_answered_when_the_handler_is_ready() -> None:
         def put(self) -> None:
             self.write(self.request.body)
 
-    async with driving(Echo) as port, connected(port) as (reader, writer):
+    async with serving_handler(Echo) as port, connected(port) as (reader, writer):
         writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"{}")
         assert (await read_reply(reader, "PUT")).body == b"{}"
 
 
-@pytest.mark.parametrize("answer", [lambda handler: handler.set_status(403), lambda handler: handler.send_error(403)])
+@pytest.mark.parametrize("respond", [lambda handler: handler.set_status(403), lambda handler: handler.send_error(403)])
 async def test_response_before_the_body_ends_the_connection(
-    answer: Callable[[RequestHandler], None], expected_logs: ExpectedLogs
+    respond: Callable[[RequestHandler], None], expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("403")
 
     @stream_request_body
-    class Refuses(RequestHandler):
+    class Rejecting(RequestHandler):
         def prepare(self) -> None:
-            answer(self)
+            respond(self)
             if not self._finished:
                 self.finish()
 
         def data_received(self, chunk: bytes) -> None:
             raise AssertionError(chunk)
 
-    async with driving(Refuses) as port:
+    async with serving_handler(Rejecting) as port:
         head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
-        said = await asked(port, head + b"x" * 1_000_000 + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert said.startswith(b"HTTP/1.1 403")
-        assert said.count(b"HTTP/1.1") == 1
+        received = await exchange(port, head + b"x" * 1_000_000 + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 403")
+        assert received.count(b"HTTP/1.1") == 1
 
 
 class Faulty(Application):
-    """An application with a fault, at each of the steps in which it is given a request."""
+    """An application that fails at one of the steps of receiving a request."""
 
     def __init__(self, step: str) -> None:
         super().__init__([("/", RequestHandler)])
@@ -389,42 +391,42 @@ class Faulty(Application):
 async def test_fault_at_the_start_of_a_request_is_answered_and_logged(
     step: str, method: str, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sent = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     if method == "PUT":
-        sent = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
+        request = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
     expected_logs.add("fault of the service")
     sockets = bind_sockets(0, "127.0.0.1")
     async with serving_on(sockets, Faulty(step), ServerHooks(RequestMetrics())) as running:
-        for times in (1, 2):  # the second one is not read
-            answer = await asyncio.wait_for(asked(sockets[0].getsockname()[1], sent * times), 30)
-            assert answer.startswith(b"HTTP/1.1 500 ")
-            assert answer.count(b"HTTP/1.1 ") == 1
-            assert b"Connection: close" in answer
-            assert b'"code":"internal"' in answer
+        for count in (1, 2):  # a second request is not read
+            received = await asyncio.wait_for(exchange(sockets[0].getsockname()[1], request * count), 30)
+            assert received.startswith(b"HTTP/1.1 500 ")
+            assert received.count(b"HTTP/1.1 ") == 1
+            assert b"Connection: close" in received
+            assert b'"code":"internal"' in received
         assert "too many open files" in caplog.text
         while running.connections():
             await asyncio.sleep(0.01)
 
 
-# What an attacker found
+# Attacks
 
 
 async def test_response_is_not_made_before_earlier_ones_are_read(serving: Serving) -> None:
-    read = f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    request = f"GET {PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     async with serving(access_log=True) as client:
         await client.put(PATH, {"user": USER, "metadata": {"a": "x" * 16_000}})
         resident = _resident()
         async with AsyncExitStack() as stack:
             for _ in range(10):
                 _, writer = await stack.enter_async_context(connected(client.port))
-                writer.write(read * 3800)
+                writer.write(request * 3800)
             grown = -1.0
-            while _resident() - resident > grown:  # until it stands still
+            while _resident() - resident > grown:  # until it stops growing
                 grown = _resident() - resident
                 for _ in range(20):
                     await asyncio.sleep(0.02)
                     assert (await client.get("/livez")).status == 200
-            assert grown < 100  # and not 300
+            assert grown < 100  # 300 if all responses were rendered at once
 
 
 @pytest.mark.parametrize("end", [b"BAD\r\n\r\n", b""])
@@ -436,17 +438,17 @@ async def test_pipelined_requests_are_answered_in_order_before_errors(serving: S
         writer.write(end)
         if not end:
             writer.write_eof()
-        await asyncio.sleep(0.3)  # until what is at hand has been answered, and nothing more goes out
+        await asyncio.sleep(0.3)  # until the socket buffers are full
         for number in range(600):
             reply = await asyncio.wait_for(read_reply(reader, "GET"), 30)
             assert (reply.status, reply.headers["X-Request-Id"]) == (200, str(number))
         if end:
             assert (await asyncio.wait_for(read_reply(reader, "GET"), 30)).status == 400
-        assert await ended(reader) == b""
+        assert await read_to_end(reader) == b""
 
 
 def _resident() -> float:
-    """Return how many MiB this process has in memory."""
+    """Return the resident memory of this process in MiB."""
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1024
 
 
@@ -455,68 +457,68 @@ async def test_slow_reader_gets_the_whole_response() -> None:
         async def get(self) -> None:
             self.write(CHUNK * 400)
 
-    async with driving(Large, ConnectionLimits(write_seconds=0.6)) as port, connected(port) as (reader, writer):
+    async with serving_handler(Large, ConnectionLimits(write_seconds=0.6)) as port, connected(port) as (reader, writer):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        taken = 0
+        received_bytes = 0
         while part := await reader.read(65_536):
-            taken += len(part)
-            await asyncio.sleep(0.005)  # in all longer than it may take nothing
-        assert taken > len(CHUNK) * 400
+            received_bytes += len(part)
+            await asyncio.sleep(0.005)  # in total longer than the time limit without progress
+        assert received_bytes > len(CHUNK) * 400
 
 
 async def test_failed_tls_handshakes_count_and_end(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("too many connections")
-    trusting = certificate.trusting()
+    context = certificate.trusting()
     async with (
         serving(max_connections=3, head_timeout=2, **certificate.settings) as client,
         AsyncExitStack() as stack,
     ):
         silent = [await stack.enter_async_context(connected(client.port)) for _ in range(3)]
-        assert await status_over_tls(client.port, trusting) == 503
-        for each, _ in silent:
-            await ended(each)
-        await until_served_over_tls(client.port, trusting)
+        assert await status_over_tls(client.port, context) == 503
+        for reader, _ in silent:
+            await read_to_end(reader)
+        await until_served_over_tls(client.port, context)
 
 
-async def status_over_tls(port: int, trusting: ssl.SSLContext) -> int:
-    """Ask once, and return the status."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+async def status_over_tls(port: int, context: ssl.SSLContext) -> int:
+    """Send one request; return its status."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
     status = (await read_reply(reader, "GET")).status
     await hang_up(writer)
     return status
 
 
-async def until_served_over_tls(port: int, trusting: ssl.SSLContext) -> None:
-    """Ask until there is room for a connection."""
+async def until_served_over_tls(port: int, context: ssl.SSLContext) -> None:
+    """Send requests until a connection is accepted."""
     status = 0
     async with asyncio.timeout(30):
         while status != 200:
             with suppress(OSError, asyncio.IncompleteReadError):
-                status = await status_over_tls(port, trusting)
+                status = await status_over_tls(port, context)
 
 
 async def test_failed_tls_handshake_counts_only_while_it_lasts(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("too many connections", "SSL Error")
-    trusting = certificate.trusting()
+    context = certificate.trusting()
     async with serving(max_connections=5, head_timeout=600, **certificate.settings) as client:
         for number in range(20):
             async with connected(client.port) as (_, writer):
                 if number % 2:
-                    writer.write(b"GET / HTTP/1.1\r\n\r\n")  # which is no TLS
+                    writer.write(b"GET / HTTP/1.1\r\n\r\n")  # not TLS
                     await writer.drain()
-        await until_served_over_tls(client.port, trusting)
+        await until_served_over_tls(client.port, context)
 
 
-@pytest.mark.parametrize("early", ["Expect: 100-continue\r\nContent-Length: 99999", "Content-Length: 99999999"])
-async def test_response_before_the_body_announces_the_close(serving: Serving, early: str) -> None:
+@pytest.mark.parametrize("headers", ["Expect: 100-continue\r\nContent-Length: 99999", "Content-Length: 99999999"])
+async def test_response_before_the_body_announces_the_close(serving: Serving, headers: str) -> None:
     async with serving() as client, connected(client.port) as (reader, writer):
-        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\n{early}\r\n\r\n".encode())
+        writer.write(f"PUT {PATH} HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n".encode())
         reply = await read_reply(reader, "PUT")
         assert (reply.status, reply.headers["Connection"]) == (413, "close")
 
@@ -530,10 +532,10 @@ async def test_lines_of_a_disconnected_client_are_not_executed(serving: Serving)
             while not await _total(client):
                 await asyncio.sleep(0.01)
         assert (await client.get("/livez")).status == 200
-        before = -1
-        while before != (before := await _total(client)):  # until nothing more is done
+        executed = -1
+        while executed != (executed := await _total(client)):  # until no more lines are executed
             await asyncio.sleep(0.3)
-        assert before < 3_000
+        assert executed < 3_000
 
 
 async def _total(client: Client) -> int:
@@ -544,7 +546,7 @@ async def _total(client: Client) -> int:
 
 async def test_disconnect_after_the_last_line_is_no_fault(serving: Serving) -> None:
     head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n"
-    lines = b'{"user": "a"}\n' * 120  # which are done when the last has come
+    lines = b'{"user": "a"}\n' * 120  # executed when the last line arrives
     async with serving() as client:
 
         async def leave(seconds: float) -> None:
@@ -566,17 +568,17 @@ async def test_completed_response_is_sent_during_shutdown(serving: Serving) -> N
             reader, writer = await stack.enter_async_context(connected(client.port))
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             writer.write(b"GET /guid?limit=500 HTTP/1.1\r\nHost: a\r\n\r\n")
-            begun = await reader.readuntil(b"\r\n\r\n")
-            slow = asyncio.create_task(_slowly(reader))
-        length = re.search(rb"Content-Length: (\d+)", begun)
+            response_head = await reader.readuntil(b"\r\n\r\n")
+            slow = asyncio.create_task(_read_slowly(reader))
+        length = re.search(rb"Content-Length: (\d+)", response_head)
         assert length is not None
         assert await slow == int(length[1])
 
 
-async def _slowly(reader: asyncio.StreamReader) -> int:
-    """Take what comes at some MB a second, and return how much it was."""
-    taken = 0
+async def _read_slowly(reader: asyncio.StreamReader) -> int:
+    """Read at a few MB a second; return the number of bytes."""
+    received_bytes = 0
     while part := await reader.read(65_536):
-        taken += len(part)
+        received_bytes += len(part)
         await asyncio.sleep(0.05)
-    return taken
+    return received_bytes

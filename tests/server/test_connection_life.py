@@ -1,4 +1,4 @@
-"""The life of a connection: whatever ends it, it is removed once, and counts no longer."""
+"""The life of a connection: however it ends, it is removed once, and no longer counts."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ TURNS = 12
 
 
 def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], work: Callable[[ExitStack], object]) -> None:
-    """Run the work in an event loop of this kind, with a stack for its sockets."""
+    """Run a coroutine function in an event loop of this kind, with a stack for its sockets."""
     with ExitStack() as stack, asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(asyncio.wait_for(work(stack), 60))  # type: ignore[arg-type]  # it is a coroutine
 
@@ -82,7 +82,7 @@ def test_connection_that_gives_way_during_setup_is_removed(
 
 
 class Broken:
-    """A connection of which every method fails."""
+    """A connection whose methods all fail."""
 
     network: object
 
@@ -90,7 +90,7 @@ class Broken:
         self.network = server._table.networks.find("127.0.0.9")
 
     def __getattr__(self, name: str) -> object:
-        """Fail."""
+        """Fail on every method."""
         raise RuntimeError(f"{name} fails")
 
 
@@ -104,12 +104,12 @@ async def test_broken_connection_stops_neither_time_outs_nor_drain(expected_logs
             serving_on([listening], Application(), ServerHooks(RequestMetrics()), limits=limits) as server,
             asyncio.timeout(60),
         ):
-            for each in ("time-out", "drain"):
+            for cause in ("time-out", "drain"):
                 broken = Broken(server)
                 server._table.begin(broken, 0.0)  # type: ignore[arg-type]  # fails as a connection
-                assert server._table.open(broken), each  # type: ignore[arg-type]
+                assert server._table.open(broken), cause  # type: ignore[arg-type]
                 client = connect(stack, listening, "127.0.0.2")
-                if each == "drain":
+                if cause == "drain":
                     await server.drain_connections()
                 assert await asyncio.get_running_loop().run_in_executor(None, client.recv, 1) == b"", "it timed out"
                 await wait_for_none(server)

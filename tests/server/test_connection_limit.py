@@ -1,4 +1,4 @@
-"""At the limit of connections, those that execute requests give way too, and lose no response by that."""
+"""At the connection limit, connections that execute requests give way too, without losing a response."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Gate:
-    """What the handlers wait for, and the number of requests that have reached it."""
+    """An event for which handlers wait, and the number of requests that have reached it."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
@@ -29,7 +29,7 @@ class Gate:
 
 
 class Waiting(RequestHandler):
-    """Waits at the gate, as a request that executes for long; then writes."""
+    """Waits at the gate, like a request that executes for long; then responds."""
 
     def initialize(self, gate: Gate) -> None:
         self.gate = gate
@@ -50,7 +50,7 @@ class Streaming(Waiting):
 
 
 class Large(Waiting):
-    """Waits at the gate, then sends more than a connection holds whose client does not read."""
+    """Waits at the gate, then sends more than the buffers of a connection hold."""
 
     async def post(self) -> None:
         await super().post()
@@ -58,7 +58,7 @@ class Large(Waiting):
 
 
 class Now(RequestHandler):
-    """Answers at once."""
+    """Responds at once."""
 
     def post(self) -> None:
         self.write(b"now")
@@ -68,29 +68,29 @@ class Now(RequestHandler):
 async def full_server(
     gate: Gate, *, spare: int, handler: type[Waiting] = Waiting, leave_seconds: float = 600
 ) -> AsyncIterator[tuple[int, list[Pair]]]:
-    """A server of which one network has all connections, each with a request in execution and another behind it."""
+    """Run a server whose connections all belong to one network, each with one running and one waiting request."""
     app = Application([("/wait", handler, {"gate": gate}), ("/now", Now)])
     limits = ConnectionLimits(connections=LIMIT, spare_connections=spare, leave_seconds=leave_seconds)
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = listening.getsockname()[1]
         await stack.enter_async_context(serving_on([listening], app, ServerHooks(RequestMetrics()), limits=limits))
-        held = [await connect(stack, port, "127.0.0.2", 2 * WAIT) for _ in range(LIMIT)]
+        pairs = [await connect(stack, port, "127.0.0.2", 2 * WAIT) for _ in range(LIMIT)]
         while gate.requests < LIMIT:
             await asyncio.sleep(0.01)
-        yield port, held
+        yield port, pairs
 
 
-async def connect(stack: AsyncExitStack, port: int, address: str, sent: bytes) -> Pair:
+async def connect(stack: AsyncExitStack, port: int, address: str, data: bytes) -> Pair:
     """Open a connection from an address of this host, and send some bytes on it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
     stack.push_async_callback(hang_up, writer)
-    writer.write(sent)
+    writer.write(data)
     return reader, writer
 
 
 async def replies_of(connection: Pair, count: int) -> list[Reply]:
-    """Return at most so many replies, fewer if the connection ends after one of them."""
+    """Return at most `count` responses, fewer if the connection ends after one of them."""
     replies: list[Reply] = []
     while len(replies) < count:
         try:
@@ -105,31 +105,31 @@ async def replies_of(connection: Pair, count: int) -> list[Reply]:
 async def test_executing_connection_leaves_after_its_response(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("too many connections")
     gate = Gate()
-    async with asyncio.timeout(60), full_server(gate, spare=32) as (port, held), AsyncExitStack() as stack:
-        other = await connect(stack, port, "127.0.0.3", NOW)
-        assert (await read_reply(other[0], "POST")).body == b"now"
+    async with asyncio.timeout(60), full_server(gate, spare=32) as (port, pairs), AsyncExitStack() as stack:
+        other_network = await connect(stack, port, "127.0.0.3", NOW)
+        assert (await read_reply(other_network[0], "POST")).body == b"now"
         assert gate.requests == LIMIT
         gate.opened.set()
-        replies = [await replies_of(each, 2) for each in held]
-        assert all(reply.status == 200 and reply.body == b"written" for each in replies for reply in each)
-        assert sorted(len(each) for each in replies) == [1] + [2] * (LIMIT - 1)
-        assert [each[0].headers.get("Connection") for each in replies if len(each) == 1] == ["close"]
-        assert gate.requests == 2 * LIMIT - 1, "it begins no further request"
+        replies = [await replies_of(item, 2) for item in pairs]
+        assert all(reply.status == 200 and reply.body == b"written" for item in replies for reply in item)
+        assert sorted(len(item) for item in replies) == [1] + [2] * (LIMIT - 1)
+        assert [item[0].headers.get("Connection") for item in replies if len(item) == 1] == ["close"]
+        assert gate.requests == 2 * LIMIT - 1, "a leaving connection starts no further request"
 
 
 async def test_places_beyond_the_limit_are_few_and_for_others(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("too many connections")
-    async with asyncio.timeout(60), full_server(Gate(), spare=4) as (port, held), AsyncExitStack() as stack:
+    async with asyncio.timeout(60), full_server(Gate(), spare=4) as (port, pairs), AsyncExitStack() as stack:
         statuses = []
         for address in ("127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.4", "127.0.0.5"):
             reader, _ = await connect(stack, port, address, NOW)
             statuses.append((await read_reply(reader, "POST")).status)
         assert statuses == [503, 200, 503, 200, 503]
-        assert not any(reader.at_eof() for reader, _ in held)
+        assert not any(reader.at_eof() for reader, _ in pairs)
 
 
 async def test_place_of_leaving_connection_stays_free_for_others(expected_logs: ExpectedLogs) -> None:
-    """Another small network uses it again when its first user has gone; no further connection must leave."""
+    """Another small network reuses it after its first user has disconnected; no further connection must leave."""
     expected_logs.add("too many connections")
     async with asyncio.timeout(60), full_server(Gate(), spare=2) as (port, _):
         for _ in range(5):
@@ -145,17 +145,17 @@ async def test_place_of_leaving_connection_stays_free_for_others(expected_logs: 
 async def test_connection_that_does_not_leave_in_time_is_closed(
     expected_logs: ExpectedLogs, handler: type[Waiting], leave_seconds: float
 ) -> None:
-    """Else the few places beyond the limit would be all that others have."""
+    """Otherwise other networks would only have the few spare connections."""
     expected_logs.add("too many connections")
     server = full_server(Gate(), spare=2, handler=handler, leave_seconds=leave_seconds)
-    async with asyncio.timeout(60), server as (port, held), AsyncExitStack() as stack:
+    async with asyncio.timeout(60), server as (port, pairs), AsyncExitStack() as stack:
         statuses: list[int] = []
         while statuses.count(200) < 2:
             reader, _ = await connect(stack, port, f"127.0.0.{3 + statuses.count(200)}", NOW)
             statuses.append((await read_reply(reader, "POST")).status)
             await asyncio.sleep(0.05)
-        assert statuses[:2] == [200, 503], "it has its time first"
-        closed = [reader for reader, _ in held if reader._eof or reader.exception()]  # type: ignore[attr-defined]
+        assert statuses[:2] == [200, 503], "it may use its time first"
+        closed = [reader for reader, _ in pairs if reader._eof or reader.exception()]  # type: ignore[attr-defined]
         assert len(closed) == 1
 
 

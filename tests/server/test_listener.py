@@ -1,4 +1,4 @@
-"""Accepting connections: all that wait, in a turn of the event loop, of whatever kind they are."""
+"""Accepting connections: all waiting ones in one turn of the event loop, for each kind of socket."""
 
 import asyncio
 import errno
@@ -23,11 +23,11 @@ CLIENTS = 60
 
 
 class Failing(socket.socket):
-    """A socket that cannot accept at first, as where no descriptor is left."""
+    """A socket that cannot accept at first, as if no descriptor was left."""
 
     failures = 3
     bound = 1000
-    """The number of connections after which it cannot accept any more."""
+    """Number of connections after which it cannot accept any more."""
 
     def accept(self) -> tuple[socket.socket, object]:
         if self.failures or not self.bound:
@@ -51,8 +51,8 @@ class Waiting(asyncio.Protocol):
     """A connection that is never set up: its `connection_made` is not reached."""
 
 
-def sockets(kind: str, folder: Path, stack: ExitStack, count: int) -> socket.socket:
-    """Return a socket that listens, with so many clients who wait to be accepted."""
+def listen_with_clients(kind: str, folder: Path, stack: ExitStack, count: int) -> socket.socket:
+    """Return a listening socket with `count` clients that wait to be accepted."""
     family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
     listening = stack.enter_context(socket.socket(family))
     listening.bind(("127.0.0.1", 0) if kind == "tcp" else str(folder / "socket"))
@@ -63,19 +63,19 @@ def sockets(kind: str, folder: Path, stack: ExitStack, count: int) -> socket.soc
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def waited_for(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket with clients who wait."""
+def listening_socket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
+    """A listening socket with waiting clients."""
     with ExitStack() as stack:
-        yield sockets(request.param, tmp_path, stack, CLIENTS)
+        yield listen_with_clients(request.param, tmp_path, stack, CLIENTS)
 
 
-def test_waiting_connections_are_accepted_in_few_loop_turns(waited_for: socket.socket) -> None:
-    """A turn may be long: whoever is accepted one a turn waits for as many turns as others are before it."""
+def test_waiting_connections_are_accepted_in_few_loop_turns(listening_socket: socket.socket) -> None:
+    """A turn may be long: if one connection was accepted per turn, each would wait for all before it."""
     assert CLIENTS < MAX_ACCEPTS
 
     async def turns() -> int:
         count = 0
-        async with serving_on([waited_for], Application(), ServerHooks(RequestMetrics())) as server:
+        async with serving_on([listening_socket], Application(), ServerHooks(RequestMetrics())) as server:
             while server.connections() < CLIENTS:
                 await asyncio.sleep(0)
                 count += 1

@@ -1,4 +1,4 @@
-"""The reader reads the same requests, however their bytes are cut, and however seldom there is room for the next."""
+"""The parser emits the same requests however their bytes are split, and however rarely there is room for the next."""
 
 import tracemalloc
 from collections import deque
@@ -44,17 +44,17 @@ _NO_METHODS = [
     b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"PLAY / HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
-"""What begins with no method that is known in HTTP; behind a request, an error."""
+"""Bytes that begin with no known HTTP method: an error after a request."""
 ROOM = 4
 
 
-class Waiting:
-    """A sink in which requests wait; there is room for a few."""
+class QueueingCallbacks:
+    """Parser callbacks that queue requests, with room for a few."""
 
     def __init__(self, room: int) -> None:
         self.room = room
         self.waiting: deque[RawRequest] = deque()
-        self.most = 0
+        self.max_waiting = 0
         self.bodies = 0
         self.is_behind = False
         self.events: list[tuple[bytes, bytes, bytes] | str] = []
@@ -64,7 +64,7 @@ class Waiting:
     ) -> RawRequest | None:
         message = RawRequest(method, target, "HTTP/1.1", headers, last=not parser.should_keep_alive())
         self.waiting.append(message)
-        self.most = max(self.most, len(self.waiting))
+        self.max_waiting = max(self.max_waiting, len(self.waiting))
         return message
 
     def has_room(self) -> bool:
@@ -83,29 +83,29 @@ class Waiting:
             self.waiting.remove(broken)
         self.events.append(type(error).__name__)
 
-    def take(self) -> bool:
-        """Answer the first request, if all of it has come; whether it had."""
+    def take_complete(self) -> bool:
+        """Remove the first request if it is complete; return whether it was."""
         if not self.waiting or not self.waiting[0].is_complete:
             return False
         first = self.waiting.popleft()
         self.events.insert(
-            len([each for each in self.events if not isinstance(each, str)]),
+            len([event for event in self.events if not isinstance(event, str)]),
             (first.method, first.target, b"".join(first.chunks)),
         )
         return True
 
 
-def events_of(parts: list[bytes], room: int) -> Waiting:
-    """Read the parts, and answer what there is whenever no more is read."""
-    sink = Waiting(room)
-    reader = RequestParser(sink, 16 * 1024)
+def parse_parts(parts: list[bytes], room: int) -> QueueingCallbacks:
+    """Feed the parts to a parser, and take complete requests whenever it pauses."""
+    callbacks = QueueingCallbacks(room)
+    parser = RequestParser(callbacks, 16 * 1024)
     for part in parts:
-        reader.feed(part)
-        while sink.take() or sink.is_behind:
-            sink.is_behind = False
-            reader.resume()
-    assert reader.buffered_bytes < 16 * 1024 + HEAD_SLICE_BYTES
-    return sink
+        parser.feed(part)
+        while callbacks.take_complete() or callbacks.is_behind:
+            callbacks.is_behind = False
+            parser.resume()
+    assert parser.buffered_bytes < 16 * 1024 + HEAD_SLICE_BYTES
+    return callbacks
 
 
 @given(
@@ -116,13 +116,13 @@ def events_of(parts: list[bytes], room: int) -> Waiting:
 @example([_REQUESTS[0]] * 200, b"", [])
 @example([_REQUESTS[7]] * 200, b"", [0.5])
 def test_parts_of_any_size_parse_to_the_same_requests(requests: list[bytes], end: bytes, cuts: list[float]) -> None:
-    sent = b"".join(requests) + end
-    places = sorted({0, len(sent), *(int(cut * len(sent)) for cut in cuts)})
-    expected = events_of([*requests, end], 10**9)
-    found = events_of([sent[start:stop] for start, stop in pairwise(places)], ROOM)
-    assert found.events == expected.events
-    assert len([each for each in found.events if not isinstance(each, str)]) >= len(requests)
-    assert found.most <= ROOM + 4096 // 40
+    data = b"".join(requests) + end
+    positions = sorted({0, len(data), *(int(cut * len(data)) for cut in cuts)})
+    expected = parse_parts([*requests, end], 10**9)
+    parsed = parse_parts([data[start:stop] for start, stop in pairwise(positions)], ROOM)
+    assert parsed.events == expected.events
+    assert len([event for event in parsed.events if not isinstance(event, str)]) >= len(requests)
+    assert parsed.max_waiting <= ROOM + 4096 // 40
 
 
 @given(
@@ -130,49 +130,51 @@ def test_parts_of_any_size_parse_to_the_same_requests(requests: list[bytes], end
     st.sampled_from(_NO_METHODS) | st.binary(min_size=1, max_size=40),
 )
 def test_request_is_emitted_once_whatever_follows_it(requests: list[bytes], end: bytes) -> None:
-    found = events_of([b"".join(requests) + end], 10**9)
-    assert len([each for each in found.events if each[0] in {b"GET", b"PUT"}]) == len(requests)
+    parsed = parse_parts([b"".join(requests) + end], 10**9)
+    assert len([event for event in parsed.events if event[0] in {b"GET", b"PUT"}]) == len(requests)
 
 
 def test_small_chunks_are_parsed_over_many_turns() -> None:
-    """And reported once for each slice, as each report may start its handler."""
+    """They are reported once per slice, because each report may start the handler."""
     chunks = 10_000
-    sink = Waiting(2)
-    reader = RequestParser(sink, 16 * 1024)
-    reader.feed(_PUT + _CHUNKED + b"1\r\na\r\n" * chunks + b"0\r\n\r\n")
+    callbacks = QueueingCallbacks(2)
+    parser = RequestParser(callbacks, 16 * 1024)
+    parser.feed(_PUT + _CHUNKED + b"1\r\na\r\n" * chunks + b"0\r\n\r\n")
 
     turns = 1
-    while sink.is_behind:
-        parsed = sum(map(len, sink.waiting[0].chunks))
-        sink.is_behind = False
-        reader.resume()
-        assert sum(map(len, sink.waiting[0].chunks)) - parsed <= CHUNKED_SLICES * CHUNKED_SLICE_BYTES / 6 + 1
+    while callbacks.is_behind:
+        parsed_bytes = sum(map(len, callbacks.waiting[0].chunks))
+        callbacks.is_behind = False
+        parser.resume()
+        assert sum(map(len, callbacks.waiting[0].chunks)) - parsed_bytes <= CHUNKED_SLICES * CHUNKED_SLICE_BYTES / 6 + 1
         turns += 1
 
-    assert sink.waiting[0].is_complete
-    assert sum(map(len, sink.waiting[0].chunks)) == chunks
-    assert sink.bodies <= turns * CHUNKED_SLICES
+    assert callbacks.waiting[0].is_complete
+    assert sum(map(len, callbacks.waiting[0].chunks)) == chunks
+    assert callbacks.bodies <= turns * CHUNKED_SLICES
 
 
 def test_any_number_of_requests_is_parsed_without_recursion() -> None:
     for request in (_REQUESTS[2], _REQUESTS[7], _REQUESTS[10]):
-        sink = events_of([request * 5000], ROOM)
-        assert len(sink.events) == 5000
+        callbacks = parse_parts([request * 5000], ROOM)
+        assert len(callbacks.events) == 5000
 
 
 def test_queued_requests_count_by_their_memory() -> None:
-    """Whatever has been read before it, such as headers that nobody reads."""
-    sink = Waiting(16)
-    reader = RequestParser(sink, 16 * 1024)
+    """Including what was parsed but is not used, such as unknown headers."""
+    callbacks = QueueingCallbacks(16)
+    parser = RequestParser(callbacks, 16 * 1024)
     request = _LIVE + b"X-Long: " + b"x" * 15_000 + b"\r\n\r\n"
     tracemalloc.start()
     try:
-        before, _ = tracemalloc.get_traced_memory()
-        reader.feed(request * 17)
-        while sink.waiting:
-            taken_bytes = tracemalloc.get_traced_memory()[0] - before
-            assert taken_bytes < reader.buffered_bytes + sum(each.memory_bytes + 4096 for each in sink.waiting)
-            sink.take()
-            reader.resume()
+        memory_before, _ = tracemalloc.get_traced_memory()
+        parser.feed(request * 17)
+        while callbacks.waiting:
+            used_bytes = tracemalloc.get_traced_memory()[0] - memory_before
+            assert used_bytes < parser.buffered_bytes + sum(
+                request_.memory_bytes + 4096 for request_ in callbacks.waiting
+            )
+            callbacks.take_complete()
+            parser.resume()
     finally:
         tracemalloc.stop()

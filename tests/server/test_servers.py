@@ -1,4 +1,4 @@
-"""What the tests rely on when they start processes."""
+"""Functions of the tests that find child processes."""
 
 import os
 import subprocess

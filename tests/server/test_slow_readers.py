@@ -1,4 +1,4 @@
-"""Clients that take large answers slowly, or not at all: what they cost in memory, and how they end."""
+"""Clients that read large responses slowly or not at all: their memory, and when they are disconnected."""
 
 import asyncio
 import json
@@ -32,22 +32,22 @@ LARGE = {
     "stream": b"GET /guid HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n",
     "docs": b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
-"""What is large enough to wait for a slow client."""
+"""Requests whose responses are large enough to wait for a slow client."""
 
 
 def resident(running: Service) -> int:
-    """Return the bytes that a process has in memory."""
+    """Return the resident memory of a process in bytes."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-def connect(port: int, sent: bytes = b"") -> socket.socket:
-    """Connect with a small window, and ask for something."""
+def connect(port: int, request: bytes = b"") -> socket.socket:
+    """Connect with a small receive window, and send a request."""
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.settimeout(60)
     reader.connect(("127.0.0.1", port))
-    reader.sendall(sent)
+    reader.sendall(request)
     return reader
 
 
@@ -77,29 +77,29 @@ def test_slow_readers_take_little_memory_and_return_it(server: str, tmp_path: Pa
     options = ("--no-access-log", "--server", server, "--max-unsent-bytes", str(BUDGET), "--queue-timeout", "60")
     with service(tmp_path, *options, "--request-timeout", "60", "--log-level", "error") as running:
         fill(running.port, 300)
-        before = resident(running)
-        for kind, sent in LARGE.items():
+        memory_before = resident(running)
+        for kind, request in LARGE.items():
             with ExitStack() as stack:
                 for _ in range(READERS):
-                    stack.enter_context(connect(running.port, sent))
-                assert _settled(running) < before + BUDGET + 80 * MIB, kind
-                with connect(running.port, b"GET /guid?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n") as other:
-                    assert other.recv(12) == b"HTTP/1.1 200"
-            wait_until(lambda: resident(running) < before + 40 * MIB, f"memory of {READERS} readers of a {kind}")
+                    stack.enter_context(connect(running.port, request))
+                assert _settled(running) < memory_before + BUDGET + 80 * MIB, kind
+                with connect(running.port, b"GET /guid?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+                    assert connection.recv(12) == b"HTTP/1.1 200"
+            wait_until(lambda: resident(running) < memory_before + 40 * MIB, f"memory of {READERS} readers of a {kind}")
 
 
 def _settled(running: Service) -> int:
-    """Return the most bytes that the process had in memory, when that does not rise any more."""
-    most, until = 0, time.monotonic() + 2
-    while time.monotonic() < until:
+    """Return the peak memory of the process in bytes, once it no longer rises."""
+    peak, deadline = 0, time.monotonic() + 2
+    while time.monotonic() < deadline:
         now = resident(running)
-        if now > most + MIB:
-            most, until = now, time.monotonic() + 2
+        if now > peak + MIB:
+            peak, deadline = now, time.monotonic() + 2
         time.sleep(0.05)
-    return most
+    return peak
 
 
-# The least rate
+# The minimum rate
 
 
 @pytest.mark.parametrize("path", ["/stream", "/page"])
@@ -110,11 +110,11 @@ async def test_client_must_read_at_the_minimum_rate(
     expected_logs.add("asyncio")
     tls = None
     if secure:
-        opened = open_tls(certificate.settings["tls_cert"], certificate.settings["tls_key"])
-        tls = None if opened is None else opened.context
+        server_tls = open_tls(certificate.settings["tls_cert"], certificate.settings["tls_key"])
+        tls = None if server_tls is None else server_tls.context
     limits = ConnectionLimits(write_seconds=1, write_bytes_per_second=20_000)
-    trusting = certificate.trusting() if secure else None
-    async with hosting(server, limits, tls) as port, narrow(port, trusting) as (reader, writer):
+    client_context = certificate.trusting() if secure else None
+    async with hosting(server, limits, tls) as port, narrow(port, client_context) as (reader, writer):
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         assert await is_reset(reader, bytes_per_second=5_000)  # it makes progress, but too little
 
@@ -124,8 +124,8 @@ async def test_client_at_the_minimum_rate_keeps_being_served(server: str) -> Non
     async with hosting(server, limits) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
-        until = asyncio.get_running_loop().time() + 3
-        while asyncio.get_running_loop().time() < until:
+        deadline = asyncio.get_running_loop().time() + 3
+        while asyncio.get_running_loop().time() < deadline:
             assert await reader.readexactly(20_000)
             await asyncio.sleep(0.02)
         writer.transport.abort()
@@ -150,8 +150,8 @@ def test_read_rate_is_a_window_average_without_idle_time() -> None:
 # The budget
 
 
-class Holder:
-    """A connection that is reset or not."""
+class FakeConnection:
+    """A connection that records whether it was reset."""
 
     is_reset = False
 
@@ -165,50 +165,50 @@ class Holder:
 async def test_longest_waiting_clients_are_reset_over_the_budget(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("slow readers reset")
     budget = SendBudget(100, 60)
-    first, second, third, fourth = (Holder() for _ in range(4))
+    first, second, third, fourth = (FakeConnection() for _ in range(4))
     budget.note(first, 40)
     budget.note(second, 40)
-    budget.note(first, 0)  # it has taken all, and begins anew
+    budget.note(first, 0)  # it has read everything, so its wait starts again
     budget.note(first, 30)
     budget.note(third, 30)
-    assert not any(each.is_reset for each in (first, second, third))
+    assert not any(connection.is_reset for connection in (first, second, third))
     budget.note(fourth, 1)
-    assert [each.is_reset for each in (first, second, third, fourth)] == [False, True, False, False]
+    assert [connection.is_reset for connection in (first, second, third, fourth)] == [False, True, False, False]
     assert budget.unsent_bytes == 61
-    budget.note(fourth, 61)  # more than one may hold
-    assert [each.is_reset for each in (first, second, third, fourth)] == [False, True, False, True]
+    budget.note(fourth, 61)  # more than the share of one connection
+    assert [connection.is_reset for connection in (first, second, third, fourth)] == [False, True, False, True]
     assert budget.unsent_bytes == 60
 
 
 async def test_network_with_most_unsent_bytes_is_reset_first(expected_logs: ExpectedLogs) -> None:
     expected_logs.add("slow readers reset")
     budget = SendBudget(100, 60)
-    slow, *many = Holder("127.0.0.2"), *(Holder() for _ in range(10))
+    slow, *others = FakeConnection("127.0.0.2"), *(FakeConnection() for _ in range(10))
     budget.note(slow, 30)
-    for each in many:
-        budget.note(each, 10)
+    for connection in others:
+        budget.note(connection, 10)
     assert not slow.is_reset
-    assert [each.is_reset for each in many] == [True] * 3 + [False] * 7
-    for each in many:
-        budget.note(each, 0)
-    budget.note(many[-1], 50)
-    budget.note(Holder("127.0.0.3"), 25)  # the largest network is not that of the oldest connection
-    assert (slow.is_reset, many[-1].is_reset, budget.unsent_bytes) == (False, True, 55)
+    assert [connection.is_reset for connection in others] == [True] * 3 + [False] * 7
+    for connection in others:
+        budget.note(connection, 0)
+    budget.note(others[-1], 50)
+    budget.note(FakeConnection("127.0.0.3"), 25)  # the oldest connection is not in the largest network
+    assert (slow.is_reset, others[-1].is_reset, budget.unsent_bytes) == (False, True, 55)
 
 
 @pytest.mark.parametrize("secure", [False, True])
 async def test_response_counts_whole_until_its_last_byte_is_sent(secure: bool) -> None:
-    """Until then all of it is in memory."""
+    """Until then the complete response is in memory."""
     loop, budget = asyncio.get_running_loop(), SendBudget(100 * MIB, 100 * MIB)
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    with theirs:
+    server_socket, client_socket = socket.socketpair()
+    client_socket.setblocking(False)
+    with client_socket:
         sender = Sender(budget, secure=secure)
-        transport, _ = await loop.create_connection(lambda: sender, sock=ours)
+        transport, _ = await loop.create_connection(lambda: sender, sock=server_socket)
         sender.outbox.write(b"x" * MIB)
         received = 0
         while received < MIB:
-            received += len(await asyncio.wait_for(loop.sock_recv(theirs, 10_000), 20))
+            received += len(await asyncio.wait_for(loop.sock_recv(client_socket, 10_000), 20))
             if received < MIB // 2:
                 sender.outbox.is_too_slow(0, 1, 0)
                 assert MIB <= budget.unsent_bytes <= MIB + HIDDEN_BYTES
@@ -220,16 +220,16 @@ async def test_response_counts_whole_until_its_last_byte_is_sent(secure: bool) -
 
 async def test_tornado_response_counts_whole_until_sent_too() -> None:
     budget = SendBudget(100 * MIB, 100 * MIB)
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    with theirs:
-        stream = IOStream(ours)
+    server_socket, client_socket = socket.socketpair()
+    server_socket.setblocking(False)
+    client_socket.setblocking(False)
+    with client_socket:
+        stream = IOStream(server_socket)
         reader = _Client(stream, budget, "127.0.0.1")
         sent = stream.write(b"x" * MIB)
         received = 0
         while received < MIB:
-            received += len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 10_000), 20))
+            received += len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client_socket, 10_000), 20))
             reader.measure()
             assert received > MIB // 2 or budget.unsent_bytes == MIB
         await asyncio.wait_for(sent, 20)
@@ -240,7 +240,7 @@ async def test_tornado_response_counts_whole_until_sent_too() -> None:
 
 
 class Sender(asyncio.Protocol):
-    """A connection that sends through an outbox."""
+    """A connection that sends through a SendBuffer."""
 
     def __init__(self, budget: SendBudget, *, secure: bool) -> None:
         self._budget, self._is_secure = budget, secure
@@ -263,8 +263,8 @@ class Sender(asyncio.Protocol):
 async def test_memory_is_released_after_much_output_but_not_too_often() -> None:
     budget = SendBudget(100 * MIB, 100 * MIB)
     budget.written_bytes = 20 * MIB
-    budget.note(Holder(), 15 * MIB)
-    assert not budget.should_release(100)  # what is unsent cannot be freed
+    budget.note(FakeConnection(), 15 * MIB)
+    assert not budget.should_release(100)  # unsent bytes cannot be freed
     budget.written_bytes += 20 * MIB
     assert budget.should_release(100)
     budget.written_bytes += 20 * MIB

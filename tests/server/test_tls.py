@@ -1,4 +1,4 @@
-"""TLS: which is spoken, on both servers, and a certificate that is renewed while connections go on."""
+"""TLS on both servers: accepted versions and ciphers, and renewal of the certificate while connections stay open."""
 
 import asyncio
 import json
@@ -34,20 +34,20 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def serial(connection: Connection) -> str:
-    """Return the number of the certificate that a server has shown."""
+    """Return the serial number of the certificate of a server."""
     return str(connection[1].get_extra_info("peercert")["serialNumber"])
 
 
 async def ask(connection: Connection) -> int:
-    """Ask for something, and return the status of the answer."""
+    """Send a request; return the status of the response."""
     reader, writer = connection
     writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return (await read_reply(reader, "GET")).status
 
 
-async def shown(port: int, trusting: ssl.SSLContext) -> str:
-    """Return the number of the certificate that is shown to a new connection, on which something is answered."""
-    connection = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+async def serial_on_new_connection(port: int, context: ssl.SSLContext) -> str:
+    """Return the serial number of the certificate on a new connection, which must serve a request."""
+    connection = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     assert await ask(connection) == 200
     await hang_up(connection[1])
     return serial(connection)
@@ -68,25 +68,28 @@ async def test_tls_is_used_with_a_certificate(serving: Serving, certificate: Cer
 async def test_only_modern_tls_with_forward_secrecy_is_accepted(
     serving: Serving, certificate: Certificate, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("SSL Error")  # Tornado's, of each that is refused
+    expected_logs.add("SSL Error")  # logged by Tornado for each rejected handshake
     async with serving(**certificate.settings) as client:
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            trusting = certificate.trusting(version)
-            trusting.set_alpn_protocols(["h2", "http/1.1"])
-            reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
-            spoken: ssl.SSLObject = writer.get_extra_info("ssl_object")
-            assert spoken.version() == version.name.replace("_", ".")
-            assert spoken.compression() is None
-            assert spoken.selected_alpn_protocol() == "http/1.1"
+            context = certificate.trusting(version)
+            context.set_alpn_protocols(["h2", "http/1.1"])
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=context)
+            ssl_object: ssl.SSLObject = writer.get_extra_info("ssl_object")
+            assert ssl_object.version() == version.name.replace("_", ".")
+            assert ssl_object.compression() is None
+            assert ssl_object.selected_alpn_protocol() == "http/1.1"
             assert await ask((reader, writer)) == 200
             await hang_up(writer)
-        for refused in (_old(certificate), certificate.trusting(ssl.TLSVersion.TLSv1_2, ciphers="ECDHE+AES:!AESGCM")):
+        for rejected in (
+            _tls_1_1_context(certificate),
+            certificate.trusting(ssl.TLSVersion.TLSv1_2, ciphers="ECDHE+AES:!AESGCM"),
+        ):
             with pytest.raises((ssl.SSLError, ConnectionError)):
-                await asyncio.open_connection("127.0.0.1", client.port, ssl=refused)
+                await asyncio.open_connection("127.0.0.1", client.port, ssl=rejected)
 
 
-def _old(certificate: Certificate) -> ssl.SSLContext:
-    """Return what a client speaks TLS 1.1 with, whatever its OpenSSL thinks of that."""
+def _tls_1_1_context(certificate: Certificate) -> ssl.SSLContext:
+    """Return the context of a client that only offers TLS 1.1."""
     context = certificate.trusting(ciphers="ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -100,9 +103,9 @@ def test_server_tls_allows_no_known_weakness(certificate: Certificate) -> None:
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_RENEGOTIATION
     assert context.options & ssl.OP_NO_COMPRESSION
-    old = [each["name"] for each in context.get_ciphers() if each["protocol"] != "TLSv1.3"]
-    assert old
-    assert all(name.startswith("ECDHE-") and ("GCM" in name or "POLY1305" in name) for name in old)
+    tls_1_2_ciphers = [cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
+    assert tls_1_2_ciphers
+    assert all(name.startswith("ECDHE-") and ("GCM" in name or "POLY1305" in name) for name in tls_1_2_ciphers)
 
 
 def test_unusable_certificate_stops_the_start(tmp_path: Path, certificate: Certificate) -> None:
@@ -116,7 +119,7 @@ def test_unusable_certificate_stops_the_start(tmp_path: Path, certificate: Certi
 
 
 def encrypt(certificate: Certificate) -> None:
-    """Put the key under a password."""
+    """Encrypt the private key with a password."""
     key = load_pem_private_key(certificate.key.read_bytes(), None)
     password = BestAvailableEncryption(b"password")
     certificate.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, password))
@@ -126,87 +129,93 @@ def encrypt(certificate: Certificate) -> None:
 def test_readable_private_key_is_warned_about(
     certificate: Certificate, mode: int, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = "private key is readable by other users"
-    expected_logs.add(told)
+    event = "private key is readable by other users"
+    expected_logs.add(event)
     certificate.key.chmod(mode)
     Tls(*certificate.settings.values())
 
-    assert sum(told in each.getMessage() for each in caplog.records) == bool(mode & 0o077)
+    assert sum(event in log_record.getMessage() for log_record in caplog.records) == bool(mode & 0o077)
 
 
 def test_end_of_the_current_certificate_is_known(certificate: Certificate) -> None:
-    """Also after it was renewed, and still that of the former one if the new one is unusable."""
+    """It is updated by a renewal, and kept if the new certificate is unusable."""
     tls = Tls(*certificate.settings.values())
     for _ in range(2):
-        ends = load_pem_x509_certificate(certificate.cert.read_bytes()).not_valid_after_utc.timestamp()
-        assert tls.not_after == ends
-        certificate.issue(not_after=datetime.fromtimestamp(ends + 86_400, UTC))
+        not_after = load_pem_x509_certificate(certificate.cert.read_bytes()).not_valid_after_utc.timestamp()
+        assert tls.not_after == not_after
+        certificate.issue(not_after=datetime.fromtimestamp(not_after + 86_400, UTC))
         tls.reload()
-    before = tls.not_after
+    not_after_before = tls.not_after
     certificate.cert.write_text("")
     with pytest.raises(StartError):
         tls.reload()
-    assert tls.not_after == before
+    assert tls.not_after == not_after_before
 
 
-# Renewed
+# Renewal
 
 
 @pytest.mark.parametrize("kind", [trustme.KeyType.ECDSA, trustme.KeyType.RSA])
 async def test_renewed_certificate_serves_new_connections_only(
     tmp_path: Path, certificate: Certificate, server: str, kind: trustme.KeyType
 ) -> None:
-    """Of another kind of key too: OpenSSL keeps one certificate of each kind, and would go on to show the old one."""
+    """With another kind of key too: OpenSSL keeps one certificate of each kind, and could still use the old one."""
     certificate.issue(trustme.KeyType.RSA)
-    trusting = certificate.trusting()
-    rsa = certificate.trusting(ssl.TLSVersion.TLSv1_2, ciphers="aRSA")
+    context = certificate.trusting()
+    rsa_context = certificate.trusting(ssl.TLSVersion.TLSv1_2, ciphers="aRSA")
     with service(tmp_path, "--server", server, *certificate.flags) as running:
-        before = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting)
-        assert await ask(before) == 200
+        old_connection = await asyncio.open_connection("127.0.0.1", running.port, ssl=context)
+        assert await ask(old_connection) == 200
         certificate.issue(kind)
-        assert await shown(running.port, trusting) == serial(before), "nobody has been told yet"
+        assert await serial_on_new_connection(running.port, context) == serial(old_connection), (
+            "the service has not been signalled yet"
+        )
         await asyncio.to_thread(reload, running, "certificate reloaded")
 
-        after = await shown(running.port, trusting)
-        assert after != serial(before)
+        new_serial = await serial_on_new_connection(running.port, context)
+        assert new_serial != serial(old_connection)
         if kind is trustme.KeyType.RSA:
-            assert await shown(running.port, rsa) == after
+            assert await serial_on_new_connection(running.port, rsa_context) == new_serial
         else:
             with pytest.raises((ssl.SSLError, ConnectionError)):
-                await shown(running.port, rsa)
-        assert await ask(before) == 200, "what was under way goes on"
-        await hang_up(before[1])
+                await serial_on_new_connection(running.port, rsa_context)
+        assert await ask(old_connection) == 200, "open connections continue"
+        await hang_up(old_connection[1])
 
 
-def reload(running: Service, told: str) -> None:
-    """Send a SIGHUP, and return when the log says this once more than it did."""
-    before = running.log.read_text().count(told)
+def reload(running: Service, event: str) -> None:
+    """Send SIGHUP; return when the log contains this event once more than before."""
+    count_before = running.log.read_text().count(event)
     running.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: running.log.read_text().count(told) > before, told, running.log)
+    wait_until(lambda: running.log.read_text().count(event) > count_before, event, running.log)
 
 
 async def test_invalid_new_certificate_keeps_the_old_one(tmp_path: Path, certificate: Certificate) -> None:
-    good_cert, good_key, kept = certificate.cert.read_bytes(), certificate.key.read_bytes(), "certificate reload failed"
-    trusting = certificate.trusting()
+    good_cert, good_key, event = (
+        certificate.cert.read_bytes(),
+        certificate.key.read_bytes(),
+        "certificate reload failed",
+    )
+    context = certificate.trusting()
     certificate.issue()
     other_key = certificate.key.read_bytes()
     certificate.cert.write_bytes(good_cert)
     certificate.key.write_bytes(good_key)
     with service(tmp_path, *certificate.flags) as running:
-        first = await shown(running.port, trusting)
+        first_serial = await serial_on_new_connection(running.port, context)
         for file, content in ((certificate.cert, b"nonsense"), (certificate.key, other_key), (certificate.key, b"")):
             file.write_bytes(content)
-            await asyncio.to_thread(reload, running, kept)
-            assert await shown(running.port, trusting) == first
+            await asyncio.to_thread(reload, running, event)
+            assert await serial_on_new_connection(running.port, context) == first_serial
             certificate.cert.write_bytes(good_cert)
             certificate.key.write_bytes(good_key)
         certificate.key.unlink()
-        await asyncio.to_thread(reload, running, kept)
-        assert await shown(running.port, trusting) == first
+        await asyncio.to_thread(reload, running, event)
+        assert await serial_on_new_connection(running.port, context) == first_serial
         certificate.issue()
         await asyncio.to_thread(reload, running, "certificate reloaded")
-        assert await shown(running.port, trusting) != first
-        lines = [line for line in running.log.read_text().splitlines() if kept in line]
+        assert await serial_on_new_connection(running.port, context) != first_serial
+        lines = [line for line in running.log.read_text().splitlines() if event in line]
         assert all('"level": "error"' in line and "tls_cert, tls_key: " in line for line in lines)
 
 

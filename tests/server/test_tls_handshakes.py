@@ -1,4 +1,4 @@
-"""TLS handshakes take turns: few in a turn of the event loop, and one of each client network."""
+"""TLS handshakes take turns: few per turn of the event loop, alternating between client networks."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ CLIENTS = 20
 
 
 class Now(RequestHandler):
-    """Answers at once."""
+    """Responds at once."""
 
     def get(self) -> None:
         self.write(b"now")
@@ -35,15 +35,15 @@ LOOPS = [uvloop.new_event_loop, asyncio.new_event_loop]
 def test_few_handshakes_are_made_in_a_loop_turn(
     certificate: Certificate, loop_factory: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenSSL calls back for each ClientHello. The server signs its answer right after that."""
+    """OpenSSL calls back for each ClientHello, right before the server signs its response."""
     monkeypatch.setattr(handshake, "TURN_SECONDS", 0.0)
     counter, names = TurnCounter(), []
     context = Tls(*certificate.settings.values()).context
 
-    def note(_: ssl.SSLObject, name: str | None, __: ssl.SSLContext) -> None:
+    def record_name(_: ssl.SSLObject, name: str | None, __: ssl.SSLContext) -> None:
         names.append(name)
 
-    context.sni_callback = counter.counted(note)
+    context.sni_callback = counter.counted(record_name)
 
     async def flood() -> None:
         with ExitStack() as stack:
@@ -86,11 +86,11 @@ async def test_bytes_after_the_handshake_are_not_lost(certificate: Certificate) 
                     incoming.write(await reader.read(65_536))
             client.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             writer.write(outgoing.read())
-            answer = b""
-            while b"now" not in answer:
+            received = b""
+            while b"now" not in received:
                 incoming.write(await reader.read(65_536))
                 try:
-                    answer += client.read(65_536)
+                    received += client.read(65_536)
                 except ssl.SSLWantReadError:
                     continue
             writer.transport.abort()

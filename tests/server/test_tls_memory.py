@@ -1,4 +1,4 @@
-"""The memory of a connection with TLS: what it has once read at once does not stay with it."""
+"""The memory of a TLS connection: it does not grow permanently by large reads."""
 
 import asyncio
 import socket
@@ -29,41 +29,41 @@ def ask(connection: ssl.SSLSocket, request: bytes) -> None:
 
 
 def test_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certificate: Certificate) -> None:
-    trusting = certificate.trusting()
+    context = certificate.trusting()
     small = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with service(tmp_path, "--no-access-log", *certificate.flags) as running, ExitStack() as stack:
         connections = []
         for _ in range(CONNECTIONS):
-            plain = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
-            connections.append(stack.enter_context(trusting.wrap_socket(plain, server_hostname="127.0.0.1")))
+            tcp_socket = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+            connections.append(stack.enter_context(context.wrap_socket(tcp_socket, server_hostname="127.0.0.1")))
             ask(connections[-1], small)
-        before = resident_bytes(running)
-        for each in connections:
-            ask(each, REQUEST)
-        assert resident_bytes(running) - before < CONNECTIONS * 200 * 1024
+        memory_before = resident_bytes(running)
+        for connection in connections:
+            ask(connection, REQUEST)
+        assert resident_bytes(running) - memory_before < CONNECTIONS * 200 * 1024
         stack.close()
 
 
 async def test_connection_from_before_readiness_is_bounded_too(certificate: Certificate) -> None:
-    opened = open_tls(str(certificate.cert), str(certificate.key))
-    assert opened is not None
+    tls_files = open_tls(str(certificate.cert), str(certificate.key))
+    assert tls_files is not None
     loop = asyncio.get_running_loop()
     accepted: asyncio.Future[asyncio.BaseTransport] = loop.create_future()
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        early = stack.enter_context(socket.create_connection(listener.getsockname(), 30))
-        early.setblocking(False)
-        tls = Listener(listener, lambda _: Noted(accepted), lambda _: None, tls=Tls(opened.context, 30))
+        client = stack.enter_context(socket.create_connection(listener.getsockname(), 30))
+        client.setblocking(False)
+        tls = Listener(listener, lambda _: TransportReporter(accepted), lambda _: None, tls=Tls(tls_files.context, 30))
         stack.callback(tls.close)
-        _, writer = await asyncio.open_connection(sock=early, ssl=certificate.trusting(), server_hostname="127.0.0.1")
+        _, writer = await asyncio.open_connection(sock=client, ssl=certificate.trusting(), server_hostname="127.0.0.1")
         transport = await asyncio.wait_for(accepted, 30)
-        taken_bytes = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        assert taken_bytes <= 2 * RECEIVE_BYTES
+        buffer_bytes = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert buffer_bytes <= 2 * RECEIVE_BYTES
         await hang_up(writer)
 
 
-class Noted(asyncio.Protocol):
-    """Says how the connection that is accepted can be reached."""
+class TransportReporter(asyncio.Protocol):
+    """Passes on the transport of an accepted connection."""
 
     def __init__(self, accepted: "asyncio.Future[asyncio.BaseTransport]") -> None:
         self._accepted = accepted
