@@ -1,1 +1,1 @@
-"""Tests of what all resources have in common."""
+"""Tests of common properties of all resources."""

@@ -1,4 +1,4 @@
-"""What errors advise, where that depends on the time, the stored record or the settings."""
+"""Advice in errors that depends on the time, the stored record or the settings."""
 
 import re
 import time
@@ -17,14 +17,14 @@ AT = f"/guid/{GUID}"
 @pytest.mark.parametrize(("text", "seconds"), [("30d", 30 * 86400), ("+5 hours", 5 * 3600), ("90s", 90)])
 async def test_duration_is_answered_with_its_unix_time(serving: Serving, text: str, seconds: int) -> None:
     async with serving() as client:
-        before = int(time.time())
+        time_before = int(time.time())
         reply = await client.put(AT, {"user": "a", "expire": text})
-        found = re.fullmatch(
+        match = re.fullmatch(
             rf"`expire` must be a time, not a duration; {re.escape(text.lstrip('+'))} from now is ([0-9]+)\.",
             reply.json["detail"],
         )
-        assert found is not None, reply.json["detail"]
-        assert before + seconds <= int(found[1]) <= time.time() + seconds
+        assert match is not None, reply.json["detail"]
+        assert time_before + seconds <= int(match[1]) <= time.time() + seconds
 
 
 async def test_advice_about_members_of_the_service_comes_once(serving: Serving) -> None:
@@ -91,7 +91,7 @@ HOSTS = {
     "gs_0123456789ab_secret": "of this request (not shown: it is not a plain host name). On",
     "page:example": "of this request (not shown: it is not a plain host name). On",
 }
-"""What a sentence says of a host name that is not accepted."""
+"""The text about a host name that is not accepted."""
 
 
 @pytest.mark.parametrize("host", HOSTS)

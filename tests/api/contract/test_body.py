@@ -38,14 +38,14 @@ _MAYBE_TWICE = _containers(st.recursive(_LEAVES, _containers, max_leaves=12))
 
 
 def names_a_member_twice(text: str) -> bool:
-    """Whether an object in a text does, as a parser sees it that keeps all members."""
-    found: list[bool] = []
-    json.loads(text, object_pairs_hook=lambda members: found.append(len(dict(members)) < len(members)))
-    return any(found)
+    """Whether an object in a text has a duplicate member, according to a parser that keeps all members."""
+    has_duplicates: list[bool] = []
+    json.loads(text, object_pairs_hook=lambda members: has_duplicates.append(len(dict(members)) < len(members)))
+    return any(has_duplicates)
 
 
 def outcome(decode: object, text: bytes) -> object:
-    """Return what a text is decoded to, or that it is refused."""
+    """Return the decoded text, or InvalidRequest if it is rejected."""
     assert callable(decode)
     try:
         return decode(text)
@@ -54,42 +54,42 @@ def outcome(decode: object, text: bytes) -> object:
 
 
 def without_surplus(value: object) -> object:
-    """Leave out what is refused by its name anyway: the values of members beside the operations."""
+    """Drop the values of members other than `operations`, which are rejected by their names anyway."""
     return {name: value[name] if name == "operations" else None for name in value} if isinstance(value, dict) else value
 
 
 @given(_DOCUMENTS, st.booleans())
-def test_document_decoded_in_parts_equals_whole(document: object, spaced: bool) -> None:
-    text = json.dumps(document, indent=1 if spaced else None).encode()
+def test_document_decoded_in_parts_equals_whole(document: object, is_indented: bool) -> None:
+    text = json.dumps(document, indent=1 if is_indented else None).encode()
     if isinstance(document, list):
-        return  # refused, as it is no object
-    in_pieces = body.decode_operations(text, MAX_OPERATIONS)
-    assert without_surplus(in_pieces) == without_surplus(body.decode(text))
+        return  # rejected, since it is not an object
+    in_parts = body.decode_operations(text, MAX_OPERATIONS)
+    assert without_surplus(in_parts) == without_surplus(body.decode(text))
 
 
 @given(
     _DOCUMENTS, st.integers(0, 200), st.sampled_from([b"", b'"', b"]", b"}", b"[", b"{", b"\\", b",", b"\xff", b"1"])
 )
-def test_invalid_json_is_rejected_in_parts_too(document: object, place: int, put: bytes) -> None:
-    whole = to_json({"operations": [document]})
-    text = whole[:place] + put + whole[place + 1 :]
+def test_invalid_json_is_rejected_in_parts_too(document: object, position: int, inserted: bytes) -> None:
+    valid_text = to_json({"operations": [document]})
+    text = valid_text[:position] + inserted + valid_text[position + 1 :]
     expected = outcome(body.decode, text)
-    found = outcome(lambda given: body.decode_operations(given, MAX_OPERATIONS), text)
+    decoded = outcome(lambda data: body.decode_operations(data, MAX_OPERATIONS), text)
     if not isinstance(expected, list):
-        assert without_surplus(found) == without_surplus(expected)
+        assert without_surplus(decoded) == without_surplus(expected)
 
 
 def test_operations_are_decoded_in_parts_below_body_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a parser is at work no other thread runs."""
+    """No other thread runs while a parser works."""
     metadata = {f"{number:x}": 1 for number in range(400)}
     text = to_json({"operations": [{"user": "a", "metadata": metadata}] * MAX_OPERATIONS})
     sizes, decode = [], body.decode
 
-    def noted(part: bytes) -> object:
+    def recorded_decode(part: bytes) -> object:
         sizes.append(len(part))
         return decode(part)
 
-    monkeypatch.setattr(body, "decode", noted)
+    monkeypatch.setattr(body, "decode", recorded_decode)
     assert body.decode_operations(text, MAX_OPERATIONS) == json.loads(text)
     assert len(text) > 2_900_000
     assert len(sizes) == MAX_OPERATIONS + 1
@@ -100,24 +100,24 @@ MEMBERS = {f"{number:x}": 1 for number in range(370_000)}
 
 
 @pytest.mark.parametrize(
-    ("document", "refused"),
+    ("document", "is_rejected"),
     [({"operations": [MEMBERS]}, False), (MEMBERS | {"operations": []}, True), ({"operations": ["a"] * 10**6}, True)],
 )
-def test_huge_body_is_rejected_before_decoding(document: object, refused: bool) -> None:
+def test_huge_body_is_rejected_before_decoding(document: object, is_rejected: bool) -> None:
     text = to_json(document)
-    begun = time.process_time()
+    start = time.process_time()
     json.loads(text)
-    decoding = time.process_time() - begun
-    begun = time.process_time()
+    decoding = time.process_time() - start
+    start = time.process_time()
     try:
-        found = body.decode_operations(text, MAX_OPERATIONS)["operations"][0]
+        result = body.decode_operations(text, MAX_OPERATIONS)["operations"][0]
     except InvalidRequest as error:
-        found = error
-        assert refused
-    assert time.process_time() - begun < max(decoding, 0.2)  # while a parser works, no other thread runs
-    assert isinstance(found, InvalidRequest)
+        result = error
+        assert is_rejected
+    assert time.process_time() - start < max(decoding, 0.2)  # while a parser works, no other thread runs
+    assert isinstance(result, InvalidRequest)
     with pytest.raises(InvalidRequest, match="bytes"):
-        body.validate(found, BatchOperation, {})
+        body.validate(result, BatchOperation, {})
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ LARGEST = 4_190_000
 
 
 def document_of(value: str) -> bytes:
-    """Return a document of nearly 4 MiB: operations of nearly 64 KiB whose metadata has this value again and again."""
+    """Return a document of nearly 4 MiB: operations of nearly 64 KiB whose metadata repeats this value."""
     metadata = ",".join([value] * (60_000 // (len(value) + 1)))
     text = f'{{"user":"a","metadata":{{"a":[{metadata}]}}}}'
     return f'{{"operations":[{",".join([text] * (LARGEST // (len(text) + 1)))}]}}'.encode()
@@ -158,10 +158,10 @@ def document_of(value: str) -> bytes:
     ids=lambda text: text[:5].decode() + str(len(text)),
 )
 def test_document_over_bracket_limit_is_rejected(text: bytes) -> None:
-    begun = time.process_time()
+    start = time.process_time()
     with pytest.raises(InvalidRequest, match="objects and lists"):
         body.decode_operations(text, MAX_OPERATIONS)
-    assert time.process_time() - begun < 0.5
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -174,31 +174,31 @@ def test_document_over_bracket_limit_is_rejected(text: bytes) -> None:
 )
 def test_large_document_is_decoded_in_little_time(value: str) -> None:
     text = document_of(value)
-    begun = time.process_time()
+    start = time.process_time()
     assert body.decode_operations(text, MAX_OPERATIONS)["operations"]
-    assert time.process_time() - begun < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_brackets_in_strings_do_not_count() -> None:
     """A document may have 1,000 operations with 50 objects and lists each."""
     operation: dict[str, object] = {"a": "[{" * 1_000, "b": [[]] * 47}  # and itself, `b`, and the list of all
-    fit = {"operations": [operation] * MAX_OPERATIONS}
-    assert body.decode_operations(to_json(fit), MAX_OPERATIONS) == fit
+    document = {"operations": [operation] * MAX_OPERATIONS}
+    assert body.decode_operations(to_json(document), MAX_OPERATIONS) == document
     operation["b"] = [[]] * 49
     with pytest.raises(InvalidRequest, match="over 50000 objects and lists"):
-        body.decode_operations(to_json(fit), MAX_OPERATIONS)
+        body.decode_operations(to_json(document), MAX_OPERATIONS)
 
 
 @given(_MAYBE_TWICE)
 def test_duplicate_member_is_found_in_any_spelling(text: str) -> None:
-    refused = outcome(body.decode, text.encode()) is InvalidRequest
-    assert refused == names_a_member_twice(text)
+    is_rejected = outcome(body.decode, text.encode()) is InvalidRequest
+    assert is_rejected == names_a_member_twice(text)
 
 
 @given(_MAYBE_TWICE)
 def test_duplicate_member_is_found_in_long_body(text: str) -> None:
-    refused = outcome(body.decode, text.encode() + b" " * body.MAX_NAMED_BYTES) is InvalidRequest
-    assert refused == names_a_member_twice(text)
+    is_rejected = outcome(body.decode, text.encode() + b" " * body.MAX_NAMED_BYTES) is InvalidRequest
+    assert is_rejected == names_a_member_twice(text)
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", "1", '""', "[[]]", "123456789", "-1", "0.5"])
@@ -212,12 +212,12 @@ def test_metadata_up_to_size_limit_is_decoded(part: str) -> None:
 
 @pytest.mark.parametrize("part", ["[]", "{}", '""'])
 def test_body_with_too_many_tokens_is_rejected_before_decoding(part: str) -> None:
-    most = body.MAX_MARKS - 17  # those of the members, less a comma
-    for size, words in ((0, "compact JSON"), (1, "quotes, brackets, commas and colons")):
-        metadata = ",".join([part] * (most // 3 + size))
+    max_tokens = body.MAX_MARKS - 17  # the marks of the members, without one comma
+    for size, expected_text in ((0, "compact JSON"), (1, "quotes, brackets, commas and colons")):
+        metadata = ",".join([part] * (max_tokens // 3 + size))
         with pytest.raises(InvalidRequest) as caught:
             body.parse(b'{"user":"","metadata":{"a":[%b]}}' % metadata.encode(), PutCommand, {"guid": None})
-        assert words in str(caught.value)
+        assert expected_text in str(caught.value)
 
 
 def test_body_with_too_many_digits_is_rejected_before_decoding() -> None:

@@ -1,6 +1,6 @@
-"""The HTTP contract, line by line, on each combination of store and cache. What lies behind is tested elsewhere.
+"""The HTTP contract, line by line, on each combination of store and cache.
 
-Each line begins with one live record, `GUID`, one that has expired, `OLD`, and nothing else.
+Each line starts with one live record, `GUID`, one expired record, `OLD`, and nothing else.
 """
 
 import json
@@ -24,25 +24,25 @@ LINES = {"Content-Type": "application/x-ndjson"}
 PATCH = {"Content-Type": "application/merge-patch+json"}
 STREAM = {"Accept": "application/x-ndjson"}
 
-Says = Callable[[Reply], object]
+Check = Callable[[Reply], object]
 
 
 class Line(NamedTuple):
-    """A line of the contract: a request, the status of its answer, and what else is true of that."""
+    """A line of the contract: a request, the status of its response, and a check of the response."""
 
     line: str
     method: str
     path: str
     status: int
-    says: Says = lambda _: True
+    check: Check = lambda _: True
     body: object = None
     headers: Mapping[str, str] = {}
-    after: object = None
-    """The body of the same request, sent before; None if it was not."""
+    body_before: object = None
+    """The body of the same request that is sent before; None if there is none."""
 
 
-def code(expected: str) -> Says:
-    """Say that the answer is this problem."""
+def code(expected: str) -> Check:
+    """Check that the response is this problem."""
     return lambda reply: (
         reply.headers["Content-Type"] == "application/problem+json"
         and list(reply.json)[:6] == ["type", "title", "status", "code", "detail", "request_id"]
@@ -52,50 +52,52 @@ def code(expected: str) -> Says:
     )
 
 
-def fault(where: str, kind: str = "pointer") -> Says:
-    """Say that the answer finds this fault, and no other."""
-    return lambda reply: code("invalid-request")(reply) and [each.get(kind) for each in reply.json["errors"]] == [where]
+def fault(location: str, kind: str = "pointer") -> Check:
+    """Check that the response reports this fault, and no other."""
+    return lambda reply: (
+        code("invalid-request")(reply) and [error.get(kind) for error in reply.json["errors"]] == [location]
+    )
 
 
-def header(name: str, pattern: str) -> Says:
-    """Say that the answer has this header."""
+def header(name: str, pattern: str) -> Check:
+    """Check that the response has this header."""
     return lambda reply: re.fullmatch(pattern, reply.headers.get(name, ""))
 
 
-def record(**members: object) -> Says:
-    """Say that the answer is the live record, but for these members."""
+def record(**members: object) -> Check:
+    """Check that the response is the live record with these members changed."""
     return lambda reply: reply.json == LIVE | members
 
 
-def statuses(*expected: int) -> Says:
-    """Say that these became of the operations of a batch."""
+def statuses(*expected: int) -> Check:
+    """Check the statuses of the operations of a batch."""
 
     def check(reply: Reply) -> bool:
         lines = reply.headers["Content-Type"] == "application/x-ndjson"
-        return tuple(each["status"] for each in (reply.lines if lines else reply.json["results"])) == expected
+        return tuple(result["status"] for result in (reply.lines if lines else reply.json["results"])) == expected
 
     return check
 
 
-def both(*sayings: Says) -> Says:
-    """Say all of these."""
-    return lambda reply: all(says(reply) for says in sayings)
+def all_of(*checks: Check) -> Check:
+    """Check all of these."""
+    return lambda reply: all(check(reply) for check in checks)
 
 
 def put(member: str, value: object, status: int = 400) -> Line:
-    """A PUT of one member."""
+    """Return the line of a PUT of one member."""
     line = f"{member} {json.dumps(value)[:40]}"
-    says = fault(f"/{member}") if status != 200 else header("ETag", '"[0-9]+"')
-    return Line(line, "PUT", f"/guid/{GUID}", status, says, {member: value})
+    check = fault(f"/{member}") if status != 200 else header("ETag", '"[0-9]+"')
+    return Line(line, "PUT", f"/guid/{GUID}", status, check, {member: value})
 
 
 def deep(levels: int) -> object:
-    """An object of so many levels."""
+    """Return an object with this number of levels."""
     return {} if levels == 1 else {"a": deep(levels - 1)}
 
 
 AT, EXPIRED, FRESH = f"/guid/{GUID}", f"/guid/{OLD}", f"/guid/{NEW}"
-HELD = "/guid?state=all&view=full"
+ALL_RECORDS = "/guid?state=all&view=full"
 """All records, with their versions."""
 MINIMAL = {"Prefer": "return=minimal"}
 TAG = header("ETag", '"[0-9]{13}"')
@@ -120,7 +122,7 @@ A_BODY = [
     *(put("guid", value) for value in (NEW, GUID.lower(), None)),
     put("colour", "red"),
     *(Line(f"{name}, which the service sets", method, AT, 400,
-           both(fault(f"/{name}"), lambda r: "view=full" in r.json["errors"][0]["detail"]), {name: "1"})
+           all_of(fault(f"/{name}"), lambda r: "view=full" in r.json["errors"][0]["detail"]), {name: "1"})
       for name in ("created", "updated", "version", "purge_at", "state", "owner") for method in ("PUT", "PATCH")),
     *(Line(f"not a JSON object: {body!r}", "PUT", AT, 400, fault(""), body)
       for body in (b'{"user": "a",}', b'{"expire": NaN}', b'{"user": "\xff"}', b"[]", b'"x"', b"")),
@@ -140,14 +142,14 @@ METHODS = [
     Line("PUT /guid", "PUT", "/guid", 201, header("Location", "/guid/[0-9A-F]{12}4[0-9A-F]{3}[89AB][0-9A-F]{15}"), {"user": "a"}),
     Line("POST /guid", "POST", "/guid", 201, header("Location", "/guid/[0-9A-F]{32}"), {"user": "a"}),
     Line("GET", "GET", AT, 200, record()),
-    Line("HEAD", "HEAD", AT, 200, both(TAG, lambda r: r.body == b"")),
+    Line("HEAD", "HEAD", AT, 200, all_of(TAG, lambda r: r.body == b"")),
     Line("PATCH merges", "PATCH", AT, 200, record(metadata={"b": {"c": 3}}), {"metadata": {"a": None, "b": {"c": 3}}}, PATCH),
     Line("PATCH null removes metadata", "PATCH", AT, 200, lambda r: "metadata" not in r.json, {"metadata": None}, PATCH),
     Line("PATCH never creates", "PATCH", FRESH, 404, code("not-found"), {"user": "a"}, PATCH),
     Line("DELETE", "DELETE", AT, 204, lambda r: r.body == b""),
     Line("DELETE of an expired one", "DELETE", EXPIRED, 204),
     Line("OPTIONS", "OPTIONS", AT, 204, header("Allow", "GET, HEAD, PUT, PATCH, DELETE, OPTIONS")),
-    Line("another method", "POST", AT, 405, both(code("method-not-allowed"), header("Allow", "GET, .*")), {}),
+    Line("another method", "POST", AT, 405, all_of(code("method-not-allowed"), header("Allow", "GET, .*")), {}),
     Line("an unknown path", "GET", "/nothing", 404, code("not-found")),
     Line("/livez", "GET", "/livez", 200),
     Line("/readyz", "GET", "/readyz", 200, lambda r: r.json["status"] == "ready"),
@@ -159,7 +161,7 @@ METHODS = [
     Line("/problems/{code}", "GET", "/problems/expired", 200, lambda r: (r.json["code"], r.json["status"]) == ("expired", 410)),
 ]  # fmt: skip
 PRECONDITIONS = [
-    Line("If-None-Match: * creates only", "PUT", AT, 412, both(code("precondition-failed"), TAG, lambda r: r.json["record"] == LIVE),
+    Line("If-None-Match: * creates only", "PUT", AT, 412, all_of(code("precondition-failed"), TAG, lambda r: r.json["record"] == LIVE),
          {"user": "b"}, {"If-None-Match": "*"}),
     Line("If-None-Match: * creates", "PUT", FRESH, 201, body={"user": "b"}, headers={"If-None-Match": "*"}),
     *(Line(f"If-Match of another, {method}", method, AT, 412, TAG if method == "HEAD" else code("precondition-failed"),
@@ -167,7 +169,7 @@ PRECONDITIONS = [
       for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE")),
     *(Line(f"If-Match: *, {method}", method, AT, 204 if method == "DELETE" else 200, headers={"If-Match": "*"},
            body=None if method in {"GET", "DELETE"} else {"user": "b"}) for method in ("GET", "PUT", "PATCH", "DELETE")),
-    Line("If-None-Match: *, GET", "GET", AT, 304, both(TAG, lambda r: r.body == b""), headers={"If-None-Match": "*"}),
+    Line("If-None-Match: *, GET", "GET", AT, 304, all_of(TAG, lambda r: r.body == b""), headers={"If-None-Match": "*"}),
     Line("If-Match of nothing", "PUT", FRESH, 412, body={"user": "b"}, headers={"If-Match": "*"}),
 ]  # fmt: skip
 LISTS = [
@@ -200,39 +202,39 @@ BATCH = [
            {"operations": [{"guid": OLD, "user": "a"}, {"guid": OLD, "expire": 4102444800}, {"guid": OLD, "user": "a"}]})
       for query in ("", "?validate_only=true")),
     *(Line(f"in lines too{query}", "POST", f"/guid:batch{query}", 200,
-           both(statuses(410, 200, 200), lambda r: r.lines[0]["problem"]["line"] == 1),
+           all_of(statuses(410, 200, 200), lambda r: r.lines[0]["problem"]["line"] == 1),
            b'{"guid": "%b", "user": "a"}\n{"guid": "%b", "expire": 1}\n{"guid": "%b", "expire": "4102444800"}\n'
            % ((OLD.encode(),) * 3), LINES)
       for query in ("", "?validate_only=true")),
     Line("more than 1,000", "POST", "/guid:batch", 400, fault("/operations"), {"operations": [{}] * 1001}),
     Line("lines of view=full are refused with a hint", "POST", "/guid:batch", 200,
-         both(statuses(400), lambda r: [(e["pointer"], "view=full" in e["detail"]) for e in r.lines[0]["problem"]["errors"]]
+         all_of(statuses(400), lambda r: [(e["pointer"], "view=full" in e["detail"]) for e in r.lines[0]["problem"]["errors"]]
               == [("/state", True), ("/owner", False)]),
          b'{"guid": "%b", "user": "a", "state": "live", "owner": "b"}\n' % NEW.encode(), LINES),
     Line("lines, and a bad one by its number", "POST", "/guid:batch", 200,
-         both(statuses(201, 400, 200), lambda r: r.lines[1]["problem"]["line"] == 2),
+         all_of(statuses(201, 400, 200), lambda r: r.lines[1]["problem"]["line"] == 2),
          b'{"user": "a"}\n{bad}\n{"op": "get", "guid": "%b"}\n' % GUID.encode(), LINES),
     Line("validate_only", "POST", "/guid:batch?validate_only=true", 200, statuses(204, 404),
          {"operations": [{"op": "delete", "guid": GUID}, {"op": "get", "guid": GUID}]}),
 ]  # fmt: skip
 KEY = {"Idempotency-Key": "k"}
-ASKING_AGAIN = [
+RETRIES = [
     Line("a key", "POST", "/guid", 201, lambda r: "Idempotent-Replayed" not in r.headers, {"user": "a"}, KEY),
-    Line("the same key and body", "POST", "/guid", 201, both(TAG, header("Idempotent-Replayed", "true")), {"user": "a"},
-         KEY, after={"user": "a"}),
+    Line("the same key and body", "POST", "/guid", 201, all_of(TAG, header("Idempotent-Replayed", "true")), {"user": "a"},
+         KEY, body_before={"user": "a"}),
     Line("the same key, another body", "POST", "/guid", 422, code("idempotency-mismatch"), {"user": "a"}, KEY,
-         after={"user": "b"}),
-    Line("minimal, updated", "PUT", AT, 204, both(TAG, lambda r: r.body == b""), {"user": "b"}, MINIMAL),
-    Line("minimal, created", "PUT", FRESH, 201, both(TAG, lambda r: r.body == b""), {"user": "b"}, MINIMAL),
+         body_before={"user": "b"}),
+    Line("minimal, updated", "PUT", AT, 204, all_of(TAG, lambda r: r.body == b""), {"user": "b"}, MINIMAL),
+    Line("minimal, created", "PUT", FRESH, 201, all_of(TAG, lambda r: r.body == b""), {"user": "b"}, MINIMAL),
 ]  # fmt: skip
 ERRORS = [
-    *(Line(f"a GUID written as {text}", "GET", f"/guid/{text}", 400, both(code("invalid-guid"), lambda r: GUID in r.json["detail"]))
+    *(Line(f"a GUID written as {text}", "GET", f"/guid/{text}", 400, all_of(code("invalid-guid"), lambda r: GUID in r.json["detail"]))
       for text in (GUID.lower(), f"%7B{GUID}%7D", "9094e4c9-80c7-4043-a4b5-86b420e69ddf")),
     Line("no GUID", "GET", "/guid/x", 400, code("invalid-guid")),
     Line("unknown", "GET", FRESH, 404, code("not-found")),
-    Line("expired", "GET", EXPIRED, 410, both(code("expired"), lambda r: {"expired_at", "renewable_until"} <= r.json.keys())),
+    Line("expired", "GET", EXPIRED, 410, all_of(code("expired"), lambda r: {"expired_at", "renewable_until"} <= r.json.keys())),
     *(Line(f"{method} of a revoked one needs an expiry", method, EXPIRED, 410,
-           both(code("expired"), lambda r: 'with a future "expire"' in r.json["detail"]), {"user": "b"})
+           all_of(code("expired"), lambda r: 'with a future "expire"' in r.json["detail"]), {"user": "b"})
       for method in ("PUT", "PATCH")),
     *(Line(f"{method} of a revoked one that has one", method, EXPIRED, 200, body={"expire": "4102444800"})
       for method in ("PUT", "PATCH")),
@@ -242,7 +244,7 @@ ERRORS = [
     Line("X-Request-Id, where it is not sane", "GET", AT, 200, header("X-Request-Id", "[0-9a-f]{32}"),
          headers={"X-Request-Id": "not sane"}),
 ]  # fmt: skip
-CONTRACT = [*THE_RECORD, *A_BODY, *METHODS, *PRECONDITIONS, *LISTS, *BATCH, *ASKING_AGAIN, *ERRORS]
+CONTRACT = [*THE_RECORD, *A_BODY, *METHODS, *PRECONDITIONS, *LISTS, *BATCH, *RETRIES, *ERRORS]
 
 
 REQUIRED = [
@@ -255,42 +257,42 @@ REQUIRED = [
 
 
 async def ask(client: Client, line: Line, key: str) -> Reply:
-    """Send the request of a line; with a key of its own, if it has one."""
+    """Send the request of a line, with an idempotency key of its own if it has one."""
     headers = dict(line.headers) | ({"Idempotency-Key": key} if "Idempotency-Key" in line.headers else {})
-    if line.after is not None:
-        await client.ask(line.method, line.path, headers=headers, json=line.after)
+    if line.body_before is not None:
+        await client.ask(line.method, line.path, headers=headers, json=line.body_before)
     body: dict[str, Any] = {"body": line.body} if isinstance(line.body, bytes) else {"json": line.body}
     return await client.ask(line.method, line.path, headers=headers, **body)
 
 
-async def begin(client: Client, clock: FakeClock) -> bytes:
-    """Leave the live record and the expired one, and nothing else; return what the service then holds."""
-    for record in (await client.get(HELD, headers=STREAM)).lines:
+async def reset_records(client: Client, clock: FakeClock) -> bytes:
+    """Reset the store to the live and the expired record; return the list of all records."""
+    for record in (await client.get(ALL_RECORDS, headers=STREAM)).lines:
         assert (await client.delete(f"/guid/{record['guid']}", headers={"If-Match": "*"})).status == 204
     assert (await client.put(AT, LIVE)).status == 201
     assert (await client.put(EXPIRED, {"user": "past", "expire": clock.seconds})).status == 201
-    return (await client.get(HELD, headers=STREAM)).body
+    return (await client.get(ALL_RECORDS, headers=STREAM)).body
 
 
-async def broken(client: Client, clock: FakeClock, contract: list[Line]) -> list[object]:
-    """Return those lines that do not hold, with what was answered."""
-    found: list[object] = []
-    start = await begin(client, clock)
-    for place, line in enumerate(contract):
-        reply = await ask(client, line, f"key-{place}")
-        if reply.status != line.status or not line.says(reply):
-            found.append((line.line, line.method, line.path, reply))
-        if (await client.get(HELD, headers=STREAM)).body != start:  # most lines change nothing
-            start = await begin(client, clock)
-    return found
+async def violations(client: Client, clock: FakeClock, contract: list[Line]) -> list[object]:
+    """Return the lines that do not hold, with their responses."""
+    failed: list[object] = []
+    start = await reset_records(client, clock)
+    for index, line in enumerate(contract):
+        reply = await ask(client, line, f"key-{index}")
+        if reply.status != line.status or not line.check(reply):
+            failed.append((line.line, line.method, line.path, reply))
+        if (await client.get(ALL_RECORDS, headers=STREAM)).body != start:  # most lines change nothing
+            start = await reset_records(client, clock)
+    return failed
 
 
 async def test_contract_holds_line_by_line(client: Client, clock: FakeClock) -> None:
-    assert await broken(client, clock, CONTRACT) == []
+    assert await violations(client, clock, CONTRACT) == []
 
 
 async def test_contract_holds_with_required_preconditions(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     async with serving(require_preconditions=True, **combination) as client:
-        assert await broken(client, clock, REQUIRED) == []
+        assert await violations(client, clock, REQUIRED) == []

@@ -1,4 +1,4 @@
-"""Where a record came from, and how long that took: what headers and the access log tell of it."""
+"""The source of a record and the time of a request, in response headers and in the access log."""
 
 import asyncio
 import json
@@ -24,8 +24,8 @@ PATH = f"/guid/{GUID}"
 FULL = (f"{PATH}?view=full", f"/guid/{'F' * 32}?view=full")
 
 
-def parsed(header: str) -> tuple[str, dict[str, Any]]:
-    """Read the one member of a Cache-Status."""
+def parse_cache_status(header: str) -> tuple[str, dict[str, Any]]:
+    """Parse the only member of a Cache-Status header."""
     members: Any = http_sf.parse(header.encode(), name="cache-status")
     ((name, parameters),) = members
     return str(name), parameters
@@ -43,33 +43,33 @@ async def test_diagnostic_headers_are_off_by_default(serving: Serving) -> None:
 async def test_cache_status_names_the_source_of_a_record(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination, cache_status=True) as client:
         await until_cached(client)
-        written = await client.put(PATH, {"user": USER})
-        assert "Cache-Status" not in written.headers, "it is no read"
+        write = await client.put(PATH, {"user": USER})
+        assert "Cache-Status" not in write.headers, "a write has no Cache-Status"
         first = last = await client.get(PATH)
-        while last.headers["Cache-Status"] == CACHE_STATUS[MISS]:  # what was read is filled in beside
+        while last.headers["Cache-Status"] == CACHE_STATUS[MISS]:  # the cache is filled in the background
             last = await client.get(PATH)
         full = await client.get(f"{PATH}?view=full")
         missing = await client.get("/guid/" + "F" * 32)
-        known = await client.get(PATH, headers={"If-None-Match": first.headers["ETag"]})
+        revalidation = await client.get(PATH, headers={"If-None-Match": first.headers["ETag"]})
 
     assert first.headers["Cache-Status"] == CACHE_STATUS[MISS]
-    name, parameters = parsed(last.headers["Cache-Status"])
+    name, parameters = parse_cache_status(last.headers["Cache-Status"])
     assert (name, parameters["hit"]) == ("guidsvc", True)
     assert "fwd" not in parameters
-    assert "Server-Timing" not in first.headers, "it was not asked for"
-    assert known.status == 304
-    assert all(parsed(reply.headers["Cache-Status"])[1]["hit"] for reply in (known, full))
+    assert "Server-Timing" not in first.headers, "it is not enabled"
+    assert revalidation.status == 304
+    assert all(parse_cache_status(reply.headers["Cache-Status"])[1]["hit"] for reply in (revalidation, full))
     assert "Cache-Status" not in missing.headers
 
 
 @pytest.mark.parametrize("source", CACHE_STATUS)
 def test_cache_status_follows_rfc_9211(source: str) -> None:
-    name, parameters = parsed(CACHE_STATUS[source])
+    name, parameters = parse_cache_status(CACHE_STATUS[source])
 
     assert name == "guidsvc"
     if source in {MISS, DOWN}:
         detail = "store" if source == MISS else "down"
-        assert {key: str(each) for key, each in parameters.items()} == {"fwd": "miss", "detail": detail}
+        assert {key: str(parameter) for key, parameter in parameters.items()} == {"fwd": "miss", "detail": detail}
     else:
         assert parameters["hit"] is True
         assert (str(parameters["detail"]), len(parameters)) == (source, 2)
@@ -94,15 +94,15 @@ async def test_cache_status_says_that_redis_is_down(
 
 async def test_server_timing_reports_durations(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination, server_timing=True) as client:
-        written = await client.put(PATH, {"user": USER})
-        read = await client.get(PATH)
+        write = await client.put(PATH, {"user": USER})
+        read_reply = await client.get(PATH)
         page = await client.get("/guid")
         lines = await client.get("/guid", headers={"Accept": "application/x-ndjson"})
         live = await client.get("/livez")
         nothing = await client.get("/nothing")
 
-    assert "Cache-Status" not in read.headers, "it was not asked for"
-    parts = [_timing(reply.headers["Server-Timing"]) for reply in (written, page, live, nothing, lines)]
+    assert "Cache-Status" not in read_reply.headers, "it is not enabled"
+    parts = [_parse_server_timing(reply.headers["Server-Timing"]) for reply in (write, page, live, nothing, lines)]
     assert {"store", "total"} <= parts[0].keys()
     assert {"store", "total"} <= parts[1].keys()
     assert 0 < parts[0]["store"] <= parts[0]["total"] < 30_000
@@ -112,30 +112,30 @@ async def test_server_timing_reports_durations(serving: Serving, combination: di
 async def test_server_timing_of_not_found_hides_foreign_records(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """One of the two is in the cache of the process, so that the store is not asked for it."""
+    """One of the two GUIDs is cached, so its lookup does not use the store."""
     async with serving(**combination, server_timing=True, access="keys") as client:
         guarded = Guarded(client, combination["store_url"], clock)
         alice, bob = await guarded.asker("alice"), await guarded.asker("bob", "read write delete")
         assert (await alice.ask("PUT", PATH, json={"user": USER})).status == 201
-        found = [await alice.ask("GET", PATH) for _ in range(3)]
-        assert "store" in _timing(found[0].headers["Server-Timing"])
+        own_reads = [await alice.ask("GET", PATH) for _ in range(3)]
+        assert "store" in _parse_server_timing(own_reads[0].headers["Server-Timing"])
         batch = {"operations": [{"op": "get", "guid": guid} for guid in (GUID, "F" * 32)]}
         for path in (PATH, f"/guid/{'F' * 32}", *FULL):
             for method in ("GET", "HEAD") if path in FULL else ("GET", "HEAD", "PATCH", "DELETE"):
                 reply = await bob.ask(method, path, json={} if method == "PATCH" else None)
                 assert reply.status == 404
-                assert _timing(reply.headers["Server-Timing"]).keys() == {"total"}, method
+                assert _parse_server_timing(reply.headers["Server-Timing"]).keys() == {"total"}, method
         for query in ("", "?validate_only=true"):
             reply = await bob.ask("POST", f"/guid:batch{query}", json=batch)
-            assert _timing(reply.headers["Server-Timing"]).keys() == {"total"}
-            lines = "".join(json.dumps(each) + "\n" for each in batch["operations"]).encode()
+            assert _parse_server_timing(reply.headers["Server-Timing"]).keys() == {"total"}
+            lines = "".join(json.dumps(operation) + "\n" for operation in batch["operations"]).encode()
             kind = {"Content-Type": "application/x-ndjson"}
             reply = await bob.ask("POST", f"/guid:batch{query}", body=lines, headers=kind)
-            assert _timing(reply.headers["Server-Timing"]).keys() <= {"total"}
+            assert _parse_server_timing(reply.headers["Server-Timing"]).keys() <= {"total"}
 
 
-def _timing(header: str) -> dict[str, float]:
-    return {name: float(told) for name, told in re.findall(r"(\w+);dur=([0-9.]+)(?:, |$)", header)}
+def _parse_server_timing(header: str) -> dict[str, float]:
+    return {name: float(duration) for name, duration in re.findall(r"(\w+);dur=([0-9.]+)(?:, |$)", header)}
 
 
 def test_access_log_names_the_source_of_a_record(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Errors leave memory with their request: none is a part of a reference cycle that waits for the garbage collector."""
+"""Errors are freed with their request: none is part of a reference cycle that waits for the garbage collector."""
 
 import asyncio
 import gc
@@ -50,7 +50,7 @@ def without_collector() -> Iterator[None]:
 
 def errors_alive() -> Counter[str]:
     """Count the errors in memory by class."""
-    return Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), _ERRORS))
+    return Counter(type(candidate).__name__ for candidate in gc.get_objects() if issubclass(type(candidate), _ERRORS))
 
 
 def frames_with_errors() -> list[str]:
@@ -60,9 +60,9 @@ def frames_with_errors() -> list[str]:
     return [each.f_code.co_qualname for each in holding]
 
 
-async def ask_what_fails(client: Client) -> set[int]:
+async def send_failing_requests(client: Client) -> set[int]:
     """Send a request of each kind that fails."""
-    lines = b"".join(json.dumps(each).encode() + b"\n" for each in OPERATIONS)
+    lines = b"".join(json.dumps(operation).encode() + b"\n" for operation in OPERATIONS)
     path, json_type, ndjson = f"/guid/{GUID}", {"Content-Type": "application/json"}, {"Content-Type": NDJSON}
     replies = [
         await client.put(path, {"user": USER} | WRONG),
@@ -101,23 +101,23 @@ async def send_malformed(port: int) -> None:
 
 @pytest.mark.slow
 async def test_error_is_freed_with_its_request(serving: Serving) -> None:
-    """What one leaves to the collector stays for long under load: with its traceback it holds the whole request."""
+    """Errors left to the collector stay for long under load, and their traceback references the whole request."""
     async with serving() as client:
         await client.put(f"/guid/{GUID}", {"user": USER})
-        await ask_what_fails(client)
+        await send_failing_requests(client)
         with without_collector():
-            before = errors_alive()
+            errors_before = errors_alive()
             for _ in range(ROUNDS):
-                assert len(await ask_what_fails(client)) > 5
+                assert len(await send_failing_requests(client)) > 5
                 await send_malformed(client.port)
             await asyncio.sleep(0)
-            left = {name: count for name, count in (errors_alive() - before).items() if count >= ROUNDS // 2}
-            assert left == {}, Counter(frames_with_errors())
+            leaked = {name: count for name, count in (errors_alive() - errors_before).items() if count >= ROUNDS // 2}
+            assert leaked == {}, Counter(frames_with_errors())
 
 
-async def failures(*work: Coroutine[object, object, object]) -> set[type]:
-    """Return the classes of the errors that all of this work ends with. `asyncio.gather` would keep the errors."""
-    tasks = [asyncio.create_task(each) for each in work]
+async def failures(*coroutines: Coroutine[object, object, object]) -> set[type]:
+    """Return the classes of the errors with which the coroutines end. `asyncio.gather` would keep the errors."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     await asyncio.wait(tasks)
     return {type(task.exception()) for task in tasks}
 
@@ -130,7 +130,7 @@ async def _fail_each(items: list[str]) -> Sequence[str | Exception]:
     return [StoreUnavailable(item) for item in items]
 
 
-async def _answer_late(items: list[str]) -> Sequence[str | Exception]:
+async def _return_late(items: list[str]) -> Sequence[str | Exception]:
     await asyncio.sleep(0.1)
     return items
 
@@ -138,12 +138,12 @@ async def _answer_late(items: list[str]) -> Sequence[str | Exception]:
 async def test_error_of_batched_call_is_freed_with_its_waiters() -> None:
     patience: Patience[str] = Patience(0.01, StoreUnavailable)
     with without_collector():
-        before = errors_alive()
-        for run in (_fail_together, _fail_each, _answer_late):
+        errors_before = errors_alive()
+        for run in (_fail_together, _fail_each, _return_late):
             batcher: Batcher[str, str] = Batcher(run, limit=10, in_flight=1, patience=patience)
             assert await failures(*(batcher.ask(f"{number}") for number in range(10))) == {StoreUnavailable}
             await batcher.drain()
-        assert errors_alive() - before == Counter(), Counter(frames_with_errors())
+        assert errors_alive() - errors_before == Counter(), Counter(frames_with_errors())
 
 
 async def test_error_of_admission_is_freed_with_its_waiters(expected_logs: ExpectedLogs) -> None:
@@ -155,6 +155,6 @@ async def test_error_of_admission_is_freed_with_its_waiters(expected_logs: Expec
             await asyncio.sleep(60)
 
     with without_collector():
-        before = errors_alive()
+        errors_before = errors_alive()
         assert await failures(*(hold() for _ in range(10))) == {DeadlineExceeded, Overloaded}
-        assert errors_alive() - before == Counter(), Counter(frames_with_errors())
+        assert errors_alive() - errors_before == Counter(), Counter(frames_with_errors())

@@ -1,4 +1,4 @@
-"""A client that knows nothing but `/openapi.json` can do what the service does."""
+"""A client that is generated from `/openapi.json` alone can use the service."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What every reply has in common, whatever it answers; and every error as a problem."""
+"""Properties of all responses, and errors as problems."""
 
 import asyncio
 import inspect
@@ -37,11 +37,11 @@ async def test_unknown_path_is_not_found_for_every_method(serving: Serving) -> N
 
 async def test_valid_request_id_is_reused_and_invalid_one_replaced(serving: Serving) -> None:
     async with serving() as client:
-        for given in ("abc-123_X.y", "a" * 128):
-            assert (await client.get("/livez", headers={"X-Request-Id": given})).headers["X-Request-Id"] == given
-        for given in ("", "a b", "a" * 129, "<script>", "é"):
-            drawn = (await client.get("/livez", headers={"X-Request-Id": given})).headers["X-Request-Id"]
-            assert re.fullmatch("[0-9a-f]{32}", drawn)
+        for sent_id in ("abc-123_X.y", "a" * 128):
+            assert (await client.get("/livez", headers={"X-Request-Id": sent_id})).headers["X-Request-Id"] == sent_id
+        for sent_id in ("", "a b", "a" * 129, "<script>", "é"):
+            new_id = (await client.get("/livez", headers={"X-Request-Id": sent_id})).headers["X-Request-Id"]
+            assert re.fullmatch("[0-9a-f]{32}", new_id)
 
 
 async def test_every_reply_has_a_unique_request_id(serving: Serving) -> None:
@@ -74,11 +74,11 @@ async def test_errors_and_health_are_not_cacheable(serving: Serving) -> None:
 async def test_oversized_content_length_is_rejected_before_the_body(serving: Serving) -> None:
     head = b"PUT %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%b\r\n"
     async with serving() as client:
-        waiting = head % (PATH.encode(), 70_000, b"Expect: 100-continue\r\n")
-        assert_problem(await raw(client, waiting), 413, "too-large")
+        expecting = head % (PATH.encode(), 70_000, b"Expect: 100-continue\r\n")
+        assert_problem(await raw(client, expecting), 413, "too-large")
         assert_problem(await raw(client, head % (PATH.encode(), 10**12, b"")), 413, "too-large")
-        endless = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 5000}\r\n\r\n".encode()
-        assert_problem(await raw(client, endless), 413, "too-large")
+        huge = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 5000}\r\n\r\n".encode()
+        assert_problem(await raw(client, huge), 413, "too-large")
 
 
 async def test_endless_chunked_body_is_rejected_at_the_limit(serving: Serving) -> None:
@@ -96,9 +96,9 @@ async def test_request_after_shutdown_is_rejected(expected_logs: ExpectedLogs) -
     server.add_sockets(sockets)
     client = Client(sockets[0].getsockname()[1])
     assert (await client.get("/livez")).status == 200
-    under_way = context.in_flight
-    await asyncio.wait_for(under_way.wait_until_idle(), 30)
-    under_way.draining = under_way.closed = True
+    in_flight = context.in_flight
+    await asyncio.wait_for(in_flight.wait_until_idle(), 30)
+    in_flight.draining = in_flight.closed = True
 
     reply = await client.get("/livez")
     assert_problem(reply, 503, "unavailable")
@@ -127,9 +127,9 @@ async def test_internal_error_is_logged_and_hidden_from_the_client(
 
     assert set(body) == {"type", "title", "status", "code", "detail", "request_id"}
     assert "row" not in str(body)
-    logged = [each for each in caplog.records if "fault of the service" in each.getMessage()]
-    assert str(body["request_id"]) in logged[0].getMessage()
-    assert "CorruptRecord" in str(logged[0].exc_info or logged[0].getMessage())
+    faults = [log_record for log_record in caplog.records if "fault of the service" in log_record.getMessage()]
+    assert str(body["request_id"]) in faults[0].getMessage()
+    assert "CorruptRecord" in str(faults[0].exc_info or faults[0].getMessage())
 
 
 @pytest.mark.slow
@@ -211,6 +211,6 @@ def test_problem_is_valid_json_for_any_error_text() -> None:
 
 
 def corrupt(path: Path) -> None:
-    """Break the stored record of GUID."""
+    """Corrupt the stored record of GUID."""
     with closing(sqlite3.connect(path)) as file, file:
         assert file.execute("UPDATE records SET user = '' WHERE guid = ?", (GUID,)).rowcount == 1

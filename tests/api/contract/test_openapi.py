@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, and neither more nor less than what is served."""
+"""The OpenAPI document is valid and describes exactly what is served."""
 
 import json
 import re
@@ -34,34 +34,34 @@ pytestmark = pytest.mark.both_servers
 
 MAX_BYTES = 150_000
 NOT_OF_AN_OPERATION = {"MethodNotAllowedProblem", "NotImplementedProblem", "HttpVersionNotSupportedProblem"}
-"""Problems that no operation returns: the method, or the version of HTTP, is none that it has."""
+"""Problems that no operation returns, since its method or HTTP version has no operation."""
 
 
 def accepts(schema: dict[str, Any], value: object) -> bool:
-    """Whether a value is as a schema of the document demands."""
+    """Whether a value is valid for a schema of the document."""
     return jsonschema_rs.Draft202012Validator(schema | {"components": DOCUMENT["components"]}).is_valid(value)
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield path, method and operation of the document."""
     for path, item in DOCUMENT["paths"].items():
-        for method, described in item.items():
-            yield path, method.upper(), described
+        for method, operation_object in item.items():
+            yield path, method.upper(), operation_object
 
 
 def examples(node: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield each example in a part of the document, with its schema."""
     if isinstance(node, list):
-        for each in node:
-            yield from examples(each)
+        for child in node:
+            yield from examples(child)
     elif isinstance(node, dict):
         if "schema" in node:
-            yield from ((each["value"], node["schema"]) for each in node.get("examples", {}).values())
+            yield from ((child["value"], node["schema"]) for child in node.get("examples", {}).values())
             yield from ((node[name], node["schema"]) for name in ("example",) if name in node)
         elif "properties" in node:
-            yield from ((each, node) for each in node.get("examples", []))
-        for each in node.values():
-            yield from examples(each)
+            yield from ((child, node) for child in node.get("examples", []))
+        for child in node.values():
+            yield from examples(child)
 
 
 async def test_document_is_served_as_rendered_once(serving: Serving) -> None:
@@ -69,16 +69,16 @@ async def test_document_is_served_as_rendered_once(serving: Serving) -> None:
         reply = await client.get("/openapi.json")
         assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
         assert reply.body == RENDERED
-        known = {"If-None-Match": reply.headers["ETag"]}
-        again = await client.get("/openapi.json", headers=known)
-        assert (again.status, again.headers["ETag"]) == (304, reply.headers["ETag"])
+        condition = {"If-None-Match": reply.headers["ETag"]}
+        revalidation = await client.get("/openapi.json", headers=condition)
+        assert (revalidation.status, revalidation.headers["ETag"]) == (304, reply.headers["ETag"])
         head = await client.ask("HEAD", "/openapi.json")
         assert (head.status, head.headers["ETag"]) == (200, reply.headers["ETag"])
 
 
 @pytest.mark.slow
 def test_document_is_valid_openapi() -> None:
-    import openapi_spec_validator  # which takes a second of CPU to import
+    import openapi_spec_validator  # takes a second of CPU to import
 
     assert DOCUMENT["openapi"].startswith("3.1.")
     for document in (json.loads(RENDERED), DOCUMENT, with_all_methods(DOCUMENT)):
@@ -99,7 +99,7 @@ def test_service_starts_without_the_openapi_library() -> None:
 
 
 def test_document_describes_exactly_the_served_operations() -> None:
-    """But for HEAD and OPTIONS, which follow from the other methods of a path."""
+    """Except HEAD and OPTIONS, which follow from the other methods of a path."""
     served = {(route.path, method) for route in ROUTES for method in route.handler.methods()}
     described = {(path, method) for path, method, _ in operations()}
     derived = {(path, method.upper()) for path, item in with_all_methods(DOCUMENT)["paths"].items() for method in item}
@@ -112,7 +112,11 @@ async def test_head_is_answered_like_get_without_a_body(serving: Serving) -> Non
     async with serving() as client:
         for path, item in DOCUMENT["paths"].items():
             if "get" in item:
-                names = {each["name"]: each["example"] for each in item["get"]["parameters"] if each["in"] == "path"}
+                names = {
+                    parameter["name"]: parameter["example"]
+                    for parameter in item["get"]["parameters"]
+                    if parameter["in"] == "path"
+                }
                 get, head = await client.get(path.format(**names)), await client.ask("HEAD", path.format(**names))
                 assert (head.status, head.body) == (get.status, b""), path
                 assert head.headers["Content-Type"] == get.headers["Content-Type"], path
@@ -164,7 +168,7 @@ def test_no_member_of_a_body_has_a_default() -> None:
 
 
 def test_application_routes_match_described_paths() -> None:
-    app = make_app(request_pipeline())  # nothing is asked of it
+    app = make_app(request_pipeline())  # gets no requests
     matched = {rule.matcher.regex.pattern for rule in app.wildcard_router.rules}  # type: ignore[attr-defined]
 
     assert matched == {re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(path)) + "$" for path in DOCUMENT["paths"]}
@@ -179,36 +183,45 @@ def test_operation_has_unique_name_summary_and_description() -> None:
 
 
 def test_every_problem_is_described() -> None:
-    told = {
+    described = {
         schema["properties"]["code"].get("const")
         for schema in DOCUMENT["components"]["schemas"].values()
         if "code" in schema["properties"]
     }
     kinds = {*problems.TABLE.values(), problems.INTERNAL}
 
-    assert {kind.code for kind in kinds} <= told
+    assert {kind.code for kind in kinds} <= described
 
 
 def test_every_problem_is_a_response_of_some_operation() -> None:
-    answers = [answer for _, _, described in operations() for answer in described["responses"].values()]
-    told = {
-        code for answer in answers for media in answer.get("content", {}).values() for code in media.get("examples", {})
+    responses = [response for _, _, described in operations() for response in described["responses"].values()]
+    problem_codes = {
+        code
+        for response in responses
+        for media in response.get("content", {}).values()
+        for code in media.get("examples", {})
     }
 
-    assert told == EXPLANATIONS.keys() - {"method-not-allowed", "not-implemented", "http-version-not-supported"}
+    assert problem_codes == EXPLANATIONS.keys() - {
+        "method-not-allowed",
+        "not-implemented",
+        "http-version-not-supported",
+    }
 
 
 @pytest.mark.parametrize("name", ["X-Request-Id", "X-Content-Type-Options"])
 def test_every_response_declares_the_common_headers(name: str) -> None:
     for _, _, described in operations():
-        assert all(answer["headers"][name]["required"] for answer in described["responses"].values())
+        assert all(response["headers"][name]["required"] for response in described["responses"].values())
 
 
 def test_every_example_matches_its_schema() -> None:
-    found = list(examples(DOCUMENT))
+    all_examples = list(examples(DOCUMENT))
 
-    assert len(found) > 100
-    for value, schema in {json.dumps(each): each for each in found}.values():  # each once: most stand in many places
+    assert len(all_examples) > 100
+    for value, schema in {
+        json.dumps(pair): pair for pair in all_examples
+    }.values():  # each once: most occur in many places
         check(value, schema)
 
 
@@ -219,7 +232,7 @@ def test_body_examples_are_valid_for_their_models(model: type[BaseModel]) -> Non
 
 
 class Batch(Handler):
-    """A handler that is served nowhere."""
+    """A handler without a route in the service."""
 
     label = "guids"
 
@@ -229,18 +242,18 @@ class Batch(Handler):
 
 
 def test_body_can_be_declared_as_json_and_as_lines() -> None:
-    made = json.loads(openapi.render([Route("/guid:batch", Batch)], lambda _: True))["paths"]["/guid:batch"]
+    path_item = json.loads(openapi.render([Route("/guid:batch", Batch)], lambda _: True))["paths"]["/guid:batch"]
 
-    assert made["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Change")
-    assert made["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]["type"] == "string"
-    assert made.keys() == {"post"}
+    assert path_item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/Change")
+    assert path_item["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]["type"] == "string"
+    assert path_item.keys() == {"post"}
 
 
-# The schemas say the same as the models
+# The schemas agree with the models
 
 
 def valid(model: type[BaseModel], value: object) -> bool:
-    """Whether a model takes this."""
+    """Whether a value is valid for a model."""
     try:
         model.model_validate(value, context={"guid": EXAMPLE_GUID})
     except ValidationError:

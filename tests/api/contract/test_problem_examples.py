@@ -1,4 +1,4 @@
-"""The example of each problem page: the service is made to answer with that problem, and the answers are the same."""
+"""The example of each problem page equals a real response: the tests provoke each problem."""
 
 import json
 import re
@@ -27,14 +27,14 @@ RETRY = {"Idempotency-Key": "a"}
 
 
 class World(NamedTuple):
-    """What a problem can be provoked with."""
+    """The means to provoke a problem."""
 
     serving: Serving
     clock: FakeClock
     sqlite_url: str
 
     def change_database(self, statement: str, *values: object) -> None:
-        """Change what the store has, behind the back of the service."""
+        """Change one row of the store without the service."""
         with closing(sqlite3.connect(path_of_url(self.sqlite_url))) as file, file:
             assert file.execute(statement, values).rowcount == 1
 
@@ -42,19 +42,21 @@ class World(NamedTuple):
 Provocation = Callable[[World], Awaitable[Reply]]
 
 
-def asked(method: str, path: str = PATH, body: object = None, **headers: str) -> Provocation:
-    """Return how one request provokes a problem."""
+def by_request(method: str, path: str = PATH, body: object = None, **headers: str) -> Provocation:
+    """Return a provocation by one request."""
 
     async def provoke(world: World) -> Reply:
         async with world.serving() as client:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            return await client.ask(method, path, json=body, headers=named)
+            header_fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await client.ask(method, path, json=body, headers=header_fields)
 
     return provoke
 
 
-def written(request: Callable[[Client, FakeClock], Awaitable[Reply]], body: object, **settings: object) -> Provocation:
-    """Return how a request provokes a problem after the GUID was created with this body."""
+def by_request_after_creation(
+    request: Callable[[Client, FakeClock], Awaitable[Reply]], body: object, **settings: object
+) -> Provocation:
+    """Return a provocation by a request after the GUID was created with this body."""
 
     async def provoke(world: World) -> Reply:
         async with world.serving(**settings) as client:
@@ -94,9 +96,9 @@ async def write_as_reader(world: World) -> Reply:
 async def rotate_revoked_key(world: World) -> Reply:
     async with world.serving(access="keys") as client:
         guarded = Guarded(client, world.sqlite_url, world.clock)
-        admin, held = await guarded.asker("ops", "admin"), await guarded.give()
-        assert (await admin.ask("DELETE", f"/keys/{held.key.id}")).status == 204
-        return await admin.ask("POST", f"/keys/{held.key.id}/rotation", json={})
+        admin, credential = await guarded.asker("ops", "admin"), await guarded.give()
+        assert (await admin.ask("DELETE", f"/keys/{credential.key.id}")).status == 204
+        return await admin.ask("POST", f"/keys/{credential.key.id}/rotation", json={})
 
 
 async def exceed_quota(world: World) -> Reply:
@@ -168,19 +170,25 @@ async def open_too_many_streams(world: World) -> Reply:
 
 
 PROVOCATIONS: Mapping[str, Provocation] = {
-    "invalid-guid": asked("GET", "/guid/9094e4c9-80c7-4043-a4b5-86b420e69ddf"),
-    "invalid-request": asked("PUT", body={"expire": 1_798_761_600_000, "metdata": {}}),
-    "not-found": asked("GET"),
-    "method-not-allowed": asked("DELETE", "/guid"),
-    "not-implemented": asked("put", body=BODY),
+    "invalid-guid": by_request("GET", "/guid/9094e4c9-80c7-4043-a4b5-86b420e69ddf"),
+    "invalid-request": by_request("PUT", body={"expire": 1_798_761_600_000, "metdata": {}}),
+    "not-found": by_request("GET"),
+    "method-not-allowed": by_request("DELETE", "/guid"),
+    "not-implemented": by_request("put", body=BODY),
     "http-version-not-supported": send_version,
-    "expired": written(read_late, BODY | {"ttl": 60}),
+    "expired": by_request_after_creation(read_late, BODY | {"ttl": 60}),
     "life-limit": renew_at_limit,
     "events-gone": follow_from_trimmed_events,
     "too-many-streams": open_too_many_streams,
-    "expires-too-soon": written(lambda client, _: client.get(f"{PATH}?valid_for=600"), BODY | {"ttl": 60}),
-    "precondition-failed": written(lambda client, _: client.put(PATH, BODY, headers={"If-Match": '"1"'}), EXAMPLE),
-    "precondition-required": written(lambda client, _: client.put(PATH, BODY), EXAMPLE, require_preconditions=True),
+    "expires-too-soon": by_request_after_creation(
+        lambda client, _: client.get(f"{PATH}?valid_for=600"), BODY | {"ttl": 60}
+    ),
+    "precondition-failed": by_request_after_creation(
+        lambda client, _: client.put(PATH, BODY, headers={"If-Match": '"1"'}), EXAMPLE
+    ),
+    "precondition-required": by_request_after_creation(
+        lambda client, _: client.put(PATH, BODY), EXAMPLE, require_preconditions=True
+    ),
     "unauthorized": send_unknown_key,
     "forbidden": write_as_reader,
     "key-ended": rotate_revoked_key,
@@ -189,18 +197,18 @@ PROVOCATIONS: Mapping[str, Provocation] = {
     "in-progress": repeat_while_in_progress,
     "idempotency-mismatch": repeat_changed,
     "receipts-full": fill_receipts,
-    "too-large": asked("PUT", body={"user": "x" * 70_000}),
-    "misdirected-request": asked("GET", Host="registry.example"),
+    "too-large": by_request("PUT", body={"user": "x" * 70_000}),
+    "misdirected-request": by_request("GET", Host="registry.example"),
     "headers-too-large": send_long_head,
-    "unsupported-media-type": asked("POST", "/guid", BODY, Content_Type="text/plain"),
+    "unsupported-media-type": by_request("POST", "/guid", BODY, Content_Type="text/plain"),
     "internal": read_corrupt,
 }
 """How to provoke each problem that needs no failing store."""
 OF_FAILING_STORE = {"unavailable", "outcome-unknown"}
 
 
-def shown(problem: Mapping[str, Any]) -> str:
-    """Return what is the same in each instance of a problem: without times, amounts and ids."""
+def without_variable_parts(problem: Mapping[str, Any]) -> str:
+    """Return the text of a problem without the parts that vary: times, numbers and ids."""
     text = json.dumps({name: value for name, value in problem.items() if name != "request_id"}, indent=1)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<TIME>", text)
     text = re.sub(r"\bKey \w{12}\b", "Key <ID>", text)
@@ -219,7 +227,7 @@ async def test_example_is_what_the_service_answers(
     if code in {"internal", "in-progress"}:
         expected_logs.add("fault of the service", "request failed")
     reply = await PROVOCATIONS[code](World(serving, clock, sqlite_url))
-    assert shown(reply.json) == shown(EXPLANATIONS[code].example)
+    assert without_variable_parts(reply.json) == without_variable_parts(EXPLANATIONS[code].example)
 
 
 @pytest.mark.slow
@@ -233,5 +241,5 @@ async def test_examples_of_a_failing_store_are_what_it_answers(
         own_mongo.pause()
         unknown = await client.put(PATH, {"user": "another"})
         unavailable = await client.get(f"/guid/{'0' * 32}")
-        assert shown(unknown.json) == shown(EXPLANATIONS["outcome-unknown"].example)
-        assert shown(unavailable.json) == shown(EXPLANATIONS["unavailable"].example)
+        assert without_variable_parts(unknown.json) == without_variable_parts(EXPLANATIONS["outcome-unknown"].example)
+        assert without_variable_parts(unavailable.json) == without_variable_parts(EXPLANATIONS["unavailable"].example)

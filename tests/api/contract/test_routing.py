@@ -10,7 +10,7 @@ from guidsvc.api.app import make_app
 from tests.support.api_context import request_pipeline
 from tests.support.factories import GUID
 
-APP = make_app(request_pipeline())  # nothing is asked of it
+APP = make_app(request_pipeline())  # gets no requests
 PATHS = [
     *(re.sub(r"\{\w+\}", GUID, route.path) for route in APP.routes),
     "/guid/",

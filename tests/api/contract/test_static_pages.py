@@ -1,4 +1,4 @@
-"""Pages for people: what each may load, and that what it is made of is what it was."""
+"""HTML pages of the documentation: their content security policy, their files, caching and compression."""
 
 import asyncio
 import gzip
@@ -47,13 +47,13 @@ async def test_files_that_a_page_names_are_served(serving: Serving) -> None:
 
 
 async def test_file_is_hashed_only_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: list[int] = []
+    hashed_sizes: list[int] = []
 
-    def counted(content: bytes) -> object:
-        hashed.append(len(content))
+    def recorded_sha256(content: bytes) -> object:
+        hashed_sizes.append(len(content))
         return hashlib.sha256(content)
 
-    monkeypatch.setattr(pages, "hashlib", SimpleNamespace(sha256=counted))
+    monkeypatch.setattr(pages, "hashlib", SimpleNamespace(sha256=recorded_sha256))
     pages.etag_of.cache_clear()
     paths = ["/docs", "/docs/swagger-ui-bundle.js", "/openapi.json", "/llms.txt", "/problems", "/problems/expired"]
     async with serving() as client:
@@ -62,19 +62,19 @@ async def test_file_is_hashed_only_once(serving: Serving, monkeypatch: pytest.Mo
             for tags in (page.headers["ETag"], f'"a", W/{page.headers["ETag"]}', "*"):
                 assert (await client.get(path, headers={"If-None-Match": tags})).status == 304
             assert (await client.get(path, headers={"If-None-Match": '"a"'})).status == 200
-    assert len(hashed) == len(paths)
+    assert len(hashed_sizes) == len(paths)
 
 
 async def test_page_files_are_cacheable(serving: Serving) -> None:
     async with serving() as client:
-        for name, kind in FILES.items():
-            part = await client.get(f"/docs/{name}")
-            assert (part.status, part.body) == (200, read(name))
-            assert part.headers["Content-Type"] == f"{kind}; charset=utf-8"
-            assert part.headers["X-Content-Type-Options"] == "nosniff"
-            assert part.headers["Cache-Control"] == "public, max-age=86400"
-            again = await client.get(f"/docs/{name}", headers={"If-None-Match": part.headers["ETag"]})
-            assert (again.status, again.body) == (304, b"")
+        for name, media_type in FILES.items():
+            file = await client.get(f"/docs/{name}")
+            assert (file.status, file.body) == (200, read(name))
+            assert file.headers["Content-Type"] == f"{media_type}; charset=utf-8"
+            assert file.headers["X-Content-Type-Options"] == "nosniff"
+            assert file.headers["Cache-Control"] == "public, max-age=86400"
+            revalidation = await client.get(f"/docs/{name}", headers={"If-None-Match": file.headers["ETag"]})
+            assert (revalidation.status, revalidation.body) == (304, b"")
 
 
 @pytest.mark.parametrize(
@@ -137,19 +137,19 @@ async def test_content_is_compressed_for_clients_that_accept_it(serving: Serving
                 (GZIP, plain.headers["ETag"], 200),
                 ({}, packed.headers["ETag"], 200),
             ):
-                again = await client.get(path, headers=headers | accepted | {"If-None-Match": tag})
-                assert again.status == status, (path, accepted)
-                assert "Accept-Encoding" in again.headers["Vary"]
+                revalidation = await client.get(path, headers=headers | accepted | {"If-None-Match": tag})
+                assert revalidation.status == status, (path, accepted)
+                assert "Accept-Encoding" in revalidation.headers["Vary"]
 
 
 async def test_content_is_compressed_only_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def counted(content: bytes, *arguments: int, **options: int) -> bytes:
+    def recorded_compress(content: bytes, *arguments: int, **options: int) -> bytes:
         sizes.append(len(content))
         return gzip.compress(content, *arguments, **options)
 
-    monkeypatch.setattr(compression, "gzip", SimpleNamespace(compress=counted))
+    monkeypatch.setattr(compression, "gzip", SimpleNamespace(compress=recorded_compress))
     monkeypatch.setattr(compression, "_compressed", {})
     async with serving() as client:
         for path in ("/docs/swagger-ui-bundle.js", "/openapi.json"):
@@ -169,7 +169,7 @@ async def test_records_are_never_compressed(serving: Serving) -> None:
             assert "Content-Encoding" not in reply.headers
 
 
-# What a problem means
+# Explanations of problems
 
 
 @pytest.mark.parametrize("kind", sorted({*problems.TABLE.values(), problems.INTERNAL}), ids=lambda kind: str(kind.code))
@@ -177,27 +177,31 @@ async def test_every_problem_type_leads_to_its_explanation(serving: Serving, kin
     async with serving() as client:
         reply = await client.get(f"/problems/{kind.code}")
         assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
-        told = reply.json
-        assert (told["code"], told["status"], told["title"]) == (kind.code, kind.status, kind.title)
-        assert told["when"].endswith(".")
-        assert told["remedy"].endswith(".")
+        explanation = reply.json
+        assert (explanation["code"], explanation["status"], explanation["title"]) == (
+            kind.code,
+            kind.status,
+            kind.title,
+        )
+        assert explanation["when"].endswith(".")
+        assert explanation["remedy"].endswith(".")
         page = (await client.get(f"/problems/{kind.code}", headers=BROWSER)).body.decode()
-        assert all(words in page for words in (kind.code, str(kind.status), kind.title, told["remedy"]))
+        assert all(text in page for text in (kind.code, str(kind.status), kind.title, explanation["remedy"]))
 
 
 async def test_problem_list_has_every_problem(serving: Serving) -> None:
     async with serving() as client:
-        listed = (await client.get("/problems")).json["problems"]
+        items = (await client.get("/problems")).json["problems"]
         page = (await client.get("/problems", headers=BROWSER)).body.decode()
 
         kinds = {*problems.TABLE.values(), problems.INTERNAL}
-        assert sorted((each["code"], each["status"], each["title"]) for each in listed) == sorted(kinds)
-        for each in listed:
-            explanation = (await client.get(each["type"])).json
-            assert (explanation["code"], explanation["when"]) == (each["code"], each["when"])
-            assert f'<a href="problems/{each["code"]}">' in page
-        codes = [each["code"] for each in sorted(listed, key=lambda each: (each["status"], each["code"]))]
-        assert [each["code"] for each in listed] == codes
+        assert sorted((item["code"], item["status"], item["title"]) for item in items) == sorted(kinds)
+        for item in items:
+            explanation = (await client.get(item["type"])).json
+            assert (explanation["code"], explanation["when"]) == (item["code"], item["when"])
+            assert f'<a href="problems/{item["code"]}">' in page
+        codes = [item["code"] for item in sorted(items, key=lambda item: (item["status"], item["code"]))]
+        assert [item["code"] for item in items] == codes
         assert re.findall(r'<a href="problems/([a-z-]+)">', page) == codes
     assert "$" not in page
 
