@@ -1,4 +1,4 @@
-"""What one batch may take: bytes of temporary files, of its answer, and time; however long its client goes on."""
+"""Bounds of a batch: temporary files, response bytes and time, however long its client keeps sending."""
 
 import asyncio
 import gc
@@ -38,41 +38,41 @@ LARGE = {"x": "x" * 16_000}
 GET = json.dumps({"op": "get", "guid": GUID}).encode()
 PUT = json.dumps({"user": USER, "metadata": LARGE}).encode()
 CONTINUE = {b"HTTP/1.1 100 Continue\r\n", b"HTTP/1.1 100 (Continue)\r\n"}
-"""The two servers say it in two ways."""
+"""The interim response of each of the two servers."""
 
 
 def head(path: str) -> bytes:
-    """Return the head of a batch of lines that never says how long it is."""
+    """Return the head of a chunked line batch, whose length is unknown."""
     return (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n"
         "Transfer-Encoding: chunked\r\n\r\n"
     ).encode()
 
 
-class Endless:
-    """A client that sends the same lines until it is answered, and counts its bytes."""
+class EndlessClient:
+    """A client that sends the same lines until a response arrives, and counts the bytes."""
 
     def __init__(self, port: int, path: str, line: bytes) -> None:
         self._port = port
         self._path = path
         self._part = chunk((line + b"\n") * max(1, 65_536 // (len(line) + 1)))
-        self.sent = 0
+        self.sent_bytes = 0
 
-    async def answer(self, most: int) -> Reply | None:
-        """Send, at most so many bytes, and return the reply; None if the connection was reset before it was read."""
+    async def send_until_response(self, max_bytes: int) -> Reply | None:
+        """Send at most `max_bytes`; return the response, or None if the connection was reset before it was read."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 26)
         writer.write(head(self._path))
         reply = asyncio.create_task(read_reply(reader, "POST"))
         try:
-            while not reply.done() and self.sent < most:
+            while not reply.done() and self.sent_bytes < max_bytes:
                 writer.write(self._part)
-                self.sent += len(self._part)
+                self.sent_bytes += len(self._part)
                 drain = asyncio.create_task(writer.drain())
                 await asyncio.wait([reply, drain], return_when="FIRST_COMPLETED")
                 drain.cancel()
                 await asyncio.gather(drain, return_exceptions=True)
                 if drain.done() and not drain.cancelled() and drain.exception() is not None:
-                    break  # it has answered, and hung up
+                    break  # the service has responded and closed the connection
             return await asyncio.wait_for(reply, 60)
         except ConnectionResetError:
             return None
@@ -80,44 +80,44 @@ class Endless:
             await hang_up(writer)
 
 
-class Watched:
-    """How much a process has at most in temporary files, and in memory."""
+class ResourceMonitor:
+    """Records the peak size of the memory and the temporary files of a process."""
 
     def __init__(self, process: int) -> None:
         self._process = process
         self.disk = self.memory = 0
 
-    def look(self) -> None:
-        """Look once."""
+    def sample(self) -> None:
+        """Take one sample."""
         self.memory = max(self.memory, self._resident())
-        self.disk = max(self.disk, sum(self._deleted()))
+        self.disk = max(self.disk, sum(self._temporary_file_sizes()))
 
-    async def keep(self) -> None:
-        """Look again and again."""
+    async def run(self) -> None:
+        """Take samples until cancelled."""
         while True:
-            await asyncio.to_thread(self.look)
+            await asyncio.to_thread(self.sample)
             await asyncio.sleep(0.01)
 
-    def files(self) -> int:
-        """Return how many temporary files are open."""
-        return sum(1 for _ in self._deleted())
+    def open_files(self) -> int:
+        """Return the number of open temporary files."""
+        return sum(1 for _ in self._temporary_file_sizes())
 
     def _resident(self) -> int:
         fields = Path(f"/proc/{self._process}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def _deleted(self) -> Iterator[int]:
-        for file in Path(f"/proc/{self._process}/fd").iterdir():
+    def _temporary_file_sizes(self) -> Iterator[int]:
+        for descriptor in Path(f"/proc/{self._process}/fd").iterdir():
             try:
-                if "(deleted)" in str(file.readlink()):
-                    yield file.stat().st_size
-            except FileNotFoundError:  # closed since
+                if "(deleted)" in str(descriptor.readlink()):
+                    yield descriptor.stat().st_size
+            except FileNotFoundError:  # closed in the meantime
                 continue
 
 
 @pytest.fixture
-def endless(tmp_path: Path, server: str) -> Iterator[Service]:
-    """A service of which a batch may have 2 MiB of temporary files."""
+def limited_service(tmp_path: Path, server: str) -> Iterator[Service]:
+    """A service that limits the temporary files of a batch to 2 MiB."""
     bounds = ["--temp-bytes-per-batch", str(2 * MIB), "--temp-bytes", str(3 * MIB)]
     with service(tmp_path, "--no-access-log", "--server", server, *bounds) as running:
         yield running
@@ -134,48 +134,48 @@ def endless(tmp_path: Path, server: str) -> Iterator[Service]:
     ids=["lines that are wrong", "large records", "only validated"],
 )
 async def test_endless_batch_is_ended_with_its_position(
-    endless: Service, server: str, query: str, line: bytes, problem: tuple[int, str]
+    limited_service: Service, server: str, query: str, line: bytes, problem: tuple[int, str]
 ) -> None:
-    client = Client(endless.port)
+    client = Client(limited_service.port)
     await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
-    watched = Watched(endless.process.pid)
-    watched.look()
-    before = watched.memory
-    watching = asyncio.create_task(watched.keep())
+    monitor = ResourceMonitor(limited_service.process.pid)
+    monitor.sample()
+    memory_before = monitor.memory
+    monitoring = asyncio.create_task(monitor.run())
     try:
-        reply = await Endless(endless.port, BATCH + query, line).answer(300 * MIB)
+        reply = await EndlessClient(limited_service.port, BATCH + query, line).send_until_response(300 * MIB)
     finally:
-        watching.cancel()
-    if reply is None:  # Tornado's server hangs up on a client that goes on sending, which may never read the answer
+        monitoring.cancel()
+    if reply is None:  # Tornado's server closes the connection of a client that keeps sending
         assert server == "tornado"
     else:
-        last = reply.lines[-1]
-        assert (last["status"], last["problem"]["code"]) == problem
-        assert last["problem"]["line"] == len(reply.lines)
-        assert "another batch" in json.dumps(last["problem"])
+        error = reply.lines[-1]
+        assert (error["status"], error["problem"]["code"]) == problem
+        assert error["problem"]["line"] == len(reply.lines)
+        assert "another batch" in json.dumps(error["problem"])
         assert len(reply.body) <= 2 * MIB + 1024
-    assert watched.disk <= 4.5 * MIB  # as two files may have it for a moment
-    assert watched.memory - before < 64 * MIB
+    assert monitor.disk <= 4.5 * MIB  # two files may exist for a moment
+    assert monitor.memory - memory_before < 64 * MIB
     assert (await client.get("/livez")).status == 200
     await client.aclose()
 
 
-async def test_dry_run_opens_no_database_before_its_first_write(endless: Service) -> None:
+async def test_dry_run_opens_no_database_before_its_first_write(limited_service: Service) -> None:
     """A database takes some 100 KiB of memory, and any client can send the head of a request."""
-    waiting = head(f"{BATCH}?validate_only=true").replace(b"Host", b"Expect: 100-continue\r\nHost", 1)
-    watched = Watched(endless.process.pid)
-    watched.look()
-    before = watched.memory
+    waiting_head = head(f"{BATCH}?validate_only=true").replace(b"Host", b"Expect: 100-continue\r\nHost", 1)
+    monitor = ResourceMonitor(limited_service.process.pid)
+    monitor.sample()
+    memory_before = monitor.memory
     writers = []
     for _ in range(400):
-        reader, writer = await asyncio.open_connection("127.0.0.1", endless.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", limited_service.port)
         writers.append(writer)
-        writer.write(waiting)
+        writer.write(waiting_head)
         assert await asyncio.wait_for(reader.readline(), 30) in CONTINUE
-    watched.look()
+    monitor.sample()
     for writer in writers:
         await hang_up(writer)
-    assert watched.memory - before < 400 * 64 * 1024
+    assert monitor.memory - memory_before < 400 * 64 * 1024
 
 
 async def test_lines_before_the_end_of_a_batch_are_executed(serving: Serving) -> None:
@@ -183,14 +183,14 @@ async def test_lines_before_the_end_of_a_batch_are_executed(serving: Serving) ->
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     async with serving(temp_bytes_per_batch=MIB) as client:
         reply = await client.post(BATCH, body=body, headers=NDJSON)
-        *done, last = reply.lines
-        assert last["problem"]["code"] == "too-large"
-        assert {result["status"] for result in done} == {201}
-        assert last["problem"]["line"] == len(done) + 1
-        assert "record" in done[0]
-        assert "record" not in done[-1], "where there is no more room, a put is answered without its record"
-        listed = await client.get("/guid?limit=1", headers={"Prefer": "return=total-count"})
-        assert listed.json["total"] == len(done) < len(lines)
+        *results, error = reply.lines
+        assert error["problem"]["code"] == "too-large"
+        assert {result["status"] for result in results} == {201}
+        assert error["problem"]["line"] == len(results) + 1
+        assert "record" in results[0]
+        assert "record" not in results[-1], "without space left, the result of a put omits its record"
+        page = await client.get("/guid?limit=1", headers={"Prefer": "return=total-count"})
+        assert page.json["total"] == len(results) < len(lines)
 
 
 async def test_response_must_be_read_within_the_batch_timeout(serving: Serving) -> None:
@@ -205,18 +205,18 @@ async def test_response_must_be_read_within_the_batch_timeout(serving: Serving) 
             with suppress(ConnectionResetError):
                 while part := await asyncio.wait_for(reader.read(1024), 30):
                     received = received[-100:] + part
-                    await asyncio.sleep(0.02)  # 50 KB a second: the whole takes 40 s
+                    await asyncio.sleep(0.02)  # 50 KB/s: the complete response would take 40 s
             assert not received.endswith(b"0\r\n\r\n")
         reply = await client.post(BATCH, body=lines, headers=NDJSON)
-        assert all("record" in result for result in reply.lines), "the space is free again"
+        assert all("record" in result for result in reply.lines), "the space has been freed"
 
 
 async def test_failed_lines_after_a_hundred_get_brief_results(client: Client) -> None:
     reply = await client.post(BATCH, body=b"x\n" * 150 + b'{"user": "a"}\n', headers=NDJSON)
-    *failed, last = reply.lines
+    *failed, created = reply.lines
     assert [result["problem"]["line"] for result in failed[:WHOLE_PROBLEMS]] == list(range(1, WHOLE_PROBLEMS + 1))
     assert failed[WHOLE_PROBLEMS:] == [{"status": 400, "line": number} for number in range(WHOLE_PROBLEMS + 1, 151)]
-    assert (last["status"], "record" in last) == (201, True)
+    assert (created["status"], "record" in created) == (201, True)
 
 
 @pytest.mark.slow
@@ -226,38 +226,38 @@ async def test_line_batch_has_a_total_time_limit(serving: Serving) -> None:
         writer.write(head(BATCH) + chunk(b'{"user": "a"}\n' * 128 + b'{"user": "never done"}\n'))
         reply = await asyncio.wait_for(read_reply(reader, "POST"), 30)
         await hang_up(writer)
-        *done, last = reply.lines
-        assert [result["status"] for result in done] == [201] * 128
-        assert (last["status"], last["problem"]["code"], last["problem"]["line"]) == (503, "unavailable", 129)
+        *results, error = reply.lines
+        assert [result["status"] for result in results] == [201] * 128
+        assert (error["status"], error["problem"]["code"], error["problem"]["line"]) == (503, "unavailable", 129)
         assert (await client.get("/guid?user=never%20done")).json["items"] == []
 
 
 @pytest.mark.slow
 async def test_client_sending_past_the_time_limit_gets_a_reply(serving: Serving, server: str) -> None:
     async with serving(batch_timeout=0.5) as client:
-        begun = time.monotonic()
-        reply = await Endless(client.port, BATCH, b'{"user": "a"}').answer(1 << 40)
-        if reply is None:  # as above
+        start = time.monotonic()
+        reply = await EndlessClient(client.port, BATCH, b'{"user": "a"}').send_until_response(1 << 40)
+        if reply is None:  # see test_endless_batch_is_ended_with_its_position
             assert server == "tornado"
         else:
             assert reply.lines[-1]["problem"]["code"] == "unavailable"
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - start < 30
 
 
 async def test_line_batch_with_invalid_query_is_not_read_forever(serving: Serving) -> None:
-    """A fault of the whole is told after so many bytes, though the client goes on."""
+    """The error is sent after a bounded number of bytes, although the client keeps sending."""
     async with serving() as client:
-        endless = Endless(client.port, f"{BATCH}?validate_only=perhaps", b"x")
-        reply = await endless.answer(200 * MIB)
+        endless_client = EndlessClient(client.port, f"{BATCH}?validate_only=perhaps", b"x")
+        reply = await endless_client.send_until_response(200 * MIB)
         assert reply is None or reply.status in {400, 413}
-        assert endless.sent < 100 * MIB
+        assert endless_client.sent_bytes < 100 * MIB
 
 
-# The answer to a document
+# The response to a document
 
 
 async def test_document_results_have_a_size_limit(client: Client) -> None:
-    """A get that has no room says so, a put is answered without its record, and each has its result."""
+    """Every operation has a result: a get without space left gets a problem, a put omits its record."""
     await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
     gets: list[dict[str, Any]] = [{"op": "get", "guid": GUID}] * 300
     puts: list[dict[str, Any]] = [{"guid": f"{number:032X}", "user": USER, "metadata": LARGE} for number in range(150)]
@@ -265,11 +265,11 @@ async def test_document_results_have_a_size_limit(client: Client) -> None:
     reply = await client.post(BATCH, {"operations": [*gets, *puts, *conflicts]})
     assert len(reply.body) <= MAX_RESULT_BYTES + 32
     results = reply.json["results"]
-    read = [result for result in results[:300] if result["status"] == 200]
-    assert len([result["record"] for result in read]) > 150
-    unread = [result["problem"] for result in results[:300] if result["status"] != 200]
-    assert {problem["code"] for problem in unread} == {"too-large"}
-    assert "separate request" in unread[-1]["detail"]
+    with_record = [result for result in results[:300] if result["status"] == 200]
+    assert len([result["record"] for result in with_record]) > 150
+    without_record = [result["problem"] for result in results[:300] if result["status"] != 200]
+    assert {problem["code"] for problem in without_record} == {"too-large"}
+    assert "separate request" in without_record[-1]["detail"]
     assert {result["status"] for result in results[300:450]} == {201}
     assert sum("record" in result for result in results[300:450]) < 20
     assert {result["status"] for result in results[450:]} == {412}
@@ -283,7 +283,7 @@ async def test_small_results_leave_room_for_later_records(client: Client) -> Non
     assert results[-1]["record"]["metadata"] == LARGE
 
 
-# The space itself
+# The temporary space
 
 
 def test_space_is_bounded_per_request_and_in_total() -> None:
@@ -300,15 +300,15 @@ def test_space_is_bounded_per_request_and_in_total() -> None:
             first.give_back(2)
             second.take(2)
     with pytest.raises(SpaceUsed):
-        first.take(1)  # of a request that is over
-    with ExitStack() as opened:
-        opened.enter_context(space.share()).take(10)
-        opened.enter_context(space.share()).take(5)
+        first.take(1)  # the share is closed
+    with ExitStack() as stack:
+        stack.enter_context(space.share()).take(10)
+        stack.enter_context(space.share()).take(5)
 
 
 async def test_all_batches_together_have_a_bound(serving: Serving) -> None:
-    """One that finds no room any more is ended; when others have ended there is room again."""
-    puts = b'{"user": "a"}\n' * 256  # two groups: what is left of a mebibyte by the large results has no room for both
+    """A batch without space left is ended; the space of batches that have ended is free again."""
+    puts = b'{"user": "a"}\n' * 256  # two groups: the large results leave space for only one of them
     async with serving(temp_bytes=MIB, temp_bytes_per_batch=MIB) as client:
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
@@ -325,30 +325,32 @@ async def test_all_batches_together_have_a_bound(serving: Serving) -> None:
 
 @pytest.mark.slow
 async def test_result_files_have_a_descriptor_bound(tmp_path: Path, server: str) -> None:
-    """Others are answered in brief, from memory; when those with files have ended there are files again."""
+    """Beyond it, batches get brief results from memory; files of batches that have ended are available again."""
     limit, lines = 120, (GET + b"\n") * GROUP
-    most = limit // descriptors.RESERVED_PART // 2 // 2  # one caller has half of the files
+    max_files = limit // descriptors.RESERVED_PART // 2 // 2  # one caller may use half of the files
     with (
         service_with_file_limit(tmp_path, limit, limit, "--no-access-log", "--server", server) as running,
         ExitStack() as stack,
     ):
-        client, watched = Client(running.port), Watched(running.process.pid)
+        client, monitor = Client(running.port), ResourceMonitor(running.process.pid)
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
-        streams = [await asyncio.open_connection("127.0.0.1", running.port, limit=1 << 26) for _ in range(most + 5)]
+        streams = [
+            await asyncio.open_connection("127.0.0.1", running.port, limit=1 << 26) for _ in range(max_files + 5)
+        ]
         for _, writer in streams:
             writer.write(head(BATCH) + chunk(lines))
             stack.callback(writer.close)
         async with asyncio.timeout(40):
-            while watched.files() < most:
+            while monitor.open_files() < max_files:
                 await asyncio.sleep(0.05)
         reply = await client.post(BATCH, body=lines, headers=NDJSON)
         assert [result["status"] for result in reply.lines] == [413] * GROUP
-        assert watched.files() == most
+        assert monitor.open_files() == max_files
         for _, writer in streams:
             writer.write(b"0\r\n\r\n")
         replies = [await asyncio.wait_for(read_reply(reader, "POST"), 40) for reader, _ in streams]
         assert [len(reply.lines) for reply in replies] == [GROUP] * len(streams)
-        assert sum("record" in reply.lines[0] for reply in replies) == most
+        assert sum("record" in reply.lines[0] for reply in replies) == max_files
         reply = await client.post(BATCH, body=lines, headers=NDJSON)
         assert all("record" in result for result in reply.lines)
         await client.aclose()
@@ -362,19 +364,19 @@ async def test_batch_without_file_ends_when_results_fill_memory(
     monkeypatch.setattr("guidsvc.api.resources.batch.line_batch.MEMORY_BYTES", memory_bytes)
     has_taken, take_file = asyncio.Event(), Share.take_file
 
-    def take(share: Share) -> None:
+    def recorded_take_file(share: Share) -> None:
         take_file(share)
         has_taken.set()
 
-    monkeypatch.setattr(Share, "take_file", take)
+    monkeypatch.setattr(Share, "take_file", recorded_take_file)
     async with serving() as client:
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
         writer.write(head(BATCH) + chunk(lines))
         await asyncio.wait_for(has_taken.wait(), 40)
         reply = await client.post(BATCH, body=lines * 20, headers=NDJSON)
-        *results, end = reply.lines
-        assert (reply.status, end["status"], end["problem"]["line"]) == (200, 503, len(results) + 1)
+        *results, error = reply.lines
+        assert (reply.status, error["status"], error["problem"]["line"]) == (200, 503, len(results) + 1)
         assert [result["status"] for result in results] == [413] * len(results)
         assert memory_bytes // 2 < len(reply.body) < memory_bytes + 1024
         writer.write(b"0\r\n\r\n")
@@ -385,11 +387,11 @@ async def test_batch_without_file_ends_when_results_fill_memory(
 async def test_dry_runs_have_a_descriptor_bound(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
-    """Beyond it operations are answered 503; when other batches have ended there are files again."""
+    """Beyond it, operations get 503; files of batches that have ended are available again."""
     expected_logs.add("operation failed")
     monkeypatch.setattr(descriptors, "temporary_files", lambda: 1)
     path, headers = f"{BATCH}?validate_only=true", NDJSON | {"Prefer": "return=minimal"}
-    minimal = head(path).replace(b"\r\n\r\n", b"\r\nPrefer: return=minimal\r\n\r\n")
+    minimal_head = head(path).replace(b"\r\n\r\n", b"\r\nPrefer: return=minimal\r\n\r\n")
 
     async def statuses() -> set[int]:
         return {result["status"] for result in (await client.post(path, body=lines, headers=headers)).lines}
@@ -397,12 +399,12 @@ async def test_dry_runs_have_a_descriptor_bound(
     lines = (PUT + b"\n") * GROUP
     async with serving() as client:
         assert await statuses() == {201}
-        watched = Watched(os.getpid())
-        before = watched.files()
+        monitor = ResourceMonitor(os.getpid())
+        files_before = monitor.open_files()
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
-        writer.write(minimal + chunk(lines))
+        writer.write(minimal_head + chunk(lines))
         async with asyncio.timeout(40):
-            while watched.files() == before:  # if another batch came first, it would have the file
+            while monitor.open_files() == files_before:  # another batch must not get the file first
                 await asyncio.sleep(0.05)
         assert await statuses() == {201, 503}
         writer.write(b"0\r\n\r\n")
@@ -412,7 +414,7 @@ async def test_dry_runs_have_a_descriptor_bound(
 
 
 async def test_lines_waiting_for_their_group_are_counted(serving: Serving) -> None:
-    """They are held in memory: all batches together hold no more than a quarter of the space, a caller half of that."""
+    """They are in memory: all batches together may use a quarter of the space, one caller half of that."""
     lines = (json.dumps({"user": USER, "metadata": {"x": "x" * 8000}}).encode() + b"\n") * 14
     async with serving(temp_bytes=MIB, temp_bytes_per_batch=MIB) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
@@ -427,50 +429,50 @@ async def test_lines_waiting_for_their_group_are_counted(serving: Serving) -> No
 
 
 async def test_batches_leave_slots_to_other_requests(serving: Serving, expected_logs: ExpectedLogs) -> None:
-    """A hundred batches of writes of one GUID, one after the other, while another client creates and lists."""
-    expected_logs.add("overload")  # some of the batches wait in vain
+    """A hundred batches write one GUID, one after the other, while another client creates and lists records."""
+    expected_logs.add("overload")  # some of the batches time out in the queue
     document = json.dumps({"operations": [{"guid": GUID, "user": f"user {n}"} for n in range(128)]}).encode()
     json_type = {"Content-Type": "application/json"}
     async with serving(max_in_progress=GROUPS + 8, queue_timeout=0.3) as client:
-        other = Client(client.port)
-        storm = [asyncio.create_task(client.post(BATCH, body=document, headers=json_type)) for _ in range(100)]
+        other_client = Client(client.port)
+        batches = [asyncio.create_task(client.post(BATCH, body=document, headers=json_type)) for _ in range(100)]
         await asyncio.sleep(0)
-        seen = {(await other.post("/guid", {"user": USER})).status for _ in range(20)}
-        seen |= {(await other.get("/guid")).status for _ in range(20)}
-        replies = await asyncio.gather(*storm)
-        await other.aclose()
-    assert seen == {200, 201}
+        statuses = {(await other_client.post("/guid", {"user": USER})).status for _ in range(20)}
+        statuses |= {(await other_client.get("/guid")).status for _ in range(20)}
+        replies = await asyncio.gather(*batches)
+        await other_client.aclose()
+    assert statuses == {200, 201}
     assert {reply.status for reply in replies} <= {200, 503}
 
 
 async def test_one_owner_runs_two_large_documents_at_a_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoded they take many times their size; small ones are not held up."""
-    begun = done = most = 0
+    """Decoded documents take many times their size; small documents do not wait for large ones."""
+    started = finished = max_running = 0
     go, perform = asyncio.Event(), DocumentBatch.perform
 
-    async def held(batch: DocumentBatch, draws: Any) -> Any:
-        nonlocal begun, done, most
+    async def blocked_perform(batch: DocumentBatch, draws: Any) -> Any:
+        nonlocal started, finished, max_running
         if len(batch._values) > 1:
-            begun += 1
-            most = max(most, begun - done)
+            started += 1
+            max_running = max(max_running, started - finished)
             await go.wait()
-            done += 1
+            finished += 1
         return await perform(batch, draws)
 
-    monkeypatch.setattr(DocumentBatch, "perform", held)
+    monkeypatch.setattr(DocumentBatch, "perform", blocked_perform)
     large = {"operations": [{"op": "get", "guid": GUID, "if_match": f'"{"x" * 1_000}"'}] * 100}
-    asked = [asyncio.create_task(client.ask("POST", BATCH, json=large)) for _ in range(8)]
-    while begun < 2:
+    tasks = [asyncio.create_task(client.ask("POST", BATCH, json=large)) for _ in range(8)]
+    while started < 2:
         await asyncio.sleep(0.01)
     for _ in range(20):
         assert (await client.ask("POST", BATCH, json={"operations": [{"user": "a"}]})).status == 200
     go.set()
-    assert [(await each).status for each in asked] == [200] * 8
-    assert (begun, done, most) == (8, 8, 2)
+    assert [(await task).status for task in tasks] == [200] * 8
+    assert (started, finished, max_running) == (8, 8, 2)
 
 
 async def test_few_documents_are_decoded_per_loop_turn(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are: all others wait for the length of a turn."""
+    """However many there are, because all other requests wait for the end of a turn."""
     counter = TurnCounter()
     monkeypatch.setattr(body, "decode", counter.counted(body.decode))
     document = {"operations": [{"op": "get", "guid": GUID, "if_match": f'"{"x" * 1_000}"'}] * 50}
@@ -484,93 +486,95 @@ async def test_few_documents_are_decoded_per_loop_turn(client: Client, monkeypat
 async def test_documents_of_others_run_while_two_callers_fill_theirs(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs, padding: str
 ) -> None:
-    begun, go, perform = 0, asyncio.Event(), DocumentBatch.perform
+    started, go, perform = 0, asyncio.Event(), DocumentBatch.perform
 
-    async def held(batch: DocumentBatch, draws: Any) -> Any:
-        nonlocal begun
+    async def blocked_perform(batch: DocumentBatch, draws: Any) -> Any:
+        nonlocal started
         if batch._values[0]["user"] == "long":
-            begun += 1
+            started += 1
             await go.wait()
         return await perform(batch, draws)
 
-    def by(address: str) -> dict[str, str]:
+    def headers_from(address: str) -> dict[str, str]:
         return {"X-Forwarded-For": address, "Content-Type": "application/json"}
 
     def document(user: str) -> dict[str, Any]:
         parts = [padding[:60_000], padding[60_000:]]
         return {"operations": [{"user": user}, *({"op": "get", "guid": GUID, "if_match": f'"{p}"'} for p in parts)]}
 
-    monkeypatch.setattr(DocumentBatch, "perform", held)
+    monkeypatch.setattr(DocumentBatch, "perform", blocked_perform)
     async with serving(trusted_proxies="127.0.0.1", queue_timeout=60, request_timeout=60) as client:
-        other = Client(client.port)
-        long: list[asyncio.Task[Reply]] = []
+        other_client = Client(client.port)
+        blocked: list[asyncio.Task[Reply]] = []
         slots = DOCUMENTS if padding else SMALL_DOCUMENTS
-        for address, places in (("192.0.2.1", slots // 2), ("192.0.2.2", slots // 4)):
-            before = begun
-            asked = [client.ask("POST", BATCH, json=document("long"), headers=by(address)) for _ in range(32)]
-            long += map(asyncio.create_task, asked)
+        for address, share in (("192.0.2.1", slots // 2), ("192.0.2.2", slots // 4)):
+            started_before = started
+            requests = [
+                client.ask("POST", BATCH, json=document("long"), headers=headers_from(address)) for _ in range(32)
+            ]
+            blocked += map(asyncio.create_task, requests)
             async with asyncio.timeout(40):
-                while begun < before + places:
+                while started < started_before + share:
                     await asyncio.sleep(0.01)
         async with asyncio.timeout(40):
             for _ in range(20):
-                assert (await other.post(BATCH, document(USER), headers=by("192.0.2.3"))).status == 200
+                assert (await other_client.post(BATCH, document(USER), headers=headers_from("192.0.2.3"))).status == 200
         go.set()
-        assert {(await task).status for task in long} == {200}
-        await other.aclose()
+        assert {(await task).status for task in blocked} == {200}
+        await other_client.aclose()
 
 
 @pytest.mark.parametrize(
-    ("padding", "places", "settings"),
+    ("padding", "max_running", "settings"),
     [("", SMALL_DOCUMENTS // 2, {"queue_timeout": 0.5}), ("x" * 70_000, DOCUMENTS // 2, {"request_timeout": 0.5})],
     ids=["small", "large"],
 )
 async def test_document_waits_for_its_slot_with_a_time_limit(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch, padding: str, places: int, settings: dict[str, float]
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, padding: str, max_running: int, settings: dict[str, float]
 ) -> None:
-    """Each collects up to 4 MiB of results: as many as have places are done, the others are refused undone."""
-    begun, go, perform = 0, asyncio.Event(), DocumentBatch.perform
+    """Each collects up to 4 MiB of results, so only as many run as there are slots; the others are rejected."""
+    started, go, perform = 0, asyncio.Event(), DocumentBatch.perform
 
-    async def held(batch: DocumentBatch, draws: Any) -> Any:
-        nonlocal begun
-        begun += 1
+    async def blocked_perform(batch: DocumentBatch, draws: Any) -> Any:
+        nonlocal started
+        started += 1
         await go.wait()
         return await perform(batch, draws)
 
-    monkeypatch.setattr(DocumentBatch, "perform", held)
+    monkeypatch.setattr(DocumentBatch, "perform", blocked_perform)
     document = {"operations": [{"user": USER}, {"op": "get", "guid": GUID, "if_match": f'"{padding[:60_000]}"'}]}
     document["operations"] += [{"op": "get", "guid": GUID, "if_match": f'"{padding[60_000:]}"'}]
     async with serving(**settings) as client:
-        asked = [asyncio.create_task(client.ask("POST", BATCH, json=document)) for _ in range(places + 5)]
+        tasks = [asyncio.create_task(client.ask("POST", BATCH, json=document)) for _ in range(max_running + 5)]
         async with asyncio.timeout(40):
-            done, waiting = set[asyncio.Task[Reply]](), set(asked)
-            while len(done) < 5:
+            rejected, waiting = set[asyncio.Task[Reply]](), set(tasks)
+            while len(rejected) < 5:
                 finished, waiting = await asyncio.wait(waiting, return_when="FIRST_COMPLETED")
-                done |= finished
-        assert [task.result().status for task in done] == [503] * 5
-        assert all("Retry-After" in task.result().headers for task in done)
-        assert begun == places
+                rejected |= finished
+        assert [task.result().status for task in rejected] == [503] * 5
+        assert all("Retry-After" in task.result().headers for task in rejected)
+        assert started == max_running
         go.set()
         assert {(await task).status for task in waiting} == {200}
-        listed = await client.get("/guid", headers={"Prefer": "return=total-count"})
-        assert listed.json["total"] == places
+        page = await client.get("/guid", headers={"Prefer": "return=total-count"})
+        assert page.json["total"] == max_running
 
 
 async def test_body_of_an_answered_request_is_discarded(client: Client) -> None:
-    """Whatever keeps its handler: the garbage collector counts objects, and not how large they are."""
+    """Even while its handler is still referenced: the garbage collector counts objects, not their size."""
     gc.disable()
     try:
         for _ in range(3):
             reply = await client.ask("POST", BATCH, json={"operations": [], "x": "x" * 60_000})
             assert reply.status == 400
-        handlers = [each for each in gc.get_objects() if type(each) is BatchHandler]
+        handlers = [candidate for candidate in gc.get_objects() if type(candidate) is BatchHandler]
         assert sum(len(handler._received) for handler in handlers) == 0
     finally:
         gc.enable()
 
 
 BYTES_OF_FILE = 3 * MIB
-"""The system lets the service write no file beyond this, as if the disk were full there."""
+"""File size limit of the service process, which acts like a full disk."""
 
 
 @pytest.fixture
@@ -580,8 +584,8 @@ def with_small_files(tmp_path: Path, server: str) -> Iterator[Service]:
         yield running
 
 
-async def logged(running: Service, text: str) -> int:
-    """Wait until the log holds a text, which another thread writes, and return how many times it does."""
+async def wait_for_log(running: Service, text: str) -> int:
+    """Wait until the log contains a text, which another thread writes; return how often it does."""
     await asyncio.to_thread(wait_until, lambda: text in running.log.read_text(), text, running.log)
     return running.log.read_text().count(text)
 
@@ -591,22 +595,26 @@ async def test_full_disk_ends_line_batch_and_reports_every_result(with_small_fil
     client = Client(with_small_files.port)
     await client.put(f"/guid/{GUID}", {"user": USER, "metadata": LARGE})
     reply = await client.post(BATCH, body=body, headers=NDJSON)
-    *results, end = reply.lines
-    assert (end["status"], end["problem"]["code"], end["problem"]["line"]) == (503, "unavailable", len(results) + 1)
+    *results, error = reply.lines
+    assert (error["status"], error["problem"]["code"], error["problem"]["line"]) == (
+        503,
+        "unavailable",
+        len(results) + 1,
+    )
     assert len(results) == 2 * GROUP
     assert [result["status"] for result in results] == [200] * GROUP + [413] * GROUP
     await client.aclose()
-    assert await logged(with_small_files, "temporary file cannot be written") == 1
+    assert await wait_for_log(with_small_files, "temporary file cannot be written") == 1
 
 
 async def test_full_disk_fails_dry_run_and_is_logged_once(with_small_files: Service) -> None:
     client = Client(with_small_files.port)
-    minimal = NDJSON | {"Prefer": "return=minimal"}  # which needs no file for the results
-    reply = await client.post(f"{BATCH}?validate_only=true", body=(PUT + b"\n") * 4 * GROUP, headers=minimal)
+    headers = NDJSON | {"Prefer": "return=minimal"}  # the results need no file
+    reply = await client.post(f"{BATCH}?validate_only=true", body=(PUT + b"\n") * 4 * GROUP, headers=headers)
     statuses = [result["status"] for result in reply.lines]
-    failed = statuses.index(503)
-    assert statuses == [201] * failed + [503] * (4 * GROUP - failed)
+    first_failed = statuses.index(503)
+    assert statuses == [201] * first_failed + [503] * (4 * GROUP - first_failed)
     assert (await client.post(f"{BATCH}?validate_only=true", {"operations": [{"user": USER}]})).status == 200
     await client.aclose()
-    assert await logged(with_small_files, "operation failed") == 1
+    assert await wait_for_log(with_small_files, "operation failed") == 1
     assert "malformed" not in with_small_files.log.read_text()

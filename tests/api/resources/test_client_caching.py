@@ -17,19 +17,19 @@ async def test_clients_may_cache_a_record_that_lives_long_enough(
         clock.now = clock.seconds * 1000
         created = await client.put(PATH, {"user": USER, "ttl": 60})
         assert created.headers["Cache-Control"] == "private, no-cache"
-        known = {"If-None-Match": created.headers["ETag"]}
-        for left, expected in ((60, "private, max-age=10"), (10, "private, max-age=10"), (9, "private, no-cache")):
-            clock.now = (int(created.json["expire"]) - left) * 1000
+        condition = {"If-None-Match": created.headers["ETag"]}
+        for remaining, expected in ((60, "private, max-age=10"), (10, "private, max-age=10"), (9, "private, no-cache")):
+            clock.now = (int(created.json["expire"]) - remaining) * 1000
             for _ in range(2):
                 for path, headers in (
                     (PATH, {}),
-                    (PATH, known),
+                    (PATH, condition),
                     (f"{PATH}?view=full", {}),
                     (f"{PATH}?valid_for=5", {}),
                 ):
                     for method in ("GET", "HEAD"):
                         reply = await client.ask(method, path, headers=headers)
-                        assert reply.headers["Cache-Control"] == expected, (left, path, method)
+                        assert reply.headers["Cache-Control"] == expected, (remaining, path, method)
                         assert reply.headers["Vary"] == "Accept, Authorization"
         page = await client.get(PATH, headers={"Accept": "text/html"})
         assert page.headers["Cache-Control"] == "no-store"

@@ -87,8 +87,8 @@ async def test_creation_returns_location(client: Client) -> None:
 
 async def test_record_that_was_read_can_be_put_back(client: Client) -> None:
     created = await client.put(PATH, {"user": USER, "metadata": {"a": 1}})
-    read = await client.get(PATH)
-    reply = await client.put(PATH, read.json)
+    current = await client.get(PATH)
+    reply = await client.put(PATH, current.json)
 
     assert (reply.status, reply.body) == (200, created.body)
     assert reply.headers["ETag"] == created.headers["ETag"], "nothing was changed"
@@ -131,7 +131,7 @@ async def test_record_reply_has_its_headers(client: Client, clock: FakeClock) ->
 
 async def test_full_view_adds_state_of_the_record(client: Client, clock: FakeClock) -> None:
     created = await client.put(f"{PATH}?view=full", {"user": USER, "metadata": {"a": 1}})
-    known = {
+    state = {
         "created": str(clock()),
         "updated": str(clock()),
         "version": str(clock()),
@@ -141,14 +141,14 @@ async def test_full_view_adds_state_of_the_record(client: Client, clock: FakeClo
         "state": "live",
         "owner": "",
     }
-    assert 15 * DAY <= int(known["renew_at"]) - clock.seconds <= 21 * DAY
-    assert list(created.json) == ["guid", "expire", "user", "metadata", *known]
-    assert created.json == (await client.get(PATH)).json | known
+    assert 15 * DAY <= int(state["renew_at"]) - clock.seconds <= 21 * DAY
+    assert list(created.json) == ["guid", "expire", "user", "metadata", *state]
+    assert created.json == (await client.get(PATH)).json | state
     assert (await client.get(f"{PATH}?view=full")).body == created.body
 
     clock.advance(seconds=1)
     revoked = (await client.ask("PATCH", f"{PATH}?view=full", json={"expire": 0})).json
-    assert (revoked["created"], revoked["updated"]) == (known["created"], str(clock()))
+    assert (revoked["created"], revoked["updated"]) == (state["created"], str(clock()))
     assert (revoked["state"], revoked["purge_at"]) == ("expired", str(clock.seconds + 7 * DAY))
     assert_problem(await client.get(f"{PATH}?view=full"), 410, "expired")
 
@@ -167,8 +167,8 @@ async def test_write_with_prefer_minimal_has_no_body(client: Client) -> None:
         assert "Content-Type" not in reply.headers
     assert created.headers["Location"] == PATH
     assert (await client.get(PATH, headers=minimal)).json["user"] == "a third"
-    for other in ("return=representation", "xreturn=minimal", "return=minimally", ""):
-        reply = await client.put(PATH, {"user": USER}, headers={"Prefer": other})
+    for preference in ("return=representation", "xreturn=minimal", "return=minimally", ""):
+        reply = await client.put(PATH, {"user": USER}, headers={"Prefer": preference})
         assert (reply.status, "Preference-Applied" in reply.headers) == (200, False)
 
 
@@ -252,7 +252,7 @@ async def test_update_renews_expired_record_for_default_lifetime(client: Client,
 
 
 async def test_revoked_record_stays_expired_until_new_expiry(client: Client, clock: FakeClock) -> None:
-    """Whether it was revoked when it lived, or was created so, and however many changes come."""
+    """Whether a live record was revoked or it was created with a past expiry, after any number of changes."""
     for revoke in ({"expire": 0}, {"user": USER, "expire": clock.seconds}):
         await client.put(PATH, {"user": USER})
         revoked = await client.put(PATH, revoke)
@@ -267,7 +267,9 @@ async def test_revoked_record_stays_expired_until_new_expiry(client: Client, clo
             assert "revoked, or created with a past expiry" in str(problem["detail"])
             assert 'PUT or PATCH it with a future "expire"' in str(problem["detail"])
             assert problem["renewable_until"] == str(clock.seconds + 7 * DAY)
-        assert (await client.put(PATH, {"user": "b", "expire": 1})).status == 200, "it is changed, and stays revoked"
+        assert (await client.put(PATH, {"user": "b", "expire": 1})).status == 200, (
+            "the change is applied, and the record stays revoked"
+        )
         assert_problem(await client.put(PATH, {"user": "c"}), 410, "expired")
         renewed = await client.ask("PATCH", PATH, json={"expire": clock.seconds + 60})
         assert (renewed.status, renewed.json["user"]) == (200, "b")
@@ -276,7 +278,7 @@ async def test_revoked_record_stays_expired_until_new_expiry(client: Client, clo
     assert (await client.put(PATH, {"user": USER, "expire": 1})).status == 201
     assert_problem(await client.put(PATH, {"user": USER}), 410, "expired")
     clock.advance(seconds=7 * DAY)
-    assert (await client.put(PATH, {"user": USER})).status == 201, "past its retention it is another"
+    assert (await client.put(PATH, {"user": USER})).status == 201, "after its retention it is a new record"
 
 
 async def test_revocation_is_not_undone_by_a_racing_change(client: Client) -> None:
@@ -303,7 +305,7 @@ async def test_one_of_a_hundred_concurrent_creations_gets_201(client: Client) ->
     replies = await asyncio.gather(*(client.put(PATH, {"user": f"rival {number}"}) for number in range(100)))
 
     assert sorted(reply.status for reply in replies) == [200] * 99 + [201]
-    assert len({reply.headers["ETag"] for reply in replies}) == 100, "each made a version of its own"
+    assert len({reply.headers["ETag"] for reply in replies}) == 100, "each creates a version of its own"
     last = max(replies, key=lambda reply: reply.headers["ETag"])
     assert (await client.get(PATH)).body == last.body
 
@@ -315,19 +317,19 @@ async def test_one_of_concurrent_deletions_gets_204(client: Client) -> None:
     assert sorted(reply.status for reply in replies) == [204] + [404] * 19
 
 
-# Reading the path and the body: every row of the contract's tables, where the store and cache play no part
+# Parsing of path and body, which does not depend on store and cache
 
 
 @pytest.fixture
-def plain(serving: Serving) -> Serving:
-    """The service on its defaults."""
+def default_service(serving: Serving) -> Serving:
+    """The service with its default settings."""
     return serving
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-async def test_path_without_guid_is_rejected(plain: Serving, method: str) -> None:
-    async with plain() as client:
-        wide = "%EF%AC%80" * 16  # of which str.upper makes 32 times F
+async def test_path_without_guid_is_rejected(default_service: Serving, method: str) -> None:
+    async with default_service() as client:
+        wide = "%EF%AC%80" * 16  # str.upper converts it to 32 times F
         for text in (GUID.lower(), GUID[:-1], GUID + "0", "G" * 32, "%00", "%FF", "a%2Fb", "%0A" + GUID, wide):
             reply = await client.ask(method, f"/guid/{text}", json={"user": USER} if method == "PUT" else None)
             assert reply.status == 400, text
@@ -335,8 +337,8 @@ async def test_path_without_guid_is_rejected(plain: Serving, method: str) -> Non
                 assert_problem(reply, 400, "invalid-guid")
 
 
-async def test_guid_in_other_notation_is_rejected_with_a_suggestion(plain: Serving) -> None:
-    async with plain() as client:
+async def test_guid_in_other_notation_is_rejected_with_a_suggestion(default_service: Serving) -> None:
+    async with default_service() as client:
         for text in (
             GUID.lower(),
             "9094e4c9-80c7-4043-a4b5-86b420e69ddf",
@@ -345,30 +347,30 @@ async def test_guid_in_other_notation_is_rejected_with_a_suggestion(plain: Servi
             assert GUID in str(assert_problem(await client.get(f"/guid/{text}"), 400, "invalid-guid")["detail"])
 
 
-async def test_new_record_needs_a_user(plain: Serving) -> None:
-    async with plain() as client:
+async def test_new_record_needs_a_user(default_service: Serving) -> None:
+    async with default_service() as client:
         assert pointers(await client.put(PATH, {"expire": "1"})) == ["/user"]
         assert pointers(await client.put("/guid", {})) == ["/user"]
         assert pointers(await client.post("/guid", {"expire": -1})) == ["/expire", "/user"]
 
 
-async def test_body_errors_are_reported_together_and_change_nothing(plain: Serving) -> None:
-    async with plain() as client:
+async def test_body_errors_are_reported_together_and_change_nothing(default_service: Serving) -> None:
+    async with default_service() as client:
         created = await client.put(PATH, {"user": USER})
-        wrong = {"expire": True, "user": " ", "metadata": None, "guid": "x", "a/b": 1}
+        invalid = {"expire": True, "user": " ", "metadata": None, "guid": "x", "a/b": 1}
 
-        assert pointers(await client.put(PATH, wrong)) == ["/expire", "/user", "/guid", "/metadata", "/a~1b"]
+        assert pointers(await client.put(PATH, invalid)) == ["/expire", "/user", "/guid", "/metadata", "/a~1b"]
         assert (await client.get(PATH)).headers["ETag"] == created.headers["ETag"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"user": "x",}', b'{"user": NaN}', b"[]", b'"x"', b"\xff", b"{}{}"])
-async def test_body_that_is_no_json_object_is_rejected(plain: Serving, body: bytes) -> None:
-    async with plain() as client:
+async def test_body_that_is_no_json_object_is_rejected(default_service: Serving, body: bytes) -> None:
+    async with default_service() as client:
         assert pointers(await client.put(PATH, body=body)) == [""]
 
 
-async def test_body_of_64_kib_is_accepted_and_one_byte_more_rejected(plain: Serving) -> None:
-    async with plain() as client:
+async def test_body_of_64_kib_is_accepted_and_one_byte_more_rejected(default_service: Serving) -> None:
+    async with default_service() as client:
         fits = b'{"user":"x"}'.ljust(65_536)
         assert (await client.put(PATH, body=fits)).status == 201
         assert_problem(await client.put(PATH, body=fits + b" "), 413, "too-large")
@@ -386,15 +388,17 @@ CURL = "application/x-www-form-urlencoded"
 
 
 @pytest.mark.parametrize("content_type", [*JSON_TYPES, CURL, None])
-async def test_put_accepts_json_curl_default_and_no_content_type(plain: Serving, content_type: str | None) -> None:
+async def test_put_accepts_json_curl_default_and_no_content_type(
+    default_service: Serving, content_type: str | None
+) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
-    async with plain() as client:
+    async with default_service() as client:
         assert (await client.put(PATH, body=b'{"user": "x"}', headers=headers)).status == 201
 
 
 @pytest.mark.parametrize("content_type", OTHER_TYPES)
-async def test_unsupported_content_type_is_rejected(plain: Serving, content_type: str) -> None:
-    async with plain() as client:
+async def test_unsupported_content_type_is_rejected(default_service: Serving, content_type: str) -> None:
+    async with default_service() as client:
         for method, path in (("PUT", PATH), ("PUT", "/guid"), ("POST", "/guid")):
             reply = await client.ask(method, path, body=b'{"user": "x"}', headers={"Content-Type": content_type})
             assert_problem(reply, 415, "unsupported-media-type")
@@ -402,30 +406,30 @@ async def test_unsupported_content_type_is_rejected(plain: Serving, content_type
 
 
 @pytest.mark.parametrize("content_type", [CURL, None])
-async def test_cross_site_form_post_is_rejected(plain: Serving, content_type: str | None) -> None:
+async def test_cross_site_form_post_is_rejected(default_service: Serving, content_type: str | None) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
-    async with plain() as client:
+    async with default_service() as client:
         assert_problem(
             await client.post("/guid", body=b'{"user": "x"}', headers=headers), 415, "unsupported-media-type"
         )
         assert (await client.post("/guid", {"user": "x"})).status == 201
 
 
-async def test_body_with_content_encoding_is_rejected(plain: Serving) -> None:
-    async with plain() as client:
+async def test_body_with_content_encoding_is_rejected(default_service: Serving) -> None:
+    async with default_service() as client:
         encoded = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         assert_problem(await client.put(PATH, body=b"...", headers=encoded), 415, "unsupported-media-type")
 
 
-async def test_unknown_query_parameter_is_rejected_by_name(plain: Serving) -> None:
-    async with plain() as client:
+async def test_unknown_query_parameter_is_rejected_by_name(default_service: Serving) -> None:
+    async with default_service() as client:
         await client.put(PATH, {"user": USER})
         body = assert_problem(await client.get(f"{PATH}?color=red"), 400, "invalid-request")
         detail = "is not a known query parameter; remove it. The known parameters are `valid_for` and `view`"
         assert body["errors"] == [{"parameter": "color", "detail": detail}]
-        for wrong in ("view=all", "view=", "view=full&view=full", "View=full"):
-            body = assert_problem(await client.get(f"{PATH}?{wrong}"), 400, "invalid-request")
-            assert [fault["parameter"] for fault in body["errors"]] == [wrong[:4]]  # type: ignore[attr-defined]
+        for invalid_query in ("view=all", "view=", "view=full&view=full", "View=full"):
+            body = assert_problem(await client.get(f"{PATH}?{invalid_query}"), 400, "invalid-request")
+            assert [fault["parameter"] for fault in body["errors"]] == [invalid_query[:4]]  # type: ignore[attr-defined]
         assert_problem(await client.delete(f"{PATH}?view=full"), 400, "invalid-request")
         assert (await client.get(PATH)).status == 200
         body = assert_problem(await client.put("/guid?%c3%b6=1&=2&view=full", {"user": USER}), 400, "invalid-request")
@@ -433,17 +437,17 @@ async def test_unknown_query_parameter_is_rejected_by_name(plain: Serving) -> No
         assert [fault["parameter"] for fault in body["errors"]] == ["ö", ""]
 
 
-async def test_setting_chooses_how_guids_are_drawn(plain: Serving, clock: FakeClock) -> None:
+async def test_setting_chooses_how_guids_are_drawn(default_service: Serving, clock: FakeClock) -> None:
     for version in ("4", "7"):
-        async with plain(guid_version=version) as client:
-            drawn = [(await client.post("/guid", {"user": USER})).json["guid"] for _ in range(5)]
-        assert {guid[12] for guid in drawn} == {version}
-        assert len(set(drawn)) == 5
-        assert (f"{clock():012X}" == drawn[0][:12]) == (version == "7")
+        async with default_service(guid_version=version) as client:
+            guids = [(await client.post("/guid", {"user": USER})).json["guid"] for _ in range(5)]
+        assert {guid[12] for guid in guids} == {version}
+        assert len(set(guids)) == 5
+        assert (f"{clock():012X}" == guids[0][:12]) == (version == "7")
 
 
-async def test_lifetime_and_retention_are_settings(plain: Serving, clock: FakeClock) -> None:
-    async with plain(lifetime=60, retention=30) as client:
+async def test_lifetime_and_retention_are_settings(default_service: Serving, clock: FakeClock) -> None:
+    async with default_service(lifetime=60, retention=30) as client:
         assert (await client.put(PATH, {"user": USER})).json["expire"] == str(clock.seconds + 60)
         clock.advance(seconds=60)
         body = assert_problem(await client.get(PATH), 410, "expired")
@@ -458,7 +462,7 @@ async def test_integer_in_metadata_has_at_most_4300_digits(client: Client) -> No
 
 
 async def test_missing_user_is_reported_when_no_member_is_invalid(client: Client) -> None:
-    """As docs/summary.md and docs/api.md say: only the write knows whether a PUT creates."""
+    """As documented in docs/summary.md and docs/api.md: only the write knows whether a PUT creates."""
     for body, expected in (({"colour": 1, "expire": "x"}, {"/colour", "/expire"}), ({}, {"/user"})):
         reply = await client.put(f"/guid/{GUID}", body)
         assert_problem(reply, 400, "invalid-request")

@@ -27,7 +27,7 @@ NDJSON = {"Accept": "application/x-ndjson"}
 
 
 async def pages(client: Client, path: str) -> AsyncIterator[Reply]:
-    """Follow the links from a page to the last."""
+    """Yield a page and all that follow, by their links."""
     while path:
         reply = await client.get(path)
         assert reply.status == 200
@@ -37,8 +37,8 @@ async def pages(client: Client, path: str) -> AsyncIterator[Reply]:
         path = target.strip("<>")
 
 
-def listed(reply: Reply) -> list[int]:
-    """Return the places of the GUIDs on a page."""
+def guid_numbers(reply: Reply) -> list[int]:
+    """Return the GUIDs on a page as numbers."""
     return [int(item["guid"], 16) for item in reply.json["items"]]
 
 
@@ -62,19 +62,19 @@ async def test_empty_service_returns_empty_list(client: Client) -> None:
 async def test_head_equals_get_without_body(client: Client) -> None:
     await create(client, range(2))
     for headers in ({}, NDJSON):
-        got, head = (
+        get, head = (
             await client.get("/guid?limit=1", headers=headers),
             await client.ask("HEAD", "/guid?limit=1", headers=headers),
         )
         assert (head.status, head.body) == (200, b"")
         for name in ("Content-Type", "Link", "Vary", "Content-Length"):
-            assert head.headers.get(name) == got.headers.get(name)
+            assert head.headers.get(name) == get.headers.get(name)
 
 
 async def test_head_for_stream_of_disconnected_client_is_no_fault(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is logged: the fixture `quiet` looks at that."""
+    """Nothing is logged, which the fixture `quiet` checks."""
     flushed = asyncio.Event()
 
     def flush(handler: Handler, **_: bool) -> asyncio.Future[None]:
@@ -82,7 +82,7 @@ async def test_head_for_stream_of_disconnected_client_is_no_fault(
         flushed.set()
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         sent.set_exception(StreamClosedError())
-        sent.exception()  # whoever waits is told; nobody has to
+        sent.exception()  # avoids a warning if nobody awaits it
         return sent
 
     async with serving() as client:
@@ -103,7 +103,7 @@ async def test_page_has_50_records_by_default_and_500_at_most(serving: Serving) 
             (f"?limit={MAX_PAGE_SIZE}", MAX_PAGE_SIZE),
             ("?limit=9999999999999999", MAX_PAGE_SIZE),
         ):
-            assert listed(await client.get(f"/guid{limit}")) == list(range(length))
+            assert guid_numbers(await client.get(f"/guid{limit}")) == list(range(length))
 
 
 async def test_links_lead_through_the_list_and_match_next(client: Client) -> None:
@@ -111,7 +111,7 @@ async def test_links_lead_through_the_list_and_match_next(client: Client) -> Non
 
     walked = [page async for page in pages(client, "/guid?limit=3")]
 
-    assert [listed(page) for page in walked] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [guid_numbers(page) for page in walked] == [[0, 1, 2], [3, 4, 5], [6]]
     for page in walked[:-1]:
         assert page.headers["Link"] == f'</guid?limit=3&cursor={page.json["next"]}>; rel="next"'
     assert walked[-1].json["next"] is None
@@ -120,7 +120,7 @@ async def test_links_lead_through_the_list_and_match_next(client: Client) -> Non
 async def test_last_full_page_has_no_next(client: Client) -> None:
     await create(client, range(4))
 
-    assert [listed(page) async for page in pages(client, "/guid?limit=2")] == [[0, 1], [2, 3]]
+    assert [guid_numbers(page) async for page in pages(client, "/guid?limit=2")] == [[0, 1], [2, 3]]
 
 
 async def test_link_keeps_the_filters(client: Client, clock: FakeClock) -> None:
@@ -129,15 +129,15 @@ async def test_link_keeps_the_filters(client: Client, clock: FakeClock) -> None:
     await create(client, range(3, 6))
 
     path = f"/guid?limit=1&user={quote(user)}&state=live&expires_after={clock.seconds}"
-    assert [listed(page) async for page in pages(client, path)] == [[0], [1], [2]]
+    assert [guid_numbers(page) async for page in pages(client, path)] == [[0], [1], [2]]
 
 
 async def test_list_filters_by_user(client: Client) -> None:
     await create(client, range(2), user="a")
     await create(client, range(2, 4), user="b")
 
-    assert listed(await client.get("/guid?user=b")) == [2, 3]
-    assert listed(await client.get("/guid?user=nobody")) == []
+    assert guid_numbers(await client.get("/guid?user=b")) == [2, 3]
+    assert guid_numbers(await client.get("/guid?user=nobody")) == []
 
 
 async def test_list_filters_by_state(client: Client, clock: FakeClock) -> None:
@@ -150,17 +150,17 @@ async def test_list_filters_by_state(client: Client, clock: FakeClock) -> None:
         ("?state=expired", [0, 1]),
         ("?state=all", [0, 1, 2, 3]),
     ):
-        assert listed(await client.get(f"/guid{query}")) == expected
+        assert guid_numbers(await client.get(f"/guid{query}")) == expected
     clock.advance(seconds=1)
-    assert listed(await client.get("/guid")) == []
-    assert listed(await client.get("/guid?state=expired")) == [0, 1, 2, 3]
+    assert guid_numbers(await client.get("/guid")) == []
+    assert guid_numbers(await client.get("/guid?state=expired")) == [0, 1, 2, 3]
 
 
 async def test_list_omits_records_past_retention(serving: Serving, clock: FakeClock) -> None:
     async with serving(retention=10) as client:
         await create(client, range(1), expire=0)
         clock.advance(seconds=9)
-        assert listed(await client.get("/guid?state=all")) == [0]
+        assert guid_numbers(await client.get("/guid?state=all")) == [0]
         clock.advance(seconds=1)
         for state in ("live", "expired", "all"):
             reply = await client.get(f"/guid?state={state}", headers={"Prefer": "return=total-count"})
@@ -172,10 +172,10 @@ async def test_list_filters_by_expiry_with_exclusive_bounds(client: Client, cloc
     for number in range(5):
         await create(client, range(number, number + 1), expire=now + 10 + number)
 
-    assert listed(await client.get(f"/guid?expires_after={now + 11}")) == [2, 3, 4]
-    assert listed(await client.get(f"/guid?expires_before={now + 12}")) == [0, 1]
-    assert listed(await client.get(f"/guid?expires_after={now + 10}&expires_before={now + 13}")) == [1, 2]
-    assert listed(await client.get(f"/guid?expires_after={now + 13}&expires_before={now + 10}")) == []
+    assert guid_numbers(await client.get(f"/guid?expires_after={now + 11}")) == [2, 3, 4]
+    assert guid_numbers(await client.get(f"/guid?expires_before={now + 12}")) == [0, 1]
+    assert guid_numbers(await client.get(f"/guid?expires_after={now + 10}&expires_before={now + 13}")) == [1, 2]
+    assert guid_numbers(await client.get(f"/guid?expires_after={now + 13}&expires_before={now + 10}")) == []
 
 
 async def test_full_view_shows_states_of_records(client: Client, clock: FakeClock) -> None:
@@ -202,10 +202,10 @@ async def test_total_is_counted_on_request(client: Client) -> None:
 async def test_total_does_not_depend_on_the_page(client: Client) -> None:
     await create(client, range(3))
 
-    following = (await client.get("/guid?limit=1")).json["next"]
-    reply = await client.get(f"/guid?limit=1&cursor={following}", headers={"Prefer": "return=total-count"})
+    cursor = (await client.get("/guid?limit=1")).json["next"]
+    reply = await client.get(f"/guid?limit=1&cursor={cursor}", headers={"Prefer": "return=total-count"})
 
-    assert (listed(reply), reply.json["total"]) == ([1], 3)
+    assert (guid_numbers(reply), reply.json["total"]) == ([1], 3)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ async def test_invalid_query_is_rejected_by_parameter_name(serving: Serving, que
         for headers in ({}, NDJSON):
             reply = await client.get(f"/guid?{query}", headers=headers)
             assert_problem(reply, 400, "invalid-request")
-            assert [each["parameter"] for each in reply.json["errors"]] == [parameter]
+            assert [error["parameter"] for error in reply.json["errors"]] == [parameter]
 
 
 @pytest.mark.parametrize(
@@ -263,42 +263,42 @@ async def test_invalid_query_is_rejected_by_parameter_name(serving: Serving, que
     ],
 )
 async def test_bound_can_be_relative_to_now(client: Client, clock: FakeClock, text: str, seconds: int) -> None:
-    for place, offset in enumerate((-1, 0, 1)):
-        await create(client, range(place, place + 1), expire=clock.seconds + seconds + offset)
-    assert listed(await client.get(f"/guid?state=all&expires_before={text}")) == [0]
-    assert listed(await client.get(f"/guid?state=all&expires_after={text}")) == [2]
+    for number, offset in enumerate((-1, 0, 1)):
+        await create(client, range(number, number + 1), expire=clock.seconds + seconds + offset)
+    assert guid_numbers(await client.get(f"/guid?state=all&expires_before={text}")) == [0]
+    assert guid_numbers(await client.get(f"/guid?state=all&expires_after={text}")) == [2]
 
 
 async def test_bound_before_1970_leaves_out_no_record(client: Client) -> None:
     await create(client, range(1), expire=0)
-    assert listed(await client.get("/guid?state=all&expires_after=-3000w")) == [0]
-    assert listed(await client.get("/guid?state=all&expires_after=0")) == []
-    assert listed(await client.get("/guid?state=all&expires_after=253402300799")) == []
+    assert guid_numbers(await client.get("/guid?state=all&expires_after=-3000w")) == [0]
+    assert guid_numbers(await client.get("/guid?state=all&expires_after=0")) == []
+    assert guid_numbers(await client.get("/guid?state=all&expires_after=253402300799")) == []
 
 
 @pytest.mark.parametrize(
     "text", ["2100-01-01", "2100-01-01T00:00:00Z", "2100-01-01t01:00:00.9%2B01:00", "2100-01-01T01:00:00+01:00"]
 )
 async def test_bound_can_be_a_date_or_a_time(client: Client, text: str) -> None:
-    for place in range(3):
-        await create(client, range(place, place + 1), expire=4102444799 + place)
-    assert listed(await client.get(f"/guid?expires_before={text}")) == [0]
-    assert listed(await client.get(f"/guid?expires_after={text}")) == [2]
+    for number in range(3):
+        await create(client, range(number, number + 1), expire=4102444799 + number)
+    assert guid_numbers(await client.get(f"/guid?expires_before={text}")) == [0]
+    assert guid_numbers(await client.get(f"/guid?expires_after={text}")) == [2]
 
 
 async def test_list_by_expiry_holds_the_soonest_first(client: Client, clock: FakeClock) -> None:
-    """On pages of any size, with filters, in links and in a stream; a total counts all."""
-    for place, expire in ((3, 10), (1, 20), (0, 20), (2, 30), (4, -5)):
-        await create(client, range(place, place + 1), expire=clock.seconds + expire)
+    """On pages of any size, with filters, across links and in a stream; the total counts all records."""
+    for number, expire in ((3, 10), (1, 20), (0, 20), (2, 30), (4, -5)):
+        await create(client, range(number, number + 1), expire=clock.seconds + expire)
     for limit in (1, 2, 50):
-        found = [listed(page) async for page in pages(client, f"/guid?sort=expire&limit={limit}")]
-        assert list(itertools.chain(*found)) == [3, 0, 1, 2]
-    assert listed(await client.get("/guid?sort=expire&state=all")) == [4, 3, 0, 1, 2]
-    assert listed(await client.get("/guid?sort=expire&expires_before=%2B25s&expires_after=+15s")) == [0, 1]
-    assert listed(await client.get(f"/guid?sort=expire&user={quote(USER)}&limit=2")) == [3, 0]
-    assert listed(await client.get("/guid?sort=expire&user=nobody")) == []
+        number_pages = [guid_numbers(page) async for page in pages(client, f"/guid?sort=expire&limit={limit}")]
+        assert list(itertools.chain(*number_pages)) == [3, 0, 1, 2]
+    assert guid_numbers(await client.get("/guid?sort=expire&state=all")) == [4, 3, 0, 1, 2]
+    assert guid_numbers(await client.get("/guid?sort=expire&expires_before=%2B25s&expires_after=+15s")) == [0, 1]
+    assert guid_numbers(await client.get(f"/guid?sort=expire&user={quote(USER)}&limit=2")) == [3, 0]
+    assert guid_numbers(await client.get("/guid?sort=expire&user=nobody")) == []
     total = await client.get("/guid?sort=expire&limit=1", headers={"Prefer": "return=total-count"})
-    assert (listed(total), total.json["total"]) == ([3], 4)
+    assert (guid_numbers(total), total.json["total"]) == ([3], 4)
     stream = await client.get("/guid?sort=expire&limit=3", headers=NDJSON)
     assert [int(line["guid"], 16) for line in stream.lines] == [3, 0, 1]
 
@@ -311,50 +311,50 @@ async def test_stream_by_expiry_of_one_user_is_rejected(client: Client) -> None:
 
 
 async def test_walk_by_expiry_sees_each_unchanged_record_once(client: Client, clock: FakeClock) -> None:
-    """Others are created, renewed and deleted before and after the position."""
+    """Meanwhile other records are created, renewed and deleted before and after the position."""
     await create(client, range(0, 60, 2))
-    seen, round_ = list[int](), 0
+    unchanged, round_number = list[int](), 0
     async for page in pages(client, "/guid?sort=expire&limit=4"):
-        seen += [place for place in listed(page) if place % 2 == 0]
-        round_ += 1
-        for place in range(1, 60, 6):
-            expire = clock.seconds + 100 * ((place + round_) % 30)
-            if (place + round_) % 3:
-                await client.ask("PUT", f"/guid/{guid(place)}", json={"user": USER, "expire": expire})
+        unchanged += [number for number in guid_numbers(page) if number % 2 == 0]
+        round_number += 1
+        for number in range(1, 60, 6):
+            expire = clock.seconds + 100 * ((number + round_number) % 30)
+            if (number + round_number) % 3:
+                await client.ask("PUT", f"/guid/{guid(number)}", json={"user": USER, "expire": expire})
             else:
-                await client.ask("DELETE", f"/guid/{guid(place)}")
-    assert sorted(seen) == list(range(0, 60, 2))
+                await client.ask("DELETE", f"/guid/{guid(number)}")
+    assert sorted(unchanged) == list(range(0, 60, 2))
 
 
 async def test_walk_during_writes_sees_each_lasting_record_once(client: Client) -> None:
     await create(client, range(0, 60, 2))
-    done = asyncio.Event()
+    walk_ended = asyncio.Event()
 
-    async def disturb() -> None:
-        for round_ in itertools.count():
+    async def write_other_records() -> None:
+        for round_number in itertools.count():
             for number in range(1, 60, 2):
-                if done.is_set():
+                if walk_ended.is_set():
                     return
                 path = f"/guid/{guid(number)}"
-                await (client.put(path, {"user": USER}) if round_ % 2 == 0 else client.delete(path))
-            await client.put(f"/guid/{guid(2 * (round_ % 30))}", {"metadata": {"round": round_}})
+                await (client.put(path, {"user": USER}) if round_number % 2 == 0 else client.delete(path))
+            await client.put(f"/guid/{guid(2 * (round_number % 30))}", {"metadata": {"round": round_number}})
 
-    disturbing = asyncio.create_task(disturb())
+    writes = asyncio.create_task(write_other_records())
     for limit in (1, 7, 500):
-        walked = [number async for page in pages(client, f"/guid?limit={limit}") for number in listed(page)]
+        walked = [number async for page in pages(client, f"/guid?limit={limit}") for number in guid_numbers(page)]
         assert walked == sorted(set(walked))
         assert [number for number in walked if number % 2 == 0] == list(range(0, 60, 2))
-    done.set()
-    await disturbing
+    walk_ended.set()
+    await writes
 
 
 async def test_cursor_outlives_its_record(client: Client) -> None:
     await create(client, range(4))
-    following = (await client.get("/guid?limit=2")).json["next"]
+    cursor = (await client.get("/guid?limit=2")).json["next"]
     for number in (1, 2):
         await client.delete(f"/guid/{guid(number)}")
 
-    assert listed(await client.get(f"/guid?cursor={following}")) == [3]
+    assert guid_numbers(await client.get(f"/guid?cursor={cursor}")) == [3]
 
 
 async def test_list_without_store_is_unavailable(
@@ -369,11 +369,11 @@ async def test_list_without_store_is_unavailable(
 
 async def test_page_of_large_records_is_short_and_pages_hold_all(serving: Serving) -> None:
     async with serving() as client:
-        await create(client, range(90))  # small ones first, which say nothing of those that follow
+        await create(client, range(90))  # small records first, which do not predict the size of the later ones
         await create(client, range(90, 240), metadata={"much": "x" * 16_000})
         for path in ("/guid?limit=500", "/guid?limit=500&view=full", "/guid?limit=100"):
             replies = [reply async for reply in pages(client, path)]
-            assert [number for reply in replies for number in listed(reply)] == list(range(240))
+            assert [number for reply in replies for number in guid_numbers(reply)] == list(range(240))
             assert len(replies) > 2
             assert all(len(reply.body) <= PAGE_BYTES for reply in replies)
             assert all(len(reply.body) > PAGE_BYTES - 60_000 for reply in replies[:-1] if "500" in path)
@@ -381,7 +381,7 @@ async def test_page_of_large_records_is_short_and_pages_hold_all(serving: Servin
             assert replies[-1].json["next"] is None
 
 
-# As a stream
+# Streams
 
 
 async def test_stream_holds_the_whole_selection_line_by_line(client: Client, clock: FakeClock) -> None:
@@ -417,7 +417,7 @@ async def test_stream_parts_are_bounded_in_bytes(serving: Serving) -> None:
 
 
 async def open_stream(client: Client) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Ask for a stream on a connection of its own, with a small window; return when its head has come."""
+    """Request a stream on a new connection with a small buffer; return when the response head has arrived."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=2**12)
     writer.write(b"GET /guid HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -438,12 +438,12 @@ async def test_broken_stream_is_detected(serving: Serving, sqlite_url: str, expe
 async def test_client_that_disconnects_mid_stream_leaves_no_trace(serving: Serving) -> None:
     async with serving() as client:
         await create(client, range(1200), metadata={"much": "x" * 8_000})
-        before = asyncio.all_tasks()
+        tasks_before = asyncio.all_tasks()
         _, writer = await open_stream(client)
-        begun = asyncio.all_tasks() - before
+        stream_tasks = asyncio.all_tasks() - tasks_before
         writer.transport.abort()
-        await asyncio.wait(begun, timeout=30)
-        assert all(task.done() for task in begun)
+        await asyncio.wait(stream_tasks, timeout=30)
+        assert all(task.done() for task in stream_tasks)
         assert (await client.get("/livez")).status == 200
 
 
@@ -464,11 +464,11 @@ async def test_record_that_expires_during_the_count_is_not_listed(
     await client.put("/guid", {"user": "soon", "expire": clock.seconds + 100})
     count = GuidService.count
 
-    async def slow(service: GuidService, *query: Any) -> int:
+    async def slow_count(service: GuidService, *query: Any) -> int:
         total = await count(service, *query)
         clock.advance(seconds=100)
         return total
 
-    monkeypatch.setattr(GuidService, "count", slow)
+    monkeypatch.setattr(GuidService, "count", slow_count)
     reply = await client.get("/guid", headers={"Prefer": "return=total-count"})
     assert (reply.status, reply.json["items"]) == (200, [])

@@ -1,4 +1,4 @@
-"""What an operator asks."""
+"""Liveness, readiness, version and root: the endpoints for operators."""
 
 import asyncio
 import logging
@@ -75,18 +75,18 @@ async def test_readiness_does_not_wait_for_a_store_that_is_down(
     fail: Callable[[Server], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It answers while an operation on the store still waits for the driver, and names each part."""
+    """It responds while an operation on the store still waits for the driver, and names each part."""
     caplog.set_level(logging.INFO)
     expected_logs.add("store unavailable", "request failed")
     async with serving(store_url=f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc") as client:
         assert (await client.get("/readyz")).status == 200
         fail(own_mongo)
-        answer = asyncio.create_task(client.get(f"/guid/{GUID}"))
+        waiting_read = asyncio.create_task(client.get(f"/guid/{GUID}"))
         for _ in range(2):
             assert (await client.get("/readyz")).status in {200, 503}
-        assert not answer.done()
+        assert not waiting_read.done()
         reply = await until_ready(client, store="down")
-        assert (await answer).status == 503
+        assert (await waiting_read).status == 503
         assert_problem(reply, 503, "unavailable")
         report = {name: reply.json[name] for name in ("ready", "store", "cache", "detail")}
         detail = "The store does not answer. Nothing was changed; try again."

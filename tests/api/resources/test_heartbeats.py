@@ -1,4 +1,4 @@
-"""What heartbeats cost and when they come again: writes per lease, on each store and cache, and the spread of times."""
+"""The cost and the times of heartbeats: writes per lease on each store and cache, and the spread of `renew_at`."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ EARLIEST, LATEST = LONG_TTL // 2, LONG_TTL * 7 // 10
 
 
 def swaps(samples: Samples) -> float:
-    """Return how many records the store was asked to write."""
+    """Return the number of writes of records."""
     return value(samples, "guidsvc_store_duration_seconds_count", operation="swap")
 
 
@@ -36,12 +36,12 @@ def swaps(samples: Samples) -> float:
 async def test_heartbeats_write_once_in_each_half_life(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """A hundred clients send one each second: two writes per lease and minute, whatever else they ask."""
+    """A hundred clients send one each second: this causes two writes per lease and minute."""
     clock.now = clock.seconds * 1000
     paths = [f"/guid/{number:032X}" for number in range(LEASES)]
     async with serving(**combination) as client:
         await asyncio.gather(*(client.put(path, {"user": USER, "ttl": TTL}) for path in paths))
-        before = await scrape(client)
+        samples_before = await scrape(client)
         renewals: Counter[str] = Counter()
         for second in range(1, 2 * HALF_LIFE + 1):
             clock.advance(seconds=1)
@@ -50,12 +50,14 @@ async def test_heartbeats_write_once_in_each_half_life(
             is_due = second % HALF_LIFE == 0
             assert {reply.json["renewed"] for reply in replies} == {is_due}, second
             renewals.update(reply.json["guid"] for reply in replies if reply.json["renewed"])
-        after = await scrape(client)
+        samples_after = await scrape(client)
 
     assert list(renewals.values()) == [2] * LEASES
-    assert swaps(after) - swaps(before) == 2 * LEASES
+    assert swaps(samples_after) - swaps(samples_before) == 2 * LEASES
     for outcome, count in (("renewed", 2 * LEASES), ("unchanged", (2 * HALF_LIFE - 2) * LEASES)):
-        counts = [value(samples, "guidsvc_renewals_total", outcome=outcome) for samples in (before, after)]
+        counts = [
+            value(samples, "guidsvc_renewals_total", outcome=outcome) for samples in (samples_before, samples_after)
+        ]
         assert counts[1] - counts[0] == count
 
 
@@ -67,7 +69,7 @@ async def beat(client: Client, path: str) -> Reply:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sequential", "random"])
 async def test_renewals_of_one_second_are_spread_evenly(serving: Serving, clock: FakeClock, kind: str) -> None:
-    """Ten thousand: over a fifth of the life, as evenly as by chance, and at the same times when asked again."""
+    """Ten thousand are spread evenly over a fifth of the life, and a repeated renewal returns the same time."""
     clock.now = START_MS
     random = Random(SEED)
     numbers = range(RENEWALS) if kind == "sequential" else [random.getrandbits(128) for _ in range(RENEWALS)]
@@ -76,11 +78,11 @@ async def test_renewals_of_one_second_are_spread_evenly(serving: Serving, clock:
         await run(client, [{"guid": guid, "user": USER, "ttl": 5} for guid in guids])
         renew = [{"op": "renew", "guid": guid, "ttl": LONG_TTL} for guid in guids]
         renewed = await run(client, renew)
-        again = await run(client, [operation | {"if_below": 1} for operation in renew])
+        repeated = await run(client, [operation | {"if_below": 1} for operation in renew])
 
     times = [int(result["renewal"]["renew_at"]) - START_MS // 1000 for result in renewed]
-    assert [result["renewal"]["renewed"] for result in (renewed[0], again[0])] == [True, False]
-    assert [int(result["renewal"]["renew_at"]) - START_MS // 1000 for result in again] == times
+    assert [result["renewal"]["renewed"] for result in (renewed[0], repeated[0])] == [True, False]
+    assert [int(result["renewal"]["renew_at"]) - START_MS // 1000 for result in repeated] == times
     assert (min(times), max(times)) == (EARLIEST, LATEST)
     assert_even(times, LATEST - EARLIEST + 1)
 
@@ -95,9 +97,9 @@ async def run(client: Client, operations: Sequence[dict[str, Any]]) -> list[Any]
 
 
 def assert_even(times: Sequence[int], values: int) -> None:
-    """Check that so many values occur equally often, by chi-squared: within four standard deviations of its mean."""
+    """Check that all values are equally frequent: chi-squared is within four standard deviations of its mean."""
     expected = len(times) / values
     counts = Counter(times)
-    chi_squared = sum((counts[each] - expected) ** 2 / expected for each in range(min(times), min(times) + values))
+    chi_squared = sum((counts[time] - expected) ** 2 / expected for time in range(min(times), min(times) + values))
     freedom = values - 1
     assert abs(chi_squared - freedom) < 4 * sqrt(2 * freedom), chi_squared

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.each_backend
 KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 
 
-async def everything(client: Client) -> int:
-    """Count all that is stored."""
+async def count_records(client: Client) -> int:
+    """Count all stored records."""
     total: int = (await client.get("/guid?state=all", headers={"Prefer": "return=total-count"})).json["total"]
     return total
 
@@ -33,24 +33,24 @@ async def test_repeated_creation_replays_the_first_response(client: Client, cloc
     first = await client.post("/guid", {"user": USER}, headers=KEY)
     clock.advance(seconds=3600)
     await client.put(f"/guid/{first.json['guid']}", {"user": "changed since"})
-    again = await client.post("/guid", {"user": USER}, headers=KEY)
+    retry = await client.post("/guid", {"user": USER}, headers=KEY)
 
-    assert first.status == again.status == 201
-    assert first.body == again.body
+    assert first.status == retry.status == 201
+    assert first.body == retry.body
     for name in ("ETag", "Location", "Last-Modified", "Content-Type", "Cache-Control"):
-        assert first.headers[name] == again.headers[name]
+        assert first.headers[name] == retry.headers[name]
     assert "Idempotent-Replayed" not in first.headers
-    assert again.headers["Idempotent-Replayed"] == "true"
-    assert first.headers["X-Request-Id"] != again.headers["X-Request-Id"]
-    assert await everything(client) == 1
+    assert retry.headers["Idempotent-Replayed"] == "true"
+    assert first.headers["X-Request-Id"] != retry.headers["X-Request-Id"]
+    assert await count_records(client) == 1
 
 
 async def test_replay_does_not_renew_a_revoked_record(client: Client) -> None:
     revoked = {"user": USER, "expire": 0}
-    first, again = [await client.post("/guid", revoked, headers=KEY) for _ in range(2)]
+    first, retry = [await client.post("/guid", revoked, headers=KEY) for _ in range(2)]
     path = f"/guid/{first.json['guid']}"
 
-    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert (first.status, retry.status, retry.body) == (201, 201, first.body)
     assert_problem(await client.get(path), 410, "expired")
     assert_problem(await client.put(path, {"user": USER}), 410, "expired")
 
@@ -64,7 +64,7 @@ async def test_key_with_another_body_path_or_query_is_a_mismatch(client: Client)
         ("/guid:batch", {"operations": [{"user": USER}]}),
     ):
         assert_problem(await client.post(path, body, headers=KEY), 422, "idempotency-mismatch")
-    assert await everything(client) == 1
+    assert await count_records(client) == 1
 
 
 async def test_one_concurrent_request_creates_and_others_must_retry(client: Client) -> None:
@@ -79,7 +79,7 @@ async def test_one_concurrent_request_creates_and_others_must_retry(client: Clie
     bodies = await asyncio.gather(*(create() for _ in range(20)))
 
     assert len(set(bodies)) == 1
-    assert await everything(client) == 1
+    assert await count_records(client) == 1
 
 
 async def test_corrected_request_can_reuse_its_key(client: Client) -> None:
@@ -96,7 +96,7 @@ PATHS = {
     "doBatch": ("POST", "/guid:batch", {"operations": [{"guid": GUID, "user": USER}]}),
     "createRenewal": ("POST", f"/guid/{GUID}/renewal", {"ttl": 10_000}),
 }
-"""A valid request for each operation that accepts a key."""
+"""A valid request for each operation that accepts an idempotency key."""
 JSON = {"Content-Type": "application/json"}
 REJECTIONS: dict[str, tuple[int, dict[str, str], bytes | None]] = {
     "type": (415, {"Content-Type": "text/plain"}, None),
@@ -116,11 +116,11 @@ WITHOUT_CONDITIONS = {("doBatch", "condition"), ("doBatch", "invalid_condition")
 
 
 def test_every_operation_that_accepts_a_key_has_an_example() -> None:
-    operations = [each for item in resolved(json.loads(RENDERED))["paths"].values() for each in item.values()]
+    operations = [operation for item in resolved(json.loads(RENDERED))["paths"].values() for operation in item.values()]
     with_key = {
-        each["operationId"]
-        for each in operations
-        if any(parameter["name"] == IDEMPOTENCY_KEY.name for parameter in each.get("parameters", ()))
+        operation["operationId"]
+        for operation in operations
+        if any(parameter["name"] == IDEMPOTENCY_KEY.name for parameter in operation.get("parameters", ()))
     }
     assert with_key == PATHS.keys()
 
@@ -144,22 +144,22 @@ async def test_rejected_request_leaves_its_key_free(client: Client, operation: s
 
 @pytest.mark.parametrize("operation", PATHS)
 async def test_body_is_checked_before_its_key(client: Client, operation: str) -> None:
-    """The response is not replayed to a body that is not accepted."""
+    """The response is not replayed for a body that is not accepted."""
     method, path, valid = PATHS[operation]
     await client.put(f"/guid/{GUID}", {"user": USER, "ttl": 100})
     assert (await client.ask(method, path, json=valid, headers=KEY)).status in {200, 201}
 
-    typed = KEY | {"Content-Type": "text/plain"}
-    rejected = await client.ask(method, path, body=json.dumps(valid).encode(), headers=typed)
+    headers = KEY | {"Content-Type": "text/plain"}
+    rejected = await client.ask(method, path, body=json.dumps(valid).encode(), headers=headers)
     assert_problem(rejected, 415, "unsupported-media-type")
 
 
 @pytest.mark.parametrize(("bare", "quoted"), [("abc", '"abc"'), ("a\\b", r'"a\\b"'), (r"a\\b", r'"a\\\\b"')])
 async def test_key_can_be_quoted(client: Client, bare: str, quoted: str) -> None:
     first = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": bare})
-    again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": quoted})
+    retry = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": quoted})
 
-    assert first.body == again.body
+    assert first.body == retry.body
 
 
 async def test_escaped_key_differs_from_the_bare_key_it_looks_like(client: Client) -> None:
@@ -171,10 +171,10 @@ async def test_escaped_key_differs_from_the_bare_key_it_looks_like(client: Clien
 
 
 KEYS = ["a", "~!", "a\\", "x" * 255, '"a"', '"a b"', r'"\""', r'"\\"', '"' + r"\"" * 255 + '"', f'"{"x" * 255}"']
-NO_KEYS = ["", '""', '"', "a b", "é", "x" * 256, '"a', 'a"b', r'"\a"', r'"\"', f'"{"x" * 256}"', '"é"']
+INVALID_KEYS = ["", '""', '"', "a b", "é", "x" * 256, '"a', 'a"b', r'"\a"', r'"\"', f'"{"x" * 256}"', '"é"']
 
 
-@pytest.mark.parametrize(("keys", "status"), [(KEYS, 201), (NO_KEYS, 400)], ids=["keys", "no keys"])
+@pytest.mark.parametrize(("keys", "status"), [(KEYS, 201), (INVALID_KEYS, 400)], ids=["keys", "no keys"])
 async def test_documented_pattern_matches_accepted_keys(client: Client, keys: list[str], status: int) -> None:
     pattern = IDEMPOTENCY_KEY.schema["pattern"]
     for key in keys:
@@ -189,7 +189,7 @@ async def test_invalid_key_is_rejected_by_header_name(serving: Serving, key: str
         reply = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": key})
         assert_problem(reply, 400, "invalid-request")
         assert [error["header"] for error in reply.json["errors"]] == ["Idempotency-Key"]
-        assert await everything(client) == 0
+        assert await count_records(client) == 0
 
 
 async def test_response_without_body_is_replayed_without_body(client: Client) -> None:
@@ -198,15 +198,15 @@ async def test_response_without_body_is_replayed_without_body(client: Client) ->
         assert (reply.status, reply.body) == (201, b"")
         assert reply.headers["Preference-Applied"] == "return=minimal"
         assert "Content-Type" not in reply.headers
-    assert await everything(client) == 1
+    assert await count_records(client) == 1
 
 
 async def test_key_outlives_the_process(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination) as client:
         first = await client.post("/guid", {"user": USER}, headers=KEY)
     async with serving(**combination) as client:
-        again = await client.post("/guid", {"user": USER}, headers=KEY)
-        assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+        retry = await client.post("/guid", {"user": USER}, headers=KEY)
+        assert (retry.body, retry.headers["Idempotent-Replayed"]) == (first.body, "true")
 
 
 async def test_repeated_batch_replays_the_first_response(client: Client) -> None:
@@ -218,17 +218,17 @@ async def test_repeated_batch_replays_the_first_response(client: Client) -> None
         {"op": "no"},
     ]
 
-    first, again = [await client.post("/guid:batch", {"operations": operations}, headers=KEY) for _ in range(2)]
+    first, retry = [await client.post("/guid:batch", {"operations": operations}, headers=KEY) for _ in range(2)]
 
     assert [result["status"] for result in first.json["results"]] == [201, 201, 201, 204, 400]
-    assert (first.body, again.headers["Idempotent-Replayed"]) == (again.body, "true")
-    assert await everything(client) == 2
+    assert (first.body, retry.headers["Idempotent-Replayed"]) == (retry.body, "true")
+    assert await count_records(client) == 2
 
 
 async def test_line_batch_rejects_idempotency_key(client: Client) -> None:
     headers = KEY | {"Content-Type": "application/x-ndjson"}
     assert_problem(await client.post("/guid:batch", body=b'{"user": "a"}\n', headers=headers), 400, "invalid-request")
-    assert await everything(client) == 0
+    assert await count_records(client) == 0
 
 
 async def test_two_keys_are_rejected(serving: Serving) -> None:
@@ -241,11 +241,11 @@ async def test_two_keys_are_rejected(serving: Serving) -> None:
 async def test_replay_applies_the_first_preference(client: Client) -> None:
     body = {"operations": [{"user": USER}]}
     await client.post("/guid:batch", body, headers=KEY)
-    again = await client.post("/guid:batch", body, headers=KEY | {"Prefer": "return=minimal"})
+    retry = await client.post("/guid:batch", body, headers=KEY | {"Prefer": "return=minimal"})
 
-    assert again.headers["Idempotent-Replayed"] == "true"
-    assert "Preference-Applied" not in again.headers
-    assert "record" in again.json["results"][0]
+    assert retry.headers["Idempotent-Replayed"] == "true"
+    assert "Preference-Applied" not in retry.headers
+    assert "record" in retry.json["results"][0]
 
 
 async def test_interrupted_batch_is_not_repeated_over_other_changes(
@@ -258,21 +258,22 @@ async def test_interrupted_batch_is_not_repeated_over_other_changes(
         await client.post("/guid:batch", changes, headers=KEY)
         first = await client.post("/guid:batch", creates, headers={"Idempotency-Key": "creates"})
         await client.put(f"/guid/{GUID}", {"user": "another's"})
-        with closing(sqlite3.connect(path_of_url(sqlite_url))) as file:  # as if it had died before it could keep these
+        with closing(sqlite3.connect(path_of_url(sqlite_url))) as file:
+            # as after a crash before the responses were stored
             file.execute("UPDATE receipts SET answer = NULL, leased_until = ?", (clock() + 1,))
             file.commit()
         assert_problem(await client.post("/guid:batch", changes, headers=KEY), 409, "in-progress")
         clock.advance(seconds=1)
         assert_problem(await client.post("/guid:batch", changes, headers=KEY), 504, "outcome-unknown")
-        again = await client.post("/guid:batch", creates, headers={"Idempotency-Key": "creates"})
-        assert again.json["results"][0] == first.json["results"][0]
+        retry = await client.post("/guid:batch", creates, headers={"Idempotency-Key": "creates"})
+        assert retry.json["results"][0] == first.json["results"][0]
         assert (await client.get(f"/guid/{GUID}")).json["user"] == "another's"
-        assert await everything(client) == 2
+        assert await count_records(client) == 2
 
 
-@pytest.mark.parametrize("more", [{"If-Match": "*"}, {"If-None-Match": "*"}], ids=str)
-async def test_preconditions_are_part_of_the_request(client: Client, more: dict[str, str]) -> None:
-    once = {"Idempotency-Key": "the-same"}
-    assert (await client.post("/guid", {"user": USER}, headers=once)).status == 201
+@pytest.mark.parametrize("precondition", [{"If-Match": "*"}, {"If-None-Match": "*"}], ids=str)
+async def test_preconditions_are_part_of_the_request(client: Client, precondition: dict[str, str]) -> None:
+    key = {"Idempotency-Key": "the-same"}
+    assert (await client.post("/guid", {"user": USER}, headers=key)).status == 201
 
-    assert_problem(await client.post("/guid", {"user": USER}, headers=once | more), 422, "idempotency-mismatch")
+    assert_problem(await client.post("/guid", {"user": USER}, headers=key | precondition), 422, "idempotency-mismatch")

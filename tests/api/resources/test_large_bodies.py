@@ -1,4 +1,4 @@
-"""Large bodies are decoded few at a time, so that they delay other requests little."""
+"""Only a few large bodies are decoded per turn of the event loop, so they hardly delay other requests."""
 
 import asyncio
 import json
@@ -47,16 +47,16 @@ async def test_few_large_bodies_are_decoded_per_loop_turn(  # noqa: PLR0913, PLR
     document: object,
     ending: str,
 ) -> None:
-    """However many there are: all others wait for the length of a turn."""
+    """However many there are, because all other requests wait for the end of a turn."""
     counter = TurnCounter()
     text = (json.dumps(document) + ending).encode()
     async with serving(access="keys") as client:
-        asker = await Guarded(client, sqlite_url, clock).asker(scopes="read write admin")
-        assert (await asker.ask("PUT", f"/guid/{GUID}", json={"user": USER})).status == 201
+        caller = await Guarded(client, sqlite_url, clock).asker(scopes="read write admin")
+        assert (await caller.ask("PUT", f"/guid/{GUID}", json={"user": USER})).status == 201
         monkeypatch.setattr(body, "decode", counter.counted(body.decode))
         async with counter.following_turns():
             replies = await asyncio.gather(
-                *(asker.ask(method, path, body=text, headers={"Content-Type": media_type}) for _ in range(REQUESTS))
+                *(caller.ask(method, path, body=text, headers={"Content-Type": media_type}) for _ in range(REQUESTS))
             )
     assert {reply.status for reply in replies} <= {200, 201, 400}
     assert 1 <= counter.most <= READERS

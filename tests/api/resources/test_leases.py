@@ -1,4 +1,4 @@
-"""Lives counted from now, on each store and each cache: `ttl` and `spread`."""
+"""Lifetimes relative to now (`ttl` and `spread`), on each store and each cache."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ async def test_ttl_in_a_batch_counts_from_now(client: Client, clock: FakeClock) 
     operations = [{"user": USER, "ttl": "5"}, {"op": "put", "guid": GUID, "user": USER, "ttl": 7}]
     reply = await client.ask("POST", "/guid:batch", json={"operations": operations})
 
-    left = [int(result["record"]["expire"]) - -(-clock.now // 1000) for result in reply.json["results"]]
-    assert left == [5, 7]
+    lifetimes = [int(result["record"]["expire"]) - -(-clock.now // 1000) for result in reply.json["results"]]
+    assert lifetimes == [5, 7]
 
 
 async def test_ttl_beyond_the_year_9999_ends_with_it(client: Client) -> None:
@@ -49,18 +49,18 @@ async def test_ttl_renews_expired_and_revoked_records(client: Client, clock: Fak
 
 
 async def test_spread_adds_at_most_so_many_seconds(client: Client, clock: FakeClock) -> None:
-    least = -(-clock.now // 1000) + 100
-    found = set()
+    earliest = -(-clock.now // 1000) + 100
+    offsets = set()
     for _ in range(60):
         reply = await client.put("/guid", {"user": USER, "ttl": 100, "spread": 3})
-        found.add(int(reply.json["expire"]) - least)
+        offsets.add(int(reply.json["expire"]) - earliest)
 
-    assert found == {0, 1, 2, 3}
+    assert offsets == {0, 1, 2, 3}
 
 
-NO_SECONDS: list[object] = ["0", 0, 1.5, True, None, -1, "1.5", "", [], MAX_SECONDS + 1]
-BAD: list[tuple[dict[str, Any], list[str]]] = [
-    *(({"ttl": value}, ["/ttl"]) for value in NO_SECONDS),
+INVALID_SECONDS: list[object] = ["0", 0, 1.5, True, None, -1, "1.5", "", [], MAX_SECONDS + 1]
+INVALID_MEMBERS: list[tuple[dict[str, Any], list[str]]] = [
+    *(({"ttl": value}, ["/ttl"]) for value in INVALID_SECONDS),
     ({"ttl": 60, "expire": 4_102_444_800}, ["/ttl"]),
     ({"ttl": "0", "expire": "soon", "spread": True, "user": ""}, ["/expire", "/user", "/ttl", "/spread"]),
     ({"spread": 5}, ["/spread"]),
@@ -71,10 +71,10 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
 @pytest.mark.parametrize("path", ["/guid", PATH])
 async def test_faults_of_ttl_are_told_all_at_once(serving: Serving, path: str) -> None:
     async with serving() as client:
-        for members, places in BAD:
+        for members, pointers in INVALID_MEMBERS:
             reply = await client.put(path, {"user": USER} | members)
             assert_problem(reply, 400, "invalid-request")
-            assert [fault["pointer"] for fault in reply.json["errors"]] == places, members
+            assert [fault["pointer"] for fault in reply.json["errors"]] == pointers, members
             assert "excludes `expire`" in reply.body.decode() or not {"ttl", "expire"} <= members.keys()
 
 

@@ -1,4 +1,4 @@
-"""A batch of lines beside others: its end when its client has gone, and what it takes of a turn of the event loop."""
+"""Line batches: their end when the client disconnects, and their share of a turn of the event loop."""
 
 import asyncio
 import gc
@@ -41,22 +41,22 @@ def chunk(data: bytes) -> bytes:
 async def test_results_of_executed_lines_are_sent_under_overload(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A 503 would say that nothing was changed."""
+    """A 503 would claim that nothing was changed."""
     is_full, perform, slot = False, BatchExecutor.perform, BatchHandler.slot
 
-    async def noted(executor: BatchExecutor, operations: Any, draws: Any = None) -> list[Result]:
+    async def perform_and_fill(executor: BatchExecutor, operations: Any, draws: Any = None) -> list[Result]:
         nonlocal is_full
         results = await perform(executor, operations, draws)
         is_full = True
         return results
 
-    def refuse(handler: BatchHandler, *, patient: bool = False) -> Slot:
+    def slot_unless_full(handler: BatchHandler, *, patient: bool = False) -> Slot:
         if is_full:
             raise Overloaded("every slot is taken")
         return slot(handler, patient=patient)
 
-    monkeypatch.setattr(BatchExecutor, "perform", noted)
-    monkeypatch.setattr(BatchHandler, "slot", refuse)
+    monkeypatch.setattr(BatchExecutor, "perform", perform_and_fill)
+    monkeypatch.setattr(BatchHandler, "slot", slot_unless_full)
     async with serving() as client:
         reply = await client.post(BATCH, body=b'{"user":"a"}\n' * 3, headers=NDJSON)
         assert [result["status"] for result in reply.lines] == [201] * 3
@@ -65,28 +65,28 @@ async def test_results_of_executed_lines_are_sent_under_overload(
 async def test_group_that_is_cut_off_while_it_is_read_is_named(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
-    """The client goes on with its first line: none is lost."""
+    """The client can continue with the first line of the group: none is lost."""
     expected_logs.add("operation failed")
     reads, read = 0, LineBatch._read
 
-    async def late(batch: LineBatch, group: list[Line]) -> Any:
+    async def read_until_deadline(batch: LineBatch, group: list[Line]) -> Any:
         nonlocal reads
         reads += 1
         if reads == 2:
             raise DeadlineExceeded("the request took too long")
         return await read(batch, group)
 
-    monkeypatch.setattr(LineBatch, "_read", late)
+    monkeypatch.setattr(LineBatch, "_read", read_until_deadline)
     async with serving() as client:
         reply = await client.post(BATCH, body=b'{"user":"a"}\n' * (3 * GROUP), headers=NDJSON)
-        *results, last = reply.lines
+        *results, error = reply.lines
         assert [result["status"] for result in results] == [201] * GROUP
-        assert last["problem"]["line"] == GROUP + 1
+        assert error["problem"]["line"] == GROUP + 1
 
 
 def all_of(kind: type[Any]) -> list[Any]:
     """Return all objects of a class in this process."""
-    return [each for each in gc.get_objects() if type(each) is kind]
+    return [candidate for candidate in gc.get_objects() if type(candidate) is kind]
 
 
 @pytest.mark.slow
@@ -95,43 +95,43 @@ def all_of(kind: type[Any]) -> list[Any]:
 async def test_disconnected_client_starts_no_more_received_lines(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, leave: Callable[[asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
-    """So much that the connection is not read from any more: its end comes after all of that."""
-    gc.collect()  # what other tests left
+    """The client sends until reading is paused, so the end of the connection comes after many lines."""
+    gc.collect()  # batches of earlier tests
     go, perform = asyncio.Event(), BatchExecutor.perform
-    begun = done = 0
+    started = finished = 0
 
-    async def held(performer: BatchExecutor, asked: Any, draws: Any = None) -> list[Result]:
-        nonlocal begun, done
-        begun += 1
+    async def blocked_perform(executor: BatchExecutor, operations: Any, draws: Any = None) -> list[Result]:
+        nonlocal started, finished
+        started += 1
         try:
             await go.wait()
-            return await perform(performer, asked, draws)
+            return await perform(executor, operations, draws)
         finally:
-            done += 1
+            finished += 1
 
-    monkeypatch.setattr(BatchExecutor, "perform", held)
+    monkeypatch.setattr(BatchExecutor, "perform", blocked_perform)
     async with serving() as client, asyncio.timeout(30):
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(HEAD)
-        while not any(each._is_reading_paused for each in all_of(Connection)):
+        while not any(item._is_reading_paused for item in all_of(Connection)):
             writer.write(chunk(GET * GROUP))
             await writer.drain()
             await asyncio.sleep(0.01)
         writer.write(chunk(GET * GROUP))
         await leave(writer)
-        while not all(each.is_abandoned for each in all_of(LineBatch)):
+        while not all(item.is_abandoned for item in all_of(LineBatch)):
             await asyncio.sleep(0.01)
         go.set()
-        while not done:
+        while not finished:
             await asyncio.sleep(0.01)
-        for _ in range(20):  # in which another group would begin
+        for _ in range(20):  # time in which another group would start
             assert (await client.get("/livez")).status == 200
-    assert begun == 1
+    assert started == 1
 
 
 @pytest.mark.parametrize("server", ["httptools"])
 async def test_half_closed_client_gets_its_response(serving: Serving) -> None:
-    """Also if the end comes while more is received than is waited for."""
+    """Even if the client closes its side while more is received than is read."""
     count = 60 * GROUP
     async with serving() as client, asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1 << 26)
@@ -143,7 +143,7 @@ async def test_half_closed_client_gets_its_response(serving: Serving) -> None:
 
 
 async def test_few_lines_are_read_per_loop_turn(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are: all others wait for the length of a turn."""
+    """However many there are, because all other requests wait for the end of a turn."""
     counter = TurnCounter()
     monkeypatch.setattr(line_batch, "read_line", counter.counted(read_line))
     async with serving() as client, counter.following_turns():
@@ -157,13 +157,13 @@ async def test_few_lines_are_read_per_loop_turn(serving: Serving, monkeypatch: p
 
 
 async def test_batch_ends_after_a_thousand_invalid_lines(client: Client) -> None:
-    wrong = [b"x\n", b'{"user": ""}\n', b"[]\n", b'{"op": "get"}\n'] * (MAX_UNREADABLE // 4)
-    body = GET * 3 + b"".join(wrong) + b'{"user": "never done"}\n' + b"x\n" * 100_000
+    invalid = [b"x\n", b'{"user": ""}\n', b"[]\n", b'{"op": "get"}\n'] * (MAX_UNREADABLE // 4)
+    body = GET * 3 + b"".join(invalid) + b'{"user": "never done"}\n' + b"x\n" * 100_000
     reply = await client.post(BATCH, body=body, headers=NDJSON)
-    *done, last = reply.lines
-    assert [result["status"] for result in done] == [404] * 3 + [400] * MAX_UNREADABLE
-    assert (last["status"], last["problem"]["code"], last["problem"]["line"]) == (400, "invalid-request", 1004)
-    assert "another batch" in last["problem"]["errors"][0]["detail"]
+    *results, error = reply.lines
+    assert [result["status"] for result in results] == [404] * 3 + [400] * MAX_UNREADABLE
+    assert (error["status"], error["problem"]["code"], error["problem"]["line"]) == (400, "invalid-request", 1004)
+    assert "another batch" in error["problem"]["errors"][0]["detail"]
     assert (await client.get("/guid?user=never%20done")).json["items"] == []
 
 
@@ -184,7 +184,7 @@ async def test_failed_operations_end_no_batch(client: Client) -> None:
 
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])
 def test_blank_line_costs_no_step(blank: bytes) -> None:
-    """64 KiB of them are counted without a step of Python for each."""
+    """64 KiB of blank lines are counted without a step of Python for each."""
     lines, steps = NdjsonSplitter(65_536), 0
 
     def step(_frame: FrameType, _event: str, _argument: object) -> Any:
@@ -192,11 +192,11 @@ def test_blank_line_costs_no_step(blank: bytes) -> None:
         steps += 1
         return step
 
-    before = sys.gettrace()
+    tracer = sys.gettrace()
     sys.settrace(step)
     try:
-        found = list(lines.feed(blank * 20_000 + b"a\n"))
+        split = list(lines.feed(blank * 20_000 + b"a\n"))
     finally:
-        sys.settrace(before)
-    assert found == [Line(20_001, b"a")]
+        sys.settrace(tracer)
+    assert split == [Line(20_001, b"a")]
     assert steps < 200

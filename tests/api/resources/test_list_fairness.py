@@ -1,4 +1,4 @@
-"""Lists and totals of one client delay those of another little: clients take turns."""
+"""Lists and totals of one client hardly delay those of another: clients take turns."""
 
 import asyncio
 import sqlite3
@@ -40,38 +40,38 @@ async def test_without_access_control_addresses_take_turns(
     serving: Serving, sqlite_url: str, clock: FakeClock, owner: str
 ) -> None:
     async with serving(queue_timeout=60) as client:
-        with closing(sqlite3.connect(path_of_url(sqlite_url))) as outside, outside:
-            outside.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
-        done: list[str] = []
+        with closing(sqlite3.connect(path_of_url(sqlite_url))) as database, database:
+            database.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
+        finished: list[str] = []
 
         async def get(address: str, path: str) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", client.port, local_addr=(address, 0))
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nPrefer: return=total-count\r\n\r\n".encode())
             assert (await read_reply(reader, "GET")).status == 200
-            done.append(address)
+            finished.append(address)
             await hang_up(writer)
 
-        totals = [get("127.0.0.1", f"/guid?limit=1&state=all{owner.format(each)}") for each in range(REQUESTS)]
+        totals = [get("127.0.0.1", f"/guid?limit=1&state=all{owner.format(number)}") for number in range(REQUESTS)]
         await asyncio.gather(*totals, get("127.0.0.2", "/guid?limit=1"))
-        assert done.index("127.0.0.2") < REQUESTS // 2
+        assert finished.index("127.0.0.2") < REQUESTS // 2
 
 
 async def test_addresses_of_one_ipv6_network_are_one_caller(
     serving: Serving, sqlite_url: str, clock: FakeClock
 ) -> None:
     async with serving(trusted_proxies="127.0.0.1", queue_timeout=60) as client:
-        with closing(sqlite3.connect(path_of_url(sqlite_url))) as outside, outside:
-            outside.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
-        done: list[str] = []
+        with closing(sqlite3.connect(path_of_url(sqlite_url))) as database, database:
+            database.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
+        finished: list[str] = []
 
         async def get(address: str, path: str) -> None:
             headers = {"X-Forwarded-For": address, "Prefer": "return=total-count"}
             assert (await client.ask("GET", path, headers=headers)).status == 200
-            done.append(address)
+            finished.append(address)
 
         totals = [get(f"2001:db8::{number:x}", "/guid?limit=1&state=all") for number in range(REQUESTS)]
         await asyncio.gather(*totals, get("2001:db8:1::", "/guid?limit=1"))
-        assert done.index("2001:db8:1::") < REQUESTS // 2
+        assert finished.index("2001:db8:1::") < REQUESTS // 2
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ async def test_login_takes_the_turns_of_its_network() -> None:
 
 
 class SlowCounts(DelegatingRecords):
-    """Records that are counted only once the test lets them."""
+    """Records whose count never returns."""
 
-    begun = 0
+    started = 0
 
     async def count(self, selection: Selection) -> int:
-        self.begun += 1
+        self.started += 1
         await asyncio.Event().wait()
         return 0
 
@@ -119,25 +119,25 @@ async def test_totals_of_one_caller_leave_a_slot_to_the_others(sqlite_url: str, 
         async with asyncio.timeout(30), slots.slot("192.0.2.2"):
             page = await service.find(query, "192.0.2.2")
         assert page.records == []
-        assert records.begun == TOTALS - 1
+        assert records.started == TOTALS - 1
         for task in totals:
             task.cancel()
         await asyncio.gather(*totals, return_exceptions=True)
 
 
 class SlowSearches:
-    """Searches of SQLite that take a tenth of a second of their thread each, and how many have begun."""
+    """Delays each search of SQLite by a tenth of a second, and counts the searches."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun = 0
+        self.started = 0
         search = Finder._search
 
-        async def slow(finder: Finder, work: Any) -> Any:
-            self.begun += 1
+        async def slow_search(finder: Finder, work: Any) -> Any:
+            self.started += 1
             await asyncio.sleep(0.1)
             return await search(finder, work)
 
-        monkeypatch.setattr(Finder, "_search", slow)
+        monkeypatch.setattr(Finder, "_search", slow_search)
 
 
 @pytest.mark.both_servers
@@ -150,17 +150,21 @@ async def test_totals_that_begin_are_answered_however_many_wait(
     headers = {"X-Forwarded-For": "192.0.2.1", "Prefer": "return=total-count"}
     async with serving(trusted_proxies="127.0.0.1", queue_timeout=1, request_timeout=5) as client:
         clients = [Client(client.port) for _ in range(8)]
-        asked = [asyncio.create_task(each.ask("GET", "/guid", headers=headers)) for each in clients for _ in range(50)]
+        tasks = [
+            asyncio.create_task(list_client.ask("GET", "/guid", headers=headers))
+            for list_client in clients
+            for _ in range(50)
+        ]
         async with asyncio.timeout(30):
-            while searches.begun < TOTALS:
+            while searches.started < TOTALS:
                 await asyncio.sleep(0.01)
         assert (await client.put(f"/guid/{GUID}", {"user": USER})).status == 201
-        statuses = [(await task).status for task in asked]
+        statuses = [(await task).status for task in tasks]
         assert set(statuses) == {200, 503}
-        assert searches.begun == 2 * statuses.count(200) >= 2 * TOTALS, "a count and a page for each answer"
+        assert searches.started == 2 * statuses.count(200) >= 2 * TOTALS, "a count and a page for each response"
         assert (await client.get("/guid")).status == 200
-        for each in clients:
-            await each.aclose()
+        for list_client in clients:
+            await list_client.aclose()
 
 
 @pytest.mark.parametrize(("query", "has_total"), [({}, True), ({"sort": "expire", "user": "a"}, False)])

@@ -1,4 +1,4 @@
-"""What /llms.txt says is true: its operations are those that are served, and its links lead somewhere."""
+"""/llms.txt matches the service: it lists the served operations, and its links have targets."""
 
 import re
 
@@ -45,8 +45,8 @@ async def test_command_in_the_text_creates_a_guid(serving: Serving) -> None:
 async def test_links_begin_with_the_public_url(serving: Serving) -> None:
     async with serving(public_url="https://registry.example") as client:
         reply = await client.get("/llms.txt")
-        again = await client.get("/llms.txt", headers={"If-None-Match": reply.headers["ETag"]})
+        revalidation = await client.get("/llms.txt", headers={"If-None-Match": reply.headers["ETag"]})
 
     assert b"(https://registry.example/openapi.json)" in reply.body
-    assert again.status == 304
+    assert revalidation.status == 304
     assert reply.body == render(ROUTES, "https://registry.example")

@@ -1,4 +1,4 @@
-"""What /metrics tells: what happened, over a real socket, as Prometheus itself would read it."""
+"""The content of /metrics after real requests, as Prometheus itself would parse it."""
 
 import asyncio
 import json
@@ -38,31 +38,31 @@ async def test_metrics_count_requests_reads_and_store_operations(serving: Servin
         assert (await client.delete(PATH)).status == 204
         after = await scrape(client)
 
-    def more(name: str, **labels: str) -> float:
+    def increase(name: str, **labels: str) -> float:
         return value(after, name, **labels) - value(before, name, **labels)
 
-    one = "/guid/{guid}"
-    assert more("guidsvc_requests_total", route=one, method="GET", status="200") == 5
-    assert more("guidsvc_requests_total", route=one, method="GET", status="404") == 1
-    assert more("guidsvc_requests_total", route=one, method="PUT", status="201") == 1
-    assert more("guidsvc_requests_total", route=one, method="DELETE", status="204") == 1
-    assert more("guidsvc_requests_total", route="/guid", method="GET", status="200") == 1
-    assert more("guidsvc_requests_total", route="/metrics", method="GET", status="200") == 1
-    assert more("guidsvc_request_duration_seconds_count", route=one) == 8
-    assert 0 < more("guidsvc_request_duration_seconds_sum", route=one) < 60
-    assert more("guidsvc_store_duration_seconds_count", operation="swap") == 2
-    assert more("guidsvc_store_duration_seconds_count", operation="find") == 1
-    assert more("guidsvc_store_duration_seconds_count", operation="get") >= 2
-    assert value(after, "guidsvc_requests_in_flight") == 1, "which asks"
+    route = "/guid/{guid}"
+    assert increase("guidsvc_requests_total", route=route, method="GET", status="200") == 5
+    assert increase("guidsvc_requests_total", route=route, method="GET", status="404") == 1
+    assert increase("guidsvc_requests_total", route=route, method="PUT", status="201") == 1
+    assert increase("guidsvc_requests_total", route=route, method="DELETE", status="204") == 1
+    assert increase("guidsvc_requests_total", route="/guid", method="GET", status="200") == 1
+    assert increase("guidsvc_requests_total", route="/metrics", method="GET", status="200") == 1
+    assert increase("guidsvc_request_duration_seconds_count", route=route) == 8
+    assert 0 < increase("guidsvc_request_duration_seconds_sum", route=route) < 60
+    assert increase("guidsvc_store_duration_seconds_count", operation="swap") == 2
+    assert increase("guidsvc_store_duration_seconds_count", operation="find") == 1
+    assert increase("guidsvc_store_duration_seconds_count", operation="get") >= 2
+    assert value(after, "guidsvc_requests_in_flight") == 1, "the scrape itself"
     assert value(after, "guidsvc_connections") == 1
-    kinds = {"sqlite": "sqlite", "mongodb": "mongodb"}[combination["store_url"].partition(":")[0]]
-    (about,) = [dict(labels) for name, labels in after if name == "guidsvc_build_info"]
-    assert (about["version"], about["store"]) == (guidsvc.__version__, kinds)
+    store_kind = {"sqlite": "sqlite", "mongodb": "mongodb"}[combination["store_url"].partition(":")[0]]
+    (build_info,) = [dict(labels) for name, labels in after if name == "guidsvc_build_info"]
+    assert (build_info["version"], build_info["store"]) == (guidsvc.__version__, store_kind)
 
 
 async def test_cache_reads_are_counted_by_level(serving: Serving) -> None:
     async with serving() as client:
-        await client.put(PATH, {"user": USER})  # which reads it, too
+        await client.put(PATH, {"user": USER})  # reads it, too
         for _ in range(4):
             await client.get(PATH)
         samples = await scrape(client)
@@ -90,7 +90,7 @@ async def test_labels_never_hold_client_input(serving: Serving, server: str) -> 
         await client.ask("OPTIONS", "*")
         samples = await scrape(client)
 
-    known = {
+    routes = {
         "/guid",
         "/guid:batch",
         "/guid/{guid}",
@@ -101,8 +101,8 @@ async def test_labels_never_hold_client_input(serving: Serving, server: str) -> 
         "/version",
         "/openapi.json",
     }
-    known |= {"/docs", "/docs/{file}", "/problems", "/problems/{code}", "/", "*", "other"}
-    assert label_values(samples, "route") <= known
+    routes |= {"/docs", "/docs/{file}", "/problems", "/problems/{code}", "/", "*", "other"}
+    assert label_values(samples, "route") <= routes
     assert {"other", "*"} <= label_values(samples, "route")
     methods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"}
     assert {"GET", "POST", "OPTIONS", "other"} <= label_values(samples, "method") <= methods
@@ -130,14 +130,14 @@ async def test_metrics_show_the_records_as_last_counted(
 async def test_metrics_show_limits_and_the_certificate(
     serving: Serving, certificate: Certificate, tmp_path: Path, clock: FakeClock
 ) -> None:
-    """Each only where there is one; and the same as the service goes by."""
+    """Each metric is present only if its feature is in use, and equals what the service itself uses."""
     (tmp_path / "keys").write_text(json.dumps({"keys": [Signer("one").jwk()]}))
     tokens = {"jwt_jwks": str(tmp_path / "keys"), "jwt_issuer": "i", "jwt_audience": "a", "access": "keys"}
     async with serving(max_connections=7) as client:
         samples = await scrape(client)
         assert value(samples, "guidsvc_connections_limit") == 7
-        told = {name for name, _ in samples}
-        assert not any("key_set" in name or "certificate" in name or "worker" in name for name in told)
+        names = {name for name, _ in samples}
+        assert not any("key_set" in name or "certificate" in name or "worker" in name for name in names)
     async with serving(**certificate.settings, **tokens, public_metrics=True) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=certificate.trusting())
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -145,8 +145,8 @@ async def test_metrics_show_limits_and_the_certificate(
         await hang_up(writer)
     assert value(samples, "guidsvc_key_set_read_timestamp_seconds") == clock.seconds
     assert ("guidsvc_key_set_failures_total", frozenset()) in samples
-    ends = load_pem_x509_certificate(certificate.cert.read_bytes()).not_valid_after_utc.timestamp()
-    assert value(samples, "guidsvc_tls_certificate_not_after_timestamp_seconds") == ends
+    not_after = load_pem_x509_certificate(certificate.cert.read_bytes()).not_valid_after_utc.timestamp()
+    assert value(samples, "guidsvc_tls_certificate_not_after_timestamp_seconds") == not_after
 
 
 async def test_metrics_show_whether_the_store_accepts_writes(
@@ -240,17 +240,21 @@ async def test_docs_name_exactly_the_served_metrics(serving: Serving) -> None:
     async with serving() as client:
         text = (await client.get("/metrics")).body.decode()
 
-    told = set(re.findall(r"^\| `(\w+)`", OPERATING.partition("## Metrics")[2].partition("\n## ")[0], re.MULTILINE))
-    assert told == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
-    alerted = "\n".join(promql.expressions())
-    used = {re.sub("_(bucket|count|sum)$", "", name) for name in re.findall(r"\b(?:guidsvc|process)_\w+", alerted)}
-    assert used
-    assert used <= told
+    documented = set(
+        re.findall(r"^\| `(\w+)`", OPERATING.partition("## Metrics")[2].partition("\n## ")[0], re.MULTILINE)
+    )
+    assert documented == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    expressions = "\n".join(promql.expressions())
+    used_metrics = {
+        re.sub("_(bucket|count|sum)$", "", name) for name in re.findall(r"\b(?:guidsvc|process)_\w+", expressions)
+    }
+    assert used_metrics
+    assert used_metrics <= documented
 
 
 def test_metric_names_follow_prometheus() -> None:
-    for told in METRICS:
-        assert re.fullmatch(r"guidsvc(_[a-z]+)+", told.name)
-        assert told.name.endswith("_total") == (told.kind == "counter"), told.name
-        assert told.kind != "histogram" or told.name.endswith(("_seconds", "_items"))
-    assert len({told.name for told in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert re.fullmatch(r"guidsvc(_[a-z]+)+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.kind != "histogram" or metric.name.endswith(("_seconds", "_items"))
+    assert len({metric.name for metric in METRICS}) == len(METRICS)

@@ -1,4 +1,4 @@
-"""The rules and the dashboard in deploy/ use only metrics, labels and values that a real `/metrics` shows."""
+"""The rules and the dashboard in deploy/ use only metrics, labels and values that a real `/metrics` exposes."""
 
 import re
 from collections import defaultdict
@@ -20,9 +20,9 @@ _STATUSES = {str(status.value) for status in HTTPStatus}
 
 
 @pytest.fixture
-async def shown(serving: Serving, redis_url: str, patient_mongo_url: str) -> dict[str, Labels]:
+async def served(serving: Serving, redis_url: str, patient_mongo_url: str) -> dict[str, Labels]:
     """The metrics of both stores and both caches, with the values of each label."""
-    found: dict[str, Labels] = defaultdict(lambda: defaultdict(set))
+    metrics: dict[str, Labels] = defaultdict(lambda: defaultdict(set))
     for settings in ({"cache_url": redis_url}, {"store_url": patient_mongo_url}):
         async with serving(**settings) as client:
             for method, path in (("PUT", f"/guid/{GUID}"), ("GET", f"/guid/{GUID}"), ("GET", "/events"), ("GET", "/x")):
@@ -35,27 +35,27 @@ async def shown(serving: Serving, redis_url: str, patient_mongo_url: str) -> dic
                 samples = await scrape(client)
             text = (await client.get("/metrics")).body.decode()
         for name in re.findall(r"^# TYPE (\w+)", text, re.MULTILINE):
-            found[name]  # some have samples only with TLS, tokens or workers
+            metrics[name]  # creates it: some have samples only with TLS, tokens or workers
         for name, labels in samples:
-            values = found[name]
+            values = metrics[name]
             for label, value in labels:
                 values[label].add(value)
-    return found
+    return metrics
 
 
-def known(shown: dict[str, Labels]) -> dict[str, Labels]:
-    """Return also what Prometheus itself and the recording rules add; those have the labels that they group by."""
+def with_derived(served: dict[str, Labels]) -> dict[str, Labels]:
+    """Add the metrics of Prometheus itself and of the recording rules, which have the labels that they group by."""
     recorded: dict[str, Labels] = {}
     for rule in promql.rules():
         if "record" in rule:
             source = promql.selectors(rule["expr"])[0].metric
             labels = promql.grouping_labels(rule["expr"]) - {"le"}
-            recorded[rule["record"]] = {label: shown[source][label] for label in labels}
-    return shown | recorded | _BY_PROMETHEUS
+            recorded[rule["record"]] = {label: served[source][label] for label in labels}
+    return served | recorded | _BY_PROMETHEUS
 
 
-async def test_rules_and_dashboard_use_served_metrics_only(shown: dict[str, Labels]) -> None:
-    metrics = known(shown)
+async def test_rules_and_dashboard_use_served_metrics_only(served: dict[str, Labels]) -> None:
+    metrics = with_derived(served)
     for expression in promql.expressions():
         for selector in promql.selectors(expression):
             assert selector.metric in metrics, expression
@@ -66,31 +66,31 @@ async def test_rules_and_dashboard_use_served_metrics_only(shown: dict[str, Labe
 
 
 def assert_that_value_exists(values: set[str], label: str, operator: str, value: str) -> None:
-    """Assert that a matcher selects, or excludes, something; no other status can be had on purpose."""
+    """Assert that a matcher matches an existing value, or a status of HTTP, as the test cannot cause them all."""
     if label == "alertname":
         values = {alert["alert"] for alert in promql.alerts()}
     values = _STATUSES if label == "status" else values
-    for each in value.split("|"):
-        pattern = each if "~" in operator else re.escape(each)
-        assert any(re.fullmatch(pattern, one) for one in values), f"{label}={value}"
+    for alternative in value.split("|"):
+        pattern = alternative if "~" in operator else re.escape(alternative)
+        assert any(re.fullmatch(pattern, candidate) for candidate in values), f"{label}={value}"
 
 
-async def test_expressions_group_by_served_labels_only(shown: dict[str, Labels]) -> None:
-    metrics = known(shown)
+async def test_expressions_group_by_served_labels_only(served: dict[str, Labels]) -> None:
+    metrics = with_derived(served)
     for expression in promql.expressions():
-        labels = {label for each in promql.selectors(expression) for label in metrics[each.metric]}
+        labels = {label for selector in promql.selectors(expression) for label in metrics[selector.metric]}
         assert promql.grouping_labels(expression) <= labels, expression
 
 
-async def test_descriptions_and_legends_show_served_labels_only(shown: dict[str, Labels]) -> None:
-    metrics = known(shown)
+async def test_descriptions_and_legends_show_served_labels_only(served: dict[str, Labels]) -> None:
+    metrics = with_derived(served)
     targets = [target for panel in promql.panels() for target in panel["targets"]]
     texts = [
         *((alert["expr"], alert["annotations"]["description"]) for alert in promql.alerts()),
         *((promql.filled(target["expr"]), target["legendFormat"]) for target in targets),
     ]
     for expression, text in texts:
-        labels = {label for each in promql.selectors(expression) for label in metrics[each.metric]}
+        labels = {label for selector in promql.selectors(expression) for label in metrics[selector.metric]}
         assert set(re.findall(r"\{\{ ?(?:\$labels\.)?([a-z]\w*) ?\}\}", text)) <= labels | {"job", "instance"}, text
 
 

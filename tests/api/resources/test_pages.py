@@ -1,4 +1,4 @@
-"""Pages that browsers get in place of JSON: what they show, and which clients get them."""
+"""HTML pages that browsers get instead of JSON: their content, and which clients get them."""
 
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -37,8 +37,8 @@ PROGRAMS = [
 PEOPLE = [BROWSER["Accept"], "text/html", "TEXT/HTML", "text/*, */*;q=0.1", "text/html, application/json;q=0.9"]
 
 
-class Shown(HTMLParser):
-    """The texts of a page, by the element that they are in, and its links."""
+class ParsedPage(HTMLParser):
+    """A parsed page: its texts by element, and its links."""
 
     def __init__(self, page: bytes) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ async def client(serving: Serving, clock: FakeClock) -> AsyncIterator[Client]:
         yield client
 
 
-async def page(client: Client, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Shown:
-    """Return the page that a browser gets, which must be safe to show and is stored nowhere."""
+async def page(client: Client, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> ParsedPage:
+    """Return the page that a browser gets, which must be safe to display and must not be cached."""
     reply = await client.get(path, headers=BROWSER | dict(headers or {}))
     assert reply.status == status, reply.body
     assert_page(reply)
-    return Shown(reply.body)
+    return ParsedPage(reply.body)
 
 
 def assert_page(reply: Reply) -> None:
@@ -83,20 +83,20 @@ def assert_page(reply: Reply) -> None:
 
 
 async def test_index_page_shows_version_links_and_a_command(client: Client) -> None:
-    shown = await page(client, "/")
+    index = await page(client, "/")
 
-    assert f"guidsvc {guidsvc.__version__}" in shown.texts["h1"]
-    (command,) = shown.texts["code"]
+    assert f"guidsvc {guidsvc.__version__}" in index.texts["h1"]
+    (command,) = index.texts["code"]
     assert command == 'curl -X PUT -d \'{"user": "Cylance, Inc."}\' http://127.0.0.1/guid'
     links = (await client.get("/")).json["links"]
-    assert {path.removeprefix("/") for path in links.values()} <= set(shown.links)
-    assert not set(links) & set(shown.texts["a"]), "each link has a description"
+    assert {path.removeprefix("/") for path in links.values()} <= set(index.links)
+    assert not set(links) & set(index.texts["a"]), "each link has a description"
 
 
 async def test_every_link_of_a_page_leads_somewhere(client: Client) -> None:
     await client.put(PATH, {"user": USER})
     for path in ("/", "/guid", PATH, "/guid/x", "/nothing", "/keys/x/rotation"):
-        for link in Shown((await client.get(path, headers=BROWSER)).body).links:
+        for link in ParsedPage((await client.get(path, headers=BROWSER)).body).links:
             if not link.startswith("data:"):
                 assert (await client.get(urljoin(path, link))).status == 200, (path, link)
 
@@ -105,33 +105,33 @@ async def test_record_page_shows_the_members_of_the_json(client: Client) -> None
     metadata = {"b": [1, 1.50, None], "a": HOSTILE}
     await client.put(PATH, {"user": HOSTILE, "expire": 4102444800, "metadata": metadata})
     for query in ("", "?view=full"):
-        shown, text = await page(client, PATH + query), (await client.get(PATH + query)).body.decode()
+        record_page, text = await page(client, PATH + query), (await client.get(PATH + query)).body.decode()
         members: dict[str, Any] = (await client.get(PATH + query)).json
-        assert shown.texts["dt"] == list(members)
-        values = " ".join(shown.texts["dd"] + shown.texts["code"] + shown.texts["bdi"])
+        assert record_page.texts["dt"] == list(members)
+        values = " ".join(record_page.texts["dd"] + record_page.texts["code"] + record_page.texts["bdi"])
         assert all(visible(value or "none") in values for name, value in members.items() if name != "metadata")
         assert visible(re.search(r'"metadata":(\{.*?\})[,}]', text)[1]) in values  # type: ignore[index]  # it is there
-        assert "(2100-01-01 00:00:00 UTC)" in shown.texts["time"]
+        assert "(2100-01-01 00:00:00 UTC)" in record_page.texts["time"]
 
 
 def visible(text: str) -> str:
-    """Return a text with its right-to-left overrides, which would move what follows, as they are shown."""
+    """Return a text with right-to-left overrides escaped, as pages show them."""
     return text.replace("\u202e", "\\u202e")
 
 
 async def test_pages_show_characters_that_hide_or_reorder_text(client: Client) -> None:
-    hidden, plain = "\u202e\u2066\u061c\u200f\x9b\u2028\ufeff", "Zürich \u05d0 \U0001f469\u200d\U0001f680"
-    await client.put(PATH, {"user": plain, "metadata": {hidden: hidden + plain}})
+    hidden, harmless = "\u202e\u2066\u061c\u200f\x9b\u2028\ufeff", "Zürich \u05d0 \U0001f469\u200d\U0001f680"
+    await client.put(PATH, {"user": harmless, "metadata": {hidden: hidden + harmless}})
     invalid = await client.put(PATH, {hidden: 1}, headers={"X-Request-Id": "a"})
     for text in (
         (await client.get(PATH, headers=BROWSER)).body.decode(),
         (await client.get("/guid", headers=BROWSER)).body.decode(),
-        error_page(InvalidRequest(InvalidField(f"/{hidden}", f"is {hidden} {plain}")), "id", "/", "/").decode(),
+        error_page(InvalidRequest(InvalidField(f"/{hidden}", f"is {hidden} {harmless}")), "id", "/", "/").decode(),
     ):
         assert not set(hidden) & set(text)
-        assert plain in text
+        assert harmless in text
         assert "\\u202e" in text
-    assert hidden in invalid.json["errors"][0]["pointer"], "of a program the text stays as it is"
+    assert hidden in invalid.json["errors"][0]["pointer"], "JSON contains the text unchanged"
 
 
 async def test_record_page_marks_the_view_that_it_shows(client: Client) -> None:
@@ -139,7 +139,7 @@ async def test_record_page_marks_the_view_that_it_shows(client: Client) -> None:
     for query, current in (("", "?"), ("?view=full", "?view=full")):
         text = (await client.get(PATH + query, headers=BROWSER)).body.decode()
         assert re.findall(r'href="(\?[^"]*)" aria-current="page"', text) == [current]
-        assert {"?", "?view=full"} <= set(Shown(text.encode()).links)
+        assert {"?", "?view=full"} <= set(ParsedPage(text.encode()).links)
 
 
 @pytest.mark.parametrize("name", ["user", "metadata"])
@@ -148,19 +148,19 @@ async def test_pages_escape_the_text_of_clients(client: Client, name: str) -> No
     for path in (PATH, "/guid", "/guid?%3Cscript%3E=1", "/guid/%3Cscript%3E"):
         reply = await client.get(path, headers=BROWSER)
         assert_page(reply)
-        assert "script" not in Shown(reply.body).names
+        assert "script" not in ParsedPage(reply.body).names
         assert b"script" in reply.body or path == "/guid/%3Cscript%3E"
 
 
 async def test_list_page_shows_each_record_and_leads_to_the_next(client: Client) -> None:
     guids = sorted([(await client.post("/guid", {"user": f"user {number}"})).json["guid"] for number in range(5)])
-    seen: list[str] = []
+    listed_guids: list[str] = []
     path = "/guid?limit=2&state=all"
     while path:
-        shown = await page(client, path)
-        seen += [link.removeprefix("guid/") for link in shown.links if link.startswith("guid/")]
-        path = next((f"/{link}" for link in shown.links if "cursor=" in link), "")
-    assert seen == guids
+        list_page = await page(client, path)
+        listed_guids += [link.removeprefix("guid/") for link in list_page.links if link.startswith("guid/")]
+        path = next((f"/{link}" for link in list_page.links if "cursor=" in link), "")
+    assert listed_guids == guids
     assert "No GUID matches." in (await page(client, "/guid?user=nobody")).texts["p"]
 
 
@@ -172,13 +172,13 @@ async def test_list_page_marks_the_state_that_it_shows(client: Client, state: st
 
 
 async def test_links_to_forms_of_a_page_keep_its_query(client: Client) -> None:
-    """Each changes its own parameter alone; another state begins at its first page."""
+    """Each link changes only its own parameter; a link to another state leads to its first page."""
     await client.put(PATH, {"user": 'a&"<é'})
     user = "a%26%22%3C%C3%A9"
     first = f"/guid?view=full&user={user}&limit=1&expires_after=-1h"
     await client.put(f"/guid/{'F' * 32}", {"user": 'a&"<é'})
-    (following,) = (f"/{link}" for link in (await page(client, first)).links if "cursor=" in link)
-    for path in (first, following):
+    (next_path,) = (f"/{link}" for link in (await page(client, first)).links if "cursor=" in link)
+    for path in (first, next_path):
         links = (await page(client, path)).links
         for state in ("live", "expired", "all"):
             assert f"?view=full&user={user}&limit=1&expires_after=-1h&state={state}" in links
@@ -200,30 +200,30 @@ async def test_cells_of_a_list_have_names_for_narrow_screens(client: Client) -> 
 async def test_list_page_has_a_bound_and_misses_no_record(client: Client, number: int, text: str) -> None:
     body = {"user": USER, "metadata": {"m": text}}
     guids = sorted([(await client.post("/guid", body)).json["guid"] for _ in range(number)])
-    seen: list[str] = []
+    listed_guids: list[str] = []
     path = "/guid?limit=500"
     while path:
         reply = await client.get(path, headers=BROWSER)
-        links = Shown(reply.body).links
-        shown = [link.removeprefix("guid/") for link in links if link.startswith("guid/")]
+        links = ParsedPage(reply.body).links
+        page_guids = [link.removeprefix("guid/") for link in links if link.startswith("guid/")]
         assert len(reply.body) < 1_200_000
-        assert len(shown) <= 100
-        seen += shown
+        assert len(page_guids) <= 100
+        listed_guids += page_guids
         path = next((f"/{link}" for link in links if "cursor=" in link), "")
-    assert seen == guids
+    assert listed_guids == guids
 
 
 @pytest.mark.parametrize("path", ["/", "/guid", PATH, "/guid/x", "/nothing", "/problems/expired"])
 async def test_programs_get_json_and_browsers_get_pages(client: Client, path: str) -> None:
     await client.put(PATH, {"user": USER})
-    plain = await client.get(path)
+    json_reply = await client.get(path)
     for accept in PROGRAMS:
         reply = await client.get(path, headers={} if accept is None else {"Accept": accept})
         if (path, accept) != ("/guid", "application/x-ndjson"):
             types = {"application/json", "application/problem+json"}
             assert reply.headers["Content-Type"] in types, accept
         if not path.startswith("/guid/x") and path != "/nothing" and accept != "application/x-ndjson":
-            assert reply.body == plain.body, accept
+            assert reply.body == json_reply.body, accept
     for accept in PEOPLE:
         reply = await client.get(path, headers={"Accept": accept})
         assert reply.headers["Content-Type"] == "text/html; charset=utf-8", accept
@@ -261,9 +261,9 @@ async def test_json_is_the_same_bytes_before_and_after_a_page(client: Client) ->
     for headers in ({}, {"Accept": "*/*"}, {"Accept": "*/*"}):
         after = await client.get(PATH, headers=headers)
         assert after.body == before.body
-        own = {"Date", "X-Request-Id"}
-        assert [each for each in after.headers.get_all() if each[0] not in own] == [
-            each for each in before.headers.get_all() if each[0] not in own
+        varying = {"Date", "X-Request-Id"}
+        assert [header for header in after.headers.get_all() if header[0] not in varying] == [
+            header for header in before.headers.get_all() if header[0] not in varying
         ]
 
 
@@ -274,29 +274,29 @@ async def test_tag_of_the_json_does_not_match_the_page(client: Client) -> None:
     await page(client, PATH, headers={"If-None-Match": tag})
     assert (await client.get(PATH, headers=BROWSER | {"If-None-Match": "*"})).status == 304
     failed = await client.get(PATH, headers=BROWSER | {"If-Match": '"1"'})
-    assert (failed.status, failed.headers["ETag"]) == (412, tag), "that of the record"
-    assert "precondition-failed" in Shown(failed.body).texts["code"]
+    assert (failed.status, failed.headers["ETag"]) == (412, tag), "the tag of the record"
+    assert "precondition-failed" in ParsedPage(failed.body).texts["code"]
 
 
 async def test_errors_are_shown_in_words(client: Client) -> None:
-    for path, status, words in (
+    for path, status, message in (
         ("/nothing", 404, "Nothing is served at this path."),
         (PATH, 404, f"No GUID {GUID} is registered."),
         ("/guid/x", 400, "32 upper-case hexadecimal characters"),
         (f"{PATH}?colour=red", 400, "is not a known query parameter; remove it"),
     ):
-        shown = await page(client, path, status)
-        assert any(words in text for texts in shown.texts.values() for text in texts), (path, shown.texts)
+        error = await page(client, path, status)
+        assert any(message in text for texts in error.texts.values() for text in texts), (path, error.texts)
     await client.put(PATH, {"user": USER, "expire": 0})
     assert "expired" in (await page(client, PATH, 410)).texts["code"]
 
 
 @pytest.mark.parametrize("error", [NotFound("<script>"), Unauthorized("<script>", invalid=True)])
 def test_error_page_escapes_every_text(error: Exception) -> None:
-    shown = Shown(error_page(error, "<script>", "/guid/<script>", "http://a/guid/<script>'"))
+    parsed = ParsedPage(error_page(error, "<script>", "/guid/<script>", "http://a/guid/<script>'"))
 
-    assert "script" not in shown.names
-    assert "<script>" in " ".join(shown.texts["p"])
+    assert "script" not in parsed.names
+    assert "<script>" in " ".join(parsed.texts["p"])
 
 
 async def test_errors_of_writes_are_always_problems(client: Client) -> None:
@@ -309,15 +309,15 @@ async def test_browser_without_a_key_is_told_how_to_use_one(serving: Serving, cl
     url = f"sqlite:///{tmp_path / 'keys.db'}"
     async with serving(clock=clock, store_url=url, access="keys") as client:
         for path in (PATH, "/guid", "/keys", "/metrics"):
-            shown = await page(client, path, 401)
-            assert any("a browser sends none" in text for text in shown.texts["p"])
+            error = await page(client, path, 401)
+            assert any("a browser sends none" in text for text in error.texts["p"])
             command = f"curl -H 'Authorization: Bearer gs_...' http://127.0.0.1{path}"
-            assert command in shown.texts["code"]
-            assert any("choose Authorize" in text for texts in shown.texts.values() for text in texts)
+            assert command in error.texts["code"]
+            assert any("choose Authorize" in text for texts in error.texts.values() for text in texts)
         assert "Bearer gs_..." in (await page(client, "/")).texts["code"][0]
-        held = await Guarded(client, url, clock).give("alice")
-        await client.put(PATH, {"user": "secret"}, headers=held.headers)
-        assert "secret" in (await page(client, PATH, headers=held.headers)).texts["bdi"]
+        credential = await Guarded(client, url, clock).give("alice")
+        await client.put(PATH, {"user": "secret"}, headers=credential.headers)
+        assert "secret" in (await page(client, PATH, headers=credential.headers)).texts["bdi"]
         other = await Guarded(client, url, clock).give("bob")
         assert "not-found" in (await page(client, PATH, 404, headers=other.headers)).texts["code"]
         assert "No GUID matches." in (await page(client, "/guid", headers=other.headers)).texts["p"]

@@ -17,15 +17,15 @@ pytestmark = pytest.mark.all_backends
 
 PATH = f"/guid/{GUID}"
 CLIENTS = 200
-RACING = 10  # of them at once: more would only lose more races, not others
+RACING = 10  # clients at a time: with more, clients would only lose more races
 
 
 async def test_write_succeeds_if_the_version_matches(client: Client) -> None:
     first = await client.put(PATH, {"user": "a"})
     second = await client.put(PATH, {"user": "b"}, headers={"If-Match": first.headers["ETag"]})
     assert (second.status, second.json["user"]) == (200, "b")
-    listed = {"If-Match": f'"1", {second.headers["ETag"]} ,,'}
-    assert (await client.put(PATH, {"user": "c"}, headers=listed)).status == 200
+    headers = {"If-Match": f'"1", {second.headers["ETag"]} ,,'}
+    assert (await client.put(PATH, {"user": "c"}, headers=headers)).status == 200
     assert (await client.put(PATH, {"user": "d"}, headers={"If-Match": "*"})).status == 200
     tag = (await client.get(PATH)).headers["ETag"]
     assert (await client.delete(PATH, headers={"If-Match": tag})).status == 204
@@ -42,17 +42,17 @@ async def test_write_with_stale_version_fails_with_the_current_record(client: Cl
 
 
 async def test_if_none_match_any_only_creates(client: Client) -> None:
-    only = {"If-None-Match": "*"}
-    created = await client.put(PATH, {"user": "a"}, headers=only)
+    headers = {"If-None-Match": "*"}
+    created = await client.put(PATH, {"user": "a"}, headers=headers)
     assert created.status == 201
-    assert_failed(await client.put(PATH, {"user": "b"}, headers=only), created)
+    assert_failed(await client.put(PATH, {"user": "b"}, headers=headers), created)
     await client.delete(PATH)
-    assert (await client.put(PATH, {"user": "c"}, headers=only)).status == 201
+    assert (await client.put(PATH, {"user": "c"}, headers=headers)).status == 201
 
 
 async def test_one_of_a_hundred_conditional_creations_succeeds(client: Client) -> None:
-    only = {"If-None-Match": "*"}
-    replies = await asyncio.gather(*(client.put(PATH, {"user": f"{n}"}, headers=only) for n in range(100)))
+    headers = {"If-None-Match": "*"}
+    replies = await asyncio.gather(*(client.put(PATH, {"user": f"{n}"}, headers=headers) for n in range(100)))
 
     assert sorted(reply.status for reply in replies) == [201] + [412] * 99
     (winner,) = [reply for reply in replies if reply.status == 201]
@@ -62,9 +62,9 @@ async def test_one_of_a_hundred_conditional_creations_succeeds(client: Client) -
 async def test_get_of_a_known_version_is_not_modified(client: Client) -> None:
     current = await client.put(PATH, {"user": "a"})
     tag = current.headers["ETag"]
-    for known in (tag, f"W/{tag}", f'"1", {tag}', "*"):
+    for tags in (tag, f"W/{tag}", f'"1", {tag}', "*"):
         for method in ("GET", "HEAD"):
-            reply = await client.ask(method, PATH, headers={"If-None-Match": known})
+            reply = await client.ask(method, PATH, headers={"If-None-Match": tags})
             assert (reply.status, reply.body) == (304, b"")
             for name in ("ETag", "Last-Modified", "Cache-Control"):
                 assert reply.headers[name] == current.headers[name]
@@ -75,19 +75,19 @@ async def test_get_of_a_known_version_is_not_modified(client: Client) -> None:
 async def test_write_with_if_none_match_fails_on_a_known_version(client: Client) -> None:
     current = await client.put(PATH, {"user": "a"})
 
-    known = {"If-None-Match": current.headers["ETag"]}
-    assert_failed(await client.put(PATH, {"user": "b"}, headers=known), current)
-    assert_failed(await client.delete(PATH, headers=known), current)
+    headers = {"If-None-Match": current.headers["ETag"]}
+    assert_failed(await client.put(PATH, {"user": "b"}, headers=headers), current)
+    assert_failed(await client.delete(PATH, headers=headers), current)
     assert (await client.put(PATH, {"user": "b"}, headers={"If-None-Match": '"1"'})).status == 200
 
 
 async def test_absent_record_matches_nothing(client: Client) -> None:
-    for wanted in ('"1"', "*"):
-        assert_failed(await client.put(PATH, {"user": "a"}, headers={"If-Match": wanted}), None)
-        assert_failed(await client.put(PATH, {"expire": 1}, headers={"If-Match": wanted}), None)
-        assert_failed(await client.post("/guid", {"user": "a"}, headers={"If-Match": wanted}), None)
-        assert_problem(await client.get(PATH, headers={"If-Match": wanted}), 404, "not-found")
-        assert_problem(await client.delete(PATH, headers={"If-Match": wanted}), 404, "not-found")
+    for value in ('"1"', "*"):
+        assert_failed(await client.put(PATH, {"user": "a"}, headers={"If-Match": value}), None)
+        assert_failed(await client.put(PATH, {"expire": 1}, headers={"If-Match": value}), None)
+        assert_failed(await client.post("/guid", {"user": "a"}, headers={"If-Match": value}), None)
+        assert_problem(await client.get(PATH, headers={"If-Match": value}), 404, "not-found")
+        assert_problem(await client.delete(PATH, headers={"If-Match": value}), 404, "not-found")
 
 
 async def test_expired_record_exists_until_retention_ends(client: Client, clock: FakeClock) -> None:
@@ -103,13 +103,17 @@ async def test_expired_record_exists_until_retention_ends(client: Client, clock:
 
 
 async def test_precondition_is_checked_before_expiry(client: Client, clock: FakeClock) -> None:
-    """A change is 410 because of what is in its body, so its preconditions come first (RFC 9110, 13.2.1)."""
+    """The status 410 depends on the body, so preconditions are evaluated first (RFC 9110, 13.2.1)."""
     revoked = await client.put(PATH, {"user": "a", "expire": clock.seconds})
     for method in ("PUT", "PATCH"):
-        for failing in ({"If-Match": '"1"'}, {"If-None-Match": "*"}, {"If-None-Match": revoked.headers["ETag"]}):
-            assert_failed(await client.ask(method, PATH, json={"user": "b"}, headers=failing), revoked)
-        for holding in ({"If-Match": revoked.headers["ETag"]}, {"If-Match": "*"}, {"If-None-Match": '"1"'}):
-            assert_problem(await client.ask(method, PATH, json={"user": "b"}, headers=holding), 410, "expired")
+        for failing_headers in (
+            {"If-Match": '"1"'},
+            {"If-None-Match": "*"},
+            {"If-None-Match": revoked.headers["ETag"]},
+        ):
+            assert_failed(await client.ask(method, PATH, json={"user": "b"}, headers=failing_headers), revoked)
+        for matching_headers in ({"If-Match": revoked.headers["ETag"]}, {"If-Match": "*"}, {"If-None-Match": '"1"'}):
+            assert_problem(await client.ask(method, PATH, json={"user": "b"}, headers=matching_headers), 410, "expired")
         assert_problem(
             await client.ask(method, PATH, json={"expire": "x"}, headers={"If-Match": '"1"'}), 400, "invalid-request"
         )
@@ -118,10 +122,10 @@ async def test_precondition_is_checked_before_expiry(client: Client, clock: Fake
 @pytest.mark.slow
 async def test_two_hundred_concurrent_increments_add_up(client: Client) -> None:
     await client.put(PATH, {"user": USER, "metadata": {"count": 0}})
-    at_once = asyncio.Semaphore(RACING)
+    limiter = asyncio.Semaphore(RACING)
 
     async def add_one() -> None:
-        async with at_once:
+        async with limiter:
             await add(await client.get(PATH))
 
     async def add(reply: Reply) -> None:
@@ -130,7 +134,7 @@ async def test_two_hundred_concurrent_increments_add_up(client: Client) -> None:
             reply = await client.put(PATH, {"metadata": metadata}, headers={"If-Match": reply.headers["ETag"]})
             if reply.status == 200:
                 return
-            assert_problem(reply, 412, "precondition-failed")  # which brings what the next attempt needs
+            assert_problem(reply, 412, "precondition-failed")  # contains the record for the next attempt
 
     await asyncio.gather(*(add_one() for _ in range(CLIENTS)))
     assert (await client.get(PATH)).json["metadata"] == {"count": CLIENTS}
@@ -174,9 +178,9 @@ async def test_header_without_valid_tags_is_rejected_by_name(serving: Serving, v
     ],
 )
 def test_headers_are_parsed_as_the_rfc_defines(match: str | None, none_match: str | None, expected: Conditions) -> None:
-    given = {"If-Match": match, "If-None-Match": none_match}
+    headers = {"If-Match": match, "If-None-Match": none_match}
 
-    assert parse(HTTPHeaders({name: value for name, value in given.items() if value is not None})) == expected
+    assert parse(HTTPHeaders({name: value for name, value in headers.items() if value is not None})) == expected
 
 
 @pytest.mark.parametrize("value", [" " * 60_000 + "x", ", " * 30_000 + "x", '"a",' * 15_000 + "x", '"' + "a" * 60_000])

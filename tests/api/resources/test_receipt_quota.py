@@ -1,4 +1,4 @@
-"""Receipts of requests with an idempotency key: what they may take, what is kept in them, and whom they belong to."""
+"""Receipts of requests with an idempotency key: their quota, their content, and their owners."""
 
 import asyncio
 import json
@@ -55,12 +55,12 @@ async def guarded(serving: Serving, combination: dict[str, str], clock: FakeCloc
         yield Guarded(client, combination["store_url"], clock)
 
 
-async def work(_: GuidFactory | None) -> bytes:
+async def large_response(_: GuidFactory | None) -> bytes:
     return to_json([200, {}, "x" * ANSWER_BYTES])
 
 
 def request_of(owner: str, number: int) -> Request:
-    """Make a request of an owner with a key of its own."""
+    """Return a request of an owner with an idempotency key of its own."""
     return Request(caller=owner, key=f"{number}", fingerprint="f" * 64)
 
 
@@ -79,7 +79,7 @@ def open_idempotency(
 
 
 async def usage(url: str, owner: str = "") -> ReceiptUsage:
-    """Count the receipts in the store of a service that runs: of an owner, or of all."""
+    """Count the receipts of an owner, or all, in the store of a running service."""
     prefix = prefix_of(owner) if owner else ""
     if url.startswith("sqlite"):
         async with aclosing(Finder(path_of_url(url))) as finder:
@@ -94,71 +94,73 @@ async def usage(url: str, owner: str = "") -> ReceiptUsage:
 async def test_store_counts_receipts_of_an_owner_and_in_total(backend: Database, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock)
     assert await backend.receipts.usage("") == (0, 0)
-    for owner, number in (("a", 3), ("b", 1), ("", 1)):
-        for each in range(number):
-            await idempotency.once(request_of(owner, each), work)
-    of_a, all_of_them = await backend.receipts.usage(prefix_of("a")), await backend.receipts.usage("")
-    assert (of_a.number, all_of_them.number) == (3, 5)
-    assert 3 * ANSWER_BYTES < of_a.answer_bytes < 3 * (ANSWER_BYTES + 100)
-    assert all_of_them.answer_bytes * 3 == of_a.answer_bytes * 5
+    for owner, count in (("a", 3), ("b", 1), ("", 1)):
+        for index in range(count):
+            await idempotency.once(request_of(owner, index), large_response)
+    usage_of_a, total_usage = await backend.receipts.usage(prefix_of("a")), await backend.receipts.usage("")
+    assert (usage_of_a.number, total_usage.number) == (3, 5)
+    assert 3 * ANSWER_BYTES < usage_of_a.answer_bytes < 3 * (ANSWER_BYTES + 100)
+    assert total_usage.answer_bytes * 3 == usage_of_a.answer_bytes * 5
 
 
 @pytest.mark.parametrize("bound", ["owner_bytes", "total_bytes"])
 async def test_new_request_at_the_bound_is_rejected_before_execution(
     backend: Database, clock: FakeClock, bound: str
 ) -> None:
-    most = 10 * (ANSWER_BYTES + RECEIPT_BYTES)
-    idempotency = open_idempotency(backend, clock, **{bound: most})
-    done = 0
+    max_bytes = 10 * (ANSWER_BYTES + RECEIPT_BYTES)
+    idempotency = open_idempotency(backend, clock, **{bound: max_bytes})
+    executed = 0
 
-    async def counted(draws: GuidFactory | None) -> bytes:
-        nonlocal done
-        done += 1
-        return await work(draws)
+    async def counted_work(draws: GuidFactory | None) -> bytes:
+        nonlocal executed
+        executed += 1
+        return await large_response(draws)
 
-    async def many() -> None:
+    async def fill_quota() -> None:
         for number in range(100):
-            await idempotency.once(request_of("a", number), counted)
+            await idempotency.once(request_of("a", number), counted_work)
 
     with pytest.raises(ReceiptsFull):
-        await many()
-    assert 8 <= done <= 10
-    assert await idempotency.once(request_of("a", 0), counted) == (await work(None), True), "what is there is answered"
+        await fill_quota()
+    assert 8 <= executed <= 10
+    assert await idempotency.once(request_of("a", 0), counted_work) == (await large_response(None), True), (
+        "a stored response is replayed"
+    )
     if bound == "total_bytes":
         with pytest.raises(ReceiptsFull):
-            await idempotency.once(request_of("b", 0), counted)
+            await idempotency.once(request_of("b", 0), counted_work)
     else:
-        await idempotency.once(request_of("b", 0), counted)
-    again = open_idempotency(backend, clock, **{bound: most})  # as another process has it
+        await idempotency.once(request_of("b", 0), counted_work)
+    other_process = open_idempotency(backend, clock, **{bound: max_bytes})  # as in another process
     with pytest.raises(ReceiptsFull):
-        await again.once(request_of("a", 100), counted)
+        await other_process.once(request_of("a", 100), counted_work)
     clock.advance(seconds=KEPT_SECONDS + 1)
     await backend.receipts.purge(clock.seconds, 1000)
-    await idempotency.once(request_of("a", 101), counted)
+    await idempotency.once(request_of("a", 101), counted_work)
 
 
 async def test_expired_receipts_take_no_room(backend: Database, clock: FakeClock) -> None:
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
 
-    async def refused(_: GuidFactory | None) -> bytes:
+    async def fail(_: GuidFactory | None) -> bytes:
         raise ReceiptsFull(0)  # any error before a write
 
     for number in range(50):
         with pytest.raises(ReceiptsFull, match=" 0 bytes"):
-            await idempotency.once(request_of("a", number), refused)
+            await idempotency.once(request_of("a", number), fail)
     clock.advance(seconds=COUNT_EVERY_MS / 1000)
-    await idempotency.once(request_of("a", 50), work)
+    await idempotency.once(request_of("a", 50), large_response)
 
 
 async def test_room_is_recounted_after_clock_goes_back(backend: Database, clock: FakeClock) -> None:
-    """Else a budget that was full would stay so for as long as the clock was ahead."""
+    """Otherwise a full budget would stay full for as long as the clock was ahead."""
     idempotency = open_idempotency(backend, clock, owner_bytes=2 * RECEIPT_BYTES + ANSWER_BYTES)
-    await idempotency.once(request_of("a", 0), work)
+    await idempotency.once(request_of("a", 0), large_response)
     with pytest.raises(ReceiptsFull):
-        await idempotency.once(request_of("a", 1), work)
+        await idempotency.once(request_of("a", 1), large_response)
     assert await backend.receipts.purge(clock.seconds + KEPT_SECONDS + 1, 10) == 1
     clock.advance(seconds=-24 * 3600)
-    await idempotency.once(request_of("a", 2), work)
+    await idempotency.once(request_of("a", 2), large_response)
 
 
 def test_packed_response_can_be_unpacked() -> None:
@@ -176,48 +178,48 @@ async def test_problem_at_the_bound_says_how_to_continue(serving: Serving) -> No
         problem = assert_problem(reply, 429, "receipts-full")
         assert "Nothing was done" in str(problem["detail"])
         assert int(reply.headers["Retry-After"]) > 0
-        listed = await client.get("/guid", headers={"Prefer": "return=total-count"})
-        assert listed.json["total"] == number
-        again = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": "0"})
-        assert again.headers["Idempotent-Replayed"] == "true"
+        page = await client.get("/guid", headers={"Prefer": "return=total-count"})
+        assert page.json["total"] == number
+        retry = await client.post("/guid", {"user": USER}, headers={"Idempotency-Key": "0"})
+        assert retry.headers["Idempotent-Replayed"] == "true"
         assert (await client.post("/guid", {"user": USER})).status == 201
 
 
-# What is kept
+# Content
 
 
 async def test_read_only_request_leaves_no_receipt(guarded: Guarded) -> None:
-    """Nor what may not write, nor what only validates; the key is taken all the same."""
+    """Neither does one without permission to write or one that only validates; its key must still be valid."""
     writer, reader = await guarded.asker(), await guarded.asker(scopes="read")
     await writer.ask("PUT", f"/guid/{GUID}", json={"user": USER, "metadata": {"x": "x" * 16_000}})
     reads: dict[str, Any] = {"operations": [{"op": "get", "guid": GUID}] * 200}
     writes: dict[str, Any] = {"operations": [{"user": USER}]}
-    for asker, path, document in (
+    for caller, path, document in (
         (writer, BATCH, reads),
         (reader, BATCH, reads),
         (reader, BATCH, writes),
         (writer, f"{BATCH}?validate_only=true", writes),
     ):
         for _ in range(2):
-            reply = await asker.ask("POST", path, json=document, headers=KEY)
+            reply = await caller.ask("POST", path, json=document, headers=KEY)
             assert reply.status == 200
             assert "Idempotent-Replayed" not in reply.headers
     assert await usage(guarded.store_url) == (0, 0)
-    refused = await reader.ask("POST", BATCH, json=writes, headers={"Idempotency-Key": "not a key"})
-    assert refused.status == 400, "a key that is none is refused all the same"
+    rejection = await reader.ask("POST", BATCH, json=writes, headers={"Idempotency-Key": "not a key"})
+    assert rejection.status == 400, "a malformed key is rejected all the same"
 
 
 async def test_receipt_of_large_response_omits_the_records(client: Client, combination: dict[str, str]) -> None:
     operations = [{"user": USER, "metadata": {"noise": os.urandom(1500).hex()}} for _ in range(200)]
-    first, again = [await client.post(BATCH, {"operations": operations}, headers=KEY) for _ in range(2)]
+    first, retry = [await client.post(BATCH, {"operations": operations}, headers=KEY) for _ in range(2)]
 
-    def brief(result: dict[str, Any]) -> dict[str, Any]:
+    def without_record(result: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in result.items() if name != "record"}
 
     assert all("record" in result for result in first.json["results"])
-    assert again.headers["Idempotent-Replayed"] == "true"
-    assert again.headers["Preference-Applied"] == "return=minimal"
-    assert again.json["results"] == [brief(result) for result in first.json["results"]]
+    assert retry.headers["Idempotent-Replayed"] == "true"
+    assert retry.headers["Preference-Applied"] == "return=minimal"
+    assert retry.json["results"] == [without_record(result) for result in first.json["results"]]
     assert (await usage(combination["store_url"])).answer_bytes <= MAX_ANSWER_BYTES
 
 
@@ -228,8 +230,8 @@ async def test_batch_without_changes_frees_its_key(client: Client) -> None:
     first = await client.post(BATCH, document, headers=KEY)
     assert [result["status"] for result in first.json["results"]] == [404, 400, 404]
     await client.put(f"/guid/{GUID}", {"user": USER})
-    again = await client.post(BATCH, document, headers=KEY)
-    assert [result["status"] for result in again.json["results"]] == [204, 400, 404]
+    retry = await client.post(BATCH, document, headers=KEY)
+    assert [result["status"] for result in retry.json["results"]] == [204, 400, 404]
 
 
 async def test_put_without_change_is_not_repeated(client: Client) -> None:
@@ -237,46 +239,46 @@ async def test_put_without_change_is_not_repeated(client: Client) -> None:
     await client.put(f"/guid/{GUID}", {"user": USER})
     first = await client.post(BATCH, document, headers=KEY)
     await client.put(f"/guid/{GUID}", {"user": "another, later"})
-    again = await client.post(BATCH, document, headers=KEY)
-    assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+    retry = await client.post(BATCH, document, headers=KEY)
+    assert (retry.body, retry.headers["Idempotent-Replayed"]) == (first.body, "true")
     assert (await client.get(f"/guid/{GUID}")).json["user"] == "another, later"
 
 
-# Whose they are
+# Owners
 
 
 async def test_replay_needs_the_same_owner_and_scopes(guarded: Guarded) -> None:
-    """To another key of the same rights too, but to none with other rights."""
+    """Another API key with the same rights gets the replay; one with other rights does not."""
     alice = await guarded.asker("alice")
     await alice.ask("PUT", f"/guid/{GUID}", json={"user": "SECRET"})
     document = {"operations": [{"op": "get", "guid": GUID}, {"user": USER}]}
     admin, twin = await guarded.asker("ops", "admin"), await guarded.asker("ops", "admin")
     first = await admin.ask("POST", BATCH, json=document, headers=KEY)
     assert first.json["results"][0]["record"]["user"] == "SECRET"
-    again = await twin.ask("POST", BATCH, json=document, headers=KEY)
-    assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+    replay = await twin.ask("POST", BATCH, json=document, headers=KEY)
+    assert (replay.body, replay.headers["Idempotent-Replayed"]) == (first.body, "true")
     for scopes in ("read", "write", "read write delete"):
-        other = await (await guarded.asker("ops", scopes)).ask("POST", BATCH, json=document, headers=KEY)
-        assert b"SECRET" not in other.body
-        assert "Idempotent-Replayed" not in other.headers
+        reply = await (await guarded.asker("ops", scopes)).ask("POST", BATCH, json=document, headers=KEY)
+        assert b"SECRET" not in reply.body
+        assert "Idempotent-Replayed" not in reply.headers
 
 
 @pytest.mark.parametrize("scopes", ["read", "delete"])
 async def test_rejection_is_not_replayed_to_a_permitted_caller(guarded: Guarded, scopes: str) -> None:
     document = {"operations": [{"user": USER}]}
-    low, high = await guarded.asker("ops", scopes), await guarded.asker("ops", "write")
-    refused = await low.ask("POST", BATCH, json=document, headers=KEY)
-    assert [result["status"] for result in refused.json["results"]] == [403]
-    done = await high.ask("POST", BATCH, json=document, headers=KEY)
-    assert [result["status"] for result in done.json["results"]] == [201]
+    unpermitted, permitted = await guarded.asker("ops", scopes), await guarded.asker("ops", "write")
+    rejection = await unpermitted.ask("POST", BATCH, json=document, headers=KEY)
+    assert [result["status"] for result in rejection.json["results"]] == [403]
+    success = await permitted.ask("POST", BATCH, json=document, headers=KEY)
+    assert [result["status"] for result in success.json["results"]] == [201]
     assert (await usage(guarded.store_url, "ops")).number == 1
 
 
-# Cut off
+# Interruptions
 
 
-async def cut_off(client: Client, document: dict[str, Any], count: int) -> None:
-    """Send a batch, and break the connection as soon as it has made so many records."""
+async def interrupt_batch(client: Client, document: dict[str, Any], count: int) -> None:
+    """Send a batch, and reset the connection as soon as the batch has created `count` records."""
     body = json.dumps(document).encode()
     _, writer = await asyncio.open_connection("127.0.0.1", client.port)
     head = f"POST {BATCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
@@ -292,8 +294,8 @@ async def total(client: Client) -> int:
     return int(reply.json["total"])
 
 
-async def sent_again(client: Client, document: dict[str, Any]) -> Any:
-    """Send a batch until it is not in progress any more."""
+async def retry_until_done(client: Client, document: dict[str, Any]) -> Any:
+    """Repeat a batch until it is no longer in progress; return the response."""
     async with asyncio.timeout(60):
         while (reply := await client.post(BATCH, document, headers=KEY)).status == 409:
             await asyncio.sleep(0.01)
@@ -304,8 +306,8 @@ async def sent_again(client: Client, document: dict[str, Any]) -> Any:
 async def test_interrupted_batch_is_executed_once_on_retry(serving: Serving, count: int) -> None:
     document = {"operations": [{"user": f"u{number}"} for number in range(1000)]}
     async with serving() as client:
-        await cut_off(client, document, count)
-        reply = await sent_again(client, document)
+        await interrupt_batch(client, document, count)
+        reply = await retry_until_done(client, document)
         assert reply.headers["Idempotent-Replayed"] == "true"
         assert {result["status"] for result in reply.json["results"]} == {201}
         assert await total(client) == 1000
@@ -315,9 +317,9 @@ async def test_interrupted_batch_of_named_guids_is_not_repeated(serving: Serving
     guids = [f"{number:032X}" for number in range(1000)]
     document = {"operations": [{"guid": guid, "user": "batch"} for guid in guids]}
     async with serving() as client:
-        await cut_off(client, document, 1)
+        await interrupt_batch(client, document, 1)
         assert (await client.put(f"/guid/{guids[0]}", {"user": "later"})).status == 200
-        reply = await sent_again(client, document)
+        reply = await retry_until_done(client, document)
         assert reply.status == 200
         assert (await client.get(f"/guid/{guids[0]}")).json["user"] == "later"
         assert await total(client) == 1000
@@ -353,4 +355,4 @@ async def test_staying_client_gets_the_same_response_as_a_leaving_one(serving: S
         writer.write(f"{head}Idempotency-Key: k\r\n\r\n".encode() + body)
         first = await asyncio.wait_for(read_reply(reader, "POST"), 30)
         await reset(writer)
-        assert (await sent_again(client, document)).body == first.body
+        assert (await retry_until_done(client, document)).body == first.body

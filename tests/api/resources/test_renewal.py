@@ -26,12 +26,12 @@ JSON = {"Content-Type": "application/json"}
 
 
 async def renew(client: Client, headers: dict[str, str] | None = None, **members: Any) -> Reply:
-    """Ask for a renewal of the GUID."""
+    """Renew the lease of the GUID."""
     return await client.post(RENEWAL, members, headers=headers)
 
 
 def in_seconds(clock: FakeClock, seconds: int) -> str:
-    """Return the expiry of a lease that begins now."""
+    """Return the expiry of a lease of this length that begins now."""
     return str(-(-clock.now // 1000) + seconds)
 
 
@@ -44,11 +44,11 @@ async def test_renewal_moves_the_expiry_and_says_what_it_granted(client: Client,
         200,
         ["guid", "expire", "renewed", "granted", "capped", "max_expire", "renew_at"],
     )
-    told = {"guid": GUID, "expire": in_seconds(clock, 60), "renewed": True, "granted": "60", "capped": False}
-    assert reply.json == told | {"max_expire": None, "renew_at": reply.json["renew_at"]}
+    expected = {"guid": GUID, "expire": in_seconds(clock, 60), "renewed": True, "granted": "60", "capped": False}
+    assert reply.json == expected | {"max_expire": None, "renew_at": reply.json["renew_at"]}
     assert int(reply.headers["ETag"].strip('"')) > int(created.headers["ETag"].strip('"'))
-    read = await client.get(PATH)
-    assert (read.json["expire"], read.headers["ETag"]) == (reply.json["expire"], reply.headers["ETag"])
+    record = await client.get(PATH)
+    assert (record.json["expire"], record.headers["ETag"]) == (reply.json["expire"], reply.headers["ETag"])
 
 
 async def test_renewal_without_ttl_grants_the_default_life(client: Client, clock: FakeClock) -> None:
@@ -71,10 +71,10 @@ async def test_renewal_never_shortens(client: Client, clock: FakeClock) -> None:
 async def test_renewal_with_enough_left_writes_nothing(client: Client, clock: FakeClock) -> None:
     clock.now = clock.seconds * 1000
     created = await client.put(PATH, {"user": USER, "ttl": 60})
-    for left in (60, 31, 30):
-        clock.now = (int(created.json["expire"]) - left) * 1000
+    for remaining in (60, 31, 30):
+        clock.now = (int(created.json["expire"]) - remaining) * 1000
         reply = await renew(client, ttl=60, if_below=30)
-        assert (reply.json["renewed"], reply.json["granted"], reply.json["capped"]) == (False, str(left), False)
+        assert (reply.json["renewed"], reply.json["granted"], reply.json["capped"]) == (False, str(remaining), False)
         assert reply.headers["ETag"] == created.headers["ETag"]
     clock.now += 1
     reply = await renew(client, ttl=60, if_below=30)
@@ -85,8 +85,8 @@ async def test_late_renewal_has_lost_the_lease_unless_it_revives(client: Client,
     await client.put(PATH, {"user": USER, "ttl": 1})
     clock.advance(seconds=3)
 
-    late: list[dict[str, Any]] = [{"ttl": 60}, {"ttl": 60, "if_below": 30}, {}]
-    for members in late:
+    rejected: list[dict[str, Any]] = [{"ttl": 60}, {"ttl": 60, "if_below": 30}, {}]
+    for members in rejected:
         assert_problem(await renew(client, **members), 410, "expired")
     reviving: list[dict[str, Any]] = [{"ttl": 60, "revive": True}, {"revive": True, "if_below": 30}]
     for members in reviving:
@@ -112,10 +112,10 @@ async def test_renewal_grants_at_least_what_is_asked_or_nothing(
 ) -> None:
     async with serving(**combination, max_ttl=1000) as client:
         created = await client.put(PATH, {"user": USER, "ttl": 60})
-        most = str(clock.seconds + 1000)
+        max_expire = str(clock.seconds + 1000)
         for members in ({"ttl": 2000, "at_least": 1001}, {"at_least": 10**11}):
             problem = assert_problem(await renew(client, None, **members), 409, "life-limit")
-            assert (problem["expire"], problem["max_expire"]) == (created.json["expire"], most)
+            assert (problem["expire"], problem["max_expire"]) == (created.json["expire"], max_expire)
             assert f"less than the {members['at_least']} seconds of `at_least`" in str(problem["detail"])
         assert (await client.get(PATH)).headers["ETag"] == created.headers["ETag"]
         reply = await renew(client, ttl=2000, at_least=1000)
@@ -123,7 +123,7 @@ async def test_renewal_grants_at_least_what_is_asked_or_nothing(
 
 
 async def test_at_least_beyond_ttl_is_granted_without_a_limit(client: Client) -> None:
-    """Only a limit may grant less: without one, no `max_expire` could explain a refusal."""
+    """Only a limit may reduce the grant: without one, no `max_expire` could explain a rejection."""
     await client.put(PATH, {"user": USER, "ttl": 60})
     for members, granted in (({"ttl": 100, "at_least": 200}, 200), ({"at_least": 31 * DAY}, 31 * DAY)):
         reply = await renew(client, None, **members)
@@ -158,9 +158,9 @@ async def test_repeated_renewal_with_a_key_is_replayed(client: Client, clock: Fa
     key = {"Idempotency-Key": "heartbeat-1"}
     first = await renew(client, key, ttl=600)
     clock.advance(seconds=5)
-    again = await renew(client, key, ttl=600)
+    retry = await renew(client, key, ttl=600)
 
-    assert (again.body, again.headers["Idempotent-Replayed"]) == (first.body, "true")
+    assert (retry.body, retry.headers["Idempotent-Replayed"]) == (first.body, "true")
     assert_problem(await renew(client, key, ttl=601), 422, "idempotency-mismatch")
 
 
@@ -211,19 +211,19 @@ async def test_validated_batch_renews_nothing(client: Client) -> None:
 
 
 async def test_renewals_of_one_second_are_spread(serving: Serving, clock: FakeClock) -> None:
-    ttl, found = 600, set()
+    ttl, fractions = 600, set()
     async with serving() as client:
         for number in range(200):
             path = f"/guid/{number:032X}"
             await client.put(path, {"user": USER, "ttl": 1})
             reply = await client.post(f"{path}/renewal", {"ttl": ttl})
-            again = await client.post(f"{path}/renewal", {"ttl": ttl, "if_below": 1})
-            assert again.json["renew_at"] == reply.json["renew_at"]
-            found.add((int(reply.json["renew_at"]) * 1000 - clock.now) / (ttl * 1000))
+            repeated = await client.post(f"{path}/renewal", {"ttl": ttl, "if_below": 1})
+            assert repeated.json["renew_at"] == reply.json["renew_at"]
+            fractions.add((int(reply.json["renew_at"]) * 1000 - clock.now) / (ttl * 1000))
 
-    assert 0.5 <= min(found) < 0.52
-    assert 0.68 < max(found) <= 0.702
-    assert len(found) > 60
+    assert 0.5 <= min(fractions) < 0.52
+    assert 0.68 < max(fractions) <= 0.702
+    assert len(fractions) > 60
 
 
 async def test_concurrent_renewals_write_once(client: Client, clock: FakeClock) -> None:
@@ -237,8 +237,8 @@ async def test_concurrent_renewals_write_once(client: Client, clock: FakeClock) 
 async def test_key_without_read_scope_learns_no_expiry(serving: Serving, combination: dict[str, str]) -> None:
     async with serving(**combination, access="keys", max_ttl=DAY) as client:
         async with open_keys(combination["store_url"]) as keys:
-            held = [await issue(keys, scopes) for scopes in ("read write", "write")]
-        reader, writer = ({"Authorization": f"Bearer {text}"} for text in held)
+            key_texts = [await issue(keys, scopes) for scopes in ("read write", "write")]
+        reader, writer = ({"Authorization": f"Bearer {text}"} for text in key_texts)
         created = await client.put(PATH, {"user": USER, "ttl": 60}, headers=reader)
         for members in BOTH:
             reply = await renew(client, writer, **members)
@@ -247,9 +247,9 @@ async def test_key_without_read_scope_learns_no_expiry(serving: Serving, combina
             problem = assert_problem(await renew(client, headers, at_least=10**9), 409, "life-limit")
             assert ("expire" in problem) is (headers is reader)
         operations = [{"op": "renew", "guid": GUID, "ttl": 900}]
-        for query, shown in (("", ["status", "guid", "etag"]), ("?validate_only=true", ["status", "guid"])):
+        for query, members_shown in (("", ["status", "guid", "etag"]), ("?validate_only=true", ["status", "guid"])):
             reply = await client.post(f"/guid:batch{query}", {"operations": operations}, headers=writer)
-            assert list(reply.json["results"][0]) == shown
+            assert list(reply.json["results"][0]) == members_shown
         assert created.status == 201
 
 
@@ -272,10 +272,10 @@ async def test_renewals_are_counted_by_outcome(serving: Serving, combination: di
             (31, {"ttl": 80}, "limited"),
             (101, {"ttl": 80}, "expired"),
         ):
-            before = await outcomes(client)
+            counts = await outcomes(client)
             clock.now = start + second * 1000
             await renew(client, None, **members)
-            assert await outcomes(client) == before | {outcome: before[outcome] + 1}
+            assert await outcomes(client) == counts | {outcome: counts[outcome] + 1}
 
 
 async def outcomes(client: Client) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What /stats tells of all records, on each store."""
+"""The record counts of /stats, on each store."""
 
 import asyncio
 import time
@@ -53,7 +53,7 @@ async def test_counts_are_right_after_a_restart(
             await fill(client, clock, 10)
             assert (await client.get("/stats")).json["live"] == number
             await fill(client, clock, -10)
-            assert (await client.get("/stats")).json["expired"] == number - 1, "as counted before"
+            assert (await client.get("/stats")).json["expired"] == number - 1, "the result of the count before"
 
 
 @pytest.mark.both_servers

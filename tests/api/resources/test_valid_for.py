@@ -35,10 +35,10 @@ async def test_read_demands_at_least_so_many_seconds(client: Client, clock: Fake
 
 async def test_demand_precedes_preconditions(client: Client) -> None:
     created = await client.put(PATH, {"user": USER, "ttl": 60})
-    known = {"If-None-Match": created.headers["ETag"]}
+    condition = {"If-None-Match": created.headers["ETag"]}
     for _ in range(2):
-        assert (await client.get(f"{PATH}?valid_for=50", headers=known)).status == 304
-        assert (await client.get(f"{PATH}?valid_for=70", headers=known)).status == 409
+        assert (await client.get(f"{PATH}?valid_for=50", headers=condition)).status == 304
+        assert (await client.get(f"{PATH}?valid_for=70", headers=condition)).status == 409
         assert (await client.get(f"{PATH}?valid_for=70", headers={"If-Match": '"7"'})).status == 409
         assert (await client.get(f"{PATH}?valid_for=50", headers={"If-Match": '"7"'})).status == 412
 
@@ -90,7 +90,7 @@ async def test_full_view_says_when_to_renew_and_until_when(
         assert 300 <= int(full["renew_at"]) - clock.seconds <= 420
         renewal = await client.post(f"{PATH}/renewal", {"ttl": 600, "if_below": 1})
         assert (renewal.json["renew_at"], renewal.json["max_expire"]) == (full["renew_at"], full["max_expire"])
-        (listed,) = (await client.get("/guid?view=full")).json["items"]
-        assert listed == full
+        (item,) = (await client.get("/guid?view=full")).json["items"]
+        assert item == full
         revoked = (await client.put(f"{PATH}?view=full", {"expire": 0})).json
         assert revoked["renew_at"] is None
