@@ -1,4 +1,4 @@
-"""To which host names a request may be addressed: what keeps web pages out by DNS rebinding."""
+"""Accepted host names of requests, as a protection against DNS rebinding by web pages."""
 
 import asyncio
 from pathlib import Path
@@ -73,7 +73,7 @@ PATHS = [
 
 
 async def ask(client: Client, request: bytes) -> Reply:
-    """Send these bytes over a connection of their own."""
+    """Send raw bytes on a new connection; return the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(request)
     reply = await asyncio.wait_for(read_reply(reader, request.partition(b" ")[0].decode()), 30)
@@ -81,7 +81,7 @@ async def ask(client: Client, request: bytes) -> Reply:
     return reply
 
 
-def misdirected(reply: Reply) -> bool:
+def is_misdirected(reply: Reply) -> bool:
     return (reply.status, reply.json["code"]) == (421, "misdirected-request")
 
 
@@ -96,7 +96,7 @@ async def test_loopback_name_is_served(serving: Serving, host: str) -> None:
 async def test_other_host_name_is_rejected(serving: Serving, host: str) -> None:
     async with serving(hosts="") as client:
         for path in ("/livez", f"/guid/{GUID}"):
-            assert misdirected(await client.get(path, headers={"Host": host}))
+            assert is_misdirected(await client.get(path, headers={"Host": host}))
 
 
 @pytest.mark.parametrize("host", [*FOREIGN, *MALFORMED])
@@ -106,24 +106,24 @@ def test_malformed_host_name_is_rejected(host: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
 async def test_foreign_host_name_is_rejected_for_every_path_and_method(serving: Serving, method: str) -> None:
-    page = {"Host": f"{EVIL}:8888", "Origin": f"http://{EVIL}:8888", "Sec-Fetch-Site": "same-origin"}
+    headers = {"Host": f"{EVIL}:8888", "Origin": f"http://{EVIL}:8888", "Sec-Fetch-Site": "same-origin"}
     async with serving(hosts="", public_metrics=True, cors_origins=f"http://{EVIL}:8888") as client:
         for path in [*PATHS, "*"] if method == "OPTIONS" else PATHS:
             body = {"user": "x"} if method in {"PUT", "POST"} else None
-            reply = await client.ask(method, path, headers=page, json=body)
+            reply = await client.ask(method, path, headers=headers, json=body)
             assert reply.status == 421, path
-            assert method == "HEAD" or misdirected(reply)
+            assert method == "HEAD" or is_misdirected(reply)
         assert (await client.get(f"/guid/{GUID}")).status == 404, "nothing was written"
 
 
 async def test_host_name_is_checked_on_every_read_path(serving: Serving) -> None:
-    """From the cache, by the parser, and from the bytes that are remembered; also while reads of others are."""
+    """Reads from the cache, through the parser and from remembered bytes, mixed with reads of accepted hosts."""
     async with serving(hosts="") as client:
         await client.put(f"/guid/{GUID}", {"user": "x"})
         for _ in range(3):
             assert (await client.get(f"/guid/{GUID}")).status == 200
-            assert misdirected(await client.get(f"/guid/{GUID}", headers={"Host": EVIL}))
-            assert misdirected(await client.get(f"/guid/{GUID}", headers={"Host": "127.0.0.1.x"}))
+            assert is_misdirected(await client.get(f"/guid/{GUID}", headers={"Host": EVIL}))
+            assert is_misdirected(await client.get(f"/guid/{GUID}", headers={"Host": "127.0.0.1.x"}))
 
 
 @pytest.mark.parametrize(("authority", "status"), [("localhost:8888", 200), ("127.0.0.1", 200), (EVIL, 421), ("", 421)])
@@ -133,13 +133,13 @@ async def test_authority_of_absolute_target_is_checked_too(serving: Serving, aut
             reply = await ask(client, f"GET http://{authority}{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert reply.status == status
         reply = await ask(client, f"GET http://localhost/livez HTTP/1.1\r\nHost: {EVIL}\r\n\r\n".encode())
-        assert misdirected(reply)
+        assert is_misdirected(reply)
 
 
 async def test_http_1_0_needs_no_host(serving: Serving) -> None:
     async with serving(hosts="") as client:
         assert (await ask(client, b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
-        assert misdirected(await ask(client, f"GET /livez HTTP/1.0\r\nHost: {EVIL}\r\n\r\n".encode()))
+        assert is_misdirected(await ask(client, f"GET /livez HTTP/1.0\r\nHost: {EVIL}\r\n\r\n".encode()))
 
 
 async def test_configured_names_are_served_beside_loopback(serving: Serving) -> None:
@@ -147,19 +147,19 @@ async def test_configured_names_are_served_beside_loopback(serving: Serving) -> 
         for host in ("registry.example", "Registry.Example:80", "10.0.0.5", "[2001:DB8::1]:8888", "localhost"):
             assert (await client.get("/livez", headers={"Host": host})).status == 200
         for host in ("registryXexample", "x.registry.example", "10.0.0.50"):
-            assert misdirected(await client.get("/livez", headers={"Host": host}))
+            assert is_misdirected(await client.get("/livez", headers={"Host": host}))
 
 
 async def test_any_host_name_is_served_where_keys_are_required(
     serving: Serving, sqlite_url: str, clock: FakeClock
 ) -> None:
-    """A page has no key. Behind a proxy the service does not know its names."""
+    """A web page has no key, and behind a proxy the service does not know its public names."""
     async with serving(access="keys", hosts="") as client:
         alice = await Guarded(client, sqlite_url, clock).asker("alice")
         assert (await alice.ask("GET", "/guid", headers={"Host": EVIL})).status == 200
     async with serving(access="keys", hosts="registry.example") as client:
         alice = await Guarded(client, sqlite_url, clock).asker("alice")
-        assert misdirected(await alice.ask("GET", "/guid", headers={"Host": EVIL}))
+        assert is_misdirected(await alice.ask("GET", "/guid", headers={"Host": EVIL}))
 
 
 @pytest.mark.parametrize(
@@ -189,11 +189,11 @@ def test_invalid_host_name_setting_stops_the_start(name: str) -> None:
 
 def test_long_host_name_is_checked_in_linear_time() -> None:
     names = HostNames(["a.example"])
-    begun = process_time()
+    start = process_time()
     for host in ("a." * 30_000, "a" * 60_000, "-" * 60_000, "127." * 15_000, "localhost." * 6_000):
         assert not names.has(host + "x")
         assert names.has(f"a.{host}x.localhost".replace("..", "."))
-    assert process_time() - begun < 1.0
+    assert process_time() - start < 1.0
 
 
 async def test_any_host_name_is_served_over_a_unix_socket(serving: Serving, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How long a login may take: as long as a request, and no longer than its client stays."""
+"""Time limits of a login: that of a request, and the presence of its client."""
 
 import asyncio
 from typing import Any
@@ -25,19 +25,19 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 class Gate:
-    """Lookups of logins of one key wait here until the test lets them go."""
+    """Blocks the lookups of one key until the test sets `open`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open, self.passed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.text = keys.generate("mallory", SCOPES, 0)[1]
-        plain = Authenticator._look_up
+        look_up = Authenticator._look_up
 
-        async def gated(own: Authenticator, authorization: str) -> tuple[Caller, float]:
+        async def gated(authenticator: Authenticator, authorization: str) -> tuple[Caller, float]:
             if self.text in authorization:
                 self.reached.set()
                 await self.open.wait()
             try:
-                return await plain(own, authorization)
+                return await look_up(authenticator, authorization)
             finally:
                 if self.text in authorization:
                     self.passed.set()
@@ -49,7 +49,7 @@ class Gate:
         return {"Authorization": f"Bearer {self.text}"}
 
 
-async def cancelled(client: Client, monitor: Held) -> float:
+async def count_cancelled(client: Client, monitor: Held) -> float:
     """Return how many requests were cancelled because their client disconnected."""
     reply = await client.get("/metrics", headers=monitor.headers)
     assert reply.status == 200
@@ -90,7 +90,7 @@ async def test_login_of_a_gone_client_ends_its_request_and_counts(
         await reset(writer)
         try:
             async with asyncio.timeout(20):
-                while not await cancelled(client, monitor):
+                while not await count_cancelled(client, monitor):
                     await asyncio.sleep(0.01)
         finally:
             gate.open.set()

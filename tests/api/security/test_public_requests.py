@@ -1,4 +1,4 @@
-"""Requests without a known caller begin few at a time, so that they delay other requests little."""
+"""Few requests without a known caller start per turn of the event loop, so they hardly delay other requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ REQUESTS = 48
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "place", "name", "status"),
+    ("method", "path", "patched", "name", "status"),
     [
         ("GET", "/nothing", near_paths, "explain", 404),
         ("OPTIONS", "/guid", Cors, "preflight", 204),
@@ -31,20 +31,20 @@ REQUESTS = 48
     ],
     ids=["unknown path", "options", "list without key", "record without key"],
 )
-async def test_few_public_requests_begin_per_loop_turn(  # noqa: PLR0913, PLR0917  # of each case
+async def test_few_public_requests_begin_per_loop_turn(  # noqa: PLR0913, PLR0917  # parameters of each case
     serving: Serving,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     path: str,
-    place: object,
+    patched: object,
     name: str,
     status: int,
 ) -> None:
-    """However many there are: all others wait for the length of a turn."""
+    """However many there are, because all other requests wait for the end of a turn."""
     counter = TurnCounter()
-    function: Callable[..., Any] = getattr(place, name)
+    function: Callable[..., Any] = getattr(patched, name)
     async with serving(access="keys", login_limit="") as client:
-        monkeypatch.setattr(place, name, counter.counted(function))
+        monkeypatch.setattr(patched, name, counter.counted(function))
         async with counter.following_turns():
             replies = await asyncio.gather(*(client.ask(method, path) for _ in range(REQUESTS)))
     assert {reply.status for reply in replies} == {status}

@@ -1,4 +1,4 @@
-"""What every reply says to protect who reads it, whichever part of the service has made it."""
+"""Security headers are part of every response, whichever part of the service renders it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ LASTING = ("/openapi.json", "/docs", "/docs/page.css", "/problems", "/problems/e
 
 
 class Request(NamedTuple):
-    """A request, and the status of its answer."""
+    """A request, and the expected status."""
 
     status: int
     method: str
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
 REQUESTS = [
     Request(200, "PUT", AT, body=b'{"user": "x"}'),
-    *[Request(200, "GET", AT)] * 3,  # at hand; and remembered
+    *[Request(200, "GET", AT)] * 3,  # from the cache, and remembered
     Request(200, "GET", AT, {"X-Request-Id": "mine"}),
     Request(200, "HEAD", AT),
     Request(200, "GET", f"{AT}?view=full"),
@@ -55,15 +55,15 @@ REQUESTS = [
 
 
 async def replies(client: Client, headers: Mapping[str, str] | None = None) -> list[tuple[Request, Reply]]:
-    """Ask for all of it, with these headers too."""
+    """Send all requests, with these additional headers; return the responses."""
     await client.put(AT, {"user": USER})
-    found = []
+    pairs = []
     for request in REQUESTS:
-        both = dict(request.headers) | dict(headers or {})
-        reply = await client.ask(request.method, request.path, headers=both, body=request.body)
+        all_headers = dict(request.headers) | dict(headers or {})
+        reply = await client.ask(request.method, request.path, headers=all_headers, body=request.body)
         assert reply.status == request.status, request
-        found.append((request, reply))
-    return found
+        pairs.append((request, reply))
+    return pairs
 
 
 async def test_replies_forbid_sniffing_and_hide_the_version(serving: Serving) -> None:
