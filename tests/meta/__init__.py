@@ -1,6 +1,6 @@
-"""What the product is made of that others wrote: that it is pinned, sound, and may be passed on.
+"""Checks of documentation, packaging and third-party packages, and the programs for the latter.
 
-requirements   what requirements*.in ask for, and what requirements*.txt pin
-audit          what is known against it: `make audit`
+requirements   the requirements in requirements*.in, and the pins in requirements*.txt
+audit          known vulnerabilities: `make audit`
 sbom           the bill of materials: `make sbom`
 """

@@ -1,4 +1,4 @@
-"""docs/command-line-http.md says what the commands over HTTP do: each example is run, and exit codes are compared."""
+"""docs/command-line-http.md matches the commands over HTTP: examples are run, and exit codes compared."""
 
 import re
 import shlex
@@ -23,10 +23,10 @@ def test_every_example_prints_what_the_page_says(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     with service(tmp_path) as running:
         cli = CommandLine(tmp_path, running.url)
-        for lines, promised in EXAMPLES:
+        for lines, expected in EXAMPLES:
             printed = "".join(cli.ok(*shlex.split(line)[1:]).out for line in lines.splitlines())
             printed = printed.replace(running.url, "http://127.0.0.1:8888")
-            assert re.fullmatch(pattern(promised), printed, re.DOTALL), (lines, printed)
+            assert re.fullmatch(pattern(expected), printed, re.DOTALL), (lines, printed)
     assert len(EXAMPLES) == PAGE.count("```sh\n") > 5
 
 
@@ -39,12 +39,12 @@ def test_exit_codes_of_all_problems_are_in_the_table(is_write: bool) -> None:
         if code != "internal"
     }
     documented["internal"] = 7 if is_write else 1
-    found = {}
+    actual = {}
     for kind in {*problems.TABLE.values(), problems.INTERNAL}:
         members = {"code": kind.code, "status": kind.status, "title": kind.title, "type": f"/problems/{kind.code}"}
-        found[kind.code] = exit_code(problem_of(members, {}), is_write=is_write)
+        actual[kind.code] = exit_code(problem_of(members, {}), is_write=is_write)
 
-    assert documented == found
+    assert documented == actual
 
 
 def test_every_command_is_in_the_table() -> None:

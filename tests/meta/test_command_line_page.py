@@ -1,4 +1,4 @@
-"""docs/command-line.md says what the commands say."""
+"""docs/command-line.md matches the help of the commands."""
 
 import re
 
@@ -8,7 +8,7 @@ from tests.support.command_help import PAGE, page
 
 
 def test_page_has_the_help_of_every_command() -> None:
-    """Write it anew with `python -m tests.support.command_help`."""
+    """`python -m tests.support.command_help` updates it."""
     text = PAGE.read_text()
 
     assert text == page(text)

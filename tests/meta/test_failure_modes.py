@@ -1,4 +1,4 @@
-"""Each row of the table in docs/failure-modes.md has tests over HTTP, and the tests that it names here exist."""
+"""Each row of the table in docs/failure-modes.md has tests over HTTP, and the tests that are named here exist."""
 
 import re
 
@@ -32,7 +32,7 @@ TESTS = {
     "the log cannot be written": ["test_unwritable_log_does_not_prevent_responses"],
     "with `--workers`: the temporary folder": ["test_workers_start_and_serve_without_the_metrics_folder"],
 }
-"""The tests of each row, by how the row begins, in the order of the table."""
+"""The tests of each row, by the start of its text, in the order of the table."""
 
 
 def test_each_row_of_the_failure_modes_has_tests() -> None:

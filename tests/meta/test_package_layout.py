@@ -1,4 +1,4 @@
-"""The size of packages and modules: what a reader can take in at once."""
+"""Packages and modules are small enough to be read at once."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""docs/quickstart.md says what the service does: every example in it is run."""
+"""docs/quickstart.md matches the service: every example in it is run."""
 
 import re
 from pathlib import Path
