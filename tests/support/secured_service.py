@@ -1,4 +1,4 @@
-"""A service with access control, those who hold keys to it, and what its store holds."""
+"""A service with access control, clients with API keys, and the rows of its store."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,76 +16,76 @@ from tests.conftest import FakeClock
 from tests.support.http_client import Client, Reply
 
 
-class Held(NamedTuple):
-    """A key that somebody holds."""
+class Credential(NamedTuple):
+    """An API key and its text, which contains the secret."""
 
     key: ApiKey
     text: str
 
     @property
     def headers(self) -> dict[str, str]:
-        """What shows it."""
+        """The header that authenticates with the key."""
         return {"Authorization": f"Bearer {self.text}"}
 
 
-class Asker:
-    """A client of the service that shows a key."""
+class KeyClient:
+    """A client of the service that authenticates with an API key."""
 
-    def __init__(self, client: Client, held: Held) -> None:
+    def __init__(self, client: Client, credential: Credential) -> None:
         self._client = client
-        self._held = held
+        self.credential = credential
 
     async def ask(self, method: str, path: str, **options: Any) -> Reply:
-        """Ask with the key."""
-        headers = self._held.headers | options.pop("headers", {})
+        """Send a request with the key."""
+        headers = self.credential.headers | options.pop("headers", {})
         return await self._client.ask(method, path, headers=headers, **options)
 
 
-class Guarded(NamedTuple):
-    """A service with access control, and where its keys are."""
+class SecuredService(NamedTuple):
+    """A service with access control, and the store with its keys."""
 
     client: Client
     store_url: str
     clock: FakeClock
 
-    async def give(self, owner: str = "alice", scopes: str = "read write delete", **more: Any) -> Held:
-        """Make a key."""
-        key, text = keys.generate(owner, scopes.split(), self.clock(), **more)
-        async with open_keys(self.store_url) as kept:
-            assert await kept.swap(None, key)
-        return Held(key, text)
+    async def create_key(self, owner: str = "alice", scopes: str = "read write delete", **fields: Any) -> Credential:
+        """Create a key."""
+        key, text = keys.generate(owner, scopes.split(), self.clock(), **fields)
+        async with open_keys(self.store_url) as key_repository:
+            assert await key_repository.swap(None, key)
+        return Credential(key, text)
 
-    async def asker(self, owner: str = "alice", scopes: str = "read write delete") -> Asker:
-        """Return somebody with a key of their own."""
-        return Asker(self.client, await self.give(owner, scopes))
+    async def key_client(self, owner: str = "alice", scopes: str = "read write delete") -> KeyClient:
+        """Return a client with a new key."""
+        return KeyClient(self.client, await self.create_key(owner, scopes))
 
-    async def change(self, held: Held, **changed: Any) -> None:
-        """Change what is kept of a key."""
-        async with open_keys(self.store_url) as kept:
+    async def update_key(self, credential: Credential, **changes: Any) -> None:
+        """Change fields of a stored key."""
+        async with open_keys(self.store_url) as key_repository:
             is_changed = False
-            while not is_changed:  # the service may note at the same time that the key was used
-                old = await kept.get(held.key.id)
+            while not is_changed:  # the service may record the use of the key at the same time
+                old = await key_repository.get(credential.key.id)
                 assert old is not None
-                new = old.model_copy(update=changed | {"version": old.version + 1})
-                is_changed = await kept.swap(old, new)
+                new = old.model_copy(update=changes | {"version": old.version + 1})
+                is_changed = await key_repository.swap(old, new)
 
 
-async def until(status: int, asker: Asker, path: str) -> Reply:
-    """Ask until that is answered."""
+async def wait_for_status(status: int, client: KeyClient, path: str) -> Reply:
+    """Repeat a GET until its response has this status."""
     async with asyncio.timeout(5):
         while True:
-            reply = await asker.ask("GET", path)
+            reply = await client.ask("GET", path)
             if reply.status == status:
                 return reply
             await asyncio.sleep(0.05)
 
 
-MOVING = {"log", "leases"}
-"""Collections of MongoDB that change when no request does: events move to the log from the member `g` of records."""
+VOLATILE = {"log", "leases"}
+"""Collections of MongoDB that change without requests: events move to the log from the member `g` of records."""
 
 
-def everything(url: str) -> Iterator[object]:
-    """Yield all that a store holds."""
+def stored_rows(url: str) -> Iterator[object]:
+    """Yield all rows or documents of a store."""
     if url.startswith("sqlite"):
         with closing(connect(path_of_url(url))) as database:
             for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -93,5 +93,5 @@ def everything(url: str) -> Iterator[object]:
         return
     with pymongo.MongoClient[dict[str, object]](url) as mongo:
         database_ = mongo.get_default_database()
-        for name in sorted({*database_.list_collection_names()} - MOVING):
+        for name in sorted({*database_.list_collection_names()} - VOLATILE):
             yield from database_[name].find(projection={"g": 0})

@@ -10,7 +10,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.backing_servers import Service, service, wait_until
 from tests.support.factories import GUID
 from tests.support.http_client import Client, Reply
-from tests.support.secured_service import Asker, Guarded
+from tests.support.secured_service import KeyClient, SecuredService
 
 PATH = f"/guid/{GUID}"
 
@@ -64,8 +64,8 @@ async def test_line_of_a_failed_request_names_its_caller(
 ) -> None:
     """By the name of its key and its owner, never by the key itself, on every path of a request."""
     async with serving(access="keys", access_log=True, log_format="json", audit_log="off") as client:
-        held = await Guarded(client, sqlite_url, clock).give("alice", scopes="read")
-        reader = Asker(client, held)
+        held = await SecuredService(client, sqlite_url, clock).create_key("alice", scopes="read")
+        reader = KeyClient(client, held)
         replies = [
             await reader.ask("PUT", PATH, json={"user": "a"}),
             await reader.ask("POST", "/guid", json={"user": "a"}),

@@ -35,7 +35,7 @@ from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
 from tests.support.http_client import Client, Reply
 from tests.support.metrics import scrape, value
-from tests.support.secured_service import Asker, Guarded
+from tests.support.secured_service import KeyClient, SecuredService
 from tests.support.supervised_service import answers, roll, workers
 
 PATH = f"/guid/{GUID}"
@@ -72,7 +72,7 @@ class Storm:
         self.written: dict[tuple[str, int], set[tuple[str, str]]] = {}
         self.deleted: Counter[str] = Counter()
 
-    async def ask(self, name: str, caller: Asker) -> None:
+    async def ask(self, name: str, caller: KeyClient) -> None:
         """Send 30 random requests, one after the other."""
         actions = (
             self._put,
@@ -102,29 +102,29 @@ class Storm:
         if reply.status < 300:
             self._record(guid, reply.headers["ETag"], name, headers["X-Request-Id"])
 
-    async def _put(self, name: str, caller: Asker, headers: dict[str, str]) -> None:
+    async def _put(self, name: str, caller: KeyClient, headers: dict[str, str]) -> None:
         path, version = self._path(), self._rng.choice([{}, {}, {"If-None-Match": "*"}])
         reply = await caller.ask("PUT", path, json=self._body(), headers=headers | version)
         self._record_reply(reply, path[6:], name, headers)
 
-    async def _patch_nothing(self, name: str, caller: Asker, headers: dict[str, str]) -> None:
+    async def _patch_nothing(self, name: str, caller: KeyClient, headers: dict[str, str]) -> None:
         """Change nothing: the reply has a version that another caller wrote."""
         path = self._path()
         reply = await caller.ask("PATCH", path, json={}, headers=headers)
         self._record_reply(reply, path[6:], name, headers)
 
-    async def _patch(self, name: str, caller: Asker, headers: dict[str, str]) -> None:
+    async def _patch(self, name: str, caller: KeyClient, headers: dict[str, str]) -> None:
         path, minimal = self._path(), {"Prefer": "return=minimal"}
         reply = await caller.ask("PATCH", path, json=self._body(), headers=headers | minimal)
         self._record_reply(reply, path[6:], name, headers)
 
-    async def _delete(self, name: str, caller: Asker, headers: dict[str, str]) -> None:
+    async def _delete(self, name: str, caller: KeyClient, headers: dict[str, str]) -> None:
         path = self._path()
         reply = await caller.ask("DELETE", path, headers=headers)
         assert reply.status in {204, 404, 503}, reply
         self.deleted[path[6:]] += reply.status == 204
 
-    async def _create_idempotently(self, name: str, caller: Asker, headers: dict[str, str]) -> None:
+    async def _create_idempotently(self, name: str, caller: KeyClient, headers: dict[str, str]) -> None:
         """Create one record, although the request is sent several times."""
         body, idempotent = self._body(), {"Idempotency-Key": headers["X-Request-Id"]}
         requests = [caller.ask("POST", "/guid", json=body, headers=headers | idempotent) for _ in range(3)]
@@ -153,7 +153,7 @@ class Storm:
             elif result["status"] < 300 and operation.get("op") != "get":
                 self._record(result["guid"], result["etag"], name, headers["X-Request-Id"])
 
-    async def _json_batch(self, name: str, caller: Asker, headers: dict[str, str]) -> None:
+    async def _json_batch(self, name: str, caller: KeyClient, headers: dict[str, str]) -> None:
         """Send a batch twice with one idempotency key, after a dry run."""
         operations, idempotent = self._operations(), {"Idempotency-Key": headers["X-Request-Id"]}
         body = {"operations": operations}
@@ -163,7 +163,7 @@ class Storm:
         assert reply.headers["Idempotent-Replayed"] == "true"
         self._results(operations, reply.json["results"], name, headers)
 
-    async def _ndjson_batch(self, name: str, caller: Asker, headers: dict[str, str]) -> None:
+    async def _ndjson_batch(self, name: str, caller: KeyClient, headers: dict[str, str]) -> None:
         operations = self._operations()
         body = b"".join(json.dumps(operation).encode() + b"\n" for operation in operations)
         reply = await caller.ask("POST", "/guid:batch", body=body, headers=headers | NDJSON)
@@ -178,10 +178,10 @@ async def test_audit_log_has_exactly_the_acknowledged_changes(
     print(f"seed {seed}")
     storm = Storm(random.Random(seed))
     async with serving(**combination, access="keys", audit_log=str(path)) as client:
-        guarded = Guarded(client, combination["store_url"], clock)
-        held_keys = [await guarded.give(owner) for owner in ("alice", "alice", "alice", "bob")]
-        held_keys.append(await guarded.give("root", "admin"))
-        await asyncio.gather(*(storm.ask(f"key:{held.key.id}", Asker(client, held)) for held in held_keys))
+        guarded = SecuredService(client, combination["store_url"], clock)
+        held_keys = [await guarded.create_key(owner) for owner in ("alice", "alice", "alice", "bob")]
+        held_keys.append(await guarded.create_key("root", "admin"))
+        await asyncio.gather(*(storm.ask(f"key:{held.key.id}", KeyClient(client, held)) for held in held_keys))
 
     lines = writes(lines_of(path))
     written = Counter((line["guid"], line["version"]) for line in lines if line["action"] != "delete")
@@ -206,11 +206,11 @@ async def test_line_has_caller_action_time_and_address(
 ) -> None:
     """For a write of the owner and one of an admin; also behind a proxy."""
     async with serving(access="keys", audit_log=str(path), trusted_proxies="127.0.0.1") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        alice, root = await guarded.give("alice"), await guarded.give("root", "admin")
-        created = await Asker(client, alice).ask("PUT", PATH, json={"user": "a"}, headers={"X-Request-Id": "first"})
+        guarded = SecuredService(client, sqlite_url, clock)
+        alice, root = await guarded.create_key("alice"), await guarded.create_key("root", "admin")
+        created = await KeyClient(client, alice).ask("PUT", PATH, json={"user": "a"}, headers={"X-Request-Id": "first"})
         proxied = {"X-Request-Id": "second", "X-Forwarded-For": "192.0.2.7"}
-        assert (await Asker(client, root).ask("DELETE", PATH, headers=proxied)).status == 204
+        assert (await KeyClient(client, root).ask("DELETE", PATH, headers=proxied)).status == 204
 
     first, second = lines_of(path)
     common = {"event": "audit", "guid": GUID, "version": int(created.headers["ETag"].strip('"')), "owner": "alice"}
@@ -349,9 +349,9 @@ async def test_denied_caller_is_logged_with_the_reason(
 ) -> None:
     """Without a key, with an unknown key and with a key that lacks the scope, on every kind of request."""
     async with serving(access="keys", audit_log=str(path)) as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        held = await guarded.give("alice", "write")
-        writer = Asker(client, held)
+        guarded = SecuredService(client, sqlite_url, clock)
+        held = await guarded.create_key("alice", "write")
+        writer = KeyClient(client, held)
         assert (await writer.ask("PUT", PATH, json={"user": "a"})).status == 201
         replies = [
             await client.get(PATH),
@@ -388,7 +388,7 @@ async def test_rate_limited_caller_is_logged_by_known_name(
     """A rate-limited key is named; a locked-out client has presented no valid key to name."""
     limits = {"login_limit": "1/minute"} if is_locked_out else {"rate_limit": "1/minute"}
     async with serving(access="keys", audit_log=str(path), **limits) as client:
-        held = await Guarded(client, sqlite_url, clock).give()
+        held = await SecuredService(client, sqlite_url, clock).create_key()
         credentials = {"Authorization": "Bearer nonsense"} if is_locked_out else held.headers
         await client.get(PATH, headers=credentials)
         reply = await client.get(PATH, headers=credentials)
@@ -418,10 +418,10 @@ async def test_lines_hold_no_secrets_and_no_data_of_clients(
     canary = "canary7f3a"
     body = {"user": canary, "metadata": {canary: canary}}
     async with serving(access="keys", audit_log=str(path)) as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        held, reader = await guarded.give(), await guarded.give("alice", "read")
+        guarded = SecuredService(client, sqlite_url, clock)
+        held, reader = await guarded.create_key(), await guarded.create_key("alice", "read")
         for issued in (held, reader):
-            caller = Asker(client, issued)
+            caller = KeyClient(client, issued)
             for method in ("PUT", "PATCH", "DELETE"):
                 await caller.ask(method, PATH, json=None if method == "DELETE" else body)
             await caller.ask("POST", "/guid", json=body, headers={"Idempotency-Key": canary})
@@ -517,8 +517,8 @@ def test_existing_lines_are_preserved(log: AuditLog, clock: FakeClock, path: Pat
 async def test_key_changes_are_logged(serving: Serving, sqlite_url: str, clock: FakeClock, path: Path) -> None:
     """The lines have key ids and no key texts; a second revocation adds no line."""
     async with serving(access="keys", audit_log=str(path)) as client:
-        held = await Guarded(client, sqlite_url, clock).give("root", "admin")
-        root = Asker(client, held)
+        held = await SecuredService(client, sqlite_url, clock).create_key("root", "admin")
+        root = KeyClient(client, held)
         created = await root.ask("POST", "/keys", json={"owner": "alice", "scopes": ["read"]})
         location = created.headers["Location"]
         rotated = await root.ask("POST", f"{location}/rotation", json={})

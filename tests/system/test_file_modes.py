@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
-from tests.support.secured_service import Asker, Guarded
+from tests.support.secured_service import KeyClient, SecuredService
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ async def test_created_files_are_private(
     metrics.mkdir()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(metrics))
     async with serving(store_url=url, access="keys", audit_log=str(audit_log), public_metrics=True) as client:
-        alice = Asker(client, await Guarded(client, url, clock).give())
+        alice = KeyClient(client, await SecuredService(client, url, clock).create_key())
         version = 0
         while not (tmp_path / "audit.log").exists() or version < 2:
             version += 1

@@ -16,7 +16,7 @@ from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import Server, service, wait_until
 from tests.support.factories import GUID, USER
 from tests.support.metrics import until_cached
-from tests.support.secured_service import Guarded
+from tests.support.secured_service import SecuredService
 
 pytestmark = pytest.mark.both_servers
 
@@ -114,8 +114,8 @@ async def test_server_timing_of_not_found_hides_foreign_records(
 ) -> None:
     """One of the two GUIDs is cached, so its lookup does not use the store."""
     async with serving(**combination, server_timing=True, access="keys") as client:
-        guarded = Guarded(client, combination["store_url"], clock)
-        alice, bob = await guarded.asker("alice"), await guarded.asker("bob", "read write delete")
+        secured = SecuredService(client, combination["store_url"], clock)
+        alice, bob = await secured.key_client("alice"), await secured.key_client("bob", "read write delete")
         assert (await alice.ask("PUT", PATH, json={"user": USER})).status == 201
         own_reads = [await alice.ask("GET", PATH) for _ in range(3)]
         assert "store" in _parse_server_timing(own_reads[0].headers["Server-Timing"])

@@ -19,7 +19,7 @@ from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.backing_servers import Server
 from tests.support.event_reader import LINES, reading
 from tests.support.http_client import Client, Reply, raw
-from tests.support.secured_service import Guarded
+from tests.support.secured_service import SecuredService
 
 PATH = f"/guid/{GUID}"
 BODY = {"user": EXAMPLE["user"]}
@@ -89,28 +89,28 @@ async def send_unknown_key(world: World) -> Reply:
 
 async def write_as_reader(world: World) -> Reply:
     async with world.serving(access="keys") as client:
-        reader = await Guarded(client, world.sqlite_url, world.clock).asker("alice", "read")
+        reader = await SecuredService(client, world.sqlite_url, world.clock).key_client("alice", "read")
         return await reader.ask("PUT", PATH, json=BODY)
 
 
 async def rotate_revoked_key(world: World) -> Reply:
     async with world.serving(access="keys") as client:
-        guarded = Guarded(client, world.sqlite_url, world.clock)
-        admin, credential = await guarded.asker("ops", "admin"), await guarded.give()
+        secured = SecuredService(client, world.sqlite_url, world.clock)
+        admin, credential = await secured.key_client("ops", "admin"), await secured.create_key()
         assert (await admin.ask("DELETE", f"/keys/{credential.key.id}")).status == 204
         return await admin.ask("POST", f"/keys/{credential.key.id}/rotation", json={})
 
 
 async def exceed_quota(world: World) -> Reply:
     async with world.serving(access="keys", quota=1) as client:
-        alice = await Guarded(client, world.sqlite_url, world.clock).asker("alice")
+        alice = await SecuredService(client, world.sqlite_url, world.clock).key_client("alice")
         assert (await alice.ask("PUT", PATH, json=BODY)).status == 201
         return await alice.ask("POST", "/guid", json=BODY)
 
 
 async def exceed_rate(world: World) -> Reply:
     async with world.serving(access="keys", rate_limit="1/second") as client:
-        alice = await Guarded(client, world.sqlite_url, world.clock).asker("alice")
+        alice = await SecuredService(client, world.sqlite_url, world.clock).key_client("alice")
         assert (await alice.ask("GET", "/guid")).status == 200
         return await alice.ask("GET", "/guid")
 

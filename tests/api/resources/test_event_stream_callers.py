@@ -18,16 +18,18 @@ from tests.support.event_reader import (
     SSE,
     reading,
 )
-from tests.support.secured_service import Asker, Guarded
+from tests.support.secured_service import KeyClient, SecuredService
 
 FOLLOW = "?from=now&follow=true"
 
 
 @asynccontextmanager
-async def guarded(serving: Serving, sqlite_url: str, clock: FakeClock, **settings: object) -> AsyncIterator[Guarded]:
+async def secured(
+    serving: Serving, sqlite_url: str, clock: FakeClock, **settings: object
+) -> AsyncIterator[SecuredService]:
     """Serve with access control."""
     async with serving(access="keys", login_limit="", **settings) as client:
-        yield Guarded(client, sqlite_url, clock)
+        yield SecuredService(client, sqlite_url, clock)
 
 
 @pytest.mark.slow
@@ -36,16 +38,16 @@ async def test_stream_ends_when_its_key_ends(
     serving: Serving, sqlite_url: str, clock: FakeClock, change: dict[str, Any]
 ) -> None:
     """Within 5 seconds, whether its client reads or not; and a request that waits, too."""
-    async with guarded(serving, sqlite_url, clock) as service:
-        key = await service.give()
+    async with secured(serving, sqlite_url, clock) as service:
+        key = await service.create_key()
         async with (
             reading(service.client.port, FOLLOW, LINES | key.headers) as lines,
             reading(service.client.port, "", SSE | key.headers) as sse,
         ):
             waiting = asyncio.create_task(service.client.get("/events?from=now&wait=30", headers=key.headers))
-            other = await service.give("ops", "admin monitor")
+            other = await service.create_key("ops", "admin monitor")
             await asyncio.sleep(0.5)
-            await service.change(key, **change)
+            await service.update_key(key, **change)
             started = perf_counter()
             for stream in (lines, sse):
                 assert [text async for text in stream.texts() if "record" in text] == []
@@ -59,35 +61,35 @@ async def test_stream_ends_when_its_key_ends(
 
 async def test_owners_see_their_own_events_only(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
     """No event, count or hint of others; an admin sees all, and whose they are."""
-    async with guarded(serving, sqlite_url, clock) as service, AsyncExitStack() as stack:
-        held = {owner: await service.give(owner) for owner in ("alice", "bob")}
-        held["ops"] = await service.give("ops", ADMIN)
-        askers = {owner: Asker(service.client, key) for owner, key in held.items()}
+    async with secured(serving, sqlite_url, clock) as service, AsyncExitStack() as stack:
+        held = {owner: await service.create_key(owner) for owner in ("alice", "bob")}
+        held["ops"] = await service.create_key("ops", ADMIN)
+        callers = {owner: KeyClient(service.client, key) for owner, key in held.items()}
         port = service.client.port
         streams = {
             owner: await stack.enter_async_context(reading(port, f"{FOLLOW}&limit=4", LINES | key.headers))
             for owner, key in held.items()
         }
         for number, owner in enumerate(("alice", "bob") * 4):
-            await askers[owner].ask("PUT", f"/guid/{number:032X}", json={"user": f"of {owner}"})
+            await callers[owner].ask("PUT", f"/guid/{number:032X}", json={"user": f"of {owner}"})
         for owner in ("alice", "bob"):
             events = await streams[owner].lines()
             assert [event["record"]["user"] for event in events[:-1]] == [f"of {owner}"] * 4
             assert all("owner" not in event for event in events)
             assert {event["by"] for event in events[:-1]} == {f"key:{held[owner].key.id}"}
-            found = (await askers[owner].ask("GET", "/events")).json
+            found = (await callers[owner].ask("GET", "/events")).json
             assert [event["record"]["user"] for event in found["items"]] == [f"of {owner}"] * 4
-            refused = await askers[owner].ask("GET", "/events?owner=ops", headers=LINES)
+            refused = await callers[owner].ask("GET", "/events?owner=ops", headers=LINES)
             assert_problem(refused, 403, "forbidden")
         events = await streams["ops"].lines()
         assert [event["owner"] for event in events[:-1]] == ["alice", "bob"] * 2
         for query, count in (("", 8), ("?owner=bob", 4), ("?owner=", 0)):
-            assert len((await askers["ops"].ask("GET", f"/events{query}")).json["items"]) == count
+            assert len((await callers["ops"].ask("GET", f"/events{query}")).json["items"]) == count
 
 
 async def test_each_caller_has_a_share_of_the_streams(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
-    async with guarded(serving, sqlite_url, clock, max_streams=32) as service, AsyncExitStack() as stack:
-        keys = [await service.give(f"owner {number}") for number in range(17)]
+    async with secured(serving, sqlite_url, clock, max_streams=32) as service, AsyncExitStack() as stack:
+        keys = [await service.create_key(f"owner {number}") for number in range(17)]
         port = service.client.port
         for key in keys[:16]:
             for _ in range(2):
@@ -109,10 +111,10 @@ async def test_herd_of_streams_is_served_in_turn(
 ) -> None:
     """Although their pages come later than a list would wait: a browser would not come back after a 503."""
     async with (
-        guarded(serving, sqlite_url, clock, max_streams=1024, queue_timeout=0.1) as service,
+        secured(serving, sqlite_url, clock, max_streams=1024, queue_timeout=0.1) as service,
         AsyncExitStack() as stack,
     ):
-        key = await service.give()
+        key = await service.create_key()
         read = SqliteEventLog.read
 
         async def slow_read(log: SqliteEventLog, *args: Any, **options: Any) -> LogPage:

@@ -19,7 +19,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.api_document import DOCUMENT, check
 from tests.support.assertions import assert_problem, pointers
 from tests.support.http_client import Client, Reply
-from tests.support.secured_service import Asker, Guarded, Held, everything, until
+from tests.support.secured_service import Credential, KeyClient, SecuredService, stored_rows, wait_for_status
 
 pytestmark = pytest.mark.each_backend
 
@@ -29,14 +29,14 @@ JSON = {"Content-Type": "application/json"}
 UNKNOWN = "0" * keys.ID_CHARACTERS
 
 
-class Admin(Guarded):
+class Admin(SecuredService):
     """A service, called with the key of an admin."""
 
-    held: Held
+    credential: Credential
 
     async def ask(self, method: str, path: str, **options: Any) -> Reply:
         """Send a request with the admin's key."""
-        return await Asker(self.client, self.held).ask(method, path, **options)
+        return await KeyClient(self.client, self.credential).ask(method, path, **options)
 
     async def create(self, **members: object) -> dict[str, Any]:
         """Create a key; return the body of the response."""
@@ -45,16 +45,16 @@ class Admin(Guarded):
         created: dict[str, Any] = reply.json
         return created
 
-    def as_holder(self, created: dict[str, Any]) -> Asker:
+    def as_holder(self, created: dict[str, Any]) -> KeyClient:
         """Return a client that uses a key of an earlier response."""
-        return Asker(self.client, Held(None, created["key"]))  # type: ignore[arg-type]  # only the text is needed
+        return KeyClient(self.client, Credential(None, created["key"]))  # type: ignore[arg-type]  # only the text is needed
 
 
 @pytest.fixture
 async def admin(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Admin]:
     async with serving(**combination, access="keys") as client:
         admin = Admin(client, combination["store_url"], clock)
-        admin.held = await admin.give("root", "admin")
+        admin.credential = await admin.create_key("root", "admin")
         yield admin
 
 
@@ -139,7 +139,7 @@ async def test_keys_are_unreachable_with_access_off(serving: Serving, combinatio
 
 
 async def test_walk_through_the_list_meets_every_key_once(admin: Admin) -> None:
-    expected = sorted([admin.held.key.id, *[(await admin.create())["id"] for _ in range(6)]])
+    expected = sorted([admin.credential.key.id, *[(await admin.create())["id"] for _ in range(6)]])
     path, pages = "/keys?limit=3", []
     while path:
         reply = await admin.ask("GET", path)
@@ -205,8 +205,8 @@ async def test_list_of_keys_is_filtered(admin: Admin) -> None:
 )
 async def test_invalid_list_query_is_reported(serving: Serving, clock: FakeClock, sqlite_url: str, path: str) -> None:
     async with serving(access="keys") as client:
-        admin = Guarded(client, sqlite_url, clock)
-        reply = await (await admin.asker("root", "admin")).ask("GET", path)
+        admin = SecuredService(client, sqlite_url, clock)
+        reply = await (await admin.key_client("root", "admin")).ask("GET", path)
         problem = assert_problem(reply, 400, "invalid-request")
         assert [fault["parameter"] for fault in problem["errors"]] == [re.split("[?=]", path)[1]]  # type: ignore[attr-defined]
 
@@ -230,7 +230,7 @@ async def test_errors_of_a_new_key_are_reported_together(
     serving: Serving, clock: FakeClock, sqlite_url: str, body: object, expected_pointers: list[str]
 ) -> None:
     async with serving(access="keys") as client:
-        admin = await Guarded(client, sqlite_url, clock).asker("root", "admin")
+        admin = await SecuredService(client, sqlite_url, clock).key_client("root", "admin")
         reply = await admin.ask("POST", "/keys", json=body)
         assert pointers(reply) == expected_pointers
         assert b"to create a GUID" not in reply.body
@@ -257,9 +257,9 @@ async def test_mistake_about_a_key_is_explained(
     serving: Serving, clock: FakeClock, sqlite_url: str, path: str, body: object, detail: str
 ) -> None:
     async with serving(access="keys") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        credential = await guarded.give("root", "admin")
-        reply = await Asker(client, credential).ask("POST", f"/keys{path.format(id=credential.key.id)}", json=body)
+        secured = SecuredService(client, sqlite_url, clock)
+        credential = await secured.create_key("root", "admin")
+        reply = await KeyClient(client, credential).ask("POST", f"/keys{path.format(id=credential.key.id)}", json=body)
         assert reply.status == 400
         assert [fault["detail"] for fault in reply.json["errors"]] == [detail]
 
@@ -267,7 +267,7 @@ async def test_mistake_about_a_key_is_explained(
 async def test_scopes_of_a_request_have_a_bound(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
     """Valid or not: otherwise each invalid scope would add an error to the response."""
     async with serving(access="keys") as client:
-        admin = await Guarded(client, sqlite_url, clock).asker("root", "admin")
+        admin = await SecuredService(client, sqlite_url, clock).key_client("root", "admin")
         assert (await admin.ask("POST", "/keys", json=ALICE | {"scopes": ["read"] * 16})).status == 201
         for scopes in (["read"] * 17, ["reed"] * 4_800):
             (fault,) = (await admin.ask("POST", "/keys", json=ALICE | {"scopes": scopes})).json["errors"]
@@ -283,14 +283,14 @@ async def test_revoked_key_is_rejected_and_stays_listed(admin: Admin) -> None:
     for _ in range(2):
         reply = await admin.ask("DELETE", f"/keys/{created['id']}")
         assert (reply.status, reply.body, reply.headers.get("Content-Type")) == (204, b"", None)
-    await until(401, holder, "/guid")
+    await wait_for_status(401, holder, "/guid")
     assert (await admin.ask("GET", f"/keys/{created['id']}")).json["state"] == "revoked"
     items = (await admin.ask("GET", "/keys")).json["items"]
-    assert {item["id"]: item["state"] for item in items} == {created["id"]: "revoked", admin.held.key.id: "live"}
+    assert {item["id"]: item["state"] for item in items} == {created["id"]: "revoked", admin.credential.key.id: "live"}
     problem = assert_problem(await admin.ask("POST", f"/keys/{created['id']}/rotation", json={}), 409, "key-ended")
     assert "was revoked" in str(problem["detail"])
-    assert (await admin.ask("DELETE", f"/keys/{admin.held.key.id}")).status == 204
-    await until(401, Asker(admin.client, admin.held), "/keys")
+    assert (await admin.ask("DELETE", f"/keys/{admin.credential.key.id}")).status == 204
+    await wait_for_status(401, KeyClient(admin.client, admin.credential), "/keys")
 
 
 @pytest.mark.usefixtures("short_sessions")
@@ -307,14 +307,14 @@ async def test_rotated_key_works_until_the_overlap_ends(admin: Admin) -> None:
     admin.clock.advance(seconds=59)
     assert [(await holder.ask("GET", "/guid")).status for holder in (old_holder, new_holder)] == [200, 200]
     admin.clock.advance(seconds=1)
-    await until(401, old_holder, "/guid")
+    await wait_for_status(401, old_holder, "/guid")
     assert (await new_holder.ask("GET", "/guid")).status == 200
 
 
 async def test_overlap_is_an_hour_by_default_and_bounded(serving: Serving, clock: FakeClock, sqlite_url: str) -> None:
     async with serving(access="keys") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        admin, credential = await guarded.asker("root", "admin"), await guarded.give()
+        secured = SecuredService(client, sqlite_url, clock)
+        admin, credential = await secured.key_client("root", "admin"), await secured.create_key()
         path = f"/keys/{credential.key.id}/rotation"
         for overlap in (-1, MAX_OVERLAP_SECONDS + 1, "60", 1.5, True, None):
             assert pointers(await admin.ask("POST", path, json={"overlap": overlap})) == ["/overlap"]
@@ -361,14 +361,14 @@ async def test_invalid_change_of_a_key_is_rejected(admin: Admin) -> None:
 
 async def test_unknown_key_is_not_found(admin: Admin) -> None:
     """Whatever stands for the id; the response does not repeat a complete key."""
-    for name in (UNKNOWN, "x", "%00", "%FF", f"{UNKNOWN}%0A", admin.held.text):
+    for name in (UNKNOWN, "x", "%00", "%FF", f"{UNKNOWN}%0A", admin.credential.text):
         for method, path in (("GET", ""), ("HEAD", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotation")):
             body: object = {} if method in {"PATCH", "POST"} else None
             reply = await admin.ask(method, f"/keys/{name}{path}", json=body)
             assert reply.status == 404
             if method != "HEAD":
                 assert "key" in str(assert_problem(reply, 404, "not-found")["detail"])
-                assert admin.held.text.encode() not in reply.body
+                assert admin.credential.text.encode() not in reply.body
     for path in ("/keys/", f"/keys/{UNKNOWN}/", f"/keys/{UNKNOWN}/rotation/", f"/keys/{UNKNOWN}/other"):
         assert_problem(await admin.ask("GET", path), 404, "not-found")
 
@@ -388,7 +388,7 @@ async def test_own_key_is_described_to_its_holder(admin: Admin) -> None:
         head = await holder.ask("HEAD", "/keys/self")
         assert (head.status, head.body) == (200, b"")
         assert (await admin.ask("DELETE", f"/keys/{created['id']}")).status == 204
-        await until(401, holder, "/keys/self")
+        await wait_for_status(401, holder, "/keys/self")
     assert (await admin.client.get("/keys/self")).status == 401
     assert_problem(await admin.ask("GET", "/keys/self?view=full"), 400, "invalid-request")
     assert (await admin.ask("PUT", "/keys/self", json={})).headers["Allow"] == "GET, HEAD, OPTIONS"
@@ -397,9 +397,9 @@ async def test_own_key_is_described_to_its_holder(admin: Admin) -> None:
 async def test_own_key_shows_remaining_limits(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
     """The rate limit, and the quota if the key may write."""
     async with serving(**combination, access="keys", rate_limit="100/hour", quota=5) as client:
-        guarded = Guarded(client, combination["store_url"], clock)
-        writer, reader = await guarded.asker("alice"), await guarded.asker("alice", "read")
-        other_owner = await guarded.asker("bob", "admin")
+        secured = SecuredService(client, combination["store_url"], clock)
+        writer, reader = await secured.key_client("alice"), await secured.key_client("alice", "read")
+        other_owner = await secured.key_client("bob", "admin")
         for caller, number in ((writer, 2), (other_owner, 1)):
             for _ in range(number):
                 assert (await caller.ask("POST", "/guid", json={"user": "u"})).status == 201
@@ -466,7 +466,7 @@ async def test_secret_is_shown_once_and_not_stored(
         *(str(dict(reply.headers.get_all())) for reply in replies),
         *(record.getMessage() for record in caplog.records),
         *capfd.readouterr(),
-        *map(str, everything(admin.store_url)),
+        *map(str, stored_rows(admin.store_url)),
     ]
     for text in (created["key"], rotated["key"]):
         parsed = keys.parse(text)

@@ -9,7 +9,7 @@ from guidsvc.api.execution.pipeline import READERS
 from guidsvc.api.parsing import body
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
-from tests.support.secured_service import Guarded
+from tests.support.secured_service import SecuredService
 from tests.support.turns import TurnCounter
 
 pytestmark = pytest.mark.both_servers
@@ -51,7 +51,7 @@ async def test_few_large_bodies_are_decoded_per_loop_turn(  # noqa: PLR0913, PLR
     counter = TurnCounter()
     text = (json.dumps(document) + ending).encode()
     async with serving(access="keys") as client:
-        caller = await Guarded(client, sqlite_url, clock).asker(scopes="read write admin")
+        caller = await SecuredService(client, sqlite_url, clock).key_client(scopes="read write admin")
         assert (await caller.ask("PUT", f"/guid/{GUID}", json={"user": USER})).status == 201
         monkeypatch.setattr(body, "decode", counter.counted(body.decode))
         async with counter.following_turns():

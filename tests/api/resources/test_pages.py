@@ -16,7 +16,7 @@ from guidsvc.errors import InvalidField, InvalidRequest, NotFound, Unauthorized
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
-from tests.support.secured_service import Guarded
+from tests.support.secured_service import SecuredService
 
 pytestmark = pytest.mark.both_servers
 
@@ -315,9 +315,9 @@ async def test_browser_without_a_key_is_told_how_to_use_one(serving: Serving, cl
             assert command in error.texts["code"]
             assert any("choose Authorize" in text for texts in error.texts.values() for text in texts)
         assert "Bearer gs_..." in (await page(client, "/")).texts["code"][0]
-        credential = await Guarded(client, url, clock).give("alice")
+        credential = await SecuredService(client, url, clock).create_key("alice")
         await client.put(PATH, {"user": "secret"}, headers=credential.headers)
         assert "secret" in (await page(client, PATH, headers=credential.headers)).texts["bdi"]
-        other = await Guarded(client, url, clock).give("bob")
+        other = await SecuredService(client, url, clock).create_key("bob")
         assert "not-found" in (await page(client, PATH, 404, headers=other.headers)).texts["code"]
         assert "No GUID matches." in (await page(client, "/guid", headers=other.headers)).texts["p"]

@@ -35,7 +35,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, read_reply, reset
-from tests.support.secured_service import Guarded
+from tests.support.secured_service import SecuredService
 
 BATCH = "/guid:batch"
 KEY = {"Idempotency-Key": "k"}
@@ -50,9 +50,9 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
+async def secured(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[SecuredService]:
     async with serving(**combination, access="keys") as client:
-        yield Guarded(client, combination["store_url"], clock)
+        yield SecuredService(client, combination["store_url"], clock)
 
 
 async def large_response(_: GuidFactory | None) -> bytes:
@@ -188,9 +188,9 @@ async def test_problem_at_the_bound_says_how_to_continue(serving: Serving) -> No
 # Content
 
 
-async def test_read_only_request_leaves_no_receipt(guarded: Guarded) -> None:
+async def test_read_only_request_leaves_no_receipt(secured: SecuredService) -> None:
     """Neither does one without permission to write or one that only validates; its key must still be valid."""
-    writer, reader = await guarded.asker(), await guarded.asker(scopes="read")
+    writer, reader = await secured.key_client(), await secured.key_client(scopes="read")
     await writer.ask("PUT", f"/guid/{GUID}", json={"user": USER, "metadata": {"x": "x" * 16_000}})
     reads: dict[str, Any] = {"operations": [{"op": "get", "guid": GUID}] * 200}
     writes: dict[str, Any] = {"operations": [{"user": USER}]}
@@ -204,7 +204,7 @@ async def test_read_only_request_leaves_no_receipt(guarded: Guarded) -> None:
             reply = await caller.ask("POST", path, json=document, headers=KEY)
             assert reply.status == 200
             assert "Idempotent-Replayed" not in reply.headers
-    assert await usage(guarded.store_url) == (0, 0)
+    assert await usage(secured.store_url) == (0, 0)
     rejection = await reader.ask("POST", BATCH, json=writes, headers={"Idempotency-Key": "not a key"})
     assert rejection.status == 400, "a malformed key is rejected all the same"
 
@@ -247,31 +247,31 @@ async def test_put_without_change_is_not_repeated(client: Client) -> None:
 # Owners
 
 
-async def test_replay_needs_the_same_owner_and_scopes(guarded: Guarded) -> None:
+async def test_replay_needs_the_same_owner_and_scopes(secured: SecuredService) -> None:
     """Another API key with the same rights gets the replay; one with other rights does not."""
-    alice = await guarded.asker("alice")
+    alice = await secured.key_client("alice")
     await alice.ask("PUT", f"/guid/{GUID}", json={"user": "SECRET"})
     document = {"operations": [{"op": "get", "guid": GUID}, {"user": USER}]}
-    admin, twin = await guarded.asker("ops", "admin"), await guarded.asker("ops", "admin")
+    admin, twin = await secured.key_client("ops", "admin"), await secured.key_client("ops", "admin")
     first = await admin.ask("POST", BATCH, json=document, headers=KEY)
     assert first.json["results"][0]["record"]["user"] == "SECRET"
     replay = await twin.ask("POST", BATCH, json=document, headers=KEY)
     assert (replay.body, replay.headers["Idempotent-Replayed"]) == (first.body, "true")
     for scopes in ("read", "write", "read write delete"):
-        reply = await (await guarded.asker("ops", scopes)).ask("POST", BATCH, json=document, headers=KEY)
+        reply = await (await secured.key_client("ops", scopes)).ask("POST", BATCH, json=document, headers=KEY)
         assert b"SECRET" not in reply.body
         assert "Idempotent-Replayed" not in reply.headers
 
 
 @pytest.mark.parametrize("scopes", ["read", "delete"])
-async def test_rejection_is_not_replayed_to_a_permitted_caller(guarded: Guarded, scopes: str) -> None:
+async def test_rejection_is_not_replayed_to_a_permitted_caller(secured: SecuredService, scopes: str) -> None:
     document = {"operations": [{"user": USER}]}
-    unpermitted, permitted = await guarded.asker("ops", scopes), await guarded.asker("ops", "write")
+    unpermitted, permitted = await secured.key_client("ops", scopes), await secured.key_client("ops", "write")
     rejection = await unpermitted.ask("POST", BATCH, json=document, headers=KEY)
     assert [result["status"] for result in rejection.json["results"]] == [403]
     success = await permitted.ask("POST", BATCH, json=document, headers=KEY)
     assert [result["status"] for result in success.json["results"]] == [201]
-    assert (await usage(guarded.store_url, "ops")).number == 1
+    assert (await usage(secured.store_url, "ops")).number == 1
 
 
 # Interruptions

@@ -17,7 +17,7 @@ from guidsvc.store import open_keys
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
-from tests.support.secured_service import Asker, Guarded, until
+from tests.support.secured_service import KeyClient, SecuredService, wait_for_status
 
 pytestmark = pytest.mark.both_servers
 
@@ -27,21 +27,21 @@ BODY = {"user": "a"}
 
 
 @pytest.fixture
-async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
+async def secured(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[SecuredService]:
     async with serving(**combination, access="keys", login_limit="") as client:
-        yield Guarded(client, combination["store_url"], clock)
+        yield SecuredService(client, combination["store_url"], clock)
 
 
-async def test_request_without_key_is_told_how_to_authenticate(guarded: Guarded) -> None:
+async def test_request_without_key_is_told_how_to_authenticate(secured: SecuredService) -> None:
     """401 with the authentication scheme."""
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
-        reply = await guarded.client.ask(method, PATH)
+        reply = await secured.client.ask(method, PATH)
         assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, 'Bearer realm="guidsvc"')
 
 
-async def test_key_permits_what_its_scopes_allow(guarded: Guarded) -> None:
+async def test_key_permits_what_its_scopes_allow(secured: SecuredService) -> None:
     """Three keys of one owner, for reading, writing and deleting: each permits its own requests and no others."""
-    callers = {scope: await guarded.asker(scopes=scope) for scope in ("read", "write", "delete")}
+    callers = {scope: await secured.key_client(scopes=scope) for scope in ("read", "write", "delete")}
     required_scopes = {"PUT": "write", "GET": "read", "HEAD": "read", "PATCH": "write", "DELETE": "delete"}
     for method, required in required_scopes.items():
         body = BODY if method in {"PUT", "PATCH"} else None
@@ -53,9 +53,9 @@ async def test_key_permits_what_its_scopes_allow(guarded: Guarded) -> None:
         assert (await callers[required].ask(method, PATH, json=body)).status < 300
 
 
-async def test_record_of_another_owner_seems_absent(guarded: Guarded) -> None:
+async def test_record_of_another_owner_seems_absent(secured: SecuredService) -> None:
     """To reads, updates and deletions, cached or not, with any precondition."""
-    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     created = await alice.ask("PUT", PATH, json=BODY)
     for _ in range(3):
         assert (await alice.ask("GET", PATH)).status == 200
@@ -80,12 +80,12 @@ async def test_record_of_another_owner_seems_absent(guarded: Guarded) -> None:
     assert (await alice.ask("GET", PATH)).json == created.json
 
 
-async def test_keys_of_one_owner_share_and_admin_sees_all(guarded: Guarded) -> None:
+async def test_keys_of_one_owner_share_and_admin_sees_all(secured: SecuredService) -> None:
     """A record that an admin changes keeps its owner."""
     alice, second_key, admin = (
-        await guarded.asker("alice"),
-        await guarded.asker("alice"),
-        await guarded.asker("root", "admin"),
+        await secured.key_client("alice"),
+        await secured.key_client("alice"),
+        await secured.key_client("root", "admin"),
     )
     await alice.ask("PUT", PATH, json=BODY)
     assert (await second_key.ask("GET", PATH)).status == 200
@@ -93,9 +93,13 @@ async def test_keys_of_one_owner_share_and_admin_sees_all(guarded: Guarded) -> N
     assert (await alice.ask("GET", PATH)).json["user"] == "c"
 
 
-async def test_list_holds_only_own_records(guarded: Guarded) -> None:
+async def test_list_holds_only_own_records(secured: SecuredService) -> None:
     """Pages, totals and streams, also filtered by user; those of an admin hold all records."""
-    alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("root", "admin")
+    alice, bob, admin = (
+        await secured.key_client("alice"),
+        await secured.key_client("bob"),
+        await secured.key_client("root", "admin"),
+    )
     for number, caller in enumerate([alice, bob, alice]):
         await caller.ask("PUT", f"/guid/{number:032X}", json=BODY)
     for query in ("?", "?user=a&", "?state=all&"):
@@ -105,9 +109,9 @@ async def test_list_holds_only_own_records(guarded: Guarded) -> None:
             assert (len(page.json["items"]), page.json["total"], len(lines.lines)) == (count, count, count)
 
 
-async def test_each_operation_of_a_batch_is_authorized(guarded: Guarded) -> None:
+async def test_each_operation_of_a_batch_is_authorized(secured: SecuredService) -> None:
     """By the scope of the key and the owner of the record."""
-    bob, writer = await guarded.asker("bob"), await guarded.asker("alice", "write")
+    bob, writer = await secured.key_client("bob"), await secured.key_client("alice", "write")
     await bob.ask("PUT", PATH, json=BODY)
     operations = [
         {"op": "put", "user": "a"},
@@ -120,9 +124,9 @@ async def test_each_operation_of_a_batch_is_authorized(guarded: Guarded) -> None
     assert (await bob.ask("GET", PATH)).json["user"] == "a"
 
 
-async def test_idempotency_key_belongs_to_its_owner(guarded: Guarded) -> None:
+async def test_idempotency_key_belongs_to_its_owner(secured: SecuredService) -> None:
     """The same Idempotency-Key from another owner identifies another request."""
-    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     headers = {"Idempotency-Key": "k"}
     first = await alice.ask("POST", "/guid", json=BODY, headers=headers)
     retry = await alice.ask("POST", "/guid", json=BODY, headers=headers)
@@ -133,10 +137,10 @@ async def test_idempotency_key_belongs_to_its_owner(guarded: Guarded) -> None:
     assert (await bob.ask("GET", f"/guid/{first.json['guid']}")).status == 404
 
 
-async def test_invalid_key_is_rejected(guarded: Guarded) -> None:
+async def test_invalid_key_is_rejected(secured: SecuredService) -> None:
     """A mistyped or unknown key, a wrong secret or another scheme: 401 with `invalid_token`."""
-    credential = await guarded.give()
-    assert (await Asker(guarded.client, credential).ask("PUT", PATH, json=BODY)).status == 201
+    credential = await secured.create_key()
+    assert (await KeyClient(secured.client, credential).ask("PUT", PATH, json=BODY)).status == 201
     _, unknown = keys.generate("alice", SCOPES, 0)
     wrong = keys.format_key(credential.key.id, "0" * keys.SECRET_CHARACTERS)
     mistyped = credential.text[:-1] + ("0" if credential.text[-1] != "0" else "1")
@@ -152,36 +156,36 @@ async def test_invalid_key_is_rejected(guarded: Guarded) -> None:
     ):
         for method in ("GET", "PUT", "DELETE"):
             body = BODY if method == "PUT" else None
-            reply = await guarded.client.ask(method, PATH, json=body, headers={"Authorization": authorization})
+            reply = await secured.client.ask(method, PATH, json=body, headers={"Authorization": authorization})
             assert reply.status == 401
             assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
-    reply = await guarded.client.ask("GET", f"{PATH}?access_token={credential.text}")
+    reply = await secured.client.ask("GET", f"{PATH}?access_token={credential.text}")
     assert reply.status == 401
 
 
 @pytest.mark.slow
-async def test_revoked_or_expired_key_is_rejected_within_five_seconds(guarded: Guarded) -> None:
+async def test_revoked_or_expired_key_is_rejected_within_five_seconds(secured: SecuredService) -> None:
     """Even if it is used all the time."""
-    revoked, expiring = await guarded.give(), await guarded.give(expire=guarded.clock.seconds + 60)
+    revoked, expiring = await secured.create_key(), await secured.create_key(expire=secured.clock.seconds + 60)
     for credential in (revoked, expiring):
-        assert (await Asker(guarded.client, credential).ask("PUT", PATH, json=BODY)).status in {200, 201}
-    await guarded.change(revoked, revoked=1)
-    await until(401, Asker(guarded.client, revoked), PATH)
-    guarded.clock.now += 61_000
-    await until(401, Asker(guarded.client, expiring), PATH)
+        assert (await KeyClient(secured.client, credential).ask("PUT", PATH, json=BODY)).status in {200, 201}
+    await secured.update_key(revoked, revoked=1)
+    await wait_for_status(401, KeyClient(secured.client, revoked), PATH)
+    secured.clock.now += 61_000
+    await wait_for_status(401, KeyClient(secured.client, expiring), PATH)
 
 
-async def test_use_of_a_key_is_recorded(guarded: Guarded) -> None:
+async def test_use_of_a_key_is_recorded(secured: SecuredService) -> None:
     """At most once an hour."""
-    credential = await guarded.give()
-    await Asker(guarded.client, credential).ask("GET", PATH)
-    async with asyncio.timeout(30), open_keys(guarded.store_url) as key_repository:
+    credential = await secured.create_key()
+    await KeyClient(secured.client, credential).ask("GET", PATH)
+    async with asyncio.timeout(30), open_keys(secured.store_url) as key_repository:
         while (key := await key_repository.get(credential.key.id)) is None or key.used is None:
             await asyncio.sleep(0.02)
-    assert key.used == guarded.clock.now
+    assert key.used == secured.clock.now
 
 
-async def test_health_and_descriptions_need_no_key(guarded: Guarded) -> None:
+async def test_health_and_descriptions_need_no_key(secured: SecuredService) -> None:
     """Metrics are for those who monitor, and for admins."""
     for path in (
         "/livez",
@@ -194,16 +198,16 @@ async def test_health_and_descriptions_need_no_key(guarded: Guarded) -> None:
         "/problems/unauthorized",
         "/",
     ):
-        assert (await guarded.client.get(path)).status == 200
-    reader, admin = await guarded.asker(), await guarded.asker("root", "admin")
-    assert (await guarded.client.get("/metrics")).status == 401
+        assert (await secured.client.get(path)).status == 200
+    reader, admin = await secured.key_client(), await secured.key_client("root", "admin")
+    assert (await secured.client.get("/metrics")).status == 401
     assert (await reader.ask("GET", "/metrics")).status == 403
     assert (await admin.ask("GET", "/metrics")).status == 200
 
 
-async def test_monitor_key_reads_metrics_and_counts_alone(guarded: Guarded) -> None:
+async def test_monitor_key_reads_metrics_and_counts_alone(secured: SecuredService) -> None:
     """The fast path rejects it too, and a batch rejects each operation."""
-    monitor = await guarded.asker("prometheus", "monitor")
+    monitor = await secured.key_client("prometheus", "monitor")
     assert [(await monitor.ask("GET", path)).status for path in ("/metrics", "/stats")] == [200, 200]
     for method, path in (("GET", PATH), ("GET", "/guid"), ("PUT", PATH), ("POST", "/guid"), ("DELETE", PATH),
                          ("GET", "/keys"), ("POST", "/keys")):  # fmt: skip
@@ -216,13 +220,13 @@ async def test_monitor_key_reads_metrics_and_counts_alone(guarded: Guarded) -> N
     assert [result["status"] for result in batch.json["results"]] == [403, 403, 403]
 
 
-async def test_failed_login_takes_as_long_as_any_other(guarded: Guarded) -> None:
+async def test_failed_login_takes_as_long_as_any_other(secured: SecuredService) -> None:
     """A wrong secret, an unknown id and a malformed key all wait for the minimum time."""
-    credential = await guarded.give()
+    credential = await secured.create_key()
     _, unknown = keys.generate("alice", SCOPES, 0)
     for text in (unknown, keys.format_key(credential.key.id, "0" * keys.SECRET_CHARACTERS), "nonsense"):
         start = asyncio.get_running_loop().time()
-        await guarded.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
+        await secured.client.get(PATH, headers={"Authorization": f"Bearer {text}"})
         assert asyncio.get_running_loop().time() - start >= 0.045
 
 
@@ -231,8 +235,8 @@ async def test_rate_limited_caller_is_told_when_to_retry(
 ) -> None:
     """Each response shows the remaining requests; the limit is per key, and health checks do not count."""
     async with serving(**combination, access="keys", rate_limit="4/minute") as client:
-        guarded = Guarded(client, combination["store_url"], clock)
-        alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+        secured = SecuredService(client, combination["store_url"], clock)
+        alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
         assert (await alice.ask("PUT", PATH, json=BODY)).headers["RateLimit"].startswith('"requests";r=3;t=')
         for path, remaining in ((PATH, 2), ("/guid", 1), (PATH, 0)):
             reply = await alice.ask("GET", path)
@@ -253,7 +257,7 @@ async def test_rate_limited_caller_is_told_when_to_retry(
 async def test_lease_requests_are_counted_once(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
     """Whether the response comes from the cache or a handler, or is an error."""
     async with serving(**combination, access="keys", rate_limit="20/minute") as client:
-        alice = await Guarded(client, combination["store_url"], clock).asker("alice")
+        alice = await SecuredService(client, combination["store_url"], clock).key_client("alice")
         remaining = 20
         for method, path, body, status in (
             ("PUT", PATH, {"user": "a", "ttl": 60}, 201),
@@ -280,8 +284,8 @@ async def test_read_past_the_cache_is_counted_once(
     """Also if an earlier read with the same headers was a cache hit."""
     guids = [f"{number:032X}" for number in range(5)]
     async with serving(store_url=mongo_url, access="keys", rate_limit="100/hour", **settings) as client:
-        guarded = Guarded(client, mongo_url, clock)
-        alice = await guarded.asker("alice")
+        secured = SecuredService(client, mongo_url, clock)
+        alice = await secured.key_client("alice")
         remaining = 100
         for path in [*(f"/guid/{guid}" for guid in guids), *[f"/guid/{guids[0]}"] * 2, *(f"/guid/{g}" for g in guids)]:
             reply = await alice.ask("GET" if remaining <= 95 else "PUT", path, json=None if remaining <= 95 else BODY)
@@ -313,15 +317,15 @@ async def test_valid_key_is_accepted_from_locked_out_address(
 ) -> None:
     """Used before or not, and while another client at the same address keeps sending a revoked key."""
     async with serving(**combination, access="keys", login_limit="3/minute") as client:
-        guarded = Guarded(client, combination["store_url"], clock)
-        revoked = await guarded.give("carol")
-        await guarded.change(revoked, revoked=1)
-        stale = Asker(client, revoked)
+        secured = SecuredService(client, combination["store_url"], clock)
+        revoked = await secured.create_key("carol")
+        await secured.update_key(revoked, revoked=1)
+        stale = KeyClient(client, revoked)
         for _ in range(3):
             assert (await stale.ask("GET", PATH)).status == 401
         for owner in ("alice", "bob"):
             assert (await stale.ask("GET", PATH)).status == 429
-            new = await guarded.asker(owner)
+            new = await secured.key_client(owner)
             assert (await new.ask("PUT", f"/guid/{owner.encode().hex().upper():0>32}", json=BODY)).status == 201
             assert (await new.ask("GET", "/guid")).status == 200
         assert (await stale.ask("GET", PATH)).status == 429
@@ -350,7 +354,7 @@ async def test_failed_logins_of_locked_out_address_cost_little(
     async with serving(access="keys", login_limit="3/minute") as client:
         for name in ("GOOD_SECONDS", "FRESH_SECONDS"):
             monkeypatch.setattr(sessions, name, 0.0)  # look up each credential every time
-        known = Asker(client, await Guarded(client, sqlite_url, clock).give())
+        known = KeyClient(client, await SecuredService(client, sqlite_url, clock).create_key())
         assert (await known.ask("GET", "/guid")).status == 200
 
         async def fail(text: str) -> int:
@@ -381,7 +385,7 @@ async def test_login_is_cached_once_for_all_spellings(
     monkeypatch.setattr(sessions, "GOOD_SECONDS", 600.0)
     monkeypatch.setattr(sessions, "FRESH_SECONDS", 600.0)
     async with serving(access="keys", login_limit="") as client:
-        credential = await Guarded(client, sqlite_url, clock).give()
+        credential = await SecuredService(client, sqlite_url, clock).create_key()
         spellings = [f"{scheme}{' ' * blanks}" for scheme in ("Bearer", "bearer", "BEARER") for blanks in (1, 2, 5_000)]
         for spelling in spellings:
             for path in ("/guid", PATH):
@@ -399,8 +403,8 @@ async def test_token_permits_what_its_scopes_allow(
     jwks.write_bytes(key_set(EC.jwk()))
     settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
     async with serving(**combination, access="keys", jwt_shared_owners=True, **settings) as client:
-        guarded = Guarded(client, combination["store_url"], clock)
-        alice = await guarded.asker("alice")
+        secured = SecuredService(client, combination["store_url"], clock)
+        alice = await secured.key_client("alice")
         token = EC.token(claims(clock.seconds, sub="alice", scope="read", exp=clock.seconds + 2))
         headers = {"Authorization": f"Bearer {token}"}
         assert (await alice.ask("PUT", PATH, json=BODY)).status == 201
@@ -422,8 +426,8 @@ async def test_token_subject_cannot_impersonate_a_key_owner(
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(key_set(EC.jwk()))
     async with serving(access="keys", jwt_jwks=str(jwks), jwt_issuer=ISSUER, jwt_audience=AUDIENCE) as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        alice, same_owner = await guarded.asker("alice"), await guarded.asker(f"{ISSUER}#alice")
+        secured = SecuredService(client, sqlite_url, clock)
+        alice, same_owner = await secured.key_client("alice"), await secured.key_client(f"{ISSUER}#alice")
         headers = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, sub='alice', scope='read write'))}"}
         await alice.ask("PUT", PATH, json=BODY)
         assert (await client.get(PATH, headers=headers)).status == 404
@@ -456,7 +460,7 @@ async def test_failed_logins_take_no_slots_from_others(
     """Although a failed login waits before its response."""
     limits = {"max_in_progress": 1, "queue_timeout": 1.0, "login_limit": ""}
     async with serving(access="keys", **limits) as client:
-        alice = await Guarded(client, sqlite_url, clock).asker("alice")
+        alice = await SecuredService(client, sqlite_url, clock).key_client("alice")
         assert (await alice.ask("PUT", path, json=BODY)).status == 201
         strangers = [
             asyncio.create_task(client.put(path, BODY, headers={"Authorization": "Bearer nonsense"})) for _ in range(40)

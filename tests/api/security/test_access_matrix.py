@@ -22,7 +22,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.api_document import ROUTES
 from tests.support.factories import GUID
 from tests.support.http_client import Reply
-from tests.support.secured_service import Asker, Guarded, Held, everything
+from tests.support.secured_service import Credential, KeyClient, SecuredService, stored_rows
 
 pytestmark = pytest.mark.each_once
 
@@ -111,11 +111,11 @@ FIXED_NAMES = {"file": "page.css", "code": "not-found"}
 """Values of path parameters that name no record or key."""
 
 
-class World(Guarded):
+class World(SecuredService):
     """A service in which Alice, the victim, has a record and a key."""
 
-    alice: Held
-    bob: Held
+    alice: Credential
+    bob: Credential
 
     async def ask(self, method: Method, headers: Mapping[str, str], names: Mapping[str, str] | None = None) -> Reply:
         """Send the request of an operation's row, for the victim's record and key unless `names` gives others."""
@@ -134,8 +134,8 @@ class World(Guarded):
         async with open_keys(self.store_url) as key_repository:
             key = await key_repository.get(self.alice.key.id)
         assert key is not None
-        record = await Asker(self.client, self.alice).ask("GET", f"{MINE}?view=full")
-        stored = [row for row in map(str, everything(self.store_url)) if CANARY in row]
+        record = await KeyClient(self.client, self.alice).ask("GET", f"{MINE}?view=full")
+        stored = [row for row in map(str, stored_rows(self.store_url)) if CANARY in row]
         return key.model_copy(update={"used": None, "version": 1}), record.body, sorted(stored)
 
     async def own(self, method: Method) -> dict[str, str]:
@@ -143,8 +143,8 @@ class World(Guarded):
         if method.name in SAFE_METHODS or not method.route.parameters:
             return {}
         if "id" in method.route.parameters:
-            return {"id": (await self.give("alice")).key.id}
-        created = await Asker(self.client, self.alice).ask("POST", "/guid", json=RECORD)
+            return {"id": (await self.create_key("alice")).key.id}
+        created = await KeyClient(self.client, self.alice).ask("POST", "/guid", json=RECORD)
         return {"guid": created.json["guid"]}
 
 
@@ -152,9 +152,9 @@ class World(Guarded):
 async def world(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[World]:
     async with serving(**combination, access="keys", login_limit="") as client:
         world = World(client, combination["store_url"], clock)
-        world.alice, world.bob = await world.give("alice"), await world.give("bob")
+        world.alice, world.bob = await world.create_key("alice"), await world.create_key("bob")
         record = {"user": CANARY, "metadata": {"of": CANARY}}
-        assert (await Asker(client, world.alice).ask("PUT", MINE, json=record)).status == 201
+        assert (await KeyClient(client, world.alice).ask("PUT", MINE, json=record)).status == 201
         yield world
 
 
@@ -180,10 +180,10 @@ def test_every_operation_has_a_row() -> None:
 
 async def invalid_credentials(world: World) -> dict[str, dict[str, str]]:
     """Return headers without a valid key, by what is wrong with them."""
-    revoked, rotated = await world.give(), await world.give()
-    expired = await world.give(expire=world.clock.seconds)
-    await world.change(revoked, revoked=1)
-    await world.change(rotated, digest=keys.digest_of("new"), former=rotated.key.digest, former_until=world.clock())
+    revoked, rotated = await world.create_key(), await world.create_key()
+    expired = await world.create_key(expire=world.clock.seconds)
+    await world.update_key(revoked, revoked=1)
+    await world.update_key(rotated, digest=keys.digest_of("new"), former=rotated.key.digest, former_until=world.clock())
     authorizations = {
         "malformed": "Bearer gs_nonsense",
         "of no scheme": world.alice.text,
@@ -217,7 +217,7 @@ async def test_only_open_operations_work_without_valid_key(world: World) -> None
 async def test_key_permits_exactly_the_operations_of_its_scopes(world: World) -> None:
     """With every set of scopes, for keys of the victim: everything else gets 403 and changes nothing."""
     before = await world.state()
-    credentials = {scopes: await world.give("alice", scopes) for scopes in SUBSETS}
+    credentials = {scopes: await world.create_key("alice", scopes) for scopes in SUBSETS}
 
     for method, (scopes, credential) in product(OPERATIONS, credentials.items()):
         if method.id == "doBatch":
@@ -250,7 +250,7 @@ OPERATIONS_OF_A_BATCH = [*FAILING, {"guid": GUID}, {"guid": GUID, "expire": 4102
 async def test_key_without_read_scope_sees_no_records_of_others(world: World) -> None:
     """Whether a request changes something, changes nothing or fails; alone, in a batch, or only validated."""
     for scopes in SUBSETS:
-        caller, replies = await world.asker("alice", scopes), []
+        caller, replies = await world.key_client("alice", scopes), []
         for method, body, headers in CHANGES:
             replies += [
                 await caller.ask(method, path, json=body, headers=headers) for path in (MINE, f"{MINE}?view=full")
@@ -268,7 +268,7 @@ async def test_key_without_read_scope_sees_no_records_of_others(world: World) ->
 
 
 async def test_creation_returns_the_record_even_without_read_scope(world: World) -> None:
-    writer = await world.asker("alice", "write")
+    writer = await world.key_client("alice", "write")
     for method, path in (("PUT", f"/guid/{'F' * 32}"), ("POST", "/guid")):
         reply = await writer.ask(method, path, json=RECORD)
         assert (reply.status, reply.json["user"]) == (201, "u")
@@ -281,10 +281,10 @@ async def test_creation_returns_the_record_even_without_read_scope(world: World)
 
 async def test_dry_run_confirms_no_guess_of_stored_values(world: World) -> None:
     """A caller that may not read a record must not learn whether an update would change it."""
-    put = await Asker(world.client, world.alice).ask("PUT", f"/guid/{'E' * 32}", json={"user": "right"})
+    put = await KeyClient(world.client, world.alice).ask("PUT", f"/guid/{'E' * 32}", json={"user": "right"})
     version = put.headers["ETag"]
     for scopes in ("write", "read write"):
-        caller, results = await world.asker("alice", scopes), []
+        caller, results = await world.key_client("alice", scopes), []
         for guess in ("right", "wrong"):
             operations = [{"op": "put", "guid": "E" * 32, "user": guess}]
             operations.append(operations[0] | {"user": "x", "if_match": version})
@@ -312,7 +312,7 @@ async def test_later_operations_of_a_dry_run_confirm_no_guess(
 ) -> None:
     """Status, ETag and problem are the same for right and wrong guesses, for live, revoked and expired records."""
     known = {name: value and world.clock.seconds + value for name, value in known.items()}
-    alice, writer = Asker(world.client, world.alice), await world.asker("alice", "write delete")
+    alice, writer = KeyClient(world.client, world.alice), await world.key_client("alice", "write delete")
     stored = await alice.ask("PUT", f"/guid/{'E' * 32}", json={"user": "right", "metadata": {"pin": "1"}} | known)
     world.clock.advance(seconds=2 * EXPIRED_IN)
     results = []
@@ -334,8 +334,8 @@ def without_request_id(problem: dict[str, str] | None) -> dict[str, str]:
 async def test_each_operation_of_a_batch_needs_its_scope(world: World) -> None:
     """With every set of scopes: the result of an operation that the scopes do not permit is 403."""
     for scopes in SUBSETS:
-        granted, caller = scopes.split(), await world.asker("alice", scopes)
-        created = await Asker(world.client, world.alice).ask("POST", "/guid", json=RECORD)
+        granted, caller = scopes.split(), await world.key_client("alice", scopes)
+        created = await KeyClient(world.client, world.alice).ask("POST", "/guid", json=RECORD)
         operations = [operation | {"guid": created.json["guid"]} for operation in BATCH["operations"]]
         reply = await caller.ask("POST", "/guid:batch", json={"operations": operations})
         required = (("read", 200), ("write", 200), ("write", 200), ("delete", 204))
@@ -353,11 +353,11 @@ async def test_record_of_another_owner_seems_absent(world: World) -> None:
     assert statuses_without_leak(pages) == {name: row.other_owner_status for name, row in ROWS.items()}
     assert b"<html" in pages["listGuids"].body
     assert [result["status"] for result in replies["doBatch"].json["results"]] == [404] * 4
-    lines = await Asker(world.client, world.bob).ask(
+    lines = await KeyClient(world.client, world.bob).ask(
         "GET", "/guid?state=all", headers={"Accept": "application/x-ndjson"}
     )
     assert CANARY not in lines.body.decode()
-    events = await Asker(world.client, world.bob).ask("GET", "/events", headers={"Accept": "application/x-ndjson"})
+    events = await KeyClient(world.client, world.bob).ask("GET", "/events", headers={"Accept": "application/x-ndjson"})
     assert {line["record"]["user"] for line in events.lines[:-1]} == {"u"}, "only events of its own records"
     assert CANARY not in events.body.decode()
     assert await world.state() == before
@@ -365,11 +365,11 @@ async def test_record_of_another_owner_seems_absent(world: World) -> None:
 
 async def test_only_admin_sees_and_filters_by_owner(world: World) -> None:
     """In records, pages, lines and batch results; other callers see no owner and may filter only by their own."""
-    admin, lines = await world.asker("ops", "admin"), {"Accept": "application/x-ndjson"}
-    assert (await Asker(world.client, world.bob).ask("POST", "/guid", json=RECORD)).status == 201
+    admin, lines = await world.key_client("ops", "admin"), {"Accept": "application/x-ndjson"}
+    assert (await KeyClient(world.client, world.bob).ask("POST", "/guid", json=RECORD)).status == 201
     get_batch = {"operations": [{"op": "get", "guid": GUID}]}
 
-    async def owners_shown(caller: Asker) -> list[object]:
+    async def owners_shown(caller: KeyClient) -> list[object]:
         """Return the owner of Alice's record in each representation of the full view."""
         updated = await caller.ask("PATCH", f"{MINE}?view=full", json={})
         pages = await caller.ask("GET", "/guid?view=full"), await caller.ask("GET", "/guid?view=full", headers=lines)
@@ -380,7 +380,7 @@ async def test_only_admin_sees_and_filters_by_owner(world: World) -> None:
         return [record.get("owner") for record in full]
 
     assert await owners_shown(admin) == ["alice"] * 5
-    assert await owners_shown(Asker(world.client, world.alice)) == [None] * 5
+    assert await owners_shown(KeyClient(world.client, world.alice)) == [None] * 5
 
     for owner, expected_owners in (("alice", ["alice"]), ("bob", ["bob"]), ("ops", []), ("", [])):
         for headers in ({}, lines):
@@ -389,8 +389,8 @@ async def test_only_admin_sees_and_filters_by_owner(world: World) -> None:
             assert [record["owner"] for record in items] == expected_owners
         counted_page = await admin.ask("GET", f"/guid?owner={owner}", headers={"Prefer": "return=total-count"})
         assert counted_page.json["total"] == len(expected_owners)
-    for caller in (Asker(world.client, world.alice), Asker(world.client, world.bob)):
-        own_name = caller._held.key.owner
+    for caller in (KeyClient(world.client, world.alice), KeyClient(world.client, world.bob)):
+        own_name = caller.credential.key.owner
         for headers in ({}, lines):
             filtered, unfiltered = [
                 await caller.ask("GET", f"/guid{query}", headers=headers) for query in (f"?owner={own_name}", "")

@@ -27,7 +27,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import Client, chunk, hang_up, read_reply
 from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
-from tests.support.secured_service import Asker, Guarded, Held, until
+from tests.support.secured_service import Credential, KeyClient, SecuredService, wait_for_status
 
 pytestmark = pytest.mark.both_servers
 
@@ -54,27 +54,27 @@ def puts(user: str, count: int = GROUP) -> bytes:
     return chunk((json.dumps({"user": user}).encode() + b"\n") * count)
 
 
-async def count_records(caller: Asker, user: str) -> int:
+async def count_records(caller: KeyClient, user: str) -> int:
     """Count the records of a user."""
     reply = await caller.ask("GET", f"/guid?limit=1&user={user}", headers={"Prefer": "return=total-count"})
     return int(reply.json["total"])
 
 
-async def end_key(guarded: Guarded, credential: Held, how: str) -> None:
+async def end_key(secured: SecuredService, credential: Credential, how: str) -> None:
     """Revoke, expire or restrict a key; return when a new request with it is rejected."""
     if how == "expired":
-        guarded.clock.advance(seconds=61)
+        secured.clock.advance(seconds=61)
     elif how == "revoked":
-        await guarded.change(credential, revoked=1)
+        await secured.update_key(credential, revoked=1)
     else:
-        await guarded.change(credential, scopes="read")
+        await secured.update_key(credential, scopes="read")
         async with asyncio.timeout(10):
             while (
-                await Asker(guarded.client, credential).ask("PUT", f"/guid/{GUID}", json={"user": "x"})
+                await KeyClient(secured.client, credential).ask("PUT", f"/guid/{GUID}", json={"user": "x"})
             ).status != 403:
                 await asyncio.sleep(0.05)
         return
-    await until(401, Asker(guarded.client, credential), "/guid")
+    await wait_for_status(401, KeyClient(secured.client, credential), "/guid")
 
 
 @pytest.mark.usefixtures("short_sessions")
@@ -83,15 +83,15 @@ async def test_line_batch_ends_when_its_key_is_revoked(
     serving: Serving, sqlite_url: str, clock: FakeClock, how: str
 ) -> None:
     async with serving(access="keys", login_limit="") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        other_key = await guarded.asker()
-        credential = await guarded.give(expire=clock.seconds + 60)
+        secured = SecuredService(client, sqlite_url, clock)
+        other_key = await secured.key_client()
+        credential = await secured.create_key(expire=clock.seconds + 60)
         async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("before"))
             async with asyncio.timeout(20):
                 while await count_records(other_key, "before") < GROUP:
                     await asyncio.sleep(0.01)
-            await end_key(guarded, credential, how)
+            await end_key(secured, credential, how)
             writer.write(puts("after") + puts("after", 5) + b"0\r\n\r\n")
             response = await read_response()
         *results, error = response.lines
@@ -133,7 +133,7 @@ async def test_line_batch_ends_when_its_token_expires(
     jwks.write_bytes(key_set(EC.jwk()))
     jwt_settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": ""}
     async with serving(access="keys", jwt_shared_owners=True, **jwt_settings) as client:
-        other_key = await Guarded(client, sqlite_url, clock).asker()
+        other_key = await SecuredService(client, sqlite_url, clock).key_client()
         token = EC.token(claims(clock.seconds, sub="alice", scope="read write", exp=clock.seconds + 60))
         headers = {"Authorization": f"Bearer {token}"}
         async with open_line_batch(client, headers) as (writer, read_response):
@@ -156,8 +156,8 @@ async def test_line_batch_ends_when_its_token_expires(
 async def test_stream_breaks_off_when_its_key_ends(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
     """The stream has no final chunk, and contains no record that was created after the key ended."""
     async with serving(access="keys", login_limit="") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        other_key, credential = await guarded.asker(), await guarded.give()
+        secured = SecuredService(client, sqlite_url, clock)
+        other_key, credential = await secured.key_client(), await secured.create_key()
         large = {"x": "x" * 16_000}
         for _ in range(10):
             document = {"operations": [{"user": "u", "metadata": large}] * 200}
@@ -169,7 +169,7 @@ async def test_stream_breaks_off_when_its_key_ends(serving: Serving, sqlite_url:
             + b"\r\n\r\n"
         )
         assert await reader.readuntil(b"\r\n\r\n")
-        await end_key(guarded, credential, "revoked")
+        await end_key(secured, credential, "revoked")
         assert (await other_key.ask("PUT", f"/guid/{'F' * 32}", json={"user": "SECRET"})).status == 201
         tail = b""
         try:
@@ -243,10 +243,10 @@ class Gate:
         monkeypatch.setattr(session, "FRESH_SECONDS", 0.2)
 
 
-async def revoke_and_wait(guarded: Guarded, credential: Held) -> None:
+async def revoke_and_wait(secured: SecuredService, credential: Credential) -> None:
     """Revoke a key; return when a request that needs no slot is rejected."""
-    await guarded.change(credential, revoked=1)
-    await until(401, Asker(guarded.client, credential), "/guid?limit=no")
+    await secured.update_key(credential, revoked=1)
+    await wait_for_status(401, KeyClient(secured.client, credential), "/guid?limit=no")
 
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -274,15 +274,15 @@ async def test_request_that_waits_for_a_slot_ends_with_its_key(
 ) -> None:
     """It was authenticated before the key ended; other requests of the owner could delay it for long."""
     async with serving(access="keys", login_limit="", max_in_progress=1) as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        other_key, credential = await guarded.asker(scopes="admin"), await guarded.give(scopes="admin")
+        secured = SecuredService(client, sqlite_url, clock)
+        other_key, credential = await secured.key_client(scopes="admin"), await secured.create_key(scopes="admin")
         gate = Gate(monkeypatch)
         blocking = asyncio.create_task(other_key.ask("PUT", f"/guid/{'F' * 32}", json={"user": "gate"}))
         await asyncio.wait_for(gate.reached.wait(), 20)
         method, path, options = request_
-        waiting = asyncio.create_task(Asker(client, credential).ask(method, path, **options))
+        waiting = asyncio.create_task(KeyClient(client, credential).ask(method, path, **options))
         await asyncio.wait_for(gate.queued.wait(), 20)
-        await revoke_and_wait(guarded, credential)
+        await revoke_and_wait(secured, credential)
         gate.go.set()
         assert (await waiting).status == 401
         assert (await blocking).status == 201
@@ -295,8 +295,8 @@ async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
 ) -> None:
     """The first group is executed; the second waits behind another request while the key ends."""
     async with serving(access="keys", login_limit="", max_in_progress=1) as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        other_key, credential = await guarded.asker(), await guarded.give()
+        secured = SecuredService(client, sqlite_url, clock)
+        other_key, credential = await secured.key_client(), await secured.create_key()
         async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("before"))
             async with asyncio.timeout(20):
@@ -307,7 +307,7 @@ async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
             await asyncio.wait_for(gate.reached.wait(), 20)
             writer.write(puts("after"))
             await asyncio.wait_for(gate.queued.wait(), 20)
-            await revoke_and_wait(guarded, credential)
+            await revoke_and_wait(secured, credential)
             gate.go.set()
             writer.write(b"0\r\n\r\n")
             error = (await read_response()).lines[-1]
@@ -323,14 +323,14 @@ async def test_line_batch_that_waits_for_lines_ends_with_its_key(
 ) -> None:
     """Within five seconds, whether its client sends nothing more or an incomplete group."""
     async with serving(access="keys", login_limit="") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        other_key, credential = await guarded.asker(), await guarded.give()
+        secured = SecuredService(client, sqlite_url, clock)
+        other_key, credential = await secured.key_client(), await secured.create_key()
         async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("before", number) if number else chunk(b"\n"))
             async with asyncio.timeout(20):
                 while await count_records(other_key, "before") < number - number % GROUP:
                     await asyncio.sleep(0.01)
-            await guarded.change(credential, revoked=1)
+            await secured.update_key(credential, revoked=1)
             start = asyncio.get_running_loop().time()
             response = await read_response()  # although the client has not ended the batch
             assert asyncio.get_running_loop().time() - start < 20, "5 s, with time to spare on a busy machine"
@@ -358,12 +358,12 @@ async def test_first_group_of_lines_is_reported_though_its_key_ends(
     monkeypatch.setattr(BatchExecutor, "perform", blocked_perform)
     gc.collect()  # batches of earlier tests
     async with serving(access="keys", login_limit="") as client, asyncio.timeout(60):
-        guarded = Guarded(client, sqlite_url, clock)
-        credential = await guarded.give()
+        secured = SecuredService(client, sqlite_url, clock)
+        credential = await secured.create_key()
         async with open_line_batch(client, credential.headers) as (writer, read_response):
             writer.write(puts("first"))
             await reached.wait()
-            await guarded.change(credential, revoked=1)
+            await secured.update_key(credential, revoked=1)
             while not any(type(candidate) is LineBatch and candidate.has_ended for candidate in gc.get_objects()):
                 await asyncio.sleep(0.05)
             go.set()
@@ -377,12 +377,12 @@ async def test_operation_after_a_slow_one_needs_its_key(
 ) -> None:
     """Operations on one GUID run one after the other, so the key can end between them."""
     async with serving(access="keys", login_limit="") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        credential, gate = await guarded.give(), Gate(monkeypatch)
+        secured = SecuredService(client, sqlite_url, clock)
+        credential, gate = await secured.create_key(), Gate(monkeypatch)
         operations = [{"guid": GUID, "user": user} for user in ("gate", "late")]
-        batch = asyncio.create_task(Asker(client, credential).ask("POST", BATCH, json={"operations": operations}))
+        batch = asyncio.create_task(KeyClient(client, credential).ask("POST", BATCH, json={"operations": operations}))
         await asyncio.wait_for(gate.reached.wait(), 20)
-        await revoke_and_wait(guarded, credential)
+        await revoke_and_wait(secured, credential)
         gate.go.set()
         assert [result["status"] for result in (await batch).json["results"]] == [201, 401]
 
@@ -398,20 +398,20 @@ async def test_repeated_batch_whose_key_ended_undoes_no_deletion(
         nonlocal groups
         groups += 1
         if groups == 2:
-            await revoke_and_wait(guarded, credential)
+            await revoke_and_wait(secured, credential)
         return await perform(executor, *group)
 
     monkeypatch.setattr(BatchExecutor, "perform", interrupted)
     batch = {"json": {"operations": [{"user": "once"}] * (GROUP + 2)}, "headers": {"Idempotency-Key": "k"}}
     async with serving(access="keys", login_limit="") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        other_key, credential = await guarded.asker(), await guarded.give(scopes="write")
-        first = await Asker(client, credential).ask("POST", BATCH, **batch)
+        secured = SecuredService(client, sqlite_url, clock)
+        other_key, credential = await secured.key_client(), await secured.create_key(scopes="write")
+        first = await KeyClient(client, credential).ask("POST", BATCH, **batch)
         assert [result["status"] for result in first.json["results"]] == [201] * GROUP + [401] * 2
         deleted, changed = (f"/guid/{first.json['results'][index]['guid']}" for index in (0, 1))
         assert (await other_key.ask("DELETE", deleted)).status == 204
         assert (await other_key.ask("PATCH", changed, json={"user": "SECRET"})).status == 200
-        retry = await (await guarded.asker(scopes="write")).ask("POST", BATCH, **batch)
+        retry = await (await secured.key_client(scopes="write")).ask("POST", BATCH, **batch)
         assert (retry.status, retry.headers["Idempotent-Replayed"], retry.body) == (200, "true", first.body)
         assert (await other_key.ask("GET", deleted)).status == 404
         assert await count_records(other_key, "once") == GROUP - 2
@@ -427,8 +427,8 @@ async def test_retry_after_a_crash_shows_no_changes_of_others(
     """A key without the scope `read` sees what it created, but no later changes."""
     request = {"json": body, "headers": {"Idempotency-Key": "k"}}
     async with serving(access="keys", login_limit="") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        writer, other_key = await guarded.asker(scopes="write"), await guarded.asker()
+        secured = SecuredService(client, sqlite_url, clock)
+        writer, other_key = await secured.key_client(scopes="write"), await secured.key_client()
         first = await writer.ask("POST", path, **request)
         for user, is_shown in (("mine", True), ("SECRET", False)):
             guid = (await other_key.ask("GET", "/guid")).json["items"][0]["guid"]
@@ -465,9 +465,9 @@ async def test_body_received_after_its_key_ends_is_rejected(
 ) -> None:
     """Its head was authenticated; the rest may arrive up to `--body-timeout` later, and then changes nothing."""
     async with serving(access="keys", login_limit="") as client:
-        guarded = Guarded(client, sqlite_url, clock)
-        credential = await guarded.give(scopes="admin")
-        assert (await Asker(client, credential).ask("PUT", f"/guid/{GUID}", json={"user": "first"})).status == 201
+        secured = SecuredService(client, sqlite_url, clock)
+        credential = await secured.create_key(scopes="admin")
+        assert (await KeyClient(client, credential).ask("PUT", f"/guid/{GUID}", json={"user": "first"})).status == 201
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
         header_lines = "".join(f"{name}: {value}\r\n" for name, value in credential.headers.items())
         target = path.replace("{id}", credential.key.id)
@@ -476,11 +476,11 @@ async def test_body_received_after_its_key_ends_is_rejected(
             f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body[:-1]
         )
-        await end_key(guarded, credential, "revoked")
+        await end_key(secured, credential, "revoked")
         writer.write(body[-1:])
         assert (await asyncio.wait_for(read_reply(reader, method), 30)).status == 401
         await hang_up(writer)
-        other_key = await guarded.asker(scopes="admin")
+        other_key = await secured.key_client(scopes="admin")
         assert (await other_key.ask("GET", f"/guid/{GUID}")).json["user"] == "first"
         assert len((await other_key.ask("GET", "/guid?state=all")).json["items"]) == 1
         assert [key["owner"] for key in (await other_key.ask("GET", "/keys")).json["items"]].count("late") == 0

@@ -12,22 +12,22 @@ from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.event_reader import LINES, SSE, now
 from tests.support.http_client import Client
-from tests.support.secured_service import Asker, Guarded
+from tests.support.secured_service import KeyClient, SecuredService
 
 SMALL = 2**32
 """The numbers of events in the tests are far below this; of an encrypted one, one in four billion is."""
 
 
 @pytest.fixture
-async def guarded(serving: Serving, sqlite_url: str, clock: FakeClock) -> AsyncIterator[Guarded]:
+async def secured(serving: Serving, sqlite_url: str, clock: FakeClock) -> AsyncIterator[SecuredService]:
     async with serving(access="keys", login_limit="") as client:
-        yield Guarded(client, sqlite_url, clock)
+        yield SecuredService(client, sqlite_url, clock)
 
 
-async def create(asker: Asker, *numbers: int) -> None:
+async def create(caller: KeyClient, *numbers: int) -> None:
     """Create GUIDs."""
     for number in numbers:
-        assert (await asker.ask("PUT", f"/guid/{number:032X}", json={"user": "u"})).status == 201
+        assert (await caller.ask("PUT", f"/guid/{number:032X}", json={"user": "u"})).status == 201
 
 
 def shown_number(cursor: str) -> int:
@@ -37,19 +37,23 @@ def shown_number(cursor: str) -> int:
     return int.from_bytes(sealed.sealed[:8])
 
 
-async def pages(asker: Asker, query: str) -> AsyncIterator[dict[str, Any]]:
+async def pages(caller: KeyClient, query: str) -> AsyncIterator[dict[str, Any]]:
     """Yield all pages of a query, as a client reads them."""
     cursor = ""
     while True:
-        page = (await asker.ask("GET", f"/events?{query}{cursor}")).json
+        page = (await caller.ask("GET", f"/events?{query}{cursor}")).json
         yield page
         if not page["more"]:
             return
         cursor = f"&cursor={page['next']}"
 
 
-async def test_more_counts_only_events_of_the_caller(guarded: Guarded) -> None:
-    alice, bob, admin = await guarded.asker("alice"), await guarded.asker("bob"), await guarded.asker("ops", "admin")
+async def test_more_counts_only_events_of_the_caller(secured: SecuredService) -> None:
+    alice, bob, admin = (
+        await secured.key_client("alice"),
+        await secured.key_client("bob"),
+        await secured.key_client("ops", "admin"),
+    )
     await create(alice, 1, 2)
     await create(bob, 3, 4, 5)
     expected = {"limit=1": True, "limit=2": False, "limit=3": False, "limit=1&guid_prefix=0": True}
@@ -59,10 +63,10 @@ async def test_more_counts_only_events_of_the_caller(guarded: Guarded) -> None:
         assert (await admin.ask("GET", f"/events?{query}")).json["more"] is more, query
 
 
-async def test_more_after_a_wait_counts_only_events_of_the_caller(guarded: Guarded) -> None:
-    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+async def test_more_after_a_wait_counts_only_events_of_the_caller(secured: SecuredService) -> None:
+    alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     waiting = asyncio.create_task(alice.ask("GET", "/events?from=now&wait=30&limit=1"))
-    metrics = await guarded.asker("ops", "monitor")
+    metrics = await secured.key_client("ops", "monitor")
     async with asyncio.timeout(20):
         while "guidsvc_streams 1.0" not in (await metrics.ask("GET", "/metrics")).body.decode():
             await asyncio.sleep(0.01)
@@ -76,11 +80,11 @@ async def test_more_after_a_wait_counts_only_events_of_the_caller(guarded: Guard
 
 @pytest.mark.parametrize("others", [0, 1, 20])
 async def test_pages_hide_the_number_of_events_of_others(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, others: int
+    secured: SecuredService, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     """Neither the number of requests nor `more` depends on them, whatever the caller selects."""
     monkeypatch.setattr(reading, "SCANNED", 4)
-    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     await create(bob, *range(100, 100 + others))
     await create(alice, *range(1, 9))
     await create(bob, *range(200, 200 + others))
@@ -97,14 +101,14 @@ async def test_pages_hide_the_number_of_events_of_others(
     assert [line["type"] for line in lines] == ["bookmark"]
 
 
-async def test_wait_goes_on_over_events_of_others(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_wait_goes_on_over_events_of_others(secured: SecuredService, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there were since the cursor: an early answer would count them."""
     monkeypatch.setattr(reading, "SCANNED", 4)
-    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     cursor = (await alice.ask("GET", "/events?from=now")).json["next"]
     await create(bob, *range(100, 120))
     waiting = asyncio.create_task(alice.ask("GET", f"/events?cursor={cursor}&wait=30"))
-    metrics = await guarded.asker("ops", "monitor")
+    metrics = await secured.key_client("ops", "monitor")
     async with asyncio.timeout(20):
         while "guidsvc_streams 1.0" not in (await metrics.ask("GET", "/metrics")).body.decode():
             assert not waiting.done()
@@ -117,8 +121,8 @@ async def test_wait_goes_on_over_events_of_others(guarded: Guarded, monkeypatch:
 
 
 @pytest.mark.parametrize("scopes", ["read write", "admin"])
-async def test_cursors_show_no_number(guarded: Guarded, scopes: str) -> None:
-    caller = await guarded.asker("alice", scopes)
+async def test_cursors_show_no_number(secured: SecuredService, scopes: str) -> None:
+    caller = await secured.key_client("alice", scopes)
     await create(caller, *range(1, 6))
     pages = [(await caller.ask("GET", f"/events?{query}")).json for query in ("from=now", "limit=2", "limit=5")]
     gone = (await caller.ask("GET", "/events?cursor=AgAAAAAAAAAAAAAAAAAA")).json

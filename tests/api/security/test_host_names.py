@@ -13,7 +13,7 @@ from guidsvc.http.headers.host import HostNames
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import Client, Reply, hang_up, read_reply
-from tests.support.secured_service import Guarded
+from tests.support.secured_service import SecuredService
 
 pytestmark = pytest.mark.both_servers
 
@@ -155,10 +155,10 @@ async def test_any_host_name_is_served_where_keys_are_required(
 ) -> None:
     """A web page has no key, and behind a proxy the service does not know its public names."""
     async with serving(access="keys", hosts="") as client:
-        alice = await Guarded(client, sqlite_url, clock).asker("alice")
+        alice = await SecuredService(client, sqlite_url, clock).key_client("alice")
         assert (await alice.ask("GET", "/guid", headers={"Host": EVIL})).status == 200
     async with serving(access="keys", hosts="registry.example") as client:
-        alice = await Guarded(client, sqlite_url, clock).asker("alice")
+        alice = await SecuredService(client, sqlite_url, clock).key_client("alice")
         assert is_misdirected(await alice.ask("GET", "/guid", headers={"Host": EVIL}))
 
 

@@ -12,7 +12,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.factories import GUID
 from tests.support.http_client import Reply
-from tests.support.secured_service import Asker, Guarded
+from tests.support.secured_service import KeyClient, SecuredService
 
 PATH = f"/guid/{GUID}"
 OTHER, ABSENT = f"/guid/{1:032X}", f"/guid/{2:032X}"
@@ -22,43 +22,43 @@ WAIT_SECONDS = 10
 
 
 @pytest.fixture
-async def guarded(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[Guarded]:
+async def secured(serving: Serving, combination: dict[str, str], clock: FakeClock) -> AsyncIterator[SecuredService]:
     clock.now = clock.seconds * 1000
     async with serving(**combination, access="keys", login_limit="") as client:
-        yield Guarded(client, combination["store_url"], clock)
+        yield SecuredService(client, combination["store_url"], clock)
 
 
-async def lease(caller: Asker, path: str = PATH) -> Reply:
+async def lease(caller: KeyClient, path: str = PATH) -> Reply:
     """Create a lease of a minute."""
     reply = await caller.ask("PUT", path, json={"user": "a", "ttl": 60})
     assert reply.status == 201
     return reply
 
 
-async def beat(caller: Asker, path: str = PATH, **headers: str) -> Reply:
+async def beat(caller: KeyClient, path: str = PATH, **headers: str) -> Reply:
     """Send a heartbeat."""
     return await caller.ask("POST", f"{path}/renewal", json=HEARTBEAT, headers=headers)
 
 
-async def beat_by_handler(caller: Asker, path: str = PATH) -> Reply:
+async def beat_by_handler(caller: KeyClient, path: str = PATH) -> Reply:
     """Send a heartbeat with a header that the fast path does not serve."""
     return await beat(caller, path, **{"Idempotency-Key": "handler"})
 
 
-async def remember(caller: Asker, path: str = PATH) -> None:
+async def remember(caller: KeyClient, path: str = PATH) -> None:
     """Send heartbeats so that the next one is served from memory: the first one of a key must authenticate it."""
     for _ in range(3):
         assert (await beat(caller, path)).status == 200
 
 
-async def beat_in_memory(monkeypatch: pytest.MonkeyPatch, caller: Asker, path: str = PATH) -> Reply:
+async def beat_in_memory(monkeypatch: pytest.MonkeyPatch, caller: KeyClient, path: str = PATH) -> Reply:
     """Send a heartbeat that must be served without a parser."""
     with monkeypatch.context() as patch:
         patch.setattr(FastPathDispatcher, "dispatch", None)
         return await beat(caller, path)
 
 
-async def until_beat(caller: Asker, status: int) -> Reply:
+async def until_beat(caller: KeyClient, status: int) -> Reply:
     """Send heartbeats until one gets this status."""
     async with asyncio.timeout(WAIT_SECONDS):
         while (reply := await beat(caller)).status != status:
@@ -74,12 +74,12 @@ def without_request_id(reply: Reply) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("owner", "scopes"), [("alice", "read write"), ("root", "admin")])
 async def test_remembered_heartbeat_equals_that_of_a_handler(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, owner: str, scopes: str
+    secured: SecuredService, monkeypatch: pytest.MonkeyPatch, owner: str, scopes: str
 ) -> None:
-    alice, caller = await guarded.asker("alice"), await guarded.asker(owner, scopes)
+    alice, caller = await secured.key_client("alice"), await secured.key_client(owner, scopes)
     created = await lease(alice)
     await remember(caller)
-    guarded.clock.advance(seconds=7)
+    secured.clock.advance(seconds=7)
     await beat(caller)  # begins another window of its rate limit
     reply = await beat_in_memory(monkeypatch, caller)
 
@@ -88,15 +88,15 @@ async def test_remembered_heartbeat_equals_that_of_a_handler(
     assert reply.body == (await beat_by_handler(caller)).body
 
 
-async def test_remembered_heartbeat_does_not_reach_another_owner(guarded: Guarded) -> None:
+async def test_remembered_heartbeat_does_not_reach_another_owner(secured: SecuredService) -> None:
     """The bytes after the GUID are remembered for the key; the record of another owner is absent all the same."""
-    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+    alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     created = await lease(alice)
     await lease(bob, OTHER)
     await remember(alice)
     await remember(bob, OTHER)
     for seconds in (0, 40):  # a heartbeat that changes nothing, and one that would renew
-        guarded.clock.advance(seconds=seconds)
+        secured.clock.advance(seconds=seconds)
         replies = [await beat(bob, path) for path in (PATH, ABSENT)]
         for reply in replies:
             assert_problem(reply, 404, "not-found")
@@ -105,8 +105,8 @@ async def test_remembered_heartbeat_does_not_reach_another_owner(guarded: Guarde
     assert (await alice.ask("GET", PATH)).headers["ETag"] == created.headers["ETag"]
 
 
-async def test_heartbeat_without_a_scope_is_rejected_each_time(guarded: Guarded) -> None:
-    alice, reader, writer = [await guarded.asker("alice", scopes) for scopes in ("read write", "read", "write")]
+async def test_heartbeat_without_a_scope_is_rejected_each_time(secured: SecuredService) -> None:
+    alice, reader, writer = [await secured.key_client("alice", scopes) for scopes in ("read write", "read", "write")]
     await lease(alice)
     await remember(alice)
     for _ in range(3):
@@ -116,14 +116,14 @@ async def test_heartbeat_without_a_scope_is_rejected_each_time(guarded: Guarded)
 
 
 @pytest.mark.usefixtures("short_sessions")
-async def test_remembered_heartbeat_of_a_revoked_key_is_rejected(guarded: Guarded) -> None:
-    credential = await guarded.give()
-    alice, second_key = Asker(guarded.client, credential), await guarded.asker()
+async def test_remembered_heartbeat_of_a_revoked_key_is_rejected(secured: SecuredService) -> None:
+    credential = await secured.create_key()
+    alice, second_key = KeyClient(secured.client, credential), await secured.key_client()
     created = await lease(alice)
     await remember(alice)
-    await guarded.change(credential, revoked=1)
+    await secured.update_key(credential, revoked=1)
     await until_beat(alice, 401)
-    guarded.clock.advance(seconds=40)  # now it would renew
+    secured.clock.advance(seconds=40)  # now it would renew
 
     assert_problem(await beat(alice), 401, "unauthorized")
     assert (await second_key.ask("GET", PATH)).headers["ETag"] == created.headers["ETag"]
@@ -131,12 +131,12 @@ async def test_remembered_heartbeat_of_a_revoked_key_is_rejected(guarded: Guarde
 
 @pytest.mark.usefixtures("short_sessions")
 @pytest.mark.parametrize(("scopes", "status"), [("read", 403), ("write", 204)])
-async def test_remembered_heartbeat_follows_changed_scopes(guarded: Guarded, scopes: str, status: int) -> None:
-    credential = await guarded.give()
-    alice = Asker(guarded.client, credential)
+async def test_remembered_heartbeat_follows_changed_scopes(secured: SecuredService, scopes: str, status: int) -> None:
+    credential = await secured.create_key()
+    alice = KeyClient(secured.client, credential)
     await lease(alice)
     await remember(alice)
-    await guarded.change(credential, scopes=scopes)
+    await secured.update_key(credential, scopes=scopes)
     assert (await until_beat(alice, status)).body.startswith(b"" if status == 204 else b"{")
     for _ in range(3):
         assert (await beat(alice)).status == status
@@ -144,15 +144,15 @@ async def test_remembered_heartbeat_follows_changed_scopes(guarded: Guarded, sco
 
 @pytest.mark.parametrize("name", ["max_ttl", "max_life"])
 async def test_remembered_heartbeat_shows_the_limit_of_its_key(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, name: str
+    secured: SecuredService, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The response equals that of a handler, for a limit that moves with the clock and for a fixed one."""
-    credential = await guarded.give()
-    await guarded.change(credential, **{name: 55})
-    alice, limited = await guarded.asker("alice"), Asker(guarded.client, credential)
+    credential = await secured.create_key()
+    await secured.update_key(credential, **{name: 55})
+    alice, limited = await secured.key_client("alice"), KeyClient(secured.client, credential)
     await lease(alice)
-    created = guarded.clock.seconds
-    guarded.clock.advance(seconds=3)
+    created = secured.clock.seconds
+    secured.clock.advance(seconds=3)
     await remember(alice)
     await remember(limited)
     reply = await beat_in_memory(monkeypatch, limited)
@@ -162,13 +162,13 @@ async def test_remembered_heartbeat_shows_the_limit_of_its_key(
     assert (await beat_in_memory(monkeypatch, alice)).json["max_expire"] is None
 
 
-async def test_remembered_heartbeat_follows_a_changed_limit(guarded: Guarded) -> None:
-    credential = await guarded.give()
-    alice = Asker(guarded.client, credential)
+async def test_remembered_heartbeat_follows_a_changed_limit(secured: SecuredService) -> None:
+    credential = await secured.create_key()
+    alice = KeyClient(secured.client, credential)
     await lease(alice)
     await remember(alice)
-    await guarded.change(credential, max_ttl=55)
-    end = str(guarded.clock.seconds + 55)
+    await secured.update_key(credential, max_ttl=55)
+    end = str(secured.clock.seconds + 55)
     async with asyncio.timeout(WAIT_SECONDS):
         while (await beat(alice)).json["max_expire"] != end:
             await asyncio.sleep(0.05)
@@ -179,7 +179,7 @@ async def test_heartbeat_needs_no_quota(
 ) -> None:
     """With the quota used up it is accepted, whether it renews or not, and it uses no quota itself."""
     async with serving(**combination, access="keys", quota=1) as client:
-        alice = await Guarded(client, combination["store_url"], clock).asker()
+        alice = await SecuredService(client, combination["store_url"], clock).key_client()
         await lease(alice)
         await remember(alice)
         for _ in range(2):
@@ -194,7 +194,7 @@ async def test_remembered_heartbeat_beyond_the_rate_limit_is_rejected(
 ) -> None:
     """In the next window it is served from memory again."""
     async with serving(**combination, access="keys", rate_limit="6/minute") as client:
-        alice = await Guarded(client, combination["store_url"], clock).asker()
+        alice = await SecuredService(client, combination["store_url"], clock).key_client()
         await lease(alice)
         await remember(alice)
         rate_limits = [(await beat_in_memory(monkeypatch, alice)).headers["RateLimit"] for _ in range(2)]

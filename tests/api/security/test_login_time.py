@@ -12,7 +12,7 @@ from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import Client, reset
 from tests.support.metrics import read, value
-from tests.support.secured_service import Guarded, Held
+from tests.support.secured_service import Credential, SecuredService
 
 PATH = f"/guid/{GUID}"
 REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -49,7 +49,7 @@ class Gate:
         return {"Authorization": f"Bearer {self.text}"}
 
 
-async def count_cancelled(client: Client, monitor: Held) -> float:
+async def count_cancelled(client: Client, monitor: Credential) -> float:
     """Return how many requests were cancelled because their client disconnected."""
     reply = await client.get("/metrics", headers=monitor.headers)
     assert reply.status == 200
@@ -82,7 +82,7 @@ async def test_login_of_a_gone_client_ends_its_request_and_counts(
 ) -> None:
     """Tornado's own server notices the end of a connection only after the login."""
     async with serving(access="keys", login_limit="1/minute") as client:
-        monitor = await Guarded(client, sqlite_url, clock).give(scopes="monitor")
+        monitor = await SecuredService(client, sqlite_url, clock).create_key(scopes="monitor")
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(f"{line} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {gate.text}\r\n\r\n".encode())
         async with asyncio.timeout(20):

@@ -18,7 +18,7 @@ from tests.support.factories import GUID
 from tests.support.gated_store import turns
 from tests.support.http_client import Client
 from tests.support.metrics import scrape, value
-from tests.support.secured_service import Guarded
+from tests.support.secured_service import SecuredService
 
 
 class Work:
@@ -239,8 +239,8 @@ def serve_two(serving: Serving, sqlite_url: str, clock: FakeClock) -> ServeTwo:
             if by == "address":
                 yield client, {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
                 return
-            guarded = Guarded(client, sqlite_url, clock)
-            evil, bob = [(await guarded.give(owner)).headers for owner in ("evil", "bob")]
+            secured = SecuredService(client, sqlite_url, clock)
+            evil, bob = [(await secured.create_key(owner)).headers for owner in ("evil", "bob")]
             for headers in (evil, bob):  # the first request of a key looks it up
                 assert (await client.ask("GET", "/guid", headers=headers)).status == 200
             yield client, evil, bob
