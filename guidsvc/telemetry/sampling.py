@@ -29,7 +29,8 @@ class HeadSampler:
         if self.gap:
             self.gap -= 1
             return False
-        self.gap = self._draw_gap()
+        if self._rate < 1:  # otherwise there is no gap
+            self.gap = self._draw_gap()
         return True
 
     def skip(self) -> bool:
