@@ -66,18 +66,18 @@ def test_each_alert_has_a_runbook_with_all_parts() -> None:
 
 
 def test_runbooks_name_existing_panels() -> None:
-    shown = {panel["title"] for panel in promql.panels()}
-    named = re.findall(r"[Pp]anels? ((?:\*[^*]+\*(?:, | and )?(?:the store's )?)+)", RUNBOOKS)
-    titles = {title for each in named for title in re.findall(r"\*([^*]+)\*", each)}
+    panel_titles = {panel["title"] for panel in promql.panels()}
+    mentions = re.findall(r"[Pp]anels? ((?:\*[^*]+\*(?:, | and )?(?:the store's )?)+)", RUNBOOKS)
+    titles = {title for mention in mentions for title in re.findall(r"\*([^*]+)\*", mention)}
 
     assert len(titles) >= 15
-    assert titles <= shown
+    assert titles <= panel_titles
 
 
 def test_runbooks_quote_existing_log_lines() -> None:
     code = "".join(path.read_text() for path in (ROOT / "guidsvc").rglob("*.py"))
-    quoted = re.findall(r"log (?:lines?|says) ((?:`[^`]+`(?:, | and | or )?)+)", " ".join(RUNBOOKS.split()))
-    lines = {line for each in quoted for line in re.findall(r"`([^`]+)`", each)}
+    mentions = re.findall(r"log (?:lines?|says) ((?:`[^`]+`(?:, | and | or )?)+)", " ".join(RUNBOOKS.split()))
+    lines = {line for mention in mentions for line in re.findall(r"`([^`]+)`", mention)}
 
     assert len(lines) >= 15
     assert [line for line in lines if f'"{line}' not in code] == []

@@ -27,17 +27,17 @@ def test_requests_in_the_file_equal_those_of_the_page() -> None:
 
 
 def test_file_says_which_variables_to_take_of_a_response() -> None:
-    told = re.findall(r"^# Set @(\w+) to", FILE.read_text(), re.MULTILINE)
+    variables = re.findall(r"^# Set @(\w+) to", FILE.read_text(), re.MULTILINE)
 
-    assert told == [example.variable.lower() for example in examples() if example.variable]
-    assert {name.upper() for name in told} == FROM_RESPONSE.keys()
+    assert variables == [example.variable.lower() for example in examples() if example.variable]
+    assert {name.upper() for name in variables} == FROM_RESPONSE.keys()
 
 
 def test_variables_are_set_before_they_are_used() -> None:
-    known: set[str] = set()
+    defined: set[str] = set()
     for line in FILE.read_text().splitlines():
         used = set(re.findall(r"\{\{(\w+)\}\}", line))
-        assert used <= known, line
-        known |= set(re.findall(r"^@(\w+) = ", line))
-    assert {name.lower() for name in VARIABLES} == known
+        assert used <= defined, line
+        defined |= set(re.findall(r"^@(\w+) = ", line))
+    assert {name.lower() for name in VARIABLES} == defined
     assert curl.assignments("AT=http://127.0.0.1:8888")["AT"] in FILE.read_text()

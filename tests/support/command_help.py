@@ -1,6 +1,6 @@
-"""The part of docs/command-line.md that the help of the commands makes up.
+"""The part of docs/command-line.md with the help texts of the commands.
 
-`python -m tests.support.command_help` writes it anew.
+`python -m tests.support.command_help` updates it.
 """
 
 import sys
@@ -21,10 +21,10 @@ COLUMNS = 100
 
 def page(text: str) -> str:
     """Return the page with the help texts in place."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    text_before, _, remainder = text.partition(BEGIN)
+    _, _, text_after = remainder.partition(END)
     with patch.object(sys, "argv", [COMMAND]):
-        return f"{before}{BEGIN}\n{''.join(_table())}\n{''.join(_sections())}{END}{after}"
+        return f"{text_before}{BEGIN}\n{''.join(_table())}\n{''.join(_sections())}{END}{text_after}"
 
 
 def _table() -> Iterator[str]:
@@ -41,14 +41,14 @@ def _sections() -> Iterator[str]:
 
 
 def _texts(command: click.Command, parent: click.Context) -> Iterator[str]:
-    """Yield the help of a command, and of those below it."""
+    """Yield the help of a command and of its subcommands."""
     context = command.context_class(
         command, info_name=command.name, parent=parent, terminal_width=COLUMNS, max_content_width=COLUMNS
     )
     yield f"```text\n{command.get_help(context).strip()}\n```\n\n"
     if isinstance(command, click.Group):
-        for each in command.commands.values():
-            yield from _texts(each, context)
+        for subcommand in command.commands.values():
+            yield from _texts(subcommand, context)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ class CommandLine:
 
     def ok(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
         """Run a command that must succeed."""
-        done = self(*words, stdin=stdin, **variables)
-        assert done.code == 0, (words, done)
-        return done
+        result = self(*words, stdin=stdin, **variables)
+        assert result.code == 0, (words, result)
+        return result
 
     def start(self, *words: str) -> Started:
         """Start a command as a process of its own, which writes to new files in the folder."""

@@ -15,11 +15,11 @@ def package(name: str) -> Path:
 
 
 def run(folder: Path, script: Path, *arguments: str) -> str:
-    """Run a script in a folder with Node.js, without a warning, and return what it prints."""
+    """Run a script in a folder with Node.js; fail on a warning, and return its output."""
     node = Path(sys.prefix) / "bin" / "node"
     command = [str(node), str(script), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    printed = done.stdout + done.stderr
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    printed = process.stdout + process.stderr
     assert "warn" not in printed.lower().replace("0 warnings", ""), printed
-    return done.stdout
+    return process.stdout

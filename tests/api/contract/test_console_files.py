@@ -29,12 +29,12 @@ async def test_page_may_run_only_scripts_of_the_service(serving: Serving) -> Non
 async def test_file_is_served_and_revalidated(serving: Serving, name: str) -> None:
     async with serving() as client:
         response = await client.get(f"/console/{name}")
-        again = await client.get(f"/console/{name}", headers={"If-None-Match": response.headers["ETag"]})
+        revalidation = await client.get(f"/console/{name}", headers={"If-None-Match": response.headers["ETag"]})
 
     assert response.body == read(name)
     assert response.headers["Content-Type"] == f"{FILES[name]}; charset=utf-8"
     assert response.headers["Cache-Control"] == "no-cache", "all files are of one version"
-    assert again.status == 304
+    assert revalidation.status == 304
 
 
 @pytest.mark.parametrize("name", ["x.js", "..%2Fconsole_handlers.py", "build.sh", "README.md", "console.html"])

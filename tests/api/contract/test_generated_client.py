@@ -39,8 +39,8 @@ with Client(base_url=sys.argv[1], raise_on_unexpected_status=True) as client:
 
 
 def python(folder: Path, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def generate(folder: Path, running: Service, name: str = "registry") -> None:

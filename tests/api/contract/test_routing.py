@@ -1,4 +1,4 @@
-"""Which path is served by which handler."""
+"""Routing of paths to handlers."""
 
 import re
 
@@ -28,7 +28,7 @@ PATHS = [
 
 
 def request(target: str, method: str = "GET") -> HTTPServerRequest:
-    """Make a request for a target."""
+    """Return a request for a target."""
     return HTTPServerRequest(
         start_line=RequestStartLine(method, target, "HTTP/1.1"), headers=HTTPHeaders({"Host": "a"})
     )
@@ -36,9 +36,9 @@ def request(target: str, method: str = "GET") -> HTTPServerRequest:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_dictionary_and_rules_find_the_same_handler(path: str) -> None:
-    ours, theirs = APP.find_handler(request(path)), Application.find_handler(APP, request(path))
+    by_dictionary, by_rules = APP.find_handler(request(path)), Application.find_handler(APP, request(path))
 
-    assert (ours.handler_class, ours.path_args) == (theirs.handler_class, theirs.path_args)
+    assert (by_dictionary.handler_class, by_dictionary.path_args) == (by_rules.handler_class, by_rules.path_args)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_dictionary_and_rules_find_the_same_handler(path: str) -> None:
     [("http://a/version", "/version"), ("HTTPS://a:1/version?x=1", "/version"), ("http://a", "/"), ("http://a?x", "/")],
 )
 def test_absolute_target_is_routed_by_its_path(target: str, path: str) -> None:
-    asked = request(target)
+    absolute = request(target)
 
-    assert APP.find_handler(asked).handler_class is APP.find_handler(request(path)).handler_class
-    assert (asked.path, str(asked.uri).partition("?")[0]) == (path, path)
+    assert APP.find_handler(absolute).handler_class is APP.find_handler(request(path)).handler_class
+    assert (absolute.path, str(absolute.uri).partition("?")[0]) == (path, path)
 
 
 def test_asterisk_target_is_for_options_only() -> None:

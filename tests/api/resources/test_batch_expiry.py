@@ -82,7 +82,7 @@ async def test_expired_record_is_replaced_in_the_results_of_lines(
 
 
 async def test_demand_is_judged_again_when_lines_are_sent(serving: Serving, clock: FakeClock) -> None:
-    """A read with `valid_for` is the answer of that time: not one second less may be left than it demands."""
+    """A read with `valid_for` reflects its own time: the remaining life is at least what it demands."""
     async with serving() as client:
         _, expire = await store(client, clock)
         demands = [(LATER, 1_000), (LATER, 1_001), (SOON, 50), (LATER, 1_100)]
@@ -126,7 +126,7 @@ async def test_records_that_are_still_live_are_sent_as_they_were_read(serving: S
 async def test_expired_record_is_replaced_in_the_results_of_a_document(
     serving: Serving, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    """It expires while later operations run; a replay repeats what was answered."""
+    """It expires while later operations run; a replay repeats the stored response."""
     perform, groups = BatchExecutor.perform, 0
 
     async def slow(executor: BatchExecutor, *group: Any) -> Any:
@@ -156,7 +156,7 @@ async def test_expired_record_is_replaced_in_the_results_of_a_document(
 async def test_record_expired_while_receipt_is_stored_is_replaced(
     serving: Serving, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    """In the first response. Its replays repeat what was stored."""
+    """In the first response. Its replays repeat the stored response."""
     complete = LeasedReceipt.complete
 
     async def slow(*arguments: Any) -> int | None:

@@ -16,8 +16,8 @@ async def test_text_names_exactly_the_documented_operations(serving: Serving) ->
         reply = await client.get("/llms.txt")
 
     assert (reply.status, reply.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
-    told = re.findall(r"^- `([A-Z]+) (\S+)`: (.+)$", reply.body.decode(), re.MULTILINE)
-    assert sorted(told) == sorted(
+    listed_operations = re.findall(r"^- `([A-Z]+) (\S+)`: (.+)$", reply.body.decode(), re.MULTILINE)
+    assert sorted(listed_operations) == sorted(
         (method.upper(), path, described["summary"])
         for path, item in DOCUMENT["paths"].items()
         for method, described in item.items()

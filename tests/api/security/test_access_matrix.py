@@ -306,14 +306,14 @@ EXPIRED_IN = 100
     ],
     ids=str,
 )
-@pytest.mark.parametrize("known", [{}, {"expire": 0}, {"expire": EXPIRED_IN}], ids=str)
+@pytest.mark.parametrize("expiry", [{}, {"expire": 0}, {"expire": EXPIRED_IN}], ids=str)
 async def test_later_operations_of_a_dry_run_confirm_no_guess(
-    world: World, known: dict[str, int], later: dict[str, str]
+    world: World, expiry: dict[str, int], later: dict[str, str]
 ) -> None:
     """Status, ETag and problem are the same for right and wrong guesses, for live, revoked and expired records."""
-    known = {name: value and world.clock.seconds + value for name, value in known.items()}
+    expiry = {name: value and world.clock.seconds + value for name, value in expiry.items()}
     alice, writer = KeyClient(world.client, world.alice), await world.key_client("alice", "write delete")
-    stored = await alice.ask("PUT", f"/guid/{'E' * 32}", json={"user": "right", "metadata": {"pin": "1"}} | known)
+    stored = await alice.ask("PUT", f"/guid/{'E' * 32}", json={"user": "right", "metadata": {"pin": "1"}} | expiry)
     world.clock.advance(seconds=2 * EXPIRED_IN)
     results = []
     for guess in ({"user": "right"}, {"user": "wrong"}, {"metadata": {"pin": "1"}}, {"metadata": {"pin": "2"}}):

@@ -78,19 +78,19 @@ async def test_replies_forbid_sniffing_and_hide_the_version(serving: Serving) ->
 async def test_only_public_replies_are_publicly_cacheable(serving: Serving) -> None:
     async with serving() as client:
         for request, reply in await replies(client):
-            kept = reply.headers["Cache-Control"]
+            cache_control = reply.headers["Cache-Control"]
             if request.path in LASTING:
-                assert kept in {"no-cache", "public, max-age=86400"}, request
+                assert cache_control in {"no-cache", "public, max-age=86400"}, request
             else:
-                assert kept in {"no-store", "private, no-cache"}, request
+                assert cache_control in {"no-store", "private, no-cache"}, request
 
 
 async def test_every_page_forbids_loading_and_framing(serving: Serving) -> None:
     async with serving() as client:
         pages = [reply for _, reply in await replies(client, {"Accept": "text/html"}) if b"<html" in reply.body]
-        asked = [request for request in REQUESTS if request.method == "GET" and request.status != 304]
-        data = {"/livez", "/readyz", "/version", "/metrics", "/openapi.json", "/docs/page.css", "/keys/self"}
-        assert len(pages) == len([request for request in asked if request.path not in data])
+        get_requests = [request for request in REQUESTS if request.method == "GET" and request.status != 304]
+        data_paths = {"/livez", "/readyz", "/version", "/metrics", "/openapi.json", "/docs/page.css", "/keys/self"}
+        assert len(pages) == len([request for request in get_requests if request.path not in data_paths])
         for page in pages:
             assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(
                 page.headers["Content-Security-Policy"].split("; ")
@@ -115,17 +115,17 @@ async def test_every_tls_reply_has_hsts(serving: Serving, certificate: Certifica
     async with serving(**certificate.settings) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, ssl=certificate.trusting())
         for request in [Request(201, "PUT", AT, body=b'{"user": "y"}'), *REQUESTS]:
-            given = {"Host": "a"} | dict(request.headers)
-            given |= {} if request.body is None else {"Content-Length": str(len(request.body))}
+            headers = {"Host": "a"} | dict(request.headers)
+            headers |= {} if request.body is None else {"Content-Length": str(len(request.body))}
             lines = [
                 f"{request.method} {request.path} HTTP/1.1",
-                *(f"{name}: {value}" for name, value in given.items()),
+                *(f"{name}: {value}" for name, value in headers.items()),
             ]
             writer.write("\r\n".join([*lines, "", ""]).encode() + (request.body or b""))
             reply = await read_reply(reader, request.method)
             assert reply.status == request.status, request
             assert reply.headers.get_list(STRICT) == ["max-age=31536000"], request
-        if server == "httptools":  # Tornado's says nothing but 400
+        if server == "httptools":  # Tornado's sends only the status 400
             writer.write(b"nonsense\r\n\r\n")
             reply = await read_reply(reader, "GET")
             assert (reply.status, reply.headers[STRICT]) == (400, "max-age=31536000")
@@ -139,24 +139,24 @@ async def test_tls_connection_over_the_limit_gets_hsts_too(
 ) -> None:
     expected_logs.add("too many connections")
     async with serving(max_connections=1, **certificate.settings) as client:
-        trusting = certificate.trusting()
-        _, first = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
-        reader, second = await asyncio.open_connection("127.0.0.1", client.port, ssl=trusting)
+        context = certificate.trusting()
+        _, first = await asyncio.open_connection("127.0.0.1", client.port, ssl=context)
+        reader, second = await asyncio.open_connection("127.0.0.1", client.port, ssl=context)
         reply = await read_reply(reader, "GET")
         assert (reply.status, reply.headers[STRICT]) == (503, "max-age=31536000")
-        for each in (first, second):
-            await hang_up(each)
+        for writer in (first, second):
+            await hang_up(writer)
 
 
 @pytest.mark.parametrize("secure", [True, False])
-@pytest.mark.parametrize("given", [None, "mine"])
+@pytest.mark.parametrize("request_id", [None, "mine"])
 async def test_rejection_at_capacity_has_the_security_headers(
-    given: str | None, expected_logs: ExpectedLogs, *, secure: bool
+    request_id: str | None, expected_logs: ExpectedLogs, *, secure: bool
 ) -> None:
     expected_logs.add("overload")
-    refusals, headers = LoadShedder(request_pipeline()), {} if given is None else {"X-Request-Id": given}
+    load_shedder, headers = LoadShedder(request_pipeline()), {} if request_id is None else {"X-Request-Id": request_id}
     for _ in range(2):
-        head = refusals.reject("GET", AT, headers, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
+        head = load_shedder.reject("GET", AT, headers, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
         assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
         assert b"\r\nX-Frame-Options: DENY\r\n" in head
         assert (b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in head) is secure
