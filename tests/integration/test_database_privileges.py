@@ -34,7 +34,7 @@ ADMIN = ["user", "admin", "on", "nopass", "~*", "&*", "+@all"]
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Server]:
+def guarded_redis(tmp_path: Path) -> Iterator[Server]:
     """A Redis with the documented user and an administrator, and no other user."""
     users = ["user", "default", "off"], USER, ADMIN
     with redis_server(tmp_path, *(argument for user in users for argument in (f"--{user[0]}", *user[1:]))) as server:
@@ -42,16 +42,18 @@ def guarded(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def admin(guarded: Server) -> Iterator[redis.Redis]:
-    with redis.Redis(port=guarded.port, username="admin", password="") as client:
+def admin(guarded_redis: Server) -> Iterator[redis.Redis]:
+    with redis.Redis(port=guarded_redis.port, username="admin", password="") as client:
         client.config_resetstat()
         yield client
 
 
-async def test_documented_privileges_are_those_used(guarded: Server, admin: redis.Redis, clock: FakeClock) -> None:
+async def test_documented_privileges_are_those_used(
+    guarded_redis: Server, admin: redis.Redis, clock: FakeClock
+) -> None:
     gated = GatedStore()
     async with AsyncExitStack() as stack:
-        address = f"guidsvc:{PASSWORD}@127.0.0.1:{guarded.port}"
+        address = f"guidsvc:{PASSWORD}@127.0.0.1:{guarded_redis.port}"
         first, second = [await stack.enter_async_context(opened(address, gated, clock, LEASED)) for _ in range(2)]
         await until_on(first, second)
         created = record(clock())
@@ -78,13 +80,13 @@ async def test_documented_privileges_are_those_used(guarded: Server, admin: redi
     assert admin.dbsize() == len(list(admin.scan_iter("gs:*"))) > 0
 
 
-def test_documented_user_may_do_nothing_else(guarded: Server) -> None:
-    with redis.Redis(port=guarded.port, username="guidsvc", password=PASSWORD) as client:
+def test_documented_user_may_do_nothing_else(guarded_redis: Server) -> None:
+    with redis.Redis(port=guarded_redis.port, username="guidsvc", password=PASSWORD) as client:
         assert client.ping()
         for command in ("FLUSHALL", "KEYS *", "CONFIG GET *", "GET other", "SET other 1", "EVAL return 0", "ACL LIST"):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command.split())
-    with redis.Redis(port=guarded.port) as client, pytest.raises(redis.exceptions.AuthenticationError):
+    with redis.Redis(port=guarded_redis.port) as client, pytest.raises(redis.exceptions.AuthenticationError):
         client.ping()
 
 
@@ -117,34 +119,34 @@ async def behind_tls(port: int, certificate: Certificate) -> AsyncIterator[int]:
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
 
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.create_task(forward(reader, writer)))
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate.cert, certificate.key)
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(on_connection, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
     await asyncio.gather(*tasks)
 
 
 @asynccontextmanager
-async def linked(url: str) -> AsyncIterator[RedisLink]:
+async def open_redis_link(url: str) -> AsyncIterator[RedisLink]:
     """Open a link within the block."""
     async with open_link(url, name="tls", timing=TIMING) as link:
         yield link
 
 
 async def test_redis_tls_connection_verifies_the_certificate(
-    guarded: Server, certificate: Certificate, tmp_path: Path, expected_logs: ExpectedLogs
+    guarded_redis: Server, certificate: Certificate, tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("redis unavailable")
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     foreign_certificate = Certificate(stranger)
-    async with behind_tls(guarded.port, certificate) as port:
+    async with behind_tls(guarded_redis.port, certificate) as port:
         address, ca_option = f"guidsvc:{PASSWORD}@127.0.0.1:{port}/0", f"ssl_ca_certs={certificate.ca}"
-        async with linked(f"rediss://{address}?{ca_option}") as link:
+        async with open_redis_link(f"rediss://{address}?{ca_option}") as link:
             await link.wait_up(10)
             await link.check()
         for rejected_url in (
@@ -154,7 +156,7 @@ async def test_redis_tls_connection_verifies_the_certificate(
             f"rediss://{address.replace(PASSWORD, 'wrong')}?{ca_option}",
             f"redis://{address}",
         ):
-            async with linked(rejected_url) as link:
+            async with open_redis_link(rejected_url) as link:
                 with pytest.raises(CacheUnavailable):
                     await link.check()
 

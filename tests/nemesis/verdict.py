@@ -81,9 +81,9 @@ class Run:
             reasons.append(f"{self.hits:.0%} of the reads came from a cache, which is less than {HITS:.0%}")
         if self.cycles < cycles:
             reasons.append(f"{self.cycles} cycles of the fence are fewer than {cycles:.0f}")
-        return reasons + self._too_rare()
+        return reasons + self._rare_operations()
 
-    def _too_rare(self) -> list[str]:
+    def _rare_operations(self) -> list[str]:
         """Return the kinds of operations that the load sent too rarely."""
         minimums = {
             "repeated requests": (self.repeated, REPEATED_A_SECOND),

@@ -29,7 +29,7 @@ class Victim(Protocol):
         """Restart the process."""
 
 
-async def wreak(
+async def inject_faults(
     world: World,
     redis: SimulatedRedis,
     store: SimulatedStore,

@@ -121,7 +121,7 @@ class QuotaStore:
         return self._ledger
 
     async def count_linearizable(self, selection: Selection) -> int | Exception:
-        return await self._settled(lambda: sum(map(selection.holds, self.records.values())))
+        return await self._read_settled(lambda: sum(map(selection.holds, self.records.values())))
 
     async def swap(self, old: Record | None, new: Record | None, not_after: int | None) -> bool | Exception:
         guid = (new or old).guid  # type: ignore[union-attr]  # the contract: one of them is a record
@@ -146,7 +146,7 @@ class QuotaStore:
 
         return await self._write(apply, None)
 
-    async def _settled(self, work: Callable[[], _Result]) -> _Result | Exception:
+    async def _read_settled(self, work: Callable[[], _Result]) -> _Result | Exception:
         """Read while no write is in progress, if the store has a lock."""
         if self.has_lock and self._lock.locked():
             try:
@@ -162,7 +162,7 @@ class QuotaStore:
             if not_after is not None and self.now > not_after - STORE_SECONDS * 1000:
                 return False
             await asyncio.sleep(self._wait(STORE_SECONDS))
-            return self._applied(apply)
+            return self._apply_and_inspect(apply)
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 await self._lock.acquire()
@@ -172,7 +172,7 @@ class QuotaStore:
             if not_after is not None and self.now > not_after:
                 return False
             await asyncio.sleep(self._wait(40.0 if self._world.random.random() < 0.05 else 0.5))
-            return self._applied(apply)
+            return self._apply_and_inspect(apply)
         finally:
             self._lock.release()
 
@@ -180,7 +180,7 @@ class QuotaStore:
         random = self._world.random
         return max_seconds * random.random() if random.random() < self.slow_share else 0.001 * random.random()
 
-    def _applied(self, apply: Callable[[], bool]) -> bool:
+    def _apply_and_inspect(self, apply: Callable[[], bool]) -> bool:
         is_applied = apply()
         if is_applied:
             self._judge.inspect(self.records, self._ledger)

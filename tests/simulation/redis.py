@@ -23,7 +23,7 @@ _READONLY = "READONLY You can't write against a read only replica."
 _HEAD, _TAIL = b"return function(redis, KEYS, ARGV) ", b"\nend"
 
 
-def _compiled(source: bytes) -> bytes:
+def _compile(source: bytes) -> bytes:
     digest = sha1(source, usedforsecurity=False).hexdigest().encode()
     if digest not in _COMPILED:
         _COMPILED[digest] = _LUA.execute(_HEAD + source + _TAIL)
@@ -89,7 +89,7 @@ class SimulatedRedis:
             case b"EVALSHA":
                 return self._script(arguments)
             case b"SCRIPT":
-                return _compiled(arguments[1])
+                return _compile(arguments[1])
             case b"INFO":
                 return self._info(arguments[0])
             case b"PING":

@@ -18,7 +18,7 @@ from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
 from guidsvc.store.cache_fence import Fence, Mode
-from tests.simulation.faults import wreak
+from tests.simulation.faults import inject_faults
 from tests.simulation.network import Network
 from tests.simulation.redis import Pool, SimulatedRedis
 from tests.simulation.store import SimulatedStore, StoreOfProcess
@@ -188,7 +188,7 @@ def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result
         _fill_cache_and_store(world, redis, store, history)
         timing = _timing(world)
         processes = [CacheProcess(world, redis, store, history, timing, f"p{number}") for number in range(PROCESSES)]
-        world.run_until_complete(wreak(world, redis, store, processes, until=SECONDS, named=faults))
+        world.run_until_complete(inject_faults(world, redis, store, processes, until=SECONDS, named=faults))
         world.run_until_complete(asyncio.sleep(CALM_SECONDS))
         final = [_final_read(world, store, f"{number:032X}") for number in range(KEYS)]
         history.counts["cycles"] = store.cycles

@@ -49,7 +49,7 @@ def lines_of(*paths: Path) -> list[Line]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
-def writes(lines: list[Line]) -> list[Line]:
+def lines_of_writes(lines: list[Line]) -> list[Line]:
     """Return the lines that report a write."""
     return [line for line in lines if line["action"] != "denied"]
 
@@ -183,7 +183,7 @@ async def test_audit_log_has_exactly_the_acknowledged_changes(
         held_keys.append(await guarded.create_key("root", "admin"))
         await asyncio.gather(*(storm.ask(f"key:{held.key.id}", KeyClient(client, held)) for held in held_keys))
 
-    lines = writes(lines_of(path))
+    lines = lines_of_writes(lines_of(path))
     written = Counter((line["guid"], line["version"]) for line in lines if line["action"] != "delete")
     assert written == Counter(storm.written.keys())
     assert Counter(line["guid"] for line in lines if line["action"] == "delete") == +storm.deleted
@@ -236,7 +236,9 @@ async def test_line_has_caller_action_time_and_address(
 # Outcomes
 
 
-def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidService, list[tuple[str, Record, str, str]]]:
+def audited_service(
+    store: GatedStore, clock: FakeClock, **more: Any
+) -> tuple[GuidService, list[tuple[str, Record, str, str]]]:
     """Return a service and the list that its audit calls are added to."""
     audited: list[tuple[str, Record, str, str]] = []
 
@@ -262,9 +264,9 @@ def noting(store: GatedStore, clock: FakeClock, **more: Any) -> tuple[GuidServic
 )
 async def test_unanswered_write_is_logged_with_unknown_outcome(clock: FakeClock, fault: BaseException) -> None:
     store = GatedStore()
-    service, audited = noting(store, clock)
+    service, audited = audited_service(store, clock)
     stored = store.records[GUID] = record(clock(), owner="alice")
-    swap_fault(store, fault)
+    fail_swaps(store, fault)
     for write in (
         service.put("0" * 32, PutCommand(user="b")),
         service.put(GUID, PutCommand(user="b")),
@@ -279,7 +281,7 @@ async def test_unanswered_write_is_logged_with_unknown_outcome(clock: FakeClock,
     assert [audited_record.version for _, audited_record, _, _ in audited][1:] == [stored.version + 1, stored.version]
 
 
-def swap_fault(store: GatedStore, fault: BaseException) -> None:
+def fail_swaps(store: GatedStore, fault: BaseException) -> None:
     """Make every swap of the store raise this error."""
 
     async def swap(
@@ -293,7 +295,7 @@ def swap_fault(store: GatedStore, fault: BaseException) -> None:
 async def test_failed_write_is_not_logged(clock: FakeClock) -> None:
     """The store is unavailable, a race is lost, the write is a dry run, or it changes nothing."""
     store = GatedStore()
-    service, audited = noting(store, clock)
+    service, audited = audited_service(store, clock)
     store.records[GUID] = record(clock(), owner="alice", user="a")
     await service.put(GUID, PutCommand(user="a"))
     with service.dry_run() as dry_run:
@@ -301,7 +303,7 @@ async def test_failed_write_is_not_logged(clock: FakeClock) -> None:
     store.loses = True
     with pytest.raises(Contention):
         await service.put(GUID, PutCommand(user="b"))
-    swap_fault(store, StoreUnavailable("not there"))
+    fail_swaps(store, StoreUnavailable("not there"))
     with pytest.raises(StoreUnavailable):
         await service.delete(GUID)
 
@@ -311,7 +313,7 @@ async def test_failed_write_is_not_logged(clock: FakeClock) -> None:
 async def test_record_past_retention_is_logged_as_created_anew(clock: FakeClock) -> None:
     """As the client sees it, although the store still has a record."""
     store = GatedStore()
-    service, audited = noting(store, clock)
+    service, audited = audited_service(store, clock)
     store.records[GUID] = record(clock() - 86_400_000, owner="bob")
     await service.put(GUID, PutCommand(user="a"))
 
@@ -331,7 +333,7 @@ class ClaimedGuid:
 async def test_record_created_by_an_earlier_attempt_is_logged_as_found(clock: FakeClock) -> None:
     """The process that created it may have died before it wrote the line."""
     store = GatedStore()
-    service, audited = noting(store, clock)
+    service, audited = audited_service(store, clock)
     for store.loses in (False, True):
         await service.create(PutCommand(user="a"), generator=ClaimedGuid())
 
@@ -541,7 +543,7 @@ async def test_key_changes_are_logged(serving: Serving, sqlite_url: str, clock: 
     assert "of Ann" not in path.read_text()
 
 
-class Silent:
+class SilentKeyRepository:
     """A key repository whose store does not answer."""
 
     async def get(self, key_id: str, /) -> ApiKey | None:
@@ -556,7 +558,11 @@ class Silent:
 
 async def test_key_of_unknown_outcome_is_logged(log: AuditLog, clock: FakeClock, path: Path) -> None:
     with pytest.raises(OutcomeUnknown):
-        await KeyService(Silent(), clock=clock, audit=log.key_changed).acting_for(ALICE).create("bob", ["read"])
+        await (
+            KeyService(SilentKeyRepository(), clock=clock, audit=log.key_changed)
+            .acting_for(ALICE)
+            .create("bob", ["read"])
+        )
 
     (line,) = lines_of(path)
     assert (line["action"], line["owner"], line["caller"], line["outcome"]) == (

@@ -15,7 +15,7 @@ from tests.support.backing_servers import Service, free_port, pdapt, service
 from tests.support.certificates import Certificate
 
 
-def listed(running: Service, state: str) -> list[dict[str, Any]]:
+def list_demo_records(running: Service, state: str) -> list[dict[str, Any]]:
     """Return the records of the demo in this state."""
     query = f"{running.url}/guid?user={USER.replace(' ', '%20')}&state={state}&limit=500"
     with urllib.request.urlopen(query) as response:
@@ -32,7 +32,11 @@ def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
         list_command, remove_command = re.findall(r"(?:look at|remove) them: python pdapt\.py (.*)\n", result.stderr)
         assert json.loads(pdapt(tmp_path, *shlex.split(list_command), "--limit", "1").stdout)["user"] == USER
         assert remove_command == f"demo --remove --port {running.port}"
-        assert (len(listed(running, "all")), len(listed(running, "live")), len(listed(running, "expired"))) == (
+        assert (
+            len(list_demo_records(running, "all")),
+            len(list_demo_records(running, "live")),
+            len(list_demo_records(running, "expired")),
+        ) == (
             16,
             12,
             4,
@@ -41,7 +45,7 @@ def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
 
         removal = pdapt(tmp_path, "demo", "--remove", *at)
         assert (removal.returncode, json.loads(removal.stdout)) == (0, {"removed": 17})
-        assert listed(running, "all") == []
+        assert list_demo_records(running, "all") == []
         assert json.loads(pdapt(tmp_path, "demo", "--remove", *at).stdout) == {"removed": 0}
 
 

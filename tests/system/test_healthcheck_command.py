@@ -25,7 +25,7 @@ SILENT = ("--no-access-log",)
 
 
 @contextmanager
-def started(folder: Path, *flags: str, **environment: str) -> Iterator[ForkedProgram]:
+def running_service(folder: Path, *flags: str, **environment: str) -> Iterator[ForkedProgram]:
     """Run a service within the block; the banner shows that it listens, since its address may vary."""
     log = folder / "started.log"
     log.unlink(missing_ok=True)
@@ -70,14 +70,14 @@ def expect_unhealthy(folder: Path, *flags: str, **environment: str) -> str:
 )
 def test_service_on_any_address_is_found(tmp_path: Path, host: str, address: str) -> None:
     flags = ["--host", host, "--port", str(free_port()), "--access", "off"]
-    with started(tmp_path, *flags):
+    with running_service(tmp_path, *flags):
         assert expect_healthy(tmp_path, *flags) == f"alive: http://{address}:{flags[3]}/livez"
         assert expect_healthy(tmp_path, "--ready", *flags) == f"ready: http://{address}:{flags[3]}/readyz"
 
 
 def test_service_with_access_control_is_found(tmp_path: Path) -> None:
     flags = ["--host", "0.0.0.0", "--port", str(free_port()), "--access", "keys"]
-    with started(tmp_path, *flags):
+    with running_service(tmp_path, *flags):
         expect_healthy(tmp_path, *flags)
         expect_healthy(tmp_path, *flags, "--ready")
 
@@ -95,7 +95,7 @@ def test_settings_are_read_as_the_service_reads_them(tmp_path: Path, source: str
             environment["GUIDSVC_PORT_FILE"] = str(tmp_path / "port")
         case "flag":
             environment["GUIDSVC_PORT"], flags = str(free_port()), ["--port", port]
-    with started(tmp_path, *flags, **environment):
+    with running_service(tmp_path, *flags, **environment):
         assert f":{port}/" in expect_healthy(tmp_path, *flags, **environment)
 
 
@@ -117,7 +117,7 @@ def test_help_lists_the_flags_that_find_the_service(tmp_path: Path) -> None:
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
 def test_tls_works_with_any_certificate_issuer(tmp_path: Path, certificate: Certificate, server: str) -> None:
     flags = ["--port", str(free_port())]
-    with started(tmp_path, *flags, *certificate.flags, "--server", server):
+    with running_service(tmp_path, *flags, *certificate.flags, "--server", server):
         assert expect_healthy(tmp_path, *flags, *certificate.flags).startswith("alive: https://")
         expect_unhealthy(tmp_path, *flags)
 
@@ -126,7 +126,7 @@ def test_tls_works_with_any_certificate_issuer(tmp_path: Path, certificate: Cert
 @pytest.mark.parametrize("tls", [False, True])
 def test_unix_socket_is_supported(tmp_path: Path, certificate: Certificate, server: str, *, tls: bool) -> None:
     flags = ["--unix-socket", "guidsvc.sock", *(certificate.flags if tls else [])]
-    with started(tmp_path, *flags, "--server", server):
+    with running_service(tmp_path, *flags, "--server", server):
         assert expect_healthy(tmp_path, *flags).endswith("://localhost/livez at guidsvc.sock")
         expect_healthy(tmp_path, *flags, "--ready")
     assert "guidsvc.sock" in expect_unhealthy(tmp_path, *flags)
@@ -144,24 +144,24 @@ def test_absent_or_foreign_service_is_reported_in_one_line(tmp_path: Path, own_r
 @pytest.mark.parametrize("server", ["httptools", "tornado"])
 def test_tls_mismatch_is_explained(tmp_path: Path, certificate: Certificate, server: str) -> None:
     flags = ["--port", str(free_port())]
-    with started(tmp_path, *flags, *certificate.flags, "--server", server):
+    with running_service(tmp_path, *flags, *certificate.flags, "--server", server):
         assert expect_unhealthy(tmp_path, *flags).endswith(
             "if the service speaks TLS, give its --tls-cert and --tls-key"
         )
-    with started(tmp_path, *flags, "--server", server):
+    with running_service(tmp_path, *flags, "--server", server):
         assert expect_unhealthy(tmp_path, *flags, *certificate.flags).endswith("leave out --tls-cert and --tls-key")
 
 
 def test_service_without_cache_is_degraded_with_a_reason(tmp_path: Path) -> None:
     flags = ["--port", str(free_port()), "--cache-url", f"redis://127.0.0.1:{free_port()}/0"]
-    with started(tmp_path, *flags):
+    with running_service(tmp_path, *flags):
         line = expect_healthy(tmp_path, *flags, "--ready")
     assert line == f"degraded: http://127.0.0.1:{flags[1]}/readyz: store up, cache down"
 
 
 def test_suspended_service_is_not_alive(tmp_path: Path) -> None:
     flags = ["--port", str(free_port())]
-    with started(tmp_path, *flags) as process:
+    with running_service(tmp_path, *flags) as process:
         expect_healthy(tmp_path, *flags)
         suspend(process)
         assert "no response within 3 s" in expect_unhealthy(tmp_path, *flags)
@@ -169,7 +169,7 @@ def test_suspended_service_is_not_alive(tmp_path: Path) -> None:
 
 def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo: Server) -> None:
     flags = ["--port", str(free_port()), "--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"]
-    with started(tmp_path, *flags):
+    with running_service(tmp_path, *flags):
         expect_healthy(tmp_path, *flags, "--ready")
         own_mongo.kill()
         wait_until(lambda: pdapt(tmp_path, "healthcheck", *flags, "--ready").returncode == 1, "the store is down")
@@ -254,8 +254,8 @@ def test_dripping_server_is_given_up(tmp_path: Path) -> None:
             connection, _ = listener.accept()
             with connection, suppress(ConnectionError):
                 connection.sendall(b"HTTP/1.1 200 OK\r\n")
-                started = time.monotonic()
-                while process.poll() is None and time.monotonic() - started < 30:
+                running_service = time.monotonic()
+                while process.poll() is None and time.monotonic() - running_service < 30:
                     connection.sendall(b"X: y\r\n")
                     time.sleep(0.5)
             process.kill()

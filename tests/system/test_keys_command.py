@@ -259,7 +259,7 @@ def test_invalid_arguments_are_a_usage_error(command: Command, arguments: tuple[
     assert message in result.stderr.splitlines()[-1]
 
 
-def parsed(name: str, *arguments: str) -> dict[str, Any]:
+def parse_arguments(name: str, *arguments: str) -> dict[str, Any]:
     """Return the values of the parameters of a command."""
     command = keys_command.commands[name]
     return command.make_context(name, list(arguments)).params
@@ -275,12 +275,12 @@ def parsed(name: str, *arguments: str) -> dict[str, Any]:
     ],
 )
 def test_expiry_is_a_duration_a_date_or_a_time(text: str, moment: Moment) -> None:
-    assert parsed("create", "--owner", "a", "--expires", text)["expires"] == moment
+    assert parse_arguments("create", "--owner", "a", "--expires", text)["expires"] == moment
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("1h", 3600), ("3600", 3600), ("30d", 30 * DAY), ("0", 0)])
 def test_overlap_is_a_duration(text: str, seconds: int) -> None:
-    assert parsed("rotate", "0" * 12, "--overlap", text)["overlap"] == seconds
+    assert parse_arguments("rotate", "0" * 12, "--overlap", text)["overlap"] == seconds
 
 
 @pytest.mark.parametrize("flag", ["--new-store", "--create"])

@@ -19,7 +19,7 @@ Ask = Callable[[str], Any]
 
 
 @pytest.fixture
-def secured(tmp_path: Path) -> Iterator[Service]:
+def secured_service(tmp_path: Path) -> Iterator[Service]:
     with service(tmp_path, "--access", "keys") as running:
         yield running
 
@@ -36,14 +36,14 @@ def configure(folder: Path, port: int) -> None:
 
 
 @pytest.fixture
-def prometheus(secured: Service, tmp_path: Path) -> Iterator[Ask | None]:
+def prometheus(secured_service: Service, tmp_path: Path) -> Iterator[Ask | None]:
     """A function that queries a Prometheus which scrapes the service; None if Prometheus is not installed."""
     program = find("prometheus")
     if program is None:
         yield None
         return
     folder, port = tmp_path / "prometheus", free_port()
-    configure(folder, secured.port)
+    configure(folder, secured_service.port)
     options = [f"--web.listen-address=127.0.0.1:{port}", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
     with running([program, *options], port, folder) as server:
 

@@ -195,7 +195,7 @@ def test_many_threads_can_write(tmp_path: Path) -> None:
 # The service
 
 
-class Running:
+class ServiceProcess:
     """The service as a process, with the shell redirections `streams`."""
 
     def __init__(self, folder: Path, *options: str, streams: str = "", before: str = "", **descriptors: Any) -> None:
@@ -217,9 +217,9 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *options: str, **streams: Any) -> Iterator[Running]:
+def run_service(folder: Path, *options: str, **streams: Any) -> Iterator[ServiceProcess]:
     """Run the service within the block, once it accepts connections; kill it if it is still running at the end."""
-    service = Running(folder, *options, **streams)
+    service = ServiceProcess(folder, *options, **streams)
     try:
         wait_until(service.accepts, "the service")
         yield service
@@ -257,7 +257,7 @@ async def test_unread_pipe_blocks_neither_responses_nor_shutdown(
 ) -> None:
     shared = ["--workers", "2", "--cache-url", request.getfixturevalue("redis_url")] if count == 2 else []
     pipe = Pipe()
-    with running(tmp_path, *shared, "--server", server, "--log-format", "json", stderr=pipe.writer) as service:
+    with run_service(tmp_path, *shared, "--server", server, "--log-format", "json", stderr=pipe.writer) as service:
         os.close(pipe.writer)
         assert ask_many(service.port, MANY) == MANY
         client = Client(service.port)
@@ -270,7 +270,7 @@ async def test_unread_pipe_blocks_neither_responses_nor_shutdown(
 async def test_lines_are_ordered_and_gaps_are_marked_in_place(tmp_path: Path, server: str) -> None:
     pipe = Pipe()
     lines: list[str] = []
-    with running(tmp_path, "--server", server, "--log-format", "json", stderr=pipe.writer) as service:
+    with run_service(tmp_path, "--server", server, "--log-format", "json", stderr=pipe.writer) as service:
         os.close(pipe.writer)
         ask_many(service.port, MANY)
         client = Client(service.port)
@@ -299,7 +299,7 @@ async def test_lines_are_ordered_and_gaps_are_marked_in_place(tmp_path: Path, se
 async def test_unread_audit_pipe_blocks_no_write(tmp_path: Path, server: str) -> None:
     pipe = Pipe()
     pipe.fill()
-    with running(
+    with run_service(
         tmp_path, "--server", server, "--audit-log", "stderr", "--log-format", "console", stderr=pipe.writer
     ) as (service):
         client = Client(service.port)
@@ -327,7 +327,7 @@ async def test_full_named_pipe_diverts_audit_lines_to_the_log(tmp_path: Path, se
     log, path = tmp_path / "log", tmp_path / "audit"
     with fifo(path) as reader, log.open("wb") as errors:
         options = ["--audit-log", str(path), "--log-format", "json", "--server", server, "--no-access-log"]
-        with running(tmp_path, *options, stderr=errors) as service:
+        with run_service(tmp_path, *options, stderr=errors) as service:
             client = Client(service.port)
             for number in range(60):
                 assert (await client.put(f"/guid/{GUID}", {"user": f"{number}"})).status < 300
@@ -348,7 +348,7 @@ async def test_full_named_pipe_diverts_audit_lines_to_the_log(tmp_path: Path, se
 
 def test_named_pipe_without_reader_stops_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "audit")
-    service = Running(tmp_path, "--audit-log", "audit", stderr=subprocess.PIPE, text=True)
+    service = ServiceProcess(tmp_path, "--audit-log", "audit", stderr=subprocess.PIPE, text=True)
 
     _, errors = service.process.communicate(timeout=START_SECONDS)
     assert service.process.returncode == 1
@@ -363,7 +363,7 @@ WORKER_REDIRECTIONS = ["<&- >&- 2>&-", ">&- 2>/dev/full", ">/dev/full 2>&-", ">/
 async def check_start_reply_and_stop(folder: Path, streams: str, *options: str) -> None:
     """Run the service with these streams; a closed stream must be /dev/null in it."""
     no_streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    with running(folder, *options, "--log-format", "json", streams=streams, **no_streams) as service:
+    with run_service(folder, *options, "--log-format", "json", streams=streams, **no_streams) as service:
         client = Client(service.port)
         assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
         assert (await client.get(f"/guid/{GUID}")).json["user"] == "a"
@@ -430,7 +430,7 @@ async def test_absolute_path_serves_in_a_deleted_working_directory(tmp_path: Pat
     folder = tmp_path / "gone"
     folder.mkdir()
     url = f"sqlite:///{tmp_path / 'guidsvc.db'}"
-    with running(folder, "--store-url", url, before='rmdir "$PWD";') as service:
+    with run_service(folder, "--store-url", url, before='rmdir "$PWD";') as service:
         client = Client(service.port)
         assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
         await client.aclose()

@@ -229,7 +229,7 @@ def _program_with_full_log(folder: Path) -> Path:
 
 
 @pytest.fixture
-async def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Client, Service]]:
+async def damaged_service(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Client, Service]]:
     """A service whose file has a damaged page: the page with the record BAD, or the one with its index entry."""
     with service(tmp_path) as undamaged:
         client = Client(undamaged.port)
@@ -246,9 +246,9 @@ IN_RECORDS = (b"mark0300",)
 IN_INDEX = (b"user0300" + BAD.encode(), b"mark")
 
 
-@pytest.mark.parametrize("damaged", [IN_RECORDS], indirect=True)
-async def test_damaged_page_is_reported_and_other_pages_are_served(damaged: tuple[Client, Service]) -> None:
-    client, running = damaged
+@pytest.mark.parametrize("damaged_service", [IN_RECORDS], indirect=True)
+async def test_damaged_page_is_reported_and_other_pages_are_served(damaged_service: tuple[Client, Service]) -> None:
+    client, running = damaged_service
     for method, body in (("GET", None), ("HEAD", None), ("PUT", {"user": "new"}), ("PATCH", {"user": "new"})):
         reply = await client.ask(method, path_of(BAD), json=body)
         assert reply.status == 500
@@ -266,22 +266,22 @@ async def test_damaged_page_is_reported_and_other_pages_are_served(damaged: tupl
     assert (await client.get("/readyz")).json["status"] == "ready"
 
 
-@pytest.mark.parametrize("damaged", [IN_RECORDS], indirect=True)
+@pytest.mark.parametrize("damaged_service", [IN_RECORDS], indirect=True)
 async def test_stream_over_a_damaged_page_does_not_end_regularly(
-    damaged: tuple[Client, Service],
+    damaged_service: tuple[Client, Service],
 ) -> None:
-    client, _ = damaged
+    client, _ = damaged_service
     with pytest.raises(ConnectionError):
         await client.get("/guid", headers=NDJSON)
     reply = await client.get("/guid?user=user0300", headers=NDJSON)
     assert (reply.status, reply.json["code"]) == (500, "internal"), "nothing had been sent before the error"
 
 
-@pytest.mark.parametrize("damaged", [IN_INDEX], indirect=True)
+@pytest.mark.parametrize("damaged_service", [IN_INDEX], indirect=True)
 async def test_write_to_a_damaged_page_does_not_fail_its_group(
-    damaged: tuple[Client, Service],
+    damaged_service: tuple[Client, Service],
 ) -> None:
-    client, running = damaged
+    client, running = damaged_service
     guids = [*GUIDS[:8], BAD, *GUIDS[-8:]]
     lines = b"".join(json.dumps({"guid": guid, "user": "new"}).encode() + b"\n" for guid in guids)
     reply = await client.post("/guid:batch", body=lines, headers={"Content-Type": "application/x-ndjson"})

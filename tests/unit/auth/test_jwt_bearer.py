@@ -81,7 +81,7 @@ def pem(signer: Signer) -> bytes:
     return signer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def forged(now: int, header: object, secret: bytes | None = None, content: object = None) -> str:
+def forge_token(now: int, header: object, secret: bytes | None = None, content: object = None) -> str:
     """Return a token without a valid signature, or with an HMAC of this secret."""
     signed = f"{segment(header)}.{segment(claims(now) if content is None else content)}"
     return f"{signed}.{segment(hmac.digest(secret, signed.encode(), 'sha256')) if secret else ''}"
@@ -92,7 +92,7 @@ def with_claims(signer: Signer = EC, **changed_claims: object) -> Forge:
     return lambda now: signer.token(claims(now, **changed_claims))
 
 
-def tampered(now: int) -> str:
+def tamper(now: int) -> str:
     """Change the payload of a signed token."""
     head, _, signature = EC.token(claims(now)).split(".")
     return f"{head}.{segment(claims(now, sub='another'))}.{signature}"
@@ -109,7 +109,7 @@ def signed_as(signer: Signer, kid: str, algorithm: str | None = None) -> Forge:
     return forge
 
 
-def encoded(now: int, text: bytes) -> str:
+def sign_payload(now: int, text: bytes) -> str:
     """Sign a payload that is no JSON object."""
     return jwt.api_jws.encode(text, EC.private, "ES256", headers={"kid": "ec"})
 
@@ -134,27 +134,33 @@ INVALID_TOKENS: dict[str, tuple[Forge, str]] = {
     "header is no JSON": (lambda _: f"{segment(b'{')}.e30.x", NO_JWT),
     "header is no object": (lambda _: f"{segment([])}.e30.x", NO_JWT),
     "header is deep": (lambda _: f"{segment(b'[' * 2000)}.e30.x", NO_JWT),
-    "payload is no JSON": (lambda now: encoded(now, b"{"), NO_JWT),
-    "payload is no object": (lambda now: encoded(now, b"[]"), NO_JWT),
-    "payload is deep": (lambda now: encoded(now, b"[" * 2000), NO_JWT),
+    "payload is no JSON": (lambda now: sign_payload(now, b"{"), NO_JWT),
+    "payload is no object": (lambda now: sign_payload(now, b"[]"), NO_JWT),
+    "payload is deep": (lambda now: sign_payload(now, b"[" * 2000), NO_JWT),
     "critical and unknown": (lambda now: EC.token(claims(now), crit=["secret"], secret=1), NO_JWT),
-    "detached": (lambda now: forged(now, {"alg": "ES256", "kid": "ec", "b64": False, "crit": ["b64"]}), NO_JWT),
+    "detached": (lambda now: forge_token(now, {"alg": "ES256", "kid": "ec", "b64": False, "crit": ["b64"]}), NO_JWT),
     "signature is gone": (lambda now: EC.token(claims(now)).rpartition(".")[0] + ".", BAD_SIGNATURE),
     "signature is short": (lambda now: EC.token(claims(now))[:-2], BAD_SIGNATURE),
-    "tampered": (tampered, BAD_SIGNATURE),
+    "tampered": (tamper, BAD_SIGNATURE),
     "signed by a stranger": (with_claims(STRANGER), BAD_SIGNATURE),
-    "none": (lambda now: forged(now, {"alg": "none", "kid": "ec"}), NOT_ACCEPTED),
-    "None": (lambda now: forged(now, {"alg": "None", "kid": "ec"}), NOT_ACCEPTED),
-    "no algorithm": (lambda now: forged(now, {"kid": "ec"}), NOT_ACCEPTED),
-    "a list of algorithms": (lambda now: forged(now, {"alg": ["ES256"], "kid": "ec"}), NOT_ACCEPTED),
-    "HS256 by the public RSA key": (lambda now: forged(now, {"alg": "HS256", "kid": "rsa"}, pem(RSA)), NOT_ACCEPTED),
-    "HS256 by the public EC key": (lambda now: forged(now, {"alg": "HS256", "kid": "ec"}, pem(EC)), NOT_ACCEPTED),
-    "HS256 by the set": (
-        lambda now: forged(now, {"alg": "HS256", "kid": "rsa"}, json.dumps(RSA.jwk()).encode()),
+    "none": (lambda now: forge_token(now, {"alg": "none", "kid": "ec"}), NOT_ACCEPTED),
+    "None": (lambda now: forge_token(now, {"alg": "None", "kid": "ec"}), NOT_ACCEPTED),
+    "no algorithm": (lambda now: forge_token(now, {"kid": "ec"}), NOT_ACCEPTED),
+    "a list of algorithms": (lambda now: forge_token(now, {"alg": ["ES256"], "kid": "ec"}), NOT_ACCEPTED),
+    "HS256 by the public RSA key": (
+        lambda now: forge_token(now, {"alg": "HS256", "kid": "rsa"}, pem(RSA)),
         NOT_ACCEPTED,
     ),
-    "HMAC under the name of RSA": (lambda now: forged(now, {"alg": "RS256", "kid": "rsa"}, pem(RSA)), BAD_SIGNATURE),
-    "HMAC under the name of EC": (lambda now: forged(now, {"alg": "ES256", "kid": "ec"}, pem(EC)), BAD_SIGNATURE),
+    "HS256 by the public EC key": (lambda now: forge_token(now, {"alg": "HS256", "kid": "ec"}, pem(EC)), NOT_ACCEPTED),
+    "HS256 by the set": (
+        lambda now: forge_token(now, {"alg": "HS256", "kid": "rsa"}, json.dumps(RSA.jwk()).encode()),
+        NOT_ACCEPTED,
+    ),
+    "HMAC under the name of RSA": (
+        lambda now: forge_token(now, {"alg": "RS256", "kid": "rsa"}, pem(RSA)),
+        BAD_SIGNATURE,
+    ),
+    "HMAC under the name of EC": (lambda now: forge_token(now, {"alg": "ES256", "kid": "ec"}, pem(EC)), BAD_SIGNATURE),
     "another curve": (with_claims(Signer("p-521", "P-521", "ES512")), NOT_ACCEPTED),
     "RSA, names an EC key": (signed_as(RSA, "ec"), WRONG_KEY),
     "EC, names an RSA key": (signed_as(EC, "rsa"), WRONG_KEY),
@@ -165,8 +171,8 @@ INVALID_TOKENS: dict[str, tuple[Forge, str]] = {
     "RSA, says it is EC": (signed_as(RSA, "rsa", "ES256"), WRONG_KEY),
     "RSA, says it is PSS": (signed_as(RSA, "rsa", "PS256"), BAD_SIGNATURE),
     "no kid": (lambda now: Signer(None).token(claims(now)), "does not name"),
-    "kid is no text": (lambda now: forged(now, {"alg": "ES256", "kid": ["ec"]}), "does not name"),
-    "kid is null": (lambda now: forged(now, {"alg": "ES256", "kid": None}), "does not name"),
+    "kid is no text": (lambda now: forge_token(now, {"alg": "ES256", "kid": ["ec"]}), "does not name"),
+    "kid is null": (lambda now: forge_token(now, {"alg": "ES256", "kid": None}), "does not name"),
     "kid is a path": (with_claims(Signer("../../etc/passwd")), "unknown"),
     "brings its own key": (
         lambda now: STRANGER.token(claims(now), jwk=STRANGER.jwk(), kid="own", jku="http://127.0.0.1:1/"),
@@ -189,7 +195,7 @@ INVALID_TOKENS: dict[str, tuple[Forge, str]] = {
     "nearly the issuer": (with_claims(iss=ISSUER.rstrip("/")), r"\(iss\)"),
     "no issuer": (with_claims(iss=None), r"\(iss\)"),
     # PyJWT refuses to encode such an issuer
-    "issuers": (lambda now: encoded(now, json.dumps(claims(now, iss=[ISSUER])).encode()), r"\(iss\)"),
+    "issuers": (lambda now: sign_payload(now, json.dumps(claims(now, iss=[ISSUER])).encode()), r"\(iss\)"),
     "another audience": (with_claims(aud="other"), r"\(aud\)"),
     "other audiences": (with_claims(aud=["other", AUDIENCE + "2"]), r"\(aud\)"),
     "nearly the audience": (with_claims(aud=AUDIENCE.upper()), r"\(aud\)"),

@@ -255,12 +255,12 @@ async def test_lagging_loop_spends_in_few_turns(clock: FakeClock, seconds: float
 
 
 async def test_unexpected_error_of_counters_reaches_all_waiters(clock: FakeClock) -> None:
-    class Faulty(GatedCounters):
+    class FaultyCounters(GatedCounters):
         async def add(self, key: str, amount: int, seconds: int) -> int:
             await self.open.wait()
             raise ZeroDivisionError
 
-    faulty = Faulty()
+    faulty = FaultyCounters()
     allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, faulty)).allowance_for(NAME)
     waiters = [asyncio.create_task(allowance.spend()) for _ in range(3)]
     await turns()
@@ -327,7 +327,7 @@ async def test_recovered_redis_learns_what_was_granted_meanwhile(
 
 
 async def test_pending_grants_are_reported_once(clock: FakeClock) -> None:
-    class Faulty(GatedCounters):
+    class FaultyCounters(GatedCounters):
         fault = True
 
         async def add(self, key: str, amount: int, seconds: int) -> int:
@@ -335,7 +335,7 @@ async def test_pending_grants_are_reported_once(clock: FakeClock) -> None:
                 raise CacheUnavailable("down")
             return await super().add(key, amount, seconds)
 
-    faulty = Faulty()
+    faulty = FaultyCounters()
     faulty.open.set()
     allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, faulty)).allowance_for(NAME)
     assert await spend_up_to(allowance, 5) == 5

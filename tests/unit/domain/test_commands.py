@@ -20,19 +20,19 @@ JSON_VALUES = st.recursive(
 )
 
 
-def change(body: str | bytes, guid: str | None = GUID) -> PutCommand:
+def put_command(body: str | bytes, guid: str | None = GUID) -> PutCommand:
     """Parse a body as a PUT to GUID does."""
     return parse(body if isinstance(body, bytes) else body.encode(), PutCommand, {"guid": guid})
 
 
-def faults(body: str | bytes, guid: str | None = GUID) -> list[InvalidField]:
+def faults_of(body: str | bytes, guid: str | None = GUID) -> list[InvalidField]:
     """Return all faults of a body."""
     with pytest.raises(InvalidRequest) as error:
-        change(body, guid)
+        put_command(body, guid)
     return list(error.value.faults)
 
 
-def nested(levels: int) -> str:
+def nested_metadata(levels: int) -> str:
     """Return a body with metadata of this many levels."""
     return '{"metadata":' + '{"a":' * (levels - 1) + "{}" + "}" * levels
 
@@ -51,7 +51,7 @@ def nested(levels: int) -> str:
     ],
 )
 def test_expiry_is_a_string_of_digits_or_an_integer(text: str, value: int) -> None:
-    assert change(f'{{"expire": {text}}}').expire == value
+    assert put_command(f'{{"expire": {text}}}').expire == value
 
 
 @pytest.mark.parametrize(
@@ -63,22 +63,22 @@ def test_expiry_is_a_string_of_digits_or_an_integer(text: str, value: int) -> No
     ],
 )
 def test_other_expiry_is_rejected(text: str) -> None:
-    assert [fault.pointer for fault in faults(f'{{"expire": {text}}}')] == ["/expire"]
+    assert [fault.pointer for fault in faults_of(f'{{"expire": {text}}}')] == ["/expire"]
 
 
 @pytest.mark.parametrize("user", ["x", USER, "x" * 256, "🜁" * 256, "Zürich", " padded ", "a\u00a0b", '"quoted"'])
 def test_user_has_1_to_256_characters(user: str) -> None:
-    assert change(json.dumps({"user": user})).user == user
+    assert put_command(json.dumps({"user": user})).user == user
 
 
 @pytest.mark.parametrize("user", ["", "x" * 257, " ", "\u2003", "a\nb", "a\x00", "\x7f", "\x85", None, 1, True, [], {}])
 def test_other_user_is_rejected(user: object) -> None:
-    assert [fault.pointer for fault in faults(json.dumps({"user": user}))] == ["/user"]
+    assert [fault.pointer for fault in faults_of(json.dumps({"user": user}))] == ["/user"]
 
 
 @given(st.dictionaries(st.text(max_size=10), JSON_VALUES, min_size=1, max_size=3))
 def test_metadata_is_returned_as_given(value: dict[str, object]) -> None:
-    text = change(json.dumps({"metadata": value})).metadata
+    text = put_command(json.dumps({"metadata": value})).metadata
 
     assert text is not None
     assert json.loads(text) == value
@@ -86,60 +86,60 @@ def test_metadata_is_returned_as_given(value: dict[str, object]) -> None:
 
 
 def test_metadata_distinguishes_integer_float_and_boolean() -> None:
-    assert change('{"metadata": {"a": [1, 1.0, true, 123456789012345678901234567890]}}').metadata == (
+    assert put_command('{"metadata": {"a": [1, 1.0, true, 123456789012345678901234567890]}}').metadata == (
         '{"a":[1,1.0,true,123456789012345678901234567890]}'
     )
 
 
 def test_empty_object_means_no_metadata() -> None:
-    command = change('{"metadata": {}}')
+    command = put_command('{"metadata": {}}')
 
     assert command.metadata is None
     assert command.model_fields_set == {"metadata"}
 
 
 def test_metadata_has_at_most_8_levels() -> None:
-    assert change(nested(8)).metadata is not None
-    assert [fault.pointer for fault in faults(nested(9))] == ["/metadata"]
+    assert put_command(nested_metadata(8)).metadata is not None
+    assert [fault.pointer for fault in faults_of(nested_metadata(9))] == ["/metadata"]
 
 
 def test_brackets_in_a_string_are_no_levels() -> None:
     for text in ("[" * 20, '"[[{' * 9, "\\", '\\"{{{{{{{{{'):
         body = {"metadata": {"a": text, "b" + text: [1]}}
-        assert json.loads(str(change(json.dumps(body)).metadata)) == body["metadata"]
+        assert json.loads(str(put_command(json.dumps(body)).metadata)) == body["metadata"]
 
 
 def test_metadata_has_at_most_16_kib() -> None:
     longest = "x" * (MAX_METADATA_BYTES - len('{"a":""}'))
 
-    assert change(json.dumps({"metadata": {"a": longest}})).metadata is not None
-    assert [fault.pointer for fault in faults(json.dumps({"metadata": {"a": longest + "x"}}))] == ["/metadata"]
+    assert put_command(json.dumps({"metadata": {"a": longest}})).metadata is not None
+    assert [fault.pointer for fault in faults_of(json.dumps({"metadata": {"a": longest + "x"}}))] == ["/metadata"]
 
 
 @pytest.mark.parametrize("value", ["null", "[]", '"text"', "1", "true", '{"a": 1e400}', '{"a": [-1e400]}'])
 def test_other_metadata_is_rejected(value: str) -> None:
-    assert [fault.pointer for fault in faults(f'{{"metadata": {value}}}')] == ["/metadata"]
+    assert [fault.pointer for fault in faults_of(f'{{"metadata": {value}}}')] == ["/metadata"]
 
 
 def test_guid_of_the_path_can_be_repeated_in_the_body() -> None:
-    assert change(f'{{"guid": "{GUID}"}}').guid == GUID
+    assert put_command(f'{{"guid": "{GUID}"}}').guid == GUID
 
 
 @pytest.mark.parametrize("value", ['"0094E4C980C74043A4B586B420E69DDF"', f'"{GUID.lower()}"', "null", "1"])
 def test_guid_that_differs_from_the_path_is_rejected(value: str) -> None:
-    assert [fault.pointer for fault in faults(f'{{"guid": {value}}}')] == ["/guid"]
+    assert [fault.pointer for fault in faults_of(f'{{"guid": {value}}}')] == ["/guid"]
 
 
 def test_guid_is_rejected_where_the_service_draws_it() -> None:
-    assert [fault.pointer for fault in faults(f'{{"guid": "{GUID}"}}', guid=None)] == ["/guid"]
+    assert [fault.pointer for fault in faults_of(f'{{"guid": "{GUID}"}}', guid=None)] == ["/guid"]
 
 
 def test_unknown_member_is_rejected_by_name() -> None:
-    assert [fault.pointer for fault in faults('{"a/b": 1, "c~d": 2}')] == ["/a~1b", "/c~0d"]
+    assert [fault.pointer for fault in faults_of('{"a/b": 1, "c~d": 2}')] == ["/a~1b", "/c~0d"]
 
 
 def test_errors_are_reported_together() -> None:
-    reported = faults('{"expire": true, "user": "", "metadata": [], "guid": "x", "color": "red"}')
+    reported = faults_of('{"expire": true, "user": "", "metadata": [], "guid": "x", "color": "red"}')
 
     assert [fault.pointer for fault in reported] == ["/expire", "/user", "/guid", "/metadata", "/color"]
 
@@ -159,16 +159,16 @@ def test_creation_needs_a_user() -> None:
     ],
 )
 def test_invalid_json_is_rejected(body: bytes) -> None:
-    assert [fault.pointer for fault in faults(body)] in ([""], ["/expire"])
+    assert [fault.pointer for fault in faults_of(body)] in ([""], ["/expire"])
 
 
 def test_duplicate_member_is_rejected_anywhere() -> None:
-    assert "repeats the member 'user'" in faults('{"user": "a", "user": "b"}')[0].detail
-    assert "repeats the member 'b'" in faults('{"metadata": {"a": [{"b": 1, "b": 1}]}}')[0].detail
+    assert "repeats the member 'user'" in faults_of('{"user": "a", "user": "b"}')[0].detail
+    assert "repeats the member 'b'" in faults_of('{"metadata": {"a": [{"b": 1, "b": 1}]}}')[0].detail
 
 
 def test_malformed_json_is_rejected_with_its_position() -> None:
-    assert "line 1 column 13" in faults('{"user": "x",}')[0].detail
+    assert "line 1 column 13" in faults_of('{"user": "x",}')[0].detail
 
 
 @pytest.mark.parametrize(
@@ -177,13 +177,13 @@ def test_malformed_json_is_rejected_with_its_position() -> None:
 )
 def test_json_that_is_no_object_is_rejected(body: str, kind: str) -> None:
     rule = 'must be a JSON object, such as {"expire": "4102444800", "user": "Cylance, Inc."}'
-    assert faults(body) == [InvalidField("", f"{rule}, not {kind}")]
+    assert faults_of(body) == [InvalidField("", f"{rule}, not {kind}")]
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_yield_a_change_or_an_error(body: bytes) -> None:
     try:
-        names = change(body).model_fields_set
+        names = put_command(body).model_fields_set
     except InvalidRequest as error:
         names = {fault.pointer for fault in error.faults} & {""}
 

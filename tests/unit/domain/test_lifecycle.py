@@ -20,12 +20,12 @@ SECONDS = NOW // 1000
 POLICY = RetentionPolicy(lifetime=30 * 86400, retention=7 * 86400)
 
 
-def change(**members: object) -> PutCommand:
+def put_command(**members: object) -> PutCommand:
     """Return a PUT command with these members."""
     return PutCommand.model_validate(members)
 
 
-def patched(old: Record, **members: object) -> Record:
+def patch(old: Record, **members: object) -> Record:
     """Apply a patch with these members to a record."""
     return lifecycle.patch(old, PatchCommand.model_validate(members), NOW, POLICY)
 
@@ -60,7 +60,7 @@ def test_stored_record_past_retention_is_not_found() -> None:
 
 
 def test_new_record_has_the_default_lifetime_without_an_expiry() -> None:
-    new = lifecycle.create(GUID, change(user="x"), NOW, POLICY)
+    new = lifecycle.create(GUID, put_command(user="x"), NOW, POLICY)
 
     assert new == Record(
         guid=GUID,
@@ -74,7 +74,7 @@ def test_new_record_has_the_default_lifetime_without_an_expiry() -> None:
 
 
 def test_new_record_has_the_given_members() -> None:
-    new = lifecycle.create(GUID, change(user="x", expire=7, metadata={"a": 1}), NOW, POLICY)
+    new = lifecycle.create(GUID, put_command(user="x", expire=7, metadata={"a": 1}), NOW, POLICY)
 
     assert (new.expire, new.metadata) == (7, '{"a":1}')
     assert new.purge_at == SECONDS + 7 * 86400, (
@@ -84,19 +84,19 @@ def test_new_record_has_the_given_members() -> None:
 
 def test_new_record_needs_a_user() -> None:
     with pytest.raises(InvalidRequest) as error:
-        lifecycle.create(GUID, change(expire=7), NOW, POLICY)
+        lifecycle.create(GUID, put_command(expire=7), NOW, POLICY)
     assert error.value.faults == (
         InvalidField("/user", 'is required to create a GUID, as in {"user": "Cylance, Inc."}'),
     )
 
 
 def test_new_record_has_a_version_above_its_predecessor() -> None:
-    assert lifecycle.create(GUID, change(user="x"), NOW, POLICY, after=NOW + 9).version == NOW + 10
+    assert lifecycle.create(GUID, put_command(user="x"), NOW, POLICY, after=NOW + 9).version == NOW + 10
 
 
 def test_times_are_capped_at_the_end_of_9999() -> None:
-    new = lifecycle.create(GUID, change(user="x", expire=MAX_TIME), NOW, POLICY)
-    last = lifecycle.create(GUID, change(user="x"), MAX_TIME * 1000, POLICY)
+    new = lifecycle.create(GUID, put_command(user="x", expire=MAX_TIME), NOW, POLICY)
+    last = lifecycle.create(GUID, put_command(user="x"), MAX_TIME * 1000, POLICY)
 
     assert new.purge_at == MAX_TIME
     assert last.expire == MAX_TIME
@@ -105,7 +105,7 @@ def test_times_are_capped_at_the_end_of_9999() -> None:
 def test_update_merges_given_members() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
 
-    new = lifecycle.update(old, change(expire=SECONDS + 9), NOW, POLICY)
+    new = lifecycle.update(old, put_command(expire=SECONDS + 9), NOW, POLICY)
 
     assert new == old.model_copy(
         update={"expire": SECONDS + 9, "version": NOW, "updated": NOW, "purge_at": SECONDS + 9 + 7 * 86400}
@@ -115,48 +115,48 @@ def test_update_merges_given_members() -> None:
 def test_update_replaces_metadata_and_empty_object_removes_it() -> None:
     old = record(NOW, metadata='{"a":1,"b":2}')
 
-    assert lifecycle.update(old, change(metadata={"c": 3}), NOW, POLICY).metadata == '{"c":3}'
-    assert lifecycle.update(old, change(metadata={}), NOW, POLICY).metadata is None
+    assert lifecycle.update(old, put_command(metadata={"c": 3}), NOW, POLICY).metadata == '{"c":3}'
+    assert lifecycle.update(old, put_command(metadata={}), NOW, POLICY).metadata is None
 
 
 def test_update_without_change_keeps_the_record() -> None:
     old = record(NOW - 5000, metadata='{"a":1}')
-    same = change(user=old.user, expire=str(old.expire), metadata={"a": 1})
+    same = put_command(user=old.user, expire=str(old.expire), metadata={"a": 1})
 
     assert lifecycle.update(old, same, NOW, POLICY) is old
-    assert lifecycle.update(old, change(), NOW, POLICY) is old
+    assert lifecycle.update(old, put_command(), NOW, POLICY) is old
 
 
 def test_metadata_of_another_number_type_is_a_change() -> None:
-    assert lifecycle.update(record(NOW, metadata='{"a":1}'), change(metadata={"a": True}), NOW, POLICY).metadata == (
-        '{"a":true}'
-    )
+    assert lifecycle.update(
+        record(NOW, metadata='{"a":1}'), put_command(metadata={"a": True}), NOW, POLICY
+    ).metadata == ('{"a":true}')
 
 
 def test_version_rises_with_a_stopped_or_reversed_clock() -> None:
     old = record(NOW)
 
-    assert lifecycle.update(old, change(user="b"), NOW, POLICY).version == NOW + 1
-    assert lifecycle.update(old, change(user="b"), NOW - 60_000, POLICY).version == NOW + 1
+    assert lifecycle.update(old, put_command(user="b"), NOW, POLICY).version == NOW + 1
+    assert lifecycle.update(old, put_command(user="b"), NOW - 60_000, POLICY).version == NOW + 1
 
 
 def test_update_renews_expired_record_for_default_lifetime() -> None:
     old = record(NOW - 6000, expire=SECONDS - 5)
 
     assert not lifecycle.is_revoked(old)
-    assert lifecycle.update(old, change(user="b"), NOW, POLICY).expire == SECONDS + 30 * 86400
-    assert lifecycle.update(old, change(), NOW, POLICY).expire == SECONDS + 30 * 86400
+    assert lifecycle.update(old, put_command(user="b"), NOW, POLICY).expire == SECONDS + 30 * 86400
+    assert lifecycle.update(old, put_command(), NOW, POLICY).expire == SECONDS + 30 * 86400
 
 
 @pytest.mark.parametrize("written_at", [NOW - 6000, NOW])
 def test_update_of_expired_record_uses_the_given_expiry(written_at: int) -> None:
     old = record(written_at, expire=SECONDS - 5)
 
-    for renew in (lifecycle.update(old, change(expire=SECONDS + 1), NOW, POLICY), patched(old, expire=SECONDS + 1)):
+    for renew in (lifecycle.update(old, put_command(expire=SECONDS + 1), NOW, POLICY), patch(old, expire=SECONDS + 1)):
         assert renew.expire == SECONDS + 1
         assert not lifecycle.is_revoked(renew)
-    assert lifecycle.update(old, change(expire=SECONDS - 5), NOW, POLICY) is old
-    assert patched(old, expire=SECONDS - 5) is old
+    assert lifecycle.update(old, put_command(expire=SECONDS - 5), NOW, POLICY) is old
+    assert patch(old, expire=SECONDS - 5) is old
 
 
 def test_record_written_with_a_past_expiry_is_revoked() -> None:
@@ -164,20 +164,20 @@ def test_record_written_with_a_past_expiry_is_revoked() -> None:
 
     assert not lifecycle.is_revoked(live)
     for revoked in (
-        lifecycle.update(live, change(expire=SECONDS), NOW, POLICY),
-        patched(live, expire=0),
-        lifecycle.create(GUID, change(user="x", expire=SECONDS), NOW, POLICY),
+        lifecycle.update(live, put_command(expire=SECONDS), NOW, POLICY),
+        patch(live, expire=0),
+        lifecycle.create(GUID, put_command(user="x", expire=SECONDS), NOW, POLICY),
     ):
         assert lifecycle.is_revoked(revoked)
-        assert lifecycle.is_revoked(lifecycle.update(revoked, change(expire=1, user="b"), NOW + 9, POLICY))
-    assert not lifecycle.is_revoked(lifecycle.update(live, change(expire=SECONDS + 1), NOW, POLICY))
+        assert lifecycle.is_revoked(lifecycle.update(revoked, put_command(expire=1, user="b"), NOW + 9, POLICY))
+    assert not lifecycle.is_revoked(lifecycle.update(live, put_command(expire=SECONDS + 1), NOW, POLICY))
 
 
 def test_expired_error_says_why_and_until_when() -> None:
     expired = record(NOW - 6000, expire=SECONDS - 5, purge_at=SECONDS + 5)
-    created = lifecycle.create(GUID, change(user="x", expire=1_427_736_345), NOW, POLICY)
-    revoked = lifecycle.update(record(NOW - 6000), change(expire=1_427_736_345), NOW, POLICY)
-    updated = lifecycle.update(created, change(expire=1), NOW + 1, POLICY)
+    created = lifecycle.create(GUID, put_command(user="x", expire=1_427_736_345), NOW, POLICY)
+    revoked = lifecycle.update(record(NOW - 6000), put_command(expire=1_427_736_345), NOW, POLICY)
+    updated = lifecycle.update(created, put_command(expire=1), NOW + 1, POLICY)
 
     assert expired_message(expired).startswith(
         f"GUID {GUID} expired at 2026-11-18T11:06:35Z. To renew it, PUT it, or PATCH"
@@ -201,7 +201,7 @@ def test_error_of_an_invalid_patch_reveals_no_stored_data(invalid: object) -> No
     errors = set()
     for stored in (None, '{"a":1}', json.dumps({"b": "x" * 16_000})):
         with pytest.raises(InvalidRequest) as error:
-            patched(record(NOW, metadata=stored), metadata={"pad": "x" * 1000, "n": invalid})
+            patch(record(NOW, metadata=stored), metadata={"pad": "x" * 1000, "n": invalid})
         errors.add(str(error.value.faults))
     assert len(errors) == 1
 
@@ -213,7 +213,7 @@ def test_update_of_revoked_record_needs_an_expiry(expire: int, members: dict[str
 
     renewal = r'\(created with a past expiry\)\. To renew it, PUT or PATCH it with a future "expire"'
     with pytest.raises(Expired, match=renewal) as error:
-        lifecycle.update(revoked, change(**members), NOW + 60_000, POLICY)
+        lifecycle.update(revoked, put_command(**members), NOW + 60_000, POLICY)
     assert (error.value.expired_at, error.value.renewable_until) == (expire, revoked.purge_at)
 
 
@@ -221,14 +221,14 @@ def test_update_of_revoked_record_needs_an_expiry(expire: int, members: dict[str
 @pytest.mark.parametrize(("written_at", "reason"), [(NOW - 6000, "Z"), (NOW, "with a past expiry\\)")])
 def test_patch_of_expired_record_needs_an_expiry(written_at: int, reason: str, members: dict[str, object]) -> None:
     with pytest.raises(Expired, match=f'{reason}\\. To renew it, .* with a future "expire"'):
-        patched(record(written_at, expire=SECONDS - 5), **members)
+        patch(record(written_at, expire=SECONDS - 5), **members)
 
 
 def test_clock_behind_revives_no_revoked_record() -> None:
     revoked, earlier = record(NOW, expire=SECONDS), NOW - 60_000
 
     with pytest.raises(Expired):
-        lifecycle.update(revoked, change(user="b"), earlier, POLICY)
+        lifecycle.update(revoked, put_command(user="b"), earlier, POLICY)
     with pytest.raises(Expired):
         lifecycle.patch(revoked, PatchCommand.model_validate({"user": "b"}), earlier, POLICY)
 

@@ -126,14 +126,14 @@ async def test_caller_leaves_slots_to_others() -> None:
     work = Work(admission)
     await work.begin("eeeeee")
     assert work.running == ["e"] * 3
-    assert not admission.try_acquire(_of("e"))
+    assert not admission.try_acquire(scope_of("e"))
     await work.begin("a")
     assert work.running == ["e"] * 3 + ["a"], "the slot is granted at once"
     await work.end_all()
     assert_empty(admission)
 
 
-def _of(caller: str) -> CancelScope:
+def scope_of(caller: str) -> CancelScope:
     scope = CancelScope()
     scope.caller = caller
     return scope
@@ -154,7 +154,7 @@ async def test_slot_taken_before_authentication_counts_to_its_caller() -> None:
 
 async def test_slot_of_another_caller_is_not_used() -> None:
     admission = Admission(1, seconds=60, share=0.5)
-    scope = _of("a")
+    scope = scope_of("a")
     assert admission.try_acquire(scope)
     assert admission.begin(scope, "b")
     admission.end(scope)

@@ -79,7 +79,7 @@ class RecordedWork:
         return to_json({"guid": self.drawn[-1], "answer": len(self.drawn)})
 
 
-def failing(error: BaseException) -> Callable[[], Awaitable[None]]:
+def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
     async def fail() -> None:
         raise error
 
@@ -212,7 +212,7 @@ async def test_request_without_changes_leaves_no_receipt(idempotency: Idempotenc
     for error, repeatable in itertools.product(errors, (True, False)):
         request = REQUEST._replace(repeatable=repeatable)
         with pytest.raises(type(error)):
-            await idempotency.once(request, RecordedWork(failing(error)))
+            await idempotency.once(request, RecordedWork(raising(error)))
         assert await backend.receipts.get(request.name) is None
 
 
@@ -227,7 +227,7 @@ async def test_uncertain_request_is_repeated_with_the_same_seed(idempotency: Ide
     with pytest.raises(type(error)):
         await idempotency.once(REQUEST, first_run)
     with pytest.raises(InvalidRequest):  # a later attempt without changes keeps the first receipt
-        await idempotency.once(REQUEST, RecordedWork(failing(InvalidRequest())))
+        await idempotency.once(REQUEST, RecordedWork(raising(InvalidRequest())))
     await idempotency.once(REQUEST, second_run)
 
     assert first_run.drawn == second_run.drawn
