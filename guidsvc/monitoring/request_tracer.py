@@ -27,6 +27,7 @@ from opentelemetry.util.types import AttributeValue
 
 import guidsvc
 from guidsvc.errors import StartError
+from guidsvc.monitoring.bounded_session import BoundedSession
 from guidsvc.monitoring.logs.access_log import without_secrets
 from guidsvc.telemetry import traceparent
 from guidsvc.telemetry.outage import Outage
@@ -38,6 +39,7 @@ CLOSE_SECONDS = 1.0
 MAX_REASON = 200
 """Maximum characters of the reason why spans cannot be exported, in the log."""
 _PROTOCOLS = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
+_CREDENTIAL_PROVIDERS = tuple(f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{kind}CREDENTIAL_PROVIDER" for kind in ("", "TRACES_"))
 _PROTOCOL = "http/protobuf"
 _FIRST_SERVER_ERROR = 500
 _SECOND_NS = 1_000_000_000
@@ -58,7 +60,7 @@ def validate_environment() -> None:
 async def open_tracer(store: str) -> AsyncIterator[Tracer]:
     """Export the traces of requests while the block runs; `store` is the kind of store."""
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(ReportingExporter(trace_exporter.OTLPSpanExporter())))
+    provider.add_span_processor(BatchSpanProcessor(ReportingExporter(_exporter())))
     try:
         yield RequestTracer(provider, store)
     finally:
@@ -66,6 +68,12 @@ async def open_tracer(store: str) -> AsyncIterator[Tracer]:
         closing = threading.Thread(target=provider.shutdown, name="close-tracer", daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, CLOSE_SECONDS)
+
+
+def _exporter() -> SpanExporter:
+    """Return the exporter by the `OTEL_*` variables. A provider of credentials that they name has its own session."""
+    has_provider = any(os.environ.get(name) for name in _CREDENTIAL_PROVIDERS)
+    return trace_exporter.OTLPSpanExporter(session=None if has_provider else BoundedSession())
 
 
 def _resource() -> Resource:

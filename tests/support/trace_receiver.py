@@ -11,6 +11,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.support.backing_servers import wait_until
 
+MAX_ENDLESS_BYTES = 256 * 1024 * 1024
+"""When an endless response is given up, so that a client without a bound is no danger to the machine."""
 SERVER, CLIENT = 2, 3
 """Kinds of spans."""
 ERROR = 2
@@ -41,6 +43,12 @@ class TraceReceiver:
     def __init__(self, port: int) -> None:
         self.port = port
         self.status = 200
+        self.is_endless = False
+        """Whether responses have no end."""
+        self.sent_bytes = 0
+        """How much of endless responses was sent."""
+        self.has_lost_client = threading.Event()
+        """Set once a client has closed its connection before the end of a response."""
         self.is_open = threading.Event()
         self.is_open.set()
         self.exports = 0
@@ -118,8 +126,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.receiver.status == 200 and self.path == "/v1/traces":
             self.receiver.add(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
         self.send_response(self.receiver.status)
+        if self.receiver.is_endless:
+            self._send_without_end()
+            return
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def _send_without_end(self) -> None:
+        self.end_headers()
+        self.close_connection = True
+        try:
+            while self.receiver.sent_bytes < MAX_ENDLESS_BYTES:
+                self.wfile.write(b"-" * 65_536)
+                self.receiver.sent_bytes += 65_536
+        except OSError:
+            self.receiver.has_lost_client.set()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the signature of the library
         """Write nothing."""

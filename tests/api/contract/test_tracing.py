@@ -14,7 +14,15 @@ from tests.conftest import ExpectedLogs, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 from tests.support.metrics import until_cached
-from tests.support.trace_receiver import CLIENT, ERROR, ReceivedSpan, TraceReceiver, trace_receiver, wait_for_senders
+from tests.support.trace_receiver import (
+    MAX_ENDLESS_BYTES,
+    CLIENT,
+    ERROR,
+    ReceivedSpan,
+    TraceReceiver,
+    trace_receiver,
+    wait_for_senders,
+)
 
 PATH = f"/guid/{GUID}"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -252,6 +260,14 @@ async def test_receiver_that_hangs_delays_no_request(
     receiver.is_open.set()
     await asyncio.sleep(0)
     assert len(receiver.requests) <= 1 + 64 + 32, "the buffer is bounded"
+
+
+async def test_response_of_the_receiver_has_a_bound(serving: Serving, receiver: TraceReceiver) -> None:
+    receiver.is_endless = True
+    async with serving(tracing="otlp") as client:
+        await client.get("/livez")
+        assert await asyncio.to_thread(receiver.has_lost_client.wait, 60)
+    assert receiver.sent_bytes < MAX_ENDLESS_BYTES / 8, "what the buffers of the system hold"
 
 
 async def test_outage_of_the_receiver_is_logged_once(
