@@ -15,9 +15,9 @@ from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 from tests.support.metrics import until_cached
 from tests.support.trace_receiver import (
-    MAX_ENDLESS_BYTES,
     CLIENT,
     ERROR,
+    MAX_ENDLESS_BYTES,
     ReceivedSpan,
     TraceReceiver,
     trace_receiver,
