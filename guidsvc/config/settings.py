@@ -168,7 +168,8 @@ class Settings(BaseSettings):
         604_800, description="seconds that an event is kept"
     )
     events_size: Annotated[Size, AfterValidator(_log_bytes)] = Field(
-        Size(2**30), description="size of the event log; beyond it, the oldest events go first, whatever their age"
+        Size(2**30),
+        description="size of the event log; beyond it, the oldest events of the owners that hold the most go first",
     )
     warn_before: str = Field(
         "604800,86400",

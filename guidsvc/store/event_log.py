@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from guidsvc.domain.events.cursor import CursorKey
 from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.events.shares import Place
 
 SCANNED = 10_000
 """Maximum number of entries that one read looks at. A read for one owner looks at, and counts, only those of the owner:
@@ -66,11 +67,18 @@ class EventLog(Protocol):
     async def newest(self) -> int:
         """Return the number of the newest entry. This is cheap: a follower asks many times a second."""
 
-    async def bounds(self) -> LogBounds:
-        """Return where the log begins and ends."""
+    async def bounds(self, owner: str | None = None) -> LogBounds:
+        """Return where the log begins and ends.
+
+        For a reader of one owner, `floor` is the last entry that was removed of those before and of this owner: the
+        log may hold entries of owners from before its floor for readers of all.
+        """
 
     async def checksum(self, number: int) -> int | None:
         """Return the checksum of the id of an entry, or of the last one that was cut off; None for any other."""
+
+    async def newest_of(self, owner: str, number: int) -> Place | None:
+        """Return the newest entry of an owner up to a number; None if it is so old that it may soon be removed."""
 
     async def read(
         self, after: int, limit: int, selection: EventSelection, *, queue_name: str | None = None
@@ -102,7 +110,9 @@ class EventLog(Protocol):
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
         """Cut off at most `limit` entries that were appended before a time, in Unix milliseconds, or beyond a size.
 
-        Return how many. The newest entry, and those that are not complete yet, are never cut off.
+        Return how many; `limit` if there may be more to do. The newest entry, and those that are not complete yet, are
+        never cut off. Beyond the size, the oldest entries of the owners that hold the most bytes are removed, and those
+        of other owners stay for readers of these owners; see `guidsvc.domain.events.shares`.
         """
 
     async def size(self) -> tuple[int, int]:

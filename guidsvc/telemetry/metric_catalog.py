@@ -221,7 +221,7 @@ METRICS = (
     MetricSpec(
         "guidsvc_events_oldest_seconds",
         "gauge",
-        "Age of the oldest event in the log.",
+        "Age of the oldest event that readers of all owners get.",
         (),
         lambda meters, _: {(): meters.store.events.oldest_seconds},
         "livemax",

@@ -28,6 +28,7 @@ TESTS = {
     "the store does not answer while streams": ["test_streams_survive_an_outage_of_the_store"],
     "the event log has reached its size": ["test_small_log_loses_old_events_and_rejects_no_write"],
     "an entry of the event log of a SQLite store": ["test_feed_ends_before_a_damaged_event_and_goes_on"],
+    "the archive of the event log of a SQLite store": ["test_damaged_archive_stops_neither_trim_nor_writes"],
     "a receipt of an": ["test_corrupt_receipt_is_reported_and_other_keys_are_served"],
     "the log cannot be written": ["test_unwritable_log_does_not_prevent_responses"],
     "with `--workers`: the temporary folder": ["test_workers_start_and_serve_without_the_metrics_folder"],

@@ -86,22 +86,22 @@ class EventFeed:
         """Whether nobody may wait any longer."""
         return self._tail.is_closed
 
-    async def start(self, cursor: SealedCursor | None, *, is_now: bool) -> Cursor:
-        """Return the place of a cursor; without one, the newest or the oldest place.
+    async def start(self, cursor: SealedCursor | None, owner: str | None = None, *, is_now: bool) -> Cursor:
+        """Return the place of a cursor for a reader of an owner, or of all; without one, the newest or the oldest.
 
         EventsGone if it is not in the log, or the cursor is of another one; ForgedCursor if no log made it.
         """
-        bounds = await self._log.bounds()
+        bounds = await self._log.bounds(owner)
         if cursor is None:
             return _now(bounds) if is_now else _oldest(bounds)
         if cursor.epoch != bounds.key.epoch:
-            raise await self._gone("another-store")
+            raise _gone("another-store", bounds)
         place = cursor.unseal(bounds.key)
         if place is None:
             raise ForgedCursor
         reason = await self._fault_of(place, bounds)
         if reason is not None:
-            raise await self._gone(reason)
+            raise _gone(reason, bounds)
         return place
 
     async def read(
@@ -111,7 +111,7 @@ class EventFeed:
         try:
             page = await self._log.read(place.number, limit + 1, selection, queue_name=queue_name)
         except EventsTrimmed as error:
-            raise await self._gone("trimmed") from error
+            raise _gone("trimmed", await self._log.bounds(selection.owner)) from error
         entries = page.entries[:limit]  # one more was read, to see whether one follows
         events = _fitting([FeedEvent(place.key, numbered) for numbered in entries], most_bytes)
         if len(events) < len(page.entries):
@@ -131,6 +131,16 @@ class EventFeed:
         events, has_more = _select(found, selection, limit)
         return EventPage(events, (events if has_more else found)[-1].place, has_more)
 
+    async def lasting(self, place: Cursor, selection: EventSelection) -> Cursor:
+        """Return the place to give to a client: that after the newest event of its owner up to `place`.
+
+        Events of other owners may be removed sooner, and then a cursor behind one of them cannot be checked.
+        """
+        if not selection.owner:
+            return place
+        found = await self._log.newest_of(selection.owner, place.number)
+        return place if found is None else Cursor(place.key, *found)
+
     async def wait(self, place: Cursor, selection: EventSelection, seconds: float, stop: asyncio.Future[None]) -> None:
         """Wait until there may be an event after a place, for at most so many seconds.
 
@@ -149,9 +159,9 @@ class EventFeed:
             return "trimmed"
         return None if checksum == place.checksum else "rewound"
 
-    async def _gone(self, reason: GoneReason) -> EventsGone:
-        bounds = await self._log.bounds()
-        return EventsGone(reason, oldest=_oldest(bounds).encode(), now=_now(bounds).encode())
+
+def _gone(reason: GoneReason, bounds: LogBounds) -> EventsGone:
+    return EventsGone(reason, oldest=_oldest(bounds).encode(), now=_now(bounds).encode())
 
 
 def _oldest(bounds: LogBounds) -> Cursor:

@@ -29,6 +29,7 @@ from guidsvc.store.cache_fence import NEW
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS, Bulkheads, reserve_threads
 from guidsvc.store.mongo.documents import LEASED
 from guidsvc.store.mongo.error_reason import reason_of
+from guidsvc.store.mongo.events.archive.collection import ARCHIVE_INDEXES
 from guidsvc.store.mongo.events.log import LogCollections, MongoEventLog
 from guidsvc.store.mongo.events.retention import close_gap, with_bounds
 from guidsvc.store.mongo.events.sequencer import BOUNDS_ID, LOG_INDEXES
@@ -42,8 +43,8 @@ from guidsvc.telemetry.metrics import StoreMetrics
 DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipts", "identity", "fence"
 KEYS, LEDGERS = "keys", "ledgers"
 """Names of the collections: records, receipts, store id, fence, API keys, ledgers; and of the default database."""
-LOG, BOUNDS, LEASES = "log", "log_bounds", "leases"
-"""Names of the collections of the event log: its entries, where it begins, and who works on it."""
+LOG, BOUNDS, LEASES, ARCHIVE = "log", "log_bounds", "leases", "log_archive"
+"""Names of the collections of the event log: its entries, where it begins, who works on it, and its archive."""
 _FORMER_INDEX = "purge_at_ttl"
 """An index by which MongoDB deleted records after their retention: also those whose events are not in the log."""
 _NO_INDEX, _NO_COLLECTION = 27, 26
@@ -166,6 +167,7 @@ async def _prepare(collection: Collection, events: EventPolicy, *, exclusive: bo
             await collection.create_indexes(INDEXES)
             await receipts.create_indexes(RECEIPT_INDEXES)
             await collection.database[LOG].create_indexes(LOG_INDEXES)
+            await collection.database[ARCHIVE].create_indexes(ARCHIVE_INDEXES)
             await _drop_former_index(collection)
         if exclusive:
             await _release_leases(receipts)
@@ -228,7 +230,7 @@ class MongoStore:
         self._database = collection.database
         self._bulkheads = bulkheads = Bulkheads(timeout_ms)
         self.fence = MongoFence(self._database[FENCE], bulkheads)
-        collections = LogCollections(collection, *(self._majority(name) for name in (LOG, BOUNDS, LEASES)))
+        collections = LogCollections(collection, *(self._majority(name) for name in (LOG, BOUNDS, LEASES, ARCHIVE)))
         self.events = MongoEventLog(collections, bulkheads, policy=events, meter=meter)
         self.records = MongoRecords(
             collection, self.fence, self.events, few=few, proof_seconds=proof_seconds, meter=meter

@@ -252,6 +252,7 @@ def _cut_log_at_last_gap(writer: sqlite3.Connection) -> None:
         "SELECT seq, total FROM log AS entry WHERE NOT EXISTS (SELECT 1 FROM log WHERE seq = entry.seq - 1) "
         "ORDER BY seq DESC LIMIT 1"
     ).fetchone()
+    writer.execute("UPDATE log_bounds SET shares = NULL")  # the archive is not copied
     if row is not None and row[0] > 1:
         writer.execute("DELETE FROM log WHERE seq < ?", (row[0],))
         writer.execute(

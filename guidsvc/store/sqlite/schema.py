@@ -19,6 +19,13 @@ _log = structlog.get_logger(__name__)
 APPLICATION_ID = 0x67756964
 """Identifies files of guidsvc in SQLite's header: "guid"."""
 
+_LOG_COLUMNS = """
+    seq INTEGER PRIMARY KEY NOT NULL, prev INTEGER, total INTEGER NOT NULL, appended INTEGER NOT NULL,
+    kind TEXT NOT NULL, guid TEXT NOT NULL, version INTEGER NOT NULL, at INTEGER NOT NULL, owner TEXT NOT NULL,
+    user TEXT, expire INTEGER, metadata TEXT, changed TEXT NOT NULL, former_user TEXT,
+    caller TEXT NOT NULL, request_id TEXT NOT NULL, lead INTEGER NOT NULL
+"""
+
 MIGRATIONS = (
     """
     CREATE TABLE records (
@@ -97,38 +104,25 @@ MIGRATIONS = (
     CREATE INDEX records_owner ON records (owner, guid, expire, purge_at) WHERE owner <> '';
     CREATE INDEX records_owner_user ON records (owner, user, guid, expire, purge_at) WHERE owner <> '';
     """,
-    """
+    f"""
     ALTER TABLE records ADD COLUMN due INTEGER;
     ALTER TABLE records ADD COLUMN stage INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE records ADD COLUMN last INTEGER;
     DROP INDEX records_purge_at;
     CREATE INDEX records_due ON records (due);
-    CREATE TABLE log (
-        seq INTEGER PRIMARY KEY NOT NULL,
-        prev INTEGER,
-        total INTEGER NOT NULL,
-        appended INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        guid TEXT NOT NULL,
-        version INTEGER NOT NULL,
-        at INTEGER NOT NULL,
-        owner TEXT NOT NULL,
-        user TEXT,
-        expire INTEGER,
-        metadata TEXT,
-        changed TEXT NOT NULL,
-        former_user TEXT,
-        caller TEXT NOT NULL,
-        request_id TEXT NOT NULL,
-        lead INTEGER NOT NULL
-    );
+    CREATE TABLE log ({_LOG_COLUMNS});
     CREATE TABLE log_bounds (
         epoch INTEGER NOT NULL, floor INTEGER NOT NULL, floor_checksum INTEGER NOT NULL, floor_total INTEGER NOT NULL,
         secret BLOB NOT NULL, start_at INTEGER, has_gap INTEGER NOT NULL DEFAULT 0
     );
     INSERT INTO log_bounds VALUES (random() & 4294967295, 0, 0, 0, randomblob(32), NULL, 0);
-    """,
+    """,  # noqa: S608  # nosec B608  # our own names
     "CREATE INDEX log_owner ON log (owner) WHERE owner <> ''",
+    f"""
+    CREATE TABLE log_archive ({_LOG_COLUMNS});
+    CREATE INDEX log_archive_owner ON log_archive (owner);
+    ALTER TABLE log_bounds ADD COLUMN shares TEXT;
+    """,
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
 
@@ -138,6 +132,8 @@ previous entry of the GUID, and `total` the size of all entries so far, so that 
 own. `appended` is the time of the append; `at` may be far older. In `log_bounds`, `start_at` and `has_gap` are those of
 `continuity`. The indexes on the owner leave out rows without one: without access control that is every row, and those
 of `records` took a third of the time of a creation. `log_owner` is in the order of the numbers within an owner.
+`log_archive` has the columns of `log`, but its `total` is the size of the entry alone. `shares` in `log_bounds` is that
+of `archive`.
 """
 
 CHECKPOINT_PAGES = 4000

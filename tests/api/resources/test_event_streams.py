@@ -262,9 +262,9 @@ async def test_stream_that_leaves_before_its_turn_frees_its_place(
     gate = asyncio.Event()
     bounds = SqliteEventLog.bounds
 
-    async def gated(log: SqliteEventLog) -> LogBounds:
+    async def gated(log: SqliteEventLog, owner: str | None = None) -> LogBounds:
         await gate.wait()
-        return await bounds(log)
+        return await bounds(log, owner)
 
     async with asyncio.timeout(20):
         with monkeypatch.context() as patch:

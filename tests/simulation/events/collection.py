@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from pymongo import DeleteOne, UpdateOne
+from pymongo import DeleteOne, ReplaceOne, UpdateOne
 from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, PyMongoError
 
 from guidsvc.store.mongo.documents import NOW
@@ -142,8 +142,10 @@ class SimulatedCollection:
 
         await self._write(delete)
 
-    async def bulk_write(self, operations: Sequence[UpdateOne | DeleteOne], *, ordered: bool = True) -> Result:
-        """Do updates and deletions one by one; others may write in between."""
+    async def bulk_write(
+        self, operations: Sequence[UpdateOne | ReplaceOne[Document] | DeleteOne], *, ordered: bool = True
+    ) -> Result:
+        """Do updates, replacements by `_id` and deletions one by one; others may write in between."""
         matched = deleted = 0
 
         async def do(term: int) -> None:
@@ -151,6 +153,8 @@ class SimulatedCollection:
             for each in operations:
                 if isinstance(each, UpdateOne):
                     matched += self._shard.update(self._name, dict(each._filter), each._doc)
+                elif isinstance(each, ReplaceOne):
+                    self._shard.replace(self._name, dict(each._doc))
                 else:
                     deleted += self._shard.delete(self._name, dict(each._filter))
                 await self._pause(term)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from guidsvc.domain.record import Record
-from guidsvc.store.event_log import Numbered
+from guidsvc.store.event_log import LogPage, Numbered
 from guidsvc.store.mongo.documents import model_of
 from guidsvc.store.mongo.events.entry_documents import KEY, numbered
 from tests.simulation.events.server import EPOCH_MS, Applied
@@ -39,6 +39,8 @@ class Judge:
     """All entries that were ever visible."""
     versions: dict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
     floor: int = 0
+    has_room: bool = True
+    """Whether the log never reaches its size."""
     kept_ms: int = 0
     """How long an entry is kept after it came into an outbox, at least."""
     _keys: set[Key] = field(default_factory=set)
@@ -52,7 +54,7 @@ class Judge:
             self._note_record(applied)
         elif applied.collection == "log":
             self._note_entry(applied)
-        elif applied.document is not None:
+        elif applied.collection == "log_bounds" and applied.document is not None:
             before, self.floor = self.floor, applied.document["floor"]
             self._judge_ages(range(before + 1, self.floor + 1))
             if self.log and self.floor >= len(self.log):
@@ -80,7 +82,7 @@ class Judge:
             self.counts["writes"] += 1
 
     def _judge_ages(self, cut_off: range) -> None:
-        for number in cut_off:
+        for number in cut_off if self.has_room else ():
             each = self.log[number].entry.id
             age_ms = self._now_ms() - self._ever[each]
             if age_ms < self.kept_ms - SKEW_MS:
@@ -111,6 +113,14 @@ class Judge:
                 self._wrong(f"a reader was given {each} for entry {number}")
                 return
         self.counts["read"] += len(entries)
+
+    def read_of(self, owner: str, after: int, page: LogPage) -> None:
+        """Judge a page that a reader of one owner was given."""
+        numbers = range(after + 1, page.looked_to + 1)
+        expected = [self.log[number] for number in numbers if self.log[number].entry.owner == owner]
+        if list(page.entries) != expected:
+            self._wrong(f"a reader of {owner} was given {page} after {after} for {expected}")
+        self.counts["read"] += len(expected)
 
     def finish(self) -> None:
         """Judge what is left when all is well again."""

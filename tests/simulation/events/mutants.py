@@ -9,6 +9,7 @@ _PACKAGE = "store/mongo/events/"
 _SEQUENCER, _RETENTION, _OUTBOX, _STEPS = (
     f"{_PACKAGE}{name}.py" for name in ("sequencer", "retention", "outbox", "steps")
 )
+_TRIM, _READING = f"{_PACKAGE}archive/trim.py", f"{_PACKAGE}reading.py"
 SEEDS = 30
 
 MUTANTS = (
@@ -47,6 +48,16 @@ MUTANTS = (
         "moved = await self._append(head, batch)", "moved = await self._append(await self.head(), batch)",
     ), _RETENTION: ("head.number > self._cuts[0].newest + BATCH", "head.number > self._cuts[0].newest")}, 200),
     Mutant("a record is deleted with entries in its outbox", {_OUTBOX: ('IS_DRAINED: dict[str, Any] = {"g.pending": None}', "IS_DRAINED: dict[str, Any] = {}")}, 120),
+    Mutant("what leaves the log is not archived", {_TRIM: ("        await self._add(found, oldest)\n", "")}, SEEDS),
+    Mutant("the archive is emptied before the shares say so", {_TRIM: (
+        "        if not await self._save(bounds, raised, shares):\n            return 0\n        await self._delete(shares, owners)\n",
+        "        await self._delete(shares, owners)\n        if not await self._save(bounds, raised, shares):\n            return 0\n",
+    )}, 120),
+    Mutant("a page of the archive is not checked again", {_READING: (
+        "entries, looked_to = await self._operations.scan(read, queue_name)\n        await self._require_untrimmed(after, owner)\n",
+        "entries, looked_to = await self._operations.scan(read, queue_name)\n",
+    )}, 120),
+    Mutant("entries in outboxes are archived", {_RETENTION: ("documents[: await self._before_undrained(documents)]", "documents")}, 120),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from guidsvc.domain.record import DELETED_EXPIRE, Record
 from guidsvc.errors import EventsTrimmed, GuidsvcError
 from guidsvc.store.mongo.documents import model_of, same_as
 from guidsvc.store.mongo.events import outbox, retention, sequencer
+from guidsvc.store.mongo.events.archive.collection import Archive
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.reading import Reading
 from guidsvc.store.mongo.events.retention import Retention, bounds_document
@@ -43,6 +44,11 @@ KEPT_SECONDS = 0.0, 1.0, 6.0
 """How long an entry is kept, in one world or another."""
 PAUSES = (0.01, 0.3, 2.0), (1.0, 6.0)
 """For how long a writer pauses, at most, in one world or another. While nobody writes, the newest entry stays it."""
+SIZE_BYTES = 4000
+"""The size of the log in each sixth world. In the others, it never reaches its size."""
+OWNERS = 3
+_METADATA = '{"a":"' + "x" * 600 + '"}'
+"""That of the first owner, which so holds the most, where the log has a size."""
 POLICY = EventPolicy("all", (2,))
 _NO_INDEX: list[IndexModel] = []
 _Done = TypeVar("_Done")
@@ -73,11 +79,13 @@ async def _no_gap() -> None:
 class Database:
     """The two shards: that of the records, and that of the log."""
 
-    def __init__(self, world: World, judge: Judge) -> None:
+    def __init__(self, world: World, judge: Judge, *, has_room: bool) -> None:
         self.records = Shard(world, {"records": _NO_INDEX}, judge.note)
-        self.log = Shard(world, {"log": LOG_INDEXES, "log_bounds": _NO_INDEX}, judge.note)
+        self.log = Shard(world, {"log": LOG_INDEXES, "log_bounds": _NO_INDEX, "log_archive": _NO_INDEX}, judge.note)
         self.kept_seconds = world.random.choice(KEPT_SECONDS)
         judge.kept_ms = int(1000 * self.kept_seconds)
+        self.has_room = has_room
+        judge.has_room = has_room
         self.pauses = world.random.choice(PAUSES)
         self.log.insert("log_bounds", {"_id": BOUNDS_ID, **bounds_document()})
 
@@ -98,17 +106,23 @@ class EventProcess(Process):
         log: Any = SimulatedCollection(self._world, self._database.log, "log", to_log)
         bounds: Any = SimulatedCollection(self._world, self._database.log, "log_bounds", to_log)
         operations = SimulatedOperations()
+        archived: Any = SimulatedCollection(self._world, self._database.log, "log_archive", to_log)
+        archive = Archive(archived, operations)
         self._records = records
         self._sequencer = Sequencer(records, log, bounds, operations, Counter())
-        self._retention = Retention(records, log, bounds, operations, self._sequencer)
-        self._reading = Reading(log, operations, self._sequencer, self._retention)
+        self._retention = Retention(records, log, bounds, operations, self._sequencer, archive)
+        self._reading = Reading(log, operations, self._sequencer, self._retention, archive)
         self._steps = Steps(records, bounds, operations, POLICY, StoreMetrics(), _no_gap)
         for _ in range(WRITERS):
             actor.start(self._again(self._write, self._database.pauses, until=SECONDS))
         actor.start(self._again(self._sequencer.run_round, (0.02, 0.2, 1.0)))
         actor.start(self._again(self._advance, (0.3, 1.0)))
         actor.start(self._again(self._trim, (0.5, 2.0)))
-        actor.start(self._follow())
+        if self._database.has_room:
+            actor.start(self._follow())
+        else:
+            for number in range(OWNERS):
+                actor.start(self._follow_owner(f"owner {number}"))
 
     async def _again(
         self, work: Callable[[], Awaitable[object]], pauses: tuple[float, ...], until: float = 10**9
@@ -123,8 +137,10 @@ class EventProcess(Process):
         await self._steps.advance(self._database.records.now_ms, 10)
 
     async def _trim(self) -> None:
-        before = EPOCH_MS + int(1000 * (self._world.now - self._database.kept_seconds))
-        self._judge.counts["cut off"] += await self._retention.trim(before, 10**9, 7)
+        kept_seconds = self._database.kept_seconds if self._database.has_room else 10**6
+        size_bytes = 10**9 if self._database.has_room else SIZE_BYTES
+        before = EPOCH_MS + int(1000 * (self._world.now - kept_seconds))
+        self._judge.counts["cut off"] += await self._retention.trim(before, size_bytes, 7)
 
     async def _follow(self) -> None:
         after = 0
@@ -140,6 +156,22 @@ class EventProcess(Process):
             else:
                 self._judge.read(after, list(page.entries))
                 after = page.looked_to
+
+    async def _follow_owner(self, owner: str) -> None:
+        after = 0
+        while True:
+            await asyncio.sleep(self._world.random.random())
+            try:
+                page = await self._reading.page(after, 4, EventSelection(owner=owner), None)
+            except EventsTrimmed:
+                with suppress(GuidsvcError):
+                    after = (await self._retention.floor_of(owner)).number
+                self._judge.counts["gone"] += 1
+            except GuidsvcError:
+                pass
+            else:
+                self._judge.read_of(owner, after, page)
+                after = 0 if self._world.random.random() < 0.1 else page.looked_to
 
     async def _write(self) -> None:
         """Write a record, of any state, to any other state."""
@@ -169,7 +201,14 @@ class EventProcess(Process):
             created=now if old is None or absent else old.created,
             updated=now,
             purge_at=max(seconds, expire) + random.choice((1, 4)),
+            **({} if self._database.has_room else _owned(guid)),
         )
+
+
+def _owned(guid: str) -> dict[str, str]:
+    """Return the owner of a GUID, and the metadata that this owner gives it."""
+    owner = int(guid, 16) % OWNERS
+    return {"owner": f"owner {owner}"} | ({} if owner else {"metadata": _METADATA})
 
 
 def _wreak(world: World, database: Database, processes: list[EventProcess]) -> None:
@@ -221,7 +260,7 @@ def run(seed: int, *, trace: bool = False) -> Result:
     asyncio.set_event_loop(world)
     judge = Judge(world)
     try:
-        database = Database(world, judge)
+        database = Database(world, judge, has_room=seed % 6 != 1)
         processes = [EventProcess(world, database, judge, f"p{number}") for number in range(PROCESSES)]
         world.run_until_complete(_all_of_it(world, database, processes))
         judge.finish()

@@ -100,6 +100,10 @@ class Shard:
             self._apply(collection, found["_id"], changed)
         return True
 
+    def replace(self, collection: str, document: Document) -> None:
+        """Replace the document with this `_id`, or insert it."""
+        self._apply(collection, document["_id"], copy.deepcopy(document))
+
     def delete(self, collection: str, wanted: Document) -> bool:
         """Delete a document that matches; return whether there is one."""
         found = self._one(collection, wanted)

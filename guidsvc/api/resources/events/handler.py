@@ -116,7 +116,7 @@ class EventsHandler(Handler):
             page = await self._waited_page(query, selection, page)
         view = self._view(query)
         items = b",".join([each.json(view) for each in page.events])
-        cursor = page.next.encode()
+        cursor = (await self.feed.lasting(page.next, selection)).encode()
         end = f'],"next":"{cursor}","more":{"true" if page.has_more else "false"}}}'
         self.set_header("Link", link_to_next(self.request, cursor, without="from"))
         self.respond(OK, b'{"items":[%b%b' % (items, end.encode()))
@@ -174,15 +174,15 @@ class EventsHandler(Handler):
             return await self._begin(query, selection, limit, PART_BYTES)
 
     async def _begin(self, query: EventQuery, selection: EventSelection, limit: int, most_bytes: int) -> EventPage:
-        place = await self._start(query)
+        place = await self._start(query, selection)
         page = await self.feed.read(place, selection, limit, self.queue_name, most_bytes)
         await self.confirm()  # last, as a page may wait for its turn and for the store
         return page
 
-    async def _start(self, query: EventQuery) -> Cursor:
+    async def _start(self, query: EventQuery, selection: EventSelection) -> Cursor:
         """Return the place at which the reader begins."""
         try:
-            return await self.feed.start(query.cursor, is_now=query.begin == "now")
+            return await self.feed.start(query.cursor, selection.owner, is_now=query.begin == "now")
         except ForgedCursor as error:
             is_header = bool(self.request.headers.get("Last-Event-ID"))
             raise _invalid_last_event() if is_header else _invalid_cursor() from error

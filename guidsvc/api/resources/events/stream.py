@@ -69,12 +69,12 @@ class EventStream:
 
     async def parts(self) -> AsyncGenerator[bytes]:
         """Yield the parts of the stream. The first one comes at once, even if it is empty: the head goes with it."""
-        place = None if self._page.events else self._page.next
+        place = None if self._page.events else await self._place()
         yield self._form.opening(place) + self._render()
         try:
             while self._goes_on():
                 if self._is_bookmark_due():
-                    yield self._bookmark()
+                    yield await self._bookmark()
                 await self._pause()
                 await self._reader.confirm()
                 self._page = await self._reader.read(self._page.next, min(PART_EVENTS, self._left))
@@ -83,7 +83,7 @@ class EventStream:
         except EventsGone as error:
             yield self._form.gone(error)
         else:
-            yield self._bookmark()
+            yield await self._bookmark()
 
     def _goes_on(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -117,5 +117,9 @@ class EventStream:
         self._page = self._page._replace(events=())  # a slow client must keep only the rendered part in memory
         return part
 
-    def _bookmark(self) -> bytes:
-        return self._form.bookmark(self._page.next, self._feed.clock())
+    async def _bookmark(self) -> bytes:
+        return self._form.bookmark(await self._place(), self._feed.clock())
+
+    async def _place(self) -> Cursor:
+        """Return the place at which the client may go on."""
+        return await self._feed.lasting(self._page.next, self._reader.selection)

@@ -4,6 +4,7 @@ entry_documents  entries as documents, and selections of entries as filters
 outbox           the outbox of a record's document: the updates that add to it and take from it
 sequencer        appends the entries in outboxes to the log
 retention        cuts off old entries
+archive          entries that were cut off, and that their owners keep
 reading          reads the log
 steps            does what has become due: warnings, expiries, purges
 lease            leases, which prevent that several processes do the same work

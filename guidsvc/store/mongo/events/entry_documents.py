@@ -6,6 +6,7 @@ from typing import Any
 import bson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.entry import KINDS, Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.record import GUID_CHARACTERS
@@ -72,6 +73,20 @@ def entry_in(document: Document) -> Entry:
     except ValidationError as error:
         faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors(include_url=False))
         raise CorruptRecord(f"an event of {document.get('guid')} is not valid: {faults}") from error
+
+
+def checksum_in(document: Document) -> int:
+    """Return the checksum of the id of an entry in the log; 0 if its document is invalid."""
+    event_id = id_in(document)
+    return 0 if event_id is None else checksum_of(event_id)
+
+
+def id_in(document: Document) -> str | None:
+    """Return the id of an entry in the log; None if its document is invalid."""
+    try:
+        return entry_in(document).id
+    except CorruptRecord:
+        return None
 
 
 def filter_of(selection: EventSelection) -> dict[str, Any]:

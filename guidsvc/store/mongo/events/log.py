@@ -10,9 +10,12 @@ import structlog
 
 from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.events.shares import Place
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
+from guidsvc.runtime.clock import system_clock
 from guidsvc.store.event_log import LogBounds, LogPage, Numbered
 from guidsvc.store.mongo.bulkhead import Bulkheads
+from guidsvc.store.mongo.events.archive.collection import Archive
 from guidsvc.store.mongo.events.lease import Lease
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.reading import Reading
@@ -44,6 +47,7 @@ class LogCollections(NamedTuple):
     log: Collection
     bounds: Collection
     leases: Collection
+    archive: Collection
 
 
 class MongoEventLog:
@@ -62,7 +66,7 @@ class MongoEventLog:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         operations = Operations(bulkheads)
-        records, log, bounds, leases = collections
+        records, log, bounds, leases, archived = collections
         self.policy = policy
         self._meter = meter
         self._timer = timer
@@ -72,8 +76,11 @@ class MongoEventLog:
         self._sequencing = Lease(leases, "sequencer", operations, self.server_clock)
         self._scheduling = Lease(leases, "scheduler", operations, self.server_clock)
         self._sequencer = Sequencer(records, log, bounds, operations, meter.events.counts)
-        self._retention = Retention(records, log, bounds, operations, self._sequencer)
-        self._reading = Reading(log, operations, self._sequencer, self._retention)
+        archive = Archive(archived, operations)
+        self._retention = Retention(records, log, bounds, operations, self._sequencer, archive)
+        self._reading = Reading(log, operations, self._sequencer, self._retention, archive)
+        self._retention_ms: int | None = None
+        """That of the last trim."""
         self._gap = Gap(bounds, operations)
         self._steps = Steps(records, bounds, operations, policy, meter, self.note_gap)
         self._written = asyncio.Event()
@@ -82,11 +89,16 @@ class MongoEventLog:
     async def newest(self) -> int:
         return (await self._sequencer.head()).number
 
-    async def bounds(self) -> LogBounds:
-        return await self._retention.bounds()
+    async def bounds(self, owner: str | None = None) -> LogBounds:
+        return await self._retention.bounds(owner)
 
     async def checksum(self, number: int) -> int | None:
         return await self._reading.checksum(number)
+
+    async def newest_of(self, owner: str, number: int) -> Place | None:
+        now = self._now(system_clock())
+        since = 0 if self._retention_ms is None else now - self._retention_ms // 2
+        return await self._reading.newest_of(owner, number, since)
 
     async def read(
         self, after: int, limit: int, selection: EventSelection, *, queue_name: str | None = None
@@ -108,6 +120,7 @@ class MongoEventLog:
         return await self._steps.lag(self._now(now))
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
+        self._retention_ms = system_clock() - before
         return await self._retention.trim(before, size_bytes, limit)
 
     async def size(self) -> tuple[int, int]:

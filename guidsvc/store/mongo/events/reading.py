@@ -10,12 +10,15 @@ import structlog
 
 from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.events.shares import Place
 from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogPage, Numbered
 from guidsvc.store.mongo.documents import Document
-from guidsvc.store.mongo.events.entry_documents import filter_of, numbered
+from guidsvc.store.mongo.events.archive.collection import BY_OWNER as ARCHIVE_BY_OWNER
+from guidsvc.store.mongo.events.archive.collection import Archive
+from guidsvc.store.mongo.events.entry_documents import checksum_in, filter_of, numbered
 from guidsvc.store.mongo.events.operations import Operations
-from guidsvc.store.mongo.events.retention import Retention, checksum_in
+from guidsvc.store.mongo.events.retention import Retention
 from guidsvc.store.mongo.events.sequencer import BY_EVENT, BY_OWNER, Sequencer
 from guidsvc.store.mongo.repository import Collection
 from guidsvc.telemetry.outage import FirstTimes
@@ -33,8 +36,16 @@ _log = structlog.get_logger(__name__)
 class Reading:
     """Reads the log."""
 
-    def __init__(self, log: Collection, operations: Operations, sequencer: Sequencer, retention: Retention) -> None:
+    def __init__(
+        self,
+        log: Collection,
+        operations: Operations,
+        sequencer: Sequencer,
+        retention: Retention,
+        archive: Archive,
+    ) -> None:
         self._log = log
+        self._archive = archive
         self._operations = operations
         self._sequencer = sequencer
         self._retention = retention
@@ -42,14 +53,55 @@ class Reading:
 
     async def page(self, after: int, limit: int, selection: EventSelection, queue_name: str | None) -> LogPage:
         """Return a page; see `EventLog.read`."""
+        try:
+            return await self._page_of_log(after, limit, selection, queue_name)
+        except EventsTrimmed:
+            if selection.owner is None or after >= (await self._retention.floor()).number:
+                raise
+        return await self._page_of_archive(after, limit, selection, queue_name)
+
+    async def _page_of_log(self, after: int, limit: int, selection: EventSelection, queue_name: str | None) -> LogPage:
         await self._require_untrimmed(after)
         newest = (await self._sequencer.head()).number
-        last = await self._end_of_search(after, newest, selection, queue_name)
-        read = partial(self._read, after, last, limit, selection)
+        last = await self._end_of_search(self._log, (after, newest), selection, queue_name)
+        read = partial(self._read, self._log, (after, last), limit, selection)
         entries, looked_to = await self._operations.scan(read, queue_name)
         checksum = await self._checksum_at(looked_to, entries)
         await self._require_untrimmed(after)
         return LogPage(entries, looked_to, checksum, newest)
+
+    async def _page_of_archive(
+        self, after: int, limit: int, selection: EventSelection, queue_name: str | None
+    ) -> LogPage:
+        """Return a page of one owner that begins before the floor of the log."""
+        owner = selection.owner or ""
+        floor = await self._retention.floor()
+        await self._require_untrimmed(after, owner)
+        archive = self._archive.documents
+        last = await self._end_of_search(archive, (after, floor.number), selection, queue_name)
+        read = partial(self._read, archive, (after, last), limit, selection)
+        entries, looked_to = await self._operations.scan(read, queue_name)
+        await self._require_untrimmed(after, owner)
+        if looked_to < floor.number or len(entries) == limit:
+            newest = (await self._sequencer.head()).number
+            return LogPage(entries, looked_to, await self._checksum_at(looked_to, entries), newest)
+        try:
+            rest = await self._page_of_log(floor.number, limit - len(entries), selection, queue_name)
+        except EventsTrimmed:  # the floor was raised meanwhile, or the next entry is invalid
+            newest = (await self._sequencer.head()).number
+            return LogPage(entries, floor.number, floor.checksum, newest)
+        return rest._replace(entries=[*entries, *rest.entries])
+
+    async def newest_of(self, owner: str, number: int, since: int) -> Place | None:
+        """Return the newest entry of an owner up to a number, if it was appended since a time."""
+        floor = (await self._retention.floor()).number
+        for collection, index in (self._log, BY_OWNER), (self._archive.documents, ARCHIVE_BY_OWNER):
+            own = collection.find({"owner": owner, "_id": {"$lte": number}}).hint(index).sort("_id", -1).limit(1)
+            found = await self._operations.read(partial(own.to_list, 1))
+            if found and found[0]["_id"] > floor:
+                return _recent(found[0], since)
+            floor = (await self._retention.floor_of(owner)).number
+        return None
 
     async def checksum(self, number: int) -> int | None:
         """Return the checksum of the id of an entry; see `EventLog.checksum`."""
@@ -57,7 +109,10 @@ class Reading:
         floor = await self._retention.floor()
         if number == floor.number:
             return floor.checksum
-        return None if found is None or number < floor.number else checksum_in(found)
+        if number < floor.number:
+            archived = await self._archive.find(number)
+            return None if archived is None else checksum_in(archived)
+        return None if found is None else checksum_in(found)
 
     async def history(self, guid: str, before: int, limit: int) -> list[Numbered]:
         """Return the newest entries of a GUID; see `EventLog.history`.
@@ -83,24 +138,30 @@ class Reading:
                     break
         return entries
 
-    async def _end_of_search(self, after: int, newest: int, selection: EventSelection, queue_name: str | None) -> int:
+    async def _end_of_search(
+        self, collection: Collection, between: tuple[int, int], selection: EventSelection, queue_name: str | None
+    ) -> int:
         """Return up to which number to look: at SCANNED entries, of the owner only if the selection has one."""
+        after, newest = between
         if not selection.owner:
             return min(after + SCANNED, newest)
         if selection.is_owner_only:  # all that is looked at is in the page, so its limit bounds the search
             return newest
-        own = self._log.find({"owner": selection.owner, "_id": {"$gt": after, "$lte": newest}}, {"_id": 1})
+        own = collection.find({"owner": selection.owner, "_id": {"$gt": after, "$lte": newest}}, {"_id": 1})
         following = own.hint(BY_OWNER).sort("_id", 1).skip(SCANNED - 1).limit(2)
         found = await self._operations.scan(partial(following.to_list, 2), queue_name)
         return int(found[0]["_id"]) if len(found) > 1 else newest
 
-    async def _read(self, after: int, last: int, limit: int, selection: EventSelection) -> tuple[list[Numbered], int]:
+    async def _read(
+        self, collection: Collection, between: tuple[int, int], limit: int, selection: EventSelection
+    ) -> tuple[list[Numbered], int]:
         """Return the entries of a selection between two numbers, and up to which number these are all of them."""
+        after, last = between
         entries: list[Numbered] = []
         size_bytes = 0
         wanted: dict[str, Any] = {"_id": {"$gt": after, "$lte": last}} | filter_of(selection)
         index = BY_OWNER if selection.owner else "_id_"
-        cursor = self._log.find(wanted).hint(index).sort("_id", 1).limit(limit).batch_size(CHUNK)
+        cursor = collection.find(wanted).hint(index).sort("_id", 1).limit(limit).batch_size(CHUNK)
         async for document in cursor:
             entry = self._valid(document)
             if entry is None:
@@ -135,8 +196,14 @@ class Reading:
             return checksum_of(entries[-1].entry.id)
         return await self.checksum(number) or 0
 
-    async def _require_untrimmed(self, after: int) -> None:
-        """Raise EventsTrimmed if an entry after this number was cut off."""
-        floor = (await self._retention.floor()).number
+    async def _require_untrimmed(self, after: int, owner: str | None = None) -> None:
+        """Raise EventsTrimmed if an entry after this number was cut off; of this owner, if there is one."""
+        floor = (await (self._retention.floor() if owner is None else self._retention.floor_of(owner))).number
         if after < floor:
             raise EventsTrimmed(f"the entries up to {floor} were cut off, and {after + 1} was to be read")
+
+
+def _recent(document: Document, since: int) -> Place | None:
+    appended = document.get("appended")
+    is_recent = isinstance(appended, int) and appended >= since
+    return Place(document["_id"], checksum_in(document)) if is_recent else None

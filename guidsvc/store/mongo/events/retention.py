@@ -27,11 +27,14 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from guidsvc.domain.events.cursor import CursorKey, checksum_of, draw_key
+from guidsvc.domain.events.cursor import CursorKey, draw_key
+from guidsvc.domain.events.shares import Item, Place, shares_for_reading
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StoreUnavailable
 from guidsvc.store.event_log import LogBounds
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document
-from guidsvc.store.mongo.events.entry_documents import entry_in
+from guidsvc.store.mongo.events.archive.collection import Archive, owner_in
+from guidsvc.store.mongo.events.archive.trim import Bounds, Oldest, SharedTrim
+from guidsvc.store.mongo.events.entry_documents import checksum_in, id_in
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.outbox import IS_PENDING, ids_in
 from guidsvc.store.mongo.events.sequencer import BATCH, BOUNDS_ID, IS_NUMBERED, Head, Sequencer
@@ -62,6 +65,8 @@ class Floor(NamedTuple):
     checksum: int
     total_bytes: int
     """The size of all entries up to the floor."""
+    shares: object = None
+    """The text of the shares of owners; None if nothing was counted, or it was not read."""
 
 
 class _Cut(NamedTuple):
@@ -136,14 +141,21 @@ class Gap:
 class Retention:
     """Cuts the log off."""
 
-    def __init__(
-        self, records: Collection, log: Collection, bounds: Collection, operations: Operations, sequencer: Sequencer
+    def __init__(  # one argument per collaborator
+        self,
+        records: Collection,
+        log: Collection,
+        bounds: Collection,
+        operations: Operations,
+        sequencer: Sequencer,
+        archive: Archive,
     ) -> None:
         self._records = records
         self._log = log
         self._bounds = bounds
         self._operations = operations
         self._sequencer = sequencer
+        self._shared = SharedTrim(log, bounds, archive, operations)
         self._deletable = 0
         """No sequencer can append entries up to this number again."""
         self._deleted = 0
@@ -152,15 +164,32 @@ class Retention:
         self._damage = 0
 
     async def floor(self) -> Floor:
+        """Return the stored bounds without the shares, which may be large."""
+        return await self._stored({"shares": 0})
+
+    async def floor_with_shares(self) -> Floor:
         """Return the stored bounds."""
-        found = await self._operations.read(partial(self._bounds.find_one, {"_id": BOUNDS_ID}))
+        return await self._stored(None)
+
+    async def _stored(self, projection: Document | None) -> Floor:
+        found = await self._operations.read(partial(self._bounds.find_one, {"_id": BOUNDS_ID}, projection))
         if found is None:
             raise CorruptRecord("the store has no bounds of its log; restart all processes that use it")
-        return Floor(CursorKey(found["epoch"], found["secret"]), found["floor"], found["checksum"], found["total"])
+        key = CursorKey(found["epoch"], found["secret"])
+        return Floor(key, found["floor"], found["checksum"], found["total"], found.get("shares"))
 
-    async def bounds(self) -> LogBounds:
-        """Return where the log begins and ends."""
-        floor = await self.floor()
+    async def floor_of(self, owner: str) -> Floor:
+        """Return the stored bounds for a reader of one owner: its floor is where it lost entries, or may have."""
+        floor = await self.floor_with_shares()
+        shares = shares_for_reading(floor.shares, floor.number)
+        if shares is None:
+            return floor
+        number, checksum = shares.floor_of(owner)
+        return floor._replace(number=number, checksum=checksum)
+
+    async def bounds(self, owner: str | None = None) -> LogBounds:
+        """Return where the log begins and ends; see `EventLog.bounds`."""
+        floor = await (self.floor() if owner is None else self.floor_of(owner))
         newest = self._log.find(IS_NUMBERED).sort("_id", -1).limit(1)
         found = await self._operations.read(partial(newest.to_list, 1))
         number, checksum = (found[0]["_id"], checksum_in(found[0])) if found else (0, 0)
@@ -174,26 +203,51 @@ class Retention:
 
     async def size(self) -> tuple[int, int]:
         """Return the size of the log in bytes, and when its oldest entry was appended."""
-        floor = await self.floor()
+        floor = await self.floor_with_shares()
         head = await self._sequencer.head()
         oldest = self._log.find({"_id": {"$gt": floor.number}}, {"appended": 1}).sort("_id", 1).limit(1)
         found = await self._operations.read(partial(oldest.to_list, 1))
         oldest_at = found[0].get("appended") if found else 0
-        return max(0, head.total_bytes - floor.total_bytes), oldest_at if isinstance(oldest_at, int) else 0
+        shares = shares_for_reading(floor.shares, floor.number)
+        archive_bytes = 0 if shares is None else shares.archive_bytes
+        size_bytes = max(0, head.total_bytes - floor.total_bytes) + archive_bytes
+        return size_bytes, oldest_at if isinstance(oldest_at, int) else 0
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
         """Cut off entries that were appended before a time, or are beyond a size; return how many."""
-        floor, head = await self.floor(), await self._sequencer.head()
+        floor, head = await self.floor_with_shares(), await self._sequencer.head()
         await self._delete_cut_off(floor, head, limit)
-        last = head.number - 1
-        oldest = self._log.find({"_id": {"$gt": floor.number, "$lte": last}}).sort("_id", 1).limit(limit)
-        documents = await self._operations.scan(partial(oldest.to_list, limit))
+        bounds = Bounds(Place(floor.number, floor.checksum), floor.total_bytes, floor.shares)
+        is_over = head.total_bytes - floor.total_bytes > size_bytes
+        if await self._shared.is_due(bounds, is_over=is_over):
+            oldest = partial(self._oldest, floor, head, before)
+            return await self._shared.run(bounds, head, oldest, (before, size_bytes), limit)
+        documents = await self._oldest_documents(floor, head, limit)
         if not documents:
             return 0
         later_at = await self._appended_later(documents[-1]["_id"], head)
         cut = _cut(documents, later_at, before, floor.total_bytes, head.total_bytes - size_bytes)
         cut = await self._before_undrained(documents[:cut])
         return cut if cut and await self._raise_floor(floor, documents[:cut]) else 0
+
+    async def _oldest_documents(self, floor: Floor, head: Head, limit: int) -> Sequence[Document]:
+        last = head.number - 1
+        oldest = self._log.find({"_id": {"$gt": floor.number, "$lte": last}}).sort("_id", 1).limit(limit)
+        return await self._operations.scan(partial(oldest.to_list, limit))
+
+    async def _oldest(self, floor: Floor, head: Head, before: int, limit: int) -> Oldest:
+        """Return the oldest entries, up to one that is still in an outbox."""
+        documents = await self._oldest_documents(floor, head, limit)
+        later_at = await self._appended_later(documents[-1]["_id"], head) if documents else ()
+        times = _latest_appends(documents, later_at)
+        documents = documents[: await self._before_undrained(documents)]
+        total_bytes, totals, items = floor.total_bytes, [], []
+        for document, appended in zip(documents, times, strict=False):
+            following = max(total_bytes, _total(document) or 0)
+            items.append(Item(document["_id"], owner_in(document), following - total_bytes, appended < before))
+            totals.append(following)
+            total_bytes = following
+        return Oldest(documents, items, [Place(each["_id"], checksum_in(each)) for each in documents], totals)
 
     async def _appended_later(self, number: int, head: Head) -> Sequence[int]:
         """Return when some entries behind a number were appended."""
@@ -204,7 +258,7 @@ class Retention:
 
     async def _before_undrained(self, documents: Sequence[Document]) -> int:
         """Return how many of the oldest entries are in no outbox any more."""
-        ids = [_id_in(each) for each in documents]
+        ids = [id_in(each) for each in documents]
         guids = sorted({each["guid"] for each, event_id in zip(documents, ids, strict=True) if event_id is not None})
         outboxes = self._records.find({"_id": {"$in": guids}, **IS_PENDING}, {"g.out.id": 1})
         found = await self._operations.scan(partial(outboxes.to_list, len(guids))) if guids else []
@@ -239,19 +293,6 @@ class Retention:
             self._deleted = self._deletable
 
 
-def checksum_in(document: Document) -> int:
-    """Return the checksum of the id of an entry in the log; 0 if its document is invalid."""
-    event_id = _id_in(document)
-    return 0 if event_id is None else checksum_of(event_id)
-
-
-def _id_in(document: Document) -> str | None:
-    try:
-        return entry_in(document).id
-    except CorruptRecord:
-        return None
-
-
 def _total(document: Document) -> int | None:
     total = document.get("total")
     return total if isinstance(total, int) else None
@@ -265,15 +306,21 @@ def _cut(
     `later_at` is when some later entries were appended. `excess_bytes` is the size of all entries up to the last that
     must go; `floor_bytes` that of those that have gone.
     """
+    times = _latest_appends(documents, later_at)
+    total_bytes = floor_bytes
+    for place, document in enumerate(documents):
+        if times[place] >= before and total_bytes >= excess_bytes:
+            return place
+        total_bytes = max(total_bytes, _total(document) or 0)
+    return len(documents)
+
+
+def _latest_appends(documents: Sequence[Document], later_at: Sequence[int]) -> list[int]:
+    """Return when each entry was appended at the latest: no later than those behind it."""
     latest_at = min(later_at, default=_NEVER)
     times: list[int] = []
     for document in reversed(documents):
         appended = document.get("appended")
         latest_at = min(latest_at, appended) if isinstance(appended, int) else latest_at
         times.append(latest_at)
-    total_bytes = floor_bytes
-    for place, document in enumerate(documents):
-        if times[-1 - place] >= before and total_bytes >= excess_bytes:
-            return place
-        total_bytes = max(total_bytes, _total(document) or 0)
-    return len(documents)
+    return times[::-1]

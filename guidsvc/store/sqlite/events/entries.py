@@ -29,12 +29,19 @@ SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own 
 SELECT_OWN = f"SELECT seq, {NAMES} FROM log INDEXED BY log_owner"  # noqa: S608  # nosec B608  # our own names
 """To be used with IS_OWN. The index has the entries of an owner in the order of their numbers."""
 IS_OWN = "owner = :owner AND owner <> ''"
+SELECT_ARCHIVED = f"SELECT seq, {NAMES} FROM log_archive INDEXED BY log_archive_owner"  # noqa: S608  # nosec B608  # our own names
+"""As SELECT_OWN, of the archive. It also has the entries without an owner in this order."""
 OWN_NUMBERS = f"""
     SELECT seq FROM log INDEXED BY log_owner WHERE {IS_OWN} AND seq > :after ORDER BY seq LIMIT :count OFFSET :skip
 """  # noqa: S608  # nosec B608  # our own names
 """The numbers of the entries of an owner, from the index alone."""
+ARCHIVED_NUMBERS = """
+    SELECT seq FROM log_archive INDEXED BY log_archive_owner WHERE owner = :owner AND seq > :after AND seq <= :end
+    ORDER BY seq LIMIT :count OFFSET :skip
+"""
 SELECT_ONE = f"{SELECT} WHERE seq = ?"
 SELECT_ID = "SELECT kind, guid, version, lead FROM log WHERE seq = ?"
+ARCHIVED_ID = "SELECT kind, guid, version, lead FROM log_archive WHERE seq = ?"
 NEWEST = "SELECT seq, total FROM log ORDER BY seq DESC LIMIT 1"
 BOUNDS = "SELECT epoch, floor, floor_checksum, floor_total, secret FROM log_bounds"
 _WHOLE_TOTAL = """
@@ -102,10 +109,10 @@ def row_at(connection: sqlite3.Connection, select: str, number: int) -> tuple[An
     return found
 
 
-def checksum_at_row(connection: sqlite3.Connection, number: int) -> int | None:
+def checksum_at_row(connection: sqlite3.Connection, number: int, select: str = SELECT_ID) -> int | None:
     """Return the checksum of the id of an entry; None if there is none. That of a damaged entry is 0."""
     try:
-        found = row_at(connection, SELECT_ID, number)
+        found = row_at(connection, select, number)
     except CorruptRecord:
         return 0
     if found is None:

@@ -7,14 +7,17 @@ import structlog
 
 from guidsvc.domain.events.schedule import MARGIN_SECONDS
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.events.shares import Place
+from guidsvc.errors import CorruptRecord
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.event_log import LogBounds, LogPage, Numbered
 from guidsvc.store.sqlite.engine import SqliteEngine
+from guidsvc.store.sqlite.events.archive import Limits, needs_trim, shares_in, trim, trim_without_archive
 from guidsvc.store.sqlite.events.damage import LogDamaged, skip_damage
 from guidsvc.store.sqlite.events.due_steps import DueSteps, oldest_due, oldest_unscheduled
 from guidsvc.store.sqlite.events.history import read_history
-from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, newest_of, read_page, snapshot
-from guidsvc.store.sqlite.events.trimming import size_and_age, trim
+from guidsvc.store.sqlite.events.reading import bounds_of, checksum_at, newest_of, newest_own, read_page, snapshot
+from guidsvc.store.sqlite.events.trimming import size_and_age
 from guidsvc.telemetry.outage import FirstTimes
 
 POLL_SECONDS = 0.025
@@ -41,6 +44,8 @@ class SqliteEventLog:
         self._damaged_to = 0
         """The number of the last damaged entry that a reader has come to."""
         self._logged = FirstTimes(MAX_LOGGED)
+        self._retention_ms: int | None = None
+        """That of the last trim."""
 
     async def newest(self) -> int:
         reader = self._engine.reader
@@ -51,18 +56,29 @@ class SqliteEventLog:
                 self._data_version = data_version  # read before the number: a commit in between is seen next time
         return self._newest
 
-    async def bounds(self) -> LogBounds:
+    async def bounds(self, owner: str | None = None) -> LogBounds:
         reader = self._engine.reader
         with self._engine.failures(), snapshot(reader):
             bounds = bounds_of(reader)
-            floor = skip_damage(reader, max(bounds.floor, self._damaged_to), bounds.newest)
-            if floor == bounds.floor:
-                return bounds
-            return bounds._replace(floor=floor, floor_checksum=checksum_at(reader, floor) or 0)
+            shares = None if owner is None else shares_in(reader)
+            own = Place(bounds.floor, bounds.floor_checksum) if shares is None else shares.floor_of(owner or "")
+            floor = max(own.number, self._damaged_to)
+            if floor >= bounds.floor:
+                floor = skip_damage(reader, floor, bounds.newest)
+            checksum = own.checksum if floor == own.number else checksum_at(reader, floor) or 0
+            return bounds._replace(floor=floor, floor_checksum=checksum)
 
     async def checksum(self, number: int) -> int | None:
         with self._engine.failures(), snapshot(self._engine.reader):
             return checksum_at(self._engine.reader, number)
+
+    async def newest_of(self, owner: str, number: int) -> Place | None:
+        with self._engine.failures(), snapshot(self._engine.reader):
+            return newest_own(self._engine.reader, owner, number, self._recent_at())
+
+    def _recent_at(self) -> int:
+        """Return since when the appends were of which entries stay for half of the retention, or longer."""
+        return 0 if self._retention_ms is None else self._clock() - self._retention_ms // 2
 
     async def read(
         self, after: int, limit: int, selection: EventSelection, *, queue_name: str | None = None
@@ -107,13 +123,22 @@ class SqliteEventLog:
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
         used_bytes, oldest_at = await self.size()
-        now = self._clock()
-        if used_bytes <= size_bytes and before <= oldest_at <= now:
-            return 0
-        engine = self._engine
-        cut = partial(trim, engine.writer.connection, engine.appender, before, now, size_bytes, limit)
-        return await engine.in_thread(partial(engine.writer.transaction, cut))
+        now, engine = self._clock(), self._engine
+        self._retention_ms = now - before
+        with engine.failures():
+            if used_bytes <= size_bytes and before <= oldest_at <= now and not needs_trim(engine.reader, before):
+                return 0
+        of = engine.writer.connection, engine.appender, Limits(before, now, size_bytes), limit
+        try:
+            return await engine.in_thread(partial(engine.writer.transaction, partial(trim, *of)))
+        except CorruptRecord as error:
+            done = await engine.in_thread(partial(engine.writer.transaction, partial(trim_without_archive, *of)))
+            if self._logged.is_first("archive"):
+                _log.error("archive of the event log damaged, its events are gone", error=str(error))
+            return done
 
     async def size(self) -> tuple[int, int]:
         with self._engine.failures(), snapshot(self._engine.reader):
-            return size_and_age(self._engine.reader)
+            size_bytes, oldest_at = size_and_age(self._engine.reader)
+            shares = shares_in(self._engine.reader)
+            return size_bytes + (0 if shares is None else shares.archive_bytes), oldest_at

@@ -6,16 +6,21 @@ from contextlib import closing, contextmanager, suppress
 
 from guidsvc.domain.events.cursor import CursorKey
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.domain.events.shares import Place
 from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.event_log import PAGE_BYTES, SCANNED, LogBounds, LogPage, Numbered
-from guidsvc.store.sqlite.events.damage import read_to_damage
+from guidsvc.store.sqlite.events.archive import shares_in
+from guidsvc.store.sqlite.events.damage import LogDamaged, read_to_damage
 from guidsvc.store.sqlite.events.entries import (
+    ARCHIVED_ID,
+    ARCHIVED_NUMBERS,
     BOUNDS,
     IS_OWN,
     LOST_BOUNDS,
     NEWEST,
     OWN_NUMBERS,
     SELECT,
+    SELECT_ARCHIVED,
     SELECT_OWN,
     bytes_of,
     checksum_at_row,
@@ -23,6 +28,14 @@ from guidsvc.store.sqlite.events.entries import (
 )
 from guidsvc.store.sqlite.tables import AFTER_HEX
 from guidsvc.store.sqlite.writer import is_damage
+
+_NEWEST_OWN = (
+    f"SELECT seq, appended FROM log INDEXED BY log_owner WHERE {IS_OWN} AND seq <= :number ORDER BY seq DESC LIMIT 1"  # noqa: S608  # nosec B608  # our own names
+)
+_NEWEST_ARCHIVED = """
+    SELECT seq, appended FROM log_archive INDEXED BY log_archive_owner WHERE owner = :owner AND seq <= :number
+    ORDER BY seq DESC LIMIT 1
+"""
 
 
 @contextmanager
@@ -62,7 +75,23 @@ def checksum_at(connection: sqlite3.Connection, number: int) -> int | None:
     if found is not None:
         return found
     bounds = connection.execute(BOUNDS).fetchone()
-    return int(bounds[2]) if bounds is not None and bounds[1] == number else None
+    if bounds is not None and bounds[1] == number:
+        return int(bounds[2])
+    return checksum_at_row(connection, number, ARCHIVED_ID)
+
+
+def newest_own(connection: sqlite3.Connection, owner: str, number: int, since: int) -> Place | None:
+    """Return the newest entry of an owner up to a number, if it was appended since a time, and can be found."""
+    try:
+        for select in (_NEWEST_OWN, _NEWEST_ARCHIVED):
+            found = connection.execute(select, {"owner": owner, "number": number}).fetchone()
+            if found is not None:
+                is_recent = isinstance(found[1], int) and found[1] >= since
+                return Place(found[0], checksum_at(connection, found[0]) or 0) if is_recent else None
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+    return None
 
 
 def read_page(connection: sqlite3.Connection, after: int, limit: int, selection: EventSelection) -> LogPage:
@@ -72,17 +101,53 @@ def read_page(connection: sqlite3.Connection, after: int, limit: int, selection:
     """
     with snapshot(connection):
         bounds = bounds_of(connection)
-        if after < bounds.floor:
-            raise EventsTrimmed(f"the entries up to {bounds.floor} are no longer kept")
-        newest = max(after, bounds.newest)
+        if after >= bounds.floor:
+            return _page_of_log(connection, bounds, after, limit, selection)
+        first = _page_of_archive(connection, bounds, after, limit, selection)
+        if first.looked_to < bounds.floor or len(first.entries) == limit:
+            return first
         try:
-            end = _end_of_search(connection, after, newest, selection)
-            entries, end = _matching(connection, after, end, limit, selection)
-        except (CorruptRecord, sqlite3.Error) as error:
-            if isinstance(error, sqlite3.Error) and not is_damage(error):
-                raise
-            entries, end = read_to_damage(connection, after, newest, limit, selection)
-        return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
+            rest = _page_of_log(connection, bounds, bounds.floor, limit - len(first.entries), selection)
+        except LogDamaged:
+            if first.entries:
+                return first
+            raise
+        return rest._replace(entries=[*first.entries, *rest.entries])
+
+
+def _page_of_log(
+    connection: sqlite3.Connection, bounds: LogBounds, after: int, limit: int, selection: EventSelection
+) -> LogPage:
+    newest = max(after, bounds.newest)
+    try:
+        end = _end_of_search(connection, after, newest, selection)
+        select = SELECT_OWN if selection.owner else SELECT
+        entries, end = _matching(connection, select, (after, end), limit, selection)
+    except (CorruptRecord, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.Error) and not is_damage(error):
+            raise
+        entries, end = read_to_damage(connection, after, newest, limit, selection)
+    return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
+
+
+def _page_of_archive(
+    connection: sqlite3.Connection, bounds: LogBounds, after: int, limit: int, selection: EventSelection
+) -> LogPage:
+    """Return the entries of an owner between a number and the floor; EventsTrimmed if one of them was removed."""
+    shares = None if selection.owner is None else shares_in(connection)
+    floor = bounds.floor if shares is None else shares.floor_of(selection.owner or "").number
+    if after < floor:
+        raise EventsTrimmed(f"the entries up to {floor} are no longer kept")
+    values = {"owner": selection.owner, "after": after, "end": bounds.floor, "count": 2, "skip": SCANNED - 1}
+    try:
+        found = connection.execute(ARCHIVED_NUMBERS, values).fetchall()
+        end = int(found[0][0]) if len(found) > 1 else bounds.floor
+        entries, end = _matching(connection, SELECT_ARCHIVED, (after, end), limit, selection)
+    except (CorruptRecord, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.Error) and not is_damage(error):
+            raise
+        raise LogDamaged(after + 1, bounds.floor) from error
+    return LogPage(entries, end, checksum_at(connection, end) or 0, bounds.newest)
 
 
 def _end_of_search(connection: sqlite3.Connection, after: int, newest: int, selection: EventSelection) -> int:
@@ -97,9 +162,10 @@ def _end_of_search(connection: sqlite3.Connection, after: int, newest: int, sele
 
 
 def _matching(
-    connection: sqlite3.Connection, after: int, end: int, limit: int, selection: EventSelection
+    connection: sqlite3.Connection, select: str, between: tuple[int, int], limit: int, selection: EventSelection
 ) -> tuple[list[Numbered], int]:
     """Return the entries of a selection between two numbers, and where the page ends: early if it is full."""
+    after, end = between
     values = {
         "after": after,
         "end": end,
@@ -108,7 +174,6 @@ def _matching(
         "prefix_end": selection.guid_prefix + AFTER_HEX,
         "user": selection.user,
     }
-    select = SELECT_OWN if selection.owner else SELECT
     rows = connection.execute(f"{select} WHERE {_condition(selection)} ORDER BY seq LIMIT {limit:d}", values)
     with closing(rows):  # after an error, too: it would hold on to its snapshot
         entries: list[Numbered] = []

@@ -1,4 +1,7 @@
-"""The cut at the beginning of the event log, by age and by size, in a transaction of the writer."""
+"""The cut at the beginning of the event log, by age and by size, in a transaction of the writer.
+
+This is the cut of a log that one owner has, or that is within its size. `archive` has that of others.
+"""
 
 import sqlite3
 
@@ -21,7 +24,7 @@ def size_and_age(reader: sqlite3.Connection) -> tuple[int, int]:
     return max(0, total_of(reader, newest[1]) - _floor_total(reader)), _number(oldest[0])
 
 
-def trim(
+def trim_as_one(
     connection: sqlite3.Connection, appender: EventAppender, before: int, now: int, size_bytes: int, limit: int
 ) -> int:
     """Cut off the oldest entries, inside a transaction; return how many. The newest entry stays.
@@ -31,7 +34,7 @@ def trim(
     """
     floor_total, total = _floor_total(connection), appender.total()
     cut, count = None, 0
-    old_to = _last_of_old_future(connection, before, now)
+    old_to = last_of_old_future(connection, before, now)
     for row in connection.execute(_OLDEST, (appender.newest(), limit)).fetchall():
         if row[0] > old_to and _number(row[1]) >= before and total - floor_total <= size_bytes:
             break
@@ -43,7 +46,7 @@ def trim(
     return count
 
 
-def _last_of_old_future(connection: sqlite3.Connection, before: int, now: int) -> int:
+def last_of_old_future(connection: sqlite3.Connection, before: int, now: int) -> int:
     """Return up to which number the log begins with entries of the future that are followed by an old one; 0 if not."""
     oldest = connection.execute(_OLDEST_AT).fetchone()
     if oldest is None or _number(oldest[0]) <= now:

@@ -85,7 +85,9 @@ async def test_older_file_gets_the_index_of_owners(path: Path, clock: FakeClock)
         await create_of(store, clock, "alice", range(3, 5))
     with closing(sqlite3.connect(path)) as file:
         file.execute("DROP INDEX log_owner")
-        file.execute(f"PRAGMA user_version = {len(MIGRATIONS) - 1}")
+        file.execute("DROP TABLE log_archive")
+        file.execute("ALTER TABLE log_bounds DROP COLUMN shares")
+        file.execute(f"PRAGMA user_version = {len(MIGRATIONS) - 2}")
         file.commit()
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
