@@ -6,6 +6,10 @@ from tests.support.backing_servers import ROOT
 
 TESTS = {
     "the disk is full": ["test_unwritable_disk_rejects_writes_and_loses_nothing"],
+    "the service, or a worker, starts": [
+        "test_service_starts_on_a_full_disk_and_serves_reads",
+        "test_fence_is_void_until_the_start_has_written",
+    ],
     "the disk rejects writes": ["test_unwritable_disk_rejects_writes_and_loses_nothing"],
     "the SQLite file, its": ["test_misplaced_file_stops_writes_until_it_is_back"],
     "the lock file of the SQLite file": ["test_cache_is_used_again_when_the_lock_file_is_back"],

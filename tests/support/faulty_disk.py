@@ -1,7 +1,8 @@
 """guidsvc on a disk that fails: the file `disk` beside the records contains `full` or `read-only`.
 
 The system calls of SQLite are replaced, which SQLite supports; its own error handling is the real one. So the disk is
-full for root as well, and has space again when the word is removed. A full disk only rejects writes that extend a file.
+full for root as well, and has space again when the word is removed. A full disk only rejects writes that extend a file
+beyond what the process has freed: SQLite truncates the index of the log (`-shm`) when it opens it, and fills it again.
 """
 
 import _sqlite3
@@ -22,6 +23,8 @@ _WriteAt = ctypes.CFUNCTYPE(
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
 _libc.pwrite.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+_Truncate = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int64, use_errno=True)
+_libc.ftruncate.argtypes = [ctypes.c_int, ctypes.c_int64]
 _libc.write.restype = _libc.pwrite.restype = ctypes.c_ssize_t
 
 
@@ -46,11 +49,22 @@ class _Vfs(ctypes.Structure):
     ]
 
 
+class _Freed:
+    """Space that this process has freed on a full disk, and nobody else has taken."""
+
+    bytes = 0
+
+
+_freed = _Freed()
+
+
 def _fault(end: int, size: int) -> int:
     """Return the error of a write that ends at `end` in a file of this size; 0 if there is none."""
     state = STATE.read_text() if STATE.exists() else ""
     if state == "full" and end > size:
-        return errno.ENOSPC
+        if end - size > _freed.bytes:
+            return errno.ENOSPC
+        _freed.bytes -= end - size
     return errno.EROFS if state == "read-only" else 0
 
 
@@ -69,10 +83,19 @@ def _write(file: int, data: int, length: int) -> int:
     return _failing(fault) if fault else int(_libc.write(file, data, length))
 
 
+def _truncate(file: int, length: int) -> int:
+    before = os.fstat(file).st_size
+    done = int(_libc.ftruncate(file, length))
+    if done == 0 and Path(f"/proc/self/fd/{file}").readlink().name.endswith("-shm"):
+        _freed.bytes += max(before - length, 0)
+    return done
+
+
 _CALLS: dict[bytes, Any] = {
     b"write": _Write(_write),
     b"pwrite": _WriteAt(_write_at),
     b"pwrite64": _WriteAt(_write_at),
+    b"ftruncate": _Truncate(_truncate),
 }
 
 

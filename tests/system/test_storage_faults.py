@@ -8,6 +8,8 @@ import asyncio
 import json
 import resource
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 import redis
 
 from tests.conftest import ExpectedLogs, Serving
-from tests.support.backing_servers import ROOT, Service, service, wait_until
+from tests.support.backing_servers import ROOT, START_SECONDS, Service, free_port, service, wait_until
 from tests.support.faulty_disk import set_disk
 from tests.support.http_client import Client, Reply
 from tests.support.readiness import until_ready
@@ -186,6 +188,44 @@ async def _assert_nothing_lost(folder: Path, writers: Writers) -> None:
     assert not writers.rejected & stored.items()
     with closing(sqlite3.connect(folder / "guidsvc.db")) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["one process", "shared"])
+async def test_service_starts_on_a_full_disk_and_serves_reads(
+    tmp_path: Path, redis_url: str, *, is_shared: bool
+) -> None:
+    options = ("--cache-url", redis_url) if is_shared else ()
+    with service(tmp_path, "--no-access-log", *options, program=FAULTY) as first:
+        client = Client(first.port)
+        await client.put(path_of(GOOD), {"user": "x"})
+        first.kill()
+        await client.aclose()
+    set_disk(tmp_path, "full")
+    with service(tmp_path, "--no-access-log", *options, program=FAULTY) as again:
+        client = Client(again.port)
+        assert (await client.get(path_of(GOOD))).json["user"] == "x"
+        assert (await client.get("/guid?limit=5")).status == 200
+        assert (await client.put(path_of(GOOD), {"user": "y"})).status == 503
+        ready = await until_ready(client, store="read-only")
+        assert (ready.status, ready.json["status"]) == (200, "degraded")
+        assert again.log.read_text().count("store cannot be written, starting with reads only") == 1
+
+        set_disk(tmp_path, "")
+        await until_ready(client, store="up")
+        assert (await client.put(path_of(GOOD), {"user": "y"})).status == 200
+        assert (await client.get(path_of(GOOD))).json["user"] == "y"
+        await client.aclose()
+
+
+def test_start_without_space_for_the_log_says_so(tmp_path: Path) -> None:
+    with service(tmp_path):
+        pass  # its end removes the log
+    set_disk(tmp_path, "full")
+    command = [sys.executable, str(FAULTY), "--port", str(free_port())]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+
+    assert ended.returncode != 0
+    assert "guidsvc.db has no space for its files -wal and -shm: the disk is full; free some space" in ended.stderr
 
 
 async def test_keyed_request_is_executed_once_after_a_full_disk(tmp_path: Path) -> None:

@@ -143,11 +143,17 @@ class SqliteFence:
 
     def __init__(self, engine: SqliteEngine) -> None:
         self._engine = engine
+        self.is_void = False
+        """Whether the stored fence is that of an earlier process, because the start could not write."""
 
     async def read(self) -> FenceReading:
+        is_void = self.is_void  # read first: the writer's thread clears it after it has written the fence
         with self._engine.failures():
             found = self._engine.reader.execute(FENCE).fetchone()
-        return FenceReading(_fence_of(found), monotonic_ms())
+        fence = _fence_of(found)
+        if is_void:
+            fence = Fence(Mode.OFF, fence.gen + 1, "")  # as the start will write it
+        return FenceReading(fence, monotonic_ms())
 
     async def swap(self, old: Fence, new: Fence) -> bool:
         swap = partial(self._engine.writer.execute, Change(SWAP_FENCE, (*new, *old)))

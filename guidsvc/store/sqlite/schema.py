@@ -146,10 +146,6 @@ SHARE_SECONDS = 5.0
 """How long a process waits to share the file: the first one has it alone while it checks it, and then shares it."""
 SILENT_SECONDS = 0.5  # then it logs that it waits
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop; in WAL mode they wait only for a recovery
-RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
-"""Gives the store a new id."""
-LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
-"""Releases every lease."""
 MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM identity)"
 MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 FROM fence)"
 MAKE_BOUNDS = """
@@ -159,8 +155,6 @@ MAKE_BOUNDS = """
     WHERE NOT EXISTS (SELECT 1 FROM log_bounds)
 """
 """MAKE_IDENTITY, MAKE_FENCE and MAKE_BOUNDS restore the single row of each table where a damaged file has lost it."""
-FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
-"""Voids all cached entries: the file may have been restored from a backup."""
 
 
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
@@ -225,7 +219,7 @@ def _waits_for_share(lock: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-_ALONE = "another guidsvc starts just now, or does not share it because it caches in its own memory"
+_ALONE = "another guidsvc starts just now, its disk is full, or it caches in its own memory"
 
 
 def _in_use(path: Path, *, exclusive: bool) -> StartError:
@@ -243,13 +237,14 @@ def _in_use(path: Path, *, exclusive: bool) -> StartError:
 
 def share(lock: sqlite3.Connection) -> None:
     """Downgrade an exclusive claim, so that other processes can share the file."""
-    lock.execute("COMMIT")
+    lock.execute("ROLLBACK")  # a COMMIT would write the first page
     _locks(lock, "DEFERRED")
 
 
 def _locks(lock: sqlite3.Connection, kind: str) -> bool:
-    """Try to take the lock; return whether that succeeded."""
+    """Try to take the lock, without writing a byte: the disk may be full. Return whether that succeeded."""
     try:
+        lock.execute("PRAGMA journal_mode = MEMORY")
         lock.execute(f"BEGIN {kind}")
         lock.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
@@ -323,6 +318,7 @@ _REASONS = {
     sqlite3.SQLITE_NOTADB: "is not a SQLite file; name another file",
     sqlite3.SQLITE_READONLY: "cannot be written: it is read-only to this user; let this user write it",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "has no space for its files -wal and -shm: the disk is full; free some space",
     sqlite3.SQLITE_BUSY: "is locked by another process; stop that, or try again later",
     sqlite3.SQLITE_CORRUPT: "is damaged; see docs/failure-modes.md",
 }
@@ -330,6 +326,8 @@ _REASONS = {
 
 def start_error(path: Path, error: sqlite3.Error) -> StartError:
     """Convert a SQLite error to the StartError of a service or a command."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    reason = why_unopenable(path) if code == sqlite3.SQLITE_CANTOPEN else f"{path} {_REASONS.get(code, error)}"
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        return StartError(f"store_url: {why_unopenable(path)}")
+    reason = f"{path} {_REASONS.get(code) or _REASONS.get(code & 0xFF, error)}"
     return StartError(f"store_url: {reason}")

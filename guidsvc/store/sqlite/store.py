@@ -23,6 +23,7 @@ from guidsvc.store.sqlite.engine import SqliteEngine
 from guidsvc.store.sqlite.events.continuity import open_log
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import WAL_BYTES
+from guidsvc.store.sqlite.recovery.start_writes import StartWrites
 from guidsvc.store.sqlite.repositories import (
     SqliteApiKeys,
     SqliteFence,
@@ -30,20 +31,7 @@ from guidsvc.store.sqlite.repositories import (
     SqliteRecords,
     SqliteRepository,
 )
-from guidsvc.store.sqlite.schema import (
-    FORGET,
-    LET_GO,
-    MAKE_BOUNDS,
-    MAKE_FENCE,
-    MAKE_IDENTITY,
-    RENAME,
-    claim,
-    is_store,
-    open_reader,
-    open_writer,
-    share,
-    start_error,
-)
+from guidsvc.store.sqlite.schema import claim, is_store, open_reader, open_writer, share, start_error
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import LEDGERS
 from guidsvc.telemetry.metrics import StoreMetrics
@@ -99,23 +87,20 @@ async def open_sqlite(
     """Open the store in a file, keep its log small, and close it once every write has been answered."""
     lock, alone = claim(path, exclusive=exclusive)
     with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+        start_writes = StartWrites(path, alone=alone, exclusive=exclusive)
+        is_current = start_writes.try_now(writer)
         try:
-            if alone:
-                writer.execute(MAKE_IDENTITY)
-                writer.execute(MAKE_FENCE)
-                writer.execute(MAKE_BOUNDS)
-                writer.execute(FORGET)
             open_log(writer, events, clock())
-            if exclusive:
-                writer.execute(RENAME)
-                writer.execute(LET_GO)
         except sqlite3.Error as error:
             raise start_error(path, error) from error
-        if alone and not exclusive:
-            share(lock)
         finder = Finder(path, wal_bytes=wal_bytes)
         engine = SqliteEngine(writer, reader, finder, meter=meter, events=events, is_claimed=True)
         store = SqliteStore(engine, clock)
+        share_claim = partial(share, lock) if alone and not exclusive else _nothing
+        if is_current:
+            share_claim()
+        else:
+            store.postpone(start_writes, share_claim)
         try:
             async with running_in_background(partial(_watch, store, wal_bytes)):
                 yield store
@@ -152,6 +137,16 @@ class SqliteStore:
         self.ledgers = SqliteRepository(engine, LEDGERS)
         self.events = SqliteEventLog(engine, clock)
         self.fence = SqliteFence(engine)
+
+    def postpone(self, start_writes: StartWrites, share_claim: Callable[[], None]) -> None:
+        """Execute the writes of the start with the first transaction that succeeds, and then share the claim."""
+        self.fence.is_void = start_writes.alone
+
+        def on_done() -> None:
+            self.fence.is_void = False
+            share_claim()
+
+        start_writes.postpone(self._engine.writer, on_done)
 
     async def store_id(self) -> str:
         with self._engine.failures():
@@ -211,3 +206,7 @@ async def _watch(store: SqliteStore, wal_bytes: int) -> None:
             is_saved = is_saved or await store.save_stray_log_in_thread()
         except GuidsvcError:
             pass  # the next check finds what persists
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -156,7 +156,7 @@ class Writer:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            self.is_failing = self.is_failing or code_of(error) in _DISK
+            self.is_failing = self.is_failing or is_disk_fault(error)
             raise failure(error, self._file, committing=committing) from error
         except BaseException:  # an open transaction would make every later one fail
             self._roll_back()
@@ -203,6 +203,11 @@ def is_invalid_text(error: sqlite3.Error) -> bool:
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether a row could not be read because it, or its page, is damaged."""
     return is_invalid_text(error) or code_of(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_disk_fault(error: sqlite3.Error) -> bool:
+    """Whether the disk has rejected a read or a write, for example because it is full."""
+    return code_of(error) in _DISK
 
 
 def code_of(error: sqlite3.Error) -> int:

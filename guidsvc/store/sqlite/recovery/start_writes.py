@@ -1,0 +1,75 @@
+"""The writes of a start: they void what earlier processes have left in the file, before this one changes anything.
+
+A disk that takes no writes must not stop the reads of a service that starts. So these writes are postponed to the first
+transaction that succeeds, and come first in it. Until then the file is as the last process left it: nothing depends on
+them but the cache fence, which counts as void meanwhile, and the claim, which stays exclusive.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from guidsvc.store.sqlite.schema import MAKE_BOUNDS, MAKE_FENCE, MAKE_IDENTITY, start_error
+from guidsvc.store.sqlite.writer import Writer, is_disk_fault
+
+FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
+"""Voids all cached entries: the file may have been restored from a backup."""
+RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
+"""Gives the store a new id."""
+LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
+"""Releases every lease."""
+
+_log = structlog.get_logger(__name__)
+
+
+class StartWrites(NamedTuple):
+    """The writes of a start in a file: `alone` without another process, `exclusive` without one until the end."""
+
+    path: Path
+    alone: bool
+    exclusive: bool
+
+    def try_now(self, connection: sqlite3.Connection) -> bool:
+        """Execute the writes in a transaction; return False if the disk takes none. StartError for other faults."""
+        if not self.alone:
+            return True  # the first process has done it
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            self.apply(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if not is_disk_fault(error):
+                raise start_error(self.path, error) from error
+            _log.warning("store cannot be written, starting with reads only", file=str(self.path), error=str(error))
+            return False
+        return True
+
+    def postpone(self, writer: Writer, on_done: Callable[[], None]) -> None:
+        """Execute the writes with the first transaction that succeeds, and call `on_done` in its thread after it."""
+        begin, commit = writer.on_begin, writer.on_commit
+
+        def apply_first() -> None:
+            self.apply(writer.connection)
+            begin()
+
+        def end() -> None:
+            writer.on_begin, writer.on_commit = begin, commit
+            on_done()
+            commit()
+
+        writer.on_begin, writer.on_commit = apply_first, end
+        writer.is_failing = True  # so that the checks of the store try a write
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Execute the writes inside a transaction."""
+        if self.alone:
+            for statement in (MAKE_IDENTITY, MAKE_FENCE, MAKE_BOUNDS, FORGET):
+                connection.execute(statement)
+        if self.exclusive:
+            connection.execute(RENAME)
+            connection.execute(LET_GO)

@@ -1,0 +1,95 @@
+"""The writes of a start on a disk that takes none: they are postponed, and nothing depends on them meanwhile."""
+
+import resource
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from guidsvc.errors import StartError, StoreUnavailable
+from guidsvc.store.cache_fence import Fence, Mode
+from guidsvc.store.sqlite import schema
+from guidsvc.store.sqlite.schema import claim, share
+from guidsvc.store.sqlite.store import open_sqlite
+from tests.conftest import ExpectedLogs, FakeClock
+from tests.support.factories import GUID, record
+
+OLD = "0" * 32
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Let no file of this process grow beyond the log of a store, which has no room left."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name(f"{path.name}-wal").stat().st_size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+async def used(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> AsyncIterator[sqlite3.Connection]:
+    """A store whose log is in use and longer than any other of its files, with a record under OLD."""
+    expected_logs.add("store cannot be written")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:  # outlives the store, so that its log stays
+        async with open_sqlite(path, exclusive=False) as store:
+            for number in range(20):
+                await store.records.swap(None, record(clock(), guid=f"{number:032X}"))
+            other.execute("UPDATE fence SET mode = 'on', gen = 5, boot = 'old'")
+        yield other
+
+
+def test_claim_writes_nothing(path: Path) -> None:
+    lock, alone = claim(path, exclusive=False)
+    with closing(lock):
+        assert alone
+        share(lock)
+        second, alone = claim(path, exclusive=False)
+        with closing(second):
+            assert not alone
+    assert path.with_name(f"{path.name}-lock").read_bytes() == b""
+
+
+async def test_fence_is_void_until_the_start_has_written(
+    path: Path, used: sqlite3.Connection, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "SHARE_SECONDS", 0.6)
+    with full_disk(path):
+        opened = open_sqlite(path, exclusive=False)
+        store = await opened.__aenter__()
+        assert await store.records.get(OLD) is not None
+        assert (await store.fence.read()).fence == Fence(Mode.OFF, 6, "")
+        with pytest.raises(StartError, match="without sharing it"):
+            claim(path, exclusive=False)
+        with pytest.raises(StoreUnavailable):
+            await store.records.swap(None, record(clock()))
+        assert used.execute("SELECT mode, gen FROM fence").fetchone() == ("on", 5)
+
+    assert await store.records.swap(None, record(clock()))
+    assert (await store.fence.read()).fence == Fence(Mode.OFF, 6, "")
+    assert used.execute("SELECT mode, gen, boot FROM fence").fetchone() == ("off", 6, "")
+    claim(path, exclusive=False)[0].close()
+    await opened.__aexit__(None, None, None)
+
+
+async def test_store_gets_its_new_name_with_the_first_write(
+    path: Path, used: sqlite3.Connection, clock: FakeClock
+) -> None:
+    with full_disk(path):
+        opened = open_sqlite(path, exclusive=True)
+        store = await opened.__aenter__()
+        name = await store.store_id()
+        with pytest.raises(StoreUnavailable):
+            await store.records.swap(None, record(clock()))
+        assert await store.store_id() == name
+
+    assert await store.records.swap(None, record(clock()))
+    renamed = await store.store_id()
+    assert renamed != name
+    assert await store.records.swap(None, record(clock(), guid="F" * 32))
+    assert await store.store_id() == renamed, "only once"
+    assert await store.records.get(GUID) is not None
+    await opened.__aexit__(None, None, None)
