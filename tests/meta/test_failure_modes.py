@@ -24,6 +24,10 @@ TESTS = {
         "test_write_to_a_damaged_page_does_not_fail_its_group",
         "test_stream_over_a_damaged_page_does_not_end_regularly",
     ],
+    "a key in an inner page": [
+        "test_rows_behind_a_damaged_key_are_salvaged",
+        "test_key_out_of_order_is_found",
+    ],
     "a SQLite row or a MongoDB document": [
         "test_corrupt_row_is_reported_and_others_are_served",
         "test_corrupt_document_is_reported_and_others_are_served",

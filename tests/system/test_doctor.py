@@ -17,11 +17,13 @@ import trustme
 
 from guidsvc.domain.api_key import ApiKey, generate
 from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
+from tests.conftest import Serving
 from tests.support.backing_servers import ROOT, START_SECONDS, free_port, pdapt, service
 from tests.support.certificates import Certificate
 from tests.support.doctor import Told, doctor, told
 from tests.support.faulty_disk import set_disk
-from tests.support.sqlite_damage import alter
+from tests.support.sqlite_damage import alter, change_key_in_root
+from tests.support.stored_records import fill_store
 
 Plant = Callable[[Path], tuple[str, ...]]
 """Breaks a set-up in a folder, and returns the flags of the service."""
@@ -263,6 +265,16 @@ def test_disk_that_takes_no_writes_is_found(tmp_path: Path, state: str, text: st
     assert found.worst("store.writable") == "fail"
     assert text in found.text("store.writable")
     assert sorted(files(tmp_path)) == ["disk", "guidsvc.db"]
+
+
+async def test_key_out_of_order_is_found(tmp_path: Path, serving: Serving) -> None:
+    async with serving() as client:
+        await fill_store(client)
+    change_key_in_root(tmp_path / "guidsvc.db", "records")
+    found = doctor(tmp_path)
+
+    assert (found.code, found.worst("store.pages")) == (2, "fail")
+    assert "the keys of records are out of order -> see docs/failure-modes.md" in found.text("store.pages")
 
 
 def test_deep_examination_reads_the_indexes(tmp_path: Path) -> None:

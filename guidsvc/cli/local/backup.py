@@ -13,6 +13,7 @@ from guidsvc.config import Check, Settings
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape
+from guidsvc.program import program
 from guidsvc.store import MONGO_SCHEMES, validate_store_url
 
 
@@ -41,6 +42,8 @@ def backup(target: str, store_url: str | None, *, overwrite: bool, salvage: bool
     made = copy(path_of_url(settings.store_url), Path(target).absolute(), overwrite=overwrite)
     summary = f"{escape(str(made.path))}: {made.records} records, {made.size_bytes} bytes"
     output.write(f"{summary}\n", done=f"the backup is complete and verified: {summary}")
+    for loss in made.losses:
+        output.tell(f"{program('backup')}: warning: {loss}")
 
 
 def _validate_sqlite_url(settings: Settings) -> None:

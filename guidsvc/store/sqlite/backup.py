@@ -7,36 +7,29 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from guidsvc.errors import StartError, write_fault
 from guidsvc.store.sqlite.files import connect, is_file_of
-from guidsvc.store.sqlite.schema import (
-    MAKE_BOUNDS,
-    MAKE_FENCE,
-    MAKE_IDENTITY,
-    MIGRATIONS,
-    identify,
-    open_writer,
-    start_error,
-)
+from guidsvc.store.sqlite.recovery.salvage import copy_readable
+from guidsvc.store.sqlite.schema import MIGRATIONS, identify, open_writer, start_error
 
 BUSY_SECONDS = 5.0
 """How long a backup waits for a lock of the file. Writers hold no lock that blocks it."""
-TABLES = ("identity", "fence", "ledgers", "keys", "receipts", "log_bounds", "log", "records")
 _MODE = 0o600
 _STEPS = 100_000
 """SQLite instructions between two checks for signals, so that SIGTERM and SIGINT can end a backup."""
 
 
 class Copied(NamedTuple):
-    """A finished copy: its path, number of records and size."""
+    """A finished copy: its path, number of records and size; and what is lost of a damaged store, or may be."""
 
     path: Path
     records: int
     size_bytes: int
+    losses: tuple[str, ...] = ()
 
 
 def back_up(source: Path, target: Path, *, overwrite: bool) -> Copied:
@@ -54,22 +47,17 @@ def back_up(source: Path, target: Path, *, overwrite: bool) -> Copied:
 
 def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
     """Build a whole store from the readable parts of a damaged one; StartError if even its first page is unreadable."""
+    losses: list[str] = []
 
     def copy(connection: sqlite3.Connection, made: Path) -> None:
         with closing(open_writer(made)) as writer:
             writer.execute("BEGIN IMMEDIATE")
-            for table in TABLES:
-                writer.execute(f"DELETE FROM {table}")  # noqa: S608  # nosec B608  # a name of this file
-                columns = _columns(writer, table)
-                for row in _rows(connection, table):
-                    names, values = ", ".join(columns[: len(row)]), ", ".join("?" * len(row))  # an older file has fewer
-                    writer.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})", row)  # noqa: S608  # nosec B608  # as above
-            _cut_log_at_last_gap(writer)
-            _restore_single_rows(writer)
+            losses.extend(copy_readable(connection, writer))
             writer.execute("COMMIT")
             writer.execute("PRAGMA journal_mode = DELETE")
 
-    return _copy_checked(source, target, copy, overwrite=overwrite)
+    copied = _copy_checked(source, target, copy, overwrite=overwrite)
+    return copied._replace(losses=tuple(losses))
 
 
 def _copy_checked(
@@ -177,85 +165,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# Salvage
-
-
-def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[object, ...]]:
-    """Yield the readable rows: from both ends until the first damage, then by the keys found in an index.
-
-    A row may be yielded more than once.
-    """
-    try:
-        columns = [row[1:6:4] for row in connection.execute(f"PRAGMA table_info({table})")]
-    except sqlite3.DatabaseError:
-        return
-    keys = [str(name) for name, is_key in columns if is_key]
-    if not keys:
-        yield from _until_damage(connection, f"SELECT * FROM {table}")  # noqa: S608  # nosec B608  # a name of this file
-        return
-    for order in ("ASC", "DESC"):
-        yield from _walk(connection, table, keys[0], order)
-    for key in _indexed_keys(connection, table, keys[0]):
-        yield from _until_damage(connection, f"SELECT * FROM {table} WHERE {keys[0]} = ?", (key,))  # noqa: S608  # nosec B608  # as above
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    return [str(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")]
-
-
-def _walk(connection: sqlite3.Connection, table: str, key: str, order: str) -> Iterator[tuple[object, ...]]:
-    """Yield rows in key order until the first damage.
-
-    Each row has its own query: `sqlite3` steps to the next row before it returns one, and drops it if that step fails.
-    """
-    statement = f"SELECT {key}, * FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608  # nosec B608  # as above
-    beyond = ">" if order == "ASC" else "<"
-    values: tuple[object, ...] = ()
-    with suppress(sqlite3.DatabaseError):
-        while (row := connection.execute(statement, values).fetchone()) is not None:
-            yield row[1:]
-            values = (row[0],)
-            statement = f"SELECT {key}, * FROM {table} WHERE {key} {beyond} ? ORDER BY {key} {order} LIMIT 1"  # noqa: S608  # nosec B608  # as above
-
-
-def _until_damage(
-    connection: sqlite3.Connection, statement: str, values: tuple[object, ...] = ()
-) -> Iterator[tuple[object, ...]]:
-    with suppress(sqlite3.DatabaseError):
-        yield from connection.execute(statement, values)
-
-
-def _indexed_keys(connection: sqlite3.Connection, table: str, key: str) -> set[object]:
-    """Return the keys in the indexes, which may lead to rows that a scan of the table cannot reach."""
-    indexes = list(_until_damage(connection, f"PRAGMA index_list({table})"))
-    found: set[object] = set()
-    for index in indexes:
-        name, origin = str(index[1]), index[3]
-        if origin == "c":
-            statement = f"SELECT {key} FROM {table} INDEXED BY {name}"  # noqa: S608  # nosec B608  # as above
-            found.update(row[0] for row in _until_damage(connection, statement))
-    return found
-
-
-def _restore_single_rows(writer: sqlite3.Connection) -> None:
-    """Recreate the single rows of `identity`, `fence` and `log_bounds` if they could not be read."""
-    writer.execute(MAKE_IDENTITY)
-    writer.execute(MAKE_FENCE)
-    writer.execute(MAKE_BOUNDS)
-
-
-def _cut_log_at_last_gap(writer: sqlite3.Connection) -> None:
-    """Keep only the entries after the last one that could not be read: a log has no gaps."""
-    row = writer.execute(
-        "SELECT seq, total FROM log AS entry WHERE NOT EXISTS (SELECT 1 FROM log WHERE seq = entry.seq - 1) "
-        "ORDER BY seq DESC LIMIT 1"
-    ).fetchone()
-    writer.execute("UPDATE log_bounds SET shares = NULL")  # the archive is not copied
-    if row is not None and row[0] > 1:
-        writer.execute("DELETE FROM log WHERE seq < ?", (row[0],))
-        writer.execute(
-            "UPDATE log_bounds SET floor = ?, floor_checksum = 0, floor_total = ? WHERE floor < ?",
-            (row[0] - 1, row[1], row[0] - 1),
-        )

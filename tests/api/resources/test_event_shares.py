@@ -10,7 +10,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.event_shares import SIZE_BYTES, trim_all
 from tests.support.events import until_newest
-from tests.support.secured_service import Asker, Guarded
+from tests.support.secured_service import KeyClient, SecuredService
 
 _users = itertools.count()
 
@@ -22,45 +22,45 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def guarded(serving: Serving, store_url: str, redis_url: str, clock: FakeClock) -> AsyncIterator[Guarded]:
+async def secured(serving: Serving, store_url: str, redis_url: str, clock: FakeClock) -> AsyncIterator[SecuredService]:
     """A service that shares its store, so that the test can trim the log."""
     async with serving(access="keys", login_limit="", store_url=store_url, cache_url=redis_url) as client:
-        yield Guarded(client, store_url, clock)
+        yield SecuredService(client, store_url, clock)
 
 
-async def write(store_url: str, asker: Asker, guid: int, count: int = 1) -> None:
+async def write(store_url: str, caller: KeyClient, guid: int, count: int = 1) -> None:
     """Write a GUID so many times, with 1 KiB of metadata, and wait until its events are in the log."""
     async with open_store(store_url, exclusive=False) as store:
         newest = await store.events.newest()
         for _ in range(count):
             body = {"user": f"user {next(_users)}", "metadata": {"a": "x" * 1000}}
-            assert (await asker.ask("PUT", f"/guid/{guid:032X}", json=body)).status in {200, 201}
+            assert (await caller.ask("PUT", f"/guid/{guid:032X}", json=body)).status in {200, 201}
         await until_newest(store.events, newest + count)
 
 
-async def fill(store_url: str, asker: Asker) -> None:
+async def fill(store_url: str, caller: KeyClient) -> None:
     """Write ten times the size of the log, and let it be trimmed."""
     for _ in range(10):
-        await write(store_url, asker, 1, SIZE_BYTES // 1000)
+        await write(store_url, caller, 1, SIZE_BYTES // 1000)
         async with open_store(store_url, exclusive=False) as store:
             await trim_all(store.events)
 
 
-async def next_of(asker: Asker, query: str = "from=now") -> str:
-    reply = await asker.ask("GET", f"/events?{query}")
+async def next_of(caller: KeyClient, query: str = "from=now") -> str:
+    reply = await caller.ask("GET", f"/events?{query}")
     assert reply.status == 200, reply.body
     return str(reply.json["next"])
 
 
-async def guids_after(asker: Asker, cursor: str, query: str = "") -> Sequence[str]:
-    reply = await asker.ask("GET", f"/events?cursor={cursor}&limit=500{query}")
+async def guids_after(caller: KeyClient, cursor: str, query: str = "") -> Sequence[str]:
+    reply = await caller.ask("GET", f"/events?cursor={cursor}&limit=500{query}")
     assert reply.status == 200, reply.body
     return [event["guid"] for event in reply.json["items"]]
 
 
-async def test_cursor_of_a_small_owner_outlives_a_flood(guarded: Guarded, store_url: str) -> None:
+async def test_cursor_of_a_small_owner_outlives_a_flood(secured: SecuredService, store_url: str) -> None:
     """Also one that bob got when the newest event was one of alice."""
-    alice, bob, ops = [await guarded.asker(*each) for each in (("alice",), ("bob",), ("ops", "admin"))]
+    alice, bob, ops = [await secured.key_client(*each) for each in (("alice",), ("bob",), ("ops", "admin"))]
     await write(store_url, bob, 16)
     first = await next_of(bob)
     await write(store_url, alice, 1)
@@ -73,16 +73,16 @@ async def test_cursor_of_a_small_owner_outlives_a_flood(guarded: Guarded, store_
         assert await guids_after(bob, cursor) == [f"{17:032X}"]
         assert await guids_after(ops, cursor, "&owner=bob") == [f"{17:032X}"]
     assert [event["guid"] for event in (await bob.ask("GET", "/events")).json["items"]] == [f"{16:032X}", f"{17:032X}"]
-    for asker, cursor in ((alice, of_alice), (ops, of_all), (ops, cursors[0])):
-        reply = await asker.ask("GET", f"/events?cursor={cursor}")
+    for caller, cursor in ((alice, of_alice), (ops, of_all), (ops, cursors[0])):
+        reply = await caller.ask("GET", f"/events?cursor={cursor}")
         assert_problem(reply, 410, "events-gone")
         assert reply.json["reason"] == "trimmed"
-        assert set(await guids_after(asker, reply.json["oldest"])) == {f"{1:032X}"}
-        assert await guids_after(asker, reply.json["now"]) == []
+        assert set(await guids_after(caller, reply.json["oldest"])) == {f"{1:032X}"}
+        assert await guids_after(caller, reply.json["now"]) == []
 
 
-async def test_stream_of_a_small_owner_ends_with_a_lasting_cursor(guarded: Guarded, store_url: str) -> None:
-    alice, bob = await guarded.asker("alice"), await guarded.asker("bob")
+async def test_stream_of_a_small_owner_ends_with_a_lasting_cursor(secured: SecuredService, store_url: str) -> None:
+    alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     await write(store_url, bob, 16)
     await write(store_url, alice, 1)
     lines = await bob.ask("GET", "/events", headers={"Accept": "application/x-ndjson"})
