@@ -12,6 +12,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from guidsvc.bounded_file import read_text
 from guidsvc.cache import is_private
 from guidsvc.config import Settings, Size
 from guidsvc.doctor.checks import Check
@@ -86,7 +87,7 @@ def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return the number of cores that this process may use, at most that of the limit of its container (cgroup v2)."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
-        quota, period = limit.read_text(encoding="ascii").split()
+        quota, period = read_text(limit).split()
         if quota != "max":
             return min(count, math.ceil(int(quota) / int(period)))
     return count
