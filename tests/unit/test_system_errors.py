@@ -104,8 +104,13 @@ def test_silent_server_is_a_timeout() -> None:
 
 
 def test_reset_is_a_closed_connection() -> None:
-    with server(reset) as port, socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
-        error = raised(lambda: connection.recv(1))
+    def talk() -> None:
+        """Connect, too: the connection may break off as soon as it is there."""
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
+            connection.recv(1)
+
+    with server(reset) as port:
+        error = raised(talk)
 
     assert network_fault(error) is NetworkFault.CLOSED
 
