@@ -20,7 +20,7 @@ import pytest
 from guidsvc.domain import api_key as keys
 from guidsvc.errors import StartError
 from guidsvc.store import open_store
-from guidsvc.store.mongo.store import BOUNDS, COLLECTION, FENCE, IDENTITY, KEYS, LEASES, LEDGERS, LOG, RECEIPTS
+from guidsvc.store.mongo.store import ARCHIVE, BOUNDS, COLLECTION, FENCE, IDENTITY, KEYS, LEASES, LEDGERS, LOG, RECEIPTS
 from guidsvc.store.sqlite import backup as sqlite_backup
 from guidsvc.store.sqlite import parts as sqlite_parts
 from guidsvc.store.sqlite import schema as sqlite_schema
@@ -179,7 +179,7 @@ async def test_docs_name_every_collection(mongo_url: str, clock: FakeClock) -> N
             existing = set(client.get_default_database().list_collection_names())
     documented = set(re.findall(r"`(\w+)`", section(BACKUP, "## MongoDB").partition("###")[0]))
 
-    assert documented == {COLLECTION, RECEIPTS, IDENTITY, FENCE, KEYS, LEDGERS, LOG, BOUNDS, LEASES}
+    assert documented == {COLLECTION, RECEIPTS, IDENTITY, FENCE, KEYS, LEDGERS, LOG, BOUNDS, LEASES, ARCHIVE}
     assert documented >= existing
 
 
