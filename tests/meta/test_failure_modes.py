@@ -23,6 +23,8 @@ TESTS = {
         "test_damaged_page_is_reported_and_other_pages_are_served",
         "test_write_to_a_damaged_page_does_not_fail_its_group",
         "test_stream_over_a_damaged_page_does_not_end_regularly",
+        "test_damaged_receipts_do_not_prevent_the_start",
+        "test_damaged_single_row_prevents_the_start",
     ],
     "a key in an inner page": [
         "test_rows_behind_a_damaged_key_are_salvaged",

@@ -24,6 +24,7 @@ from tests.support.backing_servers import ROOT, START_SECONDS, Service, free_por
 from tests.support.faulty_disk import set_disk
 from tests.support.http_client import Client, Reply
 from tests.support.readiness import until_ready
+from tests.support.sqlite_damage import overwrite_root
 from tests.support.stored_records import GUIDS, damage, fill_store, metadata
 
 FAULTY = ROOT / "tests" / "support" / "faulty_disk.py"
@@ -304,6 +305,24 @@ async def test_damaged_page_is_reported_and_other_pages_are_served(damaged_servi
     results = (await client.post("/guid:batch", {"operations": operations})).json["results"]
     assert [result["status"] for result in results] == [200, 500]
     assert (await client.get("/readyz")).json["status"] == "ready"
+
+
+async def test_damaged_receipts_do_not_prevent_the_start(tmp_path: Path) -> None:
+    async def create(key: str) -> int:
+        return (await client.post("/guid", {"user": "x"}, headers={"Idempotency-Key": key})).status
+
+    with service(tmp_path) as first:
+        client = Client(first.port)
+        assert await create("one") == 201
+        await client.aclose()
+    overwrite_root(tmp_path / "guidsvc.db", "receipts")
+    with service(tmp_path, "--no-access-log") as again:
+        client = Client(again.port)
+        assert again.log.read_text().count("receipts cannot be read, their leases end by themselves") == 1
+        assert (await client.put(path_of(GOOD), {"user": "x"})).status == 201
+        assert await create("one") == 500
+        assert (await client.get("/readyz")).json["status"] == "ready"
+        await client.aclose()
 
 
 @pytest.mark.parametrize("damaged_service", [IN_RECORDS], indirect=True)

@@ -15,6 +15,7 @@ from guidsvc.store.sqlite.schema import claim, share
 from guidsvc.store.sqlite.store import open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.factories import GUID, record
+from tests.support.sqlite_damage import overwrite_root
 
 OLD = "0" * 32
 
@@ -93,3 +94,28 @@ async def test_store_gets_its_new_name_with_the_first_write(
     assert await store.store_id() == renamed, "only once"
     assert await store.records.get(GUID) is not None
     await opened.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("table", ["receipts", "receipts_purge_at", "keys", "ledgers", "records_user", "log_owner"])
+async def test_damaged_table_does_not_prevent_the_start(
+    path: Path, clock: FakeClock, expected_logs: ExpectedLogs, table: str
+) -> None:
+    expected_logs.add("receipts cannot be read")
+    async with open_sqlite(path, exclusive=True) as store:
+        await store.records.swap(None, record(clock()))
+    overwrite_root(path, table)
+
+    async with open_sqlite(path, exclusive=True) as store:
+        await store.ping()
+        assert await store.records.get(GUID) == record(clock())
+
+
+@pytest.mark.parametrize("table", ["identity", "fence", "log_bounds"])
+async def test_damaged_single_row_prevents_the_start(path: Path, table: str) -> None:
+    async with open_sqlite(path, exclusive=True):
+        pass
+    overwrite_root(path, table)
+
+    with pytest.raises(StartError, match=r"is damaged; see docs/failure-modes.md"):
+        async with open_sqlite(path, exclusive=True):
+            pass

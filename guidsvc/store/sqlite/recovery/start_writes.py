@@ -20,7 +20,7 @@ FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
 RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
 """Gives the store a new id."""
 LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
-"""Releases every lease."""
+"""Releases every lease, none of which is that of a running process."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +47,8 @@ class StartWrites(NamedTuple):
                 raise start_error(self.path, error) from error
             _log.warning("store cannot be written, starting with reads only", file=str(self.path), error=str(error))
             return False
+        if self.exclusive:
+            self._release_leases(connection)
         return True
 
     def postpone(self, writer: Writer, on_done: Callable[[], None]) -> None:
@@ -72,4 +74,13 @@ class StartWrites(NamedTuple):
                 connection.execute(statement)
         if self.exclusive:
             connection.execute(RENAME)
+
+    def _release_leases(self, connection: sqlite3.Connection) -> None:
+        """Release the leases of an earlier process, so that its requests need not wait until they end by themselves.
+
+        In a statement of its own: damage in `receipts` makes a transaction fail, and must not prevent the start.
+        """
+        try:
             connection.execute(LET_GO)
+        except sqlite3.DatabaseError as error:
+            _log.error("receipts cannot be read, their leases end by themselves", file=str(self.path), error=str(error))
