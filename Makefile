@@ -31,7 +31,7 @@ test-fast: $(VENV)/dev.done  ## run the unit and API tests on the default server
 	$(BIN)/python -m pytest -n 4 --dist worksteal --defaults -m "not slow" tests/unit tests/api $(ARGS)
 
 test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH, or packages of npm
-	$(BIN)/python -m pytest tests/browser $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/browser $(ARGS)
 
 screenshots: $(VENV)/browser.done  ## make the pictures of the console in docs/images; needs Chromium
 	$(BIN)/python -m tests.browser.screenshots
