@@ -26,6 +26,7 @@ TESTS = {
         "test_damaged_receipts_do_not_prevent_the_start",
         "test_damaged_single_row_prevents_the_start",
     ],
+    "a frame of the write-ahead log": ["test_damaged_log_is_reported_and_copied"],
     "a key in an inner page": [
         "test_rows_behind_a_damaged_key_are_salvaged",
         "test_key_out_of_order_is_found",

@@ -266,7 +266,31 @@ def _program_with_full_log(folder: Path) -> Path:
     return program
 
 
-# Pages and rows
+# The write-ahead log, pages and rows
+
+
+async def test_damaged_log_is_reported_and_copied(tmp_path: Path) -> None:
+    with service(tmp_path, "--no-access-log") as first:
+        client = Client(first.port)
+        for guid in GUIDS[:40]:
+            assert (await client.put(path(guid), {"user": "x"})).status == 201
+        cursor = (await client.get("/events?from=now")).json["next"]
+        await client.aclose()
+        first.kill()
+    wal = tmp_path / "guidsvc.db-wal"
+    content = bytearray(wal.read_bytes())
+    content[len(content) // 2] ^= 1
+    wal.write_bytes(content)
+    with service(tmp_path, "--no-access-log") as again:
+        client = Client(again.port)
+        assert (await client.get(path(GUIDS[0]))).status == 200
+        assert (await client.get(path(GUIDS[39]))).status == 404
+        assert (await client.put(path(GUIDS[39]), {"user": "x"})).status == 201
+        assert (await client.get(f"/events?cursor={cursor}")).status == 410
+        await client.aclose()
+        (copy,) = tmp_path.glob("guidsvc.db-wal.damaged-*")
+        assert copy.read_bytes() == content
+        assert again.log.read_text().count("write-ahead log damaged, writes are lost") == 1
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from guidsvc.errors import StartError, write_fault
 from guidsvc.store.sqlite.files import connect, is_file_of
+from guidsvc.store.sqlite.recovery.cut_log import CutLog, save_cut_log
 from guidsvc.store.sqlite.recovery.salvage import copy_readable
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, open_writer, start_error
 
@@ -57,7 +58,7 @@ def salvage(source: Path, target: Path, *, overwrite: bool) -> Copied:
             writer.execute("PRAGMA journal_mode = DELETE")
 
     copied = _copy_checked(source, target, copy, overwrite=overwrite)
-    return copied._replace(losses=tuple(losses))
+    return copied._replace(losses=(*copied.losses, *losses))
 
 
 def _copy_checked(
@@ -66,6 +67,7 @@ def _copy_checked(
     if not source.exists():
         raise StartError(f"store_url: there is no store at {source}: name the store of the service with --store-url")
     _refuse_target(source, target, overwrite=overwrite)
+    cut = save_cut_log(source)
     with _temporary(target) as made:
         with _converting_errors(source, target), closing(connect(source, timeout_seconds=BUSY_SECONDS)) as connection:
             identify(connection, source, newest=len(MIGRATIONS))
@@ -75,7 +77,11 @@ def _copy_checked(
         records = _checked(made)
         _refuse_target(source, target, overwrite=overwrite)  # again: the copy may have taken long
         _publish(made, target, overwrite=overwrite)
-    return Copied(target, records, target.stat().st_size)
+    return Copied(target, records, target.stat().st_size, () if cut is None else (_loss(cut),))
+
+
+def _loss(cut: CutLog) -> str:
+    return f"the write-ahead log is damaged, its last {cut.transactions} writes are lost; copy of the log: {cut.copy}"
 
 
 def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -23,6 +23,7 @@ from guidsvc.store.sqlite.engine import SqliteEngine
 from guidsvc.store.sqlite.events.continuity import open_log
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import WAL_BYTES
+from guidsvc.store.sqlite.recovery.cut_log import report_cut_log
 from guidsvc.store.sqlite.recovery.start_writes import StartWrites
 from guidsvc.store.sqlite.repositories import (
     SqliteApiKeys,
@@ -85,6 +86,7 @@ async def open_sqlite(
     meter: StoreMetrics | None = None,
 ) -> AsyncIterator["SqliteStore"]:
     """Open the store in a file, keep its log small, and close it once every write has been answered."""
+    report_cut_log(path)
     lock, alone = claim(path, exclusive=exclusive)
     with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         start_writes = StartWrites(path, alone=alone, exclusive=exclusive)
@@ -115,6 +117,7 @@ async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator[Sqli
 
     NoStore if the file holds no store and `create` is False.
     """
+    report_cut_log(path)
     if not create and not is_store(path):
         raise NoStore(str(path))
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
