@@ -273,6 +273,12 @@ class OutcomeUnknown(_WithRecord):
 
     code = "outcome-unknown"
 
+    @property
+    def guid(self) -> str | None:
+        """The generated GUID under which a record may have been created."""
+        guid = self.members.get("guid")
+        return None if guid is None else str(guid)
+
 
 def classes_of(base: type[Problem] = Problem) -> dict[str, type[Problem]]:
     """Return the class of each code."""

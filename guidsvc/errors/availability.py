@@ -71,4 +71,13 @@ class ClientDisconnected(Unavailable):
 
 
 class OutcomeUnknown(GuidsvcError):
-    """A write was sent but no response came. The write may have been applied, may still be, or may never be."""
+    """A write was sent but no response came. The write may have been applied, may still be, or may never be.
+
+    `guid` is the GUID of the record if the write is a creation under a generated GUID: the client does not know it. If
+    the request `is_repeatable`, it takes effect once, however often it is sent with its Idempotency-Key.
+    """
+
+    def __init__(self, detail: str = "", *, guid: str | None = None, is_repeatable: bool = False) -> None:
+        super().__init__(detail)
+        self.guid = guid
+        self.is_repeatable = is_repeatable

@@ -9,7 +9,7 @@ OutcomeUnknown, because others may have changed the GUIDs that it names.
     receipt of the key       result
     none                     claim it and execute the request
     different fingerprint    IdempotencyMismatch: the key was used for another request
-    response stored          replay the response
+    response stored          replay the response; first execute again the parts of it that have an unknown outcome
     lease valid              InProgress
     lease expired            repeatable: claim it and execute again from the same seed; otherwise OutcomeUnknown
 
@@ -21,6 +21,11 @@ other rights. A request that fails before its first write, for whatever reason, 
 request continues even if its client disconnects. If its caller loses its access on the way, the response with the
 rejected parts is stored too. Receipts are limited in bytes, per owner and in total
 (`guidsvc.services.receipts.quota`); at the limit, new requests are rejected at once.
+
+A batch stores the results that are known even if others are not: a creation whose outcome the store did not confirm.
+The next request with the key claims the receipt again, executes only these creations, from the same seed, and stores
+the response with their results. So nothing that was known to be done is executed a second time. Unknown operations on
+GUIDs that the request names stay unknown.
 
 A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
 record, and a repetition would create it again.
@@ -58,6 +63,10 @@ GuidFactory = Callable[[int], ClaimedGenerator]
 """Returns the generator for the operation at this position in a request: the same GUIDs at each repetition."""
 RequestBody = Callable[[GuidFactory | None], Awaitable[bytes]]
 """Executes a request, and returns its response as text; the factory supplies GUIDs that a repetition draws again."""
+Resume = Callable[[bytes], Awaitable[RequestBody | None]]
+"""Returns what executes again the parts of a request whose outcome its response leaves unknown; None if there are none.
+
+It returns the response with all results, known and new."""
 
 
 class Request(NamedTuple):
@@ -105,7 +114,9 @@ class Idempotency:
         self._lease_seconds = lease_seconds
         self._term = LeaseTerm(clock, lease_clock, lease_seconds)
 
-    async def once(self, request: Request, work: RequestBody, brief: Brief | None = None) -> tuple[bytes, bool]:
+    async def once(
+        self, request: Request, work: RequestBody, brief: Brief | None = None, resume: Resume | None = None
+    ) -> tuple[bytes, bool]:
         """Return the response to a request, and whether it is a replay. It is opaque text, stored as it is.
 
         Exceptions of `work` propagate and are not stored. Raise IdempotencyMismatch, InProgress, OutcomeUnknown or
@@ -115,19 +126,34 @@ class Idempotency:
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
             if receipt.answer is not None:
-                return await self._replay(request, receipt.answer), True
+                answer = await self._replay(request, receipt.answer)
+                unknown = None if resume is None else await resume(answer)
+                if unknown is None:
+                    return answer, True
+                work, deadline = unknown, self._term.deadline
+                receipt = await self._claim_again(receipt)
             cancel_scope.persist()
             async with self._leased(request, receipt, deadline, fresh=fresh) as (lease, attempt):
                 seed = bytes.fromhex(receipt.seed)
                 answer = await work(lambda index: LeasedGenerator(self._seeded(seed, index, receipt.claimed), lease))
-                if attempt.is_final:
-                    size = await lease.complete(answer, brief)
-                    if size is None and request.repeatable:
-                        raise OutcomeUnknown("the request was done, but its answer could not be stored; send it again")
-                    self._room.add(request.caller, size or 0)
+                if attempt.should_store:
+                    is_final = resume is None or await resume(answer) is None
+                    await self._store(request, lease, answer, brief, is_final=is_final)
                 else:
                     await self._end(request, lease, is_unused=fresh and not attempt.has_begun)
             return answer, False
+
+    async def _store(
+        self, request: Request, lease: LeasedReceipt, answer: bytes, brief: Brief | None, *, is_final: bool
+    ) -> None:
+        """Store a response; raise OutcomeUnknown if that fails and the request must be repeated for that reason."""
+        earlier_bytes = lease.stored_bytes
+        size_bytes = await lease.complete(answer, brief, is_final=is_final)
+        if size_bytes is None and (request.repeatable or earlier_bytes):
+            message = "the request was done, but its answer could not be stored; send it again"
+            raise OutcomeUnknown(message, is_repeatable=True)
+        if size_bytes:
+            self._room.add(request.caller, size_bytes - earlier_bytes)
 
     async def _replay(self, request: Request, answer: str) -> bytes:
         queue_name = request.caller if request.queue_name is None else request.queue_name
@@ -145,15 +171,22 @@ class Idempotency:
             raise IdempotencyMismatch
         elif stored.answer is not None:
             return stored, False
-        elif stored.leased_until > now:
-            raise InProgress
-        elif not request.repeatable:
+        elif stored.leased_until <= now and not request.repeatable:
             raise OutcomeUnknown("the first request with this key was begun, but its answer was not stored")
         else:
-            claim = stored.model_copy(update={"attempt": stored.attempt + 1, "leased_until": self._term.until})
+            return await self._claim_again(stored), False
         if not await self._receipts.swap(stored, claim):
             raise InProgress
         return claim, fresh
+
+    async def _claim_again(self, stored: Receipt) -> Receipt:
+        """Return the receipt, claimed from an earlier attempt; raise InProgress if that has not ended."""
+        if stored.leased_until > self._clock():
+            raise InProgress
+        claim = stored.model_copy(update={"attempt": stored.attempt + 1, "leased_until": self._term.until})
+        if not await self._receipts.swap(stored, claim):
+            raise InProgress
+        return claim
 
     def _new(self, request: Request, now: int, attempt: int) -> Receipt:
         return Receipt(

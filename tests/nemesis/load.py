@@ -136,7 +136,7 @@ class Client:
         is_done = reply is not None and reply.status < BAD_REQUEST
         results = _results(reply) if is_done and is_batch else [_result(reply)] * len(operations)
         request.attempts.append(Attempt(start, time.monotonic(), self._name, results))
-        return is_done
+        return is_done and all(result.outcome is not Outcome.UNKNOWN for result in results)
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -17,6 +17,10 @@ _NAME_AT = 10
 """Offset of the command's name in the body of a message: after the flags, the section's kind, a size, and a type."""
 
 
+_SIZE_BYTES = 4
+"""Size of the length before the value of a command's name, which is the collection."""
+
+
 class MongoProxy:
     """Passes messages on in both directions, and counts the commands that it withholds."""
 
@@ -26,12 +30,14 @@ class MongoProxy:
         self.ready = threading.Event()
         self._upstream = upstream
         self._names: frozenset[bytes] = frozenset()
+        self._collection: bytes | None = None
         self._connections: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
 
     @contextmanager
-    def withholding(self, *names: str) -> Iterator[None]:
-        """Inside the block, drop the commands with these names, so that they get no response."""
+    def withholding(self, *names: str, collection: str | None = None) -> Iterator[None]:
+        """Inside the block, drop the commands with these names, on one collection or on all: they get no response."""
         self._names = frozenset(name.encode() for name in names)
+        self._collection = None if collection is None else collection.encode()
         try:
             yield
         finally:
@@ -71,12 +77,19 @@ class MongoProxy:
                 header = await reader.readexactly(_HEADER.size)
                 length, _, _, code = _HEADER.unpack(header)
                 body = await reader.readexactly(length - _HEADER.size)
-                if is_request and code == OP_MSG and body[_NAME_AT:].split(b"\0", 1)[0] in self._names:
+                if is_request and code == OP_MSG and self._withholds(body[_NAME_AT:]):
                     self.withheld += 1
                     continue
                 writer.write(header + body)
                 await writer.drain()
         writer.close()
+
+    def _withholds(self, command: bytes) -> bool:
+        name, value = command.split(b"\0", 1)
+        if name not in self._names:
+            return False
+        collection = value[_SIZE_BYTES:].split(b"\0", 1)[0]
+        return self._collection in {None, collection}
 
 
 @contextmanager

@@ -67,14 +67,16 @@ class ReadOnly(Full):
 class SizeLimited:
     """The file size limit of the process: EFBIG, from the kernel itself."""
 
-    def __init__(self, running: Service, folder: Path) -> None:
+    def __init__(self, running: Service, folder: Path, *, free_bytes: int = 0) -> None:
         self._pid = running.process.pid
+        self._free_bytes = free_bytes
         self._log = folder / "guidsvc.db-wal"
         self._former_limit = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
 
     def fail(self) -> None:
         """Start to fail."""
-        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (self._log.stat().st_size, self._former_limit[1]))
+        limit = self._log.stat().st_size + self._free_bytes
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (limit, self._former_limit[1]))
 
     def heal(self) -> None:
         """Stop failing."""
@@ -247,6 +249,35 @@ async def test_keyed_request_is_executed_once_after_a_full_disk(tmp_path: Path) 
     assert [record["user"] for record in listed] == ["once"]
 
 
+async def test_keyed_batch_is_completed_after_an_io_error(tmp_path: Path) -> None:
+    """The last records do not fit into the file, so their outcome is unknown; the receipt of the request does fit."""
+    reads: list[dict[str, Any]] = [{"op": "get", "guid": BAD}] * 127
+    large = {"user": "large", "metadata": {"x": "x" * 16_000}}
+    operations = [{"user": "small"}, *reads, *[large] * 20]
+
+    async def send() -> Reply:
+        return await client.post("/guid:batch", {"operations": operations}, headers={"Idempotency-Key": "key"})
+
+    with on_faulty_disk(tmp_path) as running:
+        client, disk = Client(running.port), SizeLimited(running, tmp_path, free_bytes=128 * 1024)
+        await client.put(path_of(GOOD), {"user": "first"})
+        disk.fail()
+        first = await send()
+        disk.heal()
+        await until_ready(client, status="ready")
+        again, last = await send(), await send()
+        listed = (await client.get("/guid", headers=NDJSON)).lines
+        await client.aclose()
+
+    results, final = first.json["results"], again.json["results"]
+    assert [each["status"] for each in results] == [201, *[404] * 127, *[504] * 20]
+    assert [each["status"] for each in final] == [201, *[404] * 127, *[201] * 20]
+    assert final[:128] == results[:128]
+    assert [each["guid"] for each in final[128:]] == [each["guid"] for each in results[128:]]
+    assert (last.body, last.headers["Idempotent-Replayed"]) == (again.body, "true")
+    assert sorted(record["user"] for record in listed) == ["first", *["large"] * 20, "small"]
+
+
 async def test_unwritable_log_does_not_prevent_responses(tmp_path: Path) -> None:
     with service(tmp_path, program=_program_with_full_log(tmp_path)) as running:
         client = Client(running.port)
@@ -273,7 +304,7 @@ async def test_damaged_log_is_reported_and_copied(tmp_path: Path) -> None:
     with service(tmp_path, "--no-access-log") as first:
         client = Client(first.port)
         for guid in GUIDS[:40]:
-            assert (await client.put(path(guid), {"user": "x"})).status == 201
+            assert (await client.put(path_of(guid), {"user": "x"})).status == 201
         cursor = (await client.get("/events?from=now")).json["next"]
         await client.aclose()
         first.kill()
@@ -283,9 +314,9 @@ async def test_damaged_log_is_reported_and_copied(tmp_path: Path) -> None:
     wal.write_bytes(content)
     with service(tmp_path, "--no-access-log") as again:
         client = Client(again.port)
-        assert (await client.get(path(GUIDS[0]))).status == 200
-        assert (await client.get(path(GUIDS[39]))).status == 404
-        assert (await client.put(path(GUIDS[39]), {"user": "x"})).status == 201
+        assert (await client.get(path_of(GUIDS[0]))).status == 200
+        assert (await client.get(path_of(GUIDS[39]))).status == 404
+        assert (await client.put(path_of(GUIDS[39]), {"user": "x"})).status == 201
         assert (await client.get(f"/events?cursor={cursor}")).status == 410
         await client.aclose()
         (copy,) = tmp_path.glob("guidsvc.db-wal.damaged-*")

@@ -16,7 +16,7 @@ from guidsvc.api.html import page
 from guidsvc.api.parsing.idempotency_key import parse as parse_key
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
-from guidsvc.services.idempotency import GuidFactory
+from guidsvc.services.idempotency import GuidFactory, Resume
 from guidsvc.telemetry.tracing import RequestTrace
 
 Work = Callable[[GuidFactory | None], Awaitable[Response]]
@@ -69,12 +69,14 @@ class OutputHandler(InputHandler):
         repeatable: bool = True,
         brief: Callable[[], Response] | None = None,
         refresh: Callable[[Response], Awaitable[Response]] | None = None,
+        resume: Resume | None = None,
         needs_receipt: bool = True,
     ) -> None:
         """Finish the request with the response of `work`, or with the stored one if its key was used before.
 
         A request that needs no receipt accepts a key and ignores it. `brief` makes the form in which a response too
-        large to store is stored. `refresh` updates a new response after it was stored, which may take seconds.
+        large to store is stored. `refresh` updates a new response after it was stored, which may take seconds. `resume`
+        executes again what a stored response leaves unknown.
         """
         received = bytes(self._received)
         request = parse_key(
@@ -91,7 +93,7 @@ class OutputHandler(InputHandler):
             return encode_response(new_response)
 
         encoded_brief = None if brief is None else lambda: encode_response(brief())
-        stored, is_replayed = await self.context.idempotency.once(request, encode_new, encoded_brief)
+        stored, is_replayed = await self.context.idempotency.once(request, encode_new, encoded_brief, resume)
         if is_replayed:
             self.set_header(REPLAYED.name, "true")
         if new_response is None:

@@ -181,11 +181,23 @@ def _detail(error: BaseException) -> str:
         case errors.Unavailable():
             return f"{_reason(error)} Nothing was changed; try again."
         case errors.OutcomeUnknown():
-            return "The store did not confirm the write, which may or may not take effect. Read before you try again."
+            return _doubt(error)
         case _ if problem_of(error) is INTERNAL:
             return "An internal error occurred. Report the request_id to the operators: the log has the details."
         case _:
             return str(error)
+
+
+def _doubt(error: errors.OutcomeUnknown) -> str:
+    """Return what is unknown, and how the client finds it out."""
+    if error.is_repeatable:
+        return "The response could not be stored. Repeat the request with its Idempotency-Key: nothing is done twice."
+    if error.guid is None:
+        return "The store did not confirm the write, which may or may not take effect. Read before you try again."
+    return (
+        f"The store did not confirm the creation of GUID {error.guid}, which may or may not take effect. Repeat the "
+        "request with its Idempotency-Key; if it has none, read the GUID before you try again."
+    )
 
 
 def _summary(faults: Sequence[InvalidField]) -> str:
@@ -263,6 +275,8 @@ def _members(error: BaseException) -> dict[str, Any]:  # noqa: PLR0911  # a tabl
             return _lease_members(error)
         case errors.EventsGone():
             return {"reason": error.reason, "oldest": error.oldest, "now": error.now}
+        case errors.OutcomeUnknown(guid=str() as guid):
+            return {"guid": guid}
         case errors.Expired():
             return {"expired_at": str(error.expired_at), "renewable_until": str(error.renewable_until)}
         case _:

@@ -230,7 +230,9 @@ _ALL = (
     ),
     ProblemDoc(
         "The store did not confirm a write in time. The write may have taken effect, may yet take effect, or may not.",
-        "Read the record before you try again, or make the write safe to repeat with If-Match or If-None-Match.",
+        "If the request has an Idempotency-Key and creates GUIDs that the service generates, send it again unchanged. "
+        "Else read the record before you try again, or make the write safe to repeat with If-Match or If-None-Match. "
+        "The guid, if there is one, is that of the record that may have been created.",
         errors.OutcomeUnknown(),
     ),
 )

@@ -55,6 +55,7 @@ class LeasedReceipt:
         self._receipt = receipt
         self._term = term
         self._deadline = deadline
+        self._is_complete = False
         self._lock = asyncio.Lock()
 
     async def not_after(self) -> int:
@@ -72,9 +73,15 @@ class LeasedReceipt:
     def _seconds_left(self) -> float:
         return self._deadline - self._term.lease_clock.timer()
 
-    async def complete(self, answer: bytes, brief: Brief | None) -> int | None:
+    @property
+    def stored_bytes(self) -> int:
+        """The size of the response in the receipt; 0 if it has none."""
+        return utf8_bytes(self._receipt.answer or "")
+
+    async def complete(self, answer: bytes, brief: Brief | None, *, is_final: bool = True) -> int | None:
         """Store the response, or its brief form, and return the stored size; None if the write may have failed.
 
+        If it is not final, the lease ends: the next request can claim the receipt, and execute the unknown parts again.
         Return 0 if both are too large: the receipt is released, so that the request can be executed again.
         """
         packed = await _pack(answer)
@@ -82,14 +89,18 @@ class LeasedReceipt:
             packed = await _pack(brief())
         size_bytes = utf8_bytes(packed)
         if size_bytes <= MAX_ANSWER_BYTES:
-            return size_bytes if await self._put(answer=packed) else None
+            members = {"answer": packed} if is_final else {"answer": packed, "leased_until": 0}
+            if not await self._put(**members):
+                return None
+            self._is_complete = True
+            return size_bytes
         await self.release()
         return 0
 
     async def renew(self) -> None:
-        """Extend the lease, unless the response is stored already."""
+        """Extend the lease, unless the response of this attempt is stored already."""
         deadline = self._term.deadline
-        if self._receipt.answer is None and await self._put(leased_until=self._term.until):
+        if not self._is_complete and await self._put(leased_until=self._term.until):
             self._deadline = deadline
 
     async def release(self) -> None:

@@ -1,4 +1,7 @@
-"""Creation of records under generated GUIDs, retried where a GUID is in use."""
+"""Creation of records under generated GUIDs, retried where a GUID is in use.
+
+If the outcome of a creation is unknown, the error contains the GUID: the caller does not know it otherwise.
+"""
 
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import Caller, authorize
@@ -8,7 +11,7 @@ from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import Conditions
 from guidsvc.domain.record import Record
-from guidsvc.errors import Contention, QuotaExceeded
+from guidsvc.errors import Contention, OutcomeUnknown, QuotaExceeded
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.writes.record_writer import RecordWriter, back_off
 from guidsvc.store.contract import RecordRepository
@@ -42,8 +45,11 @@ class RecordCreator:
             if attempt:
                 await back_off(attempt)
             record = self._first_record(self._generator(self._clock()), change, conditions, caller, policy)
-            if await self._writer.swap("create", None, record, caller):
-                return record
+            try:
+                if await self._writer.swap("create", None, record, caller):
+                    return record
+            except OutcomeUnknown as error:
+                raise OutcomeUnknown(str(error), guid=record.guid) from error
         raise Contention(f"{self._attempts} generated GUIDs were already in use, or created too late; retry")
 
     async def create_claimed(
@@ -70,6 +76,8 @@ class RecordCreator:
                     return record
             except QuotaExceeded as error:
                 rejection = error
+            except OutcomeUnknown as error:
+                raise OutcomeUnknown(str(error), guid=guid) from error
             stored = await self._records.get_for_update(guid)
             current = lifecycle.existing(stored, self._clock())
             if (before := authorize(current, caller)) is not None:

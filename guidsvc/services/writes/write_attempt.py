@@ -19,8 +19,8 @@ class Attempt:
         """Whether a changing part was done, even if it needed no write; None if the request has no parts."""
 
     @property
-    def is_final(self) -> bool:
-        """Whether the response must be replayed to repetitions: something was done."""
+    def should_store(self) -> bool:
+        """Whether the response must be stored for repetitions: something was done, or may have been."""
         return self.has_begun or self.has_done is not False
 
 

@@ -26,7 +26,7 @@ from guidsvc.errors import (
 )
 from guidsvc.http.errors import TooLarge, UnsupportedMediaType
 from guidsvc.services.guid_service import GuidService
-from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request
+from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request, RequestBody
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.receipts.lease import MAX_ANSWER_BYTES
 from guidsvc.services.receipts.quota import pack
@@ -233,6 +233,79 @@ async def test_uncertain_request_is_repeated_with_the_same_seed(idempotency: Ide
     assert first_run.drawn == second_run.drawn
 
 
+class Resumable:
+    """A request whose first response leaves a part unknown, and what executes that part again."""
+
+    def __init__(self, then: Callable[[], Awaitable[None]]) -> None:
+        self.works, self.again = RecordedWork(), RecordedWork(then)
+
+    async def resume(self, answer: bytes) -> RequestBody | None:
+        return self._again if answer in {b"?", b"still ?"} else None
+
+    async def first(self, draws: GuidFactory | None) -> bytes:
+        begin_write()
+        await self.works(draws)
+        return b"?"
+
+    async def _again(self, draws: GuidFactory | None) -> bytes:
+        begin_write()
+        return await self.again(draws)
+
+
+async def test_repetition_completes_response_with_an_unknown_part(idempotency: Idempotency) -> None:
+    for repeatable in (True, False):
+        request, part = REQUEST._replace(key=str(repeatable), repeatable=repeatable), Resumable(do_nothing)
+        assert await idempotency.once(request, part.first, resume=part.resume) == (b"?", False)
+        answer, replayed = await idempotency.once(request, part.first, resume=part.resume)
+        assert (answer != b"?", replayed) == (True, False)
+        assert await idempotency.once(request, part.first, resume=part.resume) == (answer, True)
+        assert part.works.drawn == part.again.drawn, "the same seed, and each once"
+
+
+async def test_failed_completion_leaves_the_response_as_it_was(idempotency: Idempotency) -> None:
+    part = Resumable(raising(StoreUnavailable("no")))
+    await idempotency.once(REQUEST, part.first, resume=part.resume)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await idempotency.once(REQUEST, part.first, resume=part.resume)
+    assert await idempotency.once(REQUEST, part.first) == (b"?", True)
+
+
+async def test_completion_by_a_dead_process_is_taken_over(
+    idempotency: Idempotency, backend: Database, clock: FakeClock
+) -> None:
+    part = Resumable(do_nothing)
+    await idempotency.once(REQUEST, part.first, resume=part.resume)
+    stored = await backend.receipts.get(REQUEST.name)
+    assert stored is not None
+    await idempotency._claim_again(stored)  # and never heard of again
+
+    with pytest.raises(InProgress):
+        await idempotency.once(REQUEST, part.first, resume=part.resume)
+    clock.advance(seconds=10)
+    _, replayed = await idempotency.once(REQUEST, part.first, resume=part.resume)
+    assert not replayed
+    assert part.works.drawn == part.again.drawn
+
+
+async def test_long_completion_renews_its_lease(backend: Database, clock: FakeClock) -> None:
+    idempotency = Idempotency(
+        backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded, lease_seconds=0.3
+    )
+
+    async def wait() -> None:
+        clock.advance(seconds=60)
+        while (held := await backend.receipts.get(REQUEST.name)) is None or held.leased_until <= clock():
+            await asyncio.sleep(0)
+        with pytest.raises(InProgress):
+            await idempotency.once(REQUEST, part.first, resume=part.resume)
+
+    part = Resumable(wait)
+    await idempotency.once(REQUEST, part.first, resume=part.resume)
+    _, replayed = await idempotency.once(REQUEST, part.first, resume=part.resume)
+    assert not replayed
+
+
 async def test_lease_of_a_dead_process_ends_and_another_takes_over(
     idempotency: Idempotency, backend: Database, clock: FakeClock
 ) -> None:
@@ -351,6 +424,36 @@ async def test_request_with_unstorable_response_is_not_acknowledged(
             await idempotency.once(REQUEST, RecordedWork())
         response, replayed = await idempotency.once(REQUEST._replace(key="named", repeatable=False), RecordedWork())
         assert (b'"answer":1' in response, replayed) == (True, False), "an unrepeatable request is acknowledged"
+
+
+async def test_completion_with_unstorable_response_is_not_acknowledged(
+    sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """Not even that of a request which may not be repeated as a whole: its unknown part is repeated."""
+    expected_logs.add("receipt not written")
+    async with open_store(sqlite_url, exclusive=True) as store:
+
+        class Full:
+            """Receipts that take one response, and no more."""
+
+            get, usage, purge = store.receipts.get, store.receipts.usage, store.receipts.purge
+            is_full = False
+
+            async def swap(self, old: Receipt | None, new: Receipt | None) -> bool:
+                if self.is_full and new is not None and new.answer not in {None, "?"}:
+                    raise StoreUnavailable("the disk is full")
+                return await store.receipts.swap(old, new)
+
+        receipts, part = Full(), Resumable(do_nothing)
+        idempotency = Idempotency(receipts, LeaseClock(store.fence), clock=clock, seeded=seeded)
+        request = REQUEST._replace(repeatable=False)
+        await idempotency.once(request, part.first, resume=part.resume)
+        receipts.is_full = True
+        with pytest.raises(OutcomeUnknown, match="send it again"):
+            await idempotency.once(request, part.first, resume=part.resume)
+        receipts.is_full = False
+        await idempotency.once(request, part.first, resume=part.resume)
+        assert [*part.works.drawn * 2] == part.again.drawn
 
 
 # Stalled processes

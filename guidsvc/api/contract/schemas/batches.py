@@ -29,7 +29,9 @@ class Result(BaseModel):
     model_config = closed({"status": 201, "guid": EXAMPLE_GUID, "etag": '"1795420608123"', "record": EXAMPLE_RECORD})
 
     status: Annotated[int, Field(description="The status that a separate request would have had.")]
-    guid: Annotated[str, Field(pattern=GUID_PATTERN)] = optional("The GUID of the record.")
+    guid: Annotated[str, Field(pattern=GUID_PATTERN)] = optional(
+        "The GUID of the record. With 504, the generated GUID of a record that may have been created."
+    )
     etag: str = optional("The version of the record, as an entity tag.")
     record: GuidRecord = optional(
         "The current record. Absent if it does not fit into the response, or if a key without the scope `read` "

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from guidsvc.api.contract.schemas.fields import Digits, optional
 from guidsvc.api.contract.schemas.records import GuidRecord
 from guidsvc.api.contract.schemas.service import AGE_OF_STATES, CLOCK
+from guidsvc.domain.record import GUID_PATTERN
 
 
 class Problem(BaseModel):
@@ -91,6 +92,14 @@ class Gone(Problem):
     now: Annotated[str, Field(description="The cursor after the newest event.")]
 
 
+class Uncertain(Problem):
+    """A problem with the generated GUID under which a record may have been created."""
+
+    guid: Annotated[str, Field(pattern=GUID_PATTERN)] = optional(
+        "The generated GUID of the record that may have been created."
+    )
+
+
 class TooSoon(Problem):
     """A problem with the expiry, in Unix seconds, the seconds that are left, and those that the read demands."""
 
@@ -107,6 +116,7 @@ PROBLEMS: dict[str, type[Problem]] = {
     "life-limit": Limited,
     "expires-too-soon": TooSoon,
     "events-gone": Gone,
+    "outcome-unknown": Uncertain,
 }
 """The schemas of problems with specific members, by code."""
 

@@ -11,16 +11,18 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from guidsvc.api.execution.response_codec import encode_response
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.validation_errors import pointer, unknown_name
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
 from guidsvc.api.resources.batch.served_record import ServedRecord
+from guidsvc.api.resources.batch.stored_results import StoredResults, find_unknown
 from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import ClaimedGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest
 from guidsvc.http.constants import NDJSON
 from guidsvc.http.response import Response
-from guidsvc.services.idempotency import GuidFactory
+from guidsvc.services.idempotency import GuidFactory, RequestBody
 from guidsvc.services.writes import write_attempt
 
 MAX_RESULT_BYTES = 4 * 1024 * 1024
@@ -52,6 +54,7 @@ class DocumentBatch:
         self._results: list[bytes] = []
         self._brief_results: list[bytes] = []
         self._served: dict[int, ServedRecord] = {}
+        self._stored: StoredResults | None = None
 
     async def perform(self, guid_factory: GuidFactory | None) -> Response:
         """Run all operations and return the response."""
@@ -80,6 +83,23 @@ class DocumentBatch:
         has_changed = await self._replace_outdated()
         return Response(200, self._preference_headers, _document(self._results)) if has_changed else response
 
+    async def resumption(self, encoded: bytes) -> RequestBody | None:
+        """Return what executes the creations again whose outcome this encoded response leaves unknown; None if none."""
+        stored = await find_unknown(encoded, self._values, MAX_RESULT_BYTES)
+        return None if stored is None else partial(self._resume, stored)
+
+    async def _resume(self, stored: StoredResults, guid_factory: GuidFactory | None) -> bytes:
+        """Execute the unknown creations of a stored response again, and return the encoded response."""
+        self._stored = stored
+        for start in range(0, len(stored.unknown), GROUP):
+            indexes = stored.unknown[start : start + GROUP]
+            values = [self._values[index] for index in indexes]
+            guids = guid_factory and partial(_guid_of, guid_factory, indexes)
+            for index, result in zip(indexes, await self._execute_group(values, start, guids), strict=True):
+                if not result.is_failure:
+                    stored.replace(index, result)
+        return encode_response(stored.response())
+
     async def _replace_outdated(self) -> bool:
         """Replace the results of reads that would fail by now; return whether there were any."""
         has_changed = False
@@ -99,7 +119,9 @@ class DocumentBatch:
         return {index: error for index, error in errors.items() if error is not None}
 
     def brief(self) -> Response:
-        """Return the response without records."""
+        """Return the response without records. A stored response keeps its records."""
+        if self._stored is not None:
+            return self._stored.brief()
         return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._brief_results))
 
     async def _execute_group(self, values: Sequence[Any], start: int, guid_factory: GuidFactory | None) -> list[Result]:
@@ -158,6 +180,11 @@ def _document(results: Sequence[bytes]) -> bytes:
 def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> ClaimedGenerator:
     """Generate a GUID for an operation of the group that starts at `start`."""
     return guid_factory(start + index)
+
+
+def _guid_of(guid_factory: GuidFactory, indexes: Sequence[int], index: int) -> ClaimedGenerator:
+    """Generate a GUID for one of the operations with these positions."""
+    return guid_factory(indexes[index])
 
 
 def _record_outcome(*, has_done: bool) -> None:

@@ -64,6 +64,8 @@ class Result(NamedTuple):
     """What replaces the full result if it does not fit; None for the brief result."""
     served: ServedRecord | None = None
     """The record that a read serves."""
+    unknown_guid: str | None = None
+    """The generated GUID of a creation whose outcome is unknown."""
 
     @property
     def is_failure(self) -> bool:
@@ -92,6 +94,11 @@ def read_value(value: object) -> ParsedOperation:
 def is_repeatable(value: object) -> bool:
     """Whether an operation is safe to repeat: it only reads, or creates under a generated GUID."""
     return isinstance(value, dict) and (value.get("op") == "get" or "guid" not in value)
+
+
+def is_creation(value: object) -> bool:
+    """Whether an operation creates a record under a generated GUID."""
+    return isinstance(value, dict) and value.get("op", "put") == "put" and "guid" not in value
 
 
 def is_change(value: object) -> bool:
@@ -283,14 +290,16 @@ class BatchExecutor:
     def _problem_result(self, error: Exception, line: int | None) -> Result:
         problem = problems.problem_of(error)
         etag_member = {"etag": f'"{error.version}"'} if isinstance(error, PreconditionFailed) and error.version else {}
-        head = to_json({"status": problem.status} | etag_member)
+        unknown_guid = error.guid if isinstance(error, OutcomeUnknown) else None
+        guid_member = {} if unknown_guid is None else {"guid": unknown_guid}
+        head = to_json({"status": problem.status} | guid_member | etag_member)
         extra_members = {} if line is None else {"line": line}
         full, brief = (
             b'%b,"problem":%b}' % (head[:-1], render(error, self._request_id, extra_members, self._base))
             for render in (problems.render, problems.render_brief)
         )
         is_done = isinstance(error, OutcomeUnknown) or problem is problems.INTERNAL
-        return Result(problem.status, full, brief, is_done=is_done)
+        return Result(problem.status, full, brief, is_done=is_done, unknown_guid=unknown_guid)
 
 
 _NO_RESULT = Result(0, b"", b"")

@@ -222,6 +222,7 @@ class BatchHandler(Handler):
             repeatable=all(map(is_repeatable, values)),
             brief=batch.brief,
             refresh=batch.refresh,
+            resume=batch.resumption,
             needs_receipt=self._needs_receipt(values),
         )
 

@@ -257,7 +257,8 @@ class LineBatch:
 
     def _fit(self, result: Result, line: Line) -> bytes:
         if result.is_failure and self._is_brief_failure():
-            return to_json({"status": result.status, "line": line.number})
+            guid_member = {} if result.unknown_guid is None else {"guid": result.unknown_guid}
+            return to_json({"status": result.status, "line": line.number} | guid_member)
         more_bytes = 1 if result.served is None else 1 + MARK_BYTES
         return self._mark(result, result.fit(BRIEF_BYTES + self._share.free_bytes - more_bytes), line)
 
