@@ -6,6 +6,7 @@ import os
 import signal
 import ssl
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from tests.support.http_client import hang_up, read_reply
 pytestmark = pytest.mark.both_servers
 
 PATH = f"/guid/{GUID}"
+CLOSE_NOTIFY_BYTES = 24
+"""The size of a `close_notify` of TLS 1.3, encrypted."""
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -86,6 +89,70 @@ async def test_only_modern_tls_with_forward_secrecy_is_accepted(
         ):
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 await asyncio.open_connection("127.0.0.1", client.port, ssl=rejected)
+
+
+class HalfClosing:
+    """A TLS client that closes its side behind its last requests, which no stream of asyncio can."""
+
+    def __init__(self, trusting: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = trusting.wrap_bio(self._received, self._to_send, server_hostname="127.0.0.1")
+
+    async def shake_hands(self) -> None:
+        """Complete the handshake."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._writer.write(self._to_send.read())
+                self._received.write(await self._reader.read(65536))
+            else:
+                break
+        self._writer.write(self._to_send.read())
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send a request, and return the first part of what the server sends."""
+        self._tls.write(request)
+        self._writer.write(self._to_send.read())
+        while True:
+            self._received.write(await self._reader.read(65536))
+            with suppress(ssl.SSLWantReadError):
+                return self._tls.read(65536)
+
+    async def send_and_close(self, requests: bytes) -> int:
+        """Send requests and `close_notify` in one piece, and return how many bytes the server sends until its end.
+
+        They stay encrypted: OpenSSL reads nothing after its own `close_notify`.
+        """
+        self._tls.write(requests)
+        with suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._writer.write(self._to_send.read())
+        received = await asyncio.wait_for(self._reader.read(), 30)
+        await hang_up(self._writer)
+        return len(received)
+
+
+async def test_closed_tls_connection_gets_only_cached_reads(
+    serving: Serving, server: str, certificate: Certificate
+) -> None:
+    if server == "tornado":
+        return  # which closes without an answer, as it does over TCP
+    trusting = certificate.trusting()
+    body = json.dumps({"user": USER}).encode()
+    read = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    write = f"PUT {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    sizes = []
+    async with serving(**certificate.settings) as client:
+        for requests in (read * 2, write * 2):
+            closing = HalfClosing(trusting, *await asyncio.open_connection("127.0.0.1", client.port))
+            await closing.shake_hands()
+            for request in (write, read):
+                assert b"HTTP/1.1 20" in await closing.ask(request)
+            sizes.append(await closing.send_and_close(requests))
+    assert sizes[0] > 2 * len(body) + CLOSE_NOTIFY_BYTES
+    assert sizes[1] <= CLOSE_NOTIFY_BYTES
 
 
 def _tls_1_1_context(certificate: Certificate) -> ssl.SSLContext:
