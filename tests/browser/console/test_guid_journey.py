@@ -16,11 +16,15 @@ def choose(page: Page, name: str) -> None:
     page.keyboard.press("Enter")
 
 
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
 def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, running: Service) -> None:
     page = console(running)
     page.get_by_role("heading", name="Overview").wait_for()
-    page.keyboard.press("g")
-    page.keyboard.press("g")
+    press(page, "g", "g")
     page.get_by_role("heading", name="GUIDs").wait_for()
 
     page.keyboard.press("n")
@@ -33,8 +37,7 @@ def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, r
     page.get_by_role("heading", name=f"GUID {GUID}").wait_for()
     assert call(running, "GET", f"/guid/{GUID}")["metadata"]["number"] == 12345678901234567890
 
-    page.keyboard.press("g")
-    page.keyboard.press("o")
+    press(page, "g", "o")
     page.get_by_role("heading", name="Overview").wait_for()
     page.keyboard.press("/")
     page.keyboard.type(DASHED)
@@ -56,6 +59,7 @@ def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, r
     assert (record["user"], record["expire"]) == ("mine", "4102444800"), "their expiry stays"
     assert record["metadata"]["number"] == 12345678901234567890
 
+    expect(page.get_by_role("definition").filter(has_text="mine")).to_be_visible()  # loaded again: with its version
     choose(page, "Revoke ...")
     expect(page.get_by_role("dialog", name="Revoke 1 GUID?")).to_be_visible()
     choose(page, "Revoke")
