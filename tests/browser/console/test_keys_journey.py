@@ -57,6 +57,20 @@ def test_key_is_created_used_rotated_and_revoked(console: OpenConsole, controlle
     wait_until(lambda: status_with(second, controlled) == 401, "the key to end", controlled.log)
 
 
+def test_held_key_revokes_nothing(console: OpenConsole, controlled: Service, create_key: Create) -> None:
+    key = create_key()
+    page = console(controlled, "keys", key=key)
+    page.get_by_role("button", name="Revoke").focus()
+    page.keyboard.down("Enter")
+    dialog = page.get_by_role("dialog", name="Revoke the key of alice?")
+    dialog.wait_for()
+    page.keyboard.down("Enter")  # it repeats
+    page.keyboard.up("Enter")
+
+    expect(dialog.get_by_role("heading")).to_be_focused()
+    assert status_with(key, controlled) == 200
+
+
 def test_warning_names_an_admin_key_without_an_end(
     console: OpenConsole, controlled: Service, create_key: Create
 ) -> None:

@@ -185,6 +185,7 @@ export function Dialog({ title, onClose, children, canEscape = true }) {
     const element = /** @type {any} */ (dialog.current);
     const before = /** @type {HTMLElement | null} */ (document.activeElement);
     element.showModal();
+    if (document.activeElement?.matches("button")) focusStep(element); // a held Enter must not press it
     return () => {
       element.close();
       if (before?.isConnected) before.focus();
