@@ -37,6 +37,25 @@ def test_focus_follows_the_steps_of_a_dialog(console: OpenConsole, filled: Servi
     expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_focused()
 
 
+def test_second_conflict_is_announced_at_its_button(console: OpenConsole, filled: Service) -> None:
+    guid = f"{0:032X}"
+    page = console(filled, f"guids/{guid}")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("User").fill("mine")
+    call(filled, "PUT", f"/guid/{guid}", {"user": "theirs"})
+    page.keyboard.press("Enter")
+    conflict = page.get_by_role("dialog", name="Somebody changed this while you edited it")
+    conflict.wait_for()
+    call(filled, "PUT", f"/guid/{guid}", {"user": "theirs again"})
+    button = conflict.get_by_role("button", name="Put mine on top of theirs")
+    button.press("Enter")
+
+    said = conflict.get_by_role("status")  # outside a modal dialog, screen readers hear nothing
+    expect(said).to_have_text("Somebody changed this while you edited it.")
+    expect(conflict).to_contain_text("theirs again")
+    expect(button).to_be_focused()
+
+
 def test_focus_goes_to_the_heading_after_log_in(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:

@@ -14,8 +14,8 @@ export const announce = (text) => announcementListeners.forEach((listener) => li
 const ANNOUNCEMENT_MS = 8000;
 const FRESH_MS = 1000; // an action may say what it did, and go elsewhere
 
-/** The last announcement. */
-export function Announcements() {
+/** The last announcement. @param {{isHidden?: boolean}} props `isHidden`: for screen readers only */
+export function Announcements({ isHidden = false }) {
   const [text, setText] = useState("");
   useEffect(() => {
     announcementListeners.add(setText);
@@ -28,7 +28,7 @@ export function Announcements() {
     addEventListener("hashchange", leave);
     return () => (clearTimeout(timer), removeEventListener("hashchange", leave));
   }, [text]);
-  return html`<div class="announcement" role="status" aria-live="polite" data-empty=${!text}>${text}</div>`;
+  return html`<div class=${isHidden ? "hidden" : "announcement"} role="status" aria-live="polite" data-empty=${!text}>${text}</div>`;
 }
 
 /**
@@ -175,7 +175,8 @@ function focusStep(dialog) {
 }
 
 /**
- * A modal dialog. Focus goes into it, and back when it closes; Escape closes it.
+ * A modal dialog. Focus goes into it, and back when it closes; Escape closes it. It has its own announcements, because
+ * screen readers hear nothing outside it.
  * @param {any} props
  */
 export function Dialog({ title, onClose, children, canEscape = true }) {
@@ -209,6 +210,7 @@ export function Dialog({ title, onClose, children, canEscape = true }) {
   return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onCancel=${onCancel} onClose=${onClosed}>
     <h2 id="dialog-title">${title}</h2>
     ${children}
+    <${Announcements} isHidden=${true} />
   </dialog>`;
 }
 

@@ -69,7 +69,7 @@ export function Editor({ record, onClose, onSaved }) {
       <${Conflict} base=${base} mine=${draft} theirs=${newest} />
       <${Problem} error=${error} />
       <div class="buttons">
-        <button type="button" class="primary" disabled=${isBusy} onClick=${putOnTop}>Put mine on top of theirs</button>
+        <button type="button" class="primary" aria-disabled=${isBusy ? "true" : undefined} onClick=${putOnTop}>Put mine on top of theirs</button>
         <button type="button" onClick=${takeTheirs}>Take theirs</button>
         <button type="button" onClick=${() => setTheirs(null)}>Back to my text</button>
       </div>
