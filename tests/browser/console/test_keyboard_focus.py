@@ -37,6 +37,17 @@ def test_focus_follows_the_steps_of_a_dialog(console: OpenConsole, filled: Servi
     expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_focused()
 
 
+def test_shortcuts_work_on_a_box_of_a_row(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids")
+    page.get_by_label(f"Select {0:032X}").check()
+    page.keyboard.press("j")
+    expect(page.get_by_role("link", name=f"{1:032X}")).to_be_focused()
+    page.get_by_label(f"Select {2:032X}").check()
+    page.keyboard.press("b")
+
+    expect(page.get_by_role("button", name="Renew")).to_be_focused()
+
+
 def test_second_conflict_is_announced_at_its_button(console: OpenConsole, filled: Service) -> None:
     guid = f"{0:032X}"
     page = console(filled, f"guids/{guid}")

@@ -27,7 +27,7 @@ export const areShortcutsOn = () => localStorage.getItem(STORED) !== "off";
 /** Whether a key press is meant for a field. @param {KeyboardEvent} event */
 function isForField(event) {
   const target = /** @type {HTMLElement} */ (event.target);
-  return event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog") !== null;
+  return event.ctrlKey || event.metaKey || event.altKey || target.closest("input:not([type=checkbox]), select, textarea, dialog") !== null;
 }
 
 /** @param {() => void} showHelp */
