@@ -48,6 +48,17 @@ def test_shortcuts_work_on_a_box_of_a_row(console: OpenConsole, filled: Service)
     expect(page.get_by_role("button", name="Renew")).to_be_focused()
 
 
+def test_selection_keeps_the_row_in_view(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids", width=320)
+    page.set_viewport_size({"width": 320, "height": 256})
+    page.get_by_role("link", name=f"{0:032X}").wait_for()
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.get_by_role("button", name="Renew").wait_for()
+
+    expect(page.get_by_role("link", name=f"{0:032X}")).to_be_in_viewport(ratio=1)
+
+
 def test_second_conflict_is_announced_at_its_button(console: OpenConsole, filled: Service) -> None:
     guid = f"{0:032X}"
     page = console(filled, f"guids/{guid}")

@@ -1,7 +1,7 @@
 // @ts-check
 /** Work on one or many GUIDs: renew, set the expiry, revoke, delete. What will happen is asked of the service first. */
 
-import { html, useEffect, useState } from "./preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "./preact.js";
 import { load } from "./api.js";
 import { announce, Buttons, Dialog, Field, onSubmit, Problem, useAction } from "./components.js";
 import { idempotencyKey } from "./new_guid.js";
@@ -54,6 +54,8 @@ function unchanged(version) {
 export function BulkBar({ selected, onClear, onDone, children }) {
   const [action, setAction] = useState("");
   const count = selected.size ? `${counted(selected.size, "GUID")} selected` : "";
+  // The bar moves the row that has the focus.
+  useLayoutEffect(() => document.activeElement?.scrollIntoView({ block: "nearest" }), [!count]);
   const said = html`<span class="hidden" role="status">${count}</span>`;
   if (!selected.size && !action) return said;
   return html`${said}<div class="bulk" role="group" aria-label="Selected GUIDs">
