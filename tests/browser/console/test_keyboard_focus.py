@@ -78,6 +78,16 @@ def test_second_conflict_is_announced_at_its_button(console: OpenConsole, filled
     expect(button).to_be_focused()
 
 
+def test_field_of_a_confirmation_is_read_out_with_what_happens(console: OpenConsole, filled: Service) -> None:
+    page = console(filled, "guids")
+    page.get_by_label("Select this page").check()
+    page.get_by_role("button", name="Delete ...").click()
+
+    expect(page.get_by_label("Type 25 to confirm")).to_have_accessible_description(
+        "25 GUIDs will be deleted. This cannot be undone."
+    )
+
+
 def test_focus_goes_to_the_heading_after_log_in(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:

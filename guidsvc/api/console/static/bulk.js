@@ -131,9 +131,9 @@ export function Bulk({ name, selected, onClose, onDone }) {
   const title = count ? `${action.title} ${counted(count, "GUID")}${value}?` : `No GUID can be ${action.done}${value}`;
   return html`<${Dialog} title=${title} onClose=${onClose} canEscape=${!isBusy}>
     <form onSubmit=${onSubmit(execute)}>
-      ${count > 0 && html`<p>${counted(count, "GUID")} will be ${action.done}. ${action.says ?? ""}</p>`}
+      ${count > 0 && html`<p id="bulk-says">${counted(count, "GUID")} will be ${action.done}. ${action.says ?? ""}</p>`}
       <${Failures} failed=${failed} title="These will not" />
-      ${mustType && html`<${Field} label=${`Type ${count} to confirm`} name="bulk-count" value=${typed} onInput=${setTyped} inputmode="numeric" />`}
+      ${mustType && html`<${Field} label=${`Type ${count} to confirm`} name="bulk-count" value=${typed} onInput=${setTyped} inputmode="numeric" aria-describedby="bulk-says" />`}
       <${Problem} error=${error} />
       <${Buttons} action=${action.title} isBusy=${isBusy} isOff=${count === 0 || (mustType && typed.trim() !== String(count))} isDangerous=${action.isDangerous} onCancel=${isBusy ? null : onClose} />
     </form>
