@@ -1,5 +1,6 @@
 """The console says what is so: of revoked GUIDs, renewals that change nothing, a shutdown, and what others change."""
 
+import re
 import time
 from collections.abc import Callable
 
@@ -51,6 +52,22 @@ def test_revoked_guid_is_called_revoked(console: OpenConsole, running: Service) 
     expect(page.get_by_text("somebody")).to_be_visible()
     expect(page.get_by_text("1970")).to_have_count(0)
     expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+
+
+def test_event_of_a_revocation_has_its_time(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, f"guids/{GUID}")
+    live = console(running, "live")
+    live.get_by_text("Following.").wait_for()
+    call(running, "PUT", f"/guid/{GUID}", {"expire": "0"})
+    expect(live.get_by_role("row").filter(has_text="expired").locator("time")).to_have_attribute(
+        "title", re.compile(rf"^{time.gmtime().tm_year}")
+    )
+    page.get_by_text("It was revoked").wait_for()
+    page.get_by_text("What happened to it").click()
+
+    expect(page.get_by_role("listitem").filter(has_text="guid.expired")).to_be_visible()
+    expect(page.get_by_text("1970")).to_have_count(0)
 
 
 def test_revocation_is_told_from_an_expiry_by_the_record(console: OpenConsole, running: Service) -> None:

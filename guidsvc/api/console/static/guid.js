@@ -11,7 +11,7 @@ import { Expired, findExpired } from "./expired.js";
 import { LifeLine, Members } from "./members.js";
 import { go, urlOf } from "./router.js";
 import { may } from "./session.js";
-import { isRevoked, jsonText, parseGuid } from "./values.js";
+import { happenedAt, isRevoked, jsonText, parseGuid } from "./values.js";
 
 const EVERY_SECONDS = 10;
 const MAX_TIMER_MS = 2 ** 31 - 1000;
@@ -93,7 +93,7 @@ function EventList({ guid }) {
   if (!data) return html`<p>Loading ...</p>`;
   if (!data.length) return html`<p>The event log has nothing of it.</p>`;
   return html`<ol class="events">
-    ${data.map((/** @type {any} */ event) => html`<li key=${event.id}><${Time} at=${Number(event.at) / 1000} isBoth=${true} /> <code>${event.type}</code>${event.changed && ` ${event.changed.join(", ")}`}${event.by && html` <span class="faint">by ${event.by}</span>`}</li>`)}
+    ${data.map((/** @type {any} */ event) => html`<li key=${event.id}><${Time} at=${happenedAt(event) / 1000} isBoth=${true} /> <code>${event.type}</code>${event.changed && ` ${event.changed.join(", ")}`}${event.by && html` <span class="faint">by ${event.by}</span>`}</li>`)}
   </ol>`;
 }
 

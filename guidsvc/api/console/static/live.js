@@ -5,7 +5,7 @@ import { html, useEffect, useRef, useState } from "./preact.js";
 import { load, loadLines } from "./api.js";
 import { announce, Field, FilterChoice, onSubmit, Problem } from "./components.js";
 import { currentPlace, replace, urlOf } from "./router.js";
-import { counted, duration, grouped, guidFault, parseGuid, visible } from "./values.js";
+import { counted, duration, grouped, guidFault, happenedAt, parseGuid, visible } from "./values.js";
 
 const SHOWN = 200;
 const DRAW_MS = 150;
@@ -18,7 +18,7 @@ const TYPES = {
 /** @typedef {{id: string, type: string, at: string, guid: string, changed?: string[], left?: string, by?: string, user?: string}} Row */
 
 /** @param {any} event @returns {Row} */
-const rowOf = ({ id, type, at, guid, changed, left, by, record }) => ({ id, type, at, guid, changed, left, by, user: record?.user });
+const rowOf = ({ record, ...event }) => ({ ...event, at: new Date(happenedAt(event)).toISOString(), user: record?.user });
 
 /**
  * Follows the events that a filter selects. It keeps its place, and goes on from there after a break. Events are kept
@@ -149,7 +149,7 @@ export function Live({ query }) {
 function Event({ row }) {
   const detail = row.changed?.join(", ") ?? (row.left ? `${duration(Number(row.left))} left` : "");
   return html`<tr>
-    <td data-name="When"><time title=${new Date(Number(row.at)).toISOString()}>${new Date(Number(row.at)).toISOString().slice(11, 23)}</time></td>
+    <td data-name="When"><time title=${row.at}>${row.at.slice(11, 23)}</time></td>
     <td data-name="What">${row.type.replace("guid.", "")}${detail && html` <span class="faint">${detail}</span>`}</td>
     <th scope="row"><a href=${urlOf(`guids/${row.guid}`)}><code>${row.guid}</code></a></th>
     <td data-name="User"><bdi>${visible(row.user ?? "")}</bdi></td>

@@ -31,6 +31,9 @@ export function relative(seconds) {
   return left > 0 ? `in ${duration(left)}` : `${duration(-left)} ago`;
 }
 
+/** When an event happened, in Unix milliseconds. The expiry of a revoked GUID is long before its revocation. @param {any} event */
+export const happenedAt = ({ at, version }) => Math.max(at, version);
+
 /** Whether a record was revoked, or created with an expiry in the past: there is no time to renew it. @param {{state: string, renew_at?: string | null}} record with all its members */
 export const isRevoked = ({ state, renew_at: renewAt }) => state === "expired" && renewAt === null;
 
