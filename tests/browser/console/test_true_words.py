@@ -149,6 +149,15 @@ def test_all_bars_fit_and_have_labels(console: OpenConsole, running: Service) ->
     expect(days.get_by_text("in 30 days")).to_be_visible()
 
 
+def test_axis_of_a_narrow_screen_ends_below_the_last_bar(console: OpenConsole, running: Service) -> None:
+    page = console(running, "expiring", width=360)
+    days = page.get_by_role("region", name="The next 30 days")
+    edge = "element => element.getBoundingClientRect().right"
+    end = days.get_by_text("in 30 days").evaluate(edge)
+
+    assert end == pytest.approx(days.get_by_role("button").last.evaluate(edge), abs=1)
+
+
 def test_durations_are_written_out(console: OpenConsole, running: Service) -> None:
     script = "async given => { const v = await import('./console/values.js'); return given.map(v.duration); }"
     seconds = [0, 1, 59.9, 60, 7199, 7200, 86400, 89.5 * 86400, 800 * 86400]

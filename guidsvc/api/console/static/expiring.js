@@ -55,7 +55,7 @@ function Bars({ name, counts, at, chosen, onChoose }) {
   return html`<section aria-label=${span.title}>
     <h2>${span.title} <span class="faint">${counted(counts.reduce((one, other) => one + other, 0), "GUID")}, at most ${grouped(Math.max(...counts))} in one ${span.name}</span></h2>
     <p class="faint axis"><span>${grouped(Math.max(...counts))}</span></p>
-    <div class="chart" role="group" aria-label=${`Expiring by ${span.name}`}>
+    <div class="scale"><div class="chart" role="group" aria-label=${`Expiring by ${span.name}`}>
       ${counts.map((count, place) => {
         const from = at + place * span.seconds;
         const isChosen = chosen?.name === name && chosen.place === place;
@@ -65,6 +65,6 @@ function Bars({ name, counts, at, chosen, onChoose }) {
         </button>`;
       })}
     </div>
-    <p class="faint axis"><span>now</span><span>in ${counts.length} ${span.name}s</span></p>
+    <p class="faint axis"><span>now</span><span>in ${counts.length} ${span.name}s</span></p></div>
   </section>`;
 }
