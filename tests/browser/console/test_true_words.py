@@ -175,6 +175,22 @@ def test_key_that_cannot_be_sent_is_explained(console: OpenConsole, controlled: 
     expect(page.get_by_role("alert")).to_contain_text("of ASCII")
 
 
+def test_second_attempt_to_log_in_begins_without_a_fault(
+    console: OpenConsole, controlled: Service, create_key: Callable[..., str]
+) -> None:
+    page = console(controlled)
+    field = page.get_by_label("API key or token")
+    field.fill("gs_wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Malformed API key")
+    page.route("**/keys/self", lambda _: None)  # the answer does not come
+    field.fill(create_key())
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Wait ...")).to_be_visible()
+
+    expect(page.get_by_text("does not accept this key")).to_have_count(0)
+
+
 def test_quotes_around_a_key_do_not_matter(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:

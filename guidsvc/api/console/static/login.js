@@ -30,7 +30,7 @@ export function LogIn({ reason, onEntered }) {
       }
     });
   return html`<form ref=${form} onSubmit=${onSubmit(enter)}>
-    ${reason && !error && html`<p role="status">${reason}</p>`}
+    ${reason && !error && !isBusy && html`<p role="status">${reason}</p>`}
     <${Field} label="API key or token" name="key" type="password" required value=${secret} onInput=${setSecret}
       hint="It begins with gs_. An operator makes one with: python pdapt.py keys create --owner you --scopes read,write" />
     <label class="check"><input type="checkbox" checked=${isKept} onChange=${(/** @type {any} */ event) => setKept(event.currentTarget.checked)} />
