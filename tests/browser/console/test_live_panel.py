@@ -39,6 +39,18 @@ def test_events_are_shown_as_they_happen_and_after_a_restart(console: OpenConsol
     expect(rows.first).to_contain_text("second")
 
 
+def test_error_goes_when_the_stream_goes_on(console: OpenConsole, running: Service) -> None:
+    page = console(running, "live")
+    expect(page.get_by_text("Following.")).to_be_visible(timeout=SOON_MS)
+    running.stop()
+    error = page.get_by_role("alert").filter(has_text="No answer.")
+    expect(error).to_be_visible(timeout=SOON_MS)
+    running.start()
+    expect(page.get_by_text("Following.")).to_be_visible(timeout=SOON_MS)
+
+    expect(error).to_have_count(0)
+
+
 def test_pause_keeps_the_place(console: OpenConsole, running: Service) -> None:
     page = console(running, "live")
     expect(page.get_by_text("Following.")).to_be_visible(timeout=SOON_MS)

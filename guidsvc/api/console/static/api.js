@@ -67,6 +67,7 @@ export function onUnauthorized(listener) {
  * @property {string | Blob} [body] The body, as it is.
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
+ * @property {() => void} [onOpen] Called when a stream of lines has begun.
  * @property {boolean} [isQuiet] Whether its curl command is not shown, because the request is one of many of its kind.
  */
 
@@ -120,6 +121,7 @@ export async function loadExactly(path, options) {
  */
 export async function* loadLines(path, options) {
   const response = await send(path, { ...options, headers: { Accept: "application/x-ndjson", ...options?.headers } });
+  options?.onOpen?.();
   const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

@@ -68,8 +68,8 @@ class Follower {
   async read(signal) {
     try {
       this.cursor ??= (await load("events", { signal, query: { from: "now", limit: 1 }, isQuiet: true })).next;
-      this.set("following");
-      for await (const line of loadLines("events", { signal, query: { ...this.filter, cursor: this.cursor, follow: "true" } })) {
+      const onOpen = () => ((this.error = null), this.set("following"));
+      for await (const line of loadLines("events", { signal, onOpen, query: { ...this.filter, cursor: this.cursor, follow: "true" } })) {
         if (signal.aborted) return;
         this.take(line);
       }
