@@ -83,8 +83,18 @@ def test_damaged_table_without_an_index_is_reported(filled: Path, tmp_path: Path
 
     assert (ended.returncode, ended.stdout[-1:]) == (0, "\n")
     assert ended.stderr == (
-        "pdapt.py backup: warning: API keys: a part of the table could not be read, and no index says what was there\n"
+        "pdapt.py backup: warning: API keys: a part could not be read, and no whole index says how many are lost\n"
     )
+
+
+def test_rows_of_damaged_index_and_table_are_not_counted(filled: Path, tmp_path: Path) -> None:
+    for index in ("records_user", "records_expire", "records_due"):
+        overwrite_root(filled, index)
+    overwrite_page_with(filled, (GUIDS[200] + USER).encode())
+    saved = salvage(filled, tmp_path / "saved.db", overwrite=False)
+
+    assert saved.records < 400
+    assert saved.losses == ("records: a part could not be read, and no whole index says how many are lost",)
 
 
 def test_backup_of_a_whole_store_has_no_losses(filled: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ end, and walked by key. At last, each key in an index that is still missing is l
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 from guidsvc.store.sqlite.schema import MAKE_BOUNDS, MAKE_FENCE, MAKE_IDENTITY
@@ -53,8 +53,8 @@ class _TableSalvage:
     def __init__(self, source: sqlite3.Connection, target: sqlite3.Connection, table: Table) -> None:
         self._source, self._target, self._table = source, target, table
         self._columns = [str(row[1]) for row in target.execute(f"PRAGMA table_info({table.name})")]
-        self._is_damaged = False
-        self._disorders = self._invalid = 0
+        self._faults = self._disorders = self._invalid = 0
+        self._has_whole_index = False
 
     def run(self) -> Iterator[str]:
         """Copy the readable rows; yield what is lost, or may be."""
@@ -64,22 +64,24 @@ class _TableSalvage:
         self._target.execute(f"DELETE FROM {name}")  # noqa: S608  # nosec B608  # a name of this file
         for values in self._scan(""):
             self._save(values)
-        if key and (self._is_damaged or self._disorders):
+        if key and (self._faults or self._disorders):
             for values in self._other_ways():
                 self._save(values)
-        missing = len({each for each in self._indexed_keys() if not self._is_found(each)}) if key else 0
-        yield from self._losses(missing)
+        is_damaged = self._faults > 0
+        missing = len({key for (key,) in self._indexed_keys() if not self._is_found(key)}) if key else 0
+        yield from self._losses(missing, is_damaged=is_damaged)
 
-    def _losses(self, missing: int) -> Iterator[str]:
+    def _losses(self, missing: int, *, is_damaged: bool) -> Iterator[str]:
         items = self._table.items
-        if missing:
-            yield f"{items}: {missing} that are in an index could not be read"
-        elif self._is_damaged:
-            yield f"{items}: a part of the table could not be read, and no index says what was there"
+        if self._has_whole_index:
+            if missing:
+                yield f"{items}: {missing} that are in an index could not be read"
+        elif is_damaged or missing:
+            yield f"{items}: a part could not be read, and no whole index says how many are lost"
         if self._disorders:
             yield f"{items}: keys are out of order ({self._disorders} times), so single keys may be wrong"
         if self._invalid:
-            yield f"{items}: {self._invalid} rows were not valid"
+            yield f"{items}: rows that are not valid were left out"
 
     def _other_ways(self) -> Iterator[Values]:
         yield from self._scan(f"ORDER BY {self._table.key} DESC")
@@ -113,20 +115,24 @@ class _TableSalvage:
             yield row[1:]
             last = row[0]
 
-    def _until_damage(self, statement: str, values: Values = ()) -> Iterator[Values]:
+    def _until_damage(self, statement: str, values: Values = ()) -> Generator[Values, None, bool]:
+        """Yield rows until the first damage; return whether there was none."""
         try:
             yield from self._source.execute(statement, values)
         except sqlite3.DatabaseError:
-            self._is_damaged = True
+            self._faults += 1
+            return False
+        return True
 
-    def _indexed_keys(self) -> Iterator[object]:
+    def _indexed_keys(self) -> Iterator[Values]:
         """Yield the keys in the indexes, each as often as it occurs, which may lead to rows that no scan reaches."""
         name, key = self._table.name, self._table.key
         for _, index, _, origin, is_partial in list(self._until_damage(f"PRAGMA index_list({name})")):
             if origin == "c":
                 where = "WHERE owner <> ''" if is_partial else ""  # which all partial indexes have
                 statement = f"SELECT {key} FROM {name} INDEXED BY {index} {where}"  # noqa: S608  # nosec B608  # names of this file
-                yield from (row[0] for row in self._until_damage(statement))
+                is_whole = yield from self._until_damage(statement)
+                self._has_whole_index |= is_whole and not is_partial
 
     def _key_position(self) -> int | None:
         return self._columns.index(self._table.key) if self._table.key else None
