@@ -159,8 +159,8 @@ async def test_record_expired_while_receipt_is_stored_is_replaced(
     """In the first response. Its replays repeat the stored response."""
     complete = LeasedReceipt.complete
 
-    async def slow(*arguments: Any) -> int | None:
-        size = await complete(*arguments)
+    async def slow(*arguments: Any, **options: Any) -> int | None:
+        size = await complete(*arguments, **options)
         clock.advance(seconds=100)
         return size
 
