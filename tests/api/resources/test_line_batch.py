@@ -146,7 +146,8 @@ async def test_few_lines_are_read_per_loop_turn(serving: Serving, monkeypatch: p
     """However many there are, because all other requests wait for the end of a turn."""
     counter = TurnCounter()
     monkeypatch.setattr(line_batch, "read_line", counter.counted(read_line))
-    async with serving() as client, counter.following_turns():
+    patient = {"queue_timeout": 300, "request_timeout": 300}  # a busy machine must not look like an overload
+    async with serving(**patient) as client, counter.following_turns():
         batches = [client.post(BATCH, body=GET * 2 * GROUP, headers=NDJSON) for _ in range(24)]
         replies = await asyncio.gather(*batches)
     assert {reply.status for reply in replies} == {200}
