@@ -110,6 +110,7 @@ def test_other_modules_read_no_file_named_by_settings() -> None:
         "runtime/memory.py": "/proc",
         "monitoring/metric_files.py": "judged by lstat before",
         "store/sqlite/parts.py": "judged by lstat before",
+        "store/sqlite/recovery/cut_log.py": "read in chunks of bounded size",
         "server/tls.py": "read by `read_file` before",
     }
     root = ROOT / "guidsvc"

