@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 from guidsvc_client.protocol.values import Moment, expiry_of
 
@@ -36,11 +36,11 @@ def text(value: object) -> str:
     return value
 
 
-def mapping(value: object) -> Document:
+def mapping(value: Any) -> Document:
     """Return a value that must be a JSON object."""
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         raise TypeError(f"{value!r} is no object")
-    return value
+    return cast("Document", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,6 +105,7 @@ def test_choice_of_keys_and_live_leaves_the_focus_there(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
     page = console(controlled, "keys", key=create_key())
+    expect(page.get_by_role("table")).to_be_visible()
     states = listen(page, "/keys", "state")
     page.get_by_label("State").focus()
     for _ in range(3):

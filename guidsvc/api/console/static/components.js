@@ -153,8 +153,11 @@ const REST_MS = 500;
 export function FilterChoice({ value, onInput, ...rest }) {
   const [chosen, setChosen] = useState(value);
   const isByKey = useRef(false);
-  const apply = () => chosen !== value && onInput(chosen);
-  useEffect(() => setChosen(value), [value]);
+  const applied = useRef(value); // the value follows a moment later, and must not undo the next choice
+  const apply = () => chosen !== applied.current && onInput((applied.current = chosen));
+  useEffect(() => {
+    if (value !== applied.current) setChosen((applied.current = value));
+  }, [value]);
   useEffect(() => {
     const timer = setTimeout(apply, isByKey.current ? REST_MS : 0);
     return () => clearTimeout(timer);
