@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.console.conftest import OpenConsole, call
 from tests.support.backing_servers import Service
@@ -178,17 +178,24 @@ def test_key_that_cannot_be_sent_is_explained(console: OpenConsole, controlled: 
 def test_second_attempt_to_log_in_begins_without_a_fault(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
     page = console(controlled)
     field = page.get_by_label("API key or token")
     field.fill("gs_wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("Malformed API key")
-    page.route("**/keys/self", lambda _: None)  # the answer does not come
+    page.route("**/keys/self", hold)
     field.fill(create_key())
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Wait ...")).to_be_visible()
 
     expect(page.get_by_text("does not accept this key")).to_have_count(0)
+    held[0].continue_()  # otherwise playwright waits for its answer in a task of the next test
+    expect(page.get_by_role("navigation", name="Panels")).to_be_visible()
 
 
 def test_quotes_around_a_key_do_not_matter(
