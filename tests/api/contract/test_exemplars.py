@@ -1,7 +1,7 @@
 """Exemplars: the latency histogram names a trace for each of its buckets, in the format OpenMetrics."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,11 @@ from guidsvc.telemetry.metrics import LATENCIES, Metrics
 from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
-from tests.support.trace_receiver import TraceReceiver, trace_receiver, wait_for_senders
+from tests.support.trace_receiver import TraceReceiver
 
 PATH = f"/guid/{GUID}"
 OPEN = "application/openmetrics-text"
 DURATION = "guidsvc_request_duration_seconds"
-
-
-@pytest.fixture(autouse=True)
-def _no_sender_is_left() -> Iterator[None]:
-    yield
-    wait_for_senders()
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceReceiver]:
-    with trace_receiver() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
 
 
 def exemplars_in(text: str) -> list[tuple[Mapping[str, str], Any]]:

@@ -1,9 +1,6 @@
 """Links: a call that several requests shared is a span in the trace of one of them, linked to all of them."""
 
 import asyncio
-from collections.abc import Iterator
-
-import pytest
 
 from guidsvc.runtime.batching import Batcher
 from guidsvc.telemetry.metrics import BatchMetrics
@@ -11,21 +8,7 @@ from guidsvc.telemetry.tracing import CURRENT, MAX_LINKS, RequestTrace, Wait
 from tests.conftest import Serving
 from tests.support.factories import USER
 from tests.support.metrics import until_cached
-from tests.support.trace_receiver import CLIENT, ReceivedSpan, TraceReceiver, trace_receiver, wait_for_senders
-
-
-@pytest.fixture(autouse=True)
-def _no_sender_is_left() -> Iterator[None]:
-    yield
-    wait_for_senders()
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceReceiver]:
-    with trace_receiver() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
+from tests.support.trace_receiver import CLIENT, ReceivedSpan, TraceReceiver
 
 
 def shared_calls(

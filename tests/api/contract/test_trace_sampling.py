@@ -1,7 +1,7 @@
 """Sampling of traces: which requests have a span on each path, and that the others stay on the fast path."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 from tests.support.metrics import until_cached
-from tests.support.trace_receiver import TraceReceiver, trace_receiver, wait_for_senders
+from tests.support.trace_receiver import TraceReceiver
 
 PATH = f"/guid/{GUID}"
 PARENT = f"00-{'a' * 32}-{'b' * 16}"
@@ -29,19 +29,9 @@ REQUESTS = {
 
 
 @pytest.fixture(autouse=True)
-def _no_sender_is_left() -> Iterator[None]:
-    yield
-    wait_for_senders()
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceReceiver]:
-    with trace_receiver() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
-        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
-        yield running
+def _sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
 
 
 @pytest.fixture

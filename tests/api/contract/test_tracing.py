@@ -20,7 +20,6 @@ from tests.support.trace_receiver import (
     MAX_ENDLESS_BYTES,
     ReceivedSpan,
     TraceReceiver,
-    trace_receiver,
     wait_for_senders,
 )
 
@@ -33,14 +32,6 @@ SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
 def _no_sender_is_left() -> Iterator[None]:
     yield
     wait_for_senders()
-
-
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[TraceReceiver]:
-    with trace_receiver() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
 
 
 @pytest.fixture
