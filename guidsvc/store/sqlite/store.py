@@ -32,7 +32,15 @@ from guidsvc.store.sqlite.repositories import (
     SqliteRecords,
     SqliteRepository,
 )
-from guidsvc.store.sqlite.schema import claim, is_store, open_reader, open_writer, share, start_error
+from guidsvc.store.sqlite.schema import (
+    MIGRATIONS,
+    claim,
+    is_store,
+    open_reader,
+    open_writer,
+    share,
+    start_error,
+)
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.tables import LEDGERS
 from guidsvc.telemetry.metrics import StoreMetrics
@@ -48,9 +56,9 @@ def path_of_url(url: str) -> Path:
         raise StartError("store_url: name a file as sqlite:///relative/path or sqlite:////absolute/path")
     path = unquote(path)
     try:
-        resolved = Path(path).resolve()  # one name per file, or two processes could each claim it
+        resolved = Path(path).resolve()  # the log and the lock lie beside the file, under its name
         str(resolved).encode()
-        _refuse_special(resolved)
+        _refuse_unsafe(resolved)
     except UnicodeEncodeError as error:
         raise StartError("store_url: the path of a SQLite store must be UTF-8") from error
     except RuntimeError as error:  # an OSError since Python 3.13
@@ -65,14 +73,25 @@ def path_of_url(url: str) -> Path:
     return resolved
 
 
-def _refuse_special(path: Path) -> None:
-    """Raise StartError if the path leads to a pipe, a device or a socket: opening one may block for ever."""
+def _refuse_unsafe(path: Path) -> None:
+    """Raise StartError if the path leads to a file that must not be opened.
+
+    Opening a pipe, a device or a socket may block for ever. Under each hard link SQLite keeps another write-ahead log:
+    two processes that use different names would overwrite each other's writes.
+    """
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # SQLite reports a folder itself
+    if stat.S_ISDIR(found.st_mode):  # SQLite reports a folder itself
+        return
+    if not stat.S_ISREG(found.st_mode):
         raise StartError(f"store_url: {path} is not a regular file; name another")
+    if found.st_nlink > 1:
+        raise StartError(
+            f"store_url: {path} has {found.st_nlink} names (hard links), and writes under different names overwrite "
+            "each other: remove the other names, or stop the service and name a copy"
+        )
 
 
 @asynccontextmanager
@@ -115,10 +134,13 @@ async def open_sqlite(
 async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator[SqliteApiKeys]:
     """Open the store in a file for its API keys only. No cache holds them, so this needs no claim on the file.
 
-    NoStore if the file holds no store and `create` is False.
+    StartError if the file must first be migrated, which only the start of a service does: an older service may use the
+    file. NoStore if the file holds no store and `create` is False.
     """
     report_cut_log(path)
-    if not create and not is_store(path):
+    if is_store(path):
+        _require_current(path)
+    elif not create:
         raise NoStore(str(path))
     with closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
         store = SqliteStore(SqliteEngine(writer, reader, Finder(path)))
@@ -126,6 +148,17 @@ async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator[Sqli
             yield store.api_keys
         finally:
             await store.aclose()
+
+
+def _require_current(path: Path) -> None:
+    """Raise StartError if opening the file for writing would migrate it."""
+    with closing(open_reader(path)) as reader:
+        (schema,) = reader.execute("PRAGMA user_version").fetchone()
+    if schema != len(MIGRATIONS):
+        raise StartError(
+            f"store_url: {path} has schema {schema}, and this guidsvc uses {len(MIGRATIONS)}: start its service once, "
+            "which migrates the file, or use the version that wrote it"
+        )
 
 
 class SqliteStore:

@@ -91,12 +91,15 @@ async def test_url_without_file_is_rejected(url: str) -> None:
         ("link", r".*/pipe is not a regular file; name another"),
         ("x" * 300, r"x{300}: File name too long; name another file"),
         ("\udcff.db", r"the path of a SQLite store must be UTF-8"),
+        ("hard", r".*/hard has 2 names \(hard links\), .* or stop the service and name a copy"),
     ],
 )
 def test_unusable_path_is_rejected_in_one_line(tmp_path: Path, name: str, message: str, arguments: list[str]) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link").symlink_to("pipe")
     os.mkfifo(tmp_path / "pipe")
+    open_writer(tmp_path / "guidsvc.db").close()
+    (tmp_path / "hard").hardlink_to(tmp_path / "guidsvc.db")
     result = pdapt(tmp_path, *arguments, "--store-url", f"sqlite:///{name}")
 
     assert (result.returncode, result.stdout) == (2, "")
@@ -785,6 +788,30 @@ async def test_keys_without_note_are_migrated(path: Path, clock: FakeClock) -> N
             older.execute(insert, tuple((values | {"id": "0" * 12}).values()))
             older.commit()
         assert [key.note for key in await store.api_keys.list("", 5)] == [None, "n"]
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "0" * 12], ["create", "--owner", "alice", "--new-store"]])
+def test_commands_for_keys_leave_an_older_file_as_it_is(path: Path, command: list[str]) -> None:
+    """A service of an older version may be using the file."""
+    open_writer(path, MIGRATIONS[:9]).close()
+    result = pdapt(path.parent, "keys", *command, "--store-url", f"sqlite:///{path}")
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"has schema 9, and this guidsvc uses {len(MIGRATIONS)}: start its service once" in result.stderr
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (9,)
+
+
+def test_refused_start_leaves_an_older_file_as_it_is(path: Path) -> None:
+    """The start looks for API keys before it claims the file."""
+    open_writer(path, MIGRATIONS[:9]).close()
+    with closing(claim(path, exclusive=True)[0]):
+        result = pdapt(path.parent, "--port", "0", "--access", "keys", "--store-url", f"sqlite:///{path}")
+
+    assert result.returncode == 1
+    assert "start this one with --store-url" in result.stderr
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (9,)
 
 
 async def test_writer_thread_does_its_work_in_order_until_its_end() -> None:
