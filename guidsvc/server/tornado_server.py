@@ -189,7 +189,7 @@ class _BoundedHeads(HTTPServerConnectionDelegate):
 
 
 class _BoundedHead(HTTPMessageDelegate):
-    """A request that is rejected if it has too many headers, and that ends its connection if it says so in a list."""
+    """A request whose headers are bounded in number, and are read as the RFCs say where Tornado does not."""
 
     def __init__(self, delegate: HTTPMessageDelegate, connection: HTTPConnection) -> None:
         self._delegate = delegate
@@ -205,6 +205,8 @@ class _BoundedHead(HTTPMessageDelegate):
             raise HTTPInputError(f"more than {MAX_HEADERS} headers")
         if has_close(headers.get("Connection", "")):
             self._connection._disconnect_on_finish = True  # noqa: SLF001  # Tornado compares the whole value with `close`
+        if start_line.version == "HTTP/1.0":
+            headers.pop("Expect", None)  # RFC 9110, 10.1.1: such a client does not know 100 (Continue)
         return self._delegate.headers_received(start_line, headers)
 
 

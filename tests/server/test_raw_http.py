@@ -76,6 +76,7 @@ CASES = [
     Case("bare LF after a header", LIVE + b"X: y\n\r\n", ends(400), goes_on(200)),
     Case("bare CR in a header", LIVE + b"X: y\rz\r\n\r\n", ends(400), ends(400)),
     same_on_both("an empty line before", b"\r\n" + LIVE + b"\r\n", goes_on(200)),
+    Case("two empty lines before", b"\r\n\r\n" + LIVE + b"\r\n", goes_on(200), ends(400)),
     Case("two spaces in the request line", b"GET  /livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(200), ends(400)),
     same_on_both("a tab for a space", b"GET\t/livez HTTP/1.1\r\nHost: a\r\n\r\n", ends(400)),
     same_on_both("no version", b"GET /livez\r\n\r\n", ends(400)),
@@ -130,6 +131,8 @@ CASES = [
     Case("NUL in the path", b"GET /livez\0 HTTP/1.1\r\nHost: a\r\n\r\n", ends(400), ends(400)),
     Case("invalid UTF-8 in the path", b"GET /guid/\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n", ends(400), goes_on(400)),
     same_on_both("bad UTF-8, encoded", b"GET /guid/%FF%FE HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(400)),
+    Case("a target without a slash", b"GET livez HTTP/1.1\r\nHost: a\r\n\r\n", ends(400), goes_on(404)),
+    Case("UTF-8 in the query, not encoded", b"GET /guid?user=\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", ends(400), goes_on(200)),
     same_on_both("a fragment", b"GET /livez#a HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(404)),
     # Lengths
     same_on_both("two lengths", PUT + b"Content-Length: 13\r\nContent-Length: 14\r\n\r\n" + BODY, ends(400)),
@@ -139,6 +142,7 @@ CASES = [
       for length in (b"+13", b"1_3", b"-1", b"0x0d", b"13.0", b"a")),
     same_on_both("an empty length", PUT + b"Content-Length: \r\n\r\n" + BODY, ends(400)),
     same_on_both("a length with zeros", PUT + b"Content-Length: 0013\r\n\r\n" + BODY, goes_on(201)),
+    same_on_both("a length with many zeros", PUT + b"Content-Length: %b13\r\n\r\n" % (b"0" * 30) + BODY, goes_on(201)),
     *(same_on_both(f"{blank!r} behind a length", PUT + b"Content-Length: 13%b\r\n\r\n" % blank + BODY, goes_on(201)) for blank in BLANKS),
     same_on_both("a blank within a length", PUT + b"Content-Length: 1 3\r\n\r\n" + BODY, ends(400)),
     same_on_both("a length of blanks", PUT + b"Content-Length: \t \r\n\r\n" + BODY, ends(400)),
@@ -249,6 +253,16 @@ async def test_trailing_whitespace_is_not_part_of_a_value(serving: Serving, extr
             assert (reply.status, reply.headers["X-Request-Id"]) == (304, "b")
         writer.write(b"DELETE " + head + b"If-Match: %b%b\r\n\r\n" % (tag, blank))
         assert (await asyncio.wait_for(read_reply(reader, "DELETE"), 30)).status == 204
+        await hang_up(writer)
+
+
+async def test_client_of_http_1_0_gets_no_100(serving: Serving) -> None:
+    """It does not know this interim response (RFC 9110, 10.1.1)."""
+    async with serving() as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        head = b"PUT %b HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % (PATH, len(BODY))
+        writer.write(head + BODY)
+        assert (await asyncio.wait_for(reader.readline(), 30)).endswith(b" 201 Created\r\n")
         await hang_up(writer)
 
 

@@ -29,7 +29,8 @@ class InputHandler(AuthenticatedHandler):
 
     def check_declared_size(self) -> None:
         """Raise TooLarge if Content-Length announces more than is read."""
-        declared = self.request.headers.get("Content-Length", "")  # the server rejects one that is not a number
+        # The server rejects one that is not a number; zeros at its beginning count for nothing.
+        declared = self.request.headers.get("Content-Length", "").lstrip("0")
         expects_continue = self.request.headers.get("Expect", "").lower() == "100-continue"
         max_bytes = self.max_bytes if expects_continue else max(DISCARD_BYTES, self.max_bytes)
         if declared.isdecimal() and (len(declared) > len(str(max_bytes)) or int(declared) > max_bytes):
