@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.backing_servers import Server, redis_server, service
 from tests.support.http_client import Client
-from tests.support.network_proxy import Proxy, Spoil, Way, proxy
+from tests.support.network_proxy import Damage, Direction, Proxy, proxy
 
 GUIDS = [f"{number:032X}" for number in range(20)]
 FAULT_SECONDS = 12.0
@@ -54,9 +54,9 @@ def _silent(_: Proxy, redis: Server) -> Iterator[None]:
 FAULTS: dict[str, Callable[[Proxy, Server], AbstractContextManager[None]]] = {
     "refused": _refused,
     "silent": _silent,
-    "swallows replies": lambda way, _: way.black_hole(Way.TO_CLIENT),
-    "slow by 0.5 s": lambda way, _: way.slow(0.5),
-    "cut in mid reply": lambda way, _: way.spoiling(Spoil.CUT),
+    "swallows replies": lambda network, _: network.black_hole(Direction.TO_CLIENT),
+    "slow by 0.5 s": lambda network, _: network.slow(0.5),
+    "cut in mid reply": lambda network, _: network.damaging(Damage.CUT),
 }
 
 

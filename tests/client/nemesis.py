@@ -33,7 +33,7 @@ from guidsvc_client import (
     Unreachable,
 )
 from tests.support.client_in_thread import KINDS, client_of
-from tests.support.network_proxy import Proxy, Spoil, Way, proxy
+from tests.support.network_proxy import Damage, Direction, Proxy, proxy
 
 CLIENTS, CREATIONS, UPDATES, TENURES = 3, 2, 3, 2
 TTL_SECONDS = 2
@@ -91,14 +91,14 @@ async def run_seed(seed: int, port: int) -> Findings:
 async def faulty_clients(rng: random.Random, port: int, found: Findings) -> AsyncIterator[Sequence[Any]]:
     """Yield clients, each of either kind, behind a proxy that loses requests and responses."""
     async with AsyncExitStack() as stack:
-        way = await stack.enter_async_context(proxy(port, rng))
-        url = f"http://127.0.0.1:{way.port}"
+        network = await stack.enter_async_context(proxy(port, rng))
+        url = f"http://127.0.0.1:{network.port}"
         made = [client_of(rng.choice(KINDS), url) for _ in range(CLIENTS)]
         clients = [await stack.enter_async_context(client) for client in made]
-        stack.enter_context(way.losing(rng.uniform(0, MAX_CHANCE)))
-        stack.enter_context(way.spoiling(rng.choice(list(Spoil)), rng.uniform(0, MAX_CHANCE)))
+        stack.enter_context(network.dropping(rng.uniform(0, MAX_CHANCE)))
+        stack.enter_context(network.damaging(rng.choice(list(Damage)), rng.uniform(0, MAX_CHANCE)))
         yield clients
-        found.counts["connections cut"] += way.resets
+        found.counts["connections cut"] += network.resets
 
 
 async def creations(seed: int, clients: Sequence[Any], direct: AsyncClient, found: Findings) -> None:
@@ -173,31 +173,33 @@ async def stamped_check(lease: Any, stamps: list[float], now: float) -> None:
 
 async def losses(rng: random.Random, port: int, direct: AsyncClient, found: Findings) -> None:
     """Take leases away from clients of both kinds."""
-    async with proxy(port, rng) as way:
-        ways = rng.choice([(Way.TO_SERVER,), (Way.TO_CLIENT,), tuple(Way)])
+    async with proxy(port, rng) as network:
+        directions = rng.choice([(Direction.TO_SERVER,), (Direction.TO_CLIENT,), tuple(Direction)])
         for kind in KINDS:
-            async with client_of(kind, f"http://127.0.0.1:{way.port}") as client:
-                await loss(client, direct, way if rng.random() < 0.7 else None, ways, found)
+            async with client_of(kind, f"http://127.0.0.1:{network.port}") as client:
+                await loss(client, direct, network if rng.random() < 0.7 else None, directions, found)
 
 
-async def loss(client: Any, direct: AsyncClient, way: Proxy | None, ways: Sequence[Way], found: Findings) -> None:
-    """Cut the network of a lease if there is a way, or else delete it; it must be lost in time."""
+async def loss(
+    client: Any, direct: AsyncClient, network: Proxy | None, directions: Sequence[Direction], found: Findings
+) -> None:
+    """Cut the network of a lease's holder, or delete the lease if `network` is None. Its holder must notice in time."""
     stamps: list[float] = []
     end = time.monotonic() + LIMIT_SECONDS
     try:
         async with client.lease(user="victim", ttl=TTL_SECONDS) as lease, AsyncExitStack() as stack:
-            if way is None:
+            if network is None:
                 await direct.delete(lease.guid)
             else:
-                stack.enter_context(way.black_hole(*ways))
+                stack.enter_context(network.black_hole(*directions))
             while time.monotonic() < end:
                 await stamped_check(lease, stamps, time.time())
-        found.violations.append(f"a lease was lost unnoticed (network cut: {way is not None})")
+        found.violations.append(f"a lease was lost unnoticed (network cut: {network is not None})")
     except LeaseLost:
         found.counts["loss: noticed"] += 1
     except FAILURES as error:  # it was never acquired
         found.counts[f"loss: {type(error).__name__}"] += 1
-    if way is not None and stamps:
+    if network is not None and stamps:
         expire = await expiry(direct, lease.guid)
         found.expect(stamps[-1] < expire, f"held at {stamps[-1]}, though it expired at {expire}")
 

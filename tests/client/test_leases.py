@@ -28,7 +28,7 @@ from guidsvc_client.protocol.lease_flows import Term, clock
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Service
 from tests.support.client_in_thread import client_of
-from tests.support.network_proxy import Proxy, Spoil, Way, proxy
+from tests.support.network_proxy import Damage, Direction, Proxy, proxy
 
 pytestmark = pytest.mark.slow
 SECONDS = 60
@@ -46,10 +46,10 @@ async def work_until_lost(lease: Any) -> None:
 async def through_proxy(kind: str, running: Service) -> AsyncIterator[tuple[Proxy, Any]]:
     """Yield a proxy to the service, and a client that uses it."""
     async with (
-        proxy(running.port, random.Random(7)) as way,
-        client_of(kind, f"http://127.0.0.1:{way.port}") as client,
+        proxy(running.port, random.Random(7)) as network,
+        client_of(kind, f"http://127.0.0.1:{network.port}") as client,
     ):
-        yield way, client
+        yield network, client
 
 
 async def test_lease_is_renewed_while_the_block_runs(guids: Any) -> None:
@@ -139,11 +139,11 @@ async def test_change_of_another_client_does_not_lose_the_lease(guids: Any) -> N
 
 
 async def test_cut_network_loses_the_lease_in_time(kind: str, running: Service) -> None:
-    async with through_proxy(kind, running) as (way, guids):
+    async with through_proxy(kind, running) as (network, guids):
         with pytest.raises(LeaseLost) as lost:
             async with guids.lease(ttl=2) as lease:
                 begin = time.monotonic()
-                with way.black_hole(*Way):
+                with network.black_hole(*Direction):
                     await work_until_lost(lease)
         assert time.monotonic() - begin < SECONDS / 2
         assert "its time has run out" in str(lost.value)
@@ -152,35 +152,35 @@ async def test_cut_network_loses_the_lease_in_time(kind: str, running: Service) 
 
 async def test_lease_ends_no_later_than_it_was_granted(kind: str, running: Service) -> None:
     """Its life counts from before the request, whose response may come late."""
-    async with through_proxy(kind, running) as (way, guids):
+    async with through_proxy(kind, running) as (network, guids):
         sent: list[float] = []
         noting = guids.with_options(on_request=lambda _: sent.append(clock()))
-        with way.slow(0.4):
+        with network.slow(0.4):
             async with noting.lease(ttl=30) as lease:
                 assert clock() + lease.remaining_seconds <= sent[0] + 30 + 1e-6
 
 
 async def test_lost_responses_do_not_lose_the_lease(kind: str, running: Service) -> None:
-    async with through_proxy(kind, running) as (way, guids):
-        with way.spoiling(Spoil.SWALLOWED, most=1):
+    async with through_proxy(kind, running) as (network, guids):
+        with network.damaging(Damage.SWALLOWED, max_count=1):
             async with guids.lease(ttl=2) as lease:  # whose creation is answered at the second attempt
                 begin, token = time.monotonic(), lease.token
-                with way.spoiling(Spoil.SWALLOWED, most=1):
+                with network.damaging(Damage.SWALLOWED, max_count=1):
                     while lease.token == token:
                         lease.check()
                         assert time.monotonic() < begin + SECONDS
                         await asyncio.sleep(0.05)
-                    assert way.resets >= 1
+                    assert network.resets >= 1
         async with AsyncClient(running.url) as direct:
             with pytest.raises(NotFound):
                 await direct.get(lease.guid)
 
 
 async def test_lease_survives_a_short_outage(kind: str, running: Service) -> None:
-    async with through_proxy(kind, running) as (way, guids), guids.lease(ttl=6) as lease:
+    async with through_proxy(kind, running) as (network, guids), guids.lease(ttl=6) as lease:
         token = lease.token
-        with way.black_hole(*Way):
-            way.reset()
+        with network.black_hole(*Direction):
+            network.reset()
             await asyncio.sleep(1)
         begin = time.monotonic()
         while lease.token == token:
@@ -191,10 +191,10 @@ async def test_lease_survives_a_short_outage(kind: str, running: Service) -> Non
 
 async def test_failed_release_is_logged(kind: str, running: Service, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("not released; it expires by itself")
-    async with through_proxy(kind, running) as (way, guids), AsyncClient(running.url) as direct:
+    async with through_proxy(kind, running) as (network, guids), AsyncClient(running.url) as direct:
         with ExitStack() as cut:
             async with guids.lease(uuid4(), ttl=8) as lease:
-                cut.enter_context(way.losing())
+                cut.enter_context(network.dropping())
         assert (await direct.get(lease.guid)).version == lease.token
 
 
@@ -247,11 +247,11 @@ async def test_loss_cancels_the_block_where_it_waits(running: Service) -> None:
 
 
 async def test_cut_network_cancels_the_block(running: Service) -> None:
-    async with through_proxy("async", running) as (way, guids):
+    async with through_proxy("async", running) as (network, guids):
         begin = time.monotonic()
         with pytest.raises(LeaseLost, match="its time has run out"):
             async with guids.lease(ttl=2):
-                with way.black_hole(*Way):
+                with network.black_hole(*Direction):
                     await asyncio.sleep(SECONDS)
         assert time.monotonic() - begin < SECONDS / 2
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from tests.nemesis.cluster import Cluster, Host
 from tests.support.backing_servers import Server
-from tests.support.network_proxy import Proxy, Spoil, Way
+from tests.support.network_proxy import Damage, Direction, Proxy
 
 FAULT_SECONDS = 0.3, 5.0
 CALM_SECONDS = 11.0, 17.0
@@ -124,12 +124,12 @@ class Nemesis:
 
         return {
             "slow": lasting(lambda proxy: proxy.slow(self._rng.uniform(*DELAY_SECONDS))),
-            "black hole there": lasting(lambda proxy: proxy.black_hole(Way.TO_SERVER)),
-            "black hole back": lasting(lambda proxy: proxy.black_hole(Way.TO_CLIENT)),
-            "black hole both ways": lasting(lambda proxy: proxy.black_hole(*Way)),
-            "replies cut": lasting(lambda proxy: proxy.spoiling(Spoil.CUT, self._rng.uniform(*BROKEN_REPLY_RATES))),
+            "black hole there": lasting(lambda proxy: proxy.black_hole(Direction.TO_SERVER)),
+            "black hole back": lasting(lambda proxy: proxy.black_hole(Direction.TO_CLIENT)),
+            "black hole both ways": lasting(lambda proxy: proxy.black_hole(*Direction)),
+            "replies cut": lasting(lambda proxy: proxy.damaging(Damage.CUT, self._rng.uniform(*BROKEN_REPLY_RATES))),
             "replies swallowed": lasting(
-                lambda proxy: proxy.spoiling(Spoil.SWALLOWED, self._rng.uniform(*BROKEN_REPLY_RATES))
+                lambda proxy: proxy.damaging(Damage.SWALLOWED, self._rng.uniform(*BROKEN_REPLY_RATES))
             ),
             "reset": self._reset,
         }
@@ -182,7 +182,7 @@ class Nemesis:
         """
         with ExitStack() as stack:
             for host in self._cluster.hosts:
-                stack.enter_context(host.proxies["mongo"].black_hole(Way.TO_SERVER))
+                stack.enter_context(host.proxies["mongo"].black_hole(Direction.TO_SERVER))
             await asyncio.sleep(STORE_REPLY_SECONDS)
             await self._restart(server, signal.SIGTERM)
 

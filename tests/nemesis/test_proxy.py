@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.backing_servers import free_port
 from tests.support.http_client import hang_up
-from tests.support.network_proxy import Proxy, Spoil, Way, proxy
+from tests.support.network_proxy import Damage, Direction, Proxy, proxy
 
 REPLY = b"0123456789"
 SECONDS = 30.0
@@ -90,9 +90,9 @@ async def test_slow_connection_delays_both_directions(tcp_proxy: Proxy) -> None:
 
 async def test_request_in_a_black_hole_arrives_late(tcp_proxy: Proxy, server: Server) -> None:
     async with client(tcp_proxy) as (reader, writer):
-        with tcp_proxy.black_hole(Way.TO_SERVER):
+        with tcp_proxy.black_hole(Direction.TO_SERVER):
             writer.write(b"late\n")
-            await until(lambda: tcp_proxy.held == 1)
+            await until(lambda: tcp_proxy.pending_pieces == 1)
             assert server.lines == [b"hello\n"]
         assert await reader.readexactly(len(REPLY)) == REPLY
         assert server.lines == [b"hello\n", b"late\n"]
@@ -100,9 +100,9 @@ async def test_request_in_a_black_hole_arrives_late(tcp_proxy: Proxy, server: Se
 
 async def test_delayed_request_arrives_after_its_client_gave_up(tcp_proxy: Proxy, server: Server) -> None:
     async with client(tcp_proxy) as (_, writer):
-        with tcp_proxy.black_hole(Way.TO_SERVER):
+        with tcp_proxy.black_hole(Direction.TO_SERVER):
             writer.write(b"late\n")
-            await until(lambda: tcp_proxy.held == 1)
+            await until(lambda: tcp_proxy.pending_pieces == 1)
             await hang_up(writer)
             assert server.lines == [b"hello\n"]
         await until(lambda: b"late\n" in server.lines)
@@ -111,9 +111,9 @@ async def test_delayed_request_arrives_after_its_client_gave_up(tcp_proxy: Proxy
 
 async def test_request_with_a_lost_reply_is_executed(tcp_proxy: Proxy, server: Server) -> None:
     async with client(tcp_proxy) as (reader, writer):
-        with tcp_proxy.black_hole(Way.TO_CLIENT):
+        with tcp_proxy.black_hole(Direction.TO_CLIENT):
             writer.write(b"done\n")
-            await until(lambda: tcp_proxy.held == 1)
+            await until(lambda: tcp_proxy.pending_pieces == 1)
             assert server.lines == [b"hello\n", b"done\n"]
             reading = asyncio.create_task(reader.readexactly(len(REPLY)))
             await asyncio.sleep(0)
@@ -122,10 +122,10 @@ async def test_request_with_a_lost_reply_is_executed(tcp_proxy: Proxy, server: S
 
 
 async def test_new_connection_enters_the_black_hole_too(tcp_proxy: Proxy, server: Server) -> None:
-    with tcp_proxy.black_hole(*Way):
+    with tcp_proxy.black_hole(*Direction):
         reader, writer = await asyncio.open_connection("127.0.0.1", tcp_proxy.port)
         writer.write(b"late\n")
-        await until(lambda: tcp_proxy.held == 1)
+        await until(lambda: tcp_proxy.pending_pieces == 1)
         assert server.lines == []
     assert await reader.readexactly(len(REPLY)) == REPLY
     await hang_up(writer)
@@ -143,7 +143,7 @@ async def test_reset_closes_both_ends(tcp_proxy: Proxy, server: Server) -> None:
 
 async def test_reply_is_cut_in_the_middle(tcp_proxy: Proxy, server: Server) -> None:
     async with client(tcp_proxy) as (reader, writer):
-        with tcp_proxy.spoiling(Spoil.CUT):
+        with tcp_proxy.damaging(Damage.CUT):
             writer.write(b"done\n")
             assert await reader.readexactly(len(REPLY) // 2) == REPLY[: len(REPLY) // 2]
             with pytest.raises(ConnectionResetError):
@@ -153,7 +153,7 @@ async def test_reply_is_cut_in_the_middle(tcp_proxy: Proxy, server: Server) -> N
 
 async def test_reply_is_dropped_after_execution(tcp_proxy: Proxy, server: Server) -> None:
     async with client(tcp_proxy) as (reader, writer):
-        with tcp_proxy.spoiling(Spoil.SWALLOWED):
+        with tcp_proxy.damaging(Damage.SWALLOWED):
             writer.write(b"done\n")
             with pytest.raises(ConnectionResetError):
                 await reader.readexactly(1)
@@ -162,7 +162,7 @@ async def test_reply_is_dropped_after_execution(tcp_proxy: Proxy, server: Server
 
 async def test_lost_request_does_not_reach_the_server(tcp_proxy: Proxy, server: Server) -> None:
     async with client(tcp_proxy) as (reader, writer):
-        with tcp_proxy.losing():
+        with tcp_proxy.dropping():
             writer.write(b"not done\n")
             with pytest.raises(ConnectionResetError):
                 await reader.readexactly(1)
@@ -173,15 +173,15 @@ async def test_lost_request_does_not_reach_the_server(tcp_proxy: Proxy, server: 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 async def test_replies_are_broken_at_random(tcp_proxy: Proxy, chance: float) -> None:
     async with client(tcp_proxy):
-        with tcp_proxy.spoiling(Spoil.SWALLOWED, chance):
-            spoilt = sum(tcp_proxy.spoils() is Spoil.SWALLOWED for _ in range(1000))
-        assert 1000 * chance - 100 <= spoilt <= 1000 * chance + 100
-        assert tcp_proxy.spoils() is None
+        with tcp_proxy.damaging(Damage.SWALLOWED, chance):
+            swallowed = sum(tcp_proxy.choose_damage() is Damage.SWALLOWED for _ in range(1000))
+        assert 1000 * chance - 100 <= swallowed <= 1000 * chance + 100
+        assert tcp_proxy.choose_damage() is None
 
 
 async def test_broken_replies_stay_within_their_limit(tcp_proxy: Proxy) -> None:
-    with tcp_proxy.spoiling(Spoil.CUT, most=2):
-        assert [tcp_proxy.spoils() for _ in range(4)] == [Spoil.CUT, Spoil.CUT, None, None]
+    with tcp_proxy.damaging(Damage.CUT, max_count=2):
+        assert [tcp_proxy.choose_damage() for _ in range(4)] == [Damage.CUT, Damage.CUT, None, None]
 
 
 async def test_connection_fails_without_a_server() -> None:

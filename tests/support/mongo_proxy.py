@@ -1,4 +1,4 @@
-"""A proxy in front of a MongoDB server that withholds chosen commands, as a stalled disk does with writes."""
+"""A proxy in front of a MongoDB server that drops chosen commands, as if the server's disk had stalled."""
 
 import asyncio
 import struct
@@ -22,11 +22,11 @@ _SIZE_BYTES = 4
 
 
 class MongoProxy:
-    """Passes messages on in both directions, and counts the commands that it withholds."""
+    """Forwards messages in both directions, and counts the commands that it drops."""
 
     def __init__(self, upstream: int) -> None:
         self.port = 0
-        self.withheld = 0
+        self.dropped_commands = 0
         self.ready = threading.Event()
         self._upstream = upstream
         self._names: frozenset[bytes] = frozenset()
@@ -34,8 +34,8 @@ class MongoProxy:
         self._connections: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
 
     @contextmanager
-    def withholding(self, *names: str, collection: str | None = None) -> Iterator[None]:
-        """Inside the block, drop the commands with these names, on one collection or on all: they get no response."""
+    def dropping(self, *names: str, collection: str | None = None) -> Iterator[None]:
+        """Within the block, drop the commands with these names, on one collection or on all. They get no response."""
         self._names = frozenset(name.encode() for name in names)
         self._collection = None if collection is None else collection.encode()
         try:
@@ -44,7 +44,7 @@ class MongoProxy:
             self._names = frozenset()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on one connection."""
+        """Forward one connection."""
         upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
         task = asyncio.current_task()
         assert task is not None
@@ -77,14 +77,14 @@ class MongoProxy:
                 header = await reader.readexactly(_HEADER.size)
                 length, _, _, code = _HEADER.unpack(header)
                 body = await reader.readexactly(length - _HEADER.size)
-                if is_request and code == OP_MSG and self._withholds(body[_NAME_AT:]):
-                    self.withheld += 1
+                if is_request and code == OP_MSG and self._should_drop(body[_NAME_AT:]):
+                    self.dropped_commands += 1
                     continue
                 writer.write(header + body)
                 await writer.drain()
         writer.close()
 
-    def _withholds(self, command: bytes) -> bool:
+    def _should_drop(self, command: bytes) -> bool:
         name, value = command.split(b"\0", 1)
         if name not in self._names:
             return False
@@ -94,7 +94,7 @@ class MongoProxy:
 
 @contextmanager
 def mongo_proxy(upstream: int) -> Iterator[MongoProxy]:
-    """Run a proxy for the server on this port inside the block, in a thread, because closing the driver blocks."""
+    """Run a proxy for the server on this port within the block, in a thread, because closing the driver blocks."""
     proxy = MongoProxy(upstream)
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(asyncio.run, proxy.run())
@@ -107,7 +107,7 @@ def mongo_proxy(upstream: int) -> Iterator[MongoProxy]:
 
 
 @pytest.fixture
-def way(own_mongo: Server) -> Iterator[MongoProxy]:
-    """The way to the MongoDB of one test: a proxy."""
+def proxied_mongo(own_mongo: Server) -> Iterator[MongoProxy]:
+    """A proxy to a MongoDB server that belongs to one test."""
     with mongo_proxy(own_mongo.port) as proxy:
         yield proxy

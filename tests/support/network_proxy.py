@@ -12,17 +12,17 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
 from math import inf
 
-_PIECE = 65536
+_PIECE_BYTES = 65536
 
 
-class Way(Enum):
-    """A direction."""
+class Direction(Enum):
+    """A direction of the traffic."""
 
     TO_SERVER = "to the server"
     TO_CLIENT = "to the client"
 
 
-class Spoil(Enum):
+class Damage(Enum):
     """How a response is damaged before the connection is reset."""
 
     CUT = "cut in the middle"
@@ -36,22 +36,22 @@ class Proxy:
         self.port = 0
         self.resets = 0
         """Number of connections that were reset."""
-        self.held = 0
-        """Number of pieces that are being forwarded."""
+        self.pending_pieces = 0
+        """Number of pieces that were read and not forwarded yet."""
         self._upstream = upstream
         self._rng = rng
         self._delay = 0.0
-        self._spoil: Spoil | None = None
-        self._chance = self._spoils = 0.0
-        self._loss = 0.0
-        self._open = {way: asyncio.Event() for way in Way}
+        self._damage: Damage | None = None
+        self._damage_chance = self._damages_left = 0.0
+        self._drop_chance = 0.0
+        self._open = {direction: asyncio.Event() for direction in Direction}
         self._connections: dict[asyncio.Task[None], _Connection] = {}
-        for way in Way:
-            self._open[way].set()
+        for direction in Direction:
+            self._open[direction].set()
 
     @contextmanager
     def slow(self, seconds: float) -> Iterator[None]:
-        """Inside the block, each piece is delayed by up to this time, in both directions."""
+        """Within the block, delay each piece by up to this time, in both directions."""
         self._delay = seconds
         try:
             yield
@@ -59,33 +59,33 @@ class Proxy:
             self._delay = 0.0
 
     @contextmanager
-    def black_hole(self, *ways: Way) -> Iterator[None]:
-        """Inside the block, nothing arrives in these directions; at the end all of it does, as TCP retransmits."""
-        for way in ways:
-            self._open[way].clear()
+    def black_hole(self, *directions: Direction) -> Iterator[None]:
+        """Within the block, hold all data back in these directions. Deliver it at the end, as TCP retransmits it."""
+        for direction in directions:
+            self._open[direction].clear()
         try:
             yield
         finally:
-            for way in ways:
-                self._open[way].set()
+            for direction in directions:
+                self._open[direction].set()
 
     @contextmanager
-    def spoiling(self, spoil: Spoil, chance: float = 1.0, most: float = inf) -> Iterator[None]:
-        """Inside the block, damage at most `most` responses, each with this chance: their requests were executed."""
-        self._spoil, self._chance, self._spoils = spoil, chance, most
+    def damaging(self, damage: Damage, chance: float = 1.0, max_count: float = inf) -> Iterator[None]:
+        """Within the block, damage at most `max_count` responses, each with this chance; the requests are executed."""
+        self._damage, self._damage_chance, self._damages_left = damage, chance, max_count
         try:
             yield
         finally:
-            self._spoil = None
+            self._damage = None
 
     @contextmanager
-    def losing(self, chance: float = 1.0) -> Iterator[None]:
-        """Inside the block, drop requests, each with this chance, unexecuted, and reset their connections."""
-        self._loss = chance
+    def dropping(self, chance: float = 1.0) -> Iterator[None]:
+        """Within the block, drop requests unexecuted, each with this chance, and reset their connections."""
+        self._drop_chance = chance
         try:
             yield
         finally:
-            self._loss = 0.0
+            self._drop_chance = 0.0
 
     def reset(self) -> None:
         """Reset all current connections at both ends."""
@@ -93,35 +93,35 @@ class Proxy:
             self.resets += 1
             connection.reset()
 
-    async def ended(self) -> None:
-        """Return when all current connections have ended."""
+    async def wait_until_closed(self) -> None:
+        """Wait until all current connections have closed."""
         await asyncio.gather(*self._connections)
 
-    async def passes(self, way: Way) -> None:
-        """Return when a piece may be forwarded."""
-        self.held += 1
+    async def wait_to_forward(self, direction: Direction) -> None:
+        """Wait until a piece may be forwarded."""
+        self.pending_pieces += 1
         if self._delay:
             await asyncio.sleep(self._rng.uniform(0, self._delay))
-        await self._open[way].wait()
-        self.held -= 1
+        await self._open[direction].wait()
+        self.pending_pieces -= 1
 
-    def loses(self) -> bool:
-        """Decide whether a request is lost."""
-        return self._loss > 0 and self._rng.random() < self._loss
+    def should_drop(self) -> bool:
+        """Decide whether to drop a request."""
+        return self._drop_chance > 0 and self._rng.random() < self._drop_chance
 
-    def spoils(self) -> Spoil | None:
-        """Decide whether and how a response is damaged."""
-        if self._spoil is None or self._spoils < 1 or self._rng.random() >= self._chance:
+    def choose_damage(self) -> Damage | None:
+        """Decide whether and how to damage a response."""
+        if self._damage is None or self._damages_left < 1 or self._rng.random() >= self._damage_chance:
             return None
-        self._spoils -= 1
-        return self._spoil
+        self._damages_left -= 1
+        return self._damage
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until both ends have closed it."""
         try:
             upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
-            _break_off(writer)
+            _reset(writer)
             return
         task = asyncio.current_task()
         assert task is not None
@@ -134,7 +134,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(upstream: int, rng: random.Random) -> AsyncIterator[Proxy]:
-    """Run a proxy inside the block, on a free port."""
+    """Run a proxy on a free port within the block."""
     started = Proxy(upstream, rng)
     server = await asyncio.start_server(started.serve, "127.0.0.1", 0)
     started.port = server.sockets[0].getsockname()[1]
@@ -143,7 +143,7 @@ async def proxy(upstream: int, rng: random.Random) -> AsyncIterator[Proxy]:
     finally:
         server.close()
         started.reset()
-        await started.ended()
+        await started.wait_until_closed()
         await server.wait_closed()
 
 
@@ -151,55 +151,55 @@ _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class _Connection:
-    """A client's connection to the proxy, and the proxy's for it to the server."""
+    """A client's connection to the proxy, and the matching connection from the proxy to the server."""
 
     def __init__(self, client: _Stream, server: _Stream) -> None:
         self._client = client
         self._server = server
 
-    async def run(self, rules: Proxy) -> None:
+    async def run(self, faults: Proxy) -> None:
         """Forward until both ends are closed."""
-        await asyncio.gather(self._up(rules), self._down(rules))
+        await asyncio.gather(self._up(faults), self._down(faults))
 
     def reset(self) -> None:
         """Reset the connection at both ends."""
-        _break_off(self._client[1])
-        _break_off(self._server[1])
+        _reset(self._client[1])
+        _reset(self._server[1])
 
-    async def _up(self, rules: Proxy) -> None:
+    async def _up(self, faults: Proxy) -> None:
         (reader, _), (_, writer) = self._client, self._server
         with suppress(OSError):
-            while piece := await reader.read(_PIECE):
-                await rules.passes(Way.TO_SERVER)
-                if rules.loses():
-                    rules.resets += 1
+            while piece := await reader.read(_PIECE_BYTES):
+                await faults.wait_to_forward(Direction.TO_SERVER)
+                if faults.should_drop():
+                    faults.resets += 1
                     self.reset()
                     return
                 writer.write(piece)
                 await writer.drain()
-        await rules.passes(Way.TO_SERVER)  # the end of a connection is delayed, too
+        await faults.wait_to_forward(Direction.TO_SERVER)  # the end of a connection is delayed, too
         writer.close()
 
-    async def _down(self, rules: Proxy) -> None:
+    async def _down(self, faults: Proxy) -> None:
         (_, writer), (reader, _) = self._client, self._server
         with suppress(OSError):
-            while piece := await reader.read(_PIECE):
-                await rules.passes(Way.TO_CLIENT)
-                spoil = rules.spoils()
-                if spoil is Spoil.CUT:
+            while piece := await reader.read(_PIECE_BYTES):
+                await faults.wait_to_forward(Direction.TO_CLIENT)
+                damage = faults.choose_damage()
+                if damage is Damage.CUT:
                     writer.write(piece[: len(piece) // 2])
-                if spoil is not None:
-                    rules.resets += 1
+                if damage is not None:
+                    faults.resets += 1
                     self.reset()
                     return
                 writer.write(piece)
                 await writer.drain()
-        await rules.passes(Way.TO_CLIENT)
+        await faults.wait_to_forward(Direction.TO_CLIENT)
         writer.close()
 
 
-def _break_off(writer: asyncio.StreamWriter) -> None:
-    """Reset a connection; data in the buffers of the kernel may still arrive."""
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Reset a connection. Data in the buffers of the kernel may still arrive."""
     connection: socket.socket | None = writer.get_extra_info("socket")
     if connection is not None:
         with suppress(OSError):

@@ -127,14 +127,14 @@ def url_of(port: int) -> str:
 
 
 async def test_writes_succeed_until_the_outbox_is_full(
-    serving: Serving, way: MongoProxy, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, proxied_mongo: MongoProxy, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mongo_log, "FAILING_SECONDS", 0.5)
     expected_logs.add("event sequencer failing", "request failed")
-    async with serving(store_url=url_of(way.port)) as client:
+    async with serving(store_url=url_of(proxied_mongo.port)) as client:
         await create(client, BAD)
         await until_events(client, 1)
-        with way.withholding("insert"):
+        with proxied_mongo.dropping("insert"):
             statuses = [(await client.put(f"/guid/{BAD}", {"user": str(number)})).status for number in range(MAX_ITEMS)]
             assert statuses == [200] * MAX_ITEMS
             full = await client.put(f"/guid/{BAD}", {"user": "one too many"})

@@ -278,12 +278,12 @@ async def test_line_batch_names_each_guid_of_unknown_outcome(client: Client, unc
 
 @pytest.mark.slow
 async def test_creation_that_mongodb_did_not_confirm_can_be_retried(
-    serving: Serving, way: MongoProxy, expected_logs: ExpectedLogs
+    serving: Serving, proxied_mongo: MongoProxy, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("operation failed", "store unavailable", "event sequencer failing")
     operations: list[dict[str, Any]] = [{"op": "get", "guid": GUID}, {"user": "a"}, {"user": "b"}]
-    async with serving(store_url=f"mongodb://127.0.0.1:{way.port}/guidsvc?directConnection=true") as client:
-        with way.withholding("update", collection="records"):
+    async with serving(store_url=f"mongodb://127.0.0.1:{proxied_mongo.port}/guidsvc?directConnection=true") as client:
+        with proxied_mongo.dropping("update", collection="records"):
             first = await send(client, *operations)
         again, last = [await send(client, *operations) for _ in range(2)]
 

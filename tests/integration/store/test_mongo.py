@@ -38,7 +38,7 @@ from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, record
-from tests.support.network_proxy import Spoil, proxy
+from tests.support.network_proxy import Damage, proxy
 
 TIMEOUT_MS = 300
 
@@ -376,7 +376,7 @@ async def test_write_with_lost_reply_is_verified_and_reported_done(own_mongo: Se
         changes = [(None, created), (created, updated), (updated, None)]
         async with open_mongo(url) as store:
             for number, (old, new) in enumerate(changes):
-                with mongo_proxy.spoiling(Spoil.SWALLOWED, most=1):
+                with mongo_proxy.damaging(Damage.SWALLOWED, max_count=1):
                     assert await store.records.swap(old, new)
                 assert mongo_proxy.resets == number + 1
                 assert await store.records.get(GUID) == new

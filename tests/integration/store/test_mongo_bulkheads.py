@@ -28,11 +28,11 @@ Result = TypeVar("Result")
 
 
 @pytest.fixture
-async def store(way: MongoProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoStore]:
+async def store(proxied_mongo: MongoProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoStore]:
     """Yield a store with an idle sequencer, whose operations would otherwise count as withheld."""
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
-    url = f"mongodb://127.0.0.1:{way.port}/guidsvc?directConnection=true"
+    url = f"mongodb://127.0.0.1:{proxied_mongo.port}/guidsvc?directConnection=true"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as opened:
         yield opened
 
@@ -66,12 +66,12 @@ async def update(store: MongoStore, old: Record) -> str:
 
 
 async def test_updates_without_an_answer_leave_threads_to_all_reads(
-    store: MongoStore, way: MongoProxy, clock: FakeClock
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock
 ) -> None:
     records = await create(store, clock, WRITERS)
-    with way.withholding("update"):
+    with proxied_mongo.dropping("update"):
         writes = [asyncio.create_task(update(store, old)) for old in records]
-        while not way.withheld:
+        while not proxied_mongo.dropped_commands:
             await asyncio.sleep(0.01)
         await read_all_kinds(store, records[0])
         assert not any(write.done() for write in writes), "the reads waited for updates"
@@ -79,22 +79,22 @@ async def test_updates_without_an_answer_leave_threads_to_all_reads(
         outcomes = Counter(await asyncio.gather(*writes))
 
     assert outcomes == {"OutcomeUnknown": UPDATES, "StoreUnavailable": WRITERS - UPDATES}
-    assert way.withheld == UPDATES, "updates that were not sent are reported as unavailable"
+    assert proxied_mongo.dropped_commands == UPDATES, "updates that were not sent are reported as unavailable"
     assert await update(store, records[0]) == "done"
 
 
 async def test_creations_without_an_answer_leave_threads_to_all_reads(
-    store: MongoStore, way: MongoProxy, clock: FakeClock
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock
 ) -> None:
     (stored,) = await create(store, clock, 1)
-    with way.withholding("insert"):
+    with proxied_mongo.dropping("insert"):
         writes = []
         for number in range(1, THREADS):
             new = record(clock(), guid=f"{number:032X}")
             writes.append(asyncio.ensure_future(store.records.swap(None, new)))
             await asyncio.sleep(0)  # so that each creation is a command of its own
             await asyncio.sleep(0)
-        while not way.withheld:
+        while not proxied_mongo.dropped_commands:
             await asyncio.sleep(0.01)
         await read_all_kinds(store, stored)
         assert not any(write.done() for write in writes), "the reads waited for creations"
@@ -112,20 +112,20 @@ async def test_creations_without_an_answer_leave_threads_to_all_reads(
     ids=["owners", "addresses without access control"],
 )
 async def test_counts_of_a_caller_leave_threads_to_other_callers(
-    store: MongoStore, way: MongoProxy, clock: FakeClock, selection: Selection, other_selection: Selection
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock, selection: Selection, other_selection: Selection
 ) -> None:
     (stored,) = await create(store, clock, 1)
-    with way.withholding("aggregate"):
+    with proxied_mongo.dropping("aggregate"):
         counts = [asyncio.create_task(store.records.count(selection)) for _ in range(5 * COUNTS)]
-        while way.withheld < COUNTS - 1:
+        while proxied_mongo.dropped_commands < COUNTS - 1:
             await asyncio.sleep(0.01)
         await store.ping()
         assert await store.records.get(stored.guid) == stored
         assert await store.records.find(other_selection, "", 1) == [stored]
         assert await update(store, stored) == "done"
-        assert way.withheld == COUNTS - 1, "one caller must not take all threads"
+        assert proxied_mongo.dropped_commands == COUNTS - 1, "one caller must not take all threads"
         other_count = asyncio.create_task(store.records.count(other_selection))
-        while way.withheld < COUNTS:
+        while proxied_mongo.dropped_commands < COUNTS:
             await asyncio.sleep(0.01)
         assert not any(count.done() for count in counts), "the other operations waited for counts"
 
@@ -141,21 +141,23 @@ async def as_caller(caller: str | None, work: Awaitable[Result]) -> Result:
     return await work
 
 
-async def test_updates_of_a_caller_leave_turns_to_others(store: MongoStore, way: MongoProxy, clock: FakeClock) -> None:
+async def test_updates_of_a_caller_leave_turns_to_others(
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock
+) -> None:
     """All callers together leave threads to the service itself."""
     records = await create(store, clock, 5 * UPDATES + 2)
     limit = UPDATES - RESERVED
-    with way.withholding("update"):
+    with proxied_mongo.dropping("update"):
         writes = [asyncio.create_task(as_caller(OWNER, update(store, old))) for old in records[2:]]
-        while way.withheld < limit - 1:
+        while proxied_mongo.dropped_commands < limit - 1:
             await asyncio.sleep(0.01)
         other_update = asyncio.create_task(as_caller(OTHER, update(store, records[0])))
-        while way.withheld < limit:
+        while proxied_mongo.dropped_commands < limit:
             await asyncio.sleep(0.01)
         await store.ping()
-        assert way.withheld == limit, "all callers together leave threads to the service"
+        assert proxied_mongo.dropped_commands == limit, "all callers together leave threads to the service"
         service_update = asyncio.create_task(as_caller(None, update(store, records[1])))
-        while way.withheld < limit + 1:
+        while proxied_mongo.dropped_commands < limit + 1:
             await asyncio.sleep(0.01)
         assert not any(old.done() for old in (other_update, service_update, *writes)), (
             "the others waited for the first caller"
@@ -173,15 +175,17 @@ async def test_updates_of_callers_are_sent_in_turn(store: MongoStore, clock: Fak
     await asyncio.gather(*writes)
 
 
-async def test_reads_of_a_caller_leave_threads_to_others(store: MongoStore, way: MongoProxy, clock: FakeClock) -> None:
-    with way.withholding("find"):
+async def test_reads_of_a_caller_leave_threads_to_others(
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock
+) -> None:
+    with proxied_mongo.dropping("find"):
         reads = [
             asyncio.create_task(as_caller(OWNER, store.receipts.get(f"{number:064}"))) for number in range(3 * READS)
         ]
-        while way.withheld < READS - RESERVED - 1:
+        while proxied_mongo.dropped_commands < READS - RESERVED - 1:
             await asyncio.sleep(0.01)
         other_read = asyncio.create_task(as_caller(OTHER, store.receipts.get("0" * 64)))
-        while way.withheld < READS - RESERVED:
+        while proxied_mongo.dropped_commands < READS - RESERVED:
             await asyncio.sleep(0.01)
         await as_caller(None, store.fence.read())
         assert not any(number.done() for number in (other_read, *reads))
@@ -189,20 +193,20 @@ async def test_reads_of_a_caller_leave_threads_to_others(store: MongoStore, way:
 
 
 async def test_turn_of_a_gone_caller_ends_with_its_operation(
-    store: MongoStore, way: MongoProxy, clock: FakeClock
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock
 ) -> None:
     """Otherwise a caller that requests slow counts and disconnects could take all threads."""
     selection = Selection(owner=OWNER)
-    with way.withholding("aggregate"):
+    with proxied_mongo.dropping("aggregate"):
         for _ in range(3):
             counts = [asyncio.create_task(store.records.count(selection)) for _ in range(COUNTS)]
-            while way.withheld < COUNTS - 1:
+            while proxied_mongo.dropped_commands < COUNTS - 1:
                 await asyncio.sleep(0.01)
             await store.ping()
             for count in counts:
                 count.cancel()
             await asyncio.gather(*counts, return_exceptions=True)
-        assert way.withheld == COUNTS - 1
+        assert proxied_mongo.dropped_commands == COUNTS - 1
     assert await store.records.count(Selection(owner=OTHER)) == 0
 
 
@@ -219,12 +223,14 @@ async def test_long_queue_costs_as_little_per_operation_as_a_short_one() -> None
     assert long_queue < 10 * short_queue, "it would be 20 times as much if each operation went through the queue"
 
 
-async def test_waiting_update_is_dropped_with_its_request(store: MongoStore, way: MongoProxy, clock: FakeClock) -> None:
+async def test_waiting_update_is_dropped_with_its_request(
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock
+) -> None:
     records = await create(store, clock, UPDATES + 1)
     scope = CancelScope()
-    with way.withholding("update"):
+    with proxied_mongo.dropping("update"):
         writes = [asyncio.create_task(update(store, old)) for old in records[:UPDATES]]
-        while way.withheld < UPDATES:
+        while proxied_mongo.dropped_commands < UPDATES:
             await asyncio.sleep(0.01)
         token = CURRENT.set(scope)
         waiting = asyncio.create_task(update(store, records[-1]))
@@ -235,21 +241,21 @@ async def test_waiting_update_is_dropped_with_its_request(store: MongoStore, way
             await waiting
         await asyncio.gather(*writes)
 
-    assert way.withheld == UPDATES
+    assert proxied_mongo.dropped_commands == UPDATES
 
 
 async def test_thread_of_a_caller_that_gives_up_stays_counted(
-    store: MongoStore, way: MongoProxy, clock: FakeClock
+    store: MongoStore, proxied_mongo: MongoProxy, clock: FakeClock
 ) -> None:
     """Otherwise cancelled callers would fill motor's queue, which has no time limit."""
     records = await create(store, clock, UPDATES + 1)
-    with way.withholding("update"):
+    with proxied_mongo.dropping("update"):
         writes = [asyncio.create_task(update(store, old)) for old in records[:UPDATES]]
-        while way.withheld < UPDATES:
+        while proxied_mongo.dropped_commands < UPDATES:
             await asyncio.sleep(0.01)
         for write in writes:
             write.cancel()
         waiting = asyncio.create_task(update(store, records[-1]))
         await store.ping()
-        assert way.withheld == UPDATES, "the update waits for a thread"
+        assert proxied_mongo.dropped_commands == UPDATES, "the update waits for a thread"
         assert await waiting in {"OutcomeUnknown", "StoreUnavailable"}

@@ -23,19 +23,19 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("withheld", [WRITES[:1], WRITES[1:]], ids=["log", "lease"])
+@pytest.mark.parametrize("dropped_commands", [WRITES[:1], WRITES[1:]], ids=["log", "lease"])
 async def test_lag_is_the_age_of_the_oldest_entry(
-    way: MongoProxy, withheld: tuple[str, ...], expected_logs: Any
+    proxied_mongo: MongoProxy, dropped_commands: tuple[str, ...], expected_logs: Any
 ) -> None:
     expected_logs.add("event sequencer failing")
     meter, now = StoreMetrics(), time.time_ns() // 1_000_000
     async with open_mongo(
-        f"mongodb://127.0.0.1:{way.port}/guidsvc?directConnection=true", timeout_ms=1000, meter=meter
+        f"mongodb://127.0.0.1:{proxied_mongo.port}/guidsvc?directConnection=true", timeout_ms=1000, meter=meter
     ) as store:
         current = record(now)
         await store.records.swap(None, current)
         await until(lambda: meter.sequencer_lag_seconds == 0)
-        with way.withholding(*withheld):
+        with proxied_mongo.dropping(*dropped_commands):
             started = time.monotonic()
             while (meter.sequencer_lag_seconds or 0) <= 2:
                 assert time.monotonic() < started + WAIT_SECONDS
@@ -48,14 +48,14 @@ async def test_lag_is_the_age_of_the_oldest_entry(
         assert await store.events.newest() == current.version - now + 1
 
 
-async def test_lag_counts_on_while_mongodb_cannot_be_read(way: MongoProxy, expected_logs: Any) -> None:
+async def test_lag_counts_on_while_mongodb_cannot_be_read(proxied_mongo: MongoProxy, expected_logs: Any) -> None:
     expected_logs.add("event sequencer failing")
     meter, now = StoreMetrics(), time.time_ns() // 1_000_000
     async with open_mongo(
-        f"mongodb://127.0.0.1:{way.port}/guidsvc?directConnection=true", timeout_ms=1000, meter=meter
+        f"mongodb://127.0.0.1:{proxied_mongo.port}/guidsvc?directConnection=true", timeout_ms=1000, meter=meter
     ) as store:
         await store.records.swap(None, record(now))
         await until(lambda: meter.sequencer_lag_seconds == 0)
-        with way.withholding(*WRITES, *READS):
+        with proxied_mongo.dropping(*WRITES, *READS):
             await until(lambda: (meter.sequencer_lag_seconds or 0) > 3)
         await until(lambda: meter.sequencer_lag_seconds == 0)
