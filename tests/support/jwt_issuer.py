@@ -16,12 +16,12 @@ ISSUER, AUDIENCE = "https://issuer.example/", "guidsvc"
 SUBJECT = "robot 7"
 LIFE_SECONDS = 600
 
-Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 
 @cache
-def private(kind: str, number: int = 0) -> Private:
-    """Generate a key of a kind, such as `RS2048`, `P-256` or `Ed25519`; the same for the same number."""
+def private_key(kind: str, number: int = 0) -> PrivateKey:
+    """Generate a key of a kind, such as `RS2048`, `P-256` or `Ed25519`. The same number gives the same key."""
     curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1(), "secp256k1": ec.SECP256K1()}
     if kind in curves:
         return ec.generate_private_key(curves[kind])
@@ -34,8 +34,8 @@ def jwk(key: Any, **members: object) -> dict[str, Any]:
     """Return a key, public or private, as a JWK with these members."""
     kinds = {"RSA": "RSAAlgorithm", "EC": "ECAlgorithm", "Ed": "OKPAlgorithm"}
     name = next(kinds[prefix] for prefix in kinds if type(key).__name__.startswith(prefix))
-    members_of_key: dict[str, Any] = getattr(jwt.algorithms, name).to_jwk(key, as_dict=True)
-    return members_of_key | members
+    key_members: dict[str, Any] = getattr(jwt.algorithms, name).to_jwk(key, as_dict=True)
+    return key_members | members
 
 
 def key_set(*keys: object) -> bytes:
@@ -54,31 +54,31 @@ class Signer:
 
     def __init__(self, kid: str | None, kind: str = "P-256", algorithm: str = "ES256", number: int = 0) -> None:
         self.kid, self.algorithm = kid, algorithm
-        self.private = private(kind, number)
+        self.private_key = private_key(kind, number)
 
     def jwk(self, **members: object) -> dict[str, Any]:
         """Return the public part, as contained in the JWKS."""
-        return jwk(self.private.public_key(), **({} if self.kid is None else {"kid": self.kid}), **members)
+        return jwk(self.private_key.public_key(), **({} if self.kid is None else {"kid": self.kid}), **members)
 
     def token(self, claims: Mapping[str, object], **header: object) -> str:
         """Sign claims."""
         key_id = {} if self.kid is None else {"kid": self.kid}
         algorithm = str(header.pop("by", self.algorithm))
-        return jwt.encode(dict(claims), self.private, algorithm, headers=key_id | header)
+        return jwt.encode(dict(claims), self.private_key, algorithm, headers=key_id | header)
 
 
 def claims(now: int, **changed: object) -> dict[str, Any]:
-    """Return valid claims at a time in Unix seconds, with changes; a claim that is changed to None is omitted."""
+    """Return claims that are valid at a time in Unix seconds, with changes. A change to None omits the claim."""
     valid = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "exp": now + LIFE_SECONDS, "iat": now, "scope": "read"}
     return {name: value for name, value in (valid | changed).items() if value is not None}
 
 
-class Place:
-    """A server that sends every request the same response once `open` is set, and counts the requests."""
+class JwksServer:
+    """A server that counts requests, and responds to each in the same way as soon as `open` is set."""
 
     def __init__(self, body: bytes) -> None:
         self.body, self.status, self.headers = body, "200 OK", ""
-        self.asked, self.port = 0, 0
+        self.request_count, self.port = 0, 0
         self.open = asyncio.Event()
         self.open.set()
 
@@ -91,25 +91,25 @@ class Place:
         """Serve a connection."""
         try:
             await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
+            self.request_count += 1
             await self.open.wait()
             head = f"HTTP/1.1 {self.status}\r\nContent-Length: {len(self.body)}\r\n{self.headers}\r\n"
             writer.write(head.encode() + self.body)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             writer.close()
 
 
 @asynccontextmanager
-async def serving_keys(body: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[Place]:
-    """Serve a JWKS inside the block."""
-    endpoint = Place(body)
-    server = await asyncio.start_server(endpoint.answer, "127.0.0.1", 0, ssl=tls)
-    endpoint.port = server.sockets[0].getsockname()[1]
+async def jwks_server(body: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[JwksServer]:
+    """Serve a JWKS within the block."""
+    jwks = JwksServer(body)
+    server = await asyncio.start_server(jwks.answer, "127.0.0.1", 0, ssl=tls)
+    jwks.port = server.sockets[0].getsockname()[1]
     try:
-        yield endpoint
+        yield jwks
     finally:
-        endpoint.open.set()
+        jwks.open.set()
         server.close()

@@ -15,23 +15,23 @@ from guidsvc.auth.tokens import jwks_client as jwks
 from guidsvc.auth.tokens.jwks_client import fetch
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import ROOT, free_port
-from tests.support.jwt_issuer import Place, serving_keys
+from tests.support.jwt_issuer import JwksServer, jwks_server
 
 BODY = b'{"keys": []}'
 MAX_BYTES = 1000
 
 
 @pytest.fixture
-async def key_server() -> AsyncIterator[Place]:
-    async with serving_keys(BODY) as served:
+async def key_server() -> AsyncIterator[JwksServer]:
+    async with jwks_server(BODY) as served:
         yield served
 
 
-async def test_document_is_fetched(key_server: Place) -> None:
+async def test_document_is_fetched(key_server: JwksServer) -> None:
     assert await fetch(key_server.url, MAX_BYTES) == BODY
 
 
-async def test_oversized_document_is_rejected(key_server: Place) -> None:
+async def test_oversized_document_is_rejected(key_server: JwksServer) -> None:
     key_server.body = b"x" * MAX_BYTES
     assert await fetch(key_server.url, MAX_BYTES) == key_server.body
     key_server.body += b"x"
@@ -39,29 +39,29 @@ async def test_oversized_document_is_rejected(key_server: Place) -> None:
         await fetch(key_server.url, MAX_BYTES)
 
 
-async def test_compressed_document_is_not_unpacked(key_server: Place) -> None:
+async def test_compressed_document_is_not_unpacked(key_server: JwksServer) -> None:
     key_server.headers, key_server.body = "Content-Encoding: gzip\r\n", gzip.compress(b"x" * 10 * MAX_BYTES)
 
     assert await fetch(key_server.url, MAX_BYTES) == key_server.body
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "304 Not Modified"])
-async def test_unexpected_status_is_reported(key_server: Place, status: str) -> None:
+async def test_unexpected_status_is_reported(key_server: JwksServer, status: str) -> None:
     key_server.status = status
     with pytest.raises(OSError, match=status[:3]):
         await fetch(key_server.url, MAX_BYTES)
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
-async def test_redirect_is_not_followed(key_server: Place, status: str) -> None:
-    async with serving_keys(BODY) as redirect_target:
+async def test_redirect_is_not_followed(key_server: JwksServer, status: str) -> None:
+    async with jwks_server(BODY) as redirect_target:
         key_server.status, key_server.headers = status, f"Location: {redirect_target.url}\r\n"
         with pytest.raises(OSError, match=status[:3]):
             await fetch(key_server.url, MAX_BYTES)
-        assert (key_server.asked, redirect_target.asked) == (1, 0)
+        assert (key_server.request_count, redirect_target.request_count) == (1, 0)
 
 
-async def test_slow_server_is_not_waited_for_long(key_server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_server_is_not_waited_for_long(key_server: JwksServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "SECONDS", 0.05)
     key_server.open.clear()
 
@@ -97,7 +97,7 @@ async def test_untrusted_certificate_is_rejected(tmp_path: Path, expected_logs: 
         "sys.stdout.buffer.write(asyncio.run(fetch(sys.argv[1], 99)))"
     )
 
-    async with serving_keys(BODY, tls) as key_server:
+    async with jwks_server(BODY, tls) as key_server:
         key_url = f"https://localhost:{key_server.port}/"
         with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             await fetch(key_url, MAX_BYTES)

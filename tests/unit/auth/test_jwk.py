@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from guidsvc.auth.tokens.jwk import parse_jwks
 from guidsvc.errors import Unauthorized
-from tests.support.jwt_issuer import Signer, jwk, key_set, private
+from tests.support.jwt_issuer import Signer, jwk, key_set, private_key
 
 GOOD = Signer("good")
 SECRET = urlsafe_b64encode(b"s" * 32).decode()
@@ -17,7 +17,7 @@ SECRET = urlsafe_b64encode(b"s" * 32).decode()
 
 def public(kind: str, **members: object) -> dict[str, Any]:
     """Return a JWK of this kind."""
-    return jwk(private(kind).public_key(), **members)
+    return jwk(private_key(kind).public_key(), **members)
 
 
 @pytest.mark.slow
@@ -53,8 +53,8 @@ def test_key_with_a_purpose_verifies_only_for_it() -> None:
         (public("RS2048", alg="none"), "algorithm"),
         (public("RS2048", use="enc"), "signatures"),
         (public("RS2048", key_ops=["encrypt"]), "signatures"),
-        (jwk(private("P-256")), "private part"),
-        (jwk(private("RS2048"), key_ops=["verify"]), "private part"),
+        (jwk(private_key("P-256")), "private part"),
+        (jwk(private_key("RS2048"), key_ops=["verify"]), "private part"),
         (public("P-256", kid="good"), "not unique"),
         (public("P-256", kid=7), "not a key"),
         (public("P-256", kid=["k"]), ""),

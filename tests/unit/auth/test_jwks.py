@@ -15,7 +15,17 @@ from guidsvc.errors import StartError, Unauthorized
 from guidsvc.telemetry.state_metrics import KeySetMetrics
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import free_port
-from tests.support.jwt_issuer import AUDIENCE, ISSUER, Place, Signer, claims, jwk, key_set, private, serving_keys
+from tests.support.jwt_issuer import (
+    AUDIENCE,
+    ISSUER,
+    JwksServer,
+    Signer,
+    claims,
+    jwk,
+    jwks_server,
+    key_set,
+    private_key,
+)
 from tests.support.timer import Timer
 
 OLD, NEW = Signer("old"), Signer("new", number=1)
@@ -30,8 +40,8 @@ def timer() -> Timer:
 
 
 @pytest.fixture
-async def key_server() -> AsyncIterator[Place]:
-    async with serving_keys(key_set(OLD.jwk())) as opened:
+async def key_server() -> AsyncIterator[JwksServer]:
+    async with jwks_server(key_set(OLD.jwk())) as opened:
         yield opened
 
 
@@ -122,13 +132,13 @@ async def test_other_url_stops_the_start(location: str, reason: str, timer: Time
         (b"", "EOF"),
         (b"{}", "not a JWKS"),
         (key_set(), "no usable key: it is empty"),
-        (key_set(jwk(private("RS1024").public_key(), kid="a\nb")), "no usable key: .*1024 bits"),
+        (key_set(jwk(private_key("RS1024").public_key(), kid="a\nb")), "no usable key: .*1024 bits"),
         (b" " * (MAX_BYTES + 1), f"larger than {MAX_BYTES}"),
     ],
 )
 @pytest.mark.parametrize("kind", ["file", "url"])
 async def test_set_without_usable_key_stops_the_start(
-    text: bytes, reason: str, kind: str, tmp_path: Path, key_server: Place
+    text: bytes, reason: str, kind: str, tmp_path: Path, key_server: JwksServer
 ) -> None:
     key_server.body = text
     (tmp_path / "keys").write_bytes(text)
@@ -162,7 +172,7 @@ async def test_unusable_file_stops_the_start(tmp_path: Path, timer: Timer) -> No
 
 
 async def test_reads_and_failures_are_counted_in_the_metrics(
-    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+    key_server: JwksServer, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     """An unchanged set counts as a successful read, a malformed one as a failure."""
     expected_logs.add("jwks refresh failed")
@@ -186,52 +196,54 @@ async def test_reads_and_failures_are_counted_in_the_metrics(
 # Refreshes
 
 
-async def test_unknown_key_causes_a_refresh(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_unknown_key_causes_a_refresh(key_server: JwksServer, clock: FakeClock, timer: Timer) -> None:
     async with open_verifier(key_server.url, clock, timer) as tokens:
         key_server.body = key_set(OLD.jwk(), NEW.jwk())
         token = NEW.token(claims(clock.seconds))
         with pytest.raises(UnknownKey):
             tokens.verify(token)
-        assert key_server.asked == 1, "verify must not fetch"
+        assert key_server.request_count == 1, "verify must not fetch"
 
         assert (await tokens.find(token)).caller == tokens.verify(token).caller
         assert is_valid(tokens, OLD.token(claims(clock.seconds)))
 
 
-async def test_known_key_causes_no_refresh(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_known_key_causes_no_refresh(key_server: JwksServer, clock: FakeClock, timer: Timer) -> None:
     async with open_verifier(key_server.url, clock, timer) as tokens:
         await tokens.find(OLD.token(claims(clock.seconds)))
         with pytest.raises(Unauthorized, match="expired"):
             await tokens.find(OLD.token(claims(1)))
-        assert key_server.asked == 1
+        assert key_server.request_count == 1
 
 
-async def test_concurrent_unknown_keys_share_one_refresh(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_concurrent_unknown_keys_share_one_refresh(
+    key_server: JwksServer, clock: FakeClock, timer: Timer
+) -> None:
     unknown = [Signer(f"new-{number}").token(claims(clock.seconds)) for number in range(200)]
     async with open_verifier(key_server.url, clock, timer) as tokens:
         key_server.open.clear()
         searches = [asyncio.create_task(tokens.find(token)) for token in [*unknown, NEW.token(claims(clock.seconds))]]
-        await until(lambda: key_server.asked == 2)
+        await until(lambda: key_server.request_count == 2)
         key_server.body = key_set(NEW.jwk())
         key_server.open.set()
         outcomes = await asyncio.gather(*searches, return_exceptions=True)
 
         assert [type(outcome) for outcome in outcomes[:-1]] == [UnknownKey] * 200
         assert not isinstance(outcomes[-1], BaseException)
-        assert key_server.asked == 2
+        assert key_server.request_count == 2
 
 
-async def test_refreshes_are_ten_seconds_apart(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_refreshes_are_ten_seconds_apart(key_server: JwksServer, clock: FakeClock, timer: Timer) -> None:
     token = NEW.token(claims(clock.seconds))
     async with open_verifier(key_server.url, clock, timer) as tokens:
         for timer.now, fetches in ((0.0, 2), (0.0, 2), (9.99, 2), (10.0, 3), (19.99, 3), (20.0, 4)):
             with pytest.raises(UnknownKey):
                 await tokens.find(token)
-            assert key_server.asked == fetches
+            assert key_server.request_count == fetches
 
 
 async def test_failed_refresh_counts_as_one(
-    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+    key_server: JwksServer, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(KEPT_AFTER_FAILURE)
     async with open_verifier(key_server.url, clock, timer) as tokens:
@@ -239,18 +251,18 @@ async def test_failed_refresh_counts_as_one(
         for _ in range(3):
             with pytest.raises(UnknownKey):
                 await tokens.find(NEW.token(claims(clock.seconds)))
-        assert key_server.asked == 2
+        assert key_server.request_count == 2
 
 
 async def test_cancelled_caller_does_not_cancel_a_shared_refresh(
-    key_server: Place, clock: FakeClock, timer: Timer
+    key_server: JwksServer, clock: FakeClock, timer: Timer
 ) -> None:
     token = NEW.token(claims(clock.seconds))
     async with open_verifier(key_server.url, clock, timer) as tokens:
         key_server.body = key_set(NEW.jwk())
         key_server.open.clear()
         first, second = (asyncio.create_task(tokens.find(token)) for _ in range(2))
-        await until(lambda: key_server.asked == 2)
+        await until(lambda: key_server.request_count == 2)
         first.cancel()
         await asyncio.wait([first])
         key_server.open.set()
@@ -259,7 +271,7 @@ async def test_cancelled_caller_does_not_cancel_a_shared_refresh(
         assert first.cancelled()
 
 
-async def test_keys_are_refreshed_without_requests(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_keys_are_refreshed_without_requests(key_server: JwksServer, clock: FakeClock, timer: Timer) -> None:
     old, new = (signer.token(claims(clock.seconds)) for signer in (OLD, NEW))
     async with open_verifier(key_server.url, clock, timer, OFTEN) as tokens:
         key_server.body = key_set(NEW.jwk())
@@ -283,7 +295,7 @@ async def test_file_is_refreshed_too(tmp_path: Path, clock: FakeClock, timer: Ti
 # Failed refreshes
 
 
-def spoil(**changes: object) -> Callable[[Place], None]:
+def spoil(**changes: object) -> Callable[[JwksServer], None]:
     """Return a function that makes the key server respond so."""
     return lambda key_server: vars(key_server).update(changes)
 
@@ -301,10 +313,10 @@ def spoil(**changes: object) -> Callable[[Place], None]:
     ids=["500", "404", "html", "no set", "empty", "large"],
 )
 async def test_last_valid_keys_stay_and_the_error_is_logged_once(  # fixtures
-    key_server: Place,
+    key_server: JwksServer,
     clock: FakeClock,
     timer: Timer,
-    spoil: Callable[[Place], None],
+    spoil: Callable[[JwksServer], None],
     expected_logs: ExpectedLogs,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -313,20 +325,20 @@ async def test_last_valid_keys_stay_and_the_error_is_logged_once(  # fixtures
     async with open_verifier(key_server.url, clock, timer, OFTEN) as tokens:
         valid_set = key_server.body
         spoil(key_server)
-        await until(lambda: key_server.asked >= 6)
+        await until(lambda: key_server.request_count >= 6)
         assert is_valid(tokens, token)
         assert caplog.text.count(KEPT_AFTER_FAILURE) == 1
 
         key_server.body, key_server.status = valid_set, "200 OK"
-        fetches = key_server.asked
-        await until(lambda: key_server.asked >= fetches + 2)
+        fetches = key_server.request_count
+        await until(lambda: key_server.request_count >= fetches + 2)
         spoil(key_server)
         await until(lambda: caplog.text.count(KEPT_AFTER_FAILURE) == 2)
         assert is_valid(tokens, token)
 
 
 async def test_set_emptied_by_its_issuer_is_empty(
-    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+    key_server: JwksServer, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("jwks loaded")
     async with open_verifier(key_server.url, clock, timer, OFTEN) as tokens:

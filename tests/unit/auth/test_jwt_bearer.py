@@ -78,7 +78,7 @@ Forge = Callable[[int], str]
 
 def pem(signer: Signer) -> bytes:
     """Return the public key in PEM."""
-    return signer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return signer.private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def forge_token(now: int, header: object, secret: bytes | None = None, content: object = None) -> str:
@@ -111,7 +111,7 @@ def signed_as(signer: Signer, kid: str, algorithm: str | None = None) -> Forge:
 
 def sign_payload(now: int, text: bytes) -> str:
     """Sign a payload that is no JSON object."""
-    return jwt.api_jws.encode(text, EC.private, "ES256", headers={"kid": "ec"})
+    return jwt.api_jws.encode(text, EC.private_key, "ES256", headers={"kid": "ec"})
 
 
 NOT_ACCEPTED, WRONG_KEY, BAD_SIGNATURE = (
