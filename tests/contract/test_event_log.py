@@ -7,11 +7,11 @@ from guidsvc.store.contract import Database, RecordRepository
 from tests.conftest import FakeClock
 from tests.support.events import (
     HOUR,
-    changed,
     entries_after,
-    ids,
+    expired_record,
+    kinds_and_versions,
+    next_version,
     numbered_after,
-    overdue,
     tombstone,
 )
 from tests.support.factories import GUID, USER, record
@@ -21,8 +21,8 @@ ORIGIN = Origin("key:4rGcVd0Xq2Lb", "0123456789abcdef")
 
 async def test_each_write_appends_its_entry(store: RecordRepository, database: Database, clock: FakeClock) -> None:
     created = record(clock(), owner="alice", metadata='{"a":1}')
-    updated = changed(created, clock() + 1, user="another", metadata=None)
-    renewed = changed(updated, clock() + 2, expire=updated.expire + 5)
+    updated = next_version(created, clock() + 1, user="another", metadata=None)
+    renewed = next_version(updated, clock() + 2, expire=updated.expire + 5)
     deleted = tombstone(renewed, clock() + 3)
     for old, new in ((None, created), (created, updated), (updated, renewed), (renewed, deleted)):
         assert await store.swap(old, new, origin=ORIGIN)
@@ -30,7 +30,7 @@ async def test_each_write_appends_its_entry(store: RecordRepository, database: D
     entries = await entries_after(database.events, 0, 4)
     of_all = {"guid": GUID, "owner": "alice", "caller": ORIGIN.caller, "request_id": ORIGIN.request_id}
     assert [entry._asdict() | of_all for entry in entries] == [entry._asdict() for entry in entries]
-    assert ids(entries) == [
+    assert kinds_and_versions(entries) == [
         ("created", created.version),
         ("updated", updated.version),
         ("renewed", renewed.version),
@@ -57,13 +57,16 @@ async def test_failed_swap_appends_nothing(store: RecordRepository, database: Da
     late = (await database.fence.read()).now - 1
     assert await store.swap(None, first)
     assert not await store.swap(None, record(clock(), user="another"))
-    assert not await store.swap(record(clock(), version=1), changed(first, clock() + 1))
-    assert not await store.swap(first, changed(first, clock() + 1), not_after=late)
+    assert not await store.swap(record(clock(), version=1), next_version(first, clock() + 1))
+    assert not await store.swap(first, next_version(first, clock() + 1), not_after=late)
     assert not await store.swap(None, record(clock(), guid="0" * 32), not_after=late)
-    last = changed(first, clock() + 2, user="last")
+    last = next_version(first, clock() + 2, user="last")
     assert await store.swap(first, last)
 
-    assert ids(await entries_after(database.events, 0, 2)) == [("created", first.version), ("updated", last.version)]
+    assert kinds_and_versions(await entries_after(database.events, 0, 2)) == [
+        ("created", first.version),
+        ("updated", last.version),
+    ]
 
 
 async def test_log_numbers_concurrent_writes_without_gap(
@@ -73,7 +76,7 @@ async def test_log_numbers_concurrent_writes_without_gap(
         current = record(clock(), guid=f"{number:032X}")
         await store.swap(None, current)
         for step in range(1, 4):
-            after = changed(current, clock() + step, user=f"user {step}")
+            after = next_version(current, clock() + step, user=f"user {step}")
             assert await store.swap(current, after)
             current = after
 
@@ -89,12 +92,12 @@ async def test_log_numbers_concurrent_writes_without_gap(
 
 async def test_revocation_appends_the_expiry_too(store: RecordRepository, database: Database, clock: FakeClock) -> None:
     old = record(clock())
-    revoked = changed(old, clock() + 1, expire=clock.seconds - 1)
+    revoked = next_version(old, clock() + 1, expire=clock.seconds - 1)
     await store.swap(None, old)
     await store.swap(old, revoked)
 
     entries = await entries_after(database.events, 0, 3)
-    assert ids(entries)[1:] == [("updated", revoked.version), ("expired", revoked.version)]
+    assert kinds_and_versions(entries)[1:] == [("updated", revoked.version), ("expired", revoked.version)]
     assert entries[1].changed == "expire"
     assert entries[2].at == revoked.expire * 1000
 
@@ -102,13 +105,13 @@ async def test_revocation_appends_the_expiry_too(store: RecordRepository, databa
 async def test_late_renewal_appends_the_expiry_it_ends(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    old = overdue(clock)
-    renewed = changed(old, clock(), expire=clock.seconds + HOUR)
+    old = expired_record(clock)
+    renewed = next_version(old, clock(), expire=clock.seconds + HOUR)
     await store.swap(None, old)
     await store.swap(old, renewed)
     await database.events.advance(clock(), 100)
 
-    assert ids(await entries_after(database.events, 0, 3)) == [
+    assert kinds_and_versions(await entries_after(database.events, 0, 3)) == [
         ("created", old.version),
         ("expired", old.version),
         ("renewed", renewed.version),
@@ -118,13 +121,13 @@ async def test_late_renewal_appends_the_expiry_it_ends(
 async def test_write_after_the_scheduler_owes_no_expiry(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    old = overdue(clock)
+    old = expired_record(clock)
     deleted = tombstone(old, clock())
     await store.swap(None, old)
     assert await database.events.advance(clock(), 100) == 1
     await store.swap(old, deleted)
 
-    assert ids(await entries_after(database.events, 0, 3)) == [
+    assert kinds_and_versions(await entries_after(database.events, 0, 3)) == [
         ("created", old.version),
         ("expired", old.version),
         ("deleted", deleted.version),
@@ -134,13 +137,13 @@ async def test_write_after_the_scheduler_owes_no_expiry(
 async def test_creation_over_retention_appends_its_end(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    old = overdue(clock, purge_at=clock.seconds - 5)
+    old = expired_record(clock, purge_at=clock.seconds - 5)
     new = record(clock(), version=clock() + 1)
     await store.swap(None, old)
     await store.swap(old, new)
 
     entries = await entries_after(database.events, 0, 4)
-    assert ids(entries) == [
+    assert kinds_and_versions(entries) == [
         ("created", old.version),
         ("expired", old.version),
         ("purged", old.version),
@@ -158,14 +161,18 @@ async def test_creation_over_tombstone_owes_nothing(
     for before, after in ((None, old), (old, deleted), (deleted, new)):
         assert await store.swap(before, after)
 
-    assert [kind for kind, _ in ids(await entries_after(database.events, 0, 3))] == ["created", "deleted", "created"]
+    assert [kind for kind, _ in kinds_and_versions(await entries_after(database.events, 0, 3))] == [
+        "created",
+        "deleted",
+        "created",
+    ]
 
 
 async def test_expiry_races_with_renewal_and_is_logged_once(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     """Whoever comes first, the order of each GUID is: created, expired, renewed."""
-    old = [overdue(clock, guid=f"{number:032X}") for number in range(60)]
+    old = [expired_record(clock, guid=f"{number:032X}") for number in range(60)]
     await asyncio.gather(*(store.swap(None, each) for each in old))
 
     async def advance() -> None:
@@ -174,7 +181,7 @@ async def test_expiry_races_with_renewal_and_is_logged_once(
 
     await asyncio.gather(
         advance(),
-        *(store.swap(each, changed(each, clock(), expire=clock.seconds + HOUR)) for each in old),
+        *(store.swap(each, next_version(each, clock(), expire=clock.seconds + HOUR)) for each in old),
         advance(),
     )
     entries = await entries_after(database.events, 0, 180)
@@ -186,8 +193,8 @@ async def test_expiry_races_with_renewal_and_is_logged_once(
 
 
 async def test_advance_appends_each_step_once(store: RecordRepository, database: Database, clock: FakeClock) -> None:
-    dead = overdue(clock)
-    gone = overdue(clock, guid="0" * 32, purge_at=clock.seconds - 5)
+    dead = expired_record(clock)
+    gone = expired_record(clock, guid="0" * 32, purge_at=clock.seconds - 5)
     alive = record(clock(), guid="1" * 32)
     for each in (dead, gone, alive):
         await store.swap(None, each)

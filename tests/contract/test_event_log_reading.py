@@ -15,10 +15,10 @@ from tests.conftest import FakeClock
 from tests.support.events import (
     ALL,
     HOUR,
-    changed,
     every_entry,
+    expired_record,
+    next_version,
     numbered_after,
-    overdue,
     until_newest,
 )
 from tests.support.factories import GUID, USER, record
@@ -65,7 +65,7 @@ async def test_page_holds_its_selection(
     for number in range(6):
         old = record(clock(), guid=f"{number:032X}", owner="alice" if number % 2 else "")
         await store.swap(None, old)
-        await store.swap(old, changed(old, clock() + 1, user='it\'s "x" $1'))
+        await store.swap(old, next_version(old, clock() + 1, user='it\'s "x" $1'))
     numbered = await numbered_after(database.events, 0, 12)
     expected = [each for each in numbered if is_kept(each.entry)]
 
@@ -132,7 +132,7 @@ async def test_history_goes_back_through_one_guid(
     await store.swap(None, current)
     for step in range(1, 5):
         await store.swap(None, record(clock(), guid=f"{step:032X}"))
-        after = changed(current, clock() + step, user=f"user {step}")
+        after = next_version(current, clock() + step, user=f"user {step}")
         await store.swap(current, after)
         current = after
     own = [number for number, entry in reversed(await numbered_after(database.events, 0, 9)) if entry.guid == GUID]
@@ -179,7 +179,7 @@ async def test_age_of_an_entry_counts_from_its_append(
 ) -> None:
     """An expiry that is logged late is kept for the whole retention."""
     log = database.events
-    old = overdue(clock, expire=clock.seconds - 60)
+    old = expired_record(clock, expire=clock.seconds - 60)
     await store.swap(None, old)
     assert await log.advance(clock(), 100) == 1
     for count, guid in (3, "0" * 32), (4, "1" * 32):  # the last waits until the outboxes of the others are empty

@@ -1,4 +1,4 @@
-"""Check that an event log holds exactly the writes of a history: each once, in order, without a gap."""
+"""Check that an event log has exactly the writes of a history: each once, in order, without a gap."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def _out_of_order(log: Iterable[Numbered]) -> Iterator[Violation]:
 
 
 def _wrong_writes(operations: Iterable[Operation], writes: Mapping[str, Sequence[Entry]]) -> Iterator[Violation]:
-    """Yield the writes that the log lacks, has with another mark, or has though they were not applied."""
+    """Yield writes that the log lacks, has with another mark, or has although they were not applied."""
     marks = {
         (entry.guid, entry.user): entry for entries in writes.values() for entry in entries if entry.kind != DELETED
     }
@@ -66,7 +66,7 @@ def _wrong_writes(operations: Iterable[Operation], writes: Mapping[str, Sequence
 
 
 def _lost_deletions(operations: Iterable[Operation], writes: Mapping[str, Sequence[Entry]]) -> Iterator[Violation]:
-    """Yield the deletions that do not follow the version that they deleted."""
+    """Yield deletions whose entry does not follow the version that they deleted."""
     for operation in operations:
         if isinstance(operation, Delete) and operation.outcome is Outcome.OK:
             following = dict(pairwise(entry.version for entry in writes[operation.key]))

@@ -1,4 +1,4 @@
-"""A small feed of events by the contract of `GET /events`: cursors, pages that wait, and events that are gone."""
+"""A small event feed with the contract of `GET /events`: cursors, pages that wait, and trimmed events."""
 
 import asyncio
 import json
@@ -13,24 +13,24 @@ from tests.support.scripted_server import Request, problem, response
 
 _FORM = b"\x02"
 _MAX_SCANNED = 4
-"""How many events a page looks at; one that selects none of them is empty though there are more."""
+"""Maximum number of events that a page scans. If none of them matches, the page is empty although more follow."""
 
 
 @dataclass
 class EventFeed:
-    """Events that tests add, from number 1 on."""
+    """A feed of events that the tests add. Their numbers begin at 1."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     epoch: int = 7
-    """Which store the log is of."""
+    """Identifies the store of the log."""
     trimmed: int = 0
-    """How many events are not kept any more."""
+    """Number of events that were trimmed."""
     pages: list[int] = field(default_factory=list)
-    """How many events each page had."""
+    """Number of events in each page so far."""
     _added: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, kind: str, guid: str, **members: object) -> str:
-        """Add an event, and return its cursor."""
+        """Add an event; return its cursor."""
         version = str(1_795_000_000_000 + len(self.events))
         record = {"guid": guid, "expire": "1795601600", "user": "a"}
         event = {"id": f"{guid}-{version}", "type": kind, "at": version, "guid": guid, "version": version}
@@ -39,13 +39,13 @@ class EventFeed:
         return self.cursor(len(self.events))
 
     def cursor(self, number: int) -> str:
-        """Return the cursor after so many events."""
+        """Return the cursor after the event with this number."""
         identity = self.events[number - 1]["id"] if number else ""
         check = sha256(identity.encode()).digest()[:2]
         return urlsafe_b64encode(_FORM + self.epoch.to_bytes(4, "big") + number.to_bytes(8, "big") + check).decode()
 
     async def answer(self, request: Request) -> bytes:
-        """Answer a request for a page."""
+        """Return the response to a request for a page."""
         url = urlsplit(request.target)
         assert (request.method, url.path) == ("GET", "/events")
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
@@ -64,7 +64,7 @@ class EventFeed:
         return response(200, json.dumps(page).encode(), Cache_Control="no-store")
 
     def _place(self, query: dict[str, str]) -> int | bytes:
-        """Return after how many events to begin, or a problem."""
+        """Return the number after which the page begins, or a problem response."""
         if "cursor" not in query:
             return len(self.events) if query["from"] == "now" else self.trimmed
         data = urlsafe_b64decode(query["cursor"])

@@ -1,4 +1,4 @@
-"""The whole event log of a store, read past the service once it has the last event of each record."""
+"""Read the whole event log directly from the store, once it has the last event of each record."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from guidsvc.store.event_log import EventLog, Numbered
 
 PAGE = 1000
 WAIT_SECONDS = 30.0
-"""How long the log may take to have what was written. What is missing then is lost."""
+"""Time limit for the log to have all written events. An event that is missing after that is lost."""
 
 
 async def whole_log(url: str, versions: Mapping[str, int]) -> list[Numbered]:
-    """Return all entries of the log of the store at a URL, once it has these versions of GUIDs."""
+    """Return all entries of the log, once it has these versions, given by GUID."""
     entries: list[Numbered] = []
     missing = set(versions.items())
     async with open_store(url, exclusive=False) as store:
@@ -30,7 +30,7 @@ async def whole_log(url: str, versions: Mapping[str, int]) -> list[Numbered]:
 
 
 async def _new_entries(log: EventLog, entries: list[Numbered]) -> list[Numbered]:
-    """Append the next page to the entries, and return it."""
+    """Append the next page to `entries`, and return it."""
     after = entries[-1].number if entries else (await log.bounds()).floor
     page = await log.read(after, PAGE, EventSelection())
     entries += page.entries

@@ -1,4 +1,4 @@
-"""Readers of the feed of events: pages, lines, and server-sent events, as a client sees them."""
+"""Clients of the event feed: pages, lines and server-sent events."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.support.http_client import Client, hang_up, read_chunks
 LINES = {"Accept": "application/x-ndjson"}
 SSE = {"Accept": "text/event-stream"}
 SECONDS = 30
-"""Time limit of what a stream is to say."""
+"""Time limit for the next part of a stream."""
 
 Event = dict[str, Any]
 
@@ -25,12 +25,12 @@ class Block(NamedTuple):
 
     @property
     def event(self) -> Event | None:
-        """The event; None if the block dispatches none."""
+        """The event, or None if the block dispatches none."""
         return json.loads(self.fields["data"]) if "data" in self.fields else None
 
 
 class StreamReader:
-    """The answer to a request for a stream: its head, and its parts as they come."""
+    """The response to a request for a stream: the head, and the parts as they arrive."""
 
     def __init__(self, status: int, headers: HTTPHeaders, reader: asyncio.StreamReader, *, is_sse: bool) -> None:
         self.status = status
@@ -95,7 +95,7 @@ def parse_block(text: str) -> Block:
 async def reading(
     port: int, query: str = "", headers: Mapping[str, str] | None = None, *, host: str = "127.0.0.1"
 ) -> AsyncIterator[StreamReader]:
-    """Ask for a stream of events, and hang up at the end of the block. `host` is the address to connect from."""
+    """Request a stream of events, and disconnect at the end of the block. `host` is the client's own address."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(host, 0))
     try:
         yield await _ask(reader, writer, query, headers or LINES)
@@ -144,12 +144,12 @@ async def all_events(client: Client, query: str = "?limit=500", **options: Any) 
 
 
 async def until_streams(client: Client, count: int) -> None:
-    """Wait until so many streams, and requests that wait, are open."""
+    """Wait until this many streams and waiting requests are open."""
     async with asyncio.timeout(20):
         while f"guidsvc_streams {count}.0" not in (await client.get("/metrics")).body.decode():
             await asyncio.sleep(0.01)
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:
-    """Return the types of events, without what they have in common."""
+    """Return the types of events without their common prefix."""
     return [event["type"].removeprefix("guid.") for event in events]

@@ -18,7 +18,7 @@ HOUR = 3600
 
 
 async def numbered_after(log: EventLog, after: int, count: int) -> Sequence[Numbered]:
-    """Return the entries after a number once there are `count`: a store may append them a moment later."""
+    """Wait for `count` entries after a number, and return them: a store may append them slightly later."""
     async with asyncio.timeout(READ_SECONDS):
         while len(entries := (await log.read(after, 10_000, ALL)).entries) < count:
             await asyncio.sleep(0.01)
@@ -26,12 +26,12 @@ async def numbered_after(log: EventLog, after: int, count: int) -> Sequence[Numb
 
 
 async def entries_after(log: EventLog, after: int, count: int) -> list[Entry]:
-    """Return the entries after a number once there are `count`."""
+    """Wait for `count` entries after a number, and return them without their numbers."""
     return [entry for _, entry in await numbered_after(log, after, count)]
 
 
 async def every_entry(log: EventLog) -> list[Numbered]:
-    """Return all entries from the floor on, page by page."""
+    """Read all entries from the floor on, page by page."""
     entries: list[Numbered] = []
     after = (await log.bounds()).floor
     while True:
@@ -49,23 +49,23 @@ async def until_newest(log: EventLog, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
-def ids(entries: Sequence[Entry]) -> list[tuple[str, int]]:
+def kinds_and_versions(entries: Sequence[Entry]) -> list[tuple[str, int]]:
     """Return the kind and version of each entry."""
     return [(entry.kind, entry.version) for entry in entries]
 
 
-def changed(old: Record, at: int, **fields: object) -> Record:
-    """Make the next version of a record, written at this time in Unix milliseconds."""
+def next_version(old: Record, at: int, **fields: object) -> Record:
+    """Return the next version of a record, written at this time in Unix milliseconds."""
     return old.model_copy(update={"version": max(old.version + 1, at), "updated": at, **fields})
 
 
 def tombstone(old: Record, at: int) -> Record:
-    """Make the tombstone of a record that is deleted at this time."""
-    return changed(old, at, expire=DELETED_EXPIRE, user="deleted", metadata=None, purge_at=at // 1000 + 60)
+    """Return the tombstone of a record that is deleted at this time in Unix milliseconds."""
+    return next_version(old, at, expire=DELETED_EXPIRE, user="deleted", metadata=None, purge_at=at // 1000 + 60)
 
 
-def made(clock: FakeClock, count: int, **fields: object) -> list[Record]:
-    """Return records of different GUIDs."""
+def new_records(clock: FakeClock, count: int, **fields: object) -> list[Record]:
+    """Return records with different GUIDs."""
     return [record(clock(), guid=f"{number:032X}", **fields) for number in range(count)]
 
 
@@ -75,18 +75,18 @@ async def create(store: SqliteStore, records: list[Record]) -> None:
 
 
 async def advance_all(store: SqliteStore, now: int) -> None:
-    """Advance everything that is due."""
+    """Execute all due steps."""
     while await store.events.advance(now, 200):
         pass
 
 
-async def kinds(store: SqliteStore) -> Counter[str]:
+async def kind_counts(store: SqliteStore) -> Counter[str]:
     """Count the entries by kind."""
     return Counter(entry.kind for _, entry in await every_entry(store.events))
 
 
-def overdue(clock: FakeClock, **fields: object) -> Record:
-    """Make a record that was written an hour ago and has expired since, so that no host's clock disagrees."""
+def expired_record(clock: FakeClock, **fields: object) -> Record:
+    """Return a record that was written an hour ago and has expired by the clock of every host."""
     written = clock() - HOUR * 1000
     times = {"expire": clock.seconds - 10, "purge_at": clock.seconds + HOUR}
     return record(written, **(times | fields))

@@ -1,4 +1,4 @@
-"""The operations in a history of client requests, and the rules that a history can break."""
+"""The operations in a history of client requests, and the rules that a history must obey."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,7 +54,7 @@ class Write(_Operation):
 
 @dataclass(frozen=True, slots=True)
 class Delete(_Operation):
-    """A deletion of the version `base`, and of no other."""
+    """A conditional deletion of the version `base`."""
 
     base: int
     outcome: Outcome

@@ -11,7 +11,7 @@ from guidsvc.store import open_keys, open_store
 from guidsvc.store.mongo.events import retention
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.support.events import HOUR, changed
+from tests.support.events import HOUR, next_version
 from tests.support.factories import record
 from tests.support.mongo_documents import Documents
 
@@ -42,7 +42,7 @@ async def test_write_without_a_log_voids_the_cursors(url: str, clock: FakeClock)
     resumed = await epoch(url, ON)
     assert resumed != begun
     assert await epoch(url, ON) == resumed, "once"
-    await epoch(url, OFF, (third, changed(third, clock() + 1, user="another")))
+    await epoch(url, OFF, (third, next_version(third, clock() + 1, user="another")))
     assert await epoch(url, ON) != resumed, "a change has no event, either"
 
 
@@ -89,7 +89,7 @@ async def test_gap_is_noted_before_the_write(
             return await write(*args)
 
         monkeypatch.setattr(off.records, "_swap", note)
-        assert await off.records.swap(old, changed(old, clock() + 1, user="another"))
+        assert await off.records.swap(old, next_version(old, clock() + 1, user="another"))
         assert noted == [True]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from guidsvc.domain.events.schedule import MARGIN_SECONDS, EventMode, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
-from tests.support.events import changed, every_entry, tombstone
+from tests.support.events import every_entry, next_version, tombstone
 from tests.support.factories import record
 
 LEAD, RETENTION = 10, 30
@@ -129,7 +129,7 @@ class Run:
             await store.events.trim(model.now + 1, 0, 2)
         elif op.name == "lose":
             stale = record(model.now, guid=GUIDS[op.place], version=1)
-            assert not await store.records.swap(stale, changed(stale, model.now))
+            assert not await store.records.swap(stale, next_version(stale, model.now))
         elif op.name == "write" or (op.name == "renew" and not is_absent):
             await self.write(store, op, old, is_absent=is_absent)
         elif op.name == "delete" and old is not None and not is_absent:
@@ -145,9 +145,9 @@ class Run:
             version = now if old is None else max(now, old.version + 1)
             new, kind = record(now, guid=GUIDS[op.place], version=version, **times), "created"
         elif op.name == "renew" and expire > old.expire:
-            new, kind = changed(old, now, **times), "renewed"
+            new, kind = next_version(old, now, **times), "renewed"
         else:
-            new, kind = changed(old, now, user=f"user {now}{old.version}", **times), "updated"
+            new, kind = next_version(old, now, user=f"user {now}{old.version}", **times), "updated"
         assert await store.records.swap(old, new)
         self.model.write(kind, new)
 

@@ -10,9 +10,9 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import EventsTrimmed
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
 from guidsvc.store.mongo.store import MongoStore
-from tests.support.events import ALL, changed, entries_after, until_newest
+from tests.support.events import ALL, entries_after, next_version, until_newest
 from tests.support.factories import GUID, record
-from tests.support.mongo_documents import WAIT_SECONDS, Documents, drained
+from tests.support.mongo_documents import WAIT_SECONDS, Documents, wait_until_drained
 
 BAD, GOOD = "A" * 32, "B" * 32
 
@@ -45,7 +45,7 @@ async def damaged(store: MongoStore, documents: Documents, now: int, damage: dic
     bad = record(now, guid=BAD)
     await store.records.swap(None, bad)
     await entries_after(store.events, 0, 1)
-    await drained(documents)
+    await wait_until_drained(documents)
     documents["records"].update_one({"_id": BAD}, damage)
     return bad
 
@@ -70,7 +70,7 @@ async def test_writer_of_an_invalid_outbox_goes_on(
     expected_logs.add("invalid events removed from outbox")
     current = await damaged(store, documents, now, INVALID_OUTBOXES[name])
     for _ in range(MAX_ITEMS + 1):
-        new = changed(current, now, user=f"user {current.version}")
+        new = next_version(current, now, user=f"user {current.version}")
         assert await store.records.swap(current, new)
         current = new
     assert await store.records.swap(current, None)
@@ -85,7 +85,7 @@ async def test_outbox_that_was_corrected_is_logged(
     monkeypatch.setattr("guidsvc.store.mongo.events.outbox.PASS_SECONDS", 0.5)
     expected_logs.add("outbox invalid, its events are not logged")
     bad = await damaged(store, documents, now, INVALID_OUTBOXES["item without kind"])
-    await store.records.swap(bad, changed(bad, now, user="another"))
+    await store.records.swap(bad, next_version(bad, now, user="another"))
     await store.records.swap(None, record(now, guid=GOOD))
     assert [each.guid for each in await entries_after(store.events, 0, 2)] == [BAD, GOOD]
 
@@ -124,7 +124,7 @@ async def test_history_leaves_out_invalid_events(
     current = record(now)
     await store.records.swap(None, current)
     for step in range(1, 40):
-        await store.records.swap(current, after := changed(current, now + step, user=f"user {step}"))
+        await store.records.swap(current, after := next_version(current, now + step, user=f"user {step}"))
         current = after
     await until_newest(store.events, 40)
     documents["log"].update_many({"_id": {"$gt": 3, "$lt": 40}}, damage)

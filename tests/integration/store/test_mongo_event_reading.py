@@ -9,9 +9,9 @@ from guidsvc.domain.events.selection import EventSelection
 from guidsvc.store.event_log import PAGE_BYTES
 from guidsvc.store.mongo.events.sequencer import BY_OWNER
 from guidsvc.store.mongo.store import MongoStore, open_mongo
-from tests.support.events import ALL, changed, numbered_after, until_newest
+from tests.support.events import ALL, next_version, numbered_after, until_newest
 from tests.support.factories import GUID, record
-from tests.support.mongo_documents import Documents, filled
+from tests.support.mongo_documents import Documents, create_varied_records
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from tests.support.mongo_documents import Documents, filled
     ],
 )
 async def test_page_holds_what_matches(store: MongoStore, now: int, selection: EventSelection) -> None:
-    all_entries = await filled(store, now)
+    all_entries = await create_varied_records(store, now)
     page = await store.events.read(2, 100, selection)
 
     assert page.entries == [each for each in all_entries[2:] if selection.matches(each.entry)]
@@ -37,7 +37,7 @@ async def test_page_holds_what_matches(store: MongoStore, now: int, selection: E
 
 
 async def test_page_ends_at_its_limit(store: MongoStore, now: int) -> None:
-    all_entries = await filled(store, now)
+    all_entries = await create_varied_records(store, now)
     page = await store.events.read(0, 2, EventSelection(user="user 1"))
 
     assert [each.number for each in page.entries] == [2, 4]
@@ -87,7 +87,7 @@ async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) 
     await store.records.swap(None, current)
     await store.records.swap(None, record(now, guid="0" * 32))
     for _ in range(5):
-        new = changed(current, now, expire=now // 1000 - 5)
+        new = next_version(current, now, expire=now // 1000 - 5)
         await store.records.swap(current, new)
         current = new
     all_entries = [each for each in await numbered_after(store.events, 0, 12) if each.entry.guid == GUID]
@@ -101,7 +101,7 @@ async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) 
 async def test_older_log_gets_the_index_of_owners(
     patient_mongo_url: str, documents: Documents, store: MongoStore, now: int
 ) -> None:
-    all_entries = await filled(store, now)
+    all_entries = await create_varied_records(store, now)
     documents["log"].drop_index(BY_OWNER)
     async with open_mongo(patient_mongo_url) as again:
         assert documents["log"].index_information()[BY_OWNER]["key"] == [("owner", 1), ("_id", 1)]

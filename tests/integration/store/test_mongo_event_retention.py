@@ -12,7 +12,7 @@ from guidsvc.store.mongo.events.sequencer import BATCH
 from guidsvc.store.mongo.store import MongoStore
 from tests.support.events import ALL, numbered_after, until_newest
 from tests.support.factories import record
-from tests.support.mongo_documents import WAIT_SECONDS, Documents, drained, filled
+from tests.support.mongo_documents import WAIT_SECONDS, Documents, create_varied_records, wait_until_drained
 
 
 def append_at(documents: Documents, now: int) -> None:
@@ -34,7 +34,7 @@ async def test_entry_has_the_time_of_its_append(store: MongoStore, documents: Do
 
 async def test_event_of_the_far_future_does_not_block_the_cut(store: MongoStore, now: int) -> None:
     await store.records.swap(None, record(now + 2**40, guid="F" * 32))
-    await filled(store, now)
+    await create_varied_records(store, now)
 
     async with asyncio.timeout(WAIT_SECONDS):
         while (await store.events.bounds()).floor < 9:
@@ -42,7 +42,7 @@ async def test_event_of_the_far_future_does_not_block_the_cut(store: MongoStore,
 
 
 async def test_log_is_cut_off_by_age_but_for_the_newest(store: MongoStore, documents: Documents, now: int) -> None:
-    all_entries = await filled(store, now)
+    all_entries = await create_varied_records(store, now)
     append_at(documents, now)
 
     async with asyncio.timeout(WAIT_SECONDS):
@@ -65,7 +65,7 @@ async def test_log_is_cut_off_by_age_but_for_the_newest(store: MongoStore, docum
 
 
 async def test_log_is_cut_off_by_size_up_to_a_limit(store: MongoStore, now: int) -> None:
-    await filled(store, now)
+    await create_varied_records(store, now)
     size_bytes, _ = await store.events.size()
 
     async with asyncio.timeout(WAIT_SECONDS):
@@ -80,7 +80,7 @@ async def test_log_is_cut_off_by_size_up_to_a_limit(store: MongoStore, now: int)
 async def test_entries_are_deleted_once_no_sequencer_can_repeat_them(
     store: MongoStore, documents: Documents, now: int
 ) -> None:
-    await filled(store, now, 5)
+    await create_varied_records(store, now, 5)
     append_at(documents, now)
     async with asyncio.timeout(WAIT_SECONDS):
         while await store.events.trim(now + 4, 2**40, 100) == 0:
@@ -99,8 +99,8 @@ async def test_log_is_cut_off_while_outboxes_are_pending(
     store: MongoStore, documents: Documents, now: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what is itself in an outbox is never cut off, and what follows it."""
-    await filled(store, now)
-    await drained(documents)
+    await create_varied_records(store, now)
+    await wait_until_drained(documents)
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
     await asyncio.sleep(0.3)  # until the sequencer waits
@@ -117,8 +117,8 @@ async def test_log_is_cut_off_while_outboxes_are_pending(
 
 
 async def test_append_in_the_future_does_not_block_the_cut(store: MongoStore, documents: Documents, now: int) -> None:
-    await filled(store, now)
-    await drained(documents)
+    await create_varied_records(store, now)
+    await wait_until_drained(documents)
     append_at(documents, now)
     documents["log"].update_many({"_id": {"$lte": 4}}, {"$set": {"appended": now + 2**40}})
 
@@ -133,6 +133,6 @@ async def test_entries_are_deleted_as_fast_as_they_are_cut_off(
         await store.records.swap(None, record(now, guid=f"{number:032X}"))
         if number % 6 == 5:
             await until_newest(store.events, number + 1)
-            await drained(documents)
+            await wait_until_drained(documents)
             assert await store.events.trim(now + 2**40, 2**40, 6) == (5 if number == 5 else 6)
     assert documents["log"].count_documents({}) <= 20

@@ -9,9 +9,9 @@ import pytest
 from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.record import DELETED_EXPIRE
 from guidsvc.store.mongo.store import MongoStore, open_mongo
-from tests.support.events import changed, numbered_after
+from tests.support.events import next_version, numbered_after
 from tests.support.factories import record
-from tests.support.mongo_documents import WAIT_SECONDS, Documents, advance, drained, kinds
+from tests.support.mongo_documents import WAIT_SECONDS, Documents, advance_all, check_entries, wait_until_drained
 
 
 async def test_warning_expiry_and_purge_are_due_in_turn(patient_mongo_url: str, now: int) -> None:
@@ -23,7 +23,7 @@ async def test_warning_expiry_and_purge_are_due_in_turn(patient_mongo_url: str, 
         for each in (warned, expired, purged):
             await store.records.swap(None, each)
         assert await store.events.lag(now) > 0
-        assert await advance(store, now) == 3
+        assert await advance_all(store, now) == 3
         found = await numbered_after(store.events, 0, 7)
         assert await store.events.lag(now) == 0
 
@@ -34,7 +34,7 @@ async def test_warning_expiry_and_purge_are_due_in_turn(patient_mongo_url: str, 
 async def test_purged_record_goes_once_its_entry_is_logged(store: MongoStore, documents: Documents, now: int) -> None:
     old = record(now - 100_000, expire=now // 1000 - 9, purge_at=now // 1000 - 4)
     await store.records.swap(None, old)
-    assert await advance(store, now) == 1
+    assert await advance_all(store, now) == 1
     assert (await numbered_after(store.events, 0, 3))[-1].entry.kind == "purged"
 
     async with asyncio.timeout(WAIT_SECONDS):
@@ -44,7 +44,7 @@ async def test_purged_record_goes_once_its_entry_is_logged(store: MongoStore, do
 
 async def test_tombstone_is_purged_without_an_entry(store: MongoStore, documents: Documents, now: int) -> None:
     first = record(now)
-    tombstone = changed(first, now, expire=DELETED_EXPIRE, user="deleted", purge_at=now // 1000 - 4)
+    tombstone = next_version(first, now, expire=DELETED_EXPIRE, user="deleted", purge_at=now // 1000 - 4)
     await store.records.swap(None, first)
     await store.records.swap(first, tombstone)
     await numbered_after(store.events, 0, 2)
@@ -53,7 +53,7 @@ async def test_tombstone_is_purged_without_an_entry(store: MongoStore, documents
         while documents["records"].count_documents({}):
             await store.events.advance(now, 10)
             await asyncio.sleep(0.05)
-    assert await kinds(store, 2) == [("created", now), ("deleted", now + 1)]
+    assert await check_entries(store, 2) == [("created", now), ("deleted", now + 1)]
 
 
 async def test_records_from_before_the_log_become_due(
@@ -63,14 +63,14 @@ async def test_records_from_before_the_log_become_due(
     seconds = now // 1000
     for guid, expire in ("A" * 32, seconds - 50), ("B" * 32, seconds - 5):
         await store.records.swap(None, record(now - 100_000, guid=guid, expire=expire))
-    await drained(documents)
+    await wait_until_drained(documents)
     assert now - 60_000 < documents["log_bounds"].find_one()["opened"] <= time.time_ns() // 1_000_000  # type: ignore[index]
     documents["records"].update_many({}, {"$unset": {"g": 1}})
     documents["log_bounds"].update_many({}, {"$set": {"opened": now - 20_000}})
 
     async with open_mongo(patient_mongo_url):
         assert documents["log_bounds"].find_one()["opened"] == now - 20_000  # type: ignore[index]
-    await advance(store, now)
+    await advance_all(store, now)
     assert [(each.entry.kind, each.entry.guid[0]) for each in (await numbered_after(store.events, 0, 3))[2:]] == [
         ("expired", "B")
     ]
@@ -84,7 +84,7 @@ async def test_backfill_and_due_steps_both_make_progress(store: MongoStore, docu
             for number in range(60)
         )
     )
-    await drained(documents)
+    await wait_until_drained(documents)
     documents["records"].update_many({"_id": {"$gte": f"{30:032X}"}}, {"$unset": {"g": 1}})
 
     assert await store.events.advance(now, 16) == 16
@@ -112,10 +112,10 @@ async def test_invalid_schedule_does_not_stop_the_others(
     expected_logs.add("corrupt record")
     for guid in "AB":
         await store.records.swap(None, record(now - 60_000, guid=guid * 32, expire=now // 1000 - 5))
-    await drained(documents)
+    await wait_until_drained(documents)
     documents["records"].update_one({"_id": "A" * 32}, damage)
 
-    await advance(store, now)
+    await advance_all(store, now)
     found = {each.entry.id for each in await numbered_after(store.events, 0, 3)}
     assert f"{'B' * 32}-{now - 60_000}-expired" in found
     assert await store.events.lag(now) == 0
@@ -130,7 +130,7 @@ async def test_corrupt_record_does_not_stop_the_others(
     await numbered_after(store.events, 0, 2)
     documents["records"].update_one({"_id": "A" * 32}, {"$set": {"user": 7}})
 
-    await advance(store, now)
+    await advance_all(store, now)
     assert (await numbered_after(store.events, 0, 3))[-1].entry.id.startswith("B" * 32)
 
 

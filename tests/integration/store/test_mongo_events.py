@@ -15,18 +15,18 @@ from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.events.outbox import MAX_ITEMS
 from guidsvc.store.mongo.store import MongoStore, open_mongo
 from guidsvc.telemetry.metrics import StoreMetrics
-from tests.support.events import changed, numbered_after
+from tests.support.events import next_version, numbered_after
 from tests.support.factories import GUID, record
-from tests.support.mongo_documents import Documents, advance, kinds
+from tests.support.mongo_documents import Documents, advance_all, check_entries
 
 ORIGIN = Origin("ann", "r1")
 
 
 async def test_each_write_leaves_its_entry(store: MongoStore, now: int) -> None:
     first = record(now, owner="acme", metadata='{"a":1}')
-    second = changed(first, now, expire=first.expire + 60)
-    third = changed(second, now, user="another")
-    tombstone = changed(third, now, expire=DELETED_EXPIRE, user="deleted", metadata=None)
+    second = next_version(first, now, expire=first.expire + 60)
+    third = next_version(second, now, user="another")
+    tombstone = next_version(third, now, expire=DELETED_EXPIRE, user="deleted", metadata=None)
     assert await store.records.swap(None, first, origin=ORIGIN)
     assert await store.records.swap(first, second)
     assert await store.records.swap(second, third)
@@ -55,11 +55,11 @@ async def test_lost_swap_leaves_no_entry(store: MongoStore, now: int) -> None:
     first = record(now)
     assert await store.records.swap(None, first)
     assert not await store.records.swap(None, first)
-    assert not await store.records.swap(changed(first, now), changed(changed(first, now), now))
-    assert not await store.records.swap(first, changed(first, now), not_after=now - 60_000)
-    assert await store.records.swap(first, changed(first, now, user="another"))
+    assert not await store.records.swap(next_version(first, now), next_version(next_version(first, now), now))
+    assert not await store.records.swap(first, next_version(first, now), not_after=now - 60_000)
+    assert await store.records.swap(first, next_version(first, now, user="another"))
 
-    assert await kinds(store, 2) == [("created", now), ("updated", now + 1)]
+    assert await check_entries(store, 2) == [("created", now), ("updated", now + 1)]
 
 
 async def test_reader_of_a_record_does_not_see_its_outbox(store: MongoStore, now: int) -> None:
@@ -72,25 +72,25 @@ async def test_reader_of_a_record_does_not_see_its_outbox(store: MongoStore, now
 async def test_renewal_after_the_expiry_logs_the_expiry_first(store: MongoStore, now: int) -> None:
     first = record(now - 60_000, expire=now // 1000 - 5)
     await store.records.swap(None, first)
-    second = changed(first, now, expire=now // 1000 + 60)
+    second = next_version(first, now, expire=now // 1000 + 60)
     assert await store.records.swap(first, second)
 
-    assert await kinds(store, 3) == [
+    assert await check_entries(store, 3) == [
         ("created", first.version),
         ("expired", first.version),
         ("renewed", second.version),
     ]
-    assert await advance(store, now) == 0
+    assert await advance_all(store, now) == 0
 
 
 async def test_expiry_is_logged_once_whoever_comes_first(store: MongoStore, now: int) -> None:
     first = record(now - 60_000, expire=now // 1000 - 5)
     await store.records.swap(None, first)
-    assert await advance(store, now) == 1
-    second = changed(first, now, expire=now // 1000 + 60)
+    assert await advance_all(store, now) == 1
+    second = next_version(first, now, expire=now // 1000 + 60)
     assert await store.records.swap(first, second)
 
-    assert await kinds(store, 3) == [
+    assert await check_entries(store, 3) == [
         ("created", first.version),
         ("expired", first.version),
         ("renewed", second.version),
@@ -99,12 +99,12 @@ async def test_expiry_is_logged_once_whoever_comes_first(store: MongoStore, now:
 
 async def test_revocation_logs_the_expiry_with_the_update(store: MongoStore, now: int) -> None:
     first = record(now)
-    second = changed(first, now, expire=now // 1000 - 1)
+    second = next_version(first, now, expire=now // 1000 - 1)
     await store.records.swap(None, first)
     await store.records.swap(first, second)
 
-    assert await kinds(store, 3) == [("created", now), ("updated", now + 1), ("expired", now + 1)]
-    assert await advance(store, now) == 0
+    assert await check_entries(store, 3) == [("created", now), ("updated", now + 1), ("expired", now + 1)]
+    assert await advance_all(store, now) == 0
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ async def test_policy_decides_what_is_logged(
     patient_mongo_url: str, now: int, mode: EventMode, expected: Sequence[Kind]
 ) -> None:
     first = record(now)
-    second = changed(first, now, expire=first.expire + 1)
-    third = changed(second, now, user="another")
+    second = next_version(first, now, expire=first.expire + 1)
+    third = next_version(second, now, user="another")
     async with open_mongo(patient_mongo_url, events=EventPolicy(mode)) as store:
         await store.records.swap(None, first)
         await store.records.swap(first, second)
         await store.records.swap(second, third)
         assert await store.records.get(GUID) == third
-        assert [kind for kind, _ in await kinds(store, len(expected))] == expected
+        assert [kind for kind, _ in await check_entries(store, len(expected))] == expected
 
 
 async def test_full_outbox_is_drained_by_its_writer(
@@ -133,12 +133,12 @@ async def test_full_outbox_is_drained_by_its_writer(
         current = record(now)
         await store.records.swap(None, current)
         for _ in range(MAX_ITEMS + 5):
-            new = changed(current, now, user=f"user {current.version}")
+            new = next_version(current, now, user=f"user {current.version}")
             assert await store.records.swap(current, new)
             current = new
         assert len(documents["records"].find_one({"_id": GUID})["g"]["out"]) == 6  # type: ignore[index]
         assert await store.records.swap(current, None)
-        assert len(await kinds(store, MAX_ITEMS + 6)) == MAX_ITEMS + 6
+        assert len(await check_entries(store, MAX_ITEMS + 6)) == MAX_ITEMS + 6
 
 
 async def test_two_stores_log_each_event_once(patient_mongo_url: str, now: int) -> None:
@@ -175,7 +175,7 @@ async def test_batch_shrinks_while_mongodb_is_slow(
                 with pytest.raises(error):
                     await sequencer.run_round()
         assert [await sequencer.run_round() for _ in range(3)] == [1, 2, 0]
-        assert await kinds(store, 3) == [("created", now), ("created", now + 1), ("created", now + 2)]
+        assert await check_entries(store, 3) == [("created", now), ("created", now + 1), ("created", now + 2)]
 
 
 async def test_batch_is_bounded_in_bytes(patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,4 +207,4 @@ async def test_renewal_of_an_expired_record_is_always_logged(patient_mongo_url: 
         )
         longer = later.model_copy(update={"version": now + 1, "updated": now + 1, "expire": now // 1000 + 90})
         await store.records.swap(later, longer)
-        assert [kind for kind, _ in await kinds(store, 3)] == ["created", "expired", "renewed"]
+        assert [kind for kind, _ in await check_entries(store, 3)] == ["created", "expired", "renewed"]

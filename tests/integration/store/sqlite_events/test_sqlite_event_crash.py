@@ -13,14 +13,14 @@ from guidsvc.errors import StoreUnavailable
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import FakeClock
 from tests.support.backing_servers import ROOT
-from tests.support.events import create, every_entry, made
+from tests.support.events import create, every_entry, new_records
 from tests.support.factories import record
 
 
 async def test_full_disk_fails_the_write_and_trim_makes_room(store: SqliteStore, clock: FakeClock) -> None:
     """A full disk is what refuses, not the log: what it has cut off is room for new records."""
     writer = store._engine.writer.connection
-    await create(store, made(clock, 2000))
+    await create(store, new_records(clock, 2000))
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages}")
     more = [record(clock(), guid=f"F{number:031X}") for number in range(2000)]

@@ -12,7 +12,7 @@ from guidsvc.errors import CorruptRecord
 from guidsvc.store.sqlite.events import due_steps
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.support.events import ALL, advance_all, changed, create, every_entry, made
+from tests.support.events import ALL, advance_all, create, every_entry, new_records, next_version
 from tests.support.factories import GUID, record
 from tests.support.sqlite_damage import alter, overwrite_page_with, overwrite_root
 
@@ -38,7 +38,7 @@ async def test_invalid_row_holds_up_no_other(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, column: str
 ) -> None:
     expected_logs.add("record damaged, its expiry is not logged")
-    bad, good = made(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    bad, good = new_records(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     await create(store, [bad, good])
     alter(path, f"UPDATE records SET {column} WHERE guid = ?", bad.guid)
 
@@ -56,7 +56,7 @@ async def test_damaged_schedule_holds_up_no_other(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, column: str
 ) -> None:
     expected_logs.add("record damaged, its expiry is not logged")
-    bad, good = made(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    bad, good = new_records(clock, 2, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     await create(store, [bad, good])
     alter(path, "UPDATE records SET due = 1 WHERE guid = ?", bad.guid)
     alter(path, f"UPDATE records SET {column} WHERE guid = ?", bad.guid)
@@ -77,7 +77,7 @@ async def test_damaged_schedule_is_mended_by_a_write(
     await create(store, [old])
     alter(path, f"UPDATE records SET {column}")
 
-    assert await store.records.swap(old, changed(old, clock() + 9000, expire=clock.seconds + 50))
+    assert await store.records.swap(old, next_version(old, clock() + 9000, expire=clock.seconds + 50))
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT typeof(due), typeof(stage), typeof(last) FROM records").fetchone() == (
             "integer",
@@ -89,7 +89,7 @@ async def test_damaged_schedule_is_mended_by_a_write(
 async def damage_row(path: Path, clock: FakeClock) -> list[Record]:
     """Store records that expire soon, and damage a page of some of them; return all."""
     metadata = '{"a":"' + "x" * 1500 + '"}'
-    records = made(clock, 40, expire=clock.seconds + 5, purge_at=clock.seconds + DAY, metadata=metadata)
+    records = new_records(clock, 40, expire=clock.seconds + 5, purge_at=clock.seconds + DAY, metadata=metadata)
     async with open_sqlite(path, exclusive=False) as store:
         await create(store, records)
     overwrite_page_with(path, records[20].guid.encode() + b"Cylance")

@@ -8,7 +8,7 @@ from guidsvc.errors import CorruptRecord
 from guidsvc.store.sqlite.events import history
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.support.events import changed, create, made
+from tests.support.events import create, new_records, next_version
 from tests.support.factories import GUID, record
 from tests.support.sqlite_damage import alter, overwrite_page_with
 
@@ -19,9 +19,9 @@ async def write(store: SqliteStore, clock: FakeClock, *, metadata: str | None = 
     """Write nine entries: the odd ones are of one GUID."""
     current = record(clock())
     await create(store, [current])
-    for step, other in enumerate(made(clock, 4), 1):
+    for step, other in enumerate(new_records(clock, 4), 1):
         await create(store, [other])
-        after = changed(current, clock() + step, user=f"user {step}", metadata=metadata)
+        after = next_version(current, clock() + step, user=f"user {step}", metadata=metadata)
         assert await store.records.swap(current, after)
         current = after
 

@@ -9,7 +9,7 @@ from guidsvc.domain.record import Record
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from guidsvc.telemetry.metrics import StoreMetrics
 from tests.conftest import FakeClock
-from tests.support.events import ALL, advance_all, changed, create, every_entry, kinds, made
+from tests.support.events import ALL, advance_all, create, every_entry, kind_counts, new_records, next_version
 from tests.support.factories import GUID, record
 
 DAY = 86_400
@@ -19,7 +19,7 @@ MARGIN = MARGIN_SECONDS * 1000
 async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False, events=EventPolicy("off")) as store:
         old = record(clock(), expire=clock.seconds + 60, purge_at=clock.seconds + 120)
-        renewed = changed(old, clock() + 1, expire=clock.seconds + 90)
+        renewed = next_version(old, clock() + 1, expire=clock.seconds + 90)
         await store.records.swap(None, old)
         await store.records.swap(old, renewed)
         assert await store.events.advance(clock() + 100_000, 10) == 1, "the schedule goes on"
@@ -33,12 +33,12 @@ async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None
 async def test_log_of_changes_leaves_renewals_out(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False, events=EventPolicy("changes")) as store:
         old = record(clock(), expire=clock.seconds + 60)
-        renewed = changed(old, clock() + 1, expire=clock.seconds + 90)
-        updated = changed(renewed, clock() + 2, user="b")
+        renewed = next_version(old, clock() + 1, expire=clock.seconds + 90)
+        updated = next_version(renewed, clock() + 2, user="b")
         for before, after in ((None, old), (old, renewed), (renewed, updated)):
             assert await store.records.swap(before, after)
         await advance_all(store, clock() + 60_000 + MARGIN)
-        assert await kinds(store) == {"created": 1, "updated": 1, "expiring": 1}
+        assert await kind_counts(store) == {"created": 1, "updated": 1, "expiring": 1}
         await advance_all(store, clock() + 90_000 + MARGIN)
         assert [number for number, _ in await store.events.history(GUID, 100, 10)] == [4, 3, 2, 1]
 
@@ -47,7 +47,7 @@ async def test_log_of_changes_has_the_renewal_of_the_expired(path: Path, clock: 
     """The log says that it expired, and GET returns it: what brought it back must be there."""
     async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("changes", ())) as store:
         old = record(clock(), expire=clock.seconds + 5)
-        revived = changed(old, clock() + 7000, expire=clock.seconds + 60)
+        revived = next_version(old, clock() + 7000, expire=clock.seconds + 60)
         await create(store, [old])
         await advance_all(store, clock() + 5000 + MARGIN)
         assert await store.records.swap(old, revived)
@@ -62,7 +62,7 @@ async def test_time_without_a_log_voids_the_cursors(path: Path, clock: FakeClock
             return (await store.events.bounds()).key.epoch
 
     on, off = EventPolicy("all"), EventPolicy("off")
-    first, second, third = made(clock, 3, expire=clock.seconds + 5)
+    first, second, third = new_records(clock, 3, expire=clock.seconds + 5)
     begun = await epoch(on, first)
     assert await epoch(off) == begun
     assert await epoch(on, second) == begun, "nothing was written meanwhile"
@@ -78,8 +78,8 @@ async def test_time_without_a_log_voids_the_cursors(path: Path, clock: FakeClock
 async def test_what_comes_after_the_log_is_on_is_appended(path: Path, clock: FakeClock) -> None:
     """Also of what was written or renewed while it was off, and nothing of that time."""
     on, off = EventPolicy("all", (5,)), EventPolicy("off", (5,))
-    early, late = made(clock, 2, expire=clock.seconds + 20, purge_at=clock.seconds + 30)
-    longer = changed(early, clock() + 1, expire=clock.seconds + 50, purge_at=clock.seconds + 60)
+    early, late = new_records(clock, 2, expire=clock.seconds + 20, purge_at=clock.seconds + 30)
+    longer = next_version(early, clock() + 1, expire=clock.seconds + 50, purge_at=clock.seconds + 60)
     async with open_sqlite(path, clock=clock, exclusive=False, events=on) as store:
         await create(store, [early])
     async with open_sqlite(path, clock=clock, exclusive=False, events=off) as store:
@@ -121,23 +121,23 @@ async def test_warnings_are_appended_at_their_leads(path: Path, clock: FakeClock
 
 async def test_pause_leaves_no_stale_warning(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False) as store:
-        await create(store, made(clock, 50, expire=clock.seconds + 30 * DAY, purge_at=clock.seconds + 60 * DAY))
+        await create(store, new_records(clock, 50, expire=clock.seconds + 30 * DAY, purge_at=clock.seconds + 60 * DAY))
     async with open_sqlite(path, exclusive=False) as store:
         await advance_all(store, clock() + 31 * DAY * 1000)
-        assert await kinds(store) == {"created": 50, "expired": 50}
+        assert await kind_counts(store) == {"created": 50, "expired": 50}
 
 
 async def test_clock_set_back_appends_nothing_again(store: SqliteStore, clock: FakeClock) -> None:
     await create(store, [record(clock(), expire=clock.seconds + 5)])
     for seconds in (7, 3, 0, 7, 8):
         await store.events.advance(clock() + seconds * 1000, 10)
-    assert await kinds(store) == {"created": 1, "expired": 1}
+    assert await kind_counts(store) == {"created": 1, "expired": 1}
 
 
 async def test_mass_expiry_is_done_in_order_of_time(store: SqliteStore, clock: FakeClock) -> None:
     """20,000 in one second, after 200 that are due earlier: each step is one bounded transaction."""
     second = clock.seconds + 5
-    late = made(clock, 20_000, expire=second, purge_at=second + DAY)
+    late = new_records(clock, 20_000, expire=second, purge_at=second + DAY)
     early = [record(clock(), guid=f"F{n:031X}", expire=second - 1, purge_at=second + DAY) for n in range(200)]
     for start in range(0, len(late), 5000):
         await create(store, late[start : start + 5000])
@@ -156,13 +156,13 @@ async def test_mass_expiry_is_done_in_order_of_time(store: SqliteStore, clock: F
             assert await store.events.lag(now) == 10 - MARGIN_SECONDS
     assert steps == 101
     assert await store.events.lag(now) == 0
-    assert (await kinds(store))["expired"] == 20_200
+    assert (await kind_counts(store))["expired"] == 20_200
 
 
 async def test_purges_are_counted_with_their_lateness(path: Path, clock: FakeClock) -> None:
     meter = StoreMetrics()
     async with open_sqlite(path, exclusive=False, meter=meter) as store:
-        await create(store, made(clock, 3, expire=clock.seconds, purge_at=clock.seconds + 10))
+        await create(store, new_records(clock, 3, expire=clock.seconds, purge_at=clock.seconds + 10))
         await advance_all(store, clock() + 30_000)
     assert (sum(meter.lateness.counts), meter.lateness.sum) == (3, 60)
     assert meter.events.counts["purged"] == 3

@@ -12,7 +12,15 @@ from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from guidsvc.store.sqlite.tables import RECORDS
 from tests.conftest import FakeClock
-from tests.support.events import advance_all, changed, create, every_entry, ids, kinds, made
+from tests.support.events import (
+    advance_all,
+    create,
+    every_entry,
+    kind_counts,
+    kinds_and_versions,
+    new_records,
+    next_version,
+)
 from tests.support.factories import GUID, record
 from tests.support.sqlite_damage import alter
 
@@ -35,14 +43,14 @@ async def test_older_file_gets_its_schedule(path: Path, clock: FakeClock) -> Non
         found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
         assert found == [("expiring", alive.guid), ("purged", gone.guid)], "not what has expired before the upgrade"
         await advance_all(store, (alive.expire + MARGIN_SECONDS) * 1000)
-        assert (await kinds(store))["expired"] == 1
+        assert (await kind_counts(store))["expired"] == 1
         await advance_all(store, (alive.purge_at + MARGIN_SECONDS) * 1000)
-        assert (await kinds(store))["purged"] == 3
+        assert (await kind_counts(store))["purged"] == 3
 
 
 async def test_schedule_of_older_file_is_made_in_chunks(path: Path, clock: FakeClock) -> None:
     with closing(open_writer(path, MIGRATIONS[:9])) as older:
-        for each in made(clock, 25):
+        for each in new_records(clock, 25):
             older.execute(*RECORDS.change(None, each)[:2])
 
     async with open_sqlite(path, exclusive=False) as store:
@@ -54,7 +62,7 @@ async def test_schedule_of_older_file_is_made_in_chunks(path: Path, clock: FakeC
 
 async def test_expiry_between_upgrade_and_turn_is_logged(path: Path, clock: FakeClock) -> None:
     """The schedule of a large file takes its time: what expires meanwhile is late, and not lost."""
-    soon = made(clock, 25, expire=clock.seconds + 5, purge_at=clock.seconds + DAY)
+    soon = new_records(clock, 25, expire=clock.seconds + 5, purge_at=clock.seconds + DAY)
     over = record(clock() - 9000, guid="F" * 32, expire=clock.seconds - 1, purge_at=clock.seconds + DAY)
     with closing(open_writer(path, MIGRATIONS[:9])) as older:
         for each in (*soon, over):
@@ -70,7 +78,7 @@ async def test_expiry_between_upgrade_and_turn_is_logged(path: Path, clock: Fake
         await advance_all(store, clock())
         assert await store.events.lag(clock()) == 0
         assert {entry.guid for _, entry in await every_entry(store.events)} == {each.guid for each in soon}
-        assert await kinds(store) == {"expired": 25}
+        assert await kind_counts(store) == {"expired": 25}
 
 
 @pytest.mark.parametrize("mode", ["all", "off"])
@@ -93,7 +101,7 @@ async def test_schedule_of_older_file_is_that_of_new_records(path: Path, clock: 
 
 async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock) -> None:
     copy = path.with_name("copy.db")
-    first, lost, instead = made(clock, 3)
+    first, lost, instead = new_records(clock, 3)
     async with open_sqlite(path, exclusive=False) as store:
         await create(store, [first])
         back_up(path, copy, overwrite=False)
@@ -114,7 +122,7 @@ async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock)
 async def test_salvaged_log_begins_after_its_last_gap(path: Path, clock: FakeClock) -> None:
     copy = path.with_name("copy.db")
     async with open_sqlite(path, exclusive=False) as store:
-        await create(store, made(clock, 20))
+        await create(store, new_records(clock, 20))
         numbered = await every_entry(store.events)
         size_bytes, _ = await store.events.size()
     alter(path, "DELETE FROM log WHERE seq IN (3, 8)")
@@ -133,7 +141,7 @@ async def test_salvaged_store_without_log_begins_a_new_one(path: Path, clock: Fa
     copy = path.with_name("copy.db")
     old = record(clock())
     async with open_sqlite(path, exclusive=False) as store:
-        await create(store, [*made(clock, 5), old])
+        await create(store, [*new_records(clock, 5), old])
     with closing(sqlite3.connect(path)) as file:
         file.executescript("DELETE FROM log; DELETE FROM log_bounds; UPDATE records SET last = 1 WHERE guid > '8'")
     salvage(path, copy, overwrite=False)
@@ -141,16 +149,18 @@ async def test_salvaged_store_without_log_begins_a_new_one(path: Path, clock: Fa
     async with open_sqlite(copy, exclusive=False) as store:
         assert (await store.events.bounds())[1:] == (0, 0, 0, 0)
         await create(store, [record(clock(), guid="F" * 32)])
-        await store.records.swap(old, changed(old, clock() + 1, user="b"))
+        await store.records.swap(old, next_version(old, clock() + 1, user="b"))
         history = await store.events.history(GUID, 100, 5)
-        assert ids([entry for _, entry in history]) == [("updated", clock() + 1)], "not the entry of another GUID"
+        assert kinds_and_versions([entry for _, entry in history]) == [("updated", clock() + 1)], (
+            "not the entry of another GUID"
+        )
 
 
 async def test_writes_of_older_process_get_their_schedule(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     """A process of the version before may still write the migrated file: its writes have no events, and do no harm."""
     old = record(clock(), expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     other = record(clock(), guid="0" * 32, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
-    longer = changed(other, clock() + 1, expire=clock.seconds + 20, purge_at=clock.seconds + 25)
+    longer = next_version(other, clock() + 1, expire=clock.seconds + 20, purge_at=clock.seconds + 25)
     await create(store, [other])
     with closing(sqlite3.connect(path, isolation_level=None)) as older:
         older.execute(*RECORDS.change(None, old)[:2])

@@ -17,7 +17,7 @@ from guidsvc.store.sqlite.events.reading import read_page
 from guidsvc.store.sqlite.schema import open_reader
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import FakeClock
-from tests.support.events import ALL, advance_all, changed, create, every_entry, kinds, made
+from tests.support.events import ALL, advance_all, create, every_entry, kind_counts, new_records, next_version
 from tests.support.factories import record
 
 
@@ -32,30 +32,30 @@ async def test_rolled_back_group_gives_its_numbers_back(store: SqliteStore, cloc
     await create(store, [record(clock(), guid="F" * 32)])
     connection = store._engine.writer.connection
     fails_on(connection, "records", "NEW.user = 'bad'")
-    group = [*made(clock, 3), record(clock(), guid="E" * 32, user="bad")]
+    group = [*new_records(clock, 3), record(clock(), guid="E" * 32, user="bad")]
     answers = await asyncio.gather(*(store.records.swap(None, each) for each in group), return_exceptions=True)
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 4
     connection.execute("DROP TRIGGER fault")
-    await create(store, made(clock, 3))
+    await create(store, new_records(clock, 3))
 
     assert [number for number, _ in await every_entry(store.events)] == [1, 2, 3, 4]
     assert store._engine.meter.events.counts["created"] == 4
 
 
 async def test_write_whose_entry_fails_is_undone(store: SqliteStore, clock: FakeClock) -> None:
-    old, other = made(clock, 2)
+    old, other = new_records(clock, 2)
     await create(store, [old])
     fails_on(store._engine.writer.connection, "log", "NEW.guid >= ''")
 
-    for before, after in ((None, other), (old, changed(old, clock() + 1, user="b"))):
+    for before, after in ((None, other), (old, next_version(old, clock() + 1, user="b"))):
         with pytest.raises(StoreUnavailable):
             await store.records.swap(before, after)
     assert (await store.records.get(other.guid), await store.records.get(old.guid)) == (None, old)
 
 
 async def test_group_of_a_batch_appends_in_its_order(store: SqliteStore, clock: FakeClock) -> None:
-    first, second, third = made(clock, 3)
-    after = changed(second, clock() + 1, user="b")
+    first, second, third = new_records(clock, 3)
+    after = next_version(second, clock() + 1, user="b")
     swaps = [Swap(None, third), Swap(None, first), Swap(None, second), Swap(second, after), Swap(None, first)]
     assert await store.records.swap_many(swaps) == [True, True, True, True, False]
 
@@ -65,7 +65,7 @@ async def test_group_of_a_batch_appends_in_its_order(store: SqliteStore, clock: 
 
 async def test_two_processes_share_one_sequence(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False) as other:
-        records = made(clock, 200)
+        records = new_records(clock, 200)
         await asyncio.gather(
             *(one.records.swap(None, each) for number, each in enumerate(records) for one in (store, other))
         )
@@ -78,14 +78,14 @@ async def test_two_processes_share_one_sequence(store: SqliteStore, path: Path, 
 
 
 async def test_two_schedulers_append_each_expiry_once(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    records = made(clock, 300, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
+    records = new_records(clock, 300, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     await create(store, records)
     async with open_sqlite(path, exclusive=False) as other:
         for seconds in (5 + MARGIN_SECONDS, 10 + MARGIN_SECONDS):
             now = clock() + seconds * 1000
             await asyncio.gather(*(advance_all(one, now) for one in (store, other, store, other)))
 
-    assert await kinds(store) == {"created": 300, "expired": 300, "purged": 300}
+    assert await kind_counts(store) == {"created": 300, "expired": 300, "purged": 300}
     assert await store.records.get(records[0].guid) is None
 
 
@@ -104,7 +104,7 @@ async def test_newest_shows_the_commits_of_all_processes(store: SqliteStore, pat
 
 async def test_page_is_whole_though_another_process_trims(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     """The log is cut off between the look at the floor and the read of the entries."""
-    await create(store, made(clock, 10))
+    await create(store, new_records(clock, 10))
     cuts: list[str] = []
 
     def cut(statement: str) -> None:
@@ -127,7 +127,7 @@ async def test_page_ends_after_a_number_of_entries(
 ) -> None:
     """However few match: a follower of rare events moves on, and never scans the whole log at once."""
     monkeypatch.setattr(reading, "SCANNED", 4)
-    await create(store, made(clock, 10))
+    await create(store, new_records(clock, 10))
 
     rare = EventSelection(kinds=frozenset({"purged"}))
     places = [0]
@@ -140,7 +140,7 @@ async def test_page_ends_after_a_number_of_entries(
 
 async def test_log_is_read_by_number_and_the_schedule_by_time(store: SqliteStore, clock: FakeClock) -> None:
     connection = store._engine.writer.connection
-    await create(store, made(clock, 3))
+    await create(store, new_records(clock, 3))
     selection = EventSelection(kinds=frozenset({"created"}), guid_prefix="00", user="b")
     values = {"after": 0, "end": 9, "prefix": "00", "prefix_end": "00g", "user": "b"}
     page = f"{SELECT} WHERE {reading._condition(selection)} ORDER BY seq LIMIT 5"

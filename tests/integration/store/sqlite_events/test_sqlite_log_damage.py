@@ -8,7 +8,7 @@ import pytest
 from guidsvc.errors import EventsTrimmed
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.support.events import ALL, create, made
+from tests.support.events import ALL, create, new_records
 from tests.support.factories import GUID, record
 from tests.support.sqlite_damage import alter, overwrite_page_with
 
@@ -30,7 +30,7 @@ async def test_damaged_entries_are_passed_by(
 ) -> None:
     """A page ends before them, and who stands there is sent behind them, as if they were cut off."""
     expected_logs.add("event log damaged, its readers go on behind the damage")
-    await create(store, made(clock, 20))
+    await create(store, new_records(clock, 20))
     alter(path, f"UPDATE log SET {damage_of_entries} WHERE seq BETWEEN 5 AND 11")
 
     page = await store.events.read(2, 10, ALL)
@@ -50,7 +50,7 @@ async def test_damaged_newest_entry_rejects_no_write(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("event log damaged, its readers go on behind the damage")
-    await create(store, made(clock, 3))
+    await create(store, new_records(clock, 3))
     before, _ = await store.events.size()
     alter(path, "UPDATE log SET total = 'x', metadata = CAST(x'ff41' AS TEXT) WHERE seq = 3")
     with pytest.raises(EventsTrimmed):
@@ -64,7 +64,7 @@ async def test_damaged_newest_entry_rejects_no_write(
 
 async def test_damaged_page_of_the_log_is_passed_by(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("event log damaged, its readers go on behind the damage")
-    records = made(clock, 60, metadata='{"a":"' + "x" * 900 + '"}')
+    records = new_records(clock, 60, metadata='{"a":"' + "x" * 900 + '"}')
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         for each in records:
             await create(store, [each])
@@ -85,7 +85,7 @@ async def test_damaged_page_of_the_log_is_passed_by(path: Path, clock: FakeClock
 async def test_clock_that_was_ahead_holds_up_no_trim(store: SqliteStore, clock: FakeClock) -> None:
     ahead = clock() + 365 * DAY * 1000
     await create(store, [record(ahead, guid=f"F{number:031X}") for number in range(5)])
-    await create(store, made(clock, 3))
+    await create(store, new_records(clock, 3))
     assert await store.events.trim(clock() - 7 * DAY * 1000, 2**30, 10) == 0, "the first that is right is young"
     clock.advance(seconds=8 * DAY)
     await create(store, [record(clock())])
@@ -94,7 +94,7 @@ async def test_clock_that_was_ahead_holds_up_no_trim(store: SqliteStore, clock: 
 
 async def test_oldest_place_is_behind_damage(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     """So reading from the oldest entry works at once."""
-    await create(store, made(clock, 5))
+    await create(store, new_records(clock, 5))
     alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq <= 3")
     floor = (await store.events.bounds()).floor
     assert floor == 3
