@@ -19,7 +19,7 @@ from guidsvc.store.overlay import open_overlay
 from guidsvc.store.work_time import measured_work
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
-from tests.support.turns import TurnCounter
+from tests.support.turn_counter import TurnCounter
 
 
 async def test_unknown_guid_is_none(store: RecordRepository) -> None:

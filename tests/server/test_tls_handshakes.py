@@ -16,7 +16,7 @@ from guidsvc.server.tls import Tls
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.support.certificates import Certificate
 from tests.support.client_hello import client_hello
-from tests.support.turns import TurnCounter
+from tests.support.turn_counter import TurnCounter
 
 CLIENTS = 20
 

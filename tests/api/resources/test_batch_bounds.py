@@ -28,7 +28,7 @@ from tests.support.backing_servers import Service, service, service_with_file_li
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply, chunk, hang_up, read_reply
 from tests.support.slow_readers import narrow
-from tests.support.turns import TurnCounter
+from tests.support.turn_counter import TurnCounter
 
 pytestmark = pytest.mark.both_servers
 

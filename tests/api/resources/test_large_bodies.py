@@ -10,7 +10,7 @@ from guidsvc.api.parsing import body
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.secured_service import SecuredService
-from tests.support.turns import TurnCounter
+from tests.support.turn_counter import TurnCounter
 
 pytestmark = pytest.mark.both_servers
 

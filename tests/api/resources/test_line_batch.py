@@ -22,7 +22,7 @@ from guidsvc.server.protocol.connection import Connection
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up, read_reply, reset
-from tests.support.turns import TurnCounter
+from tests.support.turn_counter import TurnCounter
 
 pytestmark = pytest.mark.both_servers
 

@@ -14,7 +14,7 @@ from tests.conftest import Serving
 from tests.support.factories import GUID
 from tests.support.http_client import reset
 from tests.support.metrics import read, value
-from tests.support.turns import TurnCounter
+from tests.support.turn_counter import TurnCounter
 
 pytestmark = pytest.mark.both_servers
 

@@ -11,7 +11,7 @@ from guidsvc.errors import Overloaded
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store import open_store
 from guidsvc.store.sqlite.search import Finder
-from tests.support.turns import TurnCounter
+from tests.support.turn_counter import TurnCounter
 
 
 class Work:

@@ -10,14 +10,14 @@ R = TypeVar("R")
 
 
 class TurnCounter:
-    """The calls of a function: `most` is the highest number in one turn of the event loop."""
+    """Counts the calls of a function: `most` is the highest number in one turn of the event loop."""
 
     def __init__(self) -> None:
         self.most = 0
         self._calls = 0
 
     def counted(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function, with its calls counted."""
+        """Wrap a function so that its calls are counted."""
 
         def call(*arguments: P.args, **options: P.kwargs) -> R:
             self._calls += 1
@@ -28,7 +28,7 @@ class TurnCounter:
 
     @asynccontextmanager
     async def following_turns(self) -> AsyncIterator[None]:
-        """Restart the count with each turn, inside the block."""
+        """Within the block, restart the count with each turn."""
 
         async def restart_each_turn() -> None:
             while True:
