@@ -23,7 +23,7 @@ from tests.support.backing_servers import ROOT, Server, guarded_mongo_server, re
 from tests.support.certificates import Certificate
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
-from tests.support.redis_cache import TIMING, opened, settled, until_on
+from tests.support.redis_cache import TIMING, open_cache, wait_until_idle, wait_until_on
 
 PASSWORD = "s3cret-s3cret"
 (LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
@@ -54,18 +54,18 @@ async def test_documented_privileges_are_those_used(
     gated = GatedStore()
     async with AsyncExitStack() as stack:
         address = f"guidsvc:{PASSWORD}@127.0.0.1:{guarded_redis.port}"
-        first, second = [await stack.enter_async_context(opened(address, gated, clock, LEASED)) for _ in range(2)]
-        await until_on(first, second)
+        first, second = [await stack.enter_async_context(open_cache(address, gated, clock, LEASED)) for _ in range(2)]
+        await wait_until_on(first, second)
         created = record(clock())
         assert await first.swap(None, created)
         for cache in (first, second, second):
             assert await cache.get(GUID) == created
-            await settled(cache)
+            await wait_until_idle(cache)
         changed = record(clock(), user="another", version=created.version + 1)
         assert await second.swap(created, changed)
         for cache in (first, second):
             assert await cache.get(GUID) == changed
-            await settled(cache)
+            await wait_until_idle(cache)
         assert await first.swap(changed, None)
         assert await second.get(GUID) is None
         await first.check()

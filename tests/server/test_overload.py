@@ -36,7 +36,7 @@ from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context, request_pipeline
 from tests.support.fast_path import RecordingAccessLog
-from tests.support.gated_store import GatedStore, turns
+from tests.support.gated_store import GatedStore, run_ready_tasks
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
 from tests.support.metrics import read, value
 
@@ -240,7 +240,7 @@ async def test_request_during_loop_lag_is_rejected_despite_free_slots(expected_l
     async with admission.slot(CancelScope()):
         for expected in (False, True):  # once is not overload
             time.sleep(0.2)  # noqa: ASYNC251  # blocks the loop
-            await turns()
+            await run_ready_tasks()
             assert admission.is_full_for("") is expected
         with pytest.raises(Overloaded):
             await admission.slot(CancelScope()).__aenter__()
@@ -259,7 +259,7 @@ async def test_caller_without_other_work_gets_a_slot_despite_loop_lag(
     async with admission.slot(CancelScope(), "busy"):
         for _ in range(2):
             time.sleep(0.2)  # noqa: ASYNC251  # blocks the loop
-            await turns()
+            await run_ready_tasks()
         assert admission.is_full_for("busy")
         assert admission.is_full_for(None), "an unauthenticated caller must wait for the loop to recover"
         assert not admission.is_full_for("a")

@@ -61,7 +61,7 @@ class Server:
             )
 
     def pause(self) -> None:
-        """Stop the process with SIGSTOP, so that it is silent; return when it has stopped."""
+        """Suspend the process with SIGSTOP, so that it does not respond. Return when it has stopped."""
         suspend(self.process)
 
     def resume(self) -> None:
@@ -82,7 +82,7 @@ class Server:
 def wait_until(
     condition: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS
 ) -> None:
-    """Return as soon as the condition holds; fail, with the log, if it never does."""
+    """Wait until the condition holds. Fail, and show the log, if it never does."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{log.read_text() if log else ''}"
@@ -90,7 +90,7 @@ def wait_until(
 
 
 def suspend(process: "subprocess.Popen[bytes] | ForkedProgram") -> None:
-    """Stop a process with SIGSTOP; return when it has stopped."""
+    """Suspend a process with SIGSTOP. Return when it has stopped."""
     process.send_signal(signal.SIGSTOP)
     wait_until(lambda: _state_of(process.pid) == "T", "a stopped process")
 
@@ -117,8 +117,8 @@ def children_of(parent: int) -> list[int]:
     return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent)
 
 
-def is_there(pid: int) -> bool:
-    """Whether a process runs. A zombie does not."""
+def is_alive(pid: int) -> bool:
+    """Return whether a process is running. A zombie is not."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return _state_of(pid) != "Z"
     return False

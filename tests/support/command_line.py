@@ -21,7 +21,7 @@ REMOTE_COMMANDS = [name for name, place in COMMANDS.items() if place.startswith(
 _VARIABLES = ("GUIDSVC_URL", "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_PROFILE", "VISUAL", "EDITOR")
 
 
-class Done(NamedTuple):
+class CommandResult(NamedTuple):
     """The exit code and output of a command."""
 
     code: int
@@ -39,7 +39,7 @@ class Done(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-class Started(NamedTuple):
+class StartedCommand(NamedTuple):
     """A command that runs as a process of its own, and the files with its output."""
 
     process: ForkedProgram
@@ -55,27 +55,27 @@ class CommandLine:
         home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config"), "XDG_STATE_HOME": str(folder / "state")}
         self.variables = home | ({"GUIDSVC_URL": url} if url else {}) | variables
 
-    def __call__(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
+    def __call__(self, *words: str, stdin: bytes | str = b"", **variables: str) -> CommandResult:
         """Run a command to its end."""
         environment: dict[str, str | None] = {**dict.fromkeys(_VARIABLES), **self.variables, **variables}
         with CliRunner().isolation(input=stdin, env=environment) as (out, err, _):
             code = _code(words)
             sys.stderr.flush()
-            return Done(code, out.getvalue().decode(), err.getvalue().decode())
+            return CommandResult(code, out.getvalue().decode(), err.getvalue().decode())
 
-    def ok(self, *words: str, stdin: bytes | str = b"", **variables: str) -> Done:
+    def ok(self, *words: str, stdin: bytes | str = b"", **variables: str) -> CommandResult:
         """Run a command that must succeed."""
         result = self(*words, stdin=stdin, **variables)
         assert result.code == 0, (words, result)
         return result
 
-    def start(self, *words: str) -> Started:
+    def start(self, *words: str) -> StartedCommand:
         """Start a command as a process of its own, which writes to new files in the folder."""
         out, err = (self.folder / f"{words[0]}.{stream}" for stream in ("out", "err"))
         for path in (out, err):
             path.unlink(missing_ok=True)
         environment = os.environ | self.variables
-        return Started(ForkedProgram(words, cwd=self.folder, env=environment, stdout=out, stderr=err), out, err)
+        return StartedCommand(ForkedProgram(words, cwd=self.folder, env=environment, stdout=out, stderr=err), out, err)
 
 
 def profile(line: CommandLine, text: str, mode: int = 0o600) -> Path:

@@ -1,4 +1,4 @@
-"""Run the doctor on a set-up, and return its findings by check."""
+"""Run the doctor on a setup, and return its findings by check."""
 
 import json
 import subprocess
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from tests.support.backing_servers import free_port, pdapt
 
 
-class Told(NamedTuple):
+class DoctorReport(NamedTuple):
     """The result of the doctor."""
 
     code: int
     findings: Mapping[str, list[tuple[str, str, str]]]
-    """The state, the finding and the remedy of each check that has findings."""
+    """State, finding and remedy, by check. Only checks with findings have an entry."""
 
     def worst(self, name: str) -> str:
         """Return the worst state of a check."""
@@ -26,13 +26,13 @@ class Told(NamedTuple):
         return "\n".join(f"{found} -> {remedy}" for state, found, remedy in self.findings[name] if state != "ok")
 
 
-def doctor(folder: Path, *arguments: str, **environment: str) -> Told:
-    """Run the doctor in a folder, for a service that does not run."""
+def doctor(folder: Path, *arguments: str, **environment: str) -> DoctorReport:
+    """Run the doctor in a folder, for a service that is not running."""
     port = () if "--port" in arguments or "GUIDSVC_PORT" in environment else ("--port", str(free_port()))
-    return told(pdapt(folder, "doctor", "--json", *port, *arguments, **environment))
+    return report_of(pdapt(folder, "doctor", "--json", *port, *arguments, **environment))
 
 
-def told(process: subprocess.CompletedProcess[str]) -> Told:
+def report_of(process: subprocess.CompletedProcess[str]) -> DoctorReport:
     """Return the result of a doctor process that has ended."""
     assert process.stdout, process.stderr
     document = json.loads(process.stdout)
@@ -40,4 +40,4 @@ def told(process: subprocess.CompletedProcess[str]) -> Told:
     for group in document["groups"]:
         for check in group["checks"]:
             findings.setdefault(check["name"], []).append((check["status"], check["found"], check["remedy"]))
-    return Told(process.returncode, findings)
+    return DoctorReport(process.returncode, findings)

@@ -1,4 +1,4 @@
-"""A store whose results wait until the test releases them, for races that a real store cannot be made to run."""
+"""A store whose results wait until the test releases them, for races that a real store cannot reproduce."""
 
 import asyncio
 import time
@@ -18,16 +18,16 @@ class GatedStore(WithoutGroups):
     def __init__(self) -> None:
         self.fence = GatedFence(self)
         self.records: dict[str, Record] = {}
-        self.the_fence = NEW
+        self.current_fence = NEW
         self.fence_gate = asyncio.Event()
         self.fence_gate.set()
         self.fence_fault: Exception | None = None
         self.gets = 0
-        self.at_hand = False  # whether get_nowait returns records
+        self.is_nowait_hit = False  # whether get_nowait returns records instead of WOULD_BLOCK
         self.open = asyncio.Event()
         self.open.set()
         self.fault: Exception | None = None
-        self.loses = False  # whether swaps lose against a concurrent write
+        self.loses_swaps = False  # whether swaps lose against a concurrent write
         self.swap_gates: list[asyncio.Event] = []  # gates of the next swaps, in order, instead of `open`
 
     async def get(self, guid: str, /) -> Record | None:
@@ -45,7 +45,7 @@ class GatedStore(WithoutGroups):
         return await self.get(guid)
 
     def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
-        return self.records.get(guid) if self.at_hand else WOULD_BLOCK
+        return self.records.get(guid) if self.is_nowait_hit else WOULD_BLOCK
 
     async def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
@@ -53,7 +53,7 @@ class GatedStore(WithoutGroups):
         await (self.swap_gates.pop(0) if self.swap_gates else self.open).wait()
         if self.fault:
             raise self.fault
-        if self.loses:
+        if self.loses_swaps:
             return False
         present = new or old
         assert present is not None
@@ -79,25 +79,25 @@ class GatedStore(WithoutGroups):
 
 
 class GatedFence:
-    """The fence of a gated store, whose reads wait at a gate of their own."""
+    """The fence of a gated store. Its reads wait at a separate gate."""
 
     def __init__(self, store: GatedStore) -> None:
         self._store = store
 
     async def read(self) -> FenceReading:
         await self._store.fence_gate.wait()
-        return FenceReading(self._store.the_fence, time.monotonic_ns() // 1_000_000)
+        return FenceReading(self._store.current_fence, time.monotonic_ns() // 1_000_000)
 
     async def swap(self, old: Fence, new: Fence) -> bool:
         if self._store.fence_fault:
             raise self._store.fence_fault
-        swapped = self._store.the_fence == old
-        if swapped:
-            self._store.the_fence = new
-        return swapped
+        is_current = self._store.current_fence == old
+        if is_current:
+            self._store.current_fence = new
+        return is_current
 
 
-async def turns(count: int = 5) -> None:
-    """Let all tasks run that can."""
+async def run_ready_tasks(count: int = 5) -> None:
+    """Run all tasks that are ready."""
     for _ in range(count):
         await asyncio.sleep(0)

@@ -83,8 +83,8 @@ def _body(body: str) -> str:
     return f"< ./{body[1:]}" if body.startswith("@") else body.rstrip("\n")
 
 
-class Sent(NamedTuple):
-    """A request as parsed from the file."""
+class ParsedRequest(NamedTuple):
+    """A request that was parsed from the file."""
 
     method: str
     url: str
@@ -92,13 +92,13 @@ class Sent(NamedTuple):
     body: str
 
 
-def read(text: str) -> Iterator[Sent]:
+def read(text: str) -> Iterator[ParsedRequest]:
     """Yield the requests in the text of the file, as an editor would parse them."""
     for block in re.split(r"^### .*\n(?:# .*\n)?", text, flags=re.MULTILINE)[1:]:
         head, _, body = block.partition("\n\n")
         start, *lines = head.strip().splitlines()
         method, _, url = start.partition(" ")
-        yield Sent(method, url, dict(line.split(": ", 1) for line in lines), body.rstrip("\n"))
+        yield ParsedRequest(method, url, dict(line.split(": ", 1) for line in lines), body.rstrip("\n"))
 
 
 if __name__ == "__main__":

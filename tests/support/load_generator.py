@@ -9,10 +9,10 @@ from tests.support.http_client import hang_up, read_reply
 
 KEYS = 50
 PAUSES = (0.0, 0.0, 0.002, 0.05, 0.3)
-"""Seconds between two requests of a client: well below those after which an idle connection may be closed."""
+"""Seconds between two requests of a client: well below the time after which an idle connection may be closed."""
 
 
-class Load:
+class HttpLoad:
     """Clients that read and write records, and reuse a connection unless the last response announced its end."""
 
     def __init__(self, port: int) -> None:
@@ -23,8 +23,8 @@ class Load:
         self.failures: list[str] = []
 
     @asynccontextmanager
-    async def going_on(self, clients: int) -> AsyncIterator[None]:
-        """Run this many clients inside the block; at the end, let each finish its last request."""
+    async def running(self, clients: int) -> AsyncIterator[None]:
+        """Run this many clients within the block. At the end, let each finish its last request."""
         tasks = [asyncio.create_task(self._client(number)) for number in range(clients)]
         try:
             yield

@@ -1,4 +1,4 @@
-"""Packages of npm that `make test-browser` installs into the virtual environment, as tests/browser pins them."""
+"""npm packages, which `make test-browser` installs into the virtual environment in the versions of tests/browser."""
 
 import subprocess
 import sys

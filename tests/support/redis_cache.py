@@ -1,4 +1,4 @@
-"""Redis caches, opened like in a process of the service, with shorter protocol times."""
+"""Redis caches, opened as in a process of the service, but with shorter protocol times."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,10 +19,10 @@ TIMING = CacheTimings(lease=0.001, fence_lease=0.2, poll=0.02, hold_down=0.05, s
 
 
 @asynccontextmanager
-async def opened(
+async def open_cache(
     at: int | str, store: GatedStore, clock: Clock, timing: CacheTimings = TIMING, name: str = NAME
 ) -> AsyncIterator[RedisCache]:
-    """Open a cache in the Redis on a port, or at a URL without its scheme, for the duration of the block."""
+    """Open a cache within the block. `at` is the port of Redis, or its URL without the scheme."""
     meter = CacheMetrics()
     url = f"redis://{at}" if isinstance(at, str) else f"redis://127.0.0.1:{at}"
     async with open_link(url, name=name, timing=timing, meter=meter) as link:
@@ -32,12 +32,12 @@ async def opened(
             await cache.aclose()
 
 
-async def until_on(*caches: RedisCache) -> None:
-    """Return when all caches use Redis."""
+async def wait_until_on(*caches: RedisCache) -> None:
+    """Wait until all caches use Redis."""
     while not all(cache.monitor.usable and cache._link.up_since for cache in caches):
         await asyncio.sleep(0.001)
 
 
-async def settled(cache: RedisCache) -> None:
-    """Return when no background work is left."""
+async def wait_until_idle(cache: RedisCache) -> None:
+    """Wait until no background work is left."""
     await cache._background.drain()

@@ -6,7 +6,7 @@ from guidsvc.cache.redis.counters import RedisCounters
 
 DOWN = "redis unavailable, counting limits"
 PATIENT = 30.0
-"""Seconds that Redis may take in a test that is not about slowness, on a busy machine."""
+"""Time limit of Redis in a test that is not about slowness: long enough for a busy machine."""
 
 
 async def until_up(counters: RedisCounters, *, up: bool = True) -> None:

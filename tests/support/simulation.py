@@ -1,4 +1,4 @@
-"""The command of the simulation, run as people run it."""
+"""Run the simulation by its command."""
 
 import os
 import subprocess

@@ -22,7 +22,7 @@ from tests.support.http_client import hang_up
 async def narrow(
     port: int, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Open a connection with a small receive buffer for the duration of the block."""
+    """Open a connection with a small receive buffer within the block."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)
@@ -37,7 +37,7 @@ async def narrow(
 
 
 async def is_reset(reader: asyncio.StreamReader, bytes_per_second: float | None = None) -> bool:
-    """Read until the connection ends; return whether it ends with a reset."""
+    """Read until the connection ends; return whether it was reset."""
     async with asyncio.timeout(60):
         try:
             while part := await reader.read(1024):

@@ -1,4 +1,4 @@
-"""Damage done to the file of a SQLite store, past the store."""
+"""Damage the file of a SQLite store, without the store."""
 
 import sqlite3
 from contextlib import closing
@@ -41,7 +41,7 @@ def change_key_in_root(path: Path, table: str) -> str:
     start = (root - 1) * _PAGE_BYTES
     assert content[start] == _INNER_PAGE
     cell = start + int.from_bytes(content[start + 12 : start + 14], "big")
-    header = _varint_end(content, cell + 4)  # behind the number of the child and the size of the row
+    header = _varint_end(content, cell + 4)  # after the number of the child and the size of the row
     key = slice(header + content[header], header + content[header] + 32)
     changed = content[key].decode()
     content[key.start : key.start + 2] = b"FF"

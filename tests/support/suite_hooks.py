@@ -13,7 +13,7 @@ import pytest
 SERVERS = ["httptools", "tornado"]
 COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
 EACH_BACKEND = [COMBINATIONS[0], COMBINATIONS[-1]]
-"""Combinations that hold each store and each cache once."""
+"""Combinations that have each store and each cache once."""
 _CHOICES = {
     "server": {"both_servers": SERVERS},
     "combination": {"all_backends": COMBINATIONS, "each_backend": EACH_BACKEND},

@@ -17,7 +17,7 @@ LAST_LINE_OF_BANNER = "curl"
 def workers(
     folder: Path, redis_url: str, *options: str, count: int = 2, environment: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
-    """Run the service with several workers inside the block, which starts once all of them serve."""
+    """Run the service with several workers within the block, which starts once all of them serve."""
     all_options = [
         "--workers",
         str(count),
@@ -33,21 +33,21 @@ def workers(
         yield running
 
 
-def told(running: Service, event: str) -> list[dict[str, Any]]:
-    """Return the log lines of an event."""
+def lines_of(running: Service, event: str) -> list[dict[str, Any]]:
+    """Return the log lines with this event."""
     lines = [line for line in running.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
     return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
-def answers(running: Service) -> bool:
-    """Whether a new connection gets a response from any worker."""
+def is_responding(running: Service) -> bool:
+    """Return whether a new connection gets a response from any worker."""
     with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
 
 
-def roll(running: Service) -> None:
+def replace_workers(running: Service) -> None:
     """Replace the workers; return when the new ones serve."""
-    reloads_before = len(told(running, "reload finished"))
+    reloads_before = len(lines_of(running, "reload finished"))
     running.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: len(told(running, "reload finished")) > reloads_before, "new workers", running.log)
+    wait_until(lambda: len(lines_of(running, "reload finished")) > reloads_before, "new workers", running.log)

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.support.backing_servers import wait_until
 
 MAX_ENDLESS_BYTES = 256 * 1024 * 1024
-"""When an endless response is given up, so that a client without a bound is no danger to the machine."""
+"""Bound of an endless response, which protects the machine from a client that reads without a bound."""
 SERVER, CLIENT = 2, 3
 """Kinds of spans."""
 ERROR = 2
@@ -44,9 +44,9 @@ class TraceReceiver:
         self.port = port
         self.status = 200
         self.is_endless = False
-        """Whether responses have no end."""
+        """Whether responses are endless."""
         self.sent_bytes = 0
-        """How much of endless responses was sent."""
+        """Number of bytes of endless responses that were sent."""
         self.has_lost_client = threading.Event()
         """Set once a client has closed its connection before the end of a response."""
         self.is_open = threading.Event()

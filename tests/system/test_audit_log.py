@@ -36,7 +36,7 @@ from tests.support.gated_store import GatedStore
 from tests.support.http_client import Client, Reply
 from tests.support.metrics import scrape, value
 from tests.support.secured_service import KeyClient, SecuredService
-from tests.support.supervised_service import answers, roll, workers
+from tests.support.supervised_service import is_responding, replace_workers, workers
 
 PATH = f"/guid/{GUID}"
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -300,7 +300,7 @@ async def test_failed_write_is_not_logged(clock: FakeClock) -> None:
     await service.put(GUID, PutCommand(user="a"))
     with service.dry_run() as dry_run:
         await dry_run.put(GUID, PutCommand(user="b"))
-    store.loses = True
+    store.loses_swaps = True
     with pytest.raises(Contention):
         await service.put(GUID, PutCommand(user="b"))
     fail_swaps(store, StoreUnavailable("not there"))
@@ -334,7 +334,7 @@ async def test_record_created_by_an_earlier_attempt_is_logged_as_found(clock: Fa
     """The process that created it may have died before it wrote the line."""
     store = GatedStore()
     service, audited = audited_service(store, clock)
-    for store.loses in (False, True):
+    for store.loses_swaps in (False, True):
         await service.create(PutCommand(user="a"), generator=ClaimedGuid())
 
     assert [(action, audited_record.guid, outcome) for action, audited_record, _, outcome in audited] == [
@@ -720,12 +720,12 @@ async def test_workers_write_whole_lines_to_one_file_while_replaced(tmp_path: Pa
         tasks = [asyncio.create_task(put_many(running.port, name, over.is_set)) for name in range(8)]
         await asyncio.to_thread(wait_until, lambda: path.stat().st_size > 20_000, "lines", running.log)
         moved = path.rename(tmp_path / "audit.1")
-        await asyncio.to_thread(roll, running)
+        await asyncio.to_thread(replace_workers, running)
         size = path.stat().st_size
         await asyncio.to_thread(wait_until, lambda: path.stat().st_size > size + 20_000, "more", running.log)
         over.set()
         acknowledged = set.union(*await asyncio.gather(*tasks))
-        assert await asyncio.to_thread(answers, running)
+        assert await asyncio.to_thread(is_responding, running)
 
     logged = [(line["guid"], line["version"]) for line in lines_of(moved, path)]
     assert Counter(logged) == Counter(acknowledged)

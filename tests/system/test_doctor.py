@@ -20,7 +20,7 @@ from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
 from tests.conftest import Serving
 from tests.support.backing_servers import ROOT, START_SECONDS, free_port, pdapt, service
 from tests.support.certificates import Certificate
-from tests.support.doctor import Told, doctor, told
+from tests.support.doctor import DoctorReport, doctor, report_of
 from tests.support.faulty_disk import set_disk
 from tests.support.sqlite_damage import alter, change_key_in_root
 from tests.support.stored_records import fill_store
@@ -260,7 +260,7 @@ def test_disk_that_takes_no_writes_is_found(tmp_path: Path, state: str, text: st
     set_disk(tmp_path, state)
     program = [sys.executable, str(ROOT / "tests" / "support" / "faulty_disk.py"), "doctor", "--json", "--port", "1"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=START_SECONDS, check=False)
-    found = told(done)
+    found = report_of(done)
 
     assert found.worst("store.writable") == "fail"
     assert text in found.text("store.writable")
@@ -293,7 +293,7 @@ def test_deep_examination_reads_the_indexes(tmp_path: Path) -> None:
 # Keys
 
 
-def with_keys(folder: Path, *keys: tuple[str, ...]) -> Told:
+def with_keys(folder: Path, *keys: tuple[str, ...]) -> DoctorReport:
     """Examine a store with these keys: the words with which each is created."""
     make_store(folder)
     for words in keys:

@@ -16,7 +16,7 @@ from time import perf_counter
 
 import pytest
 
-from tests.support.backing_servers import Service, children_of, is_there, service, wait_until
+from tests.support.backing_servers import Service, children_of, is_alive, service, wait_until
 from tests.support.event_reader import LINES, SSE, Event, all_events, now, page, reading, until_streams
 from tests.support.http_client import Client
 from tests.support.supervised_service import workers
@@ -102,7 +102,7 @@ async def kill_and_restart(running: Service, rounds: int) -> None:
 
 def until_ended(pids: list[int]) -> None:
     """Wait until these processes have ended."""
-    wait_until(lambda: not any(map(is_there, pids)), "the end of the workers")
+    wait_until(lambda: not any(map(is_alive, pids)), "the end of the workers")
 
 
 class Follower:

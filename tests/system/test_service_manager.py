@@ -12,7 +12,7 @@ from guidsvc.process.worker import MISSED_HEARTBEATS
 from tests.support.backing_servers import Service, children_of, pdapt, service, suspend, wait_until
 from tests.support.certificates import Certificate
 from tests.support.notify_socket import notify_socket
-from tests.support.supervised_service import answers, roll, told, workers
+from tests.support.supervised_service import is_responding, lines_of, replace_workers, workers
 
 WATCHDOG_SECONDS = 2.0
 FEEDS = "WATCHDOG=1"
@@ -22,7 +22,7 @@ def test_single_process_reports_start_life_and_end(tmp_path: Path) -> None:
     with notify_socket(tmp_path) as notify:
         with service(tmp_path, environment=notify.environment(WATCHDOG_SECONDS)) as running:
             notify.wait_for("READY=1", log=running.log)
-            assert answers(running)
+            assert is_responding(running)
             notify.wait_for(FEEDS, 3, running.log)
         assert notify.states() == ["READY=1", "STOPPING=1"]
 
@@ -58,11 +58,11 @@ def test_supervisor_reports_for_all_its_workers(tmp_path: Path, redis_url: str) 
             notify.wait_for("READY=1", log=running.log)
             for pid in children_of(running.process.pid):
                 assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & environment_of(pid)
-            roll(running)
+            replace_workers(running)
             notify.wait_for("READY=1", 2, running.log)
             notify.wait_for(FEEDS, 3, running.log)
         assert notify.states() == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
-        assert not told(running, "worker hangs, killing it")
+        assert not lines_of(running, "worker hangs, killing it")
 
 
 @pytest.mark.slow
@@ -73,12 +73,12 @@ def test_supervisor_replaces_a_worker_that_hangs(tmp_path: Path, redis_url: str)
     ):
         hung_pid = children_of(running.process.pid)[0]
         os.kill(hung_pid, signal.SIGSTOP)
-        wait_until(lambda: bool(told(running, "worker restarted")), "another worker", running.log)
-        (line,) = told(running, "worker hangs, killing it")
+        wait_until(lambda: bool(lines_of(running, "worker restarted")), "another worker", running.log)
+        (line,) = lines_of(running, "worker hangs, killing it")
         assert line["pid"] == hung_pid
         heartbeats = notify.receive().count(FEEDS)
         notify.wait_for(FEEDS, heartbeats + 2, running.log)
-        assert all(answers(running) for _ in range(20))
+        assert all(is_responding(running) for _ in range(20))
         assert notify.states() == ["READY=1"]
 
 
@@ -107,4 +107,4 @@ def test_pause_of_all_processes_kills_no_worker(tmp_path: Path, redis_url: str) 
         heartbeats = notify.receive().count(FEEDS)
         notify.wait_for(FEEDS, heartbeats + 3, running.log)
         assert children_of(running.process.pid) == paused
-        assert not told(running, "worker hangs, killing it")
+        assert not lines_of(running, "worker hangs, killing it")

@@ -22,12 +22,12 @@ import pytest
 from guidsvc.process.supervisor import Backoff
 from guidsvc.process.worker_channel import MARGIN_SECONDS
 from guidsvc.server.sockets import open_listeners
-from tests.support.backing_servers import Service, children_of, free_port, is_there, pdapt, service, wait_until
+from tests.support.backing_servers import Service, children_of, free_port, is_alive, pdapt, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client, read_reply
-from tests.support.load_generator import KEYS, Load
+from tests.support.load_generator import KEYS, HttpLoad
 from tests.support.metrics import Samples, read, value
-from tests.support.supervised_service import LAST_LINE_OF_BANNER, answers, roll, told, workers
+from tests.support.supervised_service import LAST_LINE_OF_BANNER, is_responding, lines_of, replace_workers, workers
 
 READY = {"route": "/readyz", "method": "GET", "status": "200"}
 ROLLS = 10
@@ -62,10 +62,10 @@ def test_any_worker_reports_metrics_of_all_and_replaced_workers(tmp_path: Path, 
         return sum(number for (name, _), number in metrics(running).items() if name == "guidsvc_fence")
 
     with workers(tmp_path, redis_url) as running:
-        assert all(answers(running) for _ in range(40))
+        assert all(is_responding(running) for _ in range(40))
         wait_until(lambda: ready() == 40, "the sum over all workers", running.log)
         wait_until(lambda: processes() == 2, "the gauges of both workers", running.log)
-        roll(running)
+        replace_workers(running)
         wait_until(lambda: processes() == 2, "the gauges of the new workers only", running.log)
         assert all(ready() == 40 for _ in range(10)), "every worker reports the sum"
 
@@ -90,7 +90,7 @@ def test_files_of_dead_workers_are_merged_and_removed(tmp_path: Path, redis_url:
     with workers(tmp_path, redis_url) as running:
         folder = metrics_folder(running)
         for count in (10, 20, 30):
-            assert all(answers(running) for _ in range(10))
+            assert all(is_responding(running) for _ in range(10))
             wait_until(lambda count=count: ready() == count, "the sum over all workers", running.log)  # type: ignore[misc]
             victim = children(running)[0]
             os.kill(victim, signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_next_supervisor_removes_files_of_a_killed_one(tmp_path: Path, redis_url
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
         folder, pids = metrics_folder(running), children(running)
         running.kill()
-        wait_until(lambda: not any(map(is_there, pids)), "the end of the workers", running.log)
+        wait_until(lambda: not any(map(is_alive, pids)), "the end of the workers", running.log)
         assert folder.is_dir()
         running.start()
         wait_until(lambda: len(children(running)) == 2, "the workers", running.log)
@@ -128,12 +128,12 @@ def test_workers_start_and_serve_without_the_metrics_folder(tmp_path: Path, redi
             folder.touch()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(told(running, "worker restarted")) == 2, "new workers", running.log)
-        assert all(answers(running) for _ in range(10))
-        roll(running)
+        wait_until(lambda: len(lines_of(running, "worker restarted")) == 2, "new workers", running.log)
+        assert all(is_responding(running) for _ in range(10))
+        replace_workers(running)
         folder.unlink() if harm == "replaced" else remove_folder(folder)
         wait_until(folder.is_dir, "the folder is created again without a new worker", running.log)
-        assert answers(running)
+        assert is_responding(running)
         wait_until(lambda: value(metrics(running), "guidsvc_requests_total", **READY) == 1, "metrics", running.log)
         assert running.stop() == 0
         assert not folder.exists()
@@ -147,7 +147,7 @@ def test_deaths_of_workers_are_counted_by_the_supervisor(tmp_path: Path, redis_u
 
     with workers(tmp_path, redis_url) as running:
         assert ("guidsvc_worker_deaths_total", frozenset()) in metrics(running)
-        roll(running)
+        replace_workers(running)
         assert reported_deaths() == {0}
         for deaths in (1, 2):
             os.kill(children(running)[0], signal.SIGKILL)
@@ -232,10 +232,10 @@ def test_banner_is_printed_once_when_all_workers_serve(tmp_path: Path, redis_url
         log = running.log.read_text()
         assert len(children(running)) == 3
         assert len(re.findall("curl", log)) == 1
-        assert [line["workers"] for line in told(running, "serving")] == ["3"]
-        assert answers(running)
+        assert [line["workers"] for line in lines_of(running, "serving")] == ["3"]
+        assert is_responding(running)
         assert running.stop() == 0
-        assert {line.get("worker") for line in told(running, "stopping")} == {None, 1, 2, 3}
+        assert {line.get("worker") for line in lines_of(running, "stopping")} == {None, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ async def test_replaced_workers_use_the_new_certificate(
             writer.close()
             await writer.wait_closed()
             certificate.issue()
-            await asyncio.to_thread(roll, running)
+            await asyncio.to_thread(replace_workers, running)
     assert len(serials) == 2
 
 
@@ -321,12 +321,12 @@ def test_dead_worker_is_replaced_while_new_clients_wait(tmp_path: Path, redis_ur
     with workers(tmp_path, redis_url) as running:
         pids = children(running)
         os.kill(pids[0], signal.SIGKILL)
-        wait_until(lambda: bool(told(running, "worker exited, restarting it")), "the death", running.log)
-        assert all(answers(running) for _ in range(20)), "half of these reach the dead worker's socket"
-        wait_until(lambda: bool(told(running, "worker restarted")), "a new worker", running.log)
+        wait_until(lambda: bool(lines_of(running, "worker exited, restarting it")), "the death", running.log)
+        assert all(is_responding(running) for _ in range(20)), "half of these reach the dead worker's socket"
+        wait_until(lambda: bool(lines_of(running, "worker restarted")), "a new worker", running.log)
         new_pids = children(running)
 
-        (line,) = told(running, "worker exited, restarting it")
+        (line,) = lines_of(running, "worker exited, restarting it")
         assert (line["signal"], line["pid"], line["worker"]) == ("SIGKILL", pids[0], 1)
         assert len(new_pids) == 2
         assert set(pids) & set(new_pids) == {pids[1]}
@@ -349,11 +349,11 @@ def test_crashing_worker_is_restarted_with_growing_delay(tmp_path: Path, redis_u
 
 def _starts(running: Service) -> list[dict[str, Any]]:
     """Return the log lines of restarts after a death, successful or not."""
-    return [*told(running, "worker cannot be started"), *told(running, "worker restarted")]
+    return [*lines_of(running, "worker cannot be started"), *lines_of(running, "worker restarted")]
 
 
 def _deaths(running: Service) -> list[dict[str, Any]]:
-    return [*told(running, "worker exited, restarting it"), *told(running, "worker cannot be started")]
+    return [*lines_of(running, "worker exited, restarting it"), *lines_of(running, "worker cannot be started")]
 
 
 def test_long_lived_worker_is_replaced_at_once() -> None:
@@ -380,8 +380,8 @@ def test_descriptor_shortage_ends_neither_supervisor_nor_workers(tmp_path: Path,
             assert survivor in children(running)
             resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
         wait_until(lambda: len(children(running)) == 2, "two workers", running.log)
-        assert told(running, "worker cannot be started"), "so few descriptors stop a start"
-        assert answers(running)
+        assert lines_of(running, "worker cannot be started"), "so few descriptors stop a start"
+        assert is_responding(running)
 
 
 def answers_within(running: Service, seconds: float) -> bool:
@@ -417,10 +417,10 @@ def test_other_workers_get_all_connections_if_one_cannot_start(tmp_path: Path, r
             waiting.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             waiting.settimeout(30)
             assert waiting.recv(12) == b"HTTP/1.1 200"
-        wait_until(lambda: len(told(running, "worker restarted")) == 2, "two workers", running.log)
+        wait_until(lambda: len(lines_of(running, "worker restarted")) == 2, "two workers", running.log)
         wait_until(lambda: served() == 2, "connections of each", running.log)
-        roll(running)
-        assert all(answers(running) for _ in range(20))
+        replace_workers(running)
+        assert all(is_responding(running) for _ in range(20))
 
 
 def _connections(pid: int) -> list[str]:
@@ -442,11 +442,11 @@ def test_workers_end_with_their_supervisor(tmp_path: Path, redis_url: str, *, is
     with workers(tmp_path, redis_url) as running:
         pids = children(running)
         if is_busy:
-            assert answers(running)
+            assert is_responding(running)
         running.kill()
-        wait_until(lambda: not any(map(is_there, pids)), "the end of the workers", running.log)
+        wait_until(lambda: not any(map(is_alive, pids)), "the end of the workers", running.log)
         assert "Traceback" not in running.log.read_text()
-        assert len(told(running, "stopping")) == 2, "each worker stopped by itself"
+        assert len(lines_of(running, "stopping")) == 2, "each worker stopped by itself"
 
 
 def test_hung_worker_ends_with_its_supervisor_too(tmp_path: Path, redis_url: str) -> None:
@@ -456,9 +456,9 @@ def test_hung_worker_ends_with_its_supervisor_too(tmp_path: Path, redis_url: str
             lock.execute("BEGIN EXCLUSIVE")
             os.kill(pids[0], signal.SIGSTOP)
             running.kill()
-            wait_until(lambda: not is_there(pids[1]), "the end of the running worker", running.log)
+            wait_until(lambda: not is_alive(pids[1]), "the end of the running worker", running.log)
             os.kill(pids[0], signal.SIGCONT)
-        wait_until(lambda: not is_there(pids[0]), "the end of the hung worker", running.log)
+        wait_until(lambda: not is_alive(pids[0]), "the end of the hung worker", running.log)
 
 
 # Shutdown
@@ -477,7 +477,7 @@ def test_requests_in_flight_at_shutdown_are_answered(tmp_path: Path, redis_url: 
         idle.request("GET", "/readyz")
         assert b'"ready"' in idle.getresponse().read()
         running.process.send_signal(number)
-        wait_until(lambda: len(told(running, "stopping")) == 3, "the shutdown", running.log)
+        wait_until(lambda: len(lines_of(running, "stopping")) == 3, "the shutdown", running.log)
         idle.request("GET", "/readyz")
         reply = idle.getresponse()
         assert (reply.status, reply.headers["Connection"]) == (503, "close")
@@ -497,18 +497,18 @@ def test_worker_hung_beyond_the_grace_is_killed_and_logged(tmp_path: Path, redis
         started = time.monotonic()
         assert running.stop() == 0
         assert time.monotonic() - started > MARGIN_SECONDS
-        (line,) = told(running, "worker did not stop in time, killing it")
+        (line,) = lines_of(running, "worker did not stop in time, killing it")
         assert (line["pid"], line["worker"], line["level"]) == (hung_pid, 1, "error")
-        assert not is_there(hung_pid)
+        assert not is_alive(hung_pid)
 
 
 def test_signal_to_the_whole_group_counts_once(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url) as running, socket.create_connection(("127.0.0.1", running.port)) as client:
         client.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"user"')
-        assert answers(running)
+        assert is_responding(running)
         for pid in (*children(running), running.process.pid, *children(running)):
             os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: len(told(running, "stopping")) == 3, "the shutdown", running.log)
+        wait_until(lambda: len(lines_of(running, "stopping")) == 3, "the shutdown", running.log)
         client.sendall(b': "x"}')
         client.settimeout(10)
         assert client.recv(4096).startswith(b"HTTP/1.1 201 ")
@@ -523,11 +523,11 @@ def test_second_signal_ends_all_processes_at_once(
         pids = children(running)
         with socket.create_connection(("127.0.0.1", running.port)) as client:
             client.sendall(b"GET / HT")
-            assert answers(running)
+            assert is_responding(running)
             running.process.send_signal(number)
-            wait_until(lambda: len(told(running, "stopping")) == 3, "the shutdown", running.log)
+            wait_until(lambda: len(lines_of(running, "stopping")) == 3, "the shutdown", running.log)
             assert running.stop(number) == code
-        assert not any(map(is_there, pids))
+        assert not any(map(is_alive, pids))
         assert "Traceback" not in running.log.read_text()
 
 
@@ -560,11 +560,11 @@ async def test_ten_replacements_under_load_fail_no_request(tmp_path: Path, redis
             assert (await client.put(f"/guid/{number:032X}", {"user": "somebody"})).status == 201
         await client.aclose()
         pids = children(running)
-        load = Load(running.port)
-        async with load.going_on(20):
+        load = HttpLoad(running.port)
+        async with load.running(20):
             for _ in range(ROLLS):
                 answered_before = load.answered
-                await asyncio.to_thread(roll, running)
+                await asyncio.to_thread(replace_workers, running)
                 assert load.answered > answered_before
         assert load.failures == []
         assert load.connections > ROLLS, "the old workers close their connections"
@@ -579,12 +579,12 @@ def test_old_workers_stay_if_new_ones_cannot_start(tmp_path: Path, redis_url: st
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
         running.process.send_signal(signal.SIGHUP)
         message = "reload failed, keeping the current workers"
-        wait_until(lambda: bool(told(running, message)), "the failure", running.log)
-        assert "lifetime: " in told(running, message)[0]["error"]
+        wait_until(lambda: bool(lines_of(running, message)), "the failure", running.log)
+        assert "lifetime: " in lines_of(running, message)[0]["error"]
         assert children(running) == pids
-        assert answers(running)
+        assert is_responding(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=1000\n")
-        roll(running)
+        replace_workers(running)
         assert not set(children(running)) & set(pids)
 
 

@@ -30,8 +30,8 @@ from guidsvc.telemetry.tracing import RequestTrace
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server, redis_server
 from tests.support.factories import GUID, record
-from tests.support.gated_store import GatedStore, turns
-from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, opened, settled, until_on
+from tests.support.gated_store import GatedStore, run_ready_tasks
+from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, open_cache, wait_until_idle, wait_until_on
 
 LONG_LEASE_TIMING = replace(TIMING, lease=5.0)
 """Timings with a lease that outlasts a test."""
@@ -66,8 +66,8 @@ async def caches(
 ) -> AsyncIterator[list[RedisCache]]:
     """Two caches on one Redis and one store, as two processes would have them."""
     async with AsyncExitStack() as stack:
-        caches_ = [await stack.enter_async_context(opened(own_redis.port, gated, clock, timing)) for _ in range(2)]
-        await until_on(*caches_)
+        caches_ = [await stack.enter_async_context(open_cache(own_redis.port, gated, clock, timing)) for _ in range(2)]
+        await wait_until_on(*caches_)
         yield caches_
 
 
@@ -109,7 +109,7 @@ async def test_cached_record_is_served_to_all_processes(
     gated.records[GUID] = record(clock(), metadata='{"a":1}')
 
     assert await caches[0].get(GUID) == gated.records[GUID]
-    await settled(caches[0])
+    await wait_until_idle(caches[0])
     assert [await cache.get(GUID) for cache in [*caches, *caches]] == [gated.records[GUID]] * 4
     assert gated.gets == 1
 
@@ -126,7 +126,7 @@ async def test_entry_lives_no_longer_than_its_record(
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 50)
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
 
     assert 40_000 < int(raw.pttl(entry_key(raw))) <= 50_000
 
@@ -136,7 +136,7 @@ async def test_entry_lives_a_few_minutes_at_most(
 ) -> None:
     gated.records[GUID] = record(clock(), expire=clock.seconds + 9 * 86400)
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
 
     assert TIMING.token * 1000 < int(raw.pttl(entry_key(raw))) <= TIMING.entry * 1000
 
@@ -261,7 +261,7 @@ async def test_write_that_lost_its_race_leaves_the_key_cacheable(
     cache: RedisCache, gated: GatedStore, clock: FakeClock
 ) -> None:
     old = gated.records[GUID] = record(clock())
-    gated.loses = True
+    gated.loses_swaps = True
 
     assert not await cache.swap(old, None)
     assert [await cache.get(GUID) for _ in range(2)] == [old, old]
@@ -304,8 +304,8 @@ async def test_connection_closed_by_redis_costs_a_write_nothing(
 def test_connection_closed_locally_is_reopened(own_redis: Server, clock: FakeClock) -> None:
     async def scenario() -> None:
         gated = GatedStore()
-        async with opened(own_redis.port, gated, clock) as cache:
-            await until_on(cache)
+        async with open_cache(own_redis.port, gated, clock) as cache:
+            await wait_until_on(cache)
             old = gated.records[GUID] = record(clock())
             connection = cache._link._connection
             assert connection is not None
@@ -331,10 +331,10 @@ async def test_forgotten_scripts_are_loaded_again(
 async def test_two_stores_in_one_redis_are_separate(own_redis: Server, clock: FakeClock) -> None:
     stores = [GatedStore(), GatedStore()]
     async with (
-        opened(own_redis.port, stores[0], clock, name="one") as first,
-        opened(own_redis.port, stores[1], clock, name="another") as second,
+        open_cache(own_redis.port, stores[0], clock, name="one") as first,
+        open_cache(own_redis.port, stores[1], clock, name="another") as second,
     ):
-        await until_on(first, second)
+        await wait_until_on(first, second)
         stores[0].records[GUID] = record(clock())
 
         assert await first.get(GUID) == stores[0].records[GUID]
@@ -349,15 +349,15 @@ def test_reply_received_during_a_busy_loop_is_used(
 ) -> None:
     async def scenario() -> None:
         gated = GatedStore()
-        async with opened(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
-            gated.the_fence = Fence(Mode.ON, 1, (await cache._link.begin_epoch(1)).name)
+        async with open_cache(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
+            gated.current_fence = Fence(Mode.ON, 1, (await cache._link.begin_epoch(1)).name)
             await cache.monitor.refresh()
             gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
             await cache.get(GUID)
             for _ in range(5):
                 own_redis.pause()
                 reads = [asyncio.create_task(cache.get(GUID)) for _ in range(50)]
-                await turns(10)  # the request is sent in these turns
+                await run_ready_tasks(10)  # the request is sent in these turns
                 own_redis.resume()
                 busy_until = time.monotonic() + 2 * TIMING.redis
                 while time.monotonic() < busy_until:
@@ -377,7 +377,7 @@ async def test_read_record_is_leased_to_the_process(
     expected_logs.add(DOWN)
     gated.records[GUID] = record(clock())
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
     assert cache.get_nowait(GUID) == gated.records[GUID], "the fill has noted a lease"
 
     own_redis.pause()
@@ -392,7 +392,7 @@ async def test_write_waits_for_leases_of_other_processes(
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
     await caches[0].get(GUID)
-    await settled(caches[0])
+    await wait_until_idle(caches[0])
     await caches[1].get(GUID)
     assert caches[1].get_nowait(GUID) == old
 
@@ -405,7 +405,7 @@ async def test_write_waits_for_leases_of_other_processes(
 async def test_write_does_not_wait_for_its_own_lease(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     old = gated.records[GUID] = record(clock())
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
     started = time.monotonic()
 
     assert await cache.swap(old, None)
@@ -418,7 +418,7 @@ async def test_lease_is_no_longer_than_its_record_lives(cache: RedisCache, gated
     clock.now += 900  # 900 ms into the second at whose end it expires
     gated.records[GUID] = record(clock(), expire=clock.seconds + 1)
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
     leased = cache.get_nowait(GUID)
     while cache.get_nowait(GUID) is not WOULD_BLOCK:
         await asyncio.sleep(0.001)
@@ -429,7 +429,7 @@ async def test_lease_is_no_longer_than_its_record_lives(cache: RedisCache, gated
 async def test_outdated_fence_reading_grants_no_lease(cache: RedisCache, gated: GatedStore, clock: FakeClock) -> None:
     gated.records[GUID] = record(clock())
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
     gated.fence_gate.clear()
     while cache.monitor.usable:
         await asyncio.sleep(0.001)
@@ -446,7 +446,7 @@ async def test_often_written_record_is_not_leased_and_delays_no_write(
     await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + 1))
     for number in range(2, 20):
         await caches[1].get(GUID)
-        await settled(caches[1])
+        await wait_until_idle(caches[1])
         await caches[1].get(GUID)
         assert caches[1].get_nowait(GUID) is WOULD_BLOCK
         started = time.monotonic()
@@ -461,7 +461,7 @@ async def test_creation_skips_the_cache(
     own_redis.pause()
     assert await cache.swap(None, record(clock()))
     own_redis.resume()
-    assert gated.the_fence.mode is Mode.ON
+    assert gated.current_fence.mode is Mode.ON
 
 
 async def test_write_goes_to_the_store_once_no_process_uses_dead_redis(
@@ -475,10 +475,10 @@ async def test_write_goes_to_the_store_once_no_process_uses_dead_redis(
 
     assert await caches[0].swap(old, new)
     assert time.monotonic() - started > TIMING.fence_lease
-    assert gated.the_fence.mode is Mode.OFF
+    assert gated.current_fence.mode is Mode.OFF
     assert [await cache.get(GUID) for cache in caches] == [new, new]
     own_redis.start()
-    await until_on(*caches)
+    await wait_until_on(*caches)
     assert [await cache.get(GUID) for cache in caches] == [new, new]
 
 
@@ -521,14 +521,14 @@ async def test_flushed_redis_gets_a_new_boot(
 ) -> None:
     expected_logs.add(OFF)
     gated.records[GUID] = record(clock())
-    before = gated.the_fence
+    before = gated.current_fence
     raw.flushall()
     assert await caches[0].get(GUID) == gated.records[GUID]
-    while gated.the_fence.mode is not Mode.ON or gated.the_fence.epoch == before.epoch:
+    while gated.current_fence.mode is not Mode.ON or gated.current_fence.epoch == before.epoch:
         await asyncio.sleep(0.001)
-    await until_on(*caches)
+    await wait_until_on(*caches)
     await caches[0].get(GUID)
-    await settled(caches[0])
+    await wait_until_idle(caches[0])
     await assert_cached(caches[1], gated, gated.records[GUID])
 
 
@@ -555,11 +555,11 @@ async def test_entries_restored_from_disk_are_never_served(
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
     with redis_server(tmp_path) as server:
-        async with opened(server.port, gated, clock) as cache:
-            await until_on(cache)
-            boot = gated.the_fence.epoch
+        async with open_cache(server.port, gated, clock) as cache:
+            await wait_until_on(cache)
+            boot = gated.current_fence.epoch
             await cache.get(GUID)
-            await settled(cache)
+            await wait_until_idle(cache)
             raw = redis.Redis(port=server.port)
             raw.save()
             await cache.swap(old, new)
@@ -570,7 +570,7 @@ async def test_entries_restored_from_disk_are_never_served(
             await wait_until_up(cache)
 
             assert await cache.get(GUID) == new
-            while gated.the_fence.epoch == boot or not cache.monitor.usable:
+            while gated.current_fence.epoch == boot or not cache.monitor.usable:
                 await asyncio.sleep(0.001)
             assert await cache.get(GUID) == new
 
@@ -594,7 +594,7 @@ async def test_silent_redis_costs_one_timeout_until_it_answers_again(
     own_redis.resume()
     await wait_until_up(cache)
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
     await assert_cached(cache, gated, gated.records[GUID])
 
 
@@ -604,14 +604,14 @@ async def test_redis_absent_at_the_start_is_used_when_it_comes(
     expected_logs.add(DOWN)
     own_redis.kill()
     gated.records[GUID] = record(clock())
-    async with opened(own_redis.port, gated, clock) as cache:
+    async with open_cache(own_redis.port, gated, clock) as cache:
         assert await cache.get(GUID) == gated.records[GUID]
         new = record(clock(), version=clock() + 1)
         assert await cache.swap(gated.records[GUID], new)
         own_redis.start()
-        await until_on(cache)
+        await wait_until_on(cache)
         await cache.get(GUID)
-        await settled(cache)
+        await wait_until_idle(cache)
         await assert_cached(cache, gated, new)
 
 
@@ -627,9 +627,9 @@ async def test_full_redis_fills_nothing_and_keeps_writes_consistent(
     assert await cache.swap(old, new)
     await cache.check()
     raw.config_set("maxmemory", 0)
-    await settled(cache)
+    await wait_until_idle(cache)
     assert await cache.get(GUID) == new
-    await settled(cache)
+    await wait_until_idle(cache)
     await assert_cached(cache, gated, new)
 
 
@@ -638,12 +638,12 @@ async def test_full_redis_grants_no_lease(
 ) -> None:
     gated.records[GUID] = record(clock())
     async with (
-        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as first,
-        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as second,
+        open_cache(own_redis.port, gated, clock, LONG_LEASE_TIMING) as first,
+        open_cache(own_redis.port, gated, clock, LONG_LEASE_TIMING) as second,
     ):
-        await until_on(first, second)
+        await wait_until_on(first, second)
         await first.get(GUID)
-        await settled(first)
+        await wait_until_idle(first)
         raw.config_set("maxmemory", 1)
         gated.gets = 0
 
@@ -667,10 +667,10 @@ async def test_invalid_entry_is_removed_and_the_store_is_read(
     raw.set(entry_key(raw), value)
 
     assert await cache.get(GUID) == gated.records[GUID]
-    await settled(cache)
+    await wait_until_idle(cache)
     assert raw.get(entry_key(raw)) is None
     await cache.get(GUID)
-    await settled(cache)
+    await wait_until_idle(cache)
     await assert_cached(cache, gated, gated.records[GUID])
 
 
@@ -680,7 +680,7 @@ async def test_invalid_entry_is_removed_and_the_store_is_read(
 async def test_malformed_url_stops_the_start(url: str) -> None:
     with pytest.raises(StartError, match="cache_url"):
         async with open_link(url, name=NAME, timing=TIMING):
-            await turns()
+            await run_ready_tasks()
 
 
 async def test_leased_and_decoded_records_are_bounded_in_bytes(
@@ -689,14 +689,14 @@ async def test_leased_and_decoded_records_are_bounded_in_bytes(
     guids = [f"{number:032X}" for number in range(100)]
     gated.records = {guid: record(clock(), guid=guid, user="u" * 200) for guid in guids}
     async with (
-        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as filler,
-        opened(own_redis.port, gated, clock, LONG_LEASE_TIMING) as cache,
+        open_cache(own_redis.port, gated, clock, LONG_LEASE_TIMING) as filler,
+        open_cache(own_redis.port, gated, clock, LONG_LEASE_TIMING) as cache,
     ):
-        await until_on(filler, cache)
+        await wait_until_on(filler, cache)
         cache._entries, cache._decodings = bounded(50_000, _weigh_entry), bounded(50_000, _weigh_decoding)
         for guid in guids:
             await filler.get(guid)
-            await settled(filler)
+            await wait_until_idle(filler)
             await cache.get(guid)
 
         assert 10 <= len(cache._entries) < len(guids)
@@ -713,7 +713,7 @@ async def test_many_records_are_read_in_one_step(
     for guid in guids:
         gated.records[guid] = record(clock(), guid=guid)
         await cache.get(guid)
-    await settled(cache)
+    await wait_until_idle(cache)
     await asyncio.sleep(0.005)  # the leases expire
     calls_before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
 
@@ -740,7 +740,7 @@ async def test_every_read_is_counted_once_by_its_source(
     first, second = caches
 
     await first.get(GUID)
-    await settled(first)
+    await wait_until_idle(first)
     assert (read_counts(first), read_counts(second)) == ((0, 0, 1), (0, 0, 0))
     await first.get(GUID)
     assert first.get_nowait(GUID) is not WOULD_BLOCK
@@ -752,15 +752,15 @@ async def test_every_read_is_counted_once_by_its_source(
     assert read_counts(first) == (2, 0, 2)
 
 
-@pytest.mark.parametrize("is_at_hand", [True, False])
+@pytest.mark.parametrize("is_nowait_hit", [True, False])
 async def test_every_read_without_redis_counts_as_one_miss(
-    own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, is_at_hand: bool
+    own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs, is_nowait_hit: bool
 ) -> None:
     expected_logs.add(DOWN)
     own_redis.kill()
     gated.records[GUID] = record(clock())
-    gated.at_hand = is_at_hand
-    async with opened(own_redis.port, gated, clock) as cache:
+    gated.is_nowait_hit = is_nowait_hit
+    async with open_cache(own_redis.port, gated, clock) as cache:
         await cache.monitor.refresh()
         for guid in (GUID, "F" * 32):
             await cache.get(guid)
@@ -786,7 +786,7 @@ async def test_background_work_is_not_part_of_its_request(
     cache._link.call = record_context  # type: ignore[method-assign]
     await cache.get(GUID)
     durations = dict(trace.spent)
-    await settled(cache)
+    await wait_until_idle(cache)
 
     assert durations.keys() == {"redis"}
     assert trace.source == "miss"

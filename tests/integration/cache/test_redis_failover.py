@@ -18,7 +18,7 @@ from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import START_SECONDS, redis_server
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
-from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, opened, settled, until_on
+from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, open_cache, wait_until_idle, wait_until_on
 
 Client = redis.Redis
 Switch = Callable[[Client, Client], Coroutine[None, None, None]]
@@ -153,24 +153,24 @@ async def test_write_is_read_after_a_failover_and_back(  # its fixtures
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
     async with (
-        opened(port_of(first), gated, clock) as first_cache,
-        opened(port_of(first), gated, clock) as second_cache,
+        open_cache(port_of(first), gated, clock) as first_cache,
+        open_cache(port_of(first), gated, clock) as second_cache,
     ):
-        await until_on(first_cache, second_cache)
+        await wait_until_on(first_cache, second_cache)
         await first_cache.get(GUID)
-        await settled(first_cache)
+        await wait_until_idle(first_cache)
         await eventually(lambda: second.keys("*:v:*") != [])
         await away(first, second)
         assert await first_cache.swap(old, new)
-        epoch = gated.the_fence.epoch
+        epoch = gated.current_fence.epoch
 
         async with asyncio.TaskGroup() as group:
             switch = group.create_task(back(first, second))
-            while not switch.done() or gated.the_fence.epoch == epoch or gated.the_fence.mode is not Mode.ON:
+            while not switch.done() or gated.current_fence.epoch == epoch or gated.current_fence.mode is not Mode.ON:
                 assert [await cache.get(GUID) for cache in (first_cache, second_cache)] == [new, new]
                 await asyncio.sleep(0.001)
 
-        await until_on(first_cache, second_cache)
+        await wait_until_on(first_cache, second_cache)
         assert [await cache.get(GUID) for cache in (first_cache, second_cache)] == [new, new]
 
 
@@ -188,17 +188,17 @@ async def test_memory_that_went_back_is_found_at_the_next_check(
     first, _ = pair
     old = gated.records[GUID] = record(clock())
     new = record(clock(), version=clock() + 1)
-    async with opened(port_of(first), gated, clock) as cache:
-        await until_on(cache)
+    async with open_cache(port_of(first), gated, clock) as cache:
+        await wait_until_on(cache)
         await cache.get(GUID)
-        await settled(cache)
+        await wait_until_idle(cache)
         first.save()
         assert await cache.swap(old, new)
-        fence_before = gated.the_fence
+        fence_before = gated.current_fence
         run(first, "DEBUG", "RELOAD", "NOSAVE")
 
         await read_until(cache, new)
-        await eventually(lambda: gated.the_fence.gen > fence_before.gen and gated.the_fence.mode is Mode.ON)
+        await eventually(lambda: gated.current_fence.gen > fence_before.gen and gated.current_fence.mode is Mode.ON)
         assert await cache.get(GUID) == new
 
 
@@ -207,17 +207,17 @@ async def test_unchanged_memory_is_used_after_a_reload(
 ) -> None:
     first, _ = pair
     gated.records[GUID] = record(clock())
-    async with opened(port_of(first), gated, clock) as cache:
-        await until_on(cache)
+    async with open_cache(port_of(first), gated, clock) as cache:
+        await wait_until_on(cache)
         await cache.get(GUID)
-        await settled(cache)
-        fence_before = gated.the_fence
+        await wait_until_idle(cache)
+        fence_before = gated.current_fence
         run(first, "DEBUG", "RELOAD")
 
         assert not await cache._link.epoch_lost(fence_before.epoch)
         gated.gets = 0
         assert await cache.get(GUID) == gated.records[GUID]
-        assert (gated.gets, gated.the_fence) == (0, fence_before)
+        assert (gated.gets, gated.current_fence) == (0, fence_before)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from guidsvc_client import Client
 from tests.support.backing_servers import START_SECONDS, Service, service, wait_until
-from tests.support.command_line import CommandLine, Started
+from tests.support.command_line import CommandLine, StartedCommand
 from tests.support.guarded_service import GuardedService
 
 USER = "guidsvc check"
@@ -17,7 +17,7 @@ def leftovers(url: str) -> int:
         return client.list(user=USER, state="all").total()
 
 
-def start_check(folder: Path, url: str, seconds: str) -> Started:
+def start_check(folder: Path, url: str, seconds: str) -> StartedCommand:
     """Start a check, and return when it has created a record."""
     started = CommandLine(folder, url).start("check", "--seconds", seconds)
     with Client(url) as client:

@@ -8,7 +8,7 @@ import pytest
 
 from guidsvc_client import Client
 from tests.support.backing_servers import Service
-from tests.support.command_line import CommandLine, Done
+from tests.support.command_line import CommandLine, CommandResult
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def editor(folder: Path, script: str) -> str:
     return f"sh {shlex.quote(str(path))}"
 
 
-def draft_of(done: Done) -> Path:
+def draft_of(done: CommandResult) -> Path:
     """Return the file that keeps what was typed."""
     found = re.search(r"Your text is in (\S+);", done.err)
     assert found is not None, done.err

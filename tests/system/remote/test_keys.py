@@ -18,7 +18,7 @@ from guidsvc.cli.keys.command import COLUMNS
 from guidsvc.cli.keys.command import keys as keys_command
 from guidsvc_client import Client, Unauthorized
 from tests.support.backing_servers import Service
-from tests.support.command_line import CommandLine, Done, profile
+from tests.support.command_line import CommandLine, CommandResult, profile
 from tests.support.guarded_service import GuardedService
 from tests.support.scripted_server import RESET, problem, response, scripted_server
 
@@ -33,13 +33,13 @@ class Keys:
     def __init__(self, line: CommandLine, *flags: str) -> None:
         self.line, self.flags = line, flags
 
-    def __call__(self, name: str, *words: str) -> Done:
+    def __call__(self, name: str, *words: str) -> CommandResult:
         """Run a command of `keys`. Its messages are without the line that says where the keys are."""
         done = self.line("keys", name, *words, *self.flags)
         assert len(PLACE.findall(done.err)) == 1, done
         return done._replace(err=PLACE.sub("", done.err))
 
-    def ok(self, name: str, *words: str) -> Done:
+    def ok(self, name: str, *words: str) -> CommandResult:
         """Run a command that must have success."""
         done = self(name, *words)
         assert done.code == 0, done
@@ -255,7 +255,7 @@ async def test_service_that_is_down_and_one_that_is_busy_are_codes(tmp_path: Pat
     assert "no connection to http://127.0.0.1:1" in down.err
 
 
-async def _in_thread(line: CommandLine, *words: str) -> Done:
+async def _in_thread(line: CommandLine, *words: str) -> CommandResult:
     return await asyncio.to_thread(line, *words)
 
 

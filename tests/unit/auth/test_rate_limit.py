@@ -14,7 +14,7 @@ from guidsvc.cache.redis.counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server
-from tests.support.gated_store import turns
+from tests.support.gated_store import run_ready_tasks
 from tests.support.redis_counters import DOWN, PATIENT, until_up
 
 NAME = "key:one"
@@ -202,10 +202,10 @@ async def test_concurrent_refills_are_joined(clock: FakeClock) -> None:
     gate = GatedCounters()
     allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, gate)).allowance_for(NAME)
     waiters = [asyncio.create_task(allowance.spend()) for _ in range(5)]
-    await turns()
+    await run_ready_tasks()
     assert gate.calls == 1
     waiters[0].cancel()
-    await turns()
+    await run_ready_tasks()
     gate.open.set()
     await asyncio.gather(*waiters[1:])
 
@@ -218,7 +218,7 @@ async def test_waiters_beyond_one_refill_all_get_theirs(clock: FakeClock) -> Non
     gate = GatedCounters()
     allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, gate)).allowance_for(NAME)
     waiters = [asyncio.create_task(allowance.spend()) for _ in range(101)]
-    await turns()
+    await run_ready_tasks()
     gate.open.set()
 
     outcomes = await asyncio.gather(*waiters, return_exceptions=True)
@@ -229,7 +229,7 @@ async def test_allowance_of_a_past_window_is_not_spent_later(clock: FakeClock) -
     gate = GatedCounters()
     allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, gate)).allowance_for(NAME)
     waiter = asyncio.create_task(allowance.spend())
-    await turns()
+    await run_ready_tasks()
     clock.advance(seconds=60)
     gate.open.set()
     await waiter
@@ -263,7 +263,7 @@ async def test_unexpected_error_of_counters_reaches_all_waiters(clock: FakeClock
     faulty = FaultyCounters()
     allowance = RateLimits(SharedLimit(parse_limit("100/minute"), clock, faulty)).allowance_for(NAME)
     waiters = [asyncio.create_task(allowance.spend()) for _ in range(3)]
-    await turns()
+    await run_ready_tasks()
     waiters[0].cancel()
     faulty.open.set()
 

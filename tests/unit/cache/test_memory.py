@@ -13,7 +13,7 @@ from guidsvc.store.contract import WOULD_BLOCK, Swap, WouldBlock
 from guidsvc.telemetry.metrics import CacheMetrics
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
-from tests.support.gated_store import GatedStore, turns
+from tests.support.gated_store import GatedStore, run_ready_tasks
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ async def test_readers_of_one_key_share_one_flight(
     gated.records[GUID] = record_now()
     gated.open.clear()
     readers = [asyncio.create_task(cache.get(GUID)) for _ in range(10)]
-    await turns()
+    await run_ready_tasks()
     gated.open.set()
 
     assert await asyncio.gather(*readers) == [record_now()] * 10
@@ -122,9 +122,9 @@ async def test_cancelled_reader_leaves_the_flight_to_the_others(
     gated.records[GUID] = record_now()
     gated.open.clear()
     first, second = asyncio.create_task(cache.get(GUID)), asyncio.create_task(cache.get(GUID))
-    await turns()
+    await run_ready_tasks()
     first.cancel()
-    await turns()
+    await run_ready_tasks()
     gated.open.set()
 
     assert await second == record_now()
@@ -148,9 +148,9 @@ async def test_read_begun_before_a_write_never_fills_after_it(
     new = record_now(version=old.version + 1)
     gated.open.clear()
     reader = asyncio.create_task(cache.get(GUID))
-    await turns()
+    await run_ready_tasks()
     writer = asyncio.create_task(cache.swap(old, new))
-    await turns()
+    await run_ready_tasks()
     gated.open.set()
     await writer
     assert await reader == old, "it began before the write"
@@ -165,9 +165,9 @@ async def test_read_during_a_write_fills_and_shares_nothing(
     new = record_now(version=old.version + 1)
     gated.open.clear()
     writer = asyncio.create_task(cache.swap(old, new))
-    await turns()
+    await run_ready_tasks()
     readers = [asyncio.create_task(cache.get(GUID)) for _ in range(3)]
-    await turns()
+    await run_ready_tasks()
     assert gated.gets == 3
     gated.open.set()
     await asyncio.gather(writer, *readers)
@@ -181,7 +181,7 @@ async def test_concurrent_writes_keep_the_key_out_until_both_end(
     old = gated.records[GUID] = record_now()
     first_gate, second_gate = gated.swap_gates = [asyncio.Event(), asyncio.Event()]
     first, second = (asyncio.create_task(cache.swap(old, record_now(version=old.version + 1))) for _ in range(2))
-    await turns()
+    await run_ready_tasks()
     first_gate.set()
     await first
 
@@ -215,7 +215,7 @@ async def test_write_of_unknown_outcome_sends_reads_to_the_store(
     with pytest.raises(OutcomeUnknown):
         await cache.swap(old, None)
     gated.fault = None
-    await turns()
+    await run_ready_tasks()
     assert await cache.get(GUID) == old
 
     gated.records.clear()  # the write takes effect after all
@@ -283,7 +283,7 @@ async def test_record_peeked_during_its_write_is_not_cached(
     assert cache.get_nowait(GUID) is old
     local.open.clear()
     writer = asyncio.create_task(cache.swap(old, new := record_now(user="another", version=clock() + 1)))
-    await turns()
+    await run_ready_tasks()
 
     assert cache.get_nowait(GUID) is old  # the write has not been applied yet
     local.open.set()
@@ -338,7 +338,7 @@ async def test_group_of_writes_keeps_its_keys_out_of_the_cache(
     store.fault = fault
     store.open.clear()
     write = asyncio.ensure_future(cache.swap_many([Swap(item, None) for item in records]))
-    await turns()
+    await run_ready_tasks()
     store.records.clear()  # the writes take effect
     reads = asyncio.gather(*(cache.get(item.guid) for item in records))
     store.open.set()

@@ -15,7 +15,7 @@ from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.factories import GUID
-from tests.support.gated_store import turns
+from tests.support.gated_store import run_ready_tasks
 from tests.support.http_client import Client
 from tests.support.metrics import scrape, value
 from tests.support.secured_service import SecuredService
@@ -34,12 +34,12 @@ class Work:
     async def begin(self, callers: str, *, patient: bool = False) -> None:
         """Start a request for each of these callers; return when the admitted ones have their slots."""
         self.tasks += [asyncio.create_task(self._do(caller, patient=patient)) for caller in callers]
-        await turns()
+        await run_ready_tasks()
 
     async def end_first(self) -> None:
         """End the request that has held its slot the longest."""
         self._ends.pop(0).set()
-        await turns()
+        await run_ready_tasks()
 
     async def end_all(self) -> None:
         while self._ends:
@@ -173,7 +173,7 @@ async def test_cancelled_request_passes_its_turn_to_the_same_caller(*, has_turn:
     work.tasks[1].cancel()
     if not has_turn:
         work._ends.pop(0).set()
-    await turns(10)
+    await run_ready_tasks(10)
     await work.end_all()
     assert sorted(work.started) == ["a", "b", "e"]
     assert_empty(admission)

@@ -16,7 +16,7 @@ from guidsvc.store.contract import RecordRepository
 from guidsvc.store.delegating import DelegatingRecords
 from tests.conftest import FakeClock
 from tests.support.factories import record
-from tests.support.gated_store import turns
+from tests.support.gated_store import run_ready_tasks
 from tests.support.timer import Timer
 
 HOUR, DAY = 3600, 86_400
@@ -118,7 +118,7 @@ def test_bounds_at_the_end_of_time_never_fall() -> None:
 async def test_fifty_concurrent_requests_share_one_count(stats: RecordStatistics, records: CountedRecords) -> None:
     records.open.clear()
     requests = [asyncio.create_task(stats.current()) for _ in range(50)]
-    await turns()
+    await run_ready_tasks()
     assert records.started == 1
     records.open.set()
     assert len({id(counts) for counts in await asyncio.gather(*requests)}) == records.started == 1
@@ -165,7 +165,7 @@ async def test_request_waits_for_a_count_without_its_slot(stats: RecordStatistic
 
     records.open.clear()
     requests = [asyncio.create_task(ask()) for _ in range(3)]
-    await turns(20)
+    await run_ready_tasks(20)
     assert (admission.in_progress, admission.waiting, records.started) == (0, 3, 1)
     records.open.set()
     assert await asyncio.gather(*requests) == [0, 0, 0]
@@ -215,7 +215,7 @@ async def test_refresh_counts_at_most_once_in_ten_seconds(
 async def test_count_in_progress_is_cancelled_at_the_end(stats: RecordStatistics, records: CountedRecords) -> None:
     records.open.clear()
     refresh = asyncio.create_task(stats.refresh(60))
-    await turns()
+    await run_ready_tasks()
     await stats.aclose()
     assert (records.started, records.finished) == (1, 1)
     refresh.cancel()

@@ -13,7 +13,7 @@ from guidsvc.store.lease import (
     LeaseClock,
     earliest,
 )
-from tests.support.gated_store import turns
+from tests.support.gated_store import run_ready_tasks
 
 STORE_MS = 5_000_000
 
@@ -100,9 +100,9 @@ async def test_concurrent_deadlines_share_one_read() -> None:
     fence = GatedFence()
     clock = LeaseClock(fence, timer=lambda: 100.0)
     requests = [asyncio.create_task(clock.not_after(100)) for _ in range(128)]
-    await turns()
+    await run_ready_tasks()
     requests[0].cancel()
-    await turns()
+    await run_ready_tasks()
     fence.open.set()
     assert len(set(await asyncio.gather(*requests[1:]))) == 1
     assert fence.reads == 1
@@ -114,7 +114,7 @@ async def test_error_of_a_shared_read_reaches_all_waiters() -> None:
     fence.error = True
     clock = LeaseClock(fence, timer=lambda: 100.0)
     requests = [asyncio.create_task(clock.not_after(100)) for _ in range(3)]
-    await turns()
+    await run_ready_tasks()
     fence.open.set()
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 3
