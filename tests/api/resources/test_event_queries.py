@@ -1,4 +1,4 @@
-"""Queries of the feed of events that the service rejects: what has no effect, and what nothing can match."""
+"""Queries of the event feed that the service rejects: parameters without effect, and filters that nothing can match."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.event_reader import LINES, SSE, now
 from tests.support.http_client import Client
 
 TYPES = "guid.created, guid.updated, guid.renewed, guid.deleted, guid.expiring, guid.expired, guid.purged"
-LEFT_OUT = "which this service does not log"
+NOT_LOGGED = "which this service does not log"
 
 
 @pytest.mark.parametrize(
@@ -59,16 +59,16 @@ async def test_type_that_is_never_logged_is_rejected(serving: Serving) -> None:
         reply = await client.get("/events?type=guid.created,guid.expiring")
         assert_problem(reply, 400, "invalid-request")
         setting = "an empty --warn-before"
-        assert reply.json["detail"] == f"`type` selects guid.expiring, {LEFT_OUT} ({setting}); leave that type out."
+        assert reply.json["detail"] == f"`type` selects guid.expiring, {NOT_LOGGED} ({setting}); leave that type out."
         assert (await client.get("/events?type=guid.created")).status == 200
 
 
 async def test_type_that_is_logged_sometimes_is_accepted(serving: Serving) -> None:
-    async with serving(events="changes") as client:  # the log has the renewals of GUIDs that had expired
+    async with serving(events="changes") as client:  # the log has renewals of expired GUIDs
         assert (await client.get("/events?type=guid.renewed")).status == 200
 
 
-async def test_feed_without_log_is_named_disabled_and_not_linked(serving: Serving) -> None:
+async def test_disabled_feed_is_explained_and_not_linked(serving: Serving) -> None:
     async with serving(events="off") as client:
         problem = (await client.get("/events")).json
         assert problem["title"] == "Not permitted, or disabled"
@@ -84,7 +84,7 @@ async def test_feed_without_log_is_named_disabled_and_not_linked(serving: Servin
 
 
 @pytest.mark.parametrize("path", ["/guid", "/events"])
-async def test_owner_of_others_is_answered_with_the_way_out(serving: Serving, sqlite_url: str, path: str) -> None:
+async def test_filter_by_another_owner_is_rejected_with_a_remedy(serving: Serving, sqlite_url: str, path: str) -> None:
     key, text = api_key.generate("alice", ["read"], 0)
     async with open_keys(sqlite_url) as keys:
         await keys.swap(None, key)

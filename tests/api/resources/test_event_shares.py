@@ -1,4 +1,4 @@
-"""Readers of a full event log: those of one owner, and those of all."""
+"""Reading a full event log: as one owner, and as an admin."""
 
 import itertools
 from collections.abc import AsyncIterator, Sequence
@@ -23,13 +23,13 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def secured(serving: Serving, store_url: str, redis_url: str, clock: FakeClock) -> AsyncIterator[SecuredService]:
-    """A service that shares its store, so that the test can trim the log."""
+    """A service whose store is open in the test too, so that the test can trim the log."""
     async with serving(access="keys", login_limit="", store_url=store_url, cache_url=redis_url) as client:
         yield SecuredService(client, store_url, clock)
 
 
 async def write(store_url: str, caller: KeyClient, guid: int, count: int = 1) -> None:
-    """Write a GUID so many times, with 1 KiB of metadata, and wait until its events are in the log."""
+    """Write a GUID `count` times, with 1 KiB of metadata, and wait until the log has its events."""
     async with open_store(store_url, exclusive=False) as store:
         newest = await store.events.newest()
         for _ in range(count):
@@ -39,7 +39,7 @@ async def write(store_url: str, caller: KeyClient, guid: int, count: int = 1) ->
 
 
 async def fill(store_url: str, caller: KeyClient) -> None:
-    """Write ten times the size of the log, and let it be trimmed."""
+    """Write ten times the size of the log, and trim it."""
     for _ in range(10):
         await write(store_url, caller, 1, SIZE_BYTES // 1000)
         async with open_store(store_url, exclusive=False) as store:
@@ -58,8 +58,8 @@ async def guids_after(caller: KeyClient, cursor: str, query: str = "") -> Sequen
     return [event["guid"] for event in reply.json["items"]]
 
 
-async def test_cursor_of_a_small_owner_outlives_a_flood(secured: SecuredService, store_url: str) -> None:
-    """Also one that bob got when the newest event was one of alice."""
+async def test_cursor_of_a_small_owner_survives_a_flood(secured: SecuredService, store_url: str) -> None:
+    """This includes a cursor that bob got when the newest event was one of alice."""
     alice, bob, ops = [await secured.key_client(*each) for each in (("alice",), ("bob",), ("ops", "admin"))]
     await write(store_url, bob, 16)
     first = await next_of(bob)
@@ -81,7 +81,7 @@ async def test_cursor_of_a_small_owner_outlives_a_flood(secured: SecuredService,
         assert await guids_after(caller, reply.json["now"]) == []
 
 
-async def test_stream_of_a_small_owner_ends_with_a_lasting_cursor(secured: SecuredService, store_url: str) -> None:
+async def test_bookmark_of_a_small_owner_survives_a_flood(secured: SecuredService, store_url: str) -> None:
     alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     await write(store_url, bob, 16)
     await write(store_url, alice, 1)

@@ -1,4 +1,4 @@
-"""Streams of events with access control: whose they are, how many a caller has, and how long its key lasts."""
+"""Streams of events with access control: owners, streams per caller, and the end of a key."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ async def secured(
 async def test_stream_ends_when_its_key_ends(
     serving: Serving, sqlite_url: str, clock: FakeClock, change: dict[str, Any]
 ) -> None:
-    """Within 5 seconds, whether its client reads or not; and a request that waits, too."""
+    """It ends within 5 seconds, whether the client reads or not. So does a waiting request."""
     async with secured(serving, sqlite_url, clock) as service:
         key = await service.create_key()
         async with (
@@ -59,16 +59,16 @@ async def test_stream_ends_when_its_key_ends(
             assert "guidsvc_streams 0.0" in (await service.client.get("/metrics", headers=other.headers)).body.decode()
 
 
-async def test_owners_see_their_own_events_only(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
-    """No event, count or hint of others; an admin sees all, and whose they are."""
+async def test_owner_sees_only_own_events(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
+    """An owner gets no event, count or hint of others. An admin sees all events and their owners."""
     async with secured(serving, sqlite_url, clock) as service, AsyncExitStack() as stack:
-        held = {owner: await service.create_key(owner) for owner in ("alice", "bob")}
-        held["ops"] = await service.create_key("ops", ADMIN)
-        callers = {owner: KeyClient(service.client, key) for owner, key in held.items()}
+        keys_by_owner = {owner: await service.create_key(owner) for owner in ("alice", "bob")}
+        keys_by_owner["ops"] = await service.create_key("ops", ADMIN)
+        callers = {owner: KeyClient(service.client, key) for owner, key in keys_by_owner.items()}
         port = service.client.port
         streams = {
             owner: await stack.enter_async_context(reading(port, f"{FOLLOW}&limit=4", LINES | key.headers))
-            for owner, key in held.items()
+            for owner, key in keys_by_owner.items()
         }
         for number, owner in enumerate(("alice", "bob") * 4):
             await callers[owner].ask("PUT", f"/guid/{number:032X}", json={"user": f"of {owner}"})
@@ -76,11 +76,11 @@ async def test_owners_see_their_own_events_only(serving: Serving, sqlite_url: st
             events = await streams[owner].lines()
             assert [event["record"]["user"] for event in events[:-1]] == [f"of {owner}"] * 4
             assert all("owner" not in event for event in events)
-            assert {event["by"] for event in events[:-1]} == {f"key:{held[owner].key.id}"}
+            assert {event["by"] for event in events[:-1]} == {f"key:{keys_by_owner[owner].key.id}"}
             found = (await callers[owner].ask("GET", "/events")).json
             assert [event["record"]["user"] for event in found["items"]] == [f"of {owner}"] * 4
-            refused = await callers[owner].ask("GET", "/events?owner=ops", headers=LINES)
-            assert_problem(refused, 403, "forbidden")
+            rejected = await callers[owner].ask("GET", "/events?owner=ops", headers=LINES)
+            assert_problem(rejected, 403, "forbidden")
         events = await streams["ops"].lines()
         assert [event["owner"] for event in events[:-1]] == ["alice", "bob"] * 2
         for query, count in (("", 8), ("?owner=bob", 4), ("?owner=", 0)):
@@ -100,16 +100,18 @@ async def test_each_caller_has_a_share_of_the_streams(serving: Serving, sqlite_u
                 assert_problem(reply, 429, "too-many-streams")
                 assert reply.headers["Retry-After"] == "5"
                 assert reply.json["detail"].startswith("You have 2 open streams of events, which is the maximum of a ")
-            assert (await service.client.get("/events", headers=key.headers)).status == 200, "it does not wait"
+            assert (await service.client.get("/events", headers=key.headers)).status == 200, (
+                "without `wait` there is no stream"
+            )
         reply = await service.client.get("/events", headers=SSE | keys[16].headers)
         assert_problem(reply, 429, "too-many-streams")
         assert reply.json["detail"].startswith("The service has 32 open streams of events, which is the maximum;")
 
 
-async def test_herd_of_streams_is_served_in_turn(
+async def test_streams_wait_in_turn_without_a_queue_timeout(
     serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although their pages come later than a list would wait: a browser would not come back after a 503."""
+    """A browser does not reconnect after a 503, so streams wait longer than `queue_timeout`."""
     async with (
         secured(serving, sqlite_url, clock, max_streams=1024, queue_timeout=0.1) as service,
         AsyncExitStack() as stack,
@@ -122,8 +124,8 @@ async def test_herd_of_streams_is_served_in_turn(
             return await read(log, *args, **options)
 
         monkeypatch.setattr(SqliteEventLog, "read", slow_read)
-        herd = [
+        opening_streams = [
             stack.enter_async_context(reading(service.client.port, query, headers | key.headers))
             for query, headers in ((FOLLOW, LINES), ("", SSE), ("", LINES)) * 20
         ]
-        assert {stream.status for stream in await asyncio.gather(*herd)} == {200}
+        assert {stream.status for stream in await asyncio.gather(*opening_streams)} == {200}

@@ -1,4 +1,4 @@
-"""Streams of events that follow the feed: bookmarks, limits, and how they end."""
+"""Streams that follow the event feed: bookmarks, limits, and their end."""
 
 import asyncio
 import gc
@@ -43,7 +43,7 @@ async def write(client: Client, *numbers: int) -> None:
 
 
 async def numbers(stream: StreamReader, count: int) -> list[int]:
-    """Read so many events; return the numbers of their GUIDs."""
+    """Read `count` events; return the numbers of their GUIDs."""
     found: list[int] = []
     while len(found) < count:
         line = await stream.line()
@@ -67,8 +67,8 @@ async def test_follower_gets_each_event_once(client: Client) -> None:
     assert [each.fields["id"] for each in events] == [each["cursor"] for each in await all_events(client)]
 
 
-async def test_browser_that_begins_now_gets_a_place_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it misses nothing if its first connection breaks before an event comes."""
+async def test_sse_stream_from_now_sends_a_cursor_at_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a browser would miss events if its first connection broke before the first event."""
     monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 600)
     await write(client, 1)
     cursor = await now(client)
@@ -78,7 +78,7 @@ async def test_browser_that_begins_now_gets_a_place_at_once(client: Client, monk
 
 
 @pytest.mark.parametrize("headers", [LINES, SSE], ids=["lines", "sse"])
-async def test_bookmarks_come_regularly(
+async def test_bookmarks_are_sent_regularly(
     client: Client, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], clock: FakeClock
 ) -> None:
     monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 0.05)
@@ -86,7 +86,7 @@ async def test_bookmarks_come_regularly(
         await write(client, 1, 2)
         cursor = await now(client)
         text = ""
-        while cursor not in text:  # it moves on, although nothing is selected
+        while cursor not in text:  # the cursor advances, although no event matches
             text = await stream.text()
         if headers is SSE:
             assert text == f"id: {cursor}"
@@ -95,7 +95,7 @@ async def test_bookmarks_come_regularly(
         assert cursor in await stream.text()
 
 
-async def test_stream_ends_after_its_time_with_a_bookmark(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stream_ends_with_a_bookmark_at_its_time_limit(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (event_stream.FOLLOW_SECONDS, event_stream.FOLLOW_SPREAD) == (3600, 0.1)
     monkeypatch.setattr(event_stream, "FOLLOW_SECONDS", 0.3)
     await write(client, 1)
@@ -107,7 +107,7 @@ async def test_stream_ends_after_its_time_with_a_bookmark(client: Client, monkey
     await until_streams(client, 0)
 
 
-async def test_limit_ends_a_stream_that_follows(client: Client) -> None:
+async def test_limit_ends_a_following_stream(client: Client) -> None:
     for headers in (LINES, SSE):
         async with reading(client.port, f"{FOLLOW}&limit=2", headers) as stream:
             await until_streams(client, 1)
@@ -120,34 +120,34 @@ async def test_limit_ends_a_stream_that_follows(client: Client) -> None:
 
 
 @pytest.mark.both_servers
-async def test_end_of_service_ends_streams_with_bookmarks(serving: Serving) -> None:
+async def test_shutdown_ends_streams_with_bookmarks(serving: Serving) -> None:
     async with AsyncExitStack() as streams, AsyncExitStack() as service:
         client = await service.enter_async_context(serving(grace=20))
         await write(client, 1)
         cursor = await now(client)
-        opened = [await streams.enter_async_context(reading(client.port, FOLLOW, each)) for each in (LINES, SSE) * 5]
+        following = [await streams.enter_async_context(reading(client.port, FOLLOW, each)) for each in (LINES, SSE) * 5]
         waiting = asyncio.create_task(page(client, "?from=now&wait=30"))
         await until_streams(client, 11)
         started = perf_counter()
         end = asyncio.create_task(service.aclose())
-        texts = [[text async for text in stream.texts()] for stream in opened]
-        took_seconds = perf_counter() - started
+        texts = [[text async for text in stream.texts()] for stream in following]
+        shutdown_seconds = perf_counter() - started
         assert all(cursor in each[-1] for each in texts)
-        assert not any(stream.is_cut_off for stream in opened)
+        assert not any(stream.is_cut_off for stream in following)
         assert (await waiting)["next"] == cursor
-        assert took_seconds < 1
+        assert shutdown_seconds < 1
         await end
 
 
 @pytest.mark.both_servers
-@pytest.mark.parametrize("leave", ["close", "half-close"])
-async def test_stream_whose_client_leaves_ends(client: Client, leave: str) -> None:
+@pytest.mark.parametrize("close_kind", ["close", "half-close"])
+async def test_stream_ends_when_its_client_disconnects(client: Client, close_kind: str) -> None:
     async with asyncio.timeout(20):
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(b"GET /events?follow=true HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/x-ndjson\r\n\r\n")
         await until_streams(client, 1)
         connection: socket.socket = writer.get_extra_info("socket")
-        if leave == "half-close":
+        if close_kind == "half-close":
             connection.shutdown(socket.SHUT_WR)
         else:
             writer.close()
@@ -181,10 +181,10 @@ async def test_follower_that_falls_out_of_the_tail_misses_nothing(
         assert [(await stream.line())["cursor"] for _ in range(200)] == expected
 
 
-async def test_follower_behind_the_log_is_told_so(
+async def test_follower_behind_the_log_gets_events_gone(
     serving: Serving, sqlite_url: str, redis_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its last line, or block, says from where it can go on."""
+    """Its last line or block has the cursors from which it can continue."""
     monkeypatch.setattr(tail, "TAIL_EVENTS", 1)
     monkeypatch.setattr(SqliteEventLog, "poll_seconds", 0.2)
     async with serving(cache_url=redis_url) as client, open_store(sqlite_url, exclusive=False) as store:
@@ -205,10 +205,10 @@ async def test_follower_behind_the_log_is_told_so(
             assert (await page(client, f"?cursor={gone['now']}"))["items"] == []
 
 
-async def test_reader_of_rare_events_keeps_up_by_its_bookmarks(
+async def test_reader_of_rare_events_continues_at_a_bookmark(
     serving: Serving, sqlite_url: str, redis_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It continues at the last one, although all events before that are no longer kept; and it has missed none."""
+    """It continues at the last bookmark and misses nothing, although all earlier events were trimmed."""
     monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 0.05)
     async with serving(cache_url=redis_url) as client, open_store(sqlite_url, exclusive=False) as store:
         first = await now(client)
@@ -220,12 +220,12 @@ async def test_reader_of_rare_events_keeps_up_by_its_bookmarks(
         await client.delete(f"/guid/{1:032X}")
         await store.events.trim(clock() + 1, 2**30, 100)
         assert_problem(await client.get(f"/events?cursor={first}"), 410, "events-gone")
-        here = await page(client, f"?type=guid.deleted&cursor={newest}")
-        assert [event["guid"] for event in here["items"]] == [f"{1:032X}"]
+        events_page = await page(client, f"?type=guid.deleted&cursor={newest}")
+        assert [event["guid"] for event in events_page["items"]] == [f"{1:032X}"]
 
 
 async def test_slow_reader_costs_little_memory(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has not taken is read from the store when it takes it; meanwhile others get everything."""
+    """Events that it has not received yet are read from the store later. Meanwhile other readers get all events."""
     metadata = {"a": "x" * 16_000}
     async with narrow(client.port) as (reader, writer), reading(client.port, FOLLOW) as other:
         writer.write(f"GET /events{FOLLOW} HTTP/1.1\r\nHost: a\r\nAccept: application/x-ndjson\r\n\r\n".encode())
@@ -240,35 +240,33 @@ async def test_slow_reader_costs_little_memory(client: Client, monkeypatch: pyte
             assert sorted(await numbers(other, 50)) == list(range(start, start + 50))
             unsent.append(sum(budget.unsent_bytes for budget in gc.get_objects() if type(budget) is SendBudget))
         assert max(unsent) < 256 * 1024
-        assert unsent[-1] > 0, "it did fall behind"
+        assert unsent[-1] > 0, "the slow reader must fall behind"
         head = await reader.readuntil(b"\r\n\r\n")
         stream = StreamReader(200, HTTPHeaders.parse(head.decode().partition("\r\n")[2]), reader, is_sse=False)
-        assert sorted(await numbers(stream, 1000)) == list(range(1000)), "it misses nothing"
+        assert sorted(await numbers(stream, 1000)) == list(range(1000)), "the slow reader must miss nothing"
 
 
-async def test_reconnection_times_of_browsers_differ(client: Client) -> None:
-    async def retry() -> str:
+async def test_reconnection_delays_of_browsers_differ(client: Client) -> None:
+    async def reconnection_delay() -> str:
         async with reading(client.port, "", SSE) as stream:
             text = await stream.text()
             assert RETRY.fullmatch(text)
             return text
 
-    assert len({await retry() for _ in range(20)}) > 5
+    assert len({await reconnection_delay() for _ in range(20)}) > 5
 
 
-async def test_stream_that_leaves_before_its_turn_frees_its_place(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_waiting_stream_frees_its_place_on_disconnect(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = asyncio.Event()
     bounds = SqliteEventLog.bounds
 
-    async def gated(log: SqliteEventLog, owner: str | None = None) -> LogBounds:
+    async def gated_bounds(log: SqliteEventLog, owner: str | None = None) -> LogBounds:
         await gate.wait()
         return await bounds(log, owner)
 
     async with asyncio.timeout(20):
         with monkeypatch.context() as patch:
-            patch.setattr(SqliteEventLog, "bounds", gated)
+            patch.setattr(SqliteEventLog, "bounds", gated_bounds)
             _, writer = await asyncio.open_connection("127.0.0.1", client.port)
             writer.write(b"GET /events?follow=true HTTP/1.1\r\nHost: a\r\nAccept: application/x-ndjson\r\n\r\n")
             await until_streams(client, 1)

@@ -1,4 +1,4 @@
-"""Requests for events that wait for the first one."""
+"""Requests for a page of events that wait for the first event."""
 
 import asyncio
 
@@ -28,29 +28,29 @@ async def test_wait_ends_with_the_first_event(client: Client) -> None:
     await until_streams(client, 0)
 
 
-async def test_wait_passes_over_events_that_are_not_selected(client: Client) -> None:
+async def test_wait_skips_events_that_do_not_match(client: Client) -> None:
     waiting = asyncio.create_task(page(client, "?type=guid.deleted&wait=30&from=now"))
     await until_streams(client, 1)
     await client.put(PATH, {"user": USER})
     await asyncio.sleep(0.1)
     assert not waiting.done()
     await client.delete(PATH)
-    here = await asyncio.wait_for(waiting, 10)
-    assert types(here["items"]) == ["deleted"]
-    assert here["next"] == await now(client)
+    events_page = await asyncio.wait_for(waiting, 10)
+    assert types(events_page["items"]) == ["deleted"]
+    assert events_page["next"] == await now(client)
 
 
 async def test_wait_without_event_returns_an_empty_page(client: Client) -> None:
     started = asyncio.get_running_loop().time()
-    here = await page(client, "?wait=1")
-    assert (here["items"], here["more"]) == ([], False)
+    events_page = await page(client, "?wait=1")
+    assert (events_page["items"], events_page["more"]) == ([], False)
     assert asyncio.get_running_loop().time() - started >= 1
     await client.put(PATH, {"user": USER})
-    assert types((await page(client, "?wait=30"))["items"]) == ["created"], "it does not wait if there is one"
+    assert types((await page(client, "?wait=30"))["items"]) == ["created"], "a page with an event must not wait"
 
 
 @pytest.mark.both_servers
-async def test_waiting_client_that_leaves_frees_its_place(client: Client) -> None:
+async def test_waiting_request_frees_its_place_on_disconnect(client: Client) -> None:
     async with asyncio.timeout(20):
         _, writer = await asyncio.open_connection("127.0.0.1", client.port)
         writer.write(b"GET /events?wait=30 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -62,10 +62,10 @@ async def test_waiting_client_that_leaves_frees_its_place(client: Client) -> Non
 @pytest.mark.parametrize("count", [1, 40])
 @pytest.mark.parametrize("end", ["close", "half-close"])
 @pytest.mark.parametrize("request_for", ["/events?wait=30", "/events?follow=true"])
-async def test_pipelined_requests_do_not_hide_the_end_of_a_client(
+async def test_pipelined_requests_do_not_hide_a_disconnect(
     client: Client, request_for: str, end: str, count: int
 ) -> None:
-    """More than are parsed at a time, too."""
+    """This includes more requests than the service parses at a time."""
     accept = "application/x-ndjson" if "follow" in request_for else "application/json"
     async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)

@@ -1,4 +1,4 @@
-"""Pages of the feed of events: what an event says, filters, and cursors."""
+"""Pages of the event feed: members of events, filters, and cursors."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ PATH = f"/guid/{GUID}"
 FUTURE = 4_102_444_800
 
 
-async def live(client: Client, path: str = PATH) -> None:
-    """Let a GUID be created, updated, renewed, revoked and deleted."""
+async def run_life_cycle(client: Client, path: str = PATH) -> None:
+    """Create, update, renew, revoke and delete a GUID."""
     await client.put(path, {"user": USER, "expire": FUTURE, "metadata": {"a": "é\n"}})
     await client.put(path, {"user": "another"})
     await client.put(path, {"expire": FUTURE + 1})
@@ -33,21 +33,21 @@ async def live(client: Client, path: str = PATH) -> None:
 
 
 def key_of(sqlite_url: str) -> CursorKey:
-    """Return the key of the log in a file."""
+    """Return the cursor key of the log in a file."""
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as file:
         return CursorKey(*file.execute("SELECT epoch, secret FROM log_bounds").fetchone())
 
 
 @pytest.mark.both_servers
-async def test_event_says_what_happened_to_the_guid(client: Client, clock: FakeClock) -> None:
+async def test_event_has_the_record_and_its_request(client: Client, clock: FakeClock) -> None:
     created = await client.put(
         PATH, {"user": USER, "expire": FUTURE, "metadata": {"a": 1}}, headers={"X-Request-Id": "x"}
     )
     version = created.headers["ETag"].strip('"')
-    here = await page(client)
-    assert here["items"] == [
+    events_page = await page(client)
+    assert events_page["items"] == [
         {
-            "cursor": here["next"],
+            "cursor": events_page["next"],
             "id": f"{GUID}-{version}",
             "type": "guid.created",
             "at": str(clock()),
@@ -58,11 +58,11 @@ async def test_event_says_what_happened_to_the_guid(client: Client, clock: FakeC
             "record": created.json,
         }
     ]
-    assert here["more"] is False
+    assert events_page["more"] is False
 
 
-async def test_each_kind_of_change_has_its_type(client: Client) -> None:
-    await live(client)
+async def test_each_kind_of_change_has_an_event_type(client: Client) -> None:
+    await run_life_cycle(client)
     events = await all_events(client)
     assert types(events) == ["created", "updated", "renewed", "updated", "expired", "deleted"]
     assert [event.get("changed") for event in events] == [None, ["user"], ["expire"], ["expire"], None, None]
@@ -82,11 +82,11 @@ async def test_pages_follow_each_other_without_gap(client: Client) -> None:
         target, _, relation = reply.headers["Link"].partition("; ")
         assert relation == 'rel="next"'
         path = target.strip("<>") if reply.json["more"] else ""
-    assert [len(each["items"]) for each in found] == [3, 3, 1]
-    events = [event for each in found for event in each["items"]]
+    assert [len(page_body["items"]) for page_body in found] == [3, 3, 1]
+    events = [event for page_body in found for event in page_body["items"]]
     assert [int(event["guid"], 16) for event in events] == list(range(7))
     assert all("record" not in event for event in events)
-    assert [each["next"] for each in found] == [each["items"][-1]["cursor"] for each in found]
+    assert [page_body["next"] for page_body in found] == [page_body["items"][-1]["cursor"] for page_body in found]
     assert (await page(client, f"?cursor={found[-1]['next']}")) == {
         "items": [],
         "next": found[-1]["next"],
@@ -95,11 +95,11 @@ async def test_pages_follow_each_other_without_gap(client: Client) -> None:
 
 
 async def test_head_equals_get_without_body(client: Client) -> None:
-    await live(client)
+    await run_life_cycle(client)
     for query in ("", "?limit=2", "?from=now&wait=30"):
-        got, head = await client.get(f"/events{query.replace('30', '0')}"), await client.ask("HEAD", f"/events{query}")
+        get, head = await client.get(f"/events{query.replace('30', '0')}"), await client.ask("HEAD", f"/events{query}")
         assert (head.status, head.body) == (200, b"")
-        assert head.headers["Content-Length"] == got.headers["Content-Length"]
+        assert head.headers["Content-Length"] == get.headers["Content-Length"]
     head = await client.ask("HEAD", "/events", headers=SSE)
     assert (head.status, head.headers["Content-Type"]) == (200, "text/event-stream")
 
@@ -119,7 +119,7 @@ async def test_head_equals_get_without_body(client: Client) -> None:
     ],
 )
 async def test_filters_select_events_in_each_form(client: Client, query: str, selected: list[str]) -> None:
-    await live(client)
+    await run_life_cycle(client)
     await client.put(f"/guid/{'F' * 32}", {"user": "third"})
     assert types(await all_events(client, f"?limit=2&{query}")) == selected
     async with reading(client.port, f"?{query}") as stream:
@@ -129,7 +129,7 @@ async def test_filters_select_events_in_each_form(client: Client, query: str, se
 
 
 async def test_all_forms_show_the_same_events(client: Client) -> None:
-    await live(client)
+    await run_life_cycle(client)
     items = await all_events(client)
     lines = (await client.get("/events", headers=LINES)).lines
     reply = await client.get(f"/events?limit={len(items)}", headers=SSE)
@@ -139,11 +139,13 @@ async def test_all_forms_show_the_same_events(client: Client) -> None:
     assert [{"cursor": block.fields["id"]} | (block.event or {}) for block in blocks] == items
     assert 1500 <= int(first.fields["retry"]) <= 4000
     assert last.fields == {"id": items[-1]["cursor"]}
-    assert all(block.fields.keys() == {"id", "data"} for block in blocks), "no name, which only some listeners get"
+    assert all(block.fields.keys() == {"id", "data"} for block in blocks), (
+        "browsers show named events only to some listeners"
+    )
 
 
 async def test_limit_ends_a_stream_of_lines(client: Client) -> None:
-    await live(client)
+    await run_life_cycle(client)
     lines = (await client.get("/events?limit=2", headers=LINES)).lines
     assert types(lines) == ["created", "updated", "bookmark"]
     assert lines[-1]["cursor"] == lines[1]["cursor"]
@@ -152,7 +154,7 @@ async def test_limit_ends_a_stream_of_lines(client: Client) -> None:
 
 
 async def test_last_event_id_wins_over_the_cursor(client: Client) -> None:
-    await live(client)
+    await run_life_cycle(client)
     events = await all_events(client)
     headers = {"Last-Event-ID": events[-2]["cursor"]}
     for query in ("", "?from=now", f"?cursor={events[0]['cursor']}"):
@@ -204,7 +206,7 @@ async def test_invalid_last_event_id_is_rejected(client: Client) -> None:
 async def test_cursor_that_is_gone_gets_410_in_each_form(
     client: Client, sqlite_url: str, headers: dict[str, str]
 ) -> None:
-    await live(client)
+    await run_life_cycle(client)
     key = key_of(sqlite_url)
     sealed = cursors.decode(await now(client))
     place = sealed and sealed.unseal(key)
@@ -223,11 +225,9 @@ async def test_cursor_that_is_gone_gets_410_in_each_form(
         assert (await page(client, f"?cursor={reply.json['now']}"))["items"] == []
 
 
-async def test_trimmed_events_are_gone_and_the_rest_is_there(
-    serving: Serving, sqlite_url: str, clock: FakeClock
-) -> None:
+async def test_trimmed_events_are_gone_and_others_remain(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:
     async with serving() as client:
-        await live(client)
+        await run_life_cycle(client)
         events = await all_events(client)
     async with open_store(sqlite_url, exclusive=False) as store:
         assert await store.events.trim(clock() + 1, 2**30, 3) == 3
@@ -236,7 +236,7 @@ async def test_trimmed_events_are_gone_and_the_rest_is_there(
             reply = await client.get(f"/events?cursor={events[1]['cursor']}", headers=headers)
             assert_problem(reply, 410, "events-gone")
             assert reply.json["reason"] == "trimmed"
-        assert reply.json["oldest"] == events[2]["cursor"], "the edge is still known"
+        assert reply.json["oldest"] == events[2]["cursor"], "the cursor of the last trimmed event must stay valid"
         assert (await page(client, f"?cursor={events[2]['cursor']}"))["items"] == events[3:]
         assert (await page(client))["items"] == events[3:]
         assert reply.json["now"] == events[-1]["cursor"]
@@ -244,13 +244,13 @@ async def test_trimmed_events_are_gone_and_the_rest_is_there(
 
 async def test_scan_without_match_moves_the_cursor(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("guidsvc.store.sqlite.events.reading.SCANNED", 2)
-    await live(client)
+    await run_life_cycle(client)
     query, found = "?type=guid.deleted", []
     while True:
-        here = await page(client, query)
-        found.append((len(here["items"]), here["more"]))
-        query = f"?type=guid.deleted&cursor={here['next']}"
-        if not here["more"]:
+        events_page = await page(client, query)
+        found.append((len(events_page["items"]), events_page["more"]))
+        query = f"?type=guid.deleted&cursor={events_page['next']}"
+        if not events_page["more"]:
             break
     assert found == [(0, True), (0, True), (1, False)]
     lines = (await client.get("/events?type=guid.deleted", headers=LINES)).lines
@@ -268,11 +268,11 @@ async def test_feed_is_forbidden_without_event_log(serving: Serving) -> None:
 
 async def test_changes_mode_leaves_renewals_out(serving: Serving) -> None:
     async with serving(events="changes") as client:
-        await live(client)
+        await run_life_cycle(client)
         assert types(await all_events(client)) == ["created", "updated", "updated", "expired", "deleted"]
 
 
-async def test_page_ends_at_its_size_in_bytes(client: Client) -> None:
+async def test_page_is_limited_in_bytes(client: Client) -> None:
     for number in range(80):
         await client.put(f"/guid/{number:032X}", {"user": USER, "metadata": {"a": "x" * 16_000}})
     reply = await client.get("/events?limit=500")
@@ -282,12 +282,12 @@ async def test_page_ends_at_its_size_in_bytes(client: Client) -> None:
 
 
 async def test_events_of_one_guid_are_in_order(client: Client) -> None:
-    """Whatever runs at the same time."""
+    """Concurrent writers must not change that."""
 
     async def write(writer: int) -> list[Reply]:
         return [await client.put(PATH, {"user": f"{writer}-{number}"}) for number in range(20)]
 
-    replies = [reply for each in await asyncio.gather(*map(write, range(4))) for reply in each]
+    replies = [reply for written in await asyncio.gather(*map(write, range(4))) for reply in written]
     events = await all_events(client)
     versions = [int(event["version"]) for event in events]
     assert all(earlier < later for earlier, later in pairwise(versions))

@@ -1,4 +1,4 @@
-"""The feed of events tells an owner nothing of the events of others: neither `more` nor a cursor shows their number."""
+"""The event feed reveals nothing about the events of other owners: neither `more` nor cursors show their number."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.support.http_client import Client
 from tests.support.secured_service import KeyClient, SecuredService
 
 SMALL = 2**32
-"""The numbers of events in the tests are far below this; of an encrypted one, one in four billion is."""
+"""Above all event numbers in these tests. An encrypted number is below it once in four billion."""
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ async def create(caller: KeyClient, *numbers: int) -> None:
 
 
 def shown_number(cursor: str) -> int:
-    """Return what is in a cursor where the number of an event would be."""
+    """Return the number at the place of a cursor where an unencrypted event number would be."""
     sealed = cursors.decode(cursor)
     assert sealed is not None
     return int.from_bytes(sealed.sealed[:8])
 
 
 async def pages(caller: KeyClient, query: str) -> AsyncIterator[dict[str, Any]]:
-    """Yield all pages of a query, as a client reads them."""
+    """Yield all pages of a query."""
     cursor = ""
     while True:
         page = (await caller.ask("GET", f"/events?{query}{cursor}")).json
@@ -73,16 +73,16 @@ async def test_more_after_a_wait_counts_only_events_of_the_caller(secured: Secur
     lines = "".join(f'{{"op":"put","guid":"{number:032X}","user":"u"}}\n' for number in range(1, 9))
     batch = {"Content-Type": "application/x-ndjson"}
     await asyncio.gather(create(alice, 9), bob.ask("POST", "/guid:batch", body=lines.encode(), headers=batch))
-    here = (await waiting).json
-    assert [event["guid"] for event in here["items"]] == [f"{9:032X}"]
-    assert here["more"] is False
+    events_page = (await waiting).json
+    assert [event["guid"] for event in events_page["items"]] == [f"{9:032X}"]
+    assert events_page["more"] is False
 
 
 @pytest.mark.parametrize("others", [0, 1, 20])
 async def test_pages_hide_the_number_of_events_of_others(
     secured: SecuredService, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    """Neither the number of requests nor `more` depends on them, whatever the caller selects."""
+    """Neither the number of requests nor `more` depends on the events of others, whatever the filter is."""
     monkeypatch.setattr(reading, "SCANNED", 4)
     alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     await create(bob, *range(100, 100 + others))
@@ -101,8 +101,8 @@ async def test_pages_hide_the_number_of_events_of_others(
     assert [line["type"] for line in lines] == ["bookmark"]
 
 
-async def test_wait_goes_on_over_events_of_others(secured: SecuredService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there were since the cursor: an early answer would count them."""
+async def test_wait_is_not_ended_by_events_of_others(secured: SecuredService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An early response would reveal how many events of others there were since the cursor."""
     monkeypatch.setattr(reading, "SCANNED", 4)
     alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
     cursor = (await alice.ask("GET", "/events?from=now")).json["next"]
@@ -115,9 +115,9 @@ async def test_wait_goes_on_over_events_of_others(secured: SecuredService, monke
             await asyncio.sleep(0.01)
     await create(bob, *range(120, 140))
     await create(alice, 1)
-    here = (await waiting).json
-    assert [event["guid"] for event in here["items"]] == [f"{1:032X}"]
-    assert here["more"] is False
+    events_page = (await waiting).json
+    assert [event["guid"] for event in events_page["items"]] == [f"{1:032X}"]
+    assert events_page["more"] is False
 
 
 @pytest.mark.parametrize("scopes", ["read write", "admin"])
