@@ -1,4 +1,4 @@
-"""The contract of the event log, kept by every store, also behind every cache: what writes and time append."""
+"""The contract of the event log, for every store and cache: the entries that writes and time append."""
 
 import asyncio
 
@@ -102,7 +102,7 @@ async def test_revocation_appends_the_expiry_too(store: RecordRepository, databa
     assert entries[2].at == revoked.expire * 1000
 
 
-async def test_late_renewal_appends_the_expiry_it_ends(
+async def test_late_renewal_appends_the_expiry_before_it(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     old = expired_record(clock)
@@ -118,7 +118,7 @@ async def test_late_renewal_appends_the_expiry_it_ends(
     ]
 
 
-async def test_write_after_the_scheduler_owes_no_expiry(
+async def test_write_after_the_scheduler_appends_no_expiry(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     old = expired_record(clock)
@@ -134,7 +134,7 @@ async def test_write_after_the_scheduler_owes_no_expiry(
     ]
 
 
-async def test_creation_over_retention_appends_its_end(
+async def test_creation_after_retention_appends_expiry_and_purge(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     old = expired_record(clock, purge_at=clock.seconds - 5)
@@ -152,7 +152,7 @@ async def test_creation_over_retention_appends_its_end(
     assert entries[2].at == old.purge_at * 1000
 
 
-async def test_creation_over_tombstone_owes_nothing(
+async def test_creation_over_a_tombstone_appends_only_itself(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     old = record(clock())
@@ -171,7 +171,7 @@ async def test_creation_over_tombstone_owes_nothing(
 async def test_expiry_races_with_renewal_and_is_logged_once(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    """Whoever comes first, the order of each GUID is: created, expired, renewed."""
+    """Whichever wins, the order of each GUID is: created, expired, renewed."""
     old = [expired_record(clock, guid=f"{number:032X}") for number in range(60)]
     await asyncio.gather(*(store.swap(None, each) for each in old))
 
@@ -210,7 +210,9 @@ async def test_advance_appends_each_step_once(store: RecordRepository, database:
     assert await store.get(alive.guid) == alive
 
 
-async def test_lag_is_that_of_the_oldest_step(store: RecordRepository, database: Database, clock: FakeClock) -> None:
+async def test_lag_is_the_age_of_the_oldest_due_step(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
     assert await database.events.lag(clock()) == 0
     written = clock() - HOUR * 1000
     await store.swap(None, record(written, expire=clock.seconds - 1000, purge_at=clock.seconds + HOUR))

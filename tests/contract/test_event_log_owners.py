@@ -1,4 +1,4 @@
-"""The contract of the event log, kept by every store: reading for one owner shows nothing of the entries of others."""
+"""The contract of the event log, for every store: a read for one owner reveals nothing about the entries of others."""
 
 import pytest
 
@@ -15,14 +15,14 @@ RARE = EventSelection(owner="alice", kinds=frozenset({"purged"}))
 
 
 class Writer:
-    """Creates GUIDs of an owner, one after the other, so that their entries are in this order."""
+    """Creates GUIDs one after the other, so that their entries have this order."""
 
     def __init__(self, store: RecordRepository, database: Database, clock: FakeClock) -> None:
         self._store, self._database, self._clock = store, database, clock
         self.count = 0
 
     async def create(self, owner: str, count: int, **fields: object) -> None:
-        """Create so many."""
+        """Create `count` GUIDs of an owner."""
         for _ in range(count):
             new = record(self._clock(), guid=f"{self.count:032X}", owner=owner, **fields)
             assert await self._store.swap(None, new)
@@ -39,7 +39,7 @@ def writer(store: RecordRepository, database: Database, clock: FakeClock) -> Wri
 async def test_search_for_an_owner_counts_only_its_entries(
     writer: Writer, database: Database, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    """The number of pages, and whether more follows, are the same however many entries of others there are."""
+    """Neither the number of pages nor the end of the search depends on the entries of others."""
     for module in (sqlite_reading, mongo_reading):
         monkeypatch.setattr(module, "SCANNED", 2)
     own: list[int] = []
@@ -62,10 +62,10 @@ async def test_search_for_an_owner_counts_only_its_entries(
 
 
 @pytest.mark.parametrize("selection", [EventSelection(owner="alice"), EventSelection(owner="alice", guid_prefix="0")])
-async def test_full_page_of_an_owner_tells_nothing_of_others(
+async def test_full_page_of_an_owner_reveals_nothing_about_others(
     writer: Writer, database: Database, monkeypatch: pytest.MonkeyPatch, selection: EventSelection
 ) -> None:
-    """A page that has reached its size says that more follows only if that is of the owner."""
+    """A full page says that more follows only if the owner has more entries."""
     for module in (sqlite_reading, mongo_reading):
         monkeypatch.setattr(module, "PAGE_BYTES", 2000)
     await writer.create("alice", 2, metadata='{"a":"' + "x" * 1000 + '"}')

@@ -1,4 +1,4 @@
-"""The contract of the event log, kept by every store, also behind every cache: how it is read and cut off."""
+"""The contract of the event log, for every store and cache: reading and trimming."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,7 +37,7 @@ async def test_page_continues_after_any_entry(store: RecordRepository, database:
         assert page.newest == 10
 
 
-KEPT: list[tuple[EventSelection, Callable[[Entry], bool]]] = [
+SELECTIONS: list[tuple[EventSelection, Callable[[Entry], bool]]] = [
     (EventSelection(owner="alice"), lambda entry: entry.owner == "alice"),
     (EventSelection(owner=""), lambda entry: entry.owner == ""),
     (EventSelection(kinds=frozenset({"created"})), lambda entry: entry.kind == "created"),
@@ -54,24 +54,24 @@ KEPT: list[tuple[EventSelection, Callable[[Entry], bool]]] = [
 ]
 
 
-@pytest.mark.parametrize(("selection", "is_kept"), KEPT, ids=range(len(KEPT)))
-async def test_page_holds_its_selection(
+@pytest.mark.parametrize(("selection", "is_selected"), SELECTIONS, ids=range(len(SELECTIONS)))
+async def test_page_has_the_selected_entries(
     store: RecordRepository,
     database: Database,
     clock: FakeClock,
     selection: EventSelection,
-    is_kept: Callable[[Entry], bool],
+    is_selected: Callable[[Entry], bool],
 ) -> None:
     for number in range(6):
         old = record(clock(), guid=f"{number:032X}", owner="alice" if number % 2 else "")
         await store.swap(None, old)
         await store.swap(old, next_version(old, clock() + 1, user='it\'s "x" $1'))
     numbered = await numbered_after(database.events, 0, 12)
-    expected = [each for each in numbered if is_kept(each.entry)]
+    expected = [each for each in numbered if is_selected(each.entry)]
 
     page = await database.events.read(0, 100, selection)
     assert list(page.entries) == expected
-    assert page.looked_to == 12, "also where the last entries do not match"
+    assert page.looked_to == 12, "the page must end after the last entry that was scanned, matching or not"
     assert [each for each in numbered if selection.matches(each.entry)] == expected
     first = await database.events.read(0, 1, selection)
     assert list(first.entries) == expected[:1]
@@ -79,7 +79,7 @@ async def test_page_holds_its_selection(
 
 
 async def test_size_of_an_event_is_as_documented(store: RecordRepository, database: Database, clock: FakeClock) -> None:
-    """From these sizes, docs/events.md says how long events live."""
+    """The retention figures of docs/events.md are computed from these sizes."""
     for count, metadata_bytes in (1, 0), (2, 1024), (3, 16_384):
         before, _ = await database.events.size()
         metadata = f'{{"a":"{"x" * (metadata_bytes - 8)}"}}' if metadata_bytes else None
@@ -108,7 +108,7 @@ async def test_page_is_bounded_in_bytes(
     assert len(await every_entry(database.events)) == count
 
 
-async def test_checksums_name_entries(store: RecordRepository, database: Database, clock: FakeClock) -> None:
+async def test_checksum_identifies_an_entry(store: RecordRepository, database: Database, clock: FakeClock) -> None:
     log = database.events
     empty = await log.bounds()
     assert (empty.floor, empty.floor_checksum, empty.newest, empty.newest_checksum) == (0, 0, 0, 0)
@@ -125,9 +125,7 @@ async def test_checksums_name_entries(store: RecordRepository, database: Databas
     assert bounds == (empty.key, 0, 0, 3, checksum_of(numbered[-1].entry.id))
 
 
-async def test_history_goes_back_through_one_guid(
-    store: RecordRepository, database: Database, clock: FakeClock
-) -> None:
+async def test_history_has_one_guid_newest_first(store: RecordRepository, database: Database, clock: FakeClock) -> None:
     current = record(clock())
     await store.swap(None, current)
     for step in range(1, 5):
@@ -145,7 +143,7 @@ async def test_history_goes_back_through_one_guid(
     assert await database.events.history("F" * 32, 100, 2) == []
 
 
-async def test_trim_cuts_off_the_oldest_and_never_the_newest(
+async def test_trim_removes_the_oldest_and_never_the_newest(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     log = database.events
@@ -177,12 +175,12 @@ async def test_trim_cuts_off_the_oldest_and_never_the_newest(
 async def test_age_of_an_entry_counts_from_its_append(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    """An expiry that is logged late is kept for the whole retention."""
+    """An expiry that is logged late stays for the whole retention."""
     log = database.events
     old = expired_record(clock, expire=clock.seconds - 60)
     await store.swap(None, old)
     assert await log.advance(clock(), 100) == 1
-    for count, guid in (3, "0" * 32), (4, "1" * 32):  # the last waits until the outboxes of the others are empty
+    for count, guid in (3, "0" * 32), (4, "1" * 32):  # the last one waits until the outboxes of the others are empty
         await store.swap(None, record(clock(), guid=guid))
         await numbered_after(log, 0, count)
 
@@ -193,10 +191,10 @@ async def test_age_of_an_entry_counts_from_its_append(
     assert (await log.size())[1] >= a_retention_ago
 
 
-async def test_page_is_whole_while_the_log_is_trimmed(
+async def test_page_has_no_gap_while_the_log_is_trimmed(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    """A page has no hole: it is whole, or EventsTrimmed."""
+    """A read returns a complete page or raises EventsTrimmed."""
     log = database.events
     await asyncio.gather(*(store.swap(None, record(clock(), guid=f"{number:032X}")) for number in range(300)))
     await numbered_after(log, 0, 300)

@@ -1,4 +1,4 @@
-"""The contract of the event log, kept by every store: one owner does not shorten the life of the events of others."""
+"""The contract of the event log, for every store: a busy owner does not push out the events of others."""
 
 import asyncio
 
@@ -19,8 +19,8 @@ async def numbers_of(log: EventLog, owner: str, after: int) -> list[int]:
     return [number for number, _ in await own_entries(log, owner, after)]
 
 
-async def flooded(store: RecordRepository, log: EventLog, clock: FakeClock) -> list[Numbered]:
-    """Let bob write an event, alice ten times the size of the log, and bob another event; return all entries."""
+async def flood_log(store: RecordRepository, log: EventLog, clock: FakeClock) -> list[Numbered]:
+    """Write one event of bob, ten times the log's size of alice, and one of bob; return all entries ever seen."""
     await create_of(store, log, clock, "bob", 1)
     seen = await every_entry(log)
     for _ in range(10):
@@ -36,16 +36,16 @@ async def test_full_log_keeps_events_of_small_owners(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     log = database.events
-    seen = await flooded(store, log, clock)
+    seen = await flood_log(store, log, clock)
     await trim_all(log)
 
     bounds, of_alice, of_bob = await log.bounds(), await log.bounds("alice"), await log.bounds("bob")
     assert of_bob.floor == 0
     assert await own_entries(log, "bob", 0) == [each for each in seen if each.entry.owner == "bob"]
     assert 0 < of_alice.floor <= bounds.floor
-    left = [each for each in seen if each.entry.owner == "alice" and each.number > of_alice.floor]
-    assert left
-    assert await own_entries(log, "alice", of_alice.floor) == left
+    remaining = [each for each in seen if each.entry.owner == "alice" and each.number > of_alice.floor]
+    assert remaining
+    assert await own_entries(log, "alice", of_alice.floor) == remaining
     assert await every_entry(log) == [each for each in seen if each.number > bounds.floor]
     assert (await log.size())[0] <= SIZE_BYTES
 
@@ -54,7 +54,7 @@ async def test_reader_never_misses_a_removed_event(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     log = database.events
-    await flooded(store, log, clock)
+    await flood_log(store, log, clock)
     await trim_all(log)
 
     for selection, floor in ((ALICE, (await log.bounds("alice")).floor), (ALL, (await log.bounds()).floor)):
@@ -63,10 +63,10 @@ async def test_reader_never_misses_a_removed_event(
         assert (await log.read(floor, 10, selection)).entries
 
 
-async def test_full_log_of_equals_removes_the_oldest(
+async def test_full_log_of_equal_owners_removes_the_oldest(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    """Each of two owners that write much keeps half of the log, and a third one all it has."""
+    """Two busy owners keep half of the log each. A third one keeps everything."""
     log = database.events
     await create_of(store, log, clock, "carol", 1)
     for _ in range(4):
@@ -81,10 +81,10 @@ async def test_full_log_of_equals_removes_the_oldest(
     assert min(alice, bob) >= 3
 
 
-async def test_archived_owner_that_grows_loses_its_oldest(
+async def test_growing_owner_loses_its_archived_events(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
-    """What bob has kept before the floor goes once bob holds the most."""
+    """Bob's events below the floor are removed once bob has the largest share."""
     log = database.events
     await create_of(store, log, clock, "bob", SIZE_BYTES // 4)
     await create_of(store, log, clock, "alice", 2 * SIZE_BYTES)
@@ -102,7 +102,7 @@ async def test_archived_owner_that_grows_loses_its_oldest(
     assert (await log.size())[0] <= SIZE_BYTES
 
 
-async def test_page_goes_on_from_the_archive_into_the_log(
+async def test_page_continues_from_the_archive_into_the_log(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     log = database.events
@@ -131,7 +131,7 @@ async def test_page_goes_on_from_the_archive_into_the_log(
 
 async def test_archive_ends_with_the_retention(store: RecordRepository, database: Database, clock: FakeClock) -> None:
     log = database.events
-    await flooded(store, log, clock)
+    await flood_log(store, log, clock)
     await trim_all(log)
     async with asyncio.timeout(READ_SECONDS):
         while (await log.bounds()).floor < await log.newest() - 1:
@@ -143,11 +143,11 @@ async def test_archive_ends_with_the_retention(store: RecordRepository, database
     assert await numbers_of(log, "bob", await log.newest() - 1) == [await log.newest()]
 
 
-async def test_newest_event_of_an_owner_is_a_lasting_place(
+async def test_cursor_at_the_newest_event_of_an_owner_stays_valid(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     log = database.events
-    seen = await flooded(store, log, clock)
+    seen = await flood_log(store, log, clock)
     first, last = (each.number for each in seen if each.entry.owner == "bob")
     await trim_all(log)
 
@@ -159,7 +159,7 @@ async def test_newest_event_of_an_owner_is_a_lasting_place(
     assert await log.newest_of("alice", (await log.bounds("alice")).floor) is None
 
 
-async def test_pages_of_small_owners_are_whole_while_trimmed(
+async def test_pages_of_small_owners_have_no_gap_while_trimmed(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:
     log = database.events
