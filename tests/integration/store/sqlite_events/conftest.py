@@ -10,6 +10,6 @@ from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    """A store on SQLite, by the time of this host."""
+    """A SQLite store with the clock of this host."""
     async with open_sqlite(path, exclusive=False) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""The archive of the event log of the SQLite store: damage of it, and the plans by which it is read."""
+"""The archive of the SQLite event log: damage, and query plans."""
 
 from contextlib import closing
 from pathlib import Path
@@ -18,8 +18,8 @@ from tests.support.sqlite_damage import alter, overwrite_root
 BOB = EventSelection(owner="bob")
 
 
-async def archived(store: SqliteStore, clock: FakeClock, count: int = 1) -> None:
-    """Let bob have so many entries in the archive."""
+async def fill_archive(store: SqliteStore, clock: FakeClock, count: int = 1) -> None:
+    """Fill the log so that bob has `count` entries in the archive."""
     for _ in range(count):
         await create_of(store.records, store.events, clock, "bob", 1)
     await create_of(store.records, store.events, clock, "alice", 3 * SIZE_BYTES)
@@ -33,7 +33,7 @@ async def test_damaged_archive_stops_neither_trim_nor_writes(
     expected_logs.add("archive of the event log damaged, its events are gone")
     expected_logs.add("event log damaged, its readers go on behind the damage")
     async with open_sqlite(path, exclusive=False) as store:
-        await archived(store, clock)
+        await fill_archive(store, clock)
     overwrite_root(path, "log_archive")
 
     async with open_sqlite(path, exclusive=False) as store:
@@ -47,11 +47,11 @@ async def test_damaged_archive_stops_neither_trim_nor_writes(
             assert await own_entries(store.events, "alice", floor)
 
 
-async def test_damaged_entry_of_the_archive_is_passed_by(
+async def test_damaged_entry_of_the_archive_is_skipped(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("event log damaged, its readers go on behind the damage")
-    await archived(store, clock, 3)
+    await fill_archive(store, clock, 3)
     alter(path, "UPDATE log_archive SET metadata = CAST(x'ff41' AS TEXT) WHERE seq = 2")
 
     with pytest.raises(EventsTrimmed):
@@ -62,7 +62,7 @@ async def test_damaged_entry_of_the_archive_is_passed_by(
     assert len(await own_entries(store.events, "bob", floor)) == 1
 
 
-async def test_damaged_index_of_owners_names_no_place(path: Path, clock: FakeClock) -> None:
+async def test_damaged_owner_index_yields_no_cursor(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False) as store:
         await create_of(store.records, store.events, clock, "alice", 3 * SIZE_BYTES)
     overwrite_root(path, "log_owner")

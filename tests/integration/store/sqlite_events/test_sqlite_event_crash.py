@@ -1,4 +1,4 @@
-"""What a crash and a full disk leave of the event log of the SQLite store."""
+"""The SQLite event log after a crash, and on a full disk."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from tests.support.events import create, every_entry, new_records
 from tests.support.factories import record
 
 
-async def test_full_disk_fails_the_write_and_trim_makes_room(store: SqliteStore, clock: FakeClock) -> None:
-    """A full disk is what refuses, not the log: what it has cut off is room for new records."""
+async def test_full_disk_fails_writes_until_a_trim(store: SqliteStore, clock: FakeClock) -> None:
+    """The disk rejects the write, not the log. Trimmed entries leave space for new records."""
     writer = store._engine.writer.connection
     await create(store, new_records(clock, 2000))
     (pages,) = writer.execute("PRAGMA page_count").fetchone()
@@ -86,7 +86,7 @@ async def test_kill_leaves_each_acknowledged_write_one_entry(path: Path) -> None
         )
         assert set(writes.values()) == {1}
         assert set(acknowledged) <= set(writes)
-        assert len(writes) - len(acknowledged) <= 3 * 20, "at most those that were under way"
+        assert len(writes) - len(acknowledged) <= 3 * 20, "at most the writes in flight may be unacknowledged"
         assert max(Counter(entry.id for _, entry in numbered).values()) == 1
         for guid in {guid for guid, _ in writes}:
             versions = [entry.version for _, entry in numbered if entry.guid == guid]

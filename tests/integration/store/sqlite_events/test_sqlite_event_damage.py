@@ -1,4 +1,4 @@
-"""Damage of the SQLite file: it holds up nothing but the events that it hits."""
+"""Damage of the SQLite file: it stops only the events that it affects."""
 
 import sqlite3
 from contextlib import closing
@@ -34,7 +34,7 @@ async def test_damaged_log_fails_its_readers_only(path: Path, clock: FakeClock) 
 
 
 @pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "user = CAST(x'ff41' AS TEXT)"])
-async def test_invalid_row_holds_up_no_other(
+async def test_invalid_row_does_not_stop_the_others(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, column: str
 ) -> None:
     expected_logs.add("record damaged, its expiry is not logged")
@@ -46,13 +46,13 @@ async def test_invalid_row_holds_up_no_other(
     assert [entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
     await advance_all(store, clock() + 10_000 + MARGIN)
     with closing(sqlite3.connect(path)) as file:
-        assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "also the invalid row is purged"
+        assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "the invalid row must be purged too"
 
 
 @pytest.mark.parametrize(
     "column", ["stage = 'x'", "last = 'x'", "due = 'x'", "due = 1.5", "stage = CAST(x'ff41' AS TEXT)"]
 )
-async def test_damaged_schedule_holds_up_no_other(
+async def test_damaged_schedule_does_not_stop_the_others(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, column: str
 ) -> None:
     expected_logs.add("record damaged, its expiry is not logged")
@@ -66,11 +66,11 @@ async def test_damaged_schedule_holds_up_no_other(
     assert [entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
     await advance_all(store, clock() + 10_000 + MARGIN)
     with closing(sqlite3.connect(path)) as file:
-        assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "also the damaged row is purged"
+        assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "the damaged row must be purged too"
 
 
 @pytest.mark.parametrize("column", ["stage = 'x'", "last = 'x'", "due = 'x'"])
-async def test_damaged_schedule_is_mended_by_a_write(
+async def test_damaged_schedule_is_repaired_by_a_write(
     store: SqliteStore, path: Path, clock: FakeClock, column: str
 ) -> None:
     old = record(clock(), expire=clock.seconds + 5)
@@ -87,7 +87,7 @@ async def test_damaged_schedule_is_mended_by_a_write(
 
 
 async def damage_row(path: Path, clock: FakeClock) -> list[Record]:
-    """Store records that expire soon, and damage a page of some of them; return all."""
+    """Store records that expire soon, and damage a page with some of them; return all records."""
     metadata = '{"a":"' + "x" * 1500 + '"}'
     records = new_records(clock, 40, expire=clock.seconds + 5, purge_at=clock.seconds + DAY, metadata=metadata)
     async with open_sqlite(path, exclusive=False) as store:
@@ -96,7 +96,7 @@ async def damage_row(path: Path, clock: FakeClock) -> list[Record]:
     return records
 
 
-async def test_damaged_page_holds_up_no_other(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+async def test_damaged_page_does_not_stop_the_others(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("record damaged, its expiry is not logged")
     records = await damage_row(path, clock)
 
@@ -116,7 +116,7 @@ async def test_damaged_page_holds_up_no_other(path: Path, clock: FakeClock, expe
 async def test_too_many_damaged_rows_stop_the_schedule(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then the whole store is in doubt: the outage is logged, and nothing else is remembered."""
+    """Then the whole file may be damaged: the scheduler fails instead of remembering each row."""
     monkeypatch.setattr(due_steps, "MAX_DAMAGED", 0)
     await damage_row(path, clock)
 

@@ -1,4 +1,4 @@
-"""The history of a GUID over damage of the SQLite file: what is whole is there, and what is not is logged."""
+"""The history of a GUID in a damaged SQLite file: it has the intact events, and the gap is logged."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ LACKS = "event log damaged, the history of a GUID lacks events"
 
 
 async def write(store: SqliteStore, clock: FakeClock, *, metadata: str | None = None) -> None:
-    """Write nine entries: the odd ones are of one GUID."""
+    """Write nine entries. The odd ones are those of one GUID."""
     current = record(clock())
     await create(store, [current])
     for step, other in enumerate(new_records(clock, 4), 1):
@@ -42,7 +42,7 @@ async def numbers(store: SqliteStore, before: int = 100, limit: int = 100) -> li
         ("UPDATE log SET kind = 'x' WHERE seq = 1", [9, 7, 5, 3]),
     ],
 )
-async def test_history_leaves_out_what_is_damaged(
+async def test_history_omits_damaged_events(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, change: str, whole: list[int]
 ) -> None:
     expected_logs.add(LACKS)
@@ -72,7 +72,9 @@ async def test_damaged_link_loses_nothing(store: SqliteStore, path: Path, clock:
     assert await numbers(store) == [9, 7, 5, 3, 1]
 
 
-async def test_history_goes_on_behind_a_damaged_page(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+async def test_history_continues_after_a_damaged_page(
+    path: Path, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
     expected_logs.add(LACKS)
     async with open_sqlite(path, exclusive=False) as store:
         await write(store, clock, metadata='{"a":"' + "x" * 2500 + '"}')
@@ -87,7 +89,7 @@ async def test_history_goes_on_behind_a_damaged_page(path: Path, clock: FakeCloc
 async def test_search_for_the_next_entry_is_bounded(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it gives up is logged: the history must not look complete."""
+    """The end of the search is logged, so that the history does not look complete."""
     expected_logs.add(LACKS)
     await write(store, clock)
     alter(path, "UPDATE log SET prev = 'x' WHERE seq = 7")
@@ -96,7 +98,7 @@ async def test_search_for_the_next_entry_is_bounded(
     assert await numbers(store) == [9, 7]
 
 
-async def test_history_without_bounds_of_the_log_fails(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+async def test_history_fails_without_the_bounds_of_the_log(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     await write(store, clock)
     alter(path, "DELETE FROM log_bounds")
 

@@ -1,4 +1,4 @@
-"""Reading the event log of the SQLite store for one owner: its cost, its index, and damage."""
+"""Reads of the SQLite event log for one owner: cost, index, and damage."""
 
 import sqlite3
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ async def create_of(store: SqliteStore, clock: FakeClock, owner: str, guids: ran
 
 
 def steps_of_page(path: Path, selection: EventSelection) -> int:
-    """Count the steps of the virtual machine that a page takes, on a connection that has read the schema."""
+    """Count the steps of SQLite's virtual machine for a page, on a connection that has read the schema."""
     steps = 0
 
     def count() -> None:
@@ -50,7 +50,7 @@ def steps_of_page(path: Path, selection: EventSelection) -> int:
 
 
 @pytest.mark.parametrize("selection", [ALICE, NARROW], ids=["all", "narrow"])
-async def test_cost_of_a_page_of_an_owner_hides_the_number_of_others(
+async def test_cost_of_an_owners_page_hides_the_entries_of_others(
     store: SqliteStore, path: Path, clock: FakeClock, selection: EventSelection
 ) -> None:
     await create_of(store, clock, "alice", range(10))
@@ -78,7 +78,7 @@ def test_page_is_searched_by_owner_and_number(path: Path, select: str, owner: st
         assert [row[3] for row in connection.execute(page, values)] == [plan]
 
 
-async def test_older_file_gets_the_index_of_owners(path: Path, clock: FakeClock) -> None:
+async def test_older_file_gets_the_owner_index(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         await create_of(store, clock, "alice", range(3))
         await create(store, [record(clock(), guid="F" * 32)])
@@ -95,7 +95,7 @@ async def test_older_file_gets_the_index_of_owners(path: Path, clock: FakeClock)
         assert ([number for number, _ in page.entries], page.looked_to) == ([1, 2, 3, 5, 6], 6)
 
 
-async def test_damaged_entry_ends_a_page_of_its_owner_only(
+async def test_damaged_entry_ends_only_pages_of_its_owner(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add("event log damaged, its readers go on behind the damage")
@@ -114,7 +114,7 @@ async def test_damaged_entry_ends_a_page_of_its_owner_only(
     assert ([number for number, _ in page.entries], page.looked_to) == ([6], 9)
 
 
-async def test_damage_shows_an_owner_no_number_of_others(
+async def test_damage_reveals_no_entries_of_others(
     store: SqliteStore, path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(damage, "SCANNED", 4)
@@ -129,7 +129,7 @@ async def test_damage_shows_an_owner_no_number_of_others(
     assert ([number for number, _ in page.entries], page.looked_to) == ([25, 26, 27, 28], 28)
 
 
-async def test_damaged_index_of_owners_hides_no_event(path: Path, clock: FakeClock) -> None:
+async def test_damaged_owner_index_hides_no_event(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         await create_of(store, clock, "bob", range(100, 110))
         await create_of(store, clock, "alice", range(10))

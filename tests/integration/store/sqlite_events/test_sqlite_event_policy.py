@@ -1,4 +1,4 @@
-"""What the policy puts into the event log of the SQLite store, and when."""
+"""Which entries the policy adds to the SQLite event log, and when."""
 
 import sqlite3
 from contextlib import closing
@@ -16,13 +16,13 @@ DAY = 86_400
 MARGIN = MARGIN_SECONDS * 1000
 
 
-async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None:
+async def test_disabled_log_stays_empty(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False, events=EventPolicy("off")) as store:
         old = record(clock(), expire=clock.seconds + 60, purge_at=clock.seconds + 120)
         renewed = next_version(old, clock() + 1, expire=clock.seconds + 90)
         await store.records.swap(None, old)
         await store.records.swap(old, renewed)
-        assert await store.events.advance(clock() + 100_000, 10) == 1, "the schedule goes on"
+        assert await store.events.advance(clock() + 100_000, 10) == 1, "the schedule must advance"
         assert await store.records.get(GUID) == renewed
         assert await store.events.advance(clock() + 120_000 + MARGIN, 10) == 1
         assert await store.records.get(GUID) is None
@@ -30,7 +30,7 @@ async def test_log_that_is_off_stays_empty(path: Path, clock: FakeClock) -> None
         assert await store.events.newest() == 0
 
 
-async def test_log_of_changes_leaves_renewals_out(path: Path, clock: FakeClock) -> None:
+async def test_log_of_changes_omits_renewals(path: Path, clock: FakeClock) -> None:
     async with open_sqlite(path, exclusive=False, events=EventPolicy("changes")) as store:
         old = record(clock(), expire=clock.seconds + 60)
         renewed = next_version(old, clock() + 1, expire=clock.seconds + 90)
@@ -43,8 +43,8 @@ async def test_log_of_changes_leaves_renewals_out(path: Path, clock: FakeClock) 
         assert [number for number, _ in await store.events.history(GUID, 100, 10)] == [4, 3, 2, 1]
 
 
-async def test_log_of_changes_has_the_renewal_of_the_expired(path: Path, clock: FakeClock) -> None:
-    """The log says that it expired, and GET returns it: what brought it back must be there."""
+async def test_log_of_changes_has_renewals_of_expired_records(path: Path, clock: FakeClock) -> None:
+    """The log has the expiry, and GET returns the record, so the log must also have the renewal."""
     async with open_sqlite(path, clock=clock, exclusive=False, events=EventPolicy("changes", ())) as store:
         old = record(clock(), expire=clock.seconds + 5)
         revived = next_version(old, clock() + 7000, expire=clock.seconds + 60)
@@ -54,7 +54,7 @@ async def test_log_of_changes_has_the_renewal_of_the_expired(path: Path, clock: 
         assert [entry.kind for _, entry in await every_entry(store.events)] == ["created", "expired", "renewed"]
 
 
-async def test_time_without_a_log_voids_the_cursors(path: Path, clock: FakeClock) -> None:
+async def test_writes_while_the_log_is_off_invalidate_cursors(path: Path, clock: FakeClock) -> None:
     async def epoch(policy: EventPolicy, *records: Record) -> int:
         async with open_sqlite(path, clock=clock, exclusive=False, events=policy) as store:
             await create(store, list(records))
@@ -65,18 +65,18 @@ async def test_time_without_a_log_voids_the_cursors(path: Path, clock: FakeClock
     first, second, third = new_records(clock, 3, expire=clock.seconds + 5)
     begun = await epoch(on, first)
     assert await epoch(off) == begun
-    assert await epoch(on, second) == begun, "nothing was written meanwhile"
+    assert await epoch(on, second) == begun, "nothing was written while the log was off"
     await epoch(off, third)
     resumed = await epoch(on)
     assert resumed != begun
     assert await epoch(on) == resumed, "once"
     clock.advance(seconds=60)
     await epoch(off)
-    assert await epoch(on) != resumed, "an expiry has no entry, either"
+    assert await epoch(on) != resumed, "an expiry while the log is off has no entry either"
 
 
-async def test_what_comes_after_the_log_is_on_is_appended(path: Path, clock: FakeClock) -> None:
-    """Also of what was written or renewed while it was off, and nothing of that time."""
+async def test_later_events_are_appended_once_the_log_is_on(path: Path, clock: FakeClock) -> None:
+    """This includes events of records written while the log was off, but no event of that time."""
     on, off = EventPolicy("all", (5,)), EventPolicy("off", (5,))
     early, late = new_records(clock, 2, expire=clock.seconds + 20, purge_at=clock.seconds + 30)
     longer = next_version(early, clock() + 1, expire=clock.seconds + 50, purge_at=clock.seconds + 60)
@@ -127,15 +127,15 @@ async def test_pause_leaves_no_stale_warning(path: Path, clock: FakeClock) -> No
         assert await kind_counts(store) == {"created": 50, "expired": 50}
 
 
-async def test_clock_set_back_appends_nothing_again(store: SqliteStore, clock: FakeClock) -> None:
+async def test_clock_set_back_repeats_no_event(store: SqliteStore, clock: FakeClock) -> None:
     await create(store, [record(clock(), expire=clock.seconds + 5)])
     for seconds in (7, 3, 0, 7, 8):
         await store.events.advance(clock() + seconds * 1000, 10)
     assert await kind_counts(store) == {"created": 1, "expired": 1}
 
 
-async def test_mass_expiry_is_done_in_order_of_time(store: SqliteStore, clock: FakeClock) -> None:
-    """20,000 in one second, after 200 that are due earlier: each step is one bounded transaction."""
+async def test_mass_expiry_is_executed_in_order_of_time(store: SqliteStore, clock: FakeClock) -> None:
+    """200 records expire, then 20,000 in one second. Each step is one transaction of bounded size."""
     second = clock.seconds + 5
     late = new_records(clock, 20_000, expire=second, purge_at=second + DAY)
     early = [record(clock(), guid=f"F{n:031X}", expire=second - 1, purge_at=second + DAY) for n in range(200)]
@@ -169,7 +169,7 @@ async def test_purges_are_counted_with_their_lateness(path: Path, clock: FakeClo
     assert meter.events.counts["updated"] == 0
 
 
-async def test_stage_says_what_the_log_has(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+async def test_stage_matches_the_entries_of_the_log(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     await create(store, [record(clock(), expire=clock.seconds + 5, purge_at=clock.seconds + 10)])
     await store.events.advance(clock() + 5000 + MARGIN, 10)
     with closing(sqlite3.connect(path)) as file:

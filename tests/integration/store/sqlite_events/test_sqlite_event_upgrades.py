@@ -1,4 +1,4 @@
-"""What an upgrade, a process of the version before, and a copy leave of the event log of the SQLite store."""
+"""The SQLite event log after an upgrade, beside a process of the previous version, and in a restored copy."""
 
 import sqlite3
 from contextlib import closing
@@ -41,7 +41,7 @@ async def test_older_file_gets_its_schedule(path: Path, clock: FakeClock) -> Non
         assert await store.events.newest() == 0
         await advance_all(store, clock() + MARGIN)
         found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
-        assert found == [("expiring", alive.guid), ("purged", gone.guid)], "not what has expired before the upgrade"
+        assert found == [("expiring", alive.guid), ("purged", gone.guid)], "no expiry from before the upgrade"
         await advance_all(store, (alive.expire + MARGIN_SECONDS) * 1000)
         assert (await kind_counts(store))["expired"] == 1
         await advance_all(store, (alive.purge_at + MARGIN_SECONDS) * 1000)
@@ -60,8 +60,8 @@ async def test_schedule_of_older_file_is_made_in_chunks(path: Path, clock: FakeC
         assert file.execute("SELECT DISTINCT stage FROM records").fetchall() == [(0,)]
 
 
-async def test_expiry_between_upgrade_and_turn_is_logged(path: Path, clock: FakeClock) -> None:
-    """The schedule of a large file takes its time: what expires meanwhile is late, and not lost."""
+async def test_expiry_during_the_backfill_is_logged_late(path: Path, clock: FakeClock) -> None:
+    """The backfill of a large file takes time. A record that expires meanwhile is logged late."""
     soon = new_records(clock, 25, expire=clock.seconds + 5, purge_at=clock.seconds + DAY)
     over = record(clock() - 9000, guid="F" * 32, expire=clock.seconds - 1, purge_at=clock.seconds + DAY)
     with closing(open_writer(path, MIGRATIONS[:9])) as older:
@@ -82,7 +82,7 @@ async def test_expiry_between_upgrade_and_turn_is_logged(path: Path, clock: Fake
 
 
 @pytest.mark.parametrize("mode", ["all", "off"])
-async def test_schedule_of_older_file_is_that_of_new_records(path: Path, clock: FakeClock, mode: EventMode) -> None:
+async def test_schedule_of_older_file_equals_that_of_new_records(path: Path, clock: FakeClock, mode: EventMode) -> None:
     policy = EventPolicy(mode, (100, 7))
     lives = (-5, 0, 1, 13, 14, 29, 30, 60, 199, 200, 5000)
     records = [
@@ -99,7 +99,7 @@ async def test_schedule_of_older_file_is_that_of_new_records(path: Path, clock: 
     assert found == [policy.first(each) for each in records]
 
 
-async def test_restored_backup_knows_later_cursors(path: Path, clock: FakeClock) -> None:
+async def test_restored_backup_detects_later_cursors(path: Path, clock: FakeClock) -> None:
     copy = path.with_name("copy.db")
     first, lost, instead = new_records(clock, 3)
     async with open_sqlite(path, exclusive=False) as store:
@@ -152,12 +152,12 @@ async def test_salvaged_store_without_log_begins_a_new_one(path: Path, clock: Fa
         await store.records.swap(old, next_version(old, clock() + 1, user="b"))
         history = await store.events.history(GUID, 100, 5)
         assert kinds_and_versions([entry for _, entry in history]) == [("updated", clock() + 1)], (
-            "not the entry of another GUID"
+            "no entry of another GUID"
         )
 
 
 async def test_writes_of_older_process_get_their_schedule(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    """A process of the version before may still write the migrated file: its writes have no events, and do no harm."""
+    """A process of the previous version may still write to the migrated file. Its writes have no events."""
     old = record(clock(), expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     other = record(clock(), guid="0" * 32, expire=clock.seconds + 5, purge_at=clock.seconds + 10)
     longer = next_version(other, clock() + 1, expire=clock.seconds + 20, purge_at=clock.seconds + 25)

@@ -1,4 +1,4 @@
-"""The event log of the SQLite store: its numbers, its file, and what other processes do to it."""
+"""The SQLite event log: numbers, query plans, and several processes."""
 
 import asyncio
 import sqlite3
@@ -21,17 +21,17 @@ from tests.support.events import ALL, advance_all, create, every_entry, kind_cou
 from tests.support.factories import record
 
 
-def fails_on(connection: sqlite3.Connection, table: str, condition: str) -> None:
-    """Let each insert of such a row fail."""
+def make_inserts_fail(connection: sqlite3.Connection, table: str, condition: str) -> None:
+    """Make each insert of a row that meets the condition fail."""
     connection.execute(
         f"CREATE TEMP TRIGGER fault BEFORE INSERT ON {table} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'no'); END"
     )
 
 
-async def test_rolled_back_group_gives_its_numbers_back(store: SqliteStore, clock: FakeClock) -> None:
+async def test_rolled_back_group_uses_no_numbers(store: SqliteStore, clock: FakeClock) -> None:
     await create(store, [record(clock(), guid="F" * 32)])
     connection = store._engine.writer.connection
-    fails_on(connection, "records", "NEW.user = 'bad'")
+    make_inserts_fail(connection, "records", "NEW.user = 'bad'")
     group = [*new_records(clock, 3), record(clock(), guid="E" * 32, user="bad")]
     answers = await asyncio.gather(*(store.records.swap(None, each) for each in group), return_exceptions=True)
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 4
@@ -42,10 +42,10 @@ async def test_rolled_back_group_gives_its_numbers_back(store: SqliteStore, cloc
     assert store._engine.meter.events.counts["created"] == 4
 
 
-async def test_write_whose_entry_fails_is_undone(store: SqliteStore, clock: FakeClock) -> None:
+async def test_write_is_undone_if_its_entry_fails(store: SqliteStore, clock: FakeClock) -> None:
     old, other = new_records(clock, 2)
     await create(store, [old])
-    fails_on(store._engine.writer.connection, "log", "NEW.guid >= ''")
+    make_inserts_fail(store._engine.writer.connection, "log", "NEW.guid >= ''")
 
     for before, after in ((None, other), (old, next_version(old, clock() + 1, user="b"))):
         with pytest.raises(StoreUnavailable):
@@ -89,7 +89,7 @@ async def test_two_schedulers_append_each_expiry_once(store: SqliteStore, path: 
     assert await store.records.get(records[0].guid) is None
 
 
-async def test_newest_shows_the_commits_of_all_processes(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+async def test_newest_number_includes_all_processes(store: SqliteStore, path: Path, clock: FakeClock) -> None:
     statements: list[str] = []
     store._engine.reader.set_trace_callback(statements.append)
     async with open_sqlite(path, exclusive=False) as other:
@@ -99,33 +99,33 @@ async def test_newest_shows_the_commits_of_all_processes(store: SqliteStore, pat
     statements.clear()
     for _ in range(5):
         await store.events.newest()
-    assert statements == ["PRAGMA data_version"] * 5, "nothing else is read while nothing is written"
+    assert statements == ["PRAGMA data_version"] * 5, "an idle process must read nothing else"
 
 
-async def test_page_is_whole_though_another_process_trims(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    """The log is cut off between the look at the floor and the read of the entries."""
+async def test_page_has_no_gap_while_another_process_trims(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    """The other process trims between the read of the floor and the read of the entries."""
     await create(store, new_records(clock, 10))
-    cuts: list[str] = []
+    trims: list[str] = []
 
-    def cut(statement: str) -> None:
-        if statement.startswith("SELECT seq, kind") and not cuts:
-            cuts.append(statement)
+    def trim_after_floor_read(statement: str) -> None:
+        if statement.startswith("SELECT seq, kind") and not trims:
+            trims.append(statement)
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.executescript("UPDATE log_bounds SET floor = 5; DELETE FROM log WHERE seq <= 5")
 
     with closing(open_reader(path)) as reader:
-        reader.set_trace_callback(cut)
+        reader.set_trace_callback(trim_after_floor_read)
         page = read_page(reader, 0, 100, ALL)
-    assert cuts
+    assert trims
     assert [number for number, _ in page.entries] == list(range(1, 11))
     with pytest.raises(EventsTrimmed):
         await store.events.read(4, 100, ALL)
 
 
-async def test_page_ends_after_a_number_of_entries(
+async def test_page_ends_after_a_number_of_scanned_entries(
     store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However few match: a follower of rare events moves on, and never scans the whole log at once."""
+    """So the cursor of a follower of rare events advances, and no page scans the whole log."""
     monkeypatch.setattr(reading, "SCANNED", 4)
     await create(store, new_records(clock, 10))
 

@@ -1,4 +1,4 @@
-"""Damaged entries of the event log of the SQLite store, and entries of a wrong clock: neither is a wall."""
+"""Damaged entries in the SQLite event log, and entries with a wrong time: readers continue after them."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,10 +25,10 @@ async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
     "damage_of_entries",
     ["metadata = CAST(x'ff41' AS TEXT)", "kind = 'weird'", "version = 'x'", "guid = CAST(x'ff' AS TEXT)"],
 )
-async def test_damaged_entries_are_passed_by(
+async def test_readers_continue_after_damaged_entries(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, damage_of_entries: str
 ) -> None:
-    """A page ends before them, and who stands there is sent behind them, as if they were cut off."""
+    """A page ends before them. The next read raises EventsTrimmed with a place after them."""
     expected_logs.add("event log damaged, its readers go on behind the damage")
     await create(store, new_records(clock, 20))
     alter(path, f"UPDATE log SET {damage_of_entries} WHERE seq BETWEEN 5 AND 11")
@@ -62,7 +62,7 @@ async def test_damaged_newest_entry_rejects_no_write(
     assert await store.events.trim(clock() + 1, 2**30, 10) == 3
 
 
-async def test_damaged_page_of_the_log_is_passed_by(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
+async def test_readers_continue_after_a_damaged_page(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("event log damaged, its readers go on behind the damage")
     records = new_records(clock, 60, metadata='{"a":"' + "x" * 900 + '"}')
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
@@ -82,18 +82,18 @@ async def test_damaged_page_of_the_log_is_passed_by(path: Path, clock: FakeClock
         assert len(before) + len(after) > 50
 
 
-async def test_clock_that_was_ahead_holds_up_no_trim(store: SqliteStore, clock: FakeClock) -> None:
+async def test_clock_that_was_ahead_delays_no_trim(store: SqliteStore, clock: FakeClock) -> None:
     ahead = clock() + 365 * DAY * 1000
     await create(store, [record(ahead, guid=f"F{number:031X}") for number in range(5)])
     await create(store, new_records(clock, 3))
-    assert await store.events.trim(clock() - 7 * DAY * 1000, 2**30, 10) == 0, "the first that is right is young"
+    assert await store.events.trim(clock() - 7 * DAY * 1000, 2**30, 10) == 0, "entries with a right time are young"
     clock.advance(seconds=8 * DAY)
     await create(store, [record(clock())])
     assert [await store.events.trim(clock() - 7 * DAY * 1000, 2**30, 3) for _ in range(4)] == [3, 3, 2, 0]
 
 
-async def test_oldest_place_is_behind_damage(store: SqliteStore, path: Path, clock: FakeClock) -> None:
-    """So reading from the oldest entry works at once."""
+async def test_oldest_cursor_is_after_damaged_entries(store: SqliteStore, path: Path, clock: FakeClock) -> None:
+    """So a reader from the oldest entry succeeds at once."""
     await create(store, new_records(clock, 5))
     alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq <= 3")
     floor = (await store.events.bounds()).floor
