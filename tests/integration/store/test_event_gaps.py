@@ -1,4 +1,4 @@
-"""A time in which the log was off: no cursor from before passes it unnoticed, whatever the store."""
+"""Gaps in the event log while it was off: a cursor from before the gap is rejected, on each store."""
 
 import time
 from typing import Any
@@ -20,12 +20,12 @@ ON, OFF = EventPolicy("all"), EventPolicy("off")
 
 @pytest.fixture(params=["sqlite", "mongo"])
 def url(request: pytest.FixtureRequest) -> str:
-    """Where either store is."""
+    """The URL of the store."""
     return str(request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url"))
 
 
 async def epoch(url: str, policy: EventPolicy, *swaps: tuple[Record | None, Record]) -> int:
-    """Open the store with a policy, swap records, do what is due, and return the epoch of its log."""
+    """Open the store with a policy, swap records, and execute the due steps; return the epoch of its log."""
     async with open_store(url, exclusive=True, events=policy) as store:
         for old, new in swaps:
             assert await store.records.swap(old, new)
@@ -33,20 +33,20 @@ async def epoch(url: str, policy: EventPolicy, *swaps: tuple[Record | None, Reco
         return (await store.events.bounds()).key.epoch
 
 
-async def test_write_without_a_log_voids_the_cursors(url: str, clock: FakeClock) -> None:
+async def test_write_while_the_log_is_off_invalidates_cursors(url: str, clock: FakeClock) -> None:
     first, second, third = (record(clock(), guid=f"{number:032X}") for number in range(3))
     begun = await epoch(url, ON, (None, first))
     assert await epoch(url, OFF) == begun
-    assert await epoch(url, ON, (None, second)) == begun, "nothing was written meanwhile"
+    assert await epoch(url, ON, (None, second)) == begun, "nothing was written while the log was off"
     await epoch(url, OFF, (None, third))
     resumed = await epoch(url, ON)
     assert resumed != begun
     assert await epoch(url, ON) == resumed, "once"
     await epoch(url, OFF, (third, next_version(third, clock() + 1, user="another")))
-    assert await epoch(url, ON) != resumed, "a change has no event, either"
+    assert await epoch(url, ON) != resumed, "a change while the log is off has no event either"
 
 
-async def test_expiry_without_a_log_voids_the_cursors(url: str, clock: FakeClock) -> None:
+async def test_expiry_while_the_log_is_off_invalidates_cursors(url: str, clock: FakeClock) -> None:
     written = clock() - HOUR * 1000
     begun = await epoch(url, ON)
     await epoch(url, OFF, (None, record(written, expire=clock.seconds - 10, purge_at=clock.seconds + HOUR)))
@@ -57,7 +57,7 @@ async def test_expiry_without_a_log_voids_the_cursors(url: str, clock: FakeClock
     assert await epoch(url, ON) == resumed
 
 
-async def test_due_step_alone_notes_the_gap(patient_mongo_url: str, documents: Documents, clock: FakeClock) -> None:
+async def test_due_step_records_the_gap(patient_mongo_url: str, documents: Documents, clock: FakeClock) -> None:
     old = record(clock() - HOUR * 1000, expire=clock.seconds - 10, purge_at=clock.seconds + HOUR)
     async with open_mongo(patient_mongo_url) as store:
         await store.records.swap(None, old)
@@ -72,10 +72,10 @@ def bounds(documents: Documents) -> dict[str, Any]:
     return found
 
 
-async def test_gap_is_noted_before_the_write(
+async def test_gap_is_recorded_before_the_write(
     patient_mongo_url: str, documents: Documents, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also again, for another process may have voided the cursors meanwhile, and now expects no gap."""
+    """It is recorded for each write: another process may have invalidated the cursors and cleared the gap meanwhile."""
     old = record(clock())
     async with open_mongo(patient_mongo_url, events=OFF) as off:
         assert await off.records.swap(None, old)
@@ -107,7 +107,7 @@ async def test_start_waits_for_writes_without_events(
     assert "gap_until" not in bounds(documents)
 
 
-async def test_commands_about_keys_leave_the_gap(patient_mongo_url: str, documents: Documents) -> None:
+async def test_key_commands_keep_the_gap(patient_mongo_url: str, documents: Documents) -> None:
     await epoch(patient_mongo_url, ON)
     documents["log_bounds"].update_one({}, {"$set": {"gap_until": 0}})
     before = bounds(documents)
@@ -115,10 +115,10 @@ async def test_commands_about_keys_leave_the_gap(patient_mongo_url: str, documen
         assert bounds(documents) == before
 
 
-async def test_process_without_a_log_leaves_the_gap_open(
+async def test_process_without_log_keeps_the_gap_open(
     patient_mongo_url: str, documents: Documents, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
-    """Each start voids the cursors as long as it runs, and the first one after it."""
+    """While it runs, each start of another process invalidates the cursors. So does the first start after its end."""
     monkeypatch.setattr(retention, "GAP_SECONDS", 0.3)
     expected_logs.add("event log is off in another process")
     await epoch(patient_mongo_url, ON)

@@ -1,4 +1,4 @@
-"""The shares of owners in a full event log, on each store: after a restart, an upgrade, and beside an older process."""
+"""Shares of owners in a full event log, on each store: after a restart or upgrade, and beside an older process."""
 
 import asyncio
 import sqlite3
@@ -40,18 +40,18 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 
 async def flood(url: str, clock: FakeClock, *, is_trimmed: bool = True) -> list[Numbered]:
-    """Let bob write an event, and alice three times the size of the log; return the events of bob."""
+    """Write one event of bob, and three times the log's size of alice; return the events of bob."""
     async with open_store(url, exclusive=False) as store:
         await create_of(store.records, store.events, clock, "bob", 1)
         await create_of(store.records, store.events, clock, "alice", 3 * SIZE_BYTES)
-        of_bob = await own_entries(store.events, "bob", 0)
+        events_of_bob = await own_entries(store.events, "bob", 0)
         if is_trimmed:
             await trim_all(store.events)
-        return of_bob
+        return events_of_bob
 
 
-async def bounds_in(url: str) -> dict[str, Any]:
-    """Return the floor and the shares in the bounds of the log, past the store."""
+async def stored_bounds(url: str) -> dict[str, Any]:
+    """Read the floor and the shares directly from the database."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(path_of_url(url))) as file:
             floor, shares = file.execute("SELECT floor, shares FROM log_bounds").fetchone()
@@ -60,8 +60,8 @@ async def bounds_in(url: str) -> dict[str, Any]:
         return mongo.get_default_database()["log_bounds"].find_one({"_id": "log"}) or {}
 
 
-async def size_of_archive(url: str) -> int:
-    """Return how many entries the archive has, past the store."""
+async def archive_size(url: str) -> int:
+    """Count the entries of the archive directly in the database."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(path_of_url(url))) as file:
             return int(file.execute("SELECT count(*) FROM log_archive").fetchone()[0])
@@ -70,14 +70,14 @@ async def size_of_archive(url: str) -> int:
 
 
 async def test_shares_survive_a_restart(store_url: str, clock: FakeClock) -> None:
-    of_bob = await flood(store_url, clock)
+    events_of_bob = await flood(store_url, clock)
     async with open_store(store_url, exclusive=False) as store:
-        assert await own_entries(store.events, "bob", 0) == of_bob
+        assert await own_entries(store.events, "bob", 0) == events_of_bob
         floor = (await store.events.bounds("alice")).floor
         assert floor > 0
         await create_of(store.records, store.events, clock, "alice", 3 * SIZE_BYTES)
         await trim_all(store.events)
-        assert await own_entries(store.events, "bob", 0) == of_bob
+        assert await own_entries(store.events, "bob", 0) == events_of_bob
         assert (await store.events.bounds("alice")).floor > floor
 
 
@@ -85,25 +85,25 @@ async def test_counted_bytes_are_those_of_the_entries(store_url: str, clock: Fak
     await flood(store_url, clock)
     async with open_store(store_url, exclusive=False) as store:
         size_bytes, _ = await store.events.size()
-        found = await bounds_in(store_url)
+        found = await stored_bounds(store_url)
         shares = decode(found["shares"], found["floor"])
         assert shares is not None
         assert sum(share.size_bytes for share in shares.owners.values()) == size_bytes
         assert shares.owners["bob"].size_bytes == shares.owners["bob"].archived_bytes == shares.archive_bytes
 
 
-async def test_full_log_of_before_gets_its_shares(
+async def test_full_log_of_an_older_version_gets_shares(
     store_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log that was written without shares is counted in steps, and nothing is removed before it is counted."""
+    """A log without shares is counted in steps. Nothing is removed before the count is complete."""
     for module in (sqlite_archive, mongo_trim):
         monkeypatch.setattr(module, "COUNTED", 10)
-    of_bob = await flood(store_url, clock, is_trimmed=False)
+    events_of_bob = await flood(store_url, clock, is_trimmed=False)
     async with open_store(store_url, exclusive=False) as store:
-        assert await store.events.trim(0, SIZE_BYTES, 50) == 50, "there is more to do"
+        assert await store.events.trim(0, SIZE_BYTES, 50) == 50, "counting must take several steps"
         assert (await store.events.bounds()).floor == 0
         await trim_all(store.events)
-        assert await own_entries(store.events, "bob", 0) == of_bob
+        assert await own_entries(store.events, "bob", 0) == events_of_bob
         assert (await store.events.size())[0] <= SIZE_BYTES
 
 
@@ -111,22 +111,22 @@ async def test_log_within_its_size_is_not_counted(store_url: str, clock: FakeClo
     async with open_store(store_url, exclusive=False) as store:
         await create_of(store.records, store.events, clock, "alice", SIZE_BYTES // 2)
         assert await store.events.trim(0, SIZE_BYTES, 50) == 0
-    assert (await bounds_in(store_url)).get("shares") is None
+    assert (await stored_bounds(store_url)).get("shares") is None
 
 
-async def test_log_of_no_owner_is_cut_as_before(store_url: str, clock: FakeClock) -> None:
+async def test_log_without_owners_is_trimmed_by_age_and_size(store_url: str, clock: FakeClock) -> None:
     async with open_store(store_url, exclusive=False) as store:
         await create_of(store.records, store.events, clock, "", 3 * SIZE_BYTES)
         await trim_all(store.events)
         assert (await store.events.bounds("")).floor == (await store.events.bounds()).floor > 0
-    assert (await bounds_in(store_url)).get("shares") is None
-    assert await size_of_archive(store_url) == 0
+    assert (await stored_bounds(store_url)).get("shares") is None
+    assert await archive_size(store_url) == 0
 
 
-async def test_floor_raised_by_an_older_process_voids_the_archive(store_url: str, clock: FakeClock) -> None:
-    """It knows nothing of shares. Then no reader may believe that it has all of an owner."""
+async def test_floor_raised_by_older_process_invalidates_the_archive(store_url: str, clock: FakeClock) -> None:
+    """The older process ignores shares, so the archive may lack entries of an owner."""
     await flood(store_url, clock)
-    floor = (await bounds_in(store_url))["floor"] + 2
+    floor = (await stored_bounds(store_url))["floor"] + 2
     if store_url.startswith("sqlite"):
         with closing(sqlite3.connect(path_of_url(store_url), isolation_level=None)) as file:
             file.executescript(
@@ -149,19 +149,19 @@ async def test_floor_raised_by_an_older_process_voids_the_archive(store_url: str
         assert len(await own_entries(store.events, "bob", floor)) == 1
         with pytest.raises(EventsTrimmed):
             await own_entries(store.events, "bob", floor - 1)
-    assert await size_of_archive(store_url) == 1
+    assert await archive_size(store_url) == 1
 
 
-async def test_processes_that_trim_together_lose_nothing(store_url: str, clock: FakeClock) -> None:
-    of_bob = await flood(store_url, clock, is_trimmed=False)
+async def test_processes_that_trim_concurrently_lose_nothing(store_url: str, clock: FakeClock) -> None:
+    events_of_bob = await flood(store_url, clock, is_trimmed=False)
     async with open_store(store_url, exclusive=False) as one, open_store(store_url, exclusive=False) as other:
         await asyncio.gather(*(trim_all(each.events, limit=3) for each in (one, other, one, other)))
         for store in (one, other):
-            assert await own_entries(store.events, "bob", 0) == of_bob
+            assert await own_entries(store.events, "bob", 0) == events_of_bob
             assert (await store.events.size())[0] <= SIZE_BYTES
 
 
-async def test_shares_are_bounded_however_many_owners(
+async def test_shares_are_bounded_with_many_owners(
     store_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares_module, "MAX_OWNERS", 4)
@@ -170,7 +170,7 @@ async def test_shares_are_bounded_however_many_owners(
             await create_of(store.records, store.events, clock, f"owner {number}", 1)
         await create_of(store.records, store.events, clock, "alice", 2 * SIZE_BYTES)
         await trim_all(store.events)
-        found = await bounds_in(store_url)
+        found = await stored_bounds(store_url)
         shares = decode(found["shares"], found["floor"])
         assert shares is not None
         assert len(shares.owners) <= 4
@@ -190,7 +190,7 @@ async def test_salvaged_log_has_no_archive(path: Path, clock: FakeClock) -> None
             await own_entries(store.events, "bob", 0)
 
 
-async def test_file_of_before_gets_an_archive(path: Path, clock: FakeClock) -> None:
+async def test_file_of_an_older_version_gets_an_archive(path: Path, clock: FakeClock) -> None:
     open_writer(path, MIGRATIONS[:11]).close()
     await flood(f"sqlite:///{path}", clock)
     async with open_sqlite(path, exclusive=False) as store:
@@ -198,7 +198,7 @@ async def test_file_of_before_gets_an_archive(path: Path, clock: FakeClock) -> N
 
 
 class Model:
-    """A log of a few owners on SQLite, with all entries that it ever had."""
+    """A SQLite log of a few owners, and a list of all entries that it ever had."""
 
     def __init__(self, store: Database) -> None:
         self.log = store.events
@@ -216,7 +216,7 @@ class Model:
         return {owner: (await self.log.bounds(owner)).floor for owner in OWNERS}
 
     async def trim(self, size_bytes: int, limit: int) -> None:
-        """Trim the log; who was within an equal share before loses nothing."""
+        """Trim the log. Check that an owner within an equal share loses nothing."""
         before = await self.floors()
         sizes = Counter[str]()
         for number, entry in self.seen:
@@ -227,17 +227,17 @@ class Model:
         after = await self.floors()
         for owner, size in sizes.items():
             if size <= size_bytes // len(sizes) and any(sizes[each] for each in OWNERS if each):
-                assert self.left(owner, after) == self.left(owner, before), owner
-        assert (await self.log.size())[0] <= size_bytes + bytes_of(self.seen[-1].entry), "the newest entry stays"
+                assert self.remaining(owner, after) == self.remaining(owner, before), owner
+        assert (await self.log.size())[0] <= size_bytes + bytes_of(self.seen[-1].entry), "the newest entry must stay"
 
-    def left(self, owner: str, floors: dict[str, int]) -> list[Numbered]:
+    def remaining(self, owner: str, floors: dict[str, int]) -> list[Numbered]:
         return [each for each in self.seen if each.entry.owner == owner and each.number > floors[owner]]
 
     async def check(self) -> None:
-        """Each reader finds all entries after its floor, and nothing before it."""
+        """Check that each reader gets all entries after its floor, and none before it."""
         floors = await self.floors()
         for owner in OWNERS:
-            assert await own_entries(self.log, owner, floors[owner]) == self.left(owner, floors)
+            assert await own_entries(self.log, owner, floors[owner]) == self.remaining(owner, floors)
             if floors[owner]:
                 with pytest.raises(EventsTrimmed):
                     await self.log.read(floors[owner] - 1, 5, EventSelection(owner=owner))
@@ -252,7 +252,7 @@ STEP = st.one_of(
 )
 
 
-async def play(path: Path, steps: list[Any]) -> None:
+async def run_steps(path: Path, steps: list[Any]) -> None:
     async with open_sqlite(path, exclusive=False) as store:
         model = Model(store)
         for name, first, second in steps:
@@ -267,4 +267,4 @@ async def play(path: Path, steps: list[Any]) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(STEP, min_size=5, max_size=25))
 def test_shares_equal_their_model(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
-    asyncio.run(play(tmp_path_factory.mktemp("shares") / "a.db", steps))
+    asyncio.run(run_steps(tmp_path_factory.mktemp("shares") / "a.db", steps))

@@ -1,4 +1,4 @@
-"""Damaged documents of the event log on MongoDB: they hold up nothing but themselves."""
+"""Damaged documents of the MongoDB event log: they stop only their own events."""
 
 import asyncio
 from typing import Any
@@ -40,7 +40,7 @@ INVALID_OUTBOXES: dict[str, dict[str, Any]] = {
 }
 
 
-async def damaged(store: MongoStore, documents: Documents, now: int, damage: dict[str, Any]) -> Record:
+async def create_damaged(store: MongoStore, documents: Documents, now: int, damage: dict[str, Any]) -> Record:
     """Create a record, and damage its outbox once its entry is in the log."""
     bad = record(now, guid=BAD)
     await store.records.swap(None, bad)
@@ -55,20 +55,20 @@ async def test_invalid_outbox_does_not_stop_the_others(
     store: MongoStore, documents: Documents, now: int, expected_logs: Any, name: str
 ) -> None:
     expected_logs.add("outbox invalid, its events are not logged")
-    await damaged(store, documents, now, INVALID_OUTBOXES[name])
+    await create_damaged(store, documents, now, INVALID_OUTBOXES[name])
 
     await store.records.swap(None, record(now, guid=GOOD))
     assert [each.guid for each in await entries_after(store.events, 0, 2)] == [BAD, GOOD]
 
 
 @pytest.mark.parametrize("name", INVALID_OUTBOXES)
-async def test_writer_of_an_invalid_outbox_goes_on(
+async def test_record_with_an_invalid_outbox_can_be_written(
     store: MongoStore, documents: Documents, now: int, expected_logs: Any, name: str
 ) -> None:
-    """Its events wait behind the invalid one. Once the outbox is full, what is invalid goes."""
+    """Its events wait behind the invalid one. Once the outbox is full, the invalid events are removed."""
     expected_logs.add("outbox invalid, its events are not logged")
     expected_logs.add("invalid events removed from outbox")
-    current = await damaged(store, documents, now, INVALID_OUTBOXES[name])
+    current = await create_damaged(store, documents, now, INVALID_OUTBOXES[name])
     for _ in range(MAX_ITEMS + 1):
         new = next_version(current, now, user=f"user {current.version}")
         assert await store.records.swap(current, new)
@@ -79,12 +79,12 @@ async def test_writer_of_an_invalid_outbox_goes_on(
     assert found == list(range(now, now + MAX_ITEMS + 2))
 
 
-async def test_outbox_that_was_corrected_is_logged(
+async def test_corrected_outbox_is_logged(
     store: MongoStore, documents: Documents, now: int, expected_logs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("guidsvc.store.mongo.events.outbox.PASS_SECONDS", 0.5)
     expected_logs.add("outbox invalid, its events are not logged")
-    bad = await damaged(store, documents, now, INVALID_OUTBOXES["item without kind"])
+    bad = await create_damaged(store, documents, now, INVALID_OUTBOXES["item without kind"])
     await store.records.swap(bad, next_version(bad, now, user="another"))
     await store.records.swap(None, record(now, guid=GOOD))
     assert [each.guid for each in await entries_after(store.events, 0, 2)] == [BAD, GOOD]
@@ -116,10 +116,10 @@ async def test_page_ends_before_an_invalid_event(
 
 
 @pytest.mark.parametrize("damage", [{"$unset": {"kind": 1}}, {"$set": {"at": "x"}}], ids=str)
-async def test_history_leaves_out_invalid_events(
+async def test_history_omits_invalid_events(
     store: MongoStore, documents: Documents, now: int, expected_logs: Any, damage: dict[str, Any]
 ) -> None:
-    """However many they are, the valid ones are there."""
+    """It has all valid events, however many are invalid."""
     expected_logs.add("event invalid, it cannot be read")
     current = record(now)
     await store.records.swap(None, current)

@@ -1,4 +1,4 @@
-"""Reads of the event log on MongoDB: pages, bounds and histories."""
+"""Reads of the MongoDB event log: pages, bounds and histories."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ from tests.support.mongo_documents import Documents, create_varied_records
         EventSelection(kinds=frozenset({"expired"})),
     ],
 )
-async def test_page_holds_what_matches(store: MongoStore, now: int, selection: EventSelection) -> None:
+async def test_page_has_the_matching_entries(store: MongoStore, now: int, selection: EventSelection) -> None:
     all_entries = await create_varied_records(store, now)
     page = await store.events.read(2, 100, selection)
 
@@ -45,7 +45,7 @@ async def test_page_ends_at_its_limit(store: MongoStore, now: int) -> None:
     assert page.looked_to_checksum == checksum_of(all_entries[3].entry.id)
 
 
-async def test_page_ends_at_its_bytes(store: MongoStore, now: int) -> None:
+async def test_page_is_limited_in_bytes(store: MongoStore, now: int) -> None:
     large = '{"a":"' + "x" * 16_000 + '"}'
     await asyncio.gather(
         *(store.records.swap(None, record(now, guid=f"{number:032X}", metadata=large)) for number in range(90))
@@ -69,7 +69,7 @@ async def test_empty_log_has_bounds_and_an_empty_page(store: MongoStore) -> None
     assert await store.events.trim(2**50, 0, 10) == 0
 
 
-async def test_key_of_a_log_stays_and_differs_between_logs(
+async def test_cursor_key_is_fixed_and_differs_between_logs(
     patient_mongo_url: str, documents: Documents, store: MongoStore
 ) -> None:
     key = (await store.events.bounds()).key
@@ -82,7 +82,7 @@ async def test_key_of_a_log_stays_and_differs_between_logs(
         assert other.secret != key.secret
 
 
-async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) -> None:
+async def test_history_is_newest_first_and_continues(store: MongoStore, now: int) -> None:
     current = record(now)
     await store.records.swap(None, current)
     await store.records.swap(None, record(now, guid="0" * 32))
@@ -98,7 +98,7 @@ async def test_history_is_newest_first_and_goes_on(store: MongoStore, now: int) 
     assert await store.events.history("F" * 32, 2**53, 10) == []
 
 
-async def test_older_log_gets_the_index_of_owners(
+async def test_older_log_gets_the_owner_index(
     patient_mongo_url: str, documents: Documents, store: MongoStore, now: int
 ) -> None:
     all_entries = await create_varied_records(store, now)

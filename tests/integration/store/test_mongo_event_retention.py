@@ -1,4 +1,4 @@
-"""How the event log on MongoDB is cut off."""
+"""Trimming of the MongoDB event log."""
 
 import asyncio
 import time
@@ -16,13 +16,13 @@ from tests.support.mongo_documents import WAIT_SECONDS, Documents, create_varied
 
 
 def append_at(documents: Documents, now: int) -> None:
-    """Let entry 1 have been appended at this time, and each other one a millisecond after the one before."""
+    """Set the append time of entry 1, and of each further entry one millisecond later."""
     for each in documents["log"].find({}, {"_id": 1}):
         documents["log"].update_one({"_id": each["_id"]}, {"$set": {"appended": now + each["_id"] - 1}})
 
 
-async def test_entry_has_the_time_of_its_append(store: MongoStore, documents: Documents, now: int) -> None:
-    """It is by the clock of the server, whatever the clock of a host says about the event."""
+async def test_entry_has_its_append_time(store: MongoStore, documents: Documents, now: int) -> None:
+    """The time is that of the server, even if the event itself has the time of a wrong clock."""
     await store.records.swap(None, record(now + 2**40))
     await numbered_after(store.events, 0, 1)
     (found,) = documents["log"].find()
@@ -32,7 +32,7 @@ async def test_entry_has_the_time_of_its_append(store: MongoStore, documents: Do
     assert await store.events.size() == (found["total"], found["appended"])
 
 
-async def test_event_of_the_far_future_does_not_block_the_cut(store: MongoStore, now: int) -> None:
+async def test_event_in_the_far_future_does_not_block_trimming(store: MongoStore, now: int) -> None:
     await store.records.swap(None, record(now + 2**40, guid="F" * 32))
     await create_varied_records(store, now)
 
@@ -41,7 +41,7 @@ async def test_event_of_the_far_future_does_not_block_the_cut(store: MongoStore,
             await store.events.trim(now + 3_600_000, 2**40, 100)
 
 
-async def test_log_is_cut_off_by_age_but_for_the_newest(store: MongoStore, documents: Documents, now: int) -> None:
+async def test_log_is_trimmed_by_age_except_the_newest(store: MongoStore, documents: Documents, now: int) -> None:
     all_entries = await create_varied_records(store, now)
     append_at(documents, now)
 
@@ -64,7 +64,7 @@ async def test_log_is_cut_off_by_age_but_for_the_newest(store: MongoStore, docum
     assert await store.events.trim(now + 2**40, 0, 100) == 0
 
 
-async def test_log_is_cut_off_by_size_up_to_a_limit(store: MongoStore, now: int) -> None:
+async def test_log_is_trimmed_by_size_up_to_a_limit(store: MongoStore, now: int) -> None:
     await create_varied_records(store, now)
     size_bytes, _ = await store.events.size()
 
@@ -95,10 +95,10 @@ async def test_entries_are_deleted_once_no_sequencer_can_repeat_them(
     assert documents["log"].count_documents({"_id": {"$lte": 4}}) == 0
 
 
-async def test_log_is_cut_off_while_outboxes_are_pending(
+async def test_log_is_trimmed_while_outboxes_are_pending(
     store: MongoStore, documents: Documents, now: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what is itself in an outbox is never cut off, and what follows it."""
+    """Only entries that are still in an outbox, and those after them, must stay."""
     await create_varied_records(store, now)
     await wait_until_drained(documents)
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
@@ -116,7 +116,7 @@ async def test_log_is_cut_off_while_outboxes_are_pending(
     assert (await store.events.bounds()).floor == 6
 
 
-async def test_append_in_the_future_does_not_block_the_cut(store: MongoStore, documents: Documents, now: int) -> None:
+async def test_append_in_the_future_does_not_block_trimming(store: MongoStore, documents: Documents, now: int) -> None:
     await create_varied_records(store, now)
     await wait_until_drained(documents)
     append_at(documents, now)
@@ -125,7 +125,7 @@ async def test_append_in_the_future_does_not_block_the_cut(store: MongoStore, do
     assert [await store.events.trim(now + 6, 2**40, 2) for _ in range(4)] == [2, 2, 2, 0]
 
 
-async def test_entries_are_deleted_as_fast_as_they_are_cut_off(
+async def test_entries_are_deleted_as_fast_as_they_are_trimmed(
     store: MongoStore, documents: Documents, now: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("guidsvc.store.mongo.events.retention.BATCH", 4)

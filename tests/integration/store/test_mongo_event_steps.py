@@ -1,4 +1,4 @@
-"""What time does to records on MongoDB, and what that leaves in the event log."""
+"""Scheduled steps of records on MongoDB, and their entries in the event log."""
 
 import asyncio
 import time
@@ -31,7 +31,9 @@ async def test_warning_expiry_and_purge_are_due_in_turn(patient_mongo_url: str, 
     assert timed == {("A", "expiring", 45), ("B", "expired", 0), ("C", "expired", 0), ("C", "purged", 0)}
 
 
-async def test_purged_record_goes_once_its_entry_is_logged(store: MongoStore, documents: Documents, now: int) -> None:
+async def test_purged_record_is_deleted_once_its_entry_is_logged(
+    store: MongoStore, documents: Documents, now: int
+) -> None:
     old = record(now - 100_000, expire=now // 1000 - 9, purge_at=now // 1000 - 4)
     await store.records.swap(None, old)
     assert await advance_all(store, now) == 1
@@ -59,7 +61,7 @@ async def test_tombstone_is_purged_without_an_entry(store: MongoStore, documents
 async def test_records_from_before_the_log_become_due(
     patient_mongo_url: str, store: MongoStore, documents: Documents, now: int
 ) -> None:
-    """What had expired when the store was first opened with a log is not news; what expires later is."""
+    """Expiries from before the first start with a log are not logged. Later ones are."""
     seconds = now // 1000
     for guid, expire in ("A" * 32, seconds - 50), ("B" * 32, seconds - 5):
         await store.records.swap(None, record(now - 100_000, guid=guid, expire=expire))
@@ -150,4 +152,4 @@ async def test_only_one_store_advances(patient_mongo_url: str, now: int) -> None
             assert await one.events.advance(now, 10) == 1
     async with open_mongo(patient_mongo_url) as third:
         assert await third.events.advance(now, 10) == 0
-        assert third.events._scheduling._is_held, "a closed store has given its lease up"
+        assert third.events._scheduling._is_held, "a closed store must release its lease"

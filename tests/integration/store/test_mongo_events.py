@@ -1,4 +1,4 @@
-"""The event log on MongoDB: what each write leaves in it."""
+"""The MongoDB event log: the entry of each write."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tests.support.mongo_documents import Documents, advance_all, check_entries
 ORIGIN = Origin("ann", "r1")
 
 
-async def test_each_write_leaves_its_entry(store: MongoStore, now: int) -> None:
+async def test_each_write_appends_its_entry(store: MongoStore, now: int) -> None:
     first = record(now, owner="acme", metadata='{"a":1}')
     second = next_version(first, now, expire=first.expire + 60)
     third = next_version(second, now, user="another")
@@ -43,7 +43,7 @@ async def test_each_write_leaves_its_entry(store: MongoStore, now: int) -> None:
     assert (found[3].entry.user, found[3].entry.version) == ("another", tombstone.version)
 
 
-async def test_creation_with_a_deadline_leaves_its_entry(store: MongoStore, now: int) -> None:
+async def test_creation_with_a_deadline_appends_its_entry(store: MongoStore, now: int) -> None:
     assert await store.records.swap(None, record(now, user="$expire"), not_after=now + 60_000)
     assert not await store.records.swap(None, record(now, guid="0" * 32), not_after=now - 60_000)
 
@@ -51,7 +51,7 @@ async def test_creation_with_a_deadline_leaves_its_entry(store: MongoStore, now:
     assert created.entry.user == "$expire"
 
 
-async def test_lost_swap_leaves_no_entry(store: MongoStore, now: int) -> None:
+async def test_failed_swap_appends_no_entry(store: MongoStore, now: int) -> None:
     first = record(now)
     assert await store.records.swap(None, first)
     assert not await store.records.swap(None, first)
@@ -83,7 +83,7 @@ async def test_renewal_after_the_expiry_logs_the_expiry_first(store: MongoStore,
     assert await advance_all(store, now) == 0
 
 
-async def test_expiry_is_logged_once_whoever_comes_first(store: MongoStore, now: int) -> None:
+async def test_expiry_is_logged_once_by_writer_or_scheduler(store: MongoStore, now: int) -> None:
     first = record(now - 60_000, expire=now // 1000 - 5)
     await store.records.swap(None, first)
     assert await advance_all(store, now) == 1

@@ -1,4 +1,4 @@
-"""The lag of the sequencer, which an alert monitors: it grows for any fault of the sequencer."""
+"""The lag of the sequencer, which an alert monitors: it grows during any fault of the sequencer."""
 
 import asyncio
 import time
@@ -48,7 +48,7 @@ async def test_lag_is_the_age_of_the_oldest_entry(
         assert await store.events.newest() == current.version - now + 1
 
 
-async def test_lag_counts_on_while_mongodb_cannot_be_read(proxied_mongo: MongoProxy, expected_logs: Any) -> None:
+async def test_lag_grows_while_mongodb_cannot_be_read(proxied_mongo: MongoProxy, expected_logs: Any) -> None:
     expected_logs.add("event sequencer failing")
     meter, now = StoreMetrics(), time.time_ns() // 1_000_000
     async with open_mongo(
