@@ -1,6 +1,6 @@
-"""Faults of the event log, as clients of the service meet them: damaged events, and a MongoDB that takes none.
+"""Faults of the event log as clients see them: damaged events, and a MongoDB that accepts none.
 
-Nothing that was acknowledged is lost, GUIDs are served, and the feed says from where it goes on.
+No acknowledged write is lost, GUIDs are served, and the feed names the cursor at which a reader continues.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ Damage = Callable[[dict[str, Any]], None]
 
 
 async def create(client: Client, *guids: str, **members: object) -> None:
-    """Create GUIDs, one after the other."""
+    """Create GUIDs one after the other."""
     for guid in guids:
         assert (await client.put(f"/guid/{guid}", {"user": "u"} | members)).status == 201
 
 
 async def until_events(client: Client, count: int, query: str = "?limit=500") -> list[dict[str, Any]]:
-    """Return all events, once there are so many: MongoDB has them a moment after the write."""
+    """Wait for `count` events, and return all: MongoDB has them slightly after the write."""
     async with asyncio.timeout(WAIT_SECONDS):
         while len(events := await all_events(client, query)) < count:
             await asyncio.sleep(0.05)
@@ -53,7 +53,7 @@ async def until_events(client: Client, count: int, query: str = "?limit=500") ->
 async def damaged(
     request: pytest.FixtureRequest, serving: Serving, expected_logs: ExpectedLogs
 ) -> AsyncIterator[Client]:
-    """A service with events of five GUIDs, of which the third is damaged."""
+    """A service with events of five GUIDs. The third event is damaged."""
     url: str = request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url")
     async with serving(store_url=url) as client:
         for number in range(5):
@@ -69,7 +69,7 @@ async def damaged(
         yield client
 
 
-async def test_feed_ends_before_a_damaged_event_and_goes_on(damaged: Client) -> None:
+async def test_feed_continues_after_a_damaged_event(damaged: Client) -> None:
     here = await page(damaged)
     assert [int(event["guid"], 16) for event in here["items"]] == [0, 1]
     gone = await damaged.get(f"/events?cursor={here['next']}")
@@ -84,7 +84,7 @@ async def test_feed_ends_before_a_damaged_event_and_goes_on(damaged: Client) -> 
     assert (await damaged.get("/readyz")).json["status"] == "ready"
 
 
-async def test_stream_ends_before_a_damaged_event_and_says_so(damaged: Client) -> None:
+async def test_stream_ends_before_a_damaged_event_with_its_reason(damaged: Client) -> None:
     async with reading(damaged.port, "?follow=true") as stream:
         *events, last = await stream.lines()
     assert [int(event["guid"], 16) for event in events] == [0, 1]
@@ -97,10 +97,10 @@ async def test_stream_ends_before_a_damaged_event_and_says_so(damaged: Client) -
 # MongoDB
 
 
-async def test_invalid_outbox_holds_up_its_own_events_only(
+async def test_invalid_outbox_stops_only_its_own_events(
     serving: Serving, mongo_url: str, expected_logs: ExpectedLogs
 ) -> None:
-    """Until its outbox is full: then what is not valid goes, and the events of its writes come."""
+    """Once its outbox is full, the invalid items are removed, and the events of its writes are logged."""
     expected_logs.add("outbox invalid, its events are not logged", "invalid events removed from outbox")
     async with serving(store_url=mongo_url) as client:
         await create(client, BAD)
@@ -122,7 +122,7 @@ async def test_invalid_outbox_holds_up_its_own_events_only(
 
 
 def url_of(port: int) -> str:
-    """Return the URL of the store behind a port."""
+    """Return the URL of a MongoDB store on a port."""
     return f"mongodb://127.0.0.1:{port}/guidsvc?directConnection=true"
 
 
@@ -152,7 +152,7 @@ async def test_writes_succeed_until_the_outbox_is_full(
 async def test_streams_survive_an_outage_of_the_store(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that has caught up stays open; one that must read the store breaks off, and its client misses nothing."""
+    """A stream that has caught up stays open. One that must read the store is cut off; its client misses nothing."""
     monkeypatch.setattr(event_stream, "BOOKMARK_SECONDS", 0.2)
     expected_logs.add("store unavailable", "request failed", "fault")
     guids = [f"{number:032X}" for number in range(60)]

@@ -1,4 +1,4 @@
-"""The feed of events of real processes: nothing is lost, told twice, or out of order, whatever breaks."""
+"""The event feed of real processes: no event is lost, repeated or out of order, whatever fails."""
 
 import asyncio
 import json
@@ -25,18 +25,18 @@ pytestmark = pytest.mark.slow
 
 GUIDS = [f"{number:032X}" for number in range(50)]
 WRITERS, BATCHES, OPERATIONS = 4, 12, 40
-"""So many clients send so many batches of so many operations."""
+"""Number of clients, of batches per client, and of operations per batch."""
 CUTS = 50
-"""How often each reader is cut off."""
+"""Number of times that each reader is cut off."""
 LAST = "F" * 32
-"""A GUID that is created when all else was done: on MongoDB, its event comes after those of all earlier changes."""
+"""A GUID that is created at the end. On MongoDB, its event comes after those of all earlier changes."""
 LOG_SECONDS = 60
-"""Time limit for the log to have it. Another process takes over the lease of one that was killed after 6 s."""
+"""Time limit for its event. Another process takes over the lease of a killed process after 6 s."""
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
 def crashing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """A process with SQLite, and two workers with MongoDB and Redis."""
+    """A service that the test kills: one process with SQLite, or two workers with MongoDB and Redis."""
     if request.param == "sqlite":
         with service(tmp_path, "--no-access-log") as running:
             yield running
@@ -46,19 +46,19 @@ def crashing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service
             yield running
 
 
-class Storm:
-    """Clients that create, update and delete the same GUIDs by batches, and note what was acknowledged."""
+class WriteLoad:
+    """Clients that create, update and delete the same GUIDs in batches, and record the acknowledged operations."""
 
     def __init__(self, running: Service) -> None:
         self._running = running
         self.versions: defaultdict[str, set[str]] = defaultdict(set)
-        """The versions of each GUID that some response names."""
+        """The versions that some response has, by GUID."""
         self.created_users: set[str] = set()
-        self.refused_users: set[str] = set()
-        """The users of operations that were refused."""
+        self.rejected_users: set[str] = set()
+        """The users of rejected operations."""
 
-    async def rage(self, writer: int) -> None:
-        """Send batches; one whose response is lost is not sent again."""
+    async def send_batches(self, writer: int) -> None:
+        """Send batches. A batch without a response is not sent again."""
         draw = random.Random(writer)
         for batch in range(BATCHES):
             operations = [self._operation(draw, f"{writer}-{batch}-{number}") for number in range(OPERATIONS)]
@@ -76,19 +76,19 @@ class Storm:
         kind = draw.random()
         if kind < 0.2:
             return {"op": "delete", "guid": guid}
-        refused = {"if_match": '"1"'} if kind < 0.3 else {}
-        return {"guid": guid, "user": mark} | refused
+        precondition = {"if_match": '"1"'} if kind < 0.3 else {}
+        return {"guid": guid, "user": mark} | precondition
 
     def _note(self, operation: dict[str, str], result: dict[str, str | int]) -> None:
         if result["status"] in {200, 201}:
             self.versions[operation["guid"]].add(str(result["etag"]).strip('"'))
             self.created_users.add(operation["user"])
         elif 400 <= int(result["status"]) < 500 and "user" in operation:
-            self.refused_users.add(operation["user"])
+            self.rejected_users.add(operation["user"])
 
 
 async def kill_and_restart(running: Service, rounds: int) -> None:
-    """Kill the service a few times, each time after one of its workers, if it has any."""
+    """Kill the service several times. If it has workers, kill one of them before that."""
     for _ in range(rounds):
         for pid in children_of(running.process.pid)[:1]:
             await asyncio.sleep(0.4)
@@ -101,12 +101,12 @@ async def kill_and_restart(running: Service, rounds: int) -> None:
 
 
 def until_ended(pids: list[int]) -> None:
-    """Wait until these processes have ended."""
+    """Wait until these processes have exited."""
     wait_until(lambda: not any(map(is_alive, pids)), "the end of the workers")
 
 
 class Follower:
-    """A reader that is cut off at random, and continues at its last cursor."""
+    """A reader that is cut off at random times, and continues at its last cursor."""
 
     def __init__(self, running: Service, headers: dict[str, str], cursor: str, seed: int) -> None:
         self._running = running
@@ -125,7 +125,7 @@ class Follower:
             await asyncio.sleep(0.01)
 
     async def _read(self, count: int | None) -> None:
-        """Read so many events, or all that come."""
+        """Read up to `count` events."""
         is_sse = self._headers is SSE
         headers = SSE | {"Last-Event-ID": self.cursor} if is_sse else LINES
         query = "" if is_sse else f"?follow=true&cursor={self.cursor}"
@@ -153,7 +153,7 @@ class Follower:
 
 
 async def whole_feed(running: Service) -> list[Event]:
-    """Create the last GUID, and return all events once its event is there."""
+    """Create the last GUID, and return all events once the log has its event."""
     client = Client(running.port)
     async with asyncio.timeout(LOG_SECONDS):
         while (await client.put(f"/guid/{LAST}", {"user": "last"})).status not in {200, 201}:
@@ -164,16 +164,16 @@ async def whole_feed(running: Service) -> list[Event]:
     return events
 
 
-async def test_feed_is_complete_and_ordered_over_crashes(crashing: Service) -> None:
-    """Each acknowledged write is one event, no refused one is; and readers that are cut off see each event once."""
+async def test_feed_is_complete_and_ordered_across_crashes(crashing: Service) -> None:
+    """Each acknowledged write has one event, rejected ones have none, and readers get each event once."""
     client = Client(crashing.port)
     start = await now(client)
     await client.aclose()
     followers = [Follower(crashing, headers, start, seed) for seed, headers in enumerate((LINES, SSE, LINES))]
     tasks = [asyncio.create_task(each.follow()) for each in followers]
-    storm = Storm(crashing)
-    await asyncio.gather(kill_and_restart(crashing, 3), *(storm.rage(writer) for writer in range(WRITERS)))
-    await storm.rage(WRITERS)
+    load = WriteLoad(crashing)
+    await asyncio.gather(kill_and_restart(crashing, 3), *(load.send_batches(writer) for writer in range(WRITERS)))
+    await load.send_batches(WRITERS)
     events = await whole_feed(crashing)
     end = events[-1]["cursor"]
     async with asyncio.timeout(LOG_SECONDS):
@@ -183,49 +183,51 @@ async def test_feed_is_complete_and_ordered_over_crashes(crashing: Service) -> N
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    check_log(events, storm)
-    told = [{name: value for name, value in event.items() if name != "cursor"} for event in events]
+    check_log(events, load)
+    without_cursors = [{name: value for name, value in event.items() if name != "cursor"} for event in events]
     for follower in followers:
-        assert follower.events == told
+        assert follower.events == without_cursors
 
 
-def check_log(events: list[Event], storm: Storm) -> None:
-    """Check the log against what was acknowledged."""
+def check_log(events: list[Event], load: WriteLoad) -> None:
+    """Compare the log with the acknowledged operations."""
     versions: defaultdict[str, list[int]] = defaultdict(list)
     for event in events:
         versions[event["guid"]].append(int(event["version"]))
     assert all(earlier < later for found in versions.values() for earlier, later in pairwise(found))
-    for guid, acknowledged in storm.versions.items():
+    for guid, acknowledged in load.versions.items():
         assert acknowledged <= set(map(str, versions[guid]))
     users = {event["record"]["user"] for event in events if event["type"] in {"guid.created", "guid.updated"}}
-    assert storm.created_users <= users
-    assert not storm.refused_users & users
-    assert storm.created_users
-    assert storm.refused_users
+    assert load.created_users <= users
+    assert not load.rejected_users & users
+    assert load.created_users
+    assert load.rejected_users
 
 
 async def test_cursor_of_a_rewound_store_is_gone(tmp_path: Path) -> None:
-    """What it has seen never happened in the store that was put back; other events did, under the same numbers."""
+    """The restored store never had the events before the cursor. It has others under the same numbers."""
     path = tmp_path / "guidsvc.db"
     with service(tmp_path, "--no-access-log") as running:
         await write(running, range(20))
     shutil.copy(path, tmp_path / "copy")
     with service(tmp_path, "--no-access-log") as running:
         await write(running, range(20, 40))
-        seen = await events_of(running)
+        events_before = await events_of(running)
     for file in tmp_path.glob("guidsvc.db*"):
         file.unlink()
     shutil.copy(tmp_path / "copy", path)
     with service(tmp_path, "--no-access-log") as running:
         client = Client(running.port)
-        rewound = seen[20:]
+        rewound = events_before[20:]
         for event in rewound:
             assert (await client.get(f"/events?cursor={event['cursor']}")).json["reason"] == "rewound"
         await write(running, range(100, 140))
         for event in rewound:
             reply = await client.get(f"/events?cursor={event['cursor']}")
             assert (reply.status, reply.json["reason"]) == (410, "rewound")
-        assert len((await page(client, f"?cursor={seen[19]['cursor']}"))["items"]) == 40, "which is before"
+        assert len((await page(client, f"?cursor={events_before[19]['cursor']}"))["items"]) == 40, (
+            "the cursor is from before the backup"
+        )
         await client.aclose()
 
 
@@ -246,7 +248,7 @@ async def events_of(running: Service) -> list[Event]:
 
 
 async def test_streams_of_many_callers_end_with_bookmarks(tmp_path: Path) -> None:
-    """Of the limit, one more is refused; and a signal ends all of them within a second."""
+    """One stream over the limit is rejected, and a signal ends all streams within a second."""
     with service(tmp_path, "--no-access-log", "--max-streams", "160", "--hosts", "127.0.0.1") as running:
         client = Client(running.port)
         await write(running, range(1))
@@ -264,23 +266,23 @@ async def test_streams_of_many_callers_end_with_bookmarks(tmp_path: Path) -> Non
             started = perf_counter()
             running.process.send_signal(signal.SIGTERM)
             lines = await asyncio.gather(*(stream.lines() for stream in streams))
-            took_seconds = perf_counter() - started
+            shutdown_seconds = perf_counter() - started
             assert [each[-1]["type"] for each in lines] == ["bookmark"] * 160
             assert {each[-1]["cursor"] for each in lines} == {cursor}
-            assert took_seconds < 1
+            assert shutdown_seconds < 1
         assert await asyncio.to_thread(running.process.wait) == 0
 
 
 async def test_waiting_request_is_answered_at_once(tmp_path: Path) -> None:
-    """The best of several times is taken: the machine may be busy."""
+    """The best of several times counts, because the machine may be busy."""
     with service(tmp_path, "--no-access-log") as running:
-        client, took = Client(running.port), []
+        client, durations = Client(running.port), []
         for number in range(20):
             waiting = asyncio.create_task(page(client, "?from=now&wait=20"))
             await until_streams(client, 1)
             started = time.monotonic()
             await write(running, range(number, number + 1))
             assert len((await waiting)["items"]) == 1
-            took.append(time.monotonic() - started)
+            durations.append(time.monotonic() - started)
         await client.aclose()
-    assert min(took) < 0.1
+    assert min(durations) < 0.1

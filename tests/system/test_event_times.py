@@ -1,4 +1,4 @@
-"""Events of what time does, as clients of a real process see them: warnings, expiries, and what was cut off."""
+"""Scheduled events of a real process: warnings, expiries, and trimming."""
 
 import asyncio
 import signal
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.slow
 
 QUIET = "--no-access-log"
 PAUSE_SECONDS = 30.0
-"""How late an event may be after its process was killed: 8 s where nothing else runs, for a lease lasts 6 s."""
+"""Maximum delay of an event after its process was killed. On an idle machine it is 8 s, as a lease lasts 6 s."""
 
 
 def guids(count: int) -> list[str]:
-    """Return so many GUIDs."""
+    """Return `count` GUIDs."""
     return [f"{number:032X}" for number in range(count)]
 
 
@@ -34,15 +34,15 @@ def types_of(events: list[Event], guid: str) -> list[str]:
     return [event["type"].removeprefix("guid.") for event in events if event["guid"] == guid]
 
 
-async def lease(client: Client, guid: str, ttl: int) -> int:
-    """Create a GUID, and return its expiry."""
+async def create_lease(client: Client, guid: str, ttl: int) -> int:
+    """Create a GUID with this lifetime; return its expiry."""
     reply = await client.put(f"/guid/{guid}", {"user": "u", "ttl": ttl})
     assert reply.status == 201
     return int(reply.json["expire"])
 
 
 async def until(running: Service, count: int, query: str) -> list[Event]:
-    """Wait until there are so many events, and return them."""
+    """Wait for `count` events, and return them."""
     client = Client(running.port)
     async with asyncio.timeout(60):
         while len(events := await all_events(client, query)) < count:
@@ -51,12 +51,12 @@ async def until(running: Service, count: int, query: str) -> list[Event]:
     return events
 
 
-async def test_expiry_of_what_was_not_renewed_is_one_event(tmp_path: Path) -> None:
-    """None comes before its second, and reads return 410 from that second on."""
+async def test_expiry_without_renewal_is_one_event(tmp_path: Path) -> None:
+    """No event comes before its second, and reads return 410 from that second on."""
     with service(tmp_path, QUIET) as running:
         client = Client(running.port)
         expiries = dict(
-            zip(guids(60), await asyncio.gather(*(lease(client, guid, 3) for guid in guids(60))), strict=True)
+            zip(guids(60), await asyncio.gather(*(create_lease(client, guid, 3) for guid in guids(60))), strict=True)
         )
         renewed = set(guids(60)[::2])
         async with reading(running.port, "?type=guid.expired&follow=true&from=now&limit=30", LINES) as stream:
@@ -77,10 +77,10 @@ async def test_expiry_of_what_was_not_renewed_is_one_event(tmp_path: Path) -> No
 
 
 async def test_change_after_the_expiry_comes_after_its_event(tmp_path: Path) -> None:
-    """Also where the process stood still in between, so that the change races with the scheduler."""
+    """This holds even if the process was suspended in between, so that the change races with the scheduler."""
     with service(tmp_path, QUIET) as running:
         client = Client(running.port)
-        expiries = await asyncio.gather(*(lease(client, guid, 2) for guid in guids(20)))
+        expiries = await asyncio.gather(*(create_lease(client, guid, 2) for guid in guids(20)))
         await asyncio.to_thread(suspend, running.process)
         await asyncio.sleep(max(0.0, max(expiries) + 1.5 - time.time()))
         renewals = [asyncio.create_task(client.put(f"/guid/{guid}", {})) for guid in guids(20)]
@@ -94,7 +94,7 @@ async def test_change_after_the_expiry_comes_after_its_event(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def four(tmp_path: Path, mongo_url: str, redis_url: str) -> Iterator[list[Service]]:
+def four_processes(tmp_path: Path, mongo_url: str, redis_url: str) -> Iterator[list[Service]]:
     """Four processes on one MongoDB and one Redis."""
     with ExitStack() as stack:
         processes = []
@@ -107,45 +107,47 @@ def four(tmp_path: Path, mongo_url: str, redis_url: str) -> Iterator[list[Servic
 
 
 async def is_sequencer(running: Service) -> bool:
-    """Whether this process moves the events to the log."""
+    """Return whether this process moves the events to the log."""
     client = Client(running.port)
     text = (await client.get("/metrics")).body.decode()
     await client.aclose()
     return "\nguidsvc_sequencer_lag_seconds" in text
 
 
-async def kill_the_sequencer(four: list[Service]) -> None:
-    """Kill the process that moves the events, or else the one that has run for longest; and start it again."""
-    holders = [each for each in four if await is_sequencer(each)]
-    victim = (holders or four)[0]
-    four.remove(victim)
-    four.append(victim)
+async def kill_the_sequencer(four_processes: list[Service]) -> None:
+    """Kill and restart the process that moves the events, or if there is none, the one that has run longest."""
+    holders = [each for each in four_processes if await is_sequencer(each)]
+    victim = (holders or four_processes)[0]
+    four_processes.remove(victim)
+    four_processes.append(victim)
     await asyncio.to_thread(victim.kill)
     await asyncio.to_thread(victim.start)
 
 
-async def test_each_expiry_is_one_event_whoever_is_killed(four: list[Service], mongo_url: str) -> None:
-    """Of four processes, the one that holds a lease is killed every three seconds, while leases of GUIDs expire."""
-    clients = [Client(each.port) for each in four]
-    leases = [(guid, 4 + place % 12) for place, guid in enumerate(guids(400))]
+async def test_each_expiry_is_one_event_while_processes_are_killed(
+    four_processes: list[Service], mongo_url: str
+) -> None:
+    """Of four processes, the one that holds a lease is killed every three seconds while GUIDs expire."""
+    clients = [Client(each.port) for each in four_processes]
+    leases = [(guid, 4 + index % 12) for index, guid in enumerate(guids(400))]
     turn = asyncio.Semaphore(20)  # all at once would take a busy machine longer than a request may
 
-    async def lease_in_turn(place: int, guid: str, ttl: int) -> int:
+    async def create_lease_in_turn(index: int, guid: str, ttl: int) -> int:
         async with turn:
-            return await lease(clients[place % 4], guid, ttl)
+            return await create_lease(clients[index % 4], guid, ttl)
 
-    puts = (lease_in_turn(place, guid, ttl) for place, (guid, ttl) in enumerate(leases))
+    puts = (create_lease_in_turn(index, guid, ttl) for index, (guid, ttl) in enumerate(leases))
     expiries = dict(zip(guids(400), await asyncio.gather(*puts), strict=True))
     holders = defaultdict[str, set[str]](set)
     with pymongo.MongoClient[dict[str, Any]](mongo_url) as mongo:
         while time.time() < max(expiries.values()):
             for document in mongo.get_default_database()["leases"].find():
                 holders[document["_id"]].add(document["holder"])
-            await asyncio.gather(kill_the_sequencer(four), asyncio.sleep(3))
+            await asyncio.gather(kill_the_sequencer(four_processes), asyncio.sleep(3))
     for client in clients:
         await client.aclose()
 
-    events = await until(four[-1], 400, "?type=guid.expired&limit=500")
+    events = await until(four_processes[-1], 400, "?type=guid.expired&limit=500")
     assert Counter(event["guid"] for event in events) == Counter(guids(400))
     assert {event["guid"]: event["at"] for event in events} == {
         guid: str(expire * 1000) for guid, expire in expiries.items()
@@ -160,7 +162,7 @@ async def test_each_expiry_is_one_event_whoever_is_killed(four: list[Service], m
     assert max(late_seconds) < PAUSE_SECONDS
 
 
-async def test_start_after_a_pause_tells_expiries_and_no_warnings(tmp_path: Path) -> None:
+async def test_start_after_a_pause_logs_expiries_but_no_warnings(tmp_path: Path) -> None:
     with service(tmp_path, QUIET, "--warn-before", "1") as running:
         client = Client(running.port)
         operations = [{"guid": guid, "user": "u", "ttl": 5} for guid in guids(100)]
@@ -177,7 +179,7 @@ async def test_start_after_a_pause_tells_expiries_and_no_warnings(tmp_path: Path
 async def test_each_warning_comes_once_before_the_expiry(tmp_path: Path) -> None:
     with service(tmp_path, QUIET, "--warn-before", "3s,1s") as running:
         client = Client(running.port)
-        await asyncio.gather(lease(client, guids(2)[0], 7), lease(client, guids(2)[1], 3))
+        await asyncio.gather(create_lease(client, guids(2)[0], 7), create_lease(client, guids(2)[1], 3))
         events = await until(running, 6 + 1, "?limit=500&view=brief")
         await client.aclose()
     long, short = ([event for event in events if event["guid"] == guid] for guid in guids(2))

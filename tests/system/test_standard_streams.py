@@ -77,7 +77,7 @@ def test_lines_are_written_whole_and_in_order(pipe: Pipe) -> None:
 
 
 def test_lines_over_a_full_buffer_are_dropped_and_counted(pipe: Pipe) -> None:
-    """One line marks the gap."""
+    """A single line marks the gap."""
     pipe.fill()
     stream = BoundedStream(pipe.writer, max_bytes=10 * (PIECE_BYTES + 10))
     stream.notice = "{} dropped\n".format

@@ -1,4 +1,4 @@
-"""`watch`: a line for each event, over restarts of the service and gaps in the log."""
+"""`guidsvc watch`: a line for each event, across restarts of the service and gaps in the log."""
 
 import asyncio
 import json
@@ -19,29 +19,29 @@ from tests.support.scripted_server import Request, problem, scripted_server
 
 
 class Watcher:
-    """`guidsvc watch` as a process of its own."""
+    """A `guidsvc watch` process."""
 
     def __init__(self, folder: Path, url: str, *words: str) -> None:
         self.process, self.out, self.err = CommandLine(folder, url).start("watch", *words)
 
     @property
     def events(self) -> list[Any]:
-        """The events that it has printed."""
+        """The events that it has printed so far."""
         return [json.loads(line) for line in self.out.read_text().splitlines()]
 
     def wait_for(self, count: int) -> None:
-        """Return when it has printed so many events."""
+        """Wait until it has printed `count` events, and return them."""
         wait_until(lambda: len(self.events) >= count, f"{count} events", self.err, START_SECONDS)
 
     def interrupt(self) -> int:
-        """Press Ctrl-C, and return the exit code."""
+        """Send SIGINT, like Ctrl-C, and return the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(START_SECONDS)
 
 
 @contextmanager
 def watching(folder: Path, url: str, *words: str) -> Iterator[Watcher]:
-    """Watch, inside."""
+    """Run a watch within the block."""
     watcher = Watcher(folder, url, *words)
     try:
         yield watcher
@@ -49,7 +49,7 @@ def watching(folder: Path, url: str, *words: str) -> Iterator[Watcher]:
         watcher.process.kill()
 
 
-def test_watch_goes_on_after_a_restart_of_the_service(tmp_path: Path) -> None:
+def test_watch_continues_after_a_restart_of_the_service(tmp_path: Path) -> None:
     with service(tmp_path) as running, Client(running.url) as client:
         first = client.create(user="a")
         with watching(tmp_path, running.url, "--since", "oldest") as watcher:
@@ -71,13 +71,13 @@ def test_watch_goes_on_after_a_restart_of_the_service(tmp_path: Path) -> None:
             assert [event["guid"] for event in again.events] == [fourth.guid]
 
 
-def test_watch_begins_now_and_selects(tmp_path: Path) -> None:
+def test_watch_starts_at_the_newest_event_and_filters(tmp_path: Path) -> None:
     with service(tmp_path) as running, Client(running.url) as client:
         client.create(user="earlier")
         words = ["--type", "guid.created,guid.deleted", "--type", "guid.renewed", "--user", "a"]
         with watching(tmp_path, running.url, *words) as watcher:
             seen = 0
-            while not watcher.events:  # the watch begins at some time after its start
+            while not watcher.events:  # the watch connects some time after its start
                 record = client.create(user="a")
                 seen += 1
                 time.sleep(0.05)
@@ -91,7 +91,7 @@ def test_watch_begins_now_and_selects(tmp_path: Path) -> None:
 
 
 def test_missed_events_are_reported(tmp_path: Path) -> None:
-    """The cursor is of another store."""
+    """The cursor is that of another store."""
     (tmp_path / "other").mkdir()
     with service(tmp_path / "other") as other, Client(other.url) as client:
         client.create(user="a")
@@ -106,7 +106,7 @@ def test_missed_events_are_reported(tmp_path: Path) -> None:
 
 
 async def test_watch_pauses_between_gaps(tmp_path: Path) -> None:
-    """The log is cut off faster than it is read, or whatever responds is no service."""
+    """This happens if the log is trimmed faster than it is read, or if another program responds."""
     moments: list[float] = []
     members = {"reason": "trimmed", "oldest": "a", "now": "b"}
 
@@ -123,7 +123,7 @@ async def test_watch_pauses_between_gaps(tmp_path: Path) -> None:
     assert moments[4] - moments[1] > 0.25 * 0.5 * (2 + 4 + 8)
 
 
-def test_watch_of_a_missing_service_fails_at_once(tmp_path: Path) -> None:
+def test_watch_fails_at_once_without_a_service(tmp_path: Path) -> None:
     done = CommandLine(tmp_path, "http://127.0.0.1:1")("watch")
 
     assert (done.code, done.out) == (6, "")
