@@ -1,4 +1,4 @@
-"""Cursors of events: they return to their place, tell nothing of it, and cannot be forged."""
+"""Event cursors: they decode to their position, reveal nothing about it, and cannot be forged."""
 
 import pytest
 
@@ -7,33 +7,33 @@ from guidsvc.domain.events.cursor import CHARACTERS, Cursor, CursorKey, draw_key
 
 KEY = CursorKey(7, bytes(range(32)))
 TYPICAL_DIFFERENCE = range(20, 61)
-"""In how many of 80 bits two random texts differ, but for one pair in a million."""
+"""Range of the number of bits in which two random 80-bit texts differ. One pair in a million is outside."""
 
 
-def opened(text: str, key: CursorKey = KEY) -> Cursor | None:
-    """Return the place of a cursor."""
+def position_of(text: str, key: CursorKey = KEY) -> Cursor | None:
+    """Return the position of a cursor."""
     sealed = cursors.decode(text)
     assert sealed is not None
     return sealed.unseal(key)
 
 
-def sealed_bits(place: Cursor) -> int:
+def sealed_bits(position: Cursor) -> int:
     """Return the encrypted part of a cursor as a number."""
-    sealed = cursors.decode(place.encode())
+    sealed = cursors.decode(position.encode())
     assert sealed is not None
     return int.from_bytes(sealed.sealed)
 
 
-@pytest.mark.parametrize("place", [Cursor(KEY, 0, 0), Cursor(KEY, 1, 0xFFFF), Cursor(KEY, 2**48 - 1, 1)])
-def test_cursor_returns_to_its_place(place: Cursor) -> None:
-    text = place.encode()
+@pytest.mark.parametrize("position", [Cursor(KEY, 0, 0), Cursor(KEY, 1, 0xFFFF), Cursor(KEY, 2**48 - 1, 1)])
+def test_cursor_decodes_to_its_position(position: Cursor) -> None:
+    text = position.encode()
     assert len(text) == CHARACTERS
-    assert opened(text) == place
-    assert place.encode() == text
+    assert position_of(text) == position
+    assert position.encode() == text
 
 
 def test_encoding_of_cursors_never_changes() -> None:
-    """Clients keep cursors for weeks, and continue with a later version of the service."""
+    """Clients keep cursors for weeks, and use them with later versions of the service."""
     assert Cursor(KEY, 1, 2).encode() == "AgAAAAcz-gVTYy7b5zxD"
 
 
@@ -44,11 +44,11 @@ def test_neighbouring_cursors_have_nothing_in_common() -> None:
             assert (bits ^ sealed_bits(other)).bit_count() in TYPICAL_DIFFERENCE
 
 
-def test_forged_cursor_has_no_place() -> None:
+def test_forged_cursor_is_rejected() -> None:
     text = Cursor(KEY, 1, 2).encode()
     forged = [text[:at] + ("B" if text[at] == "A" else "A") + text[at + 1 :] for at in range(8, CHARACTERS)]
-    assert [opened(each) for each in forged] == [None] * len(forged)
-    assert opened(text, CursorKey(KEY.epoch, bytes(32))) is None
+    assert [position_of(each) for each in forged] == [None] * len(forged)
+    assert position_of(text, CursorKey(KEY.epoch, bytes(32))) is None
 
 
 def test_secret_is_in_no_representation() -> None:

@@ -11,46 +11,48 @@ EXPIRE, PURGE_AT = 1_000_000, 2_000_000
 POLICY = EventPolicy(warn_before=(5, 100))
 
 
-def living(seconds: int) -> Record:
-    """Make a record that was written so long before its expiry."""
+def record_with_lifetime(seconds: int) -> Record:
+    """Return a record that was written this many seconds before its expiry."""
     return record((EXPIRE - seconds) * 1000, expire=EXPIRE, purge_at=PURGE_AT)
 
 
 def kinds(
-    policy: EventPolicy, stage: int, before_expiry: int, life: int = 1000, *, due: int | None = None
+    policy: EventPolicy, stage: int, before_expiry: int, lifetime: int = 1000, *, due: int | None = None
 ) -> tuple[list[str], int, int | None]:
-    """Return what is appended so many seconds before the expiry, with the new stage and the next due time.
+    """Return the entries that are appended this many seconds before the expiry, the new stage, and the next due time.
 
-    The seconds are by the clock. Without `due`, in seconds before the expiry, the record was scheduled by this policy.
+    Both times are in seconds before the expiry, by the clock. Without `due`, this policy has scheduled the record.
     """
-    leads = policy.leads(living(life))
+    leads = policy.leads(record_with_lifetime(lifetime))
     planned = (leads[stage] if stage < len(leads) else 0) if due is None else due
     planned_due = EXPIRE - planned - (MARGIN_SECONDS if planned else 0)
-    step = policy.step(living(life), stage, planned_due, (EXPIRE - before_expiry - MARGIN_SECONDS) * 1000)
+    step = policy.step(
+        record_with_lifetime(lifetime), stage, planned_due, (EXPIRE - before_expiry - MARGIN_SECONDS) * 1000
+    )
     return [f"{entry.kind} {entry.lead}" for entry in step.entries], step.stage, step.due
 
 
 def warned_at(lead: int) -> int:
-    """Return the due time of a warning: the margin is for what comes after the expiry."""
+    """Return the due time of a warning. The margin applies only from the expiry on."""
     return EXPIRE - lead - MARGIN_SECONDS
 
 
 @pytest.mark.parametrize(
-    ("life", "leads"),
+    ("lifetime", "leads"),
     [(1000, (100, 5)), (200, (100, 5)), (199, (5,)), (10, (5,)), (9, ()), (0, ())],
 )
-def test_lead_counts_if_it_is_half_of_the_life(life: int, leads: tuple[int, ...]) -> None:
-    assert POLICY.leads(living(life)) == leads
+def test_lead_applies_up_to_half_of_the_lifetime(lifetime: int, leads: tuple[int, ...]) -> None:
+    assert POLICY.leads(record_with_lifetime(lifetime)) == leads
 
 
-@pytest.mark.parametrize(("life", "leads"), [(60, (20,)), (30, (10,)), (29, ())])
-def test_life_without_lead_is_warned_at_a_third(life: int, leads: tuple[int, ...]) -> None:
-    assert EventPolicy(warn_before=(3600,)).leads(living(life)) == leads
-    assert EventPolicy(warn_before=()).leads(living(life)) == ()
+@pytest.mark.parametrize(("lifetime", "leads"), [(60, (20,)), (30, (10,)), (29, ())])
+def test_short_lifetime_is_warned_at_a_third(lifetime: int, leads: tuple[int, ...]) -> None:
+    assert EventPolicy(warn_before=(3600,)).leads(record_with_lifetime(lifetime)) == leads
+    assert EventPolicy(warn_before=()).leads(record_with_lifetime(lifetime)) == ()
 
 
 def test_warnings_come_one_by_one() -> None:
-    assert POLICY.first(living(1000)) == (0, warned_at(100))
+    assert POLICY.first(record_with_lifetime(1000)) == (0, warned_at(100))
     assert kinds(POLICY, 0, 101) == ([], 0, warned_at(100))
     assert kinds(POLICY, 0, 100) == (["expiring 100"], 1, warned_at(5))
     assert kinds(POLICY, 1, 6) == ([], 1, warned_at(5))
@@ -58,20 +60,22 @@ def test_warnings_come_one_by_one() -> None:
     assert kinds(POLICY, 2, 4) == ([], 2, EXPIRE)
 
 
-def test_late_warnings_are_left_out() -> None:
+def test_late_warnings_are_omitted() -> None:
     assert kinds(POLICY, 0, 4) == (["expiring 5"], 2, EXPIRE)
     assert kinds(POLICY, 0, 1) == (["expiring 5"], 2, EXPIRE)
-    assert kinds(POLICY, 0, 0) == ([], 2, EXPIRE)  # by the clock, it has just expired
+    assert kinds(POLICY, 0, 0) == ([], 2, EXPIRE)  # it has just expired by the clock
     assert kinds(POLICY, 0, -MARGIN_SECONDS) == (["expired 0"], EXPIRED_STAGE, PURGE_AT)
 
 
-def test_warnings_and_purges_say_when_they_were_appended() -> None:
-    """By the clock, which is ahead of the time of the schedule by the margin."""
-    (warning,) = POLICY.step(living(1000), 1, warned_at(5), (EXPIRE - 4) * 1000 - MARGIN_SECONDS * 1000 + 7).entries
+def test_warnings_and_purges_have_their_append_time() -> None:
+    """The time is that of the clock, which is ahead of the schedule's time by the margin."""
+    (warning,) = POLICY.step(
+        record_with_lifetime(1000), 1, warned_at(5), (EXPIRE - 4) * 1000 - MARGIN_SECONDS * 1000 + 7
+    ).entries
     assert (warning.at, warning.lead) == ((EXPIRE - 4) * 1000 + 7, 5)
-    (last,) = EventPolicy(warn_before=(1,)).step(living(9), 0, warned_at(1), EXPIRE * 1000 - 1001).entries
+    (last,) = EventPolicy(warn_before=(1,)).step(record_with_lifetime(9), 0, warned_at(1), EXPIRE * 1000 - 1001).entries
     assert last.at == EXPIRE * 1000 - 1
-    (purged,) = POLICY.step(living(1000), EXPIRED_STAGE, PURGE_AT, PURGE_AT * 1000 + 7).entries
+    (purged,) = POLICY.step(record_with_lifetime(1000), EXPIRED_STAGE, PURGE_AT, PURGE_AT * 1000 + 7).entries
     assert purged.at == (PURGE_AT + MARGIN_SECONDS) * 1000 + 7
 
 
@@ -84,15 +88,15 @@ def test_expiry_and_purge_are_appended_once() -> None:
 
 
 def test_schedule_is_the_same_without_a_log() -> None:
-    """So that what comes after the log is on again is appended."""
+    """So later events are appended once the log is on again."""
     policy = EventPolicy("off", POLICY.warn_before)
-    assert policy.first(living(1000)) == POLICY.first(living(1000))
+    assert policy.first(record_with_lifetime(1000)) == POLICY.first(record_with_lifetime(1000))
     for stage, before in ((0, 100), (1, 5), (2, -MARGIN_SECONDS), (0, EXPIRE - PURGE_AT - MARGIN_SECONDS)):
         assert kinds(policy, stage, before) == ([], *kinds(POLICY, stage, before)[1:])
 
 
-def test_changes_hold_the_renewal_of_what_had_expired() -> None:
-    old = living(1000)
+def test_changes_include_renewals_of_expired_records() -> None:
+    old = record_with_lifetime(1000)
     policy = EventPolicy("changes")
     for at, kinds_of_entries in ((EXPIRE - 1, []), (EXPIRE, ["expired", "renewed"])):
         new = old.model_copy(update={"version": at * 1000, "updated": at * 1000, "expire": EXPIRE + 500})
@@ -104,14 +108,14 @@ def test_changes_hold_the_renewal_of_what_had_expired() -> None:
     assert EventPolicy("off").exclusion("renewed") == "--events off"
 
 
-def test_other_leads_make_no_late_warning() -> None:
+def test_changed_leads_cause_no_late_warning() -> None:
     later = EventPolicy(warn_before=(20, 3600))
-    assert kinds(later, 0, 10, 60, due=10) == ([], 1, EXPIRE)  # it was scheduled for 10s
-    assert kinds(later, 0, 10, 60, due=30) == ([], 1, EXPIRE)  # nothing looked at it at 20s
-    assert kinds(later, 0, 10, 60) == (["expiring 20"], 1, EXPIRE)  # with the same leads, it is late after a pause
+    assert kinds(later, 0, 10, 60, due=10) == ([], 1, EXPIRE)  # it was scheduled with a lead of 10 s
+    assert kinds(later, 0, 10, 60, due=30) == ([], 1, EXPIRE)  # no step was executed at 20 s
+    assert kinds(later, 0, 10, 60) == (["expiring 20"], 1, EXPIRE)  # with unchanged leads, it is a late warning
 
 
-def test_other_leads_warn_at_their_own_time() -> None:
+def test_changed_leads_warn_at_their_own_time() -> None:
     assert kinds(POLICY, 0, 500, due=500) == ([], 0, warned_at(100))
     assert kinds(POLICY, 1, 100, due=100) == (["expiring 100"], 1, warned_at(5))
     assert kinds(POLICY, 0, 96, due=300) == (["expiring 100"], 1, warned_at(5))

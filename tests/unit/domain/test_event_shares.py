@@ -1,4 +1,4 @@
-"""The shares of owners in a full event log: the level to which they fall, and what is remembered of them."""
+"""Shares of owners in a full event log: the level to which they are trimmed, and their stored form."""
 
 import json
 
@@ -13,7 +13,7 @@ NO_PLACE = Place(0, 0)
 
 
 def filled(sizes: dict[str, int]) -> Shares:
-    """Return the shares of a log in which each owner has one entry."""
+    """Return the shares of a log with one entry per owner."""
     shares, total = Shares.begin(NO_PLACE, 0), 0
     for number, (owner, size) in enumerate(sizes.items(), 1):
         total += size
@@ -62,7 +62,7 @@ def test_invalid_shares_are_none(text: object) -> None:
     assert decode(text, 0) is None
 
 
-def test_shares_of_another_floor_are_void() -> None:
+def test_shares_for_another_floor_are_invalid() -> None:
     text = filled({"alice": 100}).encode()
     assert decode(text, 0) is not None
     assert decode(text, 1) is None
@@ -79,11 +79,11 @@ def test_number_of_owners_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     shares.fold()
     assert len(shares.owners) == 3
     lost = [f"owner {number}" for number in range(1, 9) if f"owner {number}" not in shares.owners]
-    assert all(shares.floor_of(owner).number >= 100 + int(owner[-1]) for owner in lost), "no gap is forgotten"
+    assert all(shares.floor_of(owner).number >= 100 + int(owner[-1]) for owner in lost), "no gap may be forgotten"
 
 
 def test_floors_before_the_archive_are_forgotten() -> None:
-    """So the shares are bounded by the log, however many owners there ever were."""
+    """So the log bounds the shares, however many owners there ever were."""
     shares = filled({"alice": 100, "bob": 5})
     shares.archive_bytes = 5
     set_floors(shares, {"alice": Place(7, 1), "carol": Place(3, 1)})
@@ -98,14 +98,14 @@ def test_floors_before_the_archive_are_forgotten() -> None:
     assert shares.floor_of("alice") == shares.floor_of("bob") == (9, 3)
 
 
-def test_text_of_the_shares_has_a_bound() -> None:
+def test_stored_shares_are_limited_in_size() -> None:
     shares = filled({f"{number:0128d}": 2**40 for number in range(2 * shares_module.MAX_OWNERS)})
     shares.fold()
     assert len(shares.encode()) < 250 * shares_module.MAX_OWNERS
 
 
-def test_log_of_too_many_equals_is_cut_as_of_one() -> None:
-    """With more owners than are counted, the oldest entries go."""
+def test_log_of_too_many_owners_is_trimmed_as_one() -> None:
+    """With more owners than are counted, the oldest entries are removed."""
     size_bytes = 10_000 * shares_module.MAX_OWNERS
     shares = filled({"alice": 5000, "bob": 5000})
     cut = Cut(shares, excess_bytes=9000, size_bytes=size_bytes)
@@ -114,7 +114,7 @@ def test_log_of_too_many_equals_is_cut_as_of_one() -> None:
     assert (found.amount, list(found.archived), found.dropped) == (2, [], {"carol": 1, "bob": 2})
 
 
-def test_old_entry_goes_whoever_owns_it() -> None:
+def test_old_entry_is_removed_for_every_owner() -> None:
     shares = filled({"alice": 5000, "bob": 50})
     cut = Cut(shares, excess_bytes=0, size_bytes=10**6)
     found = cut.of_log([Item(1, "alice", 5000, is_old=True), Item(2, "bob", 50, is_old=False)])

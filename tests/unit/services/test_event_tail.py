@@ -1,4 +1,4 @@
-"""The tail of the event log in memory: its bounds, and who is woken when."""
+"""The tail of the event log in memory: its bounds, and the wake-up of readers."""
 
 import asyncio
 import tracemalloc
@@ -39,14 +39,14 @@ async def database(sqlite_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def tail(database: Database) -> AsyncIterator[EventTail]:
-    """A tail that is kept current."""
+    """A tail that is updated in the background."""
     tail = EventTail(database.events)
     async with running_in_background(tail.run):
         yield tail
 
 
 class Writer:
-    """Creates records of an owner, one after the other."""
+    """Creates records one after the other."""
 
     def __init__(self, database: Database, clock: FakeClock) -> None:
         self._database = database
@@ -54,7 +54,7 @@ class Writer:
         self._count = 0
 
     async def write(self, count: int = 1, *, owner: str = "", metadata: str | None = None) -> None:
-        """Create so many."""
+        """Create `count` records of an owner."""
         for _ in range(count):
             self._count += 1
             made = record(self._clock(), guid=f"{self._count:032X}", owner=owner, metadata=metadata)
@@ -67,7 +67,7 @@ def writer(database: Database, clock: FakeClock) -> Writer:
 
 
 async def until_at(tail: EventTail, number: int) -> None:
-    """Wait until the tail has read an entry."""
+    """Wait until the tail has read the entry with this number."""
     async with asyncio.timeout(10):
         while (found := tail.after(number)) is None or len(found) > 0 or (tail._end or 0) < number:
             await asyncio.sleep(0.005)
@@ -83,13 +83,13 @@ async def waiting(tail: EventTail, after: int, owner: str | None = None) -> Asyn
     await asyncio.wait((task,))
 
 
-async def test_tail_is_empty_until_somebody_watches(tail: EventTail, writer: Writer) -> None:
+async def test_tail_is_empty_until_a_reader_waits(tail: EventTail, writer: Writer) -> None:
     await writer.write(3)
     await asyncio.sleep(0.1)
     assert tail.after(0) is None
     with tail.watched():
         await until_at(tail, 3)
-        assert tail.after(2) is None, "what was there before is read from the store"
+        assert tail.after(2) is None, "earlier events must be read from the store"
         await writer.write(2)
         await until_at(tail, 5)
         assert [event.number for event in tail.after(3) or ()] == [4, 5]
@@ -129,7 +129,7 @@ async def test_tail_is_bounded_in_events_and_bytes(
         assert tail._bytes == sum(event.memory_bytes for event in tail._events) <= 100_000
 
 
-async def test_large_leap_begins_at_the_newest(
+async def test_tail_restarts_at_the_newest_after_a_large_gap(
     database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tails, "TAIL_EVENTS", 4)
@@ -169,13 +169,13 @@ async def test_reader_is_woken_for_its_owner_only(database: Database, writer: Wr
         await tail._advance()
         await asyncio.wait_for(asyncio.gather(alice, admin), 10)
         assert not bob.done()
-    assert tail._waiters == {}, "those who leave are forgotten"
+    assert tail._waiters == {}, "readers that leave must be forgotten"
 
 
 async def test_reader_is_woken_before_it_falls_out(
     database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although none of the events is of its owner."""
+    """It is woken although none of the events is of its owner."""
     monkeypatch.setattr(tails, "TAIL_EVENTS", 8)
     tail = EventTail(database.events)
     await tail._advance()
@@ -192,7 +192,7 @@ async def test_reader_is_woken_before_it_falls_out(
 
 
 async def test_waiters_are_woken_in_groups(database: Database, writer: Writer) -> None:
-    """So that requests come in between."""
+    """So requests are served in between."""
     tail = EventTail(database.events)
     await tail._advance()
     waiters = [asyncio.create_task(tail.wait(0, None, 30)) for _ in range(100)]
@@ -207,7 +207,7 @@ async def test_waiters_are_woken_in_groups(database: Database, writer: Writer) -
     assert max(steps) <= tails.WOKEN_AT_ONCE
 
 
-async def test_close_wakes_all_for_good(tail: EventTail) -> None:
+async def test_close_wakes_all_readers_permanently(tail: EventTail) -> None:
     with tail.watched():
         async with waiting(tail, 100) as waiter:
             tail.close()
@@ -216,14 +216,14 @@ async def test_close_wakes_all_for_good(tail: EventTail) -> None:
             assert tail.is_closed
 
 
-async def test_wait_ends_after_its_time(tail: EventTail) -> None:
+async def test_wait_ends_at_its_time_limit(tail: EventTail) -> None:
     with tail.watched():
         await asyncio.wait_for(tail.wait(0, None, 0.02), 10)
     assert tail._waiters == {}
 
 
-async def test_reader_with_a_voided_cursor_is_not_served_from_memory(database: Database, writer: Writer) -> None:
-    """Its events have cursors of another epoch than those of the tail."""
+async def test_invalidated_cursor_is_not_served_from_memory(database: Database, writer: Writer) -> None:
+    """The events of the tail have cursors of another epoch."""
     feed = EventFeed(database.events, policy=DEFAULT_POLICY, clock=system_clock, max_streams=1)
     await feed._tail._advance()
     await writer.write()
@@ -235,8 +235,8 @@ async def test_reader_with_a_voided_cursor_is_not_served_from_memory(database: D
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=["ascii", "one wide", "wide"])
-def test_counted_memory_of_events_is_the_real_one(text: str) -> None:
-    """A text in which one character is wide takes four bytes for each, and more for its UTF-8 form."""
+def test_memory_estimate_of_events_is_accurate(text: str) -> None:
+    """One wide character makes a text take four bytes per character, and more for its UTF-8 form."""
     key, view = draw_key(), EventView(has_owner=True, has_record=True)
     tracemalloc.start()
     try:
@@ -257,7 +257,7 @@ def test_counted_memory_of_events_is_the_real_one(text: str) -> None:
 
 @pytest.mark.parametrize("text", TEXTS, ids=["ascii", "one wide", "wide"])
 async def test_parts_are_bounded_in_bytes(database: Database, writer: Writer, text: str) -> None:
-    """Those from the tail, and those from the store."""
+    """This holds for pages from the tail and from the store."""
     feed = EventFeed(database.events, policy=DEFAULT_POLICY, clock=system_clock, max_streams=1)
     await feed._tail._advance()
     here = await feed.start(None, is_now=False)

@@ -152,7 +152,7 @@ async def test_write_during_a_pause_keeps_the_order(store: Database, service: Gu
         assert kinds == ["created", "expired", last_kind]
 
 
-async def test_restart_after_a_pause_warns_of_nothing_that_is_over(sqlite_url: str, clock: FakeClock) -> None:
+async def test_restart_after_a_pause_logs_no_outdated_warning(sqlite_url: str, clock: FakeClock) -> None:
     async with open_store(sqlite_url, exclusive=False) as store:
         service = service_of(store, clock)
         for number in range(1000):
