@@ -1,4 +1,4 @@
-"""docs/events.md says what the service does: every example in it is run. Its JavaScript runs in tests/browser."""
+"""Every example of docs/events.md works as documented. tests/browser runs its JavaScript."""
 
 import asyncio
 import json
@@ -24,21 +24,21 @@ AT = "http://127.0.0.1:8888"
 GUID = "7D1F0C52A6E84B9B8C3E5A1B2D4F6E70"
 OTHER = "0" * 32
 SECONDS = 60
-"""Time limit of a line that a program is to print."""
+"""Time limit for the next line that a program prints."""
 
 
-def test_event_examples_answer_as_documented(tmp_path: Path) -> None:
+def test_event_examples_respond_as_documented(tmp_path: Path) -> None:
     variables = {"AT": AT}
     assert len(EXAMPLES) == TEXT.count("```sh\n") - 1 == TEXT.count("```http") + 1 > 7
     with service(tmp_path) as running:
-        for line, promised, assignment in EXAMPLES:
+        for line, documented, assignment in EXAMPLES:
             if assignment:
                 variables |= curl.run_assignment(assignment, running.port, tmp_path, variables)
                 change(running, tmp_path, "a change after the stock was taken")
             elif " -N " in line:
-                asyncio.run(follow(line, promised, running.port, variables))
+                asyncio.run(follow(line, documented, running.port, variables))
             else:
-                check(line, promised, curl.run(line, running.port, tmp_path, variables))
+                check(line, documented, curl.run(line, running.port, tmp_path, variables))
 
 
 def change(running: Service, folder: Path, user: str) -> None:
@@ -46,9 +46,9 @@ def change(running: Service, folder: Path, user: str) -> None:
     assert curl.run(f'curl -X PUT -d \'{{"user": "{user}"}}\' {AT}/guid', running.port, folder).status == 201
 
 
-def check(line: str, promised: str, printed: curl.Printed) -> None:
-    """Check an answer against what the page promises."""
-    head, _, text = promised.partition("\n\n")
+def check(line: str, documented: str, printed: curl.Printed) -> None:
+    """Compare a response with the one in the page."""
+    head, _, text = documented.partition("\n\n")
     status, *headers = head.splitlines()
     assert str(printed.status) == status, (line, printed.text)
     for name, value in (header.split(": ", 1) for header in headers):
@@ -56,12 +56,12 @@ def check(line: str, promised: str, printed: curl.Printed) -> None:
     assert re.fullmatch(curl.pattern(text), printed.text.rstrip("\n"), re.DOTALL), (line, printed.text)
 
 
-async def follow(line: str, promised: str, port: int, variables: dict[str, str]) -> None:
-    """Read as much of a stream as the page shows."""
+async def follow(line: str, documented: str, port: int, variables: dict[str, str]) -> None:
+    """Read the part of a stream that the page shows."""
     url = re.sub(r"\$(\w+)", lambda found: variables[found[1]], line.split('"')[1])
     kind = line.partition("Accept: ")[2].partition("'")[0]
     async with reading(port, url.removeprefix(f"{AT}/events"), {"Accept": kind}) as stream:
-        head, _, text = promised.partition("\n\n")
+        head, _, text = documented.partition("\n\n")
         parts = text.split("\n\n") if kind == SSE["Accept"] else text.splitlines()
         assert str(stream.status) == head.splitlines()[0]
         for name, value in (header.split(": ", 1) for header in head.splitlines()[1:]):
@@ -72,7 +72,7 @@ async def follow(line: str, promised: str, port: int, variables: dict[str, str])
 
 @contextmanager
 def program(folder: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
-    """Run the program in Python of the guide. It saves its copy after each event."""
+    """Run the Python program of the guide, which saves its copy after each event."""
     (text,) = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "# follow.py\n" in block]
     (folder / "follow.py").write_text(text)
     environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "SAVE_SECONDS": "0"}
@@ -84,8 +84,8 @@ def program(folder: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def words(process: "subprocess.Popen[str]") -> list[str]:
-    """Return the words of the next line that a program prints: what happened, and the GUIDs of its copy."""
+def next_words(process: "subprocess.Popen[str]") -> list[str]:
+    """Return the words of the next line that a program prints: the event, and the GUIDs of its copy."""
     assert process.stdout is not None
     limit = Timer(SECONDS, process.kill)
     limit.start()
@@ -99,36 +99,36 @@ def put(running: Service, folder: Path, guid: str, body: str = '{"user": "a"}') 
     assert curl.run(f"curl -X PUT -d '{body}' {AT}/guid/{guid}", running.port, folder).status in (200, 201)
 
 
-def saved(folder: Path) -> dict[str, dict[str, Any]]:
+def saved_records(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the records in the file of the program."""
     _, records = json.loads((folder / "copy.json").read_text())
     return records  # type: ignore[no-any-return]
 
 
-def test_python_client_keeps_a_copy_over_a_restart(tmp_path: Path) -> None:
-    """It continues where it was, and knows what is there at each event."""
+def test_python_client_keeps_its_copy_across_a_restart(tmp_path: Path) -> None:
+    """It continues at its cursor, and its copy is correct after each event."""
     with service(tmp_path) as running:
         put(running, tmp_path, GUID)
         with program(tmp_path, running.port) as process:
-            assert words(process) == ["stock", GUID]
+            assert next_words(process) == ["stock", GUID]
             put(running, tmp_path, OTHER)
-            assert words(process) == ["guid.created", OTHER, GUID]
+            assert next_words(process) == ["guid.created", OTHER, GUID]
             assert running.stop() == 0
             running.start()
             curl.run(f"curl -X DELETE {AT}/guid/{GUID}", running.port, tmp_path)
-            assert words(process) == ["guid.deleted", OTHER]
+            assert next_words(process) == ["guid.deleted", OTHER]
 
 
 def test_python_client_resumes_from_its_file(tmp_path: Path) -> None:
-    """What happened while it did not run comes from the feed: it does not take stock again."""
+    """It gets the changes since its end from the feed, without reading the whole list again."""
     with service(tmp_path) as running:
         put(running, tmp_path, GUID)
         with program(tmp_path, running.port) as process:
-            assert words(process) == ["stock", GUID]
+            assert next_words(process) == ["stock", GUID]
         put(running, tmp_path, OTHER)
         with program(tmp_path, running.port) as process:
-            assert words(process) == ["resume", GUID]
-            assert words(process) == ["guid.created", OTHER, GUID]
+            assert next_words(process) == ["resume", GUID]
+            assert next_words(process) == ["guid.created", OTHER, GUID]
 
 
 def test_python_client_starts_before_the_service(tmp_path: Path) -> None:
@@ -137,32 +137,32 @@ def test_python_client_starts_before_the_service(tmp_path: Path) -> None:
         assert running.stop() == 0
         with program(tmp_path, running.port) as process:
             running.start()
-            assert words(process) == ["stock", GUID]
+            assert next_words(process) == ["stock", GUID]
 
 
 def test_python_client_removes_purged_guids(tmp_path: Path) -> None:
-    """Their purge has the version of the record in the copy."""
+    """The purge event has the same version as the record in the copy."""
     with service(tmp_path, "--retention", "1") as running:
         put(running, tmp_path, OTHER)
         put(running, tmp_path, GUID)
         with program(tmp_path, running.port) as process:
-            assert words(process) == ["stock", OTHER, GUID]
+            assert next_words(process) == ["stock", OTHER, GUID]
             put(running, tmp_path, GUID, '{"expire": 0}')
-            assert words(process) == ["guid.updated", OTHER, GUID]
-            assert words(process) == ["guid.expired", OTHER, GUID]
-            assert words(process) == ["guid.purged", OTHER]
+            assert next_words(process) == ["guid.updated", OTHER, GUID]
+            assert next_words(process) == ["guid.expired", OTHER, GUID]
+            assert next_words(process) == ["guid.purged", OTHER]
 
 
 def test_python_copy_has_the_same_members_after_an_event(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         put(running, tmp_path, GUID)
         with program(tmp_path, running.port) as process:
-            words(process)
-            before = saved(tmp_path)[GUID]
+            next_words(process)
+            before = saved_records(tmp_path)[GUID]
             put(running, tmp_path, GUID, '{"user": "b"}')
-            assert words(process) == ["guid.updated", GUID]
+            assert next_words(process) == ["guid.updated", GUID]
             deadline = time.monotonic() + SECONDS
-            while (after := saved(tmp_path)[GUID]) == before:
+            while (after := saved_records(tmp_path)[GUID]) == before:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
     assert after == before | {"user": "b", "version": after["version"]}
@@ -170,7 +170,7 @@ def test_python_copy_has_the_same_members_after_an_event(tmp_path: Path) -> None
 
 
 async def test_python_client_waits_as_long_as_retry_after_says(tmp_path: Path) -> None:
-    """Also while it takes stock, and longer than after a connection that breaks."""
+    """It does so while it reads the list too, and waits longer than after a broken connection."""
     times: list[float] = []
     again = asyncio.Event()
 

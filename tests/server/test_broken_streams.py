@@ -1,4 +1,4 @@
-"""Clients detect a broken stream, even if the end of the connection is the end of the stream."""
+"""Clients detect a broken stream, even if the end of the connection marks the end of the stream."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Shutdown with clients that read nothing: they do not hold it up for longer than those that read."""
+"""Shutdown with clients that read nothing: they delay it no longer than clients that read."""
 
 from contextlib import AsyncExitStack
 from time import perf_counter
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.both_servers
 
 
 async def closing_seconds(serving: Serving, target: str, accept: str, *, grace: float) -> float:
-    """Let a client ask for a stream of more than its connection holds, and read nothing. Return how long the end takes.
+    """Request a stream larger than the connection's buffers, and read nothing. Return the duration of the shutdown.
 
-    The rest of the stream is a page of the store: the client must be behind it when the service stops.
+    The rest of the stream is a page of the store, so the client is behind when the service stops.
     """
     async with AsyncExitStack() as clients, AsyncExitStack() as service:
         client = await service.enter_async_context(serving(grace=grace))
