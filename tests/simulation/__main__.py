@@ -86,16 +86,18 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Simulate the cache of many.")
-    parser.add_argument("--seeds", type=int, default=2000, help="the number of seeds")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description="Simulate the caches of several processes."
+    )
+    parser.add_argument("--seeds", type=int, default=2000, help="number of seeds")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--seed", type=int, help="run only this seed")
     parser.add_argument(
         "--faults", nargs="*", default=[], help="inject only these faults: slow_stores, flush, stragglers ..."
     )
     parser.add_argument("--trace", action="store_true", help="print each event of the seed")
-    parser.add_argument("--quota", action="store_true", help="run these seeds in the world of the quota")
-    parser.add_argument("--events", action="store_true", help="run these seeds in the world of the event log")
+    parser.add_argument("--quota", action="store_true", help="run the seeds in the simulation of the quota")
+    parser.add_argument("--events", action="store_true", help="run the seeds in the simulation of the event log")
     parser.add_argument("--mutants", action="store_true", help="run each mutant until it is found")
     parser.add_argument("--until-found", action="store_true", help="stop at the first violation, and print its seed")
     return parser.parse_args()

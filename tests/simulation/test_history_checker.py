@@ -1,4 +1,4 @@
-"""The checker of histories: it finds each kind of violation, and none if some order explains the history."""
+"""The history checker finds each kind of violation, and none if some order explains the history."""
 
 from collections.abc import Iterator, Sequence
 from math import inf

@@ -1,12 +1,12 @@
-"""The event log of MongoDB in the simulated world: processes that write, append, cut off and read at the same time.
+"""Simulation of the MongoDB event log: processes that write, append, trim and read concurrently.
 
     server      a MongoDB of two shards, whose primaries fail
-    collection  the way of a process to it
-    run         the processes, and what goes wrong with them
-    judge       what must hold
-    mutants     the code with one guard taken out of it
+    collection  its collections, as a process accesses them
+    run         the processes and their faults
+    judge       the properties that must hold
+    mutants     the code without one of its guards
 
-The code under test is `guidsvc.store.mongo.events`, as it is served, but for the leases: all processes append.
+The code under test is `guidsvc.store.mongo.events`, unchanged except for the leases: all processes append.
 
     python -m tests.simulation --events --seeds 100
 """

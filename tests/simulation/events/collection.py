@@ -1,4 +1,4 @@
-"""The collections of the simulated MongoDB, as a process reaches them: with the methods of motor that the log uses."""
+"""The collections of the simulated MongoDB, as a process accesses them: with the methods of motor that the log uses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,19 +13,19 @@ from tests.simulation.network import Network
 from tests.simulation.world import World
 
 DRIVER_SECONDS = 2.0
-"""The time limit of an operation."""
+"""Time limit of an operation."""
 _DUPLICATE_KEY = 11_000
 
 
 class Result(NamedTuple):
-    """What a bulk write has done."""
+    """The result of a bulk write."""
 
     matched_count: int
     deleted_count: int
 
 
 class Cursor:
-    """A query that is sent when its documents are asked for."""
+    """A query that is sent when its documents are requested."""
 
     def __init__(self, collection: "SimulatedCollection", wanted: Document, *, has_now: bool = False) -> None:
         self._collection = collection
@@ -49,7 +49,7 @@ class Cursor:
     batch_size = hint
 
     async def close(self) -> None:
-        """Do nothing: all documents came at once."""
+        """Do nothing: all documents arrived at once."""
 
     async def to_list(self, length: int | None) -> list[Document]:
         found = await self._collection.documents(self._wanted, has_now=self._has_now)
@@ -80,7 +80,7 @@ def _at(document: Document, path: str) -> Any:
 
 
 class SimulatedCollection:
-    """A collection as one process reaches it, with the methods of motor that the log uses."""
+    """A collection as one process accesses it, with the methods of motor that the log uses."""
 
     def __init__(self, world: World, shard: Shard, name: str, network: Network, *, is_local: bool = False) -> None:
         self._world, self._shard, self._name, self._network = world, shard, name, network
@@ -105,17 +105,17 @@ class SimulatedCollection:
         return found[0] if found else None
 
     async def documents(self, wanted: Document, *, has_now: bool = False) -> list[Document]:
-        """Return all documents that match, and the time of the server with each if it is asked for."""
+        """Return all documents that match, each with the time of the server if `has_now`."""
 
         def find() -> list[Document]:
             found = self._shard.find(self._name, wanted, is_local=self._is_local)
             return [each | {"now": self._shard.now_ms} for each in found] if has_now else found
 
-        found: list[Document] = await self._far(find, 0.0)
+        found: list[Document] = await self._run_remotely(find, 0.0)
         return found
 
     async def insert_many(self, documents: Sequence[Document], *, ordered: bool = True) -> None:
-        """Insert documents one by one; others may write in between."""
+        """Insert documents one by one. Other processes may write in between."""
         faults: list[Document] = []
 
         async def insert(term: int) -> None:
@@ -145,7 +145,7 @@ class SimulatedCollection:
     async def bulk_write(
         self, operations: Sequence[UpdateOne | ReplaceOne[Document] | DeleteOne], *, ordered: bool = True
     ) -> Result:
-        """Do updates, replacements by `_id` and deletions one by one; others may write in between."""
+        """Execute updates, replacements by `_id` and deletions one by one. Other processes may write in between."""
         matched = deleted = 0
 
         async def do(term: int) -> None:
@@ -163,7 +163,7 @@ class SimulatedCollection:
         return Result(matched, deleted)
 
     async def _pause(self, term: int) -> None:
-        """Let others go on between two statements of a command; AutoReconnect if the primary has failed meanwhile."""
+        """Let others run between two statements of a command; raise AutoReconnect if the primary fails meanwhile."""
         if self._world.random.random() < 0.1:
             await asyncio.sleep(0.01 * self._world.random.random())
         if self._shard.term != term:
@@ -178,9 +178,9 @@ class SimulatedCollection:
                 return error
             return None if await self._shard.majority(term) else AutoReconnect("the primary has failed")
 
-        await self._far(write, self._network.straggle())
+        await self._run_remotely(write, self._network.straggle())
 
-    async def _far(self, work: Callable[[], Any], straggle: float) -> Any:
+    async def _run_remotely(self, work: Callable[[], Any], straggle: float) -> Any:
         done = await self._world.run_far(self._network, work, NetworkTimeout("no answer"), DRIVER_SECONDS, straggle)
         if isinstance(done, PyMongoError):
             raise done

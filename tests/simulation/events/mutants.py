@@ -1,6 +1,6 @@
-"""Mutants of the event log: the code with one guard taken out of it, each of which must be found within so many seeds.
+"""Mutants of the event log: the code without one of its guards. The simulation must find each within SEEDS seeds.
 
-The edits are of files in `guidsvc`.
+Each edit is the name of a file in `guidsvc`, with the text to replace.
 """
 
 from tests.simulation.mutants import Mutant, run_on
@@ -18,25 +18,25 @@ MUTANTS = (
         "        head = await self.head()\n",
         '        head = self.__dict__.get("memory") or await self.head()\n        self.__dict__["memory"] = Head(head.number + 1, head.total_bytes)\n',
     )}, SEEDS),
-    Mutant("what follows a duplicate is inserted", {_SEQUENCER: ("documents, ordered=True)", "documents, ordered=False)")}, SEEDS),
+    Mutant("entries after a duplicate are inserted", {_SEQUENCER: ("documents, ordered=True)", "documents, ordered=False)")}, SEEDS),
     Mutant("the outbox is drained before the entries are acknowledged", {_SEQUENCER: (
         "        moved = await self._append(head, batch)\n        if moved:\n            await self._operations.write(partial(self._remove, moved))\n",
         "        moved = batch.entries\n        await self._operations.write(partial(self._remove, moved))\n        await self._append(head, batch)\n",
     )}, SEEDS),
     Mutant("an outbox with entries is not pending", {_OUTBOX: ("left, pending=NOW)", 'left, pending="$$REMOVE")')}, SEEDS),
-    Mutant("the log is cut off beyond entries in outboxes", {_RETENTION: ("        cut = await self._before_undrained(documents[:cut])\n", "")}, SEEDS),
-    Mutant("the newest entry is cut off", {_RETENTION: (
+    Mutant("the log is trimmed beyond entries in outboxes", {_RETENTION: ("        cut = await self._before_undrained(documents[:cut])\n", "")}, SEEDS),
+    Mutant("the newest entry is trimmed", {_RETENTION: (
         "last = head.number - 1\n", "last = head.number\n",
     )}, SEEDS),
-    Mutant("the age of an entry is that of its event", {_RETENTION: ('document.get("appended")', 'document.get("at")')}, SEEDS),
+    Mutant("an entry has the age of its event", {_RETENTION: ('document.get("appended")', 'document.get("at")')}, SEEDS),
     Mutant("the floor is raised after the deletion", {_RETENTION: (
         "        return cut if cut and await",
         '        await self._operations.write(partial(self._log.delete_many, {"_id": {"$lte": documents[cut - 1]["_id"] if cut else 0}}))\n        return cut if cut and await',
     )}, SEEDS),
-    Mutant("entries are deleted as soon as they are cut off", {_RETENTION: ("head.number > self._cuts[0].newest + BATCH", "True")}, 1000),
+    Mutant("entries are deleted as soon as they are trimmed", {_RETENTION: ("head.number > self._cuts[0].newest + BATCH", "True")}, 1000),
     Mutant("an expiry before a write is not logged", {_OUTBOX: ("[*owed, {", "[{")}, SEEDS),
-    Mutant("a write does not look at the stage", {_OUTBOX: ('{"$lt": [_number("$g.stage", 0), stage]}', '{"$literal": True}')}, SEEDS),
-    Mutant("a step is done for a version that was replaced", {_STEPS: (
+    Mutant("a write does not check the stage", {_OUTBOX: ('{"$lt": [_number("$g.stage", 0), stage]}', '{"$literal": True}')}, SEEDS),
+    Mutant("a step is executed for a replaced version", {_STEPS: (
         'same = _same_as(document) | {"g.stage": stage, "g.due": due}', 'same = {"_id": document["_id"]}',
     )}, SEEDS),
     Mutant("a duplicate is drained before a majority has it", {_SEQUENCER: (
@@ -48,8 +48,8 @@ MUTANTS = (
         "moved = await self._append(head, batch)", "moved = await self._append(await self.head(), batch)",
     ), _RETENTION: ("head.number > self._cuts[0].newest + BATCH", "head.number > self._cuts[0].newest")}, 200),
     Mutant("a record is deleted with entries in its outbox", {_OUTBOX: ('IS_DRAINED: dict[str, Any] = {"g.pending": None}', "IS_DRAINED: dict[str, Any] = {}")}, 120),
-    Mutant("what leaves the log is not archived", {_TRIM: ("        await self._add(found, oldest)\n", "")}, SEEDS),
-    Mutant("the archive is emptied before the shares say so", {_TRIM: (
+    Mutant("trimmed entries are not archived", {_TRIM: ("        await self._add(found, oldest)\n", "")}, SEEDS),
+    Mutant("entries are removed from the archive before the shares are saved", {_TRIM: (
         "        if not await self._save(bounds, raised, shares):\n            return 0\n        await self._delete(shares, owners)\n",
         "        await self._delete(shares, owners)\n        if not await self._save(bounds, raised, shares):\n            return 0\n",
     )}, 120),
@@ -62,5 +62,5 @@ MUTANTS = (
 
 
 def found_at(mutant: Mutant) -> int | None:
-    """Run seeds on a mutant; return the first that finds it, None if none does."""
+    """Run seeds on a mutant; return the first that finds it, or None."""
     return run_on(mutant, "--events")

@@ -1,4 +1,4 @@
-"""The processes, and what goes wrong with them."""
+"""The simulated processes and their faults."""
 
 import asyncio
 import logging
@@ -35,27 +35,27 @@ from tests.simulation.world import Actor, Process, Result, World
 
 PROCESSES, WRITERS, KEYS = 3, 2, 5
 SECONDS, CALM_SECONDS = 40.0, 45.0
-"""Of virtual time: with faults, and without."""
+"""Virtual time with faults, and without."""
 SKEW_MS = 300
-"""The error of a host's clock, at most."""
+"""Maximum error of a host's clock."""
 BATCH = 4
-"""The size of a batch: so small that the log grows by more than one in a run."""
+"""Size of a batch: so small that the log grows by several batches in a run."""
 KEPT_SECONDS = 0.0, 1.0, 6.0
-"""How long an entry is kept, in one world or another."""
+"""Retention of entries. A world chooses one of them."""
 PAUSES = (0.01, 0.3, 2.0), (1.0, 6.0)
-"""For how long a writer pauses, at most, in one world or another. While nobody writes, the newest entry stays it."""
+"""Maximum pause of a writer. A world chooses one of them. The newest entry stays the same while nobody writes."""
 SIZE_BYTES = 4000
-"""The size of the log in each sixth world. In the others, it never reaches its size."""
+"""Maximum size of the log in one world of six. In the others, the log never reaches its size."""
 OWNERS = 3
 _METADATA = '{"a":"' + "x" * 600 + '"}'
-"""That of the first owner, which so holds the most, where the log has a size."""
+"""Metadata of the first owner, which makes its share the largest if the log has a maximum size."""
 POLICY = EventPolicy("all", (2,))
 _NO_INDEX: list[IndexModel] = []
 _Done = TypeVar("_Done")
 
 
 class SimulatedOperations(Operations):
-    """Operations without threads to wait for. The network limits their time."""
+    """Operations without threads. The network limits their time."""
 
     def __init__(self) -> None:
         pass
@@ -73,11 +73,11 @@ class SimulatedOperations(Operations):
 
 
 async def _no_gap() -> None:
-    """Note nothing: the log is on."""
+    """Do nothing, because the log is on."""
 
 
 class Database:
-    """The two shards: that of the records, and that of the log."""
+    """The two shards: one for the records, one for the log."""
 
     def __init__(self, world: World, judge: Judge, *, has_room: bool) -> None:
         self.records = Shard(world, {"records": _NO_INDEX}, judge.note)
@@ -91,7 +91,7 @@ class Database:
 
 
 class EventProcess(Process):
-    """A process of the service: it writes, appends, does what is due, cuts the log off, and follows it."""
+    """A process of the service: it writes, appends, executes due steps, trims the log, and follows it."""
 
     def __init__(self, world: World, database: Database, judge: Judge, name: str) -> None:
         super().__init__(world, name)
@@ -114,17 +114,17 @@ class EventProcess(Process):
         self._reading = Reading(log, operations, self._sequencer, self._retention, archive)
         self._steps = Steps(records, bounds, operations, POLICY, StoreMetrics(), _no_gap)
         for _ in range(WRITERS):
-            actor.start(self._again(self._write, self._database.pauses, until=SECONDS))
-        actor.start(self._again(self._sequencer.run_round, (0.02, 0.2, 1.0)))
-        actor.start(self._again(self._advance, (0.3, 1.0)))
-        actor.start(self._again(self._trim, (0.5, 2.0)))
+            actor.start(self._repeat(self._write, self._database.pauses, until=SECONDS))
+        actor.start(self._repeat(self._sequencer.run_round, (0.02, 0.2, 1.0)))
+        actor.start(self._repeat(self._advance, (0.3, 1.0)))
+        actor.start(self._repeat(self._trim, (0.5, 2.0)))
         if self._database.has_room:
             actor.start(self._follow())
         else:
             for number in range(OWNERS):
                 actor.start(self._follow_owner(f"owner {number}"))
 
-    async def _again(
+    async def _repeat(
         self, work: Callable[[], Awaitable[object]], pauses: tuple[float, ...], until: float = 10**9
     ) -> None:
         random = self._world.random
@@ -174,7 +174,7 @@ class EventProcess(Process):
                 after = 0 if self._world.random.random() < 0.1 else page.looked_to
 
     async def _write(self) -> None:
-        """Write a record, of any state, to any other state."""
+        """Write a record: from any state to any other."""
         guid = f"{self._world.random.randrange(KEYS):032X}"
         if self._world.random.random() < 0.05:  # as if its outbox were full
             await self._sequencer.run_round(guid)
@@ -206,13 +206,13 @@ class EventProcess(Process):
 
 
 def _owned(guid: str) -> dict[str, str]:
-    """Return the owner of a GUID, and the metadata that this owner gives it."""
+    """Return the owner of a GUID, and the metadata that this owner writes."""
     owner = int(guid, 16) % OWNERS
     return {"owner": f"owner {owner}"} | ({} if owner else {"metadata": _METADATA})
 
 
-def _wreak(world: World, database: Database, processes: list[EventProcess]) -> None:
-    """Let one thing go wrong, with an end."""
+def _inject_fault(world: World, database: Database, processes: list[EventProcess]) -> None:
+    """Inject one fault, and end it."""
     random, one = world.random, world.random.choice(processes)
     network, shard = random.choice(one.networks), random.choice((database.records, database.log))
     what = random.choice(
@@ -227,9 +227,9 @@ def _wreak(world: World, database: Database, processes: list[EventProcess]) -> N
         one.actor.kill()
         world.outside(5 * random.random(), one.revive)
     elif what == "cut":
-        way = random.choice(("cut_there", "cut_back"))
-        setattr(network, way, True)
-        world.outside(5 * random.random(), setattr, network, way, False)
+        direction = random.choice(("cut_there", "cut_back"))
+        setattr(network, direction, True)
+        world.outside(5 * random.random(), setattr, network, direction, False)
     elif what == "slow":
         network.slow = random.choice((0.05, 0.5, 1.9))
         world.outside(10 * random.random(), setattr, network, "slow", 0.0)
@@ -244,15 +244,15 @@ def _wreak(world: World, database: Database, processes: list[EventProcess]) -> N
         world.outside(3 * random.random(), shard.fail_over)
 
 
-async def _all_of_it(world: World, database: Database, processes: list[EventProcess]) -> None:
+async def _inject_faults(world: World, database: Database, processes: list[EventProcess]) -> None:
     while world.now < SECONDS:
         await asyncio.sleep(world.random.choice((0.2, 1.0, 5.0)) * world.random.random())
-        _wreak(world, database, processes)
+        _inject_fault(world, database, processes)
     await asyncio.sleep(CALM_SECONDS)
 
 
 def run(seed: int, *, trace: bool = False) -> Result:
-    """Run a seed to its end, and judge it."""
+    """Run a seed to its end, and check the result."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     global_random.seed(seed)
     sequencer.BATCH = retention.BATCH = BATCH  # type: ignore[attr-defined]
@@ -262,7 +262,7 @@ def run(seed: int, *, trace: bool = False) -> Result:
     try:
         database = Database(world, judge, has_room=seed % 6 != 1)
         processes = [EventProcess(world, database, judge, f"p{number}") for number in range(PROCESSES)]
-        world.run_until_complete(_all_of_it(world, database, processes))
+        world.run_until_complete(_inject_faults(world, database, processes))
         judge.finish()
         return Result(seed, judge.violations, judge.counts, world.events)
     finally:

@@ -1,7 +1,7 @@
 """A MongoDB of two shards: one holds the records, the other the log and its bounds.
 
-A write is done by the primary, and is acknowledged once a majority has it. Until then no read shows it. If the primary
-fails before, the write may be undone. Filters and updates are evaluated by SecantusDB's engine.
+The primary executes a write, and acknowledges it once a majority has it. Until then no read shows it. If the primary
+fails before that, the write may be undone. SecantusDB's engine evaluates filters and updates.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 
 class Applied(NamedTuple):
-    """A change of a document, which a majority may not have yet. A document of None: it was deleted."""
+    """A change of a document, which a majority may not have yet. The document is None if it was deleted."""
 
     collection: str
     id: Any
@@ -31,11 +31,11 @@ class Applied(NamedTuple):
 
 
 class Duplicate(Exception):
-    """A unique key that exists."""
+    """A unique key that exists already."""
 
 
 class Shard:
-    """A replica set: the documents of its primary, and those that a majority has."""
+    """A replica set: the documents on its primary, and those that a majority has."""
 
     def __init__(
         self, world: World, indexes: dict[str, Sequence[IndexModel]], on_commit: Callable[[Applied], None]
@@ -50,10 +50,10 @@ class Shard:
         self._committed = 0
         self._waiting: list[tuple[int, asyncio.Future[bool]]] = []
         self.term = 0
-        """The number of its primaries so far. A command ends with its primary."""
+        """Number of primaries so far. A command fails with its primary."""
         self._offset_ms = 0.0
         self.commit_seconds = 0.002
-        """How long a majority takes to have a write, at most."""
+        """Maximum time until a majority has a write."""
 
     @property
     def now_ms(self) -> int:
@@ -61,7 +61,7 @@ class Shard:
         return int(EPOCH_MS + 1000 * self._world.now + self._offset_ms)
 
     def fail_over(self) -> None:
-        """Make another member the primary, which may lack what no majority has. Its clock differs a little."""
+        """Make another member the primary. It may lack changes without a majority, and its clock differs slightly."""
         kept = self._random.randint(0, len(self._tail))
         self._commit_to(self._committed + kept)
         self._tail.clear()
@@ -113,7 +113,7 @@ class Shard:
         return True
 
     async def majority(self, term: int) -> bool:
-        """Return whether a majority gets all that was written until now in a term, once it has."""
+        """Wait until a majority has all writes of a term so far; return whether it got them."""
         if term != self.term or not self._tail:
             return term == self.term
         future: asyncio.Future[bool] = self._world.create_future()

@@ -1,9 +1,9 @@
-"""The simulated world of the event log: its seeds find nothing in the code."""
+"""The simulation of the event log finds no violation in the code."""
 
 from tests.support.simulation import simulate
 
 
-def test_first_four_seeds_keep_the_log_whole() -> None:
+def test_first_four_seeds_find_no_violation() -> None:
     done = simulate("--events", "--seeds", "4")
 
     assert done.returncode == 0, done.stdout + done.stderr
