@@ -1,1 +1,1 @@
-"""Tests that need a browser: `make test-browser`. The others do without."""
+"""Tests that need a browser or Node.js: `make test-browser`."""

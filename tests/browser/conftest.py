@@ -1,4 +1,4 @@
-"""A real browser: Chromium, the one that is on PATH. What it complains of fails the test."""
+"""Fixtures with a real browser: the Chromium on PATH. A warning or error of the browser fails the test."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ QUIET = [
 ]
 
 
-class Open(Protocol):
-    """Opens a page of the service."""
+class PageOpener(Protocol):
+    """A function that opens a page of the service."""
 
     def __call__(self, path: str, scheme: str, width: int = 1280) -> Page:
-        """Open a page, in a color scheme, in a window of this width."""
+        """Open a page with a color scheme, in a window of this width."""
 
 
 @pytest.fixture(scope="session")
@@ -45,39 +45,39 @@ def running(tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def told() -> list[str]:
-    """What the browser complained of, and what it asked of others; in the end there must be nothing."""
+def complaints() -> list[str]:
+    """Messages of the browser, and its requests to other hosts. At the end of the test the list must be empty."""
     return []
 
 
 @pytest.fixture
-def show(browser: Browser, running: Service, told: list[str]) -> Iterator[Open]:
-    """Open a page of the service, in light or in dark."""
+def show(browser: Browser, running: Service, complaints: list[str]) -> Iterator[PageOpener]:
+    """A function that opens a page of the service, with the light or the dark color scheme."""
     pages = []
 
     def show(path: str, scheme: str, width: int = 1280) -> Page:
         size: ViewportSize = {"width": width, "height": 800}
         page = browser.new_page(color_scheme="dark" if scheme == "dark" else "light", viewport=size)
         pages.append(page)
-        page.on("console", lambda message: told.extend(_complaint(message, running.url + path)))
-        page.on("pageerror", lambda error: told.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: told.append(f"failed: {request.url}"))
-        page.on("request", lambda request: told.extend(_foreign(request.url, running.url)))
+        page.on("console", lambda message: complaints.extend(_complaints(message, running.url + path)))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+        page.on("request", lambda request: complaints.extend(_foreign_urls(request.url, running.url)))
         page.goto(running.url + path)
         return page
 
     yield show
     for page in pages:
         page.close()
-    assert told == []
+    assert complaints == []
 
 
-def _complaint(message: ConsoleMessage, url: str) -> list[str]:
-    """Return what the browser logs, unless it is that the page at this URL is itself that of an error."""
+def _complaints(message: ConsoleMessage, url: str) -> list[str]:
+    """Return a message of the browser, unless it says that the page at this URL has an error status."""
     is_of_page = message.location["url"] == url and message.text.startswith("Failed to load resource")
     return [] if is_of_page else [f"{message.type}: {message.text}"]
 
 
-def _foreign(url: str, own: str) -> list[str]:
-    """Return the address that was asked for, if it is not one of the service."""
+def _foreign_urls(url: str, own: str) -> list[str]:
+    """Return the requested URL if it is not one of the service."""
     return [] if url.startswith((own + "/", "data:")) else [url]

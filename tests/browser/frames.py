@@ -1,7 +1,7 @@
-"""Measure how smooth the console is: `python -m tests.browser.frames`.
+"""Measure how smoothly the console draws: `python -m tests.browser.frames`.
 
-It prints the longest time that a script kept the page from drawing, and the memory of its scripts: while the list of
-10,000 GUIDs is turned page by page, and while Live shows 1,000 events a second for ten seconds.
+It prints the longest time for which a script blocked drawing, and the memory of the scripts. It measures both while the
+pages of a list of 10,000 GUIDs are turned, and while Live shows 1,000 events per second for ten seconds.
 """
 
 import json
@@ -36,7 +36,7 @@ def put(at: Service, first: int, count: int, user: str) -> None:
 
 
 def heap_mib(page: Page) -> float:
-    """Return the memory of the scripts after a collection, in MiB."""
+    """Return the memory of the scripts after a garbage collection, in MiB."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     return float(session.send("Runtime.getHeapUsage")["usedSize"]) / 2**20
@@ -54,7 +54,7 @@ def turn_pages(page: Page, at: Service) -> None:
 
 
 def follow(page: Page, at: Service) -> None:
-    """Follow events while they come at a steady rate."""
+    """Follow events that arrive at a steady rate."""
     page.goto(f"{at.url}/console#/live")
     page.get_by_text("Following.").wait_for()
     page.evaluate(_WATCH)
@@ -67,7 +67,7 @@ def follow(page: Page, at: Service) -> None:
 
 
 def main() -> None:
-    """Measure both, and print the figures."""
+    """Measure both cases, and print the figures."""
     binary = next(filter(None, map(shutil.which, NAMES)))
     with TemporaryDirectory() as folder, service(Path(folder)) as running, sync_playwright() as playwright:
         for first in range(0, RECORDS, 1000):

@@ -11,13 +11,13 @@ from tests.support.backing_servers import ROOT, pdapt, service
 
 FOLDER = ROOT / "docs" / "images"
 PANELS = {"overview": ("", ".plots"), "guids": ("guids", "tbody tr"), "expiring": ("expiring", ".bars")}
-"""The pictures: the panel of each, and what shows that it is drawn."""
+"""The screenshots, each with its panel and an element that is present once the panel is drawn."""
 PLOTTED_MS = 12_000
-"""How long the plots are left to grow."""
+"""Time that the plots get to fill."""
 
 
 def main() -> None:
-    """Fill a service with the demo, and write a picture of each panel."""
+    """Fill a service with the demo, and write a screenshot of each panel."""
     binary = next(filter(None, map(shutil.which, NAMES)))
     FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder, service(Path(folder)) as running, sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""The types of the Python client, as pyright sees them: in the editor of its users."""
+"""The types of the Python client, checked by pyright as in an editor."""
 
 import json
 import sys

@@ -1,14 +1,14 @@
-"""The pages in a browser: what they show, and that the interface sends requests."""
+"""The documentation pages in a browser: their content, and requests sent from them."""
 
 import pytest
 
-from tests.browser.conftest import Open
+from tests.browser.conftest import PageOpener
 
-pytestmark = pytest.mark.timeout(180)  # a browser takes its time to start
+pytestmark = pytest.mark.timeout(180)  # a browser starts slowly
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_interface_is_shown_and_can_be_tried_out(show: Open, scheme: str) -> None:
+def test_interface_is_shown_and_can_be_tried_out(show: PageOpener, scheme: str) -> None:
     page = show("/docs", scheme)
 
     for operation in ("about-getVersion", "guids-putGuid", "health-getLivez"):
@@ -22,7 +22,7 @@ def test_interface_is_shown_and_can_be_tried_out(show: Open, scheme: str) -> Non
 
 
 @pytest.mark.parametrize("path", ["/docs", "/problems/expired"])
-def test_colour_scheme_follows_the_system(show: Open, path: str) -> None:
+def test_colour_scheme_follows_the_system(show: PageOpener, path: str) -> None:
     def brightness(scheme: str) -> tuple[int, int]:
         page = show(path, scheme)
         heading = page.locator("h1, .title").first
@@ -36,7 +36,7 @@ def test_colour_scheme_follows_the_system(show: Open, path: str) -> None:
     assert dark[1] + 300 < dark[0]
 
 
-def test_page_follows_a_change_of_the_system_colour_scheme(show: Open) -> None:
+def test_page_follows_a_change_of_the_system_colour_scheme(show: PageOpener) -> None:
     page = show("/docs", "light")
     page.emulate_media(color_scheme="dark")
     page.locator("html.dark-mode").wait_for()
@@ -44,7 +44,7 @@ def test_page_follows_a_change_of_the_system_colour_scheme(show: Open) -> None:
     page.locator("html:not(.dark-mode)").wait_for()
 
 
-def test_problem_page_leads_to_the_interface(show: Open) -> None:
+def test_problem_page_links_to_the_interface(show: PageOpener) -> None:
     page = show("/problems/not-found", "light")
     page.get_by_role("link", name="API documentation").click()
     page.locator(".opblock").first.wait_for()

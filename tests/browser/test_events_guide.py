@@ -1,4 +1,4 @@
-"""The JavaScript of docs/events.md, in a browser; and how a browser's EventSource takes the feed."""
+"""The JavaScript of docs/events.md in a browser, and the event feed with a browser's EventSource."""
 
 import re
 from http.client import HTTPConnection
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Open
+from tests.browser.conftest import PageOpener
 from tests.support.backing_servers import ROOT, Service, wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -39,7 +39,7 @@ def put(running: Service, guid: str) -> None:
     connection.close()
 
 
-def test_javascript_client_takes_stock_and_follows(show: Open, running: Service) -> None:
+def test_javascript_client_takes_stock_and_follows(show: PageOpener, running: Service) -> None:
     put(running, FIRST)
     page = show("/docs", "light")
     page.evaluate(FOLLOW % CLIENT)
@@ -48,13 +48,13 @@ def test_javascript_client_takes_stock_and_follows(show: Open, running: Service)
     assert page.evaluate("window.seen") == [FIRST, f"guid.created {SECOND}"]
 
 
-def test_event_source_continues_after_a_break(show: Open, running: Service, told: list[str]) -> None:
-    """Also if no event came before: the block of nothing but an id has moved it. A 410 stops it for good."""
+def test_event_source_continues_after_a_break(show: PageOpener, running: Service, complaints: list[str]) -> None:
+    """A block with only an id has set its cursor, even without an event. A 410 stops it permanently."""
     page = show("/docs", "light")
     page.evaluate(LISTEN)
     assert running.stop() == 0
     running.start()
-    put(running, FIRST)  # between two connections
+    put(running, FIRST)  # between its two connections
     wait_until(lambda: FIRST in [each[0] for each in page.evaluate("window.seen")], "an event")
     seen: list[list[Any]] = page.evaluate("window.seen")
     assert [each[0] for each in seen if each[0] != "error"] == [FIRST]
@@ -65,6 +65,6 @@ def test_event_source_continues_after_a_break(show: Open, running: Service, told
           source.onerror = () => resolve(source.readyState);
         })"""
     )
-    assert gone == 2, "closed: it does not connect again"
-    page.close()  # then nothing comes after
-    told.clear()  # the browser logs broken connections
+    assert gone == 2, "CLOSED: it must not reconnect"
+    page.close()  # so that no further message arrives
+    complaints.clear()  # the browser logs broken connections

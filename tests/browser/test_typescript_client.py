@@ -1,4 +1,4 @@
-"""Types for TypeScript that are generated from `/openapi.json`, and a program that uses them."""
+"""TypeScript types that are generated from `/openapi.json`, and a program that uses them."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ EXAMPLES = re.findall(
 
 
 def test_examples_of_the_guide_compile_and_run(tmp_path: Path) -> None:
-    """Strictly typed by what the guide generates; Node.js runs them as they are."""
+    """They compile strictly with the types that the guide generates, and Node.js runs them unchanged."""
     assert len(EXAMPLES) == (ROOT / "docs" / "clients.md").read_text().count("```typescript") > 0
     compiler = node_packages.package("typescript") / "bin" / "tsc"
     with service(tmp_path) as running:

@@ -1,4 +1,4 @@
-"""The console in a real browser: opened at a panel, used by keyboard, and watched."""
+"""Fixtures that open the console in a real browser, and collect its errors."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ _VIOLATION = "addEventListener('securitypolicyviolation', event => console.error
 
 
 def call(at: Service, method: str, path: str, body: Any = None, key: str = "") -> Any:
-    """Send a request as another client, and return the members of the response."""
+    """Send a request as another client; return the JSON of the response."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     data = None if body is None else json.dumps(body).encode()
     with urlopen(Request(f"{at.url}{path}", data, headers, method=method), timeout=30) as response:
@@ -29,12 +29,12 @@ def call(at: Service, method: str, path: str, body: Any = None, key: str = "") -
 
 @contextmanager
 def console_opener(browser: Browser) -> Iterator[OpenConsole]:
-    """Open panels of consoles; in the end, no script may have failed, nor violated the policy of the page."""
+    """Open panels of the console within the block. A failed script or policy violation fails the test."""
     complaints: list[str] = []
     contexts = []
 
     def complain(message: ConsoleMessage) -> None:
-        if not message.text.startswith("Failed to load resource"):  # an error of the service, which the page shows
+        if not message.text.startswith("Failed to load resource"):  # an error response, which the page shows
             complaints.append(message.text)
 
     def open_console(at: Service, panel: str = "", *, scheme: str = "light", width: int = 1280, key: str = "") -> Page:
@@ -72,7 +72,7 @@ def controlled(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def make_key(tmp_path: Path) -> Callable[..., str]:
-    """Create a key in the store of the folder."""
+    """A function that creates a key in the store of the folder."""
 
     def make(scopes: str = "admin", owner: str = "alice") -> str:
         created = pdapt(tmp_path, *shlex.split(f"keys create --new-store --owner {owner} --scopes {scopes}"))
@@ -84,7 +84,7 @@ def make_key(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def create_key(controlled: Service, make_key: Callable[..., str]) -> Callable[..., str]:  # it runs
-    """Create a key of the service with access control."""
+    """A function that creates a key of the running service with access control."""
     return make_key
 
 
@@ -99,4 +99,4 @@ def tab_to(page: Page, name: str) -> None:
         }""")
         if name in text.splitlines():
             return
-    raise AssertionError(f"Tab reaches nothing that is called {name}")
+    raise AssertionError(f"Tab reaches no element named {name}")

@@ -1,4 +1,4 @@
-"""Panels and dialogs meet WCAG 2.2 AA as far as axe-core can tell, and fit a width of 320 pixels."""
+"""Panels and dialogs pass the WCAG 2.2 AA rules of axe-core, and fit a width of 320 pixels."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ PANELS = {
     "keys": "tbody tr",
     "about": ".keys",
 }
-"""The panels, each with what shows that it is drawn."""
+"""The panels, each with an element that is present once the panel is drawn."""
 DIALOGS = {
     ("guids", "New GUID"),
     ("guids", "Import"),
@@ -39,7 +39,7 @@ Show = Callable[..., Page]
 
 @pytest.fixture
 def admin(controlled: Service, create_key: Callable[..., str]) -> str:
-    """A key of an admin, with records that have long texts."""
+    """The key of an admin, in a service that has records with long texts."""
     key = create_key()
     call(controlled, "PUT", f"/guid/{GUID}", {"user": "W" * 256, "metadata": {"m": "M" * 300}}, key=key)
     for number in range(3):
@@ -90,7 +90,7 @@ def test_panels_fit_a_narrow_screen(console: OpenConsole, controlled: Service, a
         assert page.evaluate("document.documentElement.scrollWidth") == NARROW, panel
 
 
-def test_focus_goes_into_a_dialog_and_back(console: OpenConsole, running: Service) -> None:
+def test_focus_moves_into_a_dialog_and_back(console: OpenConsole, running: Service) -> None:
     page = console(running, "guids")
     button = page.get_by_role("button", name="New GUID")
     button.focus()
@@ -103,7 +103,7 @@ def test_focus_goes_into_a_dialog_and_back(console: OpenConsole, running: Servic
     assert button.evaluate("element => element === document.activeElement")
 
 
-def test_single_letters_can_be_switched_off(console: OpenConsole, running: Service) -> None:
+def test_single_letter_shortcuts_can_be_disabled(console: OpenConsole, running: Service) -> None:
     page = console(running, "about")
     page.get_by_label("Single letters are shortcuts").uncheck()
     page.get_by_role("heading", name="About", level=1).focus()

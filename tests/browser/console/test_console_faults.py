@@ -1,4 +1,4 @@
-"""What people read while the service fails, and that the console is well again by itself afterwards."""
+"""Messages of the console while the service fails, and its recovery without a reload."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from tests.support.factories import GUID
 
 pytestmark = pytest.mark.timeout(240)
 SOON_MS = 60_000
-"""How long a change may take to be seen: the machine may be busy."""
+"""Time limit for a change to be displayed: the machine may be busy."""
 
 
-def test_restart_of_the_service_is_survived(console: OpenConsole, running: Service) -> None:
+def test_console_survives_a_restart_of_the_service(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
     page = console(running, "guids")
     page.get_by_role("link", name=GUID).wait_for()
@@ -28,7 +28,7 @@ def test_restart_of_the_service_is_survived(console: OpenConsole, running: Servi
     expect(page.locator(".service")).to_have_text("● ready", timeout=SOON_MS)
 
 
-def test_console_that_opens_during_an_outage_waits_for_its_end(console: OpenConsole, running: Service) -> None:
+def test_console_opened_during_an_outage_recovers(console: OpenConsole, running: Service) -> None:
     page = console(running, "guids")
     page.get_by_role("heading", name="GUIDs").wait_for()
     page.route("**/keys/self", lambda route: route.abort())
@@ -39,7 +39,7 @@ def test_console_that_opens_during_an_outage_waits_for_its_end(console: OpenCons
     expect(page.get_by_role("heading", name="GUIDs")).to_be_visible(timeout=SOON_MS)
 
 
-def test_dead_redis_is_named(browser: Browser, tmp_path: Path) -> None:
+def test_dead_redis_is_reported(browser: Browser, tmp_path: Path) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()
     with (
@@ -56,7 +56,7 @@ def test_dead_redis_is_named(browser: Browser, tmp_path: Path) -> None:
         expect(page.locator(".service")).to_have_text("● ready", timeout=SOON_MS)
 
 
-def test_limited_rate_is_explained_and_waited_for(console: OpenConsole, running: Service) -> None:
+def test_rate_limit_is_explained_and_waited_for(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
     page = console(running, "guids")
     page.get_by_role("link", name=GUID).wait_for()

@@ -1,4 +1,4 @@
-"""The console uses the documented interface, and computes from /metrics what Prometheus would."""
+"""The console uses only the documented interface, and computes the same values from /metrics as Prometheus."""
 
 import re
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ odd{name="a\\\\b\\"c,d}"} 1e-05
 
 
 def operations(at: Service) -> list[tuple[str, re.Pattern[str]]]:
-    """Return the operations of the OpenAPI document: method, and pattern of the path."""
+    """Return the operations of the OpenAPI document, each with its method and the pattern of its path."""
     return [
         (method.upper(), re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))))
         for path, item in call(at, "GET", "/openapi.json")["paths"].items()
@@ -57,7 +57,7 @@ def evaluate(page: Page, expression: str, argument: object) -> object:
     )
 
 
-def test_quantiles_are_those_of_prometheus(console: OpenConsole, running: Service) -> None:
+def test_quantiles_equal_those_of_prometheus(console: OpenConsole, running: Service) -> None:
     page = console(running)
     expression = "p.quantileOf(given.q, p.parseMetrics(given.before), p.parseMetrics(given.after), 'm_seconds')"
     readings = {"before": TEXT % (10, 10, 10), "after": TEXT % (10, 110, 120)}
@@ -73,13 +73,13 @@ def test_label_values_are_unescaped(console: OpenConsole, running: Service) -> N
     assert samples == [{"labels": {"name": 'a\\b"c,d}'}, "value": 1e-05}]
 
 
-def test_counter_that_began_anew_has_risen_by_its_value(console: OpenConsole, running: Service) -> None:
+def test_restarted_counter_increased_by_its_value(console: OpenConsole, running: Service) -> None:
     expression = "p.increase(p.parseMetrics('c 50\\n'), p.parseMetrics('c 20\\n'), 'c')"
 
     assert evaluate(console(running), expression, None) == 20
 
 
-def test_curl_command_does_the_same(console: OpenConsole, running: Service) -> None:
+def test_curl_command_sends_the_same_request(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "it's"})
     page = console(running, "guids?user=it's")
     page.get_by_role("link", name=GUID).wait_for()
@@ -89,11 +89,11 @@ def test_curl_command_does_the_same(console: OpenConsole, running: Service) -> N
     assert "user=it%27s" in command
 
 
-def test_console_works_below_a_path_of_a_proxy(console: OpenConsole, running: Service) -> None:
-    prefix, asked = "http://proxy.localhost/registry", []
+def test_console_works_under_a_path_of_a_proxy(console: OpenConsole, running: Service) -> None:
+    prefix, requested_paths = "http://proxy.localhost/registry", []
 
     def forward(route: Route) -> None:
-        asked.append(route.request.url)
+        requested_paths.append(route.request.url)
         headers = route.request.headers | {"host": f"127.0.0.1:{running.port}"}
         route.fulfill(response=route.fetch(url=route.request.url.replace(prefix, running.url), headers=headers))
 
@@ -106,5 +106,5 @@ def test_console_works_below_a_path_of_a_proxy(console: OpenConsole, running: Se
     page.get_by_role("button", name="Edit").wait_for()
 
     page.context.unroute_all(behavior="ignoreErrors")
-    assert [url for url in asked if "proxy.localhost" in url and not url.startswith(prefix)] == []
+    assert [url for url in requested_paths if "proxy.localhost" in url and not url.startswith(prefix)] == []
     assert f"{prefix}/guid" in page.locator("footer code").inner_text()

@@ -1,4 +1,4 @@
-"""The scripts of the console have the types that their comments say: TypeScript checks them."""
+"""The scripts of the console match the types in their comments, which TypeScript checks."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The console says what is so: of revoked GUIDs, renewals that change nothing, a shutdown, and what others change."""
+"""The console shows the real state: revoked GUIDs, renewals without effect, a shutdown, and changes by others."""
 
 import re
 import time
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(240)
 SOON_MS = 60_000
 
 
-def test_shutdown_is_told_in_words(console: OpenConsole, running: Service) -> None:
+def test_shutdown_is_explained(console: OpenConsole, running: Service) -> None:
     problem = {"type": "/problems/unavailable", "title": "Service unavailable", "status": 503, "code": "unavailable"}
     parts = {"ready": False, "store": "up", "cache": "up", "age_ms": 250, "detail": "The service is shutting down."}
     page = console(running, "guids")
@@ -30,7 +30,7 @@ def renew(page: Page, duration: str) -> None:
     page.get_by_role("button", name="Check first").click()
 
 
-def test_renewal_that_changes_nothing_is_no_renewal(console: OpenConsole, running: Service) -> None:
+def test_renewal_without_effect_is_not_offered(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
     page = console(running, f"guids/{GUID}")
     renew(page, "1d")
@@ -42,7 +42,7 @@ def test_renewal_that_changes_nothing_is_no_renewal(console: OpenConsole, runnin
     expect(page.get_by_role("status").filter(has_text="1 renewed.")).to_be_visible()
 
 
-def test_revoked_guid_is_called_revoked(console: OpenConsole, running: Service) -> None:
+def test_revoked_guid_is_shown_as_revoked(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "somebody", "metadata": {"n": 12345678901234567890}})
     call(running, "PUT", f"/guid/{GUID}", {"expire": "0"})
     page = console(running, f"guids/{GUID}")
@@ -70,7 +70,7 @@ def test_event_of_a_revocation_has_its_time(console: OpenConsole, running: Servi
     expect(page.get_by_text("1970")).to_have_count(0)
 
 
-def test_revocation_is_told_from_an_expiry_by_the_record(console: OpenConsole, running: Service) -> None:
+def test_revocation_is_distinguished_from_expiry(console: OpenConsole, running: Service) -> None:
     revoked, expired = f"{1:032X}", f"{2:032X}"
     call(running, "PUT", f"/guid/{revoked}", {"user": "a", "expire": int(time.time()) + 3600})
     call(running, "PUT", f"/guid/{revoked}", {"expire": int(time.time()) - 1})
@@ -87,7 +87,7 @@ def test_revocation_is_told_from_an_expiry_by_the_record(console: OpenConsole, r
     expect(page.get_by_role("row", name=expired)).not_to_contain_text("revoked")
 
 
-def test_members_of_one_of_many_revoked_guids_are_found(console: OpenConsole, running: Service) -> None:
+def test_revoked_guid_among_many_shows_its_members(console: OpenConsole, running: Service) -> None:
     guids = [f"{number:032X}" for number in range(600)]
     creations = [{"guid": guid, "user": f"user of {guid}", "expire": "0"} for guid in guids]
     call(running, "POST", "/guid:batch", {"operations": creations})
@@ -106,7 +106,7 @@ def test_changed_revoked_guid_is_not_deleted(console: OpenConsole, running: Serv
     expect(page.get_by_role("dialog")).to_contain_text("changed meanwhile")
 
 
-def test_page_follows_the_life_of_a_guid(console: OpenConsole, running: Service) -> None:
+def test_page_follows_changes_of_its_guid(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
     page = console(running, f"guids/{GUID}")
     expect(page.get_by_text("first", exact=True)).to_be_visible()
@@ -121,7 +121,7 @@ def test_page_follows_the_life_of_a_guid(console: OpenConsole, running: Service)
     expect(page.get_by_text("third", exact=True)).to_be_visible(timeout=SOON_MS)
 
 
-def test_failed_filter_leaves_no_old_rows(console: OpenConsole, running: Service) -> None:
+def test_failed_filter_removes_old_rows(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
     page = console(running, "guids")
     page.get_by_role("button", name="Export 1").wait_for()
@@ -143,13 +143,13 @@ def test_all_bars_fit_and_have_labels(console: OpenConsole, running: Service) ->
     expect(bars).to_have_count(30)
     chart = page.get_by_role("group", name="Expiring by day")
 
-    assert chart.evaluate("element => element.scrollWidth <= element.clientWidth"), "no bar is cut off"
+    assert chart.evaluate("element => element.scrollWidth <= element.clientWidth"), "no bar may be cut off"
     assert bars.first.evaluate("element => element.getBoundingClientRect().width") >= 24
     expect(days.get_by_text("now", exact=True)).to_be_visible()
     expect(days.get_by_text("in 30 days")).to_be_visible()
 
 
-def test_axis_of_a_narrow_screen_ends_below_the_last_bar(console: OpenConsole, running: Service) -> None:
+def test_axis_on_a_narrow_screen_ends_at_the_last_bar(console: OpenConsole, running: Service) -> None:
     page = console(running, "expiring", width=360)
     days = page.get_by_role("region", name="The next 30 days")
     edge = "element => element.getBoundingClientRect().right"
@@ -167,7 +167,9 @@ def test_durations_are_written_out(console: OpenConsole, running: Service) -> No
 
 
 @pytest.mark.parametrize("pasted", ["schlüssel", "ключ"])
-def test_key_that_cannot_be_sent_is_explained(console: OpenConsole, controlled: Service, pasted: str) -> None:
+def test_key_with_other_characters_than_ascii_is_explained(
+    console: OpenConsole, controlled: Service, pasted: str
+) -> None:
     page = console(controlled)
     page.get_by_label("API key or token").fill(pasted)
     page.keyboard.press("Enter")
@@ -175,30 +177,30 @@ def test_key_that_cannot_be_sent_is_explained(console: OpenConsole, controlled: 
     expect(page.get_by_role("alert")).to_contain_text("of ASCII")
 
 
-def test_second_attempt_to_log_in_begins_without_a_fault(
+def test_second_login_attempt_clears_the_error(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
-    held: list[Route] = []
+    held_requests: list[Route] = []
 
-    def hold(route: Route) -> None:
-        held.append(route)
+    def hold_request(route: Route) -> None:
+        held_requests.append(route)
 
     page = console(controlled)
     field = page.get_by_label("API key or token")
     field.fill("gs_wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("Malformed API key")
-    page.route("**/keys/self", hold)
+    page.route("**/keys/self", hold_request)
     field.fill(create_key())
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Wait ...")).to_be_visible()
 
     expect(page.get_by_text("does not accept this key")).to_have_count(0)
-    held[0].continue_()  # otherwise playwright waits for its answer in a task of the next test
+    held_requests[0].continue_()  # otherwise playwright waits for its response during the next test
     expect(page.get_by_role("navigation", name="Panels")).to_be_visible()
 
 
-def test_quotes_around_a_key_do_not_matter(
+def test_quotes_around_a_key_are_ignored(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
     page = console(controlled, key=f'"{create_key()}"')
@@ -222,7 +224,7 @@ def test_error_removes_an_old_message(console: OpenConsole, running: Service) ->
     expect(saved).to_have_count(0)
 
 
-def test_foot_has_the_command_and_body_of_its_panel(console: OpenConsole, running: Service) -> None:
+def test_footer_has_the_command_and_body_of_its_panel(console: OpenConsole, running: Service) -> None:
     for number in range(30):
         call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
     page = console(running, "guids")
@@ -238,7 +240,7 @@ def test_foot_has_the_command_and_body_of_its_panel(console: OpenConsole, runnin
     expect(page.get_by_role("button", name="Copy body.json")).to_have_count(0)
 
 
-def test_emoji_stay_whole_and_hidden_characters_show(console: OpenConsole, running: Service) -> None:
+def test_emoji_stay_intact_and_hidden_characters_are_shown(console: OpenConsole, running: Service) -> None:
     script = "async text => (await import('./console/values.js')).visible(text)"
     page = console(running, "about")
 

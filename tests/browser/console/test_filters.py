@@ -1,4 +1,4 @@
-"""Filters load what a person has chosen: not each value that the arrow keys pass, and always the last one."""
+"""Filters load the chosen value: not each value that the arrow keys pass, and always the last one."""
 
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def listen(page: Page, path: str, name: str) -> list[str]:
-    """Return a list that gets the value of a parameter of each request that the page sends to the path."""
+    """Return a list to which each later request of the page to the path adds its value of a parameter."""
     values: list[str] = []
 
     def append(request: Request) -> None:
@@ -33,7 +33,7 @@ def with_expired(running: Service) -> Service:
     return running
 
 
-def test_arrow_keys_load_only_where_they_rest(console: OpenConsole, with_expired: Service) -> None:
+def test_arrow_keys_load_only_the_value_where_they_stop(console: OpenConsole, with_expired: Service) -> None:
     page = console(with_expired, "guids")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
     states = listen(page, "/guid", "state")
@@ -70,11 +70,11 @@ def test_cleared_filter_shows_what_is_loaded(console: OpenConsole, with_expired:
 
 
 @pytest.mark.parametrize("key", ["Enter", "Tab"])
-def test_choice_loads_at_enter_and_at_leaving(console: OpenConsole, with_expired: Service, key: str) -> None:
+def test_choice_loads_on_enter_and_on_leaving_the_field(console: OpenConsole, with_expired: Service, key: str) -> None:
     page = console(with_expired, "guids")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
     page.clock.install()
-    page.clock.pause_at("2099-01-01")  # no choice ever rests
+    page.clock.pause_at("2099-01-01")  # no pause after a key is ever long enough
     page.get_by_label("State").focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press(key)
@@ -82,26 +82,26 @@ def test_choice_loads_at_enter_and_at_leaving(console: OpenConsole, with_expired
     page.wait_for_url("**state=expired")
 
 
-def test_last_choice_wins_over_a_late_answer(console: OpenConsole, with_expired: Service) -> None:
-    held: list[Route] = []
+def test_last_choice_wins_over_a_late_response(console: OpenConsole, with_expired: Service) -> None:
+    held_requests: list[Route] = []
 
-    def hold(route: Route) -> None:
-        held.append(route)
+    def hold_request(route: Route) -> None:
+        held_requests.append(route)
 
     page = console(with_expired, "guids")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
-    page.route("**/guid?**state=all**", hold, times=1)
+    page.route("**/guid?**state=all**", hold_request, times=1)
     page.get_by_label("State").select_option("all")
     page.wait_for_url("**state=all")
     page.get_by_label("State").select_option("expired")
     expect(page.get_by_role("row", name="expired")).to_be_visible()
-    held[0].fulfill(json={"items": [], "next": None, "total": 0})
+    held_requests[0].fulfill(json={"items": [], "next": None, "total": 0})
     page.evaluate("fetch('livez').then(response => response.text())")
 
     expect(page.get_by_role("row", name="expired")).to_be_visible()
 
 
-def test_choice_of_keys_and_live_leaves_the_focus_there(
+def test_filters_of_keys_and_live_keep_the_focus(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
     page = console(controlled, "keys", key=create_key())
@@ -139,14 +139,14 @@ def test_heading_sorts_the_list(console: OpenConsole, running: Service) -> None:
 
 @pytest.fixture
 def with_sixty(running: Service) -> Service:
-    """A service with 60 GUIDs of a user, and one of another."""
+    """A service with 60 GUIDs of one user, and one of another."""
     operations = [{"guid": f"{number:032X}", "user": "a"} for number in range(60)]
     call(running, "POST", "/guid:batch", {"operations": [*operations, {"guid": f"{60:032X}", "user": "b"}]})
     return running
 
 
 @pytest.mark.parametrize(("size", "shown"), [("25", 25), ("100", 61)])
-def test_page_size_is_chosen(console: OpenConsole, with_sixty: Service, size: str, shown: int) -> None:
+def test_page_size_can_be_chosen(console: OpenConsole, with_sixty: Service, size: str, shown: int) -> None:
     page = console(with_sixty, "guids")
     expect(page.locator("tbody tr")).to_have_count(50)
     page.get_by_label("GUIDs per page").select_option(size)
@@ -156,7 +156,7 @@ def test_page_size_is_chosen(console: OpenConsole, with_sixty: Service, size: st
     expect(page.locator("tbody tr")).to_have_count(shown)
 
 
-def test_all_that_match_are_selected(console: OpenConsole, with_sixty: Service) -> None:
+def test_all_matching_guids_can_be_selected(console: OpenConsole, with_sixty: Service) -> None:
     page = console(with_sixty, "guids?user=a&sort=expire")
     select_all = page.get_by_role("button", name="Select all 60 that match")
     page.get_by_label("Select this page").check()
@@ -172,21 +172,21 @@ def test_all_that_match_are_selected(console: OpenConsole, with_sixty: Service) 
     assert [item["user"] for item in call(with_sixty, "GET", "/guid")["items"]] == ["b"]
 
 
-def test_late_selection_of_all_is_not_of_another_filter(console: OpenConsole, with_sixty: Service) -> None:
-    held: list[Route] = []
+def test_late_selection_of_all_does_not_change_the_filter(console: OpenConsole, with_sixty: Service) -> None:
+    held_requests: list[Route] = []
 
-    def hold(route: Route) -> None:
-        held.append(route)
+    def hold_request(route: Route) -> None:
+        held_requests.append(route)
 
     page = console(with_sixty, "guids?user=a")
     page.get_by_label("Select this page").check()
-    page.route("**/guid?**limit=1000**", hold)
+    page.route("**/guid?**limit=1000**", hold_request)
     page.get_by_role("button", name="Select all 60 that match").click()
     page.get_by_label("User").fill("b")
     page.keyboard.press("Enter")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
     with page.expect_response("**/guid?**limit=1000**"):
-        held[0].continue_()
+        held_requests[0].continue_()
     page.evaluate("fetch('livez').then(response => response.text())")
 
     expect(page.get_by_role("group", name="Selected GUIDs")).to_have_count(0)

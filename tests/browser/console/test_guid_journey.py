@@ -1,4 +1,4 @@
-"""A person creates, finds, edits, revokes, renews and deletes GUIDs, by keyboard alone."""
+"""A user creates, finds, edits, revokes, renews and deletes GUIDs with the keyboard alone."""
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -21,7 +21,7 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
-def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, running: Service) -> None:
+def test_life_cycle_of_a_guid_by_keyboard_alone(console: OpenConsole, running: Service) -> None:
     page = console(running)
     page.get_by_role("heading", name="Overview").wait_for()
     press(page, "g", "g")
@@ -59,7 +59,7 @@ def test_keyboard_alone_leads_through_the_life_of_a_guid(console: OpenConsole, r
     assert (record["user"], record["expire"]) == ("mine", "4102444800"), "their expiry stays"
     assert record["metadata"]["number"] == 12345678901234567890
 
-    expect(page.get_by_role("definition").filter(has_text="mine")).to_be_visible()  # loaded again: with its version
+    expect(page.get_by_role("definition").filter(has_text="mine")).to_be_visible()  # loaded again, with its new version
     choose(page, "Revoke ...")
     expect(page.get_by_role("dialog", name="Revoke 1 GUID?")).to_be_visible()
     choose(page, "Revoke")
@@ -102,7 +102,7 @@ def test_bulk_deletion_counts_first_and_spares_changed_records(console: OpenCons
     assert [item["guid"] for item in call(running, "GET", "/guid")["items"]] == [guids[3]]
 
 
-def test_taking_theirs_leaves_the_record_as_it_is(console: OpenConsole, running: Service) -> None:
+def test_taking_theirs_does_not_change_the_record(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
     page = console(running, f"guids/{GUID}")
     page.get_by_role("button", name="Edit").click()
@@ -115,7 +115,7 @@ def test_taking_theirs_leaves_the_record_as_it_is(console: OpenConsole, running:
     assert call(running, "GET", f"/guid/{GUID}")["user"] == "theirs"
 
 
-def test_pages_go_forth_and_back(console: OpenConsole, running: Service) -> None:
+def test_pages_turn_forward_and_back(console: OpenConsole, running: Service) -> None:
     for number in range(60):
         call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
     page = console(running, "guids")
@@ -128,7 +128,7 @@ def test_pages_go_forth_and_back(console: OpenConsole, running: Service) -> None
     expect(page.get_by_role("link", name=f"{0:032X}")).to_be_visible()
 
 
-def test_range_of_a_page_is_true_after_a_deletion(console: OpenConsole, running: Service) -> None:
+def test_range_of_a_page_is_correct_after_a_deletion(console: OpenConsole, running: Service) -> None:
     for number in range(60):
         call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
     page = console(running, "guids")
@@ -146,7 +146,7 @@ def test_range_of_a_page_is_true_after_a_deletion(console: OpenConsole, running:
     expect(page.get_by_role("button", name="Export 50 GUIDs")).to_be_visible()
 
 
-def test_range_leaves_out_a_total_that_is_wrong(console: OpenConsole, running: Service) -> None:
+def test_range_omits_a_wrong_total(console: OpenConsole, running: Service) -> None:
     script = "async given => (await import('./console/pages.js')).rangeOf('GUID', ...given)"
     page = console(running, "about")
     ranges = {
@@ -162,7 +162,7 @@ def test_range_leaves_out_a_total_that_is_wrong(console: OpenConsole, running: S
     assert {given: page.evaluate(script, list(given)) for given in ranges} == ranges
 
 
-def test_checked_deletion_that_failed_can_be_tried_again(console: OpenConsole, running: Service) -> None:
+def test_failed_deletion_can_be_repeated(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
     page = console(running, f"guids/{GUID}")
     page.route("**/guid:batch?**", lambda route: route.fulfill(status=500, json={"detail": "No."}), times=1)
@@ -175,22 +175,22 @@ def test_checked_deletion_that_failed_can_be_tried_again(console: OpenConsole, r
 
 def test_running_deletion_cannot_be_closed(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
-    held: list[Route] = []
+    held_requests: list[Route] = []
 
-    def hold(route: Route) -> None:
-        held.append(route)
+    def hold_request(route: Route) -> None:
+        held_requests.append(route)
 
     page = console(running, f"guids/{GUID}")
     page.get_by_role("button", name="Delete ...").click()
     dialog = page.get_by_role("dialog", name="Delete 1 GUID?")
     dialog.wait_for()
-    page.route("**/guid:batch", hold)
+    page.route("**/guid:batch", hold_request)
     dialog.get_by_role("button", name="Delete").click()
     for _ in range(3):
         page.keyboard.press("Escape")
     expect(dialog).to_be_visible()
     expect(dialog.get_by_role("button", name="Cancel")).to_have_count(0)
-    held[0].continue_()
+    held_requests[0].continue_()
 
     expect(page.get_by_role("heading", name="GUIDs", exact=True)).to_be_visible()
 

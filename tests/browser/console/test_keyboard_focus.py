@@ -1,4 +1,4 @@
-"""The keyboard focus is always where the next step is, errors name themselves, and small screens show the content."""
+"""Keyboard focus follows the next step, errors are announced at their field, and small screens show the content."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def test_focus_follows_the_steps_of_a_dialog(console: OpenConsole, filled: Servi
     expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_focused()
 
 
-def test_shortcuts_work_on_a_box_of_a_row(console: OpenConsole, filled: Service) -> None:
+def test_shortcuts_work_on_the_checkbox_of_a_row(console: OpenConsole, filled: Service) -> None:
     page = console(filled, "guids")
     page.get_by_label(f"Select {0:032X}").check()
     page.keyboard.press("j")
@@ -72,13 +72,13 @@ def test_second_conflict_is_announced_at_its_button(console: OpenConsole, filled
     button = conflict.get_by_role("button", name="Put mine on top of theirs")
     button.press("Enter")
 
-    said = conflict.get_by_role("status")  # outside a modal dialog, screen readers hear nothing
-    expect(said).to_have_text("Somebody changed this while you edited it.")
+    announcement = conflict.get_by_role("status")  # outside a modal dialog, screen readers hear nothing
+    expect(announcement).to_have_text("Somebody changed this while you edited it.")
     expect(conflict).to_contain_text("theirs again")
     expect(button).to_be_focused()
 
 
-def test_field_of_a_confirmation_is_read_out_with_what_happens(console: OpenConsole, filled: Service) -> None:
+def test_confirmation_field_is_announced_with_its_effect(console: OpenConsole, filled: Service) -> None:
     page = console(filled, "guids")
     page.get_by_label("Select this page").check()
     page.get_by_role("button", name="Delete ...").click()
@@ -88,7 +88,7 @@ def test_field_of_a_confirmation_is_read_out_with_what_happens(console: OpenCons
     )
 
 
-def test_focus_goes_to_the_heading_after_log_in(
+def test_focus_moves_to_the_heading_after_login(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
     page = console(controlled, "guids", key=create_key())
@@ -106,7 +106,7 @@ def test_focus_stays_on_export(console: OpenConsole, filled: Service) -> None:
     expect(page.get_by_text("Exported 25 GUIDs to guids-")).to_be_visible()
 
 
-def test_hidden_button_is_no_tab_stop(console: OpenConsole, filled: Service) -> None:
+def test_hidden_button_is_not_a_tab_stop(console: OpenConsole, filled: Service) -> None:
     page = console(filled, "guids")
     page.get_by_label("Sort by").focus()
     page.keyboard.press("Tab")
@@ -122,7 +122,7 @@ def test_narrow_screen_selects_a_page(console: OpenConsole, filled: Service) -> 
     expect(page.get_by_text("25 GUIDs selected").last).to_be_visible()
 
 
-def test_zoomed_screen_keeps_nothing_in_front(console: OpenConsole, filled: Service) -> None:
+def test_zoomed_screen_has_no_fixed_elements(console: OpenConsole, filled: Service) -> None:
     page = console(filled, "guids", width=320)
     page.set_viewport_size({"width": 320, "height": 256})
     page.get_by_label("Select this page").check()
@@ -183,7 +183,7 @@ def test_wide_screen_has_no_menu_button(console: OpenConsole, filled: Service) -
     expect(page.get_by_role("button", name="Menu")).to_be_hidden()
 
 
-def test_form_says_what_is_missing(console: OpenConsole, running: Service) -> None:
+def test_form_reports_missing_values(console: OpenConsole, running: Service) -> None:
     page = console(running, "guids")
     page.get_by_role("button", name="New GUID").click()
     dialog = page.get_by_role("dialog")
@@ -201,7 +201,7 @@ def test_form_says_what_is_missing(console: OpenConsole, running: Service) -> No
     expect(dialog.get_by_text("A GUID has 32 hexadecimal characters; this has 31.")).to_be_visible()
 
 
-def test_wrong_guid_is_explained_at_its_field(console: OpenConsole, running: Service) -> None:
+def test_invalid_guid_is_explained_at_its_field(console: OpenConsole, running: Service) -> None:
     page = console(running)
     page.get_by_label("Find a GUID").fill("xyz")
     page.keyboard.press("Enter")
@@ -209,7 +209,7 @@ def test_wrong_guid_is_explained_at_its_field(console: OpenConsole, running: Ser
     expect(page.get_by_role("search").get_by_role("alert")).to_contain_text("“x” is not one")
 
 
-def test_filters_add_no_steps_to_the_history(console: OpenConsole, running: Service) -> None:
+def test_filters_add_no_browser_history(console: OpenConsole, running: Service) -> None:
     page = console(running, "about")
     page.goto(f"{running.url}/console#/guids")
     for state in ("all", "expired"):

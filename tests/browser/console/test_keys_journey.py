@@ -1,4 +1,4 @@
-"""An admin logs in, creates a key, uses it, rotates it and revokes it; nobody else learns the keys."""
+"""An admin logs in, creates a key, uses, rotates and revokes it. The keys do not leak."""
 
 from collections.abc import Callable
 from urllib.error import HTTPError
@@ -11,7 +11,7 @@ from tests.support.backing_servers import Service, wait_until
 from tests.support.factories import GUID
 
 pytestmark = pytest.mark.timeout(240)
-Create = Callable[..., str]
+KeyFactory = Callable[..., str]
 
 
 def status_with(key: str, at: Service) -> int:
@@ -33,7 +33,9 @@ def secret_of(page: Page) -> str:
     return key
 
 
-def test_key_is_created_used_rotated_and_revoked(console: OpenConsole, controlled: Service, create_key: Create) -> None:
+def test_key_is_created_used_rotated_and_revoked(
+    console: OpenConsole, controlled: Service, create_key: KeyFactory
+) -> None:
     page = console(controlled, "keys", key=create_key())
     page.get_by_role("button", name="New key").click()
     page.get_by_label("Owner", exact=True).last.fill("bob")
@@ -57,42 +59,42 @@ def test_key_is_created_used_rotated_and_revoked(console: OpenConsole, controlle
     wait_until(lambda: status_with(second, controlled) == 401, "the key to end", controlled.log)
 
 
-def test_held_key_revokes_nothing(console: OpenConsole, controlled: Service, create_key: Create) -> None:
+def test_holding_enter_revokes_nothing(console: OpenConsole, controlled: Service, create_key: KeyFactory) -> None:
     key = create_key()
     page = console(controlled, "keys", key=key)
     page.get_by_role("button", name="Revoke").focus()
     page.keyboard.down("Enter")
     dialog = page.get_by_role("dialog", name="Revoke the key of alice?")
     dialog.wait_for()
-    page.keyboard.down("Enter")  # it repeats
+    page.keyboard.down("Enter")  # the key repeats while it is held
     page.keyboard.up("Enter")
 
     expect(dialog.get_by_role("heading")).to_be_focused()
     assert status_with(key, controlled) == 200
 
 
-def test_warning_names_an_admin_key_without_an_end(
-    console: OpenConsole, controlled: Service, create_key: Create
+def test_warning_names_an_admin_key_without_expiry(
+    console: OpenConsole, controlled: Service, create_key: KeyFactory
 ) -> None:
     page = console(controlled, "keys", key=create_key())
 
     expect(page.get_by_text("admin without an end")).to_be_visible()
 
 
-def test_revoked_key_leads_back_to_the_login(console: OpenConsole, controlled: Service, create_key: Create) -> None:
+def test_revoked_key_leads_back_to_the_login(console: OpenConsole, controlled: Service, create_key: KeyFactory) -> None:
     admin, key = create_key(), create_key("read", "bob")
     page = console(controlled, "guids", key=key)
     page.get_by_role("heading", name="GUIDs").wait_for()
-    [of_bob] = [each for each in call(controlled, "GET", "/keys", key=admin)["items"] if each["owner"] == "bob"]
-    call(controlled, "DELETE", f"/keys/{of_bob['id']}", key=admin)
+    [key_of_bob] = [each for each in call(controlled, "GET", "/keys", key=admin)["items"] if each["owner"] == "bob"]
+    call(controlled, "DELETE", f"/keys/{key_of_bob['id']}", key=admin)
     wait_until(lambda: status_with(key, controlled) == 401, "the key to end", controlled.log)
     page.get_by_label("State").select_option("all")
 
     expect(page.get_by_text("does not accept this key")).to_be_visible()
-    assert page.url.endswith("#/guids?state=all"), "it goes on from there"
+    assert page.url.endswith("#/guids?state=all"), "the console must return to this page after the login"
 
 
-def test_wrong_key_is_refused_in_words(console: OpenConsole, controlled: Service) -> None:
+def test_rejected_key_is_explained(console: OpenConsole, controlled: Service) -> None:
     page = console(controlled)
     page.get_by_label("API key or token").fill("gs_wrong")
     page.keyboard.press("Enter")
@@ -100,16 +102,16 @@ def test_wrong_key_is_refused_in_words(console: OpenConsole, controlled: Service
     expect(page.get_by_role("alert")).to_contain_text("key")
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_key_is_in_no_place_but_memory_and_session(
-    console: OpenConsole, controlled: Service, create_key: Create, is_kept: bool
+@pytest.mark.parametrize("is_remembered", [True, False])
+def test_key_is_only_in_memory_and_session_storage(
+    console: OpenConsole, controlled: Service, create_key: KeyFactory, is_remembered: bool
 ) -> None:
     key = create_key()
     urls: list[str] = []
     page = console(controlled)
     page.on("request", lambda request: urls.append(request.url))
     page.get_by_label("API key or token").fill(key)
-    page.get_by_label("Keep it until").set_checked(is_kept)
+    page.get_by_label("Keep it until").set_checked(is_remembered)
     page.keyboard.press("Enter")
     for panel in ("GUIDs", "Live", "Keys", "About", "Overview"):
         page.get_by_role("navigation").get_by_role("link", name=panel).click()
@@ -119,13 +121,13 @@ def test_key_is_in_no_place_but_memory_and_session(
     assert all(key not in url for url in urls)
     assert key not in controlled.log.read_text()
     assert key not in page.evaluate("JSON.stringify([{...localStorage}, document.cookie, history.state, name])")
-    assert (key in page.evaluate("JSON.stringify({...sessionStorage})")) == is_kept
+    assert (key in page.evaluate("JSON.stringify({...sessionStorage})")) == is_remembered
     page.get_by_role("button", name="Log out").click()
     page.get_by_label("API key or token").wait_for()
     assert key not in page.evaluate("JSON.stringify({...sessionStorage})")
 
 
-def test_idle_page_forgets_the_key(console: OpenConsole, controlled: Service, create_key: Create) -> None:
+def test_idle_page_forgets_the_key(console: OpenConsole, controlled: Service, create_key: KeyFactory) -> None:
     page = console(controlled)
     page.clock.install()
     page.reload()
@@ -147,8 +149,8 @@ def test_idle_page_forgets_the_key(console: OpenConsole, controlled: Service, cr
         ("admin", {"Overview", "GUIDs", "Expiring", "Live", "Keys", "About"}, {"New GUID", "Import", "Export 1 GUID"}),
     ],
 )
-def test_key_sees_only_what_it_may_use(
-    console: OpenConsole, controlled: Service, create_key: Create, scopes: str, panels: set[str], buttons: set[str]
+def test_console_shows_only_permitted_panels_and_buttons(
+    console: OpenConsole, controlled: Service, create_key: KeyFactory, scopes: str, panels: set[str], buttons: set[str]
 ) -> None:
     call(controlled, "PUT", f"/guid/{GUID}", {"user": "a"}, key=create_key())
     forbidden: list[str] = []
@@ -167,23 +169,23 @@ def test_key_sees_only_what_it_may_use(
     assert forbidden == []
 
 
-def test_late_answer_to_no_key_does_not_end_the_session(
-    console: OpenConsole, controlled: Service, create_key: Create
+def test_late_401_from_before_the_login_keeps_the_session(
+    console: OpenConsole, controlled: Service, create_key: KeyFactory
 ) -> None:
-    held: list[Route] = []
+    held_requests: list[Route] = []
 
-    def hold(route: Route) -> None:
-        held.append(route)
+    def hold_request(route: Route) -> None:
+        held_requests.append(route)
 
     page = console(controlled, "about")
-    page.route("**/keys/self", hold, times=1)
+    page.route("**/keys/self", hold_request, times=1)
     page.reload()
-    wait_until(lambda: page.wait_for_timeout(10) is None and bool(held), "the first request", controlled.log)
+    wait_until(lambda: page.wait_for_timeout(10) is None and bool(held_requests), "the first request", controlled.log)
     page.get_by_label("API key or token").fill(create_key())
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="About", level=1).wait_for()
     with page.expect_response(lambda response: response.status == 401):
-        held[0].fulfill(status=401, json={"title": "Unauthorized", "status": 401})
+        held_requests[0].fulfill(status=401, json={"title": "Unauthorized", "status": 401})
     page.get_by_role("navigation").get_by_role("link", name="GUIDs").click()
 
     expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_visible()

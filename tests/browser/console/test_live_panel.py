@@ -1,4 +1,4 @@
-"""Events appear as they happen, resume after a break, and take a bounded space however many come."""
+"""Events appear as they happen, resume after an interruption, and take bounded space."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ OF_ANOTHER_STORE = "AgAAAAAAAAAAAAAAAAAA"
 
 
 def put_many(at: Service, count: int, first: int = 0) -> None:
-    """Create so many GUIDs, in batches."""
+    """Create `count` GUIDs, in batches."""
     for start in range(first, first + count, 1000):
         operations = [
             {"guid": f"{number:032X}", "user": "a"} for number in range(start, min(start + 1000, first + count))
@@ -39,7 +39,7 @@ def test_events_are_shown_as_they_happen_and_after_a_restart(console: OpenConsol
     expect(rows.first).to_contain_text("second")
 
 
-def test_error_goes_when_the_stream_goes_on(console: OpenConsole, running: Service) -> None:
+def test_error_disappears_when_the_stream_resumes(console: OpenConsole, running: Service) -> None:
     page = console(running, "live")
     expect(page.get_by_text("Following.")).to_be_visible(timeout=SOON_MS)
     running.stop()
@@ -51,7 +51,7 @@ def test_error_goes_when_the_stream_goes_on(console: OpenConsole, running: Servi
     expect(error).to_have_count(0)
 
 
-def test_pause_keeps_the_place(console: OpenConsole, running: Service) -> None:
+def test_pause_keeps_the_cursor(console: OpenConsole, running: Service) -> None:
     page = console(running, "live")
     expect(page.get_by_text("Following.")).to_be_visible(timeout=SOON_MS)
     call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
@@ -76,7 +76,7 @@ def test_many_events_take_a_bounded_space(console: OpenConsole, running: Service
     expect(page.locator("tbody tr")).to_have_count(SHOWN)
 
 
-def test_missed_events_are_told_with_two_places_to_go_on(browser: Browser, tmp_path: Path) -> None:
+def test_missed_events_are_reported_with_two_ways_to_resume(browser: Browser, tmp_path: Path) -> None:
     with service(tmp_path, "--events-size", "16MiB") as running, console_opener(browser) as console:
         page = console(running, "live")
         expect(page.get_by_text("Following.")).to_be_visible(timeout=SOON_MS)

@@ -1,4 +1,4 @@
-"""Nothing that a person has entered, and no secret, is lost by a key press, a step back or the end of a key."""
+"""Input and secrets survive a key press, a step back, and the end of a key."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def test_secret_stays_until_it_is_copied(
     page.go_back()
     page.get_by_role("heading", name="About", level=1).wait_for()
     expect(dialog.locator(".secret code")).to_have_text(secret)
-    assert page.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))"), "leaving asks first"
+    assert page.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))"), "leaving must ask first"
     dialog.get_by_label("I have copied the key").check()
     dialog.get_by_role("button", name="Close").click()
     expect(dialog).to_be_hidden()
@@ -55,13 +55,13 @@ def test_cancelled_file_chooser_leaves_the_import_open(console: OpenConsole, run
     expect(dialog).to_be_hidden()
 
 
-def test_merge_spares_metadata_keys_of_others(console: OpenConsole, running: Service) -> None:
+def test_merge_keeps_metadata_keys_of_others(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a", "metadata": {"mine": 1, "theirs": 1, "gone": 1}})
     page = console(running, f"guids/{GUID}")
     page.get_by_role("button", name="Edit").click()
     page.get_by_label("Metadata").fill('{"mine": 2.50, "theirs": 1}')
-    both = {"mine": 1, "theirs": 12345678901234567890, "gone": 1, "new": {"__proto__": []}}
-    call(running, "PUT", f"/guid/{GUID}", {"user": "b", "metadata": both})
+    their_metadata = {"mine": 1, "theirs": 12345678901234567890, "gone": 1, "new": {"__proto__": []}}
+    call(running, "PUT", f"/guid/{GUID}", {"user": "b", "metadata": their_metadata})
     page.get_by_role("button", name="Save").click()
     conflict = page.get_by_role("dialog", name="Somebody changed this while you edited it")
     expect(conflict.get_by_role("row", name="Metadata: mine 2.50 1 you")).to_be_visible()
@@ -73,7 +73,7 @@ def test_merge_spares_metadata_keys_of_others(console: OpenConsole, running: Ser
     assert record["user"] == "b"
 
 
-def test_edit_is_there_again_after_the_key_has_ended(
+def test_edit_is_restored_after_a_new_login(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
     key = create_key()
@@ -96,7 +96,7 @@ def test_edit_is_there_again_after_the_key_has_ended(
     expect(page.get_by_role("button", name="Go on editing")).to_have_count(0)
 
 
-def test_escape_leaves_a_draft_and_cancel_none(console: OpenConsole, running: Service) -> None:
+def test_escape_keeps_a_draft_and_cancel_discards_it(console: OpenConsole, running: Service) -> None:
     page = console(running, "guids")
     page.get_by_role("button", name="New GUID").click()
     page.get_by_label("User").last.fill("worker")

@@ -1,4 +1,4 @@
-"""Export saves what the list selects; import checks a file first, and can leave existing GUIDs alone."""
+"""Export saves the filtered records. Import checks a file first, and can skip existing GUIDs."""
 
 import json
 from pathlib import Path
@@ -39,9 +39,7 @@ def test_selection_is_exported(console: OpenConsole, running: Service) -> None:
     assert json.loads(line) == {"guid": GUID, "expire": "0", "user": "wanted", "metadata": {"n": number}}
 
 
-def test_import_checks_first_and_spares_existing_records(
-    console: OpenConsole, running: Service, tmp_path: Path
-) -> None:
+def test_import_checks_first_and_skips_existing_records(console: OpenConsole, running: Service, tmp_path: Path) -> None:
     call(running, "PUT", f"/guid/{0:032X}", {"user": "here before"})
     lines = [{"guid": f"{number:032X}", "user": "imported"} for number in range(2500)]
     file = tmp_path / "guids.ndjson"
@@ -85,19 +83,19 @@ def test_running_import_cannot_be_closed(console: OpenConsole, running: Service,
     page.get_by_role("button", name="Import").click()
     page.get_by_label("File with one GUID per line").set_input_files(file)
     page.get_by_role("button", name="Check the file").click()
-    held: list[Route] = []
+    held_requests: list[Route] = []
 
-    def hold(route: Route) -> None:
-        held.append(route)
+    def hold_request(route: Route) -> None:
+        held_requests.append(route)
 
     page.get_by_role("button", name="Import 1 GUID").wait_for()
-    page.route("**/guid:batch", hold)
+    page.route("**/guid:batch", hold_request)
     page.get_by_role("button", name="Import 1 GUID").click()
     dialog = page.get_by_role("dialog", name="Import 1 GUID?")
     for _ in range(3):
         page.keyboard.press("Escape")
     expect(dialog).to_be_visible()
     expect(dialog.get_by_role("button", name="Cancel")).to_have_count(0)
-    held[0].continue_()
+    held_requests[0].continue_()
 
     expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 GUID created")
