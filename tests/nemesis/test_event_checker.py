@@ -27,7 +27,7 @@ HISTORY: list[Operation] = [write(5), write(6), Delete(A, 2, 3, "client", 6, Out
 
 
 def reasons(log: list[Numbered], history: list[Operation] = HISTORY, stored: dict[str, int] | None = None) -> list[str]:
-    return [each.reasons for each in check_events(log, history, {A: 7, B: 6} if stored is None else stored)]
+    return [each.why for each in check_events(log, history, {A: 7, B: 6} if stored is None else stored)]
 
 
 def test_log_with_each_write_once_passes() -> None:
