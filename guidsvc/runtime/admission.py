@@ -60,7 +60,7 @@ class Admission:
         share: float = 1.0,
     ) -> None:
         self._slot_count = slots
-        self._slots: FairSlots[_Waiter] = FairSlots(slots, max(1, int(share * slots)))
+        self._slots: FairSlots[SlotWaiter] = FairSlots(slots, max(1, int(share * slots)))
         self._waiting = self._slots.waiting
         self._new_waiting = 0  # of these, the requests that are new, and no part of one that was begun
         self.queue_seconds = seconds
@@ -187,7 +187,7 @@ class Admission:
             raise self.refuse()
         loop = asyncio.get_running_loop()
         since = loop.time()
-        await self._wait(scope.caller, _Waiter(loop.create_future(), since, patient=patient))
+        await self._wait(scope.caller, SlotWaiter(loop.create_future(), since, patient=patient))
         self._started_at[scope] = scope.begun_at or (loop.time() if patient else since)
         self._scan_timer.schedule(loop)
 
@@ -231,7 +231,7 @@ class Admission:
             if not waiting[scope.caller]:
                 del waiting[scope.caller]
 
-    async def _wait(self, caller: str | None, waiter: "_Waiter") -> None:
+    async def _wait(self, caller: str | None, waiter: "SlotWaiter") -> None:
         self._waiting.append(caller, waiter)
         self._new_waiting += not waiter.patient
         self._scan_timer.schedule(asyncio.get_running_loop())
@@ -274,7 +274,7 @@ class Admission:
         self._warnings.warn(asyncio.get_running_loop().time(), self.refused + self.expired)
 
 
-class _Waiter:
+class SlotWaiter:
     """A request that waits for a slot."""
 
     __slots__ = ("future", "patient", "since")
@@ -286,9 +286,11 @@ class _Waiter:
 
     @property
     def has_slot(self) -> bool:
+        """Whether it has got a slot."""
         return self.future.done() and not self.future.cancelled() and self.future.exception() is None
 
     def done(self) -> bool:
+        """Return whether it no longer waits."""
         return self.future.done()
 
 
