@@ -33,6 +33,7 @@ from types import TracebackType
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.runtime.fairness.fair_slots import LONG, FairSlots
+from guidsvc.runtime.fairness.slot_waiter import SlotWaiter
 from guidsvc.runtime.overload import OverloadWarnings, ScanTimer
 
 SLOTS, QUEUE_SECONDS, REQUEST_SECONDS = 256, 1.0, 5.0
@@ -231,7 +232,7 @@ class Admission:
             if not waiting[scope.caller]:
                 del waiting[scope.caller]
 
-    async def _wait(self, caller: str | None, waiter: "SlotWaiter") -> None:
+    async def _wait(self, caller: str | None, waiter: SlotWaiter) -> None:
         self._waiting.append(caller, waiter)
         self._new_waiting += not waiter.patient
         self._scan_timer.schedule(asyncio.get_running_loop())
@@ -272,26 +273,6 @@ class Admission:
 
     def _warn(self) -> None:
         self._warnings.warn(asyncio.get_running_loop().time(), self.refused + self.expired)
-
-
-class SlotWaiter:
-    """A request that waits for a slot."""
-
-    __slots__ = ("future", "patient", "since")
-
-    def __init__(self, future: asyncio.Future[None], since: float, *, patient: bool) -> None:
-        self.future = future
-        self.since = since
-        self.patient = patient
-
-    @property
-    def has_slot(self) -> bool:
-        """Whether it has got a slot."""
-        return self.future.done() and not self.future.cancelled() and self.future.exception() is None
-
-    def done(self) -> bool:
-        """Return whether it no longer waits."""
-        return self.future.done()
 
 
 class Slot:
