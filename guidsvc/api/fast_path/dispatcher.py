@@ -10,16 +10,15 @@ that ends in the same bytes would parse the same way, so it skips the parser.
 
 import re
 from collections.abc import Mapping
-from http.client import NOT_MODIFIED, OK
+from http.client import OK
 from time import perf_counter
 
 from httptools import HttpRequestParser
 
-from guidsvc.api.contract import problems
-from guidsvc.api.execution import responses
-from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, GuidRequest, record_response, requires_admission
+from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, requires_admission
 from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
 from guidsvc.api.execution.read_renderer import read_renderer
+from guidsvc.api.fast_path.cached_reads import CachedReads, try_spend
 from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
 from guidsvc.api.fast_path.direct_request import DirectRenewal, DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import (
@@ -27,28 +26,22 @@ from guidsvc.api.fast_path.eligibility import (
     fast_path_headers,
     has_small_body,
     neutral_headers,
-    request_id_for,
 )
 from guidsvc.api.fast_path.fixed_answers import FixedAnswers
 from guidsvc.api.fast_path.leases import LeaseFastPath, SampledLeaseFastPath
 from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
-from guidsvc.api.parsing import conditional as conditions
 from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE
-from guidsvc.domain.preconditions import UNCONDITIONAL
-from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
+from guidsvc.errors import Expired, GuidsvcError, NotFound
 from guidsvc.http.headers.request_id import new_request_id
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.telemetry.metrics import QUICK_SECONDS
-from guidsvc.telemetry.tracing import CURRENT, L1, RequestTrace
+from guidsvc.telemetry.tracing import L1
 
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
-_GUID = re.compile(r"[0-9A-F]{32}")
 _TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
-_OK, _NOT_MODIFIED = int(OK), int(NOT_MODIFIED)
-"""Plain numbers, which format faster than the members of HTTPStatus."""
 _READ_SCOPE = ACTIONS["GET"].scope
 _READ_METHODS = frozenset({b"GET", b"HEAD"})
 _SENDS = frozenset({"PUT", "PATCH"})
@@ -77,12 +70,10 @@ class FastPathDispatcher:
         self._neutral = neutral_headers(has_proxies=self._proxies.any, is_traced=context.tracer is not None)
         self._disqualifying_headers = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
         self._host_names = context.host_names
-        self._varies = context.cors.any
-        self._base = context.public_url
-        self._max_age = context.max_age
-        self._renderer = read_renderer(self._service, varies=self._varies, max_age=context.max_age)
+        self._renderer = read_renderer(self._service, varies=context.cors.any, max_age=context.max_age)
+        self._reads = CachedReads(pipeline, self._renderer)
         self._leases = (SampledLeaseFastPath if self._has_traces else LeaseFastPath)(
-            pipeline, self._renderer, self._disqualifying_headers, self.serve_repeated_read, self._failed_read
+            pipeline, self._renderer, self._disqualifying_headers, self.serve_repeated_read, self._reads.failed_read
         )
         self.serve_repeated = self._leases.serve_repeated
         """As `serve_repeated_read`, also for remembered lease requests."""
@@ -102,15 +93,15 @@ class FastPathDispatcher:
         guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
         if self._has_traces or self._in_flight.draining:  # noqa: SIM102  # without traces, nothing more is asked
             if self._in_flight.draining or not self._pipeline.sampler.skip():
-                return self._read_with_trace(guid, session, peer)
+                return self._reads.read_with_trace(guid, session, peer)
         start, misses = perf_counter(), self._cache.misses
         try:
             record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
         except (NotFound, Expired) as error:
-            return self._failed_repeated_read(error, guid, peer, session, start)
+            return self._reads.failed_repeated_read(error, guid, peer, session, start)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if record is None or not _try_spend(session):
+        if record is None or not try_spend(session):
             return None
         request_id = new_request_id()
         response_bytes = self._renderer.render(
@@ -126,31 +117,6 @@ class FastPathDispatcher:
         if self._log_read is not None:
             source = L1 if self._cache.misses == misses else self._cache.store
             self._log_read(guid, 1000 * seconds, request_id, peer.remote_ip, source)
-        return response_bytes
-
-    def _read_with_trace(self, guid: str, session: Session | None, peer: Peer) -> bytes | None:
-        if _GUID.fullmatch(guid) is None:
-            return None
-        return self._read("GET", guid, {}, peer.remote_ip, session, secure=peer.secure, is_counted=False)
-
-    def _failed_repeated_read(
-        self, error: GuidsvcError, guid: str, peer: Peer, session: Session | None, start: float
-    ) -> bytes | None:
-        """Return the answer to a remembered read that found no valid record; None if a handler must give it."""
-        if _GUID.fullmatch(guid) is None or not _try_spend(session):
-            return None
-        if self._log_read is not None:
-            request = EligibleRequest("GET", guid, {}, peer.remote_ip, peer.secure, session)
-            return self._failed_read(request, error, new_request_id(), None, start)
-        response_bytes = responses.serialize_problem(
-            error,
-            new_request_id(),
-            base=self._base,
-            extra_lines=rate_limit_header_lines(session),
-            secure=peer.secure,
-            varies=self._varies,
-        )
-        self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
         return response_bytes
 
     def remember_renewal(self, data: bytes, target: bytes) -> bool:
@@ -190,7 +156,7 @@ class FastPathDispatcher:
         is_authorized = not self._is_access_controlled or (session is not None and session.caller.may(_READ_SCOPE))
         response_bytes = None
         if is_authorized and name != "DELETE" and "If-Match" not in headers:
-            response_bytes = self._read(name, guid, headers, address, session, secure=secure)
+            response_bytes = self._reads.read(name, guid, headers, address, session, secure=secure)
         if response_bytes is None:
             return self._direct(EligibleRequest(name, guid, headers, address, secure, session))
         is_plain_read = name == "GET" and headers.keys() <= self._neutral
@@ -248,93 +214,3 @@ class FastPathDispatcher:
             return None
         path = target.partition(b"?")[0].decode("latin-1")
         return ShedRequest(self._shedder, method.decode(), path, headers, address, secure=secure)
-
-    # Only errors have a function of their own: each further call would cost every cached read.
-    def _read(  # noqa: PLR0913  # all facts about a request
-        self,
-        method: str,
-        guid: str,
-        headers: Mapping[str, str],
-        address: str,
-        session: Session | None,
-        *,
-        secure: bool,
-        is_counted: bool = True,
-    ) -> bytes | None:
-        """Return the answer to an authorized read if the record is cached, else None.
-
-        A read that is not counted yet against the caller's rate limit is counted only if it is answered here.
-        """
-        if self._in_flight.draining:
-            return None
-        start, misses = perf_counter(), self._cache.misses
-        name, is_head = request_id_for(headers), method == "HEAD"
-        trace = self._pipeline.begin_needed_trace(name, address, headers, secure=secure) if self._has_traces else None
-        token = None if trace is None else CURRENT.set(trace)
-        try:
-            preconditions = conditions.parse(headers)
-            record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
-        except (NotFound, Expired, InvalidRequest) as error:
-            if not (is_counted or _try_spend(session)):
-                return None
-            failed = EligibleRequest(method, guid, headers, address, secure, session)
-            return self._failed_read(failed, error, name, trace, start)
-        except GuidsvcError:
-            return None
-        else:
-            if record is None or not (is_counted or _try_spend(session)):
-                return None
-            status = _OK if preconditions is UNCONDITIONAL or preconditions.hold(record) else _NOT_MODIFIED
-            source = self._cache.source(misses)
-            extra_lines = (
-                rate_limit_header_lines(session) if trace is None else self._extra_lines(session, source, trace, start)
-            )
-            if status == _OK and not is_head:
-                response_bytes = self._renderer.render(record, name, start, extra_lines, secure=secure)
-            else:
-                request = GuidRequest(method, guid, headers, bytes, max_age=self._max_age)
-                response = record_response(self._service, request, status, record)
-                response_bytes = responses.serialize(
-                    response, name, head=is_head, extra_lines=extra_lines, secure=secure, varies=self._varies
-                )
-        finally:
-            if token is not None:
-                CURRENT.reset(token)
-        seconds = perf_counter() - start
-        self._pipeline.record_completion(
-            ROUTE, method, f"/guid/{guid}", status, seconds, name, address, source, None, trace
-        )
-        return response_bytes
-
-    def _failed_read(
-        self, request: EligibleRequest, error: GuidsvcError, name: str, trace: RequestTrace | None, start: float
-    ) -> bytes:
-        """Return the answer to a read without a result; `name` is its request id."""
-        extra_lines = rate_limit_header_lines(request.session)
-        if trace is not None:
-            trace.is_opaque = isinstance(error, NotFound)
-            extra_lines = self._extra_lines(request.session, None, trace, start)
-        is_head = request.method == "HEAD"
-        response_bytes = responses.serialize_problem(
-            error,
-            name,
-            base=self._base,
-            head=is_head,
-            extra_lines=extra_lines,
-            secure=request.secure,
-            varies=self._varies,
-        )
-        status, seconds = problems.problem_of(error).status, perf_counter() - start
-        failure = self._pipeline.describe(error, request.session)
-        self._pipeline.record_completion(
-            ROUTE, request.method, request.path, status, seconds, name, request.address, None, failure, trace
-        )
-        return response_bytes
-
-    def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:
-        return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - start)
-
-
-def _try_spend(session: Session | None) -> bool:
-    """Spend one request of the caller's rate limit; if False, the handler sends the rejection."""
-    return session is None or session.allowance.try_spend()

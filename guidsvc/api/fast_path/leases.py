@@ -55,7 +55,7 @@ _MAX_REQUESTS, _MAX_BYTES = 256, 1024
 
 
 SendFailure = Callable[[EligibleRequest, GuidsvcError, str, RequestTrace | None, float], bytes]
-"""Renders and records the answer to a read without a result; see `FastPathDispatcher`."""
+"""Renders and records the answer to a read without a result; see `CachedReads`."""
 
 
 class _Demand(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from guidsvc.api.fast_path.cached_reads import CachedReads
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.telemetry.sampling import HeadSampler
 from tests.conftest import Serving
@@ -78,7 +79,7 @@ async def test_request_that_is_not_sampled_stays_on_the_fast_path(
             await client.ask(method, path, json=body)
         with monkeypatch.context() as patch:
             patch.setattr(FastPathDispatcher, "dispatch", None)  # a parsed request would fail
-            patch.setattr(FastPathDispatcher, "_read", None)  # and one with a trace
+            patch.setattr(CachedReads, "read", None)  # and one with a trace
             assert [(await client.ask(method, path, json=body)).status for _ in range(3)] == [200] * 3
 
 
