@@ -272,7 +272,7 @@ async def test_changes_mode_leaves_renewals_out(serving: Serving) -> None:
         assert types(await all_events(client)) == ["created", "updated", "updated", "expired", "deleted"]
 
 
-async def test_page_is_limited_in_bytes(client: Client) -> None:
+async def test_page_of_events_is_limited_in_bytes(client: Client) -> None:
     for number in range(80):
         await client.put(f"/guid/{number:032X}", {"user": USER, "metadata": {"a": "x" * 16_000}})
     reply = await client.get("/events?limit=500")
