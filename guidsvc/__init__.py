@@ -1,6 +1,6 @@
 """A registry of GUIDs that expire, over HTTP.
 
-The packages are layers. Each imports only what stands below it:
+The packages are layers. Each imports only packages below it:
 
     cli              the command line: serve, commands on the store, and in cli.remote those over HTTP
     doctor           checks of a set-up, each with what to do; they change nothing

@@ -49,7 +49,7 @@ _REASONS: Mapping[type[GuidsvcError], str] = {
 _READABLE_FIELDS = (
     "caller", "guid", "key", "reason", "needs", "owner", "caller_owner", "count", "request_id", "remote", "version",
 )  # fmt: skip
-"""The fields of a line for people, most important first: those that do not fit are left out."""
+"""The fields of a line for people, most important first. Fields that do not fit are omitted."""
 OTHER_REASON = "other"
 """The reason of a denial by any other error."""
 _MODE = 0o600
@@ -91,7 +91,7 @@ class AuditLog:
         return self._address_limit, self._caller_limit
 
     def changed(self, action: str, record: Record, caller: Caller, outcome: str) -> None:
-        """Record a change of a record, given as it is now, or as it was before its deletion."""
+        """Record a change of a record. `record` is its new state, or the state before its deletion."""
         with self._safely():
             line = self._start_line(action)
             line["guid"], line["version"], line["owner"] = record.guid, record.version, record.owner

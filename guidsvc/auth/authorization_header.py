@@ -7,7 +7,7 @@ _EXPECTED = "send Authorization: Bearer gs_..."
 
 
 def explain(authorization: str) -> str:
-    """Say why the header is not Bearer and a key, and what to send."""
+    """Return why the header is not `Bearer` and a key, and what to send."""
     if len(authorization) > MAX_HEADER_CHARACTERS:
         return f"The Authorization header has over {MAX_HEADER_CHARACTERS} characters; {_EXPECTED}"
     scheme, _, credentials = authorization.partition(" ")

@@ -27,7 +27,7 @@ CALLERS = 10_000
 
 
 class RateUsage(NamedTuple):
-    """A limit, its window in seconds, and what is left of it in the current window."""
+    """A limit, its window in seconds, and the requests left in the current window."""
 
     limit: int
     seconds: int
@@ -35,7 +35,7 @@ class RateUsage(NamedTuple):
 
 
 class RateAllowance:
-    """The requests that this process has reserved for a caller; void at the end of their window."""
+    """The requests that this process has reserved for a caller. They expire at the end of their window."""
 
     __slots__ = (
         "_chunk",
@@ -113,7 +113,7 @@ class RateAllowance:
         return None
 
     def usage(self) -> RateUsage | None:
-        """Return what is left of the limit; None without a limit."""
+        """Return the use of the limit; None without a limit."""
         return RateUsage(self._limit.amount, self._limit.seconds, self._left(self._clock()))
 
     def headers(self) -> dict[str, str]:

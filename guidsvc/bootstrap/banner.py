@@ -1,4 +1,4 @@
-"""The startup banner: where the service is reachable, what it uses, what is missing, and what to do next."""
+"""The startup banner: the address of the service, its parts, missing parts, and the next step."""
 
 import json
 import socket

@@ -18,7 +18,7 @@ EVENT_SETTINGS = ("events_retention", "events_size", "warn_before", "max_streams
 
 
 def event_policy(settings: Settings) -> EventPolicy:
-    """Return what the event log holds; StartError if the warnings are not valid."""
+    """Return the policy of the event log; raise StartError if the warnings are invalid."""
     return EventPolicy(settings.events, _warn_before(settings.warn_before))
 
 
@@ -26,7 +26,7 @@ def event_policy(settings: Settings) -> EventPolicy:
 async def open_events(
     settings: Settings, database: Database, *, clock: Clock, gauges: EventMetrics
 ) -> AsyncIterator[EventFeed | None]:
-    """Do what time does to records, and yield the feed of events, or None if there is no log."""
+    """Run the scheduler of record steps, and yield the feed of events, or None without a log."""
     scheduler = Scheduler(
         database,
         clock=clock,

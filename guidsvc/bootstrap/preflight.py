@@ -1,7 +1,7 @@
-"""What the service looks at before it starts, beyond its settings: whether the cache answers, whether a key exists.
+"""Checks before the start, beyond the settings: whether the cache answers, and whether a key exists.
 
-Each look runs on a thread with an event loop of its own, because a name server that does not answer would block the
-end of an event loop. A look that takes too long is abandoned.
+Each check runs on a thread with a separate event loop, because a name server that does not answer would block the end
+of an event loop. A check that takes too long is abandoned.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from guidsvc.time_limit import within
 
 CACHE_SECONDS = 2.0
 KEYS_SECONDS = 2.5
-"""Time limits of the looks, in seconds."""
+"""Time limits of the checks, in seconds."""
 
 
 class Preflight(NamedTuple):
@@ -34,7 +34,7 @@ UNKNOWN = Preflight(None, None)
 
 
 def inspect(settings: Settings) -> Preflight:
-    """Look at the cache and the keys. Raise StartError if Redis refuses this service."""
+    """Check the cache and the keys. Raise StartError if Redis refuses this service."""
     answers = _cache_answers(settings.cache_url)
     unknown_host = _unknown_host(settings.cache_url) if answers is False else None
     return Preflight(answers, _has_keys(settings), unknown_host)

@@ -16,21 +16,21 @@ class CacheTimings:
     entry: float = 600.0
     """Maximum lifetime of an entry. Unread entries must expire, because Redis must not evict anything."""
     lease: float = 0.25
-    """How long a process may serve a value that it read from Redis, counted from the request."""
+    """Time for which a process may serve a value that it read from Redis, counted from the request."""
     cool: float = 1.0
-    """How long no lease is granted on a key after BEGIN, so that the next write of the key need not wait."""
+    """Time for which no lease is granted on a key after BEGIN, so that the next write of the key need not wait."""
     token: float = 3.0
-    """How long a reader may fill in what it read from the store."""
+    """Time within which a reader may fill Redis with the value that it read from the store."""
     marker: float = 10.0
-    """How long fills of a key stay blocked if its writer never sends END."""
+    """Time for which fills of a key stay blocked if its writer never sends END."""
     fence_lease: float = 2.0
-    """How long a reading of the fence is valid, counted from the request."""
+    """Validity of a reading of the fence, counted from the request."""
     poll: float = 0.5
     """Interval between two readings of the fence."""
     begin: float = 0.3
-    """How long a write waits for Redis to recover before it continues without Redis."""
+    """Time for which a write waits for Redis to recover before it continues without Redis."""
     hold_down: float = 1.0
-    """How long Redis must have been healthy before it is used again; grows with repeated failures."""
+    """Time for which Redis must be healthy before it is used again; grows with repeated failures."""
     skew: float = 0.5
     """Maximum clock difference in a store that fails over, subtracted from the window of a write."""
     slack: float = 0.01

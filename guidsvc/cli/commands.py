@@ -1,13 +1,13 @@
 """The table of the commands. A command is imported only when it is used, and Click with it: a service needs neither."""
 
 SERVE, HELP = "serve", "help"
-"""Words that are no commands of the table: the first is the default, the second prints the help."""
+"""Commands that are not in the table: the first is the default, the second prints the help."""
 COMPLETION_VARIABLE = "_GUIDSVC_COMPLETE"
-"""The variable by which a shell asks for the completion of the words."""
+"""The variable by which a shell requests completions."""
 REMOTE = "guidsvc.cli.remote."
 """The package of the commands over HTTP, which need the extra `cli`."""
 EXTRA = frozenset({"guidsvc_client", "httpx2", "tenacity", "platformdirs"})
-"""The packages of that extra, which `keys --url` needs, too."""
+"""The packages of that extra, which `keys --url` needs too."""
 
 COMMANDS: dict[str, str] = {
     "config": "guidsvc.cli.local.config:config",
@@ -59,4 +59,4 @@ SUMMARIES: dict[str, str] = {
     "completion": "print the script that completes commands in a shell",
     HELP: "print this help; `help COMMAND` describes a command",
 }
-"""What each command does, in the order of the help."""
+"""A summary of each command, in the order of the help."""

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _missing_package(package: str, words: Sequence[str]) -> str:
-    """Return what to install. The commands over HTTP need an extra, which a service does without."""
+    """Return which package to install. The commands over HTTP need an extra, which a service does not."""
     if words and (package in EXTRA or COMMANDS.get(words[0], "").startswith(REMOTE)):
         is_script = program() == SCRIPT
         packages = ["-r", "requirements.txt"] if is_script else ["./guidsvc_client", ".[cli]"]
@@ -125,7 +125,7 @@ def _run_click(words: Sequence[str]) -> None:
 
 
 def _help(words: Sequence[str]) -> None:
-    """Print the help of the command that the words name, or that of the program."""
+    """Print the help of the named command, or of the program."""
     _dispatch([*words, "--help"])
 
 

@@ -1,7 +1,7 @@
-"""What the commands print: data on standard output, messages on standard error.
+"""The output of the commands: data on standard output, messages on standard error.
 
 Standard output may be closed, a pipe that nothing reads, or a file on a full disk. A command that cannot print its data
-says so in one line and fails. One whose data exists only once, such as a new key, first looks whether it can print.
+says so in one line and fails. One whose data has no other copy, such as a new key, first checks whether it can print.
 """
 
 import os
@@ -48,7 +48,7 @@ def require_writable() -> None:
             raise OSError(EBADF, "it is closed")
         _refuse_full(sys.stdout.fileno())
     except OSError as error:
-        if error.errno is not None:  # else a stream without a descriptor, which holds the text itself
+        if error.errno is not None:  # else a stream without a descriptor, which buffers the text itself
             raise _failure(error, f"nothing was changed; {_REMEDY}") from error
 
 

@@ -1,4 +1,4 @@
-"""How commands print records: as a table on a terminal, as a JSON object per line elsewhere, or as they are asked to.
+"""Output of records: a table on a terminal, a JSON object per line elsewhere, or the requested form.
 
     -o table   columns for people
     -o json    one JSON document
@@ -25,14 +25,14 @@ Form = Literal["table", "json", "lines"]
 FORMS: Sequence[Form] = ("table", "json", "lines")
 
 ROWS_PER_PAGE = 200
-"""Rows of a table whose columns are aligned with each other; so much is held in memory."""
+"""Number of table rows that are held in memory, to align their columns."""
 _COLORS = {"ok": "green", "live": "green", "warn": "yellow", "degraded": "yellow", "fail": "red", "expired": "red"}
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Rendering(NamedTuple):
-    """How a command prints: the form of its data, and whether it leaves out its messages."""
+    """The output of a command: the form of its data, and whether it prints messages."""
 
     form: Form
     is_quiet: bool = False
@@ -59,7 +59,7 @@ class Rendering(NamedTuple):
                 output.write(f"{json.dumps(members, indent=2)}\n")
 
     def tell(self, message: str) -> None:
-        """Print a message to standard error, unless the command is to be quiet."""
+        """Print a message to standard error, unless the command is quiet."""
         if not self.is_quiet:
             output.tell(message)
 
@@ -95,7 +95,7 @@ def styled(text: str, word: str) -> str:
 
 
 def has_colors() -> bool:
-    """Return whether standard output is a terminal, and nobody has asked for no colours."""
+    """Return whether standard output is a terminal, and colours are not switched off."""
     return output.is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -1,4 +1,4 @@
-"""Where the value of each setting came from, as the user wrote it: a flag, a variable, a line of `.env`, a file.
+"""The source of each setting, as the user wrote it: a flag, a variable, a line of `.env`, or a file.
 
 A message names a setting by its field, such as `rate_limit: invalid limit`. `SettingSources.spell` replaces that by the
 spelling that the user must correct, such as `GUIDSVC_RATE_LIMIT (/srv/.env, line 3): invalid limit`.
@@ -23,7 +23,7 @@ _NAMES = re.compile(r"([a-z][a-z_]*(?:, [a-z][a-z_]*)*): ")
 
 
 class Origin(NamedTuple):
-    """Where the value of a setting comes from. `place` is the flag, the variable with its place, or the file."""
+    """The source of a value. `place` is the flag, the variable with its place, or the file."""
 
     kind: Literal["flag", "variable", ".env", "file", "default"]
     place: str = ""
@@ -50,7 +50,7 @@ class SettingSources:
         return negative if negative in self._flags else positive
 
     def origin(self, setting: str) -> Origin:
-        """Return where the value of a setting comes from."""
+        """Return the source of the value of a setting."""
         if self._is_flag(setting):
             return Origin("flag", self.spelling(setting))
         variable = self._variable(setting)

@@ -19,7 +19,7 @@ _OPEN_QUOTE = re.compile(r"[^=]*=\s*(['\"])")
 
 
 class Assignment(NamedTuple):
-    """A variable as it is spelled, its value, and where it is set."""
+    """A variable as it is spelled, its value, and its place."""
 
     name: str
     value: str
@@ -27,7 +27,7 @@ class Assignment(NamedTuple):
 
 
 class EnvFile(NamedTuple):
-    """What `.env` says; empty if it is missing.
+    """The content of `.env`; empty if it is missing.
 
     `variables` are the names in upper case and their values. `broken` are the names of variables in lines with a fault.
     `is_complete` is False if any other line, or the whole file, could not be read.

@@ -1,4 +1,4 @@
-"""The text of an invalid setting: what its value must be, by the type and the bounds of its field."""
+"""The text about an invalid setting: its requirement, from the type and the bounds of its field."""
 
 from collections.abc import Collection
 from typing import Any, get_args

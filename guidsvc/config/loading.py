@@ -158,7 +158,7 @@ def _unknown_variables(in_file: Sequence[Assignment]) -> list[str]:
 
 
 def env_file() -> EnvFile:
-    """Return what `.env` says about the settings."""
+    """Return the settings in `.env`."""
     return read_env_file(_KNOWN_VARIABLES)
 
 

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_avoid_json=True,
-        cli_parse_none_str="(none)",  # else the word None would be read as no value
+        cli_parse_none_str="(none)",  # otherwise the word None would be parsed as no value
         cli_exit_on_error=False,
     )
 

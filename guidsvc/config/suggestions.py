@@ -29,7 +29,7 @@ _SWITCHED_OFF = {
     "--no-audit-log": "--audit-log off",
     "--no-cache": "--cache-size 0",
 }
-"""What turns off settings that are no switches."""
+"""Values that switch off settings that are not switches."""
 _SETTINGS = {word: setting for setting, words in _SYNONYMS.items() for word in words.split()}
 
 

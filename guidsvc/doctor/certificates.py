@@ -8,7 +8,7 @@ from guidsvc.bounded_file import read_file
 from guidsvc.server.tls import open_tls
 
 _IGNORE_TIME = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL: an expired certificate is to be read, too."""
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, so that expired certificates can be read too."""
 _STEPS = 10
 
 

@@ -25,7 +25,7 @@ class Check(NamedTuple):
 
 
 class Closed(Exception):
-    """A gate found that there is nothing further to check, which is no fault."""
+    """A gate found nothing further to check. This is not a fault."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.found)

@@ -70,7 +70,7 @@ _REMEDY = f"correct the setting; `{runnable()} --help` describes it"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be examined: the service that these flags, with the variables and `.env`, would start."""
+    """The object of the examination: the service that these flags, with the variables and `.env`, would start."""
 
     words: Sequence[str]
     skipped: Collection[str] = frozenset()
@@ -82,7 +82,7 @@ class Subject:
 
 
 def examine(subject: Subject) -> Iterator[Group]:
-    """Yield the groups of results, one after the other. A group whose settings are invalid is left out."""
+    """Yield the groups of results one after the other, without groups whose settings are invalid."""
     settings, faults = _load(subject)
     has_store = True
     for name in GROUPS:

@@ -16,7 +16,7 @@ _URL = re.compile(r"(\w+://\S+?)([:;,.)]*(?=\s|$))")
 
 
 class Finding(NamedTuple):
-    """What a check found, and what to do about it."""
+    """The result of a check, and its remedy."""
 
     status: Status
     found: str
@@ -63,7 +63,7 @@ def fail(found: str, remedy: str) -> Finding:
 
 
 def fault(message: str, remedy: str = "see docs/failure-modes.md") -> Finding:
-    """Return the finding of an error message: what is wrong, a semicolon, what to do; else that is `remedy`."""
+    """Return the finding of an error message: the fault, a semicolon, and the remedy, which is `remedy` by default."""
     found, _, own_remedy = message.partition("; ")
     return Finding("fail", found, own_remedy or remedy)
 

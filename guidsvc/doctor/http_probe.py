@@ -49,7 +49,7 @@ def get(settings: Settings, path: str, *, max_bytes: int, key: str = "") -> Resp
 def send(settings: Settings, request: Request, *, max_bytes: int, seconds: float = TOTAL_SECONDS) -> Response:
     """Return the response to a request. Raise OSError or HTTPException if there is none in time.
 
-    The time is that of the whole request: the server may drip bytes.
+    The time limit covers the whole request, because the server may send single bytes.
     """
     return within(seconds, lambda: _exchange(settings, request, max_bytes))
 
@@ -137,7 +137,7 @@ def is_unsent(error: OSError | HTTPException) -> bool:
 
 
 def hint(settings: Settings, error: OSError | HTTPException) -> str:
-    """Return what to do: if nothing listens there, or if only one side may be using TLS."""
+    """Return the remedy: if nothing listens there, or if only one side may be using TLS."""
     if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
         return f"; start the service, or name its {'--port' if settings.unix_socket is None else '--unix-socket'}"
     if isinstance(error, gaierror):

@@ -1,4 +1,4 @@
-"""Checks of the service itself, if it runs: who answers at its address, which version, and how it is."""
+"""Checks of the running service: the program at its address, its version, and its health."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from guidsvc.doctor.host import cores
 BODY_BYTES, METRICS_BYTES = 4096, 4 * 1024 * 1024
 """Maximum number of bytes read from a response; and from /metrics."""
 LAG_SECONDS = 0.1
-"""A service whose event loop is later than this, in one case of a hundred, has too little CPU."""
+"""If the 99th percentile of the event loop lag is above this, the service has too little CPU."""
 KEY_VARIABLE = "GUIDSVC_KEY"
 _PERCENTILE = 0.99
 _LAG = re.compile(r'^guidsvc_event_loop_lag_seconds_bucket\{.*?le="([^"]+)".*?\} (\S+)', re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Checks of valid settings: what they mean for security, and what has no effect."""
+"""Checks of valid settings: their effect on security, and settings without effect."""
 
 import os
 import time

@@ -43,7 +43,7 @@ NOTE = USER | {"maxLength": MAX_NOTE_CHARACTERS}
 Note = Annotated[
     str, Field(strict=True), AfterValidator(partial(check_text, most=MAX_NOTE_CHARACTERS)), WithJsonSchema(NOTE)
 ]
-"""A text for the people who manage keys: what a key is for."""
+"""A note about the purpose of a key, for those who manage keys."""
 SearchText = Annotated[str, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS)]
 """A part of a note, or the beginning of an id."""
 
@@ -181,7 +181,7 @@ def verify(presented: PresentedKey, key: ApiKey | None, now: int) -> bool:
 
 
 def good_for(presented: PresentedKey, key: ApiKey, now: int) -> float:
-    """Return for how many seconds a verified key stays valid unless it is changed; infinity if it never expires."""
+    """Return the seconds for which a verified key stays valid unless it is changed; infinity if it never expires."""
     ends = [key.expire * 1000] if key.expire is not None else []
     if digest_of(presented.secret) != key.digest:
         ends.append(key.former_until)

@@ -40,7 +40,7 @@ class AuthenticatedHandler(RequestHandler):
         self.context: ApiContext = application.context
         """The collaborators of the API."""
         self.pipeline: RequestPipeline = application.pipeline
-        """The steps that the fast path takes, too."""
+        """The steps that handlers share with the fast path."""
         super().__init__(application, request, **kwargs)
 
     def needs(self) -> Needs | None:
@@ -66,7 +66,7 @@ class AuthenticatedHandler(RequestHandler):
 
     async def _log_in(self, authorization: str | None, needs: Needs) -> None:
         scope = self._scope_before_slot()
-        if not self._has_body:  # else the time limit begins again when the body has arrived
+        if not self._has_body:  # otherwise the time limit would begin again when the body has arrived
             scope.begun_at = asyncio.get_running_loop().time()
         session = await self.pipeline.authenticate(authorization, str(self.request.remote_ip), scope)
         self._authorize(session, needs)

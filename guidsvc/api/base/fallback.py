@@ -35,7 +35,7 @@ class UnknownPath(Handler):
     """Any request for an unknown path."""
 
     def get(self, *_: str) -> None:
-        """Say that there is nothing, and which path is near."""
+        """Report that the path does not exist, and suggest a similar one."""
         raise self._no_such_path()
 
     head = post = put = patch = delete = options = get

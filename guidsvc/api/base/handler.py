@@ -41,7 +41,7 @@ class Handler(OutputHandler):
     in_path: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """JSON Schema of each path parameter, by name."""
     method_hints: ClassVar[Mapping[str, str]] = {}
-    """What a client may have meant by a method that the path does not support, by method."""
+    """Hints for methods that the path does not support, by method."""
 
     request_id: str
     failure: Failure | None = None
@@ -114,7 +114,7 @@ class Handler(OutputHandler):
         ResponseSpec(204, "The methods are listed in `Allow`.", headers=(*always(ALLOW), ACCEPT_PATCH)),
     )
     def options(self, *_: str) -> None:
-        """Say which methods are served here, and what a PATCH can be; to a browser, what a page may ask."""
+        """Report the supported methods and the media types of a PATCH; for browsers, also the cross-origin requests."""
         self.set_header("Allow", self.allowed_methods())
         if "PATCH" in self.allowed_methods():
             self.set_header("Accept-Patch", ", ".join(constants.PATCHES))
@@ -176,7 +176,7 @@ class Handler(OutputHandler):
 
     @property
     def base_url(self) -> str:
-        """The address of the service for a person to copy: of the settings, or else that of the request."""
+        """The address of the service to show to people: from the settings, or else from the request."""
         return self.context.public_url or f"{self.request.protocol}://{self.request.host}"
 
     @property

@@ -40,7 +40,7 @@ _SYNONYMS = {
     "/uuid": "/guid",
     "/prometheus": "/metrics",
 }
-"""Paths that other services have for what this one serves under another path."""
+"""Paths of other services, mapped to the equivalent paths of this one."""
 
 
 def explain(path: str, templates: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from guidsvc.services.idempotency import GuidFactory, Resume
 from guidsvc.telemetry.tracing import RequestTrace
 
 Work = Callable[[GuidFactory | None], Awaitable[Response]]
-"""Executes a request; the factory supplies the GUIDs of a request that may be repeated."""
+"""Executes a request. The factory supplies the GUIDs, the same for each repetition of the request."""
 
 
 class OutputHandler(InputHandler):
@@ -38,7 +38,7 @@ class OutputHandler(InputHandler):
         self.finish()
 
     def prefers_page(self, *other_types: str) -> bool:
-        """Whether the client wants a page: it asks for content, and prefers HTML to JSON and to these other types."""
+        """Whether the client wants a page: it requests content, and prefers HTML to JSON and to these other types."""
         headers = self.request.headers
         return self.request.method in {"GET", "HEAD"} and page.prefers_html(headers.get("Accept"), *other_types)
 
@@ -144,13 +144,13 @@ class OutputHandler(InputHandler):
         await self.flush()
 
     def vary(self, names: str) -> None:
-        """Add request headers to Vary, beside those that every response has."""
+        """Add request headers to Vary, in addition to those of every response."""
         present = self._headers.get("Vary")
         self.set_header("Vary", names if present is None else f"{names}, {present}")
 
     @property
     def source(self) -> str | None:
-        """Where a read's record came from, or None."""
+        """The source of the record of a read, or None."""
         return source_of(str(self.request.method), self.get_status(), self.trace)
 
     def add_extra_headers(self) -> None:

@@ -1,1 +1,1 @@
-"""The console at `/console`: pages that use the HTTP interface of the service, and nothing else of it."""
+"""The console at `/console`: pages that use only the HTTP interface of the service."""

@@ -51,7 +51,7 @@ class OperationSpec:
     problems: tuple[type[Exception], ...] = ()
     """Errors specific to the operation. `Unavailable` and internal errors can happen in every operation."""
     required_scope: Needs | None = None
-    """What access control requires: a scope, or any valid key; None if the operation is public."""
+    """The requirement of access control: a scope, or any valid key; None if the operation is public."""
 
     @property
     def request_headers(self) -> tuple[Header, ...]:
@@ -71,7 +71,7 @@ def operation(name: str, summary: str, *responses: ResponseSpec, **fields: Any) 
 
 
 def needs_of(method: Callable[..., Any]) -> Needs | None:
-    """Return what access control requires for a method; None if it is public, or not an operation."""
+    """Return the requirement of access control for a method; None if it is public, or not an operation."""
     spec: OperationSpec | None = getattr(method, "operation", None)
     return None if spec is None else spec.required_scope
 

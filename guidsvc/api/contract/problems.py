@@ -41,7 +41,7 @@ _CREATION = (
     f"Callers that may write can create it: PUT a body such as {json.dumps({'user': EXAMPLE['user']})} to its path. If "
     "that PUT gets 404 too, another owner has it: choose another GUID."
 )
-"""What follows the reason of a 404. A caller that may only read gets the same, and so does one whose PUT failed."""
+"""The hint after the reason of a 404. It is the same for callers that may only read, and after a failed PUT."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _UNNAMED = "it is too long, has special characters or looks like an API key"
 """Why a sentence does not repeat a name."""
@@ -108,7 +108,7 @@ def kind_of(error: type[BaseException]) -> Problem:
 
 
 def headers_of(error: BaseException) -> dict[str, str]:  # noqa: PLR0911  # a table
-    """Return the headers that the response to this error has in addition to those of every problem."""
+    """Return the headers of the response to this error, in addition to those of every problem."""
     match error:
         case MethodNotAllowed():
             return {"Allow": error.allow}
@@ -159,7 +159,7 @@ def render_brief(
 
 
 def log_members(error: BaseException) -> dict[str, str]:
-    """Return what the log says of an error: its code, the first place where the request is wrong, and the reason."""
+    """Return the log members of an error: its code, the place of the first fault in the request, and the reason."""
     problem = problem_of(error)
     if isinstance(error, errors.InvalidRequest):
         return {"code": problem.code} | _location(error.faults[0]) | {"reason": _logged_reason(error.faults[0])}
@@ -189,7 +189,7 @@ def _detail(error: BaseException) -> str:
 
 
 def _doubt(error: errors.OutcomeUnknown) -> str:
-    """Return what is unknown, and how the client finds it out."""
+    """Return the unknown outcome, and how the client can determine it."""
     if error.is_repeatable:
         return "The response could not be stored. Repeat the request with its Idempotency-Key: nothing is done twice."
     if error.guid is None:
@@ -201,7 +201,7 @@ def _doubt(error: errors.OutcomeUnknown) -> str:
 
 
 def _summary(faults: Sequence[InvalidField]) -> str:
-    """Return the first fault as a sentence, and say how many others there are."""
+    """Return the first fault as a sentence, with the number of others."""
     first, others = faults[0], len(faults) - 1
     clause = _clause(first)
     if len(to_json(clause)) > MAX_CLAUSE_BYTES:
@@ -213,7 +213,7 @@ def _summary(faults: Sequence[InvalidField]) -> str:
 
 
 def _clause(fault: InvalidField) -> str:
-    """Return a fault with its subject. If that is an unknown name that may not be repeated, say so."""
+    """Return a fault with its subject, or with a note if the subject is an unknown name that must not be repeated."""
     if fault.is_clause:
         return fault.detail
     name = fault.pointer.removeprefix("/") if fault.parameter is None else fault.parameter
@@ -225,7 +225,7 @@ def _clause(fault: InvalidField) -> str:
 
 
 def _subject(fault: InvalidField) -> str:
-    """Return the place of a fault in words. It never repeats text that may be a secret."""
+    """Return the place of a fault in words, without any text that may be a secret."""
     match fault:
         case InvalidField(header=str() as header):
             return f"the header `{header}`"

@@ -15,13 +15,13 @@ MIN_BYTES = 1024
 """Smaller content is not compressed: it fits into one packet anyway."""
 _LEVEL = 6  # Swagger UI takes 50 milliseconds; level 9 takes four times as long and saves less than 1 %
 _MAX_CONTENTS = 128
-"""Maximum number of compressed contents that are kept. There are fewer; each is at most 0.5 MB."""
+"""Maximum number of cached compressed contents. There are fewer; each has at most 0.5 MB."""
 _compressed: dict[str, bytes] = {}
 _flights: dict[str, SingleFlight[bytes]] = {}  # of what is being compressed
 
 
 async def compressed(etag: str, content: bytes) -> bytes:
-    """Return content with this entity tag, compressed: by a thread, once for all requests, whoever disconnects."""
+    """Return content with this entity tag, compressed in a thread, once for all requests, even if one is cancelled."""
     found = _compressed.get(etag)
     if found is not None:
         return found

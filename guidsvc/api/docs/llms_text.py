@@ -1,4 +1,4 @@
-"""The resource `/llms.txt`: what the service is, and where to read more, for language models (https://llmstxt.org)."""
+"""The resource `/llms.txt`: a description of the service for language models (https://llmstxt.org)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -38,7 +38,7 @@ def render(routes: Sequence[Route], base: str) -> bytes:
 
 
 def _lines(routes: Sequence[Route]) -> Iterator[str]:
-    """Yield a line for each operation, but for HEAD and OPTIONS, which follow from the others."""
+    """Yield a line for each operation except HEAD and OPTIONS, which follow from the others."""
     for route in routes:
         for name in route.handler.methods():
             if name not in {"HEAD", "OPTIONS"}:
@@ -59,7 +59,7 @@ class LlmsHandler(StaticHandler):
         headers=(IF_NONE_MATCH_HERE,),
     )
     async def get(self) -> None:
-        """Return what the service is, its operations, and links to their documentation."""
+        """Return a description of the service, its operations, and links to their documentation."""
         await self.respond_static(render(self._routes, self.context.public_url), PLAIN)
 
     head = get

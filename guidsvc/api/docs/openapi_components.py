@@ -168,7 +168,7 @@ def _shape(explanation: ProblemDoc) -> type[BaseModel]:
     fixed: Any = {"title": title, "status": status, "code": code}
     members: Any = {"type": (Annotated[str, Field(pattern=f"^(https?://[^?#]+)?/problems/{code}$")], ...)}
     members |= {member: (Literal[value], ...) for member, value in fixed.items()}
-    # Without a description: that of the response says when the problem occurs.
+    # Without a description, because that of the response says when the problem occurs.
     return create_model(f"{_words(code)}Problem", __base__=shape, __doc__="", **members)
 
 

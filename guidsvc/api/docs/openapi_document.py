@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, generated from the route table, the declarations of operations, and the models.
 
-Texts about a single operation are in its declaration and its docstring, not here. What several operations have in
-common is in the components. HEAD and OPTIONS are served but left out: they follow from the other methods of a path.
+Texts about a single operation are in its declaration and its docstring, not here. Common parts of operations are in the
+components. HEAD and OPTIONS are served but omitted, because they follow from the other methods of a path.
 Importing this module takes longer than the rest of the service, so it is imported with the first request for the
 document.
 """
@@ -47,7 +47,7 @@ GUARDED = (Unauthorized, Forbidden, RateLimited)
 _SAME_IN_ALL_PROBLEMS = {"detail", "request_id"}
 """Members that the schema `AnyProblem` describes for all problems."""
 IsPublic = Callable[[str], bool]
-"""Tells whether every operation at a path is public, whatever scope it declares."""
+"""Returns whether every operation at a path is public, whatever scope it declares."""
 
 
 def render(routes: Iterable[Route], is_public: IsPublic) -> bytes:
@@ -131,7 +131,7 @@ def methods_of(route: Route) -> Iterator[Method]:
 
 
 class _OperationDescriber:
-    """Describes operations, and collects what they share."""
+    """Describes operations, and collects their common components."""
 
     def __init__(self, is_public: IsPublic) -> None:
         self._is_public = is_public

@@ -1,4 +1,4 @@
-"""The problem catalog: when each problem occurs and what to do. The source of `/problems/{code}` and of OpenAPI."""
+"""The problem catalog: the cause and the remedy of each problem. The source of `/problems/{code}` and of OpenAPI."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -63,7 +63,7 @@ class ProblemDoc(NamedTuple):
 
 
 def _raised(fails: Callable[[], object]) -> Exception:
-    """Return the error that a function of the service raises, so that the example is what clients get."""
+    """Return the error that a function of the service raises, so that the example equals the response to clients."""
     try:
         fails()
     except errors.GuidsvcError as error:

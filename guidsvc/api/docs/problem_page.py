@@ -95,7 +95,7 @@ class ProblemHandler(NegotiatedHandler):
         problems=(NoSuchPath,),
     )
     async def get(self, code: str) -> None:
-        """Return when a problem occurs, what to do, and an example."""
+        """Return the cause of a problem, its remedy, and an example."""
         if code not in EXPLANATIONS:
             near = nearest(code.replace("_", "-"), tuple(EXPLANATIONS))
             question = "" if near is None else f" Did you mean {near}?"

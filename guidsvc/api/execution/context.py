@@ -1,4 +1,4 @@
-"""The API's context: what all requests of a process share, from the composition root."""
+"""The context of the API: the collaborators of all requests of a process, from the composition root."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class ApiContext:
     cors: Cors
     temporary_space: TemporarySpace
     max_age: int
-    """How long clients may cache a record, in seconds; 0 means that they must ask each time."""
+    """Seconds for which clients may cache a record; with 0, they must revalidate it each time."""
     quota: int
     """Maximum number of live GUIDs of an owner; 0 means no limit."""
     batch_seconds: float

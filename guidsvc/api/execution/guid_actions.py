@@ -28,7 +28,7 @@ ROUTE = "/guid/{guid}"
 RENEWAL_ROUTE = "/guid/{guid}/renewal"
 """The path template of the renewal of a record."""
 _CACHEABLE = {"Vary": "Accept, Authorization"}
-"""Sent where clients may cache records: they must not show those of another key, or JSON in place of a page."""
+"""Sent if clients may cache records: a cache must not return a record to another key, or JSON instead of a page."""
 _MINIMAL = {"Preference-Applied": "return=minimal"}
 
 
@@ -42,9 +42,9 @@ class GuidRequest(NamedTuple):
     """Returns the body, or raises TooLarge."""
     full: bool = False
     valid_for: int | None = None
-    """How long the record must stay valid for a read, in seconds."""
+    """Seconds for which the record of a read must stay valid."""
     max_age: int = 0
-    """How long the client may cache the response to a read, in seconds."""
+    """Seconds for which the client may cache the response to a read."""
     has_large_body: bool = False
     """Whether the body has more than SMALL_BYTES, so that decoding it takes a turn."""
 
@@ -110,7 +110,7 @@ def read_renewal(request: GuidRequest) -> RenewCommand:
 
 
 class Action(NamedTuple):
-    """What a method does to the record of a GUID, and the scope that it requires."""
+    """The effect of a method on the record of a GUID, and the required scope."""
 
     run: Callable[[GuidService, GuidRequest], Awaitable[Response]]
     scope: Scope
@@ -161,7 +161,7 @@ def record_response(
 
 
 def max_age_control(seconds: int) -> str:
-    """Return the Cache-Control of a record that the client may cache for so many seconds."""
+    """Return the Cache-Control of a record that the client may cache for this number of seconds."""
     return f"private, max-age={seconds}"
 
 

@@ -59,7 +59,7 @@ def render_records(service: GuidService, query: ListQuery, records: Sequence[Rec
 
 
 def prefers_total(headers: Mapping[str, str]) -> bool:
-    """Whether a client asks for the number of all records that a list selects."""
+    """Whether a client requests the number of all matching records."""
     return preferences.parse(headers.get("Prefer")).get("return") == TOTAL
 
 

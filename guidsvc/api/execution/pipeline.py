@@ -43,7 +43,7 @@ class RequestPipeline:
         self.in_flight = context.in_flight
         self.admission = context.admission
         self.readers = FairSemaphore(READERS)
-        """Turns at decoding, which runs on the event loop, so that other requests wait meanwhile."""
+        """Turns for decoding, which blocks the event loop."""
         self.public_turns = FairSemaphore(PUBLIC_REQUESTS)
         """Turns of requests without a known caller, which need no admission slot."""
         self.is_access_controlled = context.authenticator is not None
@@ -217,7 +217,7 @@ class RequestPipeline:
             self.tracer.end(trace, Completion(route, _label_of(method), path, status, source))
 
     def describe(self, error: BaseException | None, session: Session | None) -> Failure | None:
-        """Return what the access log says of a failed request: the problem and the caller. None if there is no log."""
+        """Return the access log members of a failed request: the problem and the caller. None without an access log."""
         if self._access_log is None or error is None:
             return None
         members = {name: without_secrets(text) for name, text in problems.log_members(error).items()}

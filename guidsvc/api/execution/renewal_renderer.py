@@ -35,7 +35,7 @@ class RenewalRenderer:
         *,
         secure: bool,
     ) -> bytes:
-        """Return the response; `found` is the record and the milliseconds that it has left.
+        """Return the response; `found` is the record and its remaining milliseconds.
 
         `now` is the time by `perf_counter`, `extra_lines` are extra header lines.
         """
@@ -57,7 +57,7 @@ class RenewalRenderer:
         return self._start + request_id.encode() + head + b"%d" % granted + end
 
     def _parts(self, record: Record, granted: int) -> tuple[int, int, bytes, bytes]:
-        """Return what is sent between the request id and the granted seconds, and what follows them.
+        """Return the bytes between the request id and the granted seconds, and the bytes after them.
 
         The length is that of a body with as many digits, so the first numbers are the least seconds that have so many
         digits, and the least that have more.

@@ -30,13 +30,13 @@ VARY = "Origin"
 _LENGTH = b"\r\nContent-Length: "
 _PROBLEM_TYPE = f"Content-Type: {problems.CONTENT_TYPE}\r\n"
 _PLACEHOLDER = "\0"
-"""In place of a request id; occurs nowhere else in a head."""
+"""Placeholder of a request id; occurs nowhere else in a head."""
 _NAMES = {"ETag": "Etag"}  # as Tornado writes it
 _log = structlog.get_logger(__name__)
 
 
 class Framing(TypedDict, total=False):
-    """What changes the bytes of a response apart from its content. Each is off by default."""
+    """Options that change the bytes of a response apart from its content. Each is off by default."""
 
     head: bool
     """Omit the body: the request was a HEAD."""

@@ -43,7 +43,7 @@ class CachedReads:
         self._base = context.public_url
         self._max_age = context.max_age
 
-    # Only errors have a function of their own: each further call would cost every cached read.
+    # Only errors have a separate function, because each further call would cost every cached read.
     def read(  # noqa: PLR0913  # all facts about a request
         self,
         method: str,

@@ -1,4 +1,4 @@
-"""A fast-path request that cannot be answered at once; it takes the same steps as in a handler."""
+"""A fast-path request that cannot be answered at once. It passes through the same steps as in a handler."""
 
 import asyncio
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class EligibleRequest(NamedTuple):
 
     @property
     def action(self) -> Action:
-        """What the request does."""
+        """The action of the request."""
         return RENEWAL if self.is_renewal else ACTIONS[self.method]
 
 
@@ -92,7 +92,7 @@ class DirectRequest:
         pipeline, request, start, source = self._pipeline, self._request, perf_counter(), None
         failure: Failure | None = None
         trace = RequestTrace(self._request_id, request.address) if pipeline.tracer is None else self._begin_trace()
-        CURRENT.set(trace)  # this is a task of its own
+        CURRENT.set(trace)  # this is a separate task
         self._has_begun = True
         try:
             response = await self._execute(body)

@@ -76,10 +76,10 @@ class FastPathDispatcher:
             pipeline, self._renderer, self._disqualifying_headers, self.serve_repeated_read, self._reads.failed_read
         )
         self.serve_repeated = self._leases.serve_repeated
-        """As `serve_repeated_read`, also for remembered lease requests."""
+        """Like `serve_repeated_read`, but for remembered lease requests too."""
         self._request_memo: dict[bytes, Session | None] = {}
         self._fixed_answers = FixedAnswers(pipeline)
-        self._can_remember: bool | None = False  # whether the last answered request may be; None if it is of a lease
+        self._can_remember: bool | None = False  # whether to remember the last answered request; None: a lease
         self._session: Session | None = None  # of that request
 
     def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
@@ -90,7 +90,7 @@ class FastPathDispatcher:
         session = self._request_memo[rest]
         if session is not None and not session.is_usable():
             return None
-        guid = data[_BEGIN:_END].decode("latin-1")  # may be no valid GUID; then no record is found
+        guid = data[_BEGIN:_END].decode("latin-1")  # possibly an invalid GUID, for which no record is found
         if self._has_traces or self._in_flight.draining:  # noqa: SIM102  # without traces, nothing more is asked
             if self._in_flight.draining or not self._pipeline.sampler.skip():
                 return self._reads.read_with_trace(guid, session, peer)
@@ -124,7 +124,7 @@ class FastPathDispatcher:
         return self._leases.remember_renewal(data, target)
 
     def remember_request(self, data: bytes) -> bool:
-        """Remember `data`, exactly the last answered request; return whether only `serve_repeated` serves its like."""
+        """Remember `data`, the last answered request; return whether only `serve_repeated` serves such requests."""
         if self._can_remember and len(data) <= _END + _MAX_ENDING_BYTES and data.startswith(_START):
             if len(self._request_memo) == _MAX_REQUESTS:
                 self._request_memo.clear()
@@ -136,7 +136,7 @@ class FastPathDispatcher:
     def dispatch(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "bytes | DirectRequest | ShedRequest | None":
-        """Return the answer; or the request, if it needs no handler; or None, if it needs one."""
+        """Return the response; or the request, if it needs no handler; or None, if it needs one."""
         self._can_remember = False
         match = _TARGET.fullmatch(target)
         if match is None:

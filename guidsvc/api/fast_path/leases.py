@@ -1,10 +1,10 @@
 """Fast path of leases: reads that demand a time to live, and renewals that change nothing.
 
-They are answered in the protocol layer if the cache has the record and it is live. As cached reads, they need no
+They are answered in the protocol layer if the cache has the record and it is live. Like cached reads, they need no
 admission slot: under overload, an answer costs less than a rejection.
 
-A client that sends one probably sends it again, so the bytes after its GUID are remembered, with what they mean. A
-plain read never comes here.
+A client that sends one probably sends it again, so the bytes after its GUID are remembered, with their parsed form.
+Plain reads are served elsewhere.
 """
 
 import re
@@ -67,7 +67,7 @@ class _Demand(NamedTuple):
 
 
 class _Heartbeat(NamedTuple):
-    """A remembered renewal: its caller, and what it asks for."""
+    """A remembered renewal: its caller and its terms."""
 
     session: Session | None
     terms: RenewalTerms
@@ -268,7 +268,7 @@ class LeaseFastPath:
 
 
 class SampledLeaseFastPath(LeaseFastPath):
-    """The same where requests may have traces: it leaves those that need one to the handler.
+    """The same with traces: a request that needs a trace is left to the handler.
 
     So the sampler skips only what is answered here: the handler asks it about all else.
     """

@@ -1,4 +1,4 @@
-"""Load shedding: reject excess requests with 503 as cheaply as possible, since they come under overload.
+"""Load shedding: reject excess requests with 503 as cheaply as possible, because the service is overloaded then.
 
 Rejections within one second differ only in their request id, so they are rendered once a second.
 """

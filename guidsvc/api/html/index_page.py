@@ -1,4 +1,4 @@
-"""The page at `/`: what the service is, what can be opened, and a command to try."""
+"""The page at `/`: a description of the service, links, and a command to try."""
 
 import shlex
 from collections.abc import Mapping

@@ -88,5 +88,5 @@ def visible(text: str) -> str:
 
 
 def isolated(text: str) -> str:
-    """Return a text of a client as HTML that has a direction of its own, whatever stands beside it."""
+    """Return a text of a client as HTML, isolated so that its writing direction does not affect adjacent text."""
     return f"<bdi>{visible(text)}</bdi>"

@@ -37,7 +37,7 @@ def record_page(rendered: RenderedRecord, path: str, query_with: QueryWith) -> b
 
 
 def _views(query_with: QueryWith, *, is_full: bool) -> str:
-    """Return the links to both views of a record, of which one is shown."""
+    """Return the links to both views of a record; one of them is the current view."""
     brief = _choice(query_with(view=None), "those that you can set", is_current=not is_full)
     return f"<p>Members: {brief}, {_choice(query_with(view='full'), 'all', is_current=is_full)}</p>"
 

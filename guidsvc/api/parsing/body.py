@@ -1,6 +1,6 @@
 """Parsing and validation of request bodies: from bytes to a model, or to InvalidRequest with every fault.
 
-Only here is a pydantic ValidationError a mistake of the client. Anywhere else it is an internal error.
+Only here, a pydantic ValidationError is a mistake of the client. Elsewhere it is an internal error.
 """
 
 import json
@@ -82,7 +82,7 @@ def check_type(
 
 
 def type_fault(method: str, content_type: str | None, media_types: tuple[str, ...]) -> str:
-    """Return which media types a method accepts, and what the client sent instead."""
+    """Return the media types that a method accepts, and the one that the client sent instead."""
     what, wanted = "is missing", f"Content-Type: {media_types[0]}"
     if content_type:
         shown = ascii(content_type)[1:-1][:MAX_TYPE_CHARACTERS]

@@ -1,4 +1,4 @@
-"""Messages about bodies that are not JSON. They name the usual mistakes, and say how to correct each."""
+"""Messages about bodies that are not JSON: the usual mistakes, and how to correct them."""
 
 import re
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class _Place(NamedTuple):
 
 
 def explain(body: bytes, error: str) -> str:
-    """Say why a body is not JSON and what to do, given the message of the parser."""
+    """Return why a body is not JSON, and a remedy, from the message of the parser."""
     position = _POSITION.search(error)
     line, column = (int(position[1]), int(position[2])) if position else (1, 1)
     if position is not None and line > _MAX_LINES:
@@ -91,7 +91,7 @@ def _index(body: bytes, error: str, line: int, column: int) -> int:
 
 
 def _of_place(place: _Place) -> str | None:  # noqa: PLR0911  # a table
-    """Name the mistake at the place of the fault."""
+    """Return the mistake at the place of the fault."""
     before, after, error = place
     if error.startswith("EOF"):
         return "it ends too early; close each string, list and object"
@@ -137,7 +137,7 @@ def _control(after: bytes) -> str:
 
 
 def _syntax(place: _Place) -> str | None:
-    """Name a mistake that the message of the parser implies."""
+    """Return a mistake that the message of the parser implies."""
     before, after, error = place
     if error.startswith("invalid escape"):
         return r"write a backslash in a string as \\"
@@ -154,7 +154,7 @@ def _syntax(place: _Place) -> str | None:
 
 
 def explain_type(value: object, example: str) -> str:
-    """Say that a JSON value is not an object, and what it is."""
+    """Return that a JSON value is not an object, and its type."""
     rule = f"must be a JSON object, such as {example}"
     if isinstance(value, str) and value[:_WINDOW].lstrip().startswith("{"):
         return f"{rule}, not a string that contains one; encode it only once"

@@ -30,7 +30,7 @@ from guidsvc.domain.leases.limits import LifeLimits
 from guidsvc.domain.record import EXAMPLE, Expire, User, validation_error
 
 MAX_SCOPES = 16
-"""Maximum number of scopes in a request, with repetitions. Each invalid one has an error of its own."""
+"""Maximum number of scopes in a request, with repetitions. Each invalid one has a separate error."""
 
 
 def _parse_cursor(value: str) -> str:

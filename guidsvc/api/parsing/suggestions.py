@@ -33,7 +33,7 @@ _SYNONYMS = {
     "fields": "view",
     "dry_run": "validate_only",
 }
-"""Names of other services for what is known here under another name."""
+"""Names that other services use, mapped to the names of this one."""
 _EXPIRE = "send the time of expiry as `expire`, in Unix seconds"
 _TTL = "send the seconds from now as `ttl`"
 _ADVICE = {
@@ -54,7 +54,7 @@ _ADVICE = {
     ("page", "cursor"): ": pages have no numbers; send `next` of the previous response as `cursor`",
     ("full", "view"): "; did you mean `view=full`?",
 }
-"""What to send instead of names of other services whose values are not those of the known name."""
+"""Remedies for names of other services whose values have another meaning here."""
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -77,9 +77,9 @@ def nearest(name: str, known: tuple[str, ...]) -> str | None:
 
 
 def unknown(name: str, kind: str, known: Sequence[str]) -> str:
-    """Say that a name is unknown, which known one is similar, and which ones there are.
+    """Return that a name is unknown, a similar known name, and all known names.
 
-    `kind` is what is named, in the singular.
+    `kind` is the kind of name, in the singular.
     """
     plain = name.strip().lower().replace("-", "_")
     for (other, similar), what in _ADVICE.items():

@@ -22,7 +22,7 @@ _FIRST_YEAR, _LAST_YEAR = 978_307_200, 4_133_980_800  # 2001 to 2101: no other u
 
 
 def explain(value: object) -> str:
-    """Say why a JSON value, or the text of a query parameter, is not a Unix time, and what to send instead."""
+    """Return why a JSON value, or the text of a query parameter, is not a Unix time, and what to send instead."""
     if isinstance(value, bool):
         return f"{_RULE}, not {str(value).lower()}"
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""Conversion of pydantic errors to the faults that clients read: what is wrong, what to do, and an example."""
+"""Conversion of pydantic errors to faults for clients: the mistake, the remedy, and an example."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _WRITE_BACK = f"{_READ_ONLY}. Responses without view=full contain only members t
 _TIMES = frozenset({"expire", "expires_before", "expires_after"})
 _TIME_ERRORS = frozenset({"expire_type", "greater_than_equal", "less_than_equal"})
 _CLAUSES = frozenset({"guid_form", "guid_missing", "surplus"})
-"""Types of errors whose messages have a subject of their own."""
+"""Types of errors whose messages include their subject."""
 _BODY_METHODS = frozenset({"PUT", "POST", "PATCH"})
 _TAGS = frozenset({"if_match", "if_none_match"})
 _EXAMPLES = {"user": "Cylance, Inc.", "owner": "Cylance, Inc."}
@@ -55,9 +55,9 @@ class Source(NamedTuple):
 
 
 def faults_of(error: ValidationError, source: Source) -> Iterator[tuple[ErrorDetails, str]]:
-    """Yield each error, and what the client reads about it."""
+    """Yield each error, and the message for the client."""
     count = 0
-    # An unknown name comes before a missing one, as it may be a misspelling of that.
+    # An unknown name comes before a missing one, because it may be a misspelling of it.
     for each in sorted(error.errors(include_url=False), key=lambda each: each["type"] == "missing"):
         is_unknown = each["type"] == "extra_forbidden"
         count += is_unknown

@@ -114,7 +114,7 @@ class RecordHandler(Handler):
         )
 
     def response_to_creation(self, record: Record) -> Response:
-        """Return the response with a created record, as the preferences of the client ask for it."""
+        """Return the response with a created record, in the form that the client prefers."""
         service = self.service
         return guid_actions.record_response(
             service, self.guid_request(), CREATED, record, is_own=service.may_show(record)

@@ -32,7 +32,7 @@ VERSION = {"name": "guidsvc", "version": guidsvc.__version__}
 
 
 def root(context: ApiContext) -> dict[str, Any]:
-    """Return the name and version of the service, and the links to the paths that there are."""
+    """Return the name and version of the service, and links to its paths."""
     is_there = {"console": context.has_console, "events": context.feed is not None}
     return {**VERSION, "links": {name: path for name, path in LINKS.items() if is_there.get(name, True)}}
 

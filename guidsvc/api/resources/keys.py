@@ -37,7 +37,7 @@ class KeyServiceHandler(Handler):
 
     @property
     def key_service(self) -> KeyService:
-        """The key service. Forbidden without access control: anybody could create keys for later use."""
+        """The key service. Raise Forbidden without access control, because anybody could create keys for later use."""
         if self.context.authenticator is None:
             raise Forbidden(
                 None,

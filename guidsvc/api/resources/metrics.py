@@ -7,7 +7,7 @@ from guidsvc.domain.caller import MONITOR, Needs
 
 METRICS = "/metrics"
 COUNT_SECONDS = 1.0
-"""How long the metrics wait for a new count of all records; if it takes longer, they show the last known one."""
+"""Maximum wait of the metrics for a new count of all records. After that, they show the last known count."""
 PLAIN, OPEN = "text/plain", "application/openmetrics-text"
 
 

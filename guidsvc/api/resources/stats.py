@@ -1,4 +1,4 @@
-"""The resource `/stats`: how many records there are, and when they expire."""
+"""The resource `/stats`: the number of records, and when they expire."""
 
 from typing import Any
 

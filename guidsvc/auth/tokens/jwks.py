@@ -217,7 +217,7 @@ def _is_local(parts: SplitResult) -> bool:
 
 
 def _remedy(error: Exception) -> str:
-    """Return what to do about a URL that cannot be read."""
+    """Return the remedy for a URL that cannot be read."""
     fault = network_fault(error)
     is_about_certificate = fault is not None and fault.reason.startswith("its certificate ")
     return fault.remedy if fault is not None and is_about_certificate else "make it reachable, or correct the URL"

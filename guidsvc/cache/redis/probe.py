@@ -1,4 +1,4 @@
-"""The look at Redis before the service starts: it answers, it is absent, or it refuses this service.
+"""The probe of Redis before the service starts: it answers, is absent, or refuses this service.
 
 A Redis that is absent may come back, so the service starts without it. One that refuses will do so until an operator
 changes the URL or Redis: a wrong password, a database that does not exist, another protocol at that port.
@@ -45,7 +45,7 @@ _REFUSALS = (
     ),
     (ResponseError, re.compile("^(unknown command|DENIED)"), "Redis cannot be used: {text}; change its configuration"),
 )
-"""Lasting errors: class, pattern of the message, and what the operator is told. The first match counts."""
+"""Lasting errors: class, pattern of the message, and the message to the operator. The first match counts."""
 _REDIS_REPLY = re.compile(rb"\+PONG|-[A-Z]+ ")
 
 

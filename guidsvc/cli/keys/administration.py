@@ -1,4 +1,4 @@
-"""What the commands of `keys` do, wherever the keys are: in a store, or in a service that is reached over HTTP."""
+"""The administration of API keys by the commands of `keys`, in a store or in a service over HTTP."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -21,14 +21,14 @@ class NewKey(NamedTuple):
 
 
 class KeyWithSecret(NamedTuple):
-    """A key, and its text, which exists nowhere else."""
+    """A key and its text, of which no other copy exists."""
 
     document: Document
     text: str
 
 
 class KeyAdministration(Protocol):
-    """The administration of keys. Each method reports its errors, with an exit code, as its place does."""
+    """The administration of keys. Each method reports errors with the exit code of its place."""
 
     flags: Sequence[str]
     """The flags that lead to the same place."""

@@ -56,13 +56,13 @@ def _refuse_past_expiry(expires: Moment | None, now: int) -> int | None:
 
 
 def _show(issued: KeyWithSecret, message: str, loss: str) -> None:
-    """Print a key. `loss` says what to do if it cannot be printed: it exists nowhere else."""
+    """Print a key. `loss` says what to do if it cannot be printed, because no other copy exists."""
     output.tell(f"{message}. It is shown only now:")
     output.write(f"{issued.text}\n", done=loss)
 
 
 def _again(keys: KeyAdministration, name: str, key_id: str) -> str:
-    """Return the command that does something else to a key at the same place."""
+    """Return another command for a key at the same place."""
     return f"`{runnable(shlex.join(['keys', name, key_id, *keys.flags]))}`"
 
 
@@ -218,7 +218,7 @@ def show(place: Place, key_id: str, *, is_json: bool) -> None:
     help="the new note; without it, the note is removed",
 )
 def set_note(place: Place, key_id: str, text: str | None) -> None:
-    """Set the note of a key, or remove it."""
+    """Set or remove the note of a key."""
     with administration(place, is_write=True) as keys:
         key = keys.set_note(key_id, text)
         output.tell(f"key {key['id']} of {key['owner']}: {'note set' if 'note' in key else 'note removed'}")

@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
     @property
     def is_remote(self) -> bool:
-        """Whether the keys are those of a service over HTTP."""
+        """Whether the keys are in a service over HTTP."""
         return bool(self.url or self.profile)
 
 

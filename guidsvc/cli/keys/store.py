@@ -1,4 +1,4 @@
-"""Administration of the keys in a store, beside the service or without it.
+"""Administration of the keys in a store, whether the service runs or not.
 
 A store is created only with `--new-store`, so a misspelt path is an error.
 """

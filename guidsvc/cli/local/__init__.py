@@ -1,1 +1,1 @@
-"""Commands that work on this host: on the store, the settings, and the service beside them."""
+"""Commands for this host: for the store, the settings, and the local service."""

@@ -132,7 +132,7 @@ class _Service:
 
 
 def _problem(members: Mapping[str, Any]) -> str:
-    """Return the text of a problem, with what to do if the key is missing or does not suffice."""
+    """Return the text of a problem, with a remedy if the key is missing or insufficient."""
     hint = f"; set {KEY_VARIABLE} to a key with the scopes read, write and delete"
     is_about_key = members.get("code") in {"unauthorized", "forbidden"}
     text = str(members.get("detail") or members.get("title"))
@@ -177,7 +177,7 @@ def _pages(service: _Service) -> Iterator[list[str]]:
 
 
 def _hint(settings: Settings, flags: Sequence[str]) -> str:
-    """Return how to look at the records, and how to remove them, with the flags that lead to the service."""
+    """Return the commands that show and remove the records, with the flags of the service."""
     if settings.unix_socket is not None:
         query = http_probe.where(settings, f"/guid?user={quote(USER)}").partition(" at ")[0]
         look = shlex.join(["curl", "--unix-socket", settings.unix_socket, query])

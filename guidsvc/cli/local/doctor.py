@@ -1,4 +1,4 @@
-"""`guidsvc doctor`: find what is wrong with a set-up, and say what to do."""
+"""`guidsvc doctor`: find faults of an installation, and name the remedies."""
 
 import json
 from collections.abc import Collection, Iterable, Sequence

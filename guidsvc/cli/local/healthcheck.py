@@ -59,7 +59,7 @@ def _readiness(text: str, where: str) -> str:
 
 
 def _refusal(status: int, text: str) -> str:
-    """Describe a response that is no success: in words if it is the problem of `/readyz`, else by its first bytes."""
+    """Describe an unsuccessful response: in words if it is the problem of `/readyz`, else by its first bytes."""
     report = http_probe.members_of(text)
     if report.get("ready") is not False:
         return f"answered {status}: {text[:SHOWN_BYTES]}"

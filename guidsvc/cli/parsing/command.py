@@ -60,7 +60,7 @@ class Command(click.Command):
         ]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # Click's signature
-        """Write the notes, wrapped to the width, and the examples as they are: they are to be pasted."""
+        """Write the notes, wrapped to the width, and the examples unchanged, so that they can be pasted."""
         if self.notes:
             notes = "\n".join(_wrapped(line, formatter.width) for line in self.notes.split("\n"))
             formatter.write(f"\n{notes}\n")
@@ -74,7 +74,7 @@ class Command(click.Command):
         try:
             surplus = super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # the parser of Click leaves it out
+            error.ctx = error.ctx or ctx  # the parser of Click omits it
             raise
         if surplus and not accepts_surplus and not ctx.resilient_parsing:
             ctx.fail(f"unrecognized arguments: {' '.join(surplus)}")
@@ -82,7 +82,7 @@ class Command(click.Command):
 
 
 class Group(click.Group, Command):
-    """A command with commands of its own."""
+    """A command with subcommands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. A missing command is a usage error that names all of them."""

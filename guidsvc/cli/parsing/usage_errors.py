@@ -1,4 +1,4 @@
-"""The report of a usage error: the usage, what is wrong, and the nearest flag for each misspelt one."""
+"""The report of a usage error: the usage, the mistake, and the nearest flag for each misspelt one."""
 
 import re
 from collections.abc import Sequence

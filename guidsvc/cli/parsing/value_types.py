@@ -9,14 +9,14 @@ _Value = TypeVar("_Value")
 
 
 class Parsed(click.ParamType[_Value], Generic[_Value]):
-    """A value that a function makes of the text. Its ValueError says what the text must be."""
+    """A value that a function parses from the text. Its ValueError says what the text must be."""
 
     def __init__(self, name: str, parse: Callable[[str], _Value]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> _Value:
-        """Return the value of a text. A default that is no text is a value already."""
+        """Return the value of a text. A default that is not a text is already a value."""
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]
         try:

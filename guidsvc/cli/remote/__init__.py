@@ -3,8 +3,8 @@
 values     GUIDs, expiries, durations and JSON as people type them
 profiles   the file of profiles: addresses and keys by name
 target     which service a command talks to, and with which key
-remote     what a command works with: the client, the form of the output, notes
-command    the base of all commands: the common options, and what becomes of an error
+remote     the resources of a command: the client, the form of the output, notes
+command    the base of all commands: common options, and the handling of errors
 failures   exit codes and texts of errors
 curl       the request of a command as a line for a shell
 progress   the bar on a terminal

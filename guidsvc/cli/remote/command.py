@@ -1,4 +1,4 @@
-"""The base of the commands over HTTP: the common options, `--curl`, and what becomes of an error."""
+"""The base of the commands over HTTP: common options, `--curl`, and the handling of errors."""
 
 import signal
 import sys
@@ -72,7 +72,7 @@ class RemoteCommand(Command):
 
 @contextmanager
 def reporting(remote: Remote, *, is_write: bool, advice: Advice = OF_RECORDS) -> Iterator[None]:
-    """Print the request that `--curl` asks for, or report an error and exit with its code. Close the connections."""
+    """Print the request if `--curl` is set, or report an error and exit with its code. Close the connections."""
     try:
         with _exit_on_sigterm():
             yield
@@ -89,7 +89,7 @@ def reporting(remote: Remote, *, is_write: bool, advice: Advice = OF_RECORDS) ->
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Exit when SIGTERM comes inside, so that temporary files and records are removed."""
+    """Exit on SIGTERM within the block, so that temporary files and records are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -121,6 +121,6 @@ def note_key(remote: Remote) -> None:
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """Report that a command cannot do what it was asked to, and exit."""
+    """Report that a command failed, and exit."""
     output.tell(f"{program()}: {text}")
     click.get_current_context().exit(code)

@@ -1,6 +1,6 @@
 """The request of a command as a line for a shell: `--curl` prints it and sends nothing.
 
-The client builds the request as ever, and a transport that never connects takes it from there.
+The client builds the request as usual, and a transport that never connects captures it.
 """
 
 import json
@@ -32,7 +32,7 @@ class RequestCaptured(Exception):
 
 
 class CapturingTransport(httpx2.BaseTransport):
-    """A transport that raises each request in place of sending it."""
+    """A transport that raises each request instead of sending it."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raise the request."""

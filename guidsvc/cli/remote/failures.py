@@ -1,4 +1,4 @@
-"""What becomes of an error: the exit code, and a text that says what to do.
+"""The report of an error: the exit code, and a text with a remedy.
 
 docs/command-line-http.md has the table of the codes.
 """
@@ -31,7 +31,7 @@ from guidsvc_client import (
 )
 
 MAX_FAULTS = 20
-"""How many faults of an invalid request are shown."""
+"""Maximum number of faults of an invalid request that are shown."""
 _OF_PROXIES = {502, 503, 504}
 
 
@@ -53,7 +53,7 @@ def exit_code(error: GuidsvcError, *, is_write: bool) -> int:
 
 
 class Advice(NamedTuple):
-    """What to do about what a command works with: when it is not found, and when the outcome of a change is unknown."""
+    """Remedies of a command: if its object is not found, and if the outcome of a change is unknown."""
 
     doubt: str = "read the record before you try again"
     not_found: str = ""
@@ -63,7 +63,7 @@ OF_RECORDS = Advice()
 
 
 def report(error: GuidsvcError, target: Target, *, is_write: bool, advice: Advice = OF_RECORDS) -> str:
-    """Return what happened, and what to do, in one line; and a line for each fault if there are several."""
+    """Return the error and its remedy in one line, and a line for each fault if there are several."""
     if isinstance(error, Problem):
         faults = [f"\n  {escape(each)}" for each in _faults(error)]
         text = _sentences(spoken(error.detail), _remedy(error, target, advice))
@@ -82,7 +82,7 @@ def _source(problem: Problem) -> str:
 
 
 def _faults(problem: Problem) -> Iterator[str]:
-    """Yield the faults of a request, unless the detail says the only one."""
+    """Yield the faults of a request, unless the detail contains the only one."""
     if len(problem.errors) < 2:  # noqa: PLR2004
         return
     for fault in problem.errors[:MAX_FAULTS]:

@@ -29,12 +29,12 @@ from guidsvc.system_errors import plain_reason
 _MEMBERS = {"url", "key_file", "key_command"}
 _KEY = re.compile(r"[!-~]+")
 _SHELL_WORDS = re.compile(r"[|&;<>$`*]|(?:^|\s)~|^\w+=")
-"""What only a shell understands: pipes, redirections, variables, patterns, home folders, assignments."""
+"""Syntax that only a shell understands: pipes, redirections, variables, patterns, home folders, assignments."""
 _SHELLS = {"sh", "bash", "dash", "ksh", "zsh", "fish"}
 _NO_SHELL = "; it runs without a shell: for pipes, $VARIABLES, * or ~, write sh -c '...'"
 _NO_PROGRAM = "; name a program on PATH, or its whole path"
 COMMAND_SECONDS = 60.0
-"""How long a `key_command` may take: it may ask for a passphrase."""
+"""Time limit of a `key_command`, which may ask for a passphrase."""
 MAX_KEY_BYTES = 16 * 1024
 """The most that a `key_command` may print: a token is longer than a key."""
 
@@ -132,7 +132,7 @@ def run_key_command(command: str) -> str:
 
 
 def _shell_hint(command: str) -> str:
-    """Return that there is no shell, and how to have one, if a command seems to count on it."""
+    """Return how to use a shell, if a command seems to need one."""
     shell = command.split()[:1]
     is_shell = bool(shell) and Path(shell[0]).name in _SHELLS
     return "" if is_shell or not _SHELL_WORDS.search(command) else _NO_SHELL
@@ -153,7 +153,7 @@ def _output_of(words: Sequence[str]) -> tuple[int, bytes]:
 
 
 def valid_key(text: str, source: str, hint: str = "") -> str:
-    """Return the key that a text consists of. It is never part of an error, unlike the hint what to do."""
+    """Return the key that a text consists of. An error has the hint, but never the text."""
     key = text.strip()
     if _KEY.fullmatch(key) is None:
         fault = "is empty" if not key else "is not a key: it has spaces, line breaks or other special characters"

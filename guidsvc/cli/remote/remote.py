@@ -1,4 +1,4 @@
-"""What a command works with: the client of the service, the form of its output, and notes for people."""
+"""The resources of a command: the client of the service, the form of the output, and notes for people."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ class Remote:
             self.client.close()
 
     def note(self, text: str) -> None:
-        """Write a note to standard error, unless it is to be quiet."""
+        """Write a note to standard error, unless the command is quiet."""
         self.rendering.tell(f"{program()}: {text}")
 
     def warn(self, text: str) -> None:
-        """Write a line to standard error, also if it is to be quiet."""
+        """Write a line to standard error, even if the command is quiet."""
         output.tell(f"{program()}: {text}")
 
     def _note_retry(self, _: Sent, error: GuidsvcError) -> None:

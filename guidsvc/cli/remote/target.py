@@ -27,7 +27,7 @@ _HOST_AND_PORT = re.compile(r"(localhost|\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9-]+(\.[a-z
 
 @dataclass(frozen=True, slots=True)
 class KeySource:
-    """Where a key comes from, and how to read it."""
+    """The source of a key, and how to read it."""
 
     name: str
     read: Callable[[], str]
@@ -35,7 +35,7 @@ class KeySource:
 
     @property
     def warning(self) -> str | None:
-        """What is wrong with the file of the key, if others can read it."""
+        """A warning if other users can read the file of the key."""
         with suppress(OSError):
             if self.path and self.path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 return f"other users can read {self.path}; run: chmod 600 {shlex.quote(str(self.path))}"
@@ -101,7 +101,7 @@ def _address(url: str) -> str:
 
 
 def _not_a_url(url: str) -> str:
-    """Return what is wrong with an address, and how to write it."""
+    """Return the mistake in an address, and how to write it."""
     if _HOST_AND_PORT.fullmatch(url):
         return f"{url!r} has no scheme; write http://{url} or https://{url}"
     return f"{redact(url)!r} is not the URL of a service; write one such as {DEFAULT_URL}"

@@ -100,7 +100,7 @@ def _no_constant(name: str) -> Any:
 
 
 class GuidType(click.ParamType[str]):
-    """A GUID in any spelling. What it was made of is noted in the context, for a message."""
+    """A GUID in any spelling. The original text is stored in the context, for a message."""
 
     name = "guid"
 
@@ -116,7 +116,7 @@ class GuidType(click.ParamType[str]):
 
 
 SPELLINGS = f"{__name__}.spellings"
-"""The key in `Context.meta` of the GUIDs that were normalised, with what was typed."""
+"""The key in `Context.meta` of the normalised GUIDs, with their original texts."""
 GUID = GuidType()
 
 

@@ -1,4 +1,4 @@
-"""What the service says to do, which it says for HTTP, with the options and commands of the command line."""
+"""Remedies of the service, which are worded for HTTP, reworded with the options and commands of the command line."""
 
 import re
 
@@ -22,7 +22,7 @@ _PATTERNS = tuple((re.compile(pattern), words.replace("{program}", runnable())) 
 
 
 def spoken(detail: str) -> str:
-    """Return the detail of a problem with what to do on the command line."""
+    """Return the detail of a problem with its remedy on the command line."""
     for pattern, words in _PATTERNS:
         detail = pattern.sub(words, detail)
     return detail

@@ -1,1 +1,1 @@
-"""Checks of what the service depends on: the store, Redis, and the keys."""
+"""Checks of the dependencies of the service: the store, Redis, and the keys."""

@@ -1,4 +1,4 @@
-"""Checks of a MongoDB store. The probe is a collection of its own, which is dropped; the store is never created."""
+"""Checks of a MongoDB store. The probe is a separate collection, which is dropped. The store is never created."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

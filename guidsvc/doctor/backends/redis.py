@@ -1,4 +1,4 @@
-"""Checks of Redis or Valkey. The probe is a few keys of its own, which are removed, and expire by themselves."""
+"""Checks of Redis or Valkey. The probe uses a few separate keys, which are removed, and also expire."""
 
 import asyncio
 import re
@@ -29,9 +29,9 @@ LIMIT_SECONDS = CacheTimings().redis
 CONNECTIONS = 5
 """Number of connections that must reach the same server."""
 EXPIRY_SECONDS = 10
-"""After this time, keys of the probe vanish by themselves."""
+"""Expiry of the keys of the probe."""
 LOOK_SECONDS = 2.0
-"""Time limit of each look at a Redis that accepts connections, but may be frozen."""
+"""Time limit of each probe of a Redis that accepts connections, but may be frozen."""
 _PERCENTILE = 0.99
 _BUSY = "see what keeps it busy or stopped: a slow command, a full disk, a paused process; or correct host and port"
 _OF_NAMES = {NetworkFault.UNKNOWN_NAME, NetworkFault.NO_LOOKUP, NetworkFault.UNREACHABLE}

@@ -1,4 +1,4 @@
-"""Checks of a SQLite store. Its file is opened for reading only; the probe is a file of its own, which is removed."""
+"""Checks of a SQLite store. Its file is opened for reading only. The probe is a separate file, which is removed."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, start_error
 
 QUICK_SECONDS, DEEP_SECONDS = 20.0, 3600.0
-"""Time limits of the check of the pages; and, with --deep, of that of the whole file."""
+"""Time limits of the check of the pages, and with --deep of the check of the whole file."""
 MOUNTS, LOCKS = Path("/proc/self/mountinfo"), Path("/proc/locks")
 LOW_BYTES = 16 * 1024 * 1024
 """With less free space than this, writes are about to fail."""
@@ -33,7 +33,7 @@ _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM records WHERE expire >= 0 LIMIT {
 _KEYS = (("records", "guid"), ("receipts", "key"), ("keys", "id"), ("ledgers", "owner"))
 """The tables that are sorted by a text, and their keys."""
 _STEPS = 100_000
-"""SQLite instructions between two looks at the clock."""
+"""SQLite instructions between two reads of the clock."""
 _SLACK_SECONDS = 5.0
 
 
@@ -92,7 +92,7 @@ def _space(path: Path) -> Finding:
 
 
 def _writable(path: Path) -> Finding:
-    """Write a small SQLite file beside the store, and remove it."""
+    """Write a small SQLite file next to the store, and remove it."""
     for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", LOCK_SUFFIX))):
         if each.exists() and not os.access(each, os.R_OK | os.W_OK, effective_ids=True):
             return fail(

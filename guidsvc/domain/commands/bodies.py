@@ -122,7 +122,7 @@ class PatchCommand(_Members):
     """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is a patch too, or None to remove all of it."""
 
     advice: ClassVar[Mapping[str, str]] = dict.fromkeys(("ttl", "spread"), _PATCHED_TTL)
-    """What follows the message that a name is unknown, for names that other bodies know."""
+    """Hints after the message that a name is unknown, for names that other bodies have."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -214,5 +214,5 @@ class BatchOperation(PutCommand):
 
     @property
     def renewal(self) -> RenewCommand:
-        """The renewal that this operation asks for."""
+        """The renewal that this operation requests."""
         return RenewCommand.model_construct(**{name: getattr(self, name) for name in _RENEWAL_MEMBERS})

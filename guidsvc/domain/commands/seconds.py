@@ -73,7 +73,7 @@ OptionalSeconds = Annotated[PositiveSeconds | None, BeforeValidator(refuse_null)
 
 
 def exclude_expire(value: object, parse: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
-    """Parse `ttl`, and reject it beside an `expire`, whether that is valid or not."""
+    """Parse `ttl`, and reject it together with `expire`, whether that is valid or not."""
     has_expire = info.data.get("expire", 0) is not None  # absent from the data if it is invalid
     try:
         ttl = parse(value)

@@ -1,1 +1,1 @@
-"""Events: what happened to GUIDs. Pure functions and values: no store, no HTTP, no clock."""
+"""Events of GUIDs. Pure functions and values: no store, no HTTP, no clock."""

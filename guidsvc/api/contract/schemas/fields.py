@@ -1,4 +1,4 @@
-"""What the schemas have in common."""
+"""Common fields of the schemas."""
 
 from typing import Annotated, Any
 
@@ -15,5 +15,5 @@ def closed(*examples: dict[str, Any]) -> ConfigDict:
 
 
 def optional(description: str) -> Any:
-    """Return the field of a member that may be absent, and has no default."""
+    """Return the field of an optional member without a default."""
     return Field(default=None, description=description, json_schema_extra=forget_default)

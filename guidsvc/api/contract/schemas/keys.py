@@ -56,7 +56,7 @@ class RateLeft(BaseModel):
 
 
 class QuotaUsed(BaseModel):
-    """The quota of an owner, and what it uses."""
+    """The quota of an owner, and its use."""
 
     model_config = closed({"limit": 1000, "live": 12})
 

@@ -79,7 +79,7 @@ class Limited(Problem):
 
 
 class Gone(Problem):
-    """A problem with the places at which the feed of events can go on."""
+    """A problem with the cursors at which the feed of events can continue."""
 
     reason: Annotated[
         Literal["trimmed", "rewound", "another-store"],
@@ -101,7 +101,7 @@ class Uncertain(Problem):
 
 
 class TooSoon(Problem):
-    """A problem with the expiry, in Unix seconds, the seconds that are left, and those that the read demands."""
+    """A problem with the expiry, in Unix seconds, the remaining seconds, and the seconds that the read requires."""
 
     expire: Digits
     left: Digits

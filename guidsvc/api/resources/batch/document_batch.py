@@ -84,7 +84,7 @@ class DocumentBatch:
         return Response(200, self._preference_headers, _document(self._results)) if has_changed else response
 
     async def resumption(self, encoded: bytes) -> RequestBody | None:
-        """Return what executes the creations again whose outcome this encoded response leaves unknown; None if none."""
+        """Return a function that repeats the creations with unknown outcome in a response; None if there are none."""
         stored = await find_unknown(encoded, self._values, MAX_RESULT_BYTES)
         return None if stored is None else partial(self._resume, stored)
 

@@ -61,7 +61,7 @@ class Result(NamedTuple):
     brief: bytes
     is_done: bool = False
     fallback: bytes | None = None
-    """What replaces the full result if it does not fit; None for the brief result."""
+    """Replacement for a full result that does not fit; None for the brief result."""
     served: ServedRecord | None = None
     """The record that a read serves."""
     unknown_guid: str | None = None
@@ -120,7 +120,7 @@ def read_line(line: Line) -> ParsedOperation:
 
 
 class Authority(Protocol):
-    """What the caller of a request may do."""
+    """The rights of the caller of a request."""
 
     def require_scope(self, needs: Needs) -> None:
         """Raise Forbidden if the caller lacks a scope."""
@@ -165,7 +165,7 @@ class BatchExecutor:
             return await self._perform(operations, guid_factory)
 
     def has_come(self, time: int) -> bool:
-        """Whether a time in Unix seconds has come."""
+        """Whether a time in Unix seconds has been reached."""
         return self._service.now() >= time * 1000
 
     def error_of(self, served: ServedRecord) -> GuidsvcError | None:

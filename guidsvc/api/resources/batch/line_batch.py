@@ -81,7 +81,7 @@ class LineBatch:
         self._end_reason = self._end_reason or detached(error)
 
     async def feed(self, chunk: bytes) -> None:
-        """Process a chunk of the stream; return when there is room for more."""
+        """Process a chunk of the stream; return when there is space for more."""
         for line in self._splitter.feed(chunk):
             if self.is_abandoned:
                 return
@@ -125,7 +125,7 @@ class LineBatch:
         return b""
 
     def _current(self, lines: bytes) -> bytes:
-        """Return spooled lines as they are sent: with problems instead of the reads that would fail by now."""
+        """Return spooled lines as they are sent, with problems instead of reads that would fail by now."""
         if self._fails_from is None:
             return lines
         if not self._executor.has_come(self._fails_from):

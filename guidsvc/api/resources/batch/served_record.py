@@ -21,17 +21,17 @@ _MARKED_LINE = re.compile(rb'(\{"status":[0-9]+,"guid":"([0-9A-F]{32})"[^\x1f\n]
 
 
 class ServedRecord(NamedTuple):
-    """What is known of the record of a result: its GUID, its expiry and the end of its retention, in Unix seconds."""
+    """The record of a result: its GUID, its expiry and the end of its retention, in Unix seconds."""
 
     guid: str
     expire: int
     purge_at: int
     valid_for: int
-    """How long the record must stay valid, in seconds; 0 if the read does not demand it."""
+    """Seconds for which the record must stay valid; 0 if the read does not require any."""
 
     @classmethod
     def of(cls, record: Record, valid_for: int | None) -> "ServedRecord":
-        """Return what must be known of a record that is served."""
+        """Return the data of a record that is served."""
         return cls(record.guid, record.expire, record.purge_at, valid_for or 0)
 
     @property

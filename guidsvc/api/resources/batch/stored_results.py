@@ -38,7 +38,7 @@ class StoredResults:
         self._room = max_bytes - sum(max(len(text.encode()), BRIEF_BYTES) + 1 for text in texts)
 
     def replace(self, index: int, result: Result) -> None:
-        """Replace an unknown result by this one, brief if the response has no records or no room."""
+        """Replace an unknown result by this one, in brief form if the response has no records or no space."""
         text = result.brief if self._is_brief else result.fit(BRIEF_BYTES + max(0, self._room))
         self._room -= max(0, len(text) - BRIEF_BYTES)
         self._texts[index], self._brief_texts[index] = text.decode(), result.brief.decode()

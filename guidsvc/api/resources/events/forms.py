@@ -11,7 +11,7 @@ from guidsvc.http.constants import EVENT_STREAM, NDJSON
 from guidsvc.services.events.rendering import EventView, FeedEvent
 
 RETRY_MS = (1500, 4000)
-"""How long a browser waits before it connects again: at random between these, so that not all come at once."""
+"""Bounds of the random delay before a browser reconnects, so that not all browsers reconnect at once."""
 
 
 class StreamForm(Protocol):
@@ -20,16 +20,16 @@ class StreamForm(Protocol):
     content_type: str
 
     def opening(self, place: Cursor | None) -> bytes:
-        """Return what comes before all else. `place` is where the stream begins if no event follows at once."""
+        """Return the beginning of the stream. `place` is its start, if no event follows at once."""
 
     def event(self, event: FeedEvent, view: EventView) -> bytes:
         """Return an event."""
 
     def bookmark(self, place: Cursor, at: int) -> bytes:
-        """Return a bookmark: up to this place there is nothing more. `at` is the time, in Unix milliseconds."""
+        """Return a bookmark: the reader has all events up to this place. `at` is the time, in Unix milliseconds."""
 
     def gone(self, error: EventsGone) -> bytes:
-        """Return the end of a stream whose place is no longer in the log."""
+        """Return the last part of a stream whose place is no longer in the log."""
 
 
 class EventLines:
@@ -60,7 +60,7 @@ class ServerSentEvents:
     content_type = EVENT_STREAM
 
     def opening(self, place: Cursor | None) -> bytes:
-        """Return how long to wait before a reconnection, and, if no event says so at once, from which place."""
+        """Return the delay of a reconnection, and its place if no event follows at once."""
         retry_ms = random.randint(*RETRY_MS)  # noqa: S311  # nosec B311  # no secret
         return b"retry: %d\n\n" % retry_ms + (b"" if place is None else self._id(place))
 

@@ -88,7 +88,7 @@ class EventsHandler(Handler):
         return self.context.feed
 
     async def flush_part(self) -> None:
-        """Send a part; meanwhile, check that the caller may still read, and that the service is not about to end."""
+        """Send a part; meanwhile, check that the caller may still read, and that the service is not shutting down."""
         sent = self.flush()
         while not sent.done():
             await asyncio.wait((sent,), timeout=CHECK_SECONDS)
@@ -99,7 +99,7 @@ class EventsHandler(Handler):
 
     def _parse(self) -> tuple[EventQuery, StreamForm | None]:
         """Return the query, with the cursor of Last-Event-ID if there is one, and the form of a stream."""
-        _ = self.feed  # without one, nothing else matters
+        _ = self.feed  # without a log, no other check matters
         query = self.read_query(EventQuery)
         check_owner(query.owner, self.session)
         content_type = preferred(self.request.headers.get("Accept"), (constants.JSON, *_FORMS))
@@ -122,7 +122,7 @@ class EventsHandler(Handler):
         self.respond(OK, b'{"items":[%b%b' % (items, end.encode()))
 
     async def _waited_page(self, query: EventQuery, selection: EventSelection, page: EventPage) -> EventPage:
-        """Wait for the first event after an empty page; return what there is then."""
+        """Wait for the first event after an empty page; return the next page."""
         loop = asyncio.get_running_loop()
         until = loop.time() + query.wait
         stop = self._stop_signal()
@@ -136,7 +136,7 @@ class EventsHandler(Handler):
         return page
 
     async def _next_page(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage:
-        """Return what comes after a place: from memory, or else from the store."""
+        """Return the events after a place: from memory, or else from the store."""
         page = self.feed.at_hand(place, selection, limit)
         return await self._read(place, selection, limit) if page is None else page
 
@@ -157,7 +157,7 @@ class EventsHandler(Handler):
             self.set_header("Content-Type", form.content_type)
             self.set_header(ACCEL_BUFFERING.name, "no")
             stream = EventStream(self.feed, form, reader, options, page)
-            await self.stream(stream.parts(), is_done=True)  # it takes slots and confirms the session by itself
+            await self.stream(stream.parts(), is_done=True)  # it takes slots and confirms the session itself
 
     async def _first_page(self, query: EventQuery, selection: EventSelection) -> EventPage:
         """Find the place at which the reader begins, and read a page."""
@@ -167,8 +167,8 @@ class EventsHandler(Handler):
     async def _stream_start(self, query: EventQuery, selection: EventSelection, limit: int) -> EventPage:
         """Find the place at which a stream begins, and read its first part.
 
-        It waits for its turn without limit, as for later parts: there are no more of these waiters than streams. A
-        browser would never come back after a 503.
+        It waits for its turn without limit, as for later parts: there are at most as many waiters as streams. A browser
+        would never reconnect after a 503.
         """
         async with self.feed.pages.slot(self.queue_name), self.slot(patient=True):
             return await self._begin(query, selection, limit, PART_BYTES)
@@ -200,19 +200,19 @@ class EventsHandler(Handler):
         return self.feed.streams.slot(self.queue_name)
 
     def _stop_signal(self) -> asyncio.Future[None]:
-        """Return a future that is done once the connection must leave: nothing may wait for events any longer."""
+        """Return a future that is done once the connection must close, so that the request stops waiting for events."""
         stop = asyncio.get_running_loop().create_future()
 
         def end() -> bool:
             stop.set_result(None)
-            return True  # the client goes on from its last cursor
+            return True  # the client continues at its last cursor
 
         call_on_leave(self.request.connection, end)
         return stop
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Count as a stream inside the block, and keep the feed current; TooManyStreams if there are too many."""
+        """Count as a stream within the block, and update the feed; raise TooManyStreams if there are too many."""
         with self._slot_of_stream(), self.feed.watched():
             hang_up_at_eof(self.request.connection)
             yield

@@ -1,4 +1,4 @@
-"""Checks of the query of `/events` beyond its parameters alone: what excludes each other, and what is never logged."""
+"""Checks of the query of `/events` beyond single parameters: exclusive parameters, and types that are never logged."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
-"""A stream of events: what is in the log, then what comes, with a bookmark every 15 seconds and at the end.
+"""A stream of events: the events in the log, then new ones, with a bookmark every 15 seconds and at the end.
 
-Nothing is buffered for a stream: it is a place in the log, and reads on once its client has taken what was sent.
+Nothing is buffered for a stream: it is a position in the log, and continues once its client has read the last part.
 """
 
 import asyncio
@@ -16,38 +16,38 @@ from guidsvc.services.events.feed import PART_EVENTS, EventFeed, EventPage
 from guidsvc.services.events.rendering import EventView
 
 FOLLOW_SECONDS, FOLLOW_SPREAD = 3600.0, 0.1
-"""How long a stream lasts, and by which part of that it may differ: so streams that began together end apart."""
+"""Duration of a stream, and its random deviation as a fraction, so that streams do not all end at the same time."""
 BOOKMARK_SECONDS = 15.0
 CHECK_SECONDS = 0.5
-"""How often a stream checks that its caller may still read: a session ends up to 4 seconds after its key."""
+"""Interval of the check that the caller may still read. A session ends up to 4 seconds after its key."""
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What a client asks of a stream."""
+    """The options of a stream."""
 
     limit: int
     """The number of events after which it ends."""
     is_following: bool
-    """Whether it goes on at the newest event."""
+    """Whether it continues after the newest event."""
     wait_seconds: float
-    """How long a stream that does not follow waits for its first event."""
+    """Seconds that a stream without `follow` waits for its first event."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The client of a stream: what it may see, and how it reads on and keeps its right to read."""
+    """The client of a stream: its selection, and functions to read more and to confirm its right to read."""
 
     selection: EventSelection
     view: EventView
     read: Callable[[Cursor, int], Awaitable[EventPage]]
-    """Returns what comes after a place, up to a number of events."""
+    """Returns the events after a place, up to a maximum number."""
     confirm: Callable[[], Awaitable[None]]
     """Raises Unauthorized if the caller may no longer read."""
     confirm_seconds: float
-    """How often that is called while the stream waits."""
+    """Interval of these calls while the stream waits."""
     stop: asyncio.Future[None]
-    """Done once the stream must end, because its connection must leave."""
+    """Done once the stream must end, because its connection must close."""
 
 
 class EventStream:
@@ -68,7 +68,7 @@ class EventStream:
         self._bookmark_at = now + BOOKMARK_SECONDS
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        """Yield the parts of the stream. The first one comes at once, even if it is empty: the head goes with it."""
+        """Yield the parts of the stream. The first one comes at once, even if empty, because it carries the head."""
         place = None if self._page.events else await self._place()
         yield self._form.opening(place) + self._render()
         try:
@@ -99,7 +99,7 @@ class EventStream:
         return True
 
     async def _pause(self) -> None:
-        """Wait for an event; if there is more already, only let other requests come in between."""
+        """Wait for an event. If more events are there already, only let other requests run."""
         if self._page.has_more:
             await asyncio.sleep(0)
             return
@@ -121,5 +121,5 @@ class EventStream:
         return self._form.bookmark(await self._place(), self._feed.clock())
 
     async def _place(self) -> Cursor:
-        """Return the place at which the client may go on."""
+        """Return the place at which the client may continue."""
         return await self._feed.lasting(self._page.next, self._reader.selection)

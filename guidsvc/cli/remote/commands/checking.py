@@ -1,4 +1,4 @@
-"""`check`: how fast the service answers this host, with records that it deletes again."""
+"""`check`: measure how fast the service responds to this host, with records that are deleted afterwards."""
 
 import math
 import threading
@@ -24,11 +24,11 @@ from guidsvc_client import Client, GuidsvcError, NotFound, Problem
 USER = "guidsvc check"
 OPERATIONS = ("create", "read", "delete")
 CLIENTS, READS = 4, 10
-"""How many clients work at a time, and how many reads follow each creation."""
+"""Number of concurrent clients, and of reads after each creation."""
 LEFTOVER_SECONDS = 60
-"""How much longer than the check its records live, if it is killed before it can delete them."""
+"""Lifetime of the records after the end of the check, if it is killed before it can delete them."""
 CUT_ATTEMPTS, CUT_PAUSE_SECONDS = 5, 0.2
-"""How often the record of a creation that was interrupted is deleted, and the pause between."""
+"""Number of attempts to delete the record of an interrupted creation, and the pause between them."""
 _STEP = math.log(1.02)
 """The width of a bucket of durations, as a logarithm: two per cent."""
 COLUMNS = ("operation", "count", "per_second", "p50_ms", "p99_ms", "errors")
@@ -73,14 +73,14 @@ class _Check:
             self._client.get(guid)
             self._client.delete(guid)
         except KeyboardInterrupt:
-            for _ in range(CUT_ATTEMPTS):  # the service may still execute the creation that was cut off
+            for _ in range(CUT_ATTEMPTS):  # the service may still execute the interrupted creation
                 if self._clean_up(guid):
                     break
                 time.sleep(CUT_PAUSE_SECONDS)
             raise
 
     def run(self, advance: Callable[[int], None]) -> float:
-        """Run until the end of the time, and return how many seconds that was."""
+        """Run until the end of the time; return the duration in seconds."""
         threads = [threading.Thread(target=self._work) for _ in range(CLIENTS)]
         began = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""The text of `edit`, in a file, and beside it the record that it began with, so that a conflict can be merged."""
+"""The files of `edit`: the text, and the record that it began with, so that a conflict can be merged."""
 
 import json
 import os
@@ -42,7 +42,7 @@ class Draft(NamedTuple):
             _base_path(self.path).unlink(missing_ok=True)
 
     def hint(self, guid: str) -> str:
-        """Return where the text is, and how to go on with it."""
+        """Return the place of the text, and the command to continue with it."""
         words = f"edit {guid} --file {shlex.quote(str(self.path))}"
         return f"Your text is in {self.path}; to go on: {runnable(words)}"
 

@@ -56,7 +56,7 @@ def _opened(path: Path, guid: str) -> Draft:
 
 
 def _require_editor() -> None:
-    """Raise UsageError if no editor is named, and the one of the system would wait for keys that nobody can press."""
+    """Raise UsageError if no editor is set, and the default editor would wait for keys that nobody can press."""
     is_named = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not is_named and not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stdout)):
         raise click.UsageError("an editor needs a terminal; set VISUAL or EDITOR to one that does not, or use `patch`")
@@ -100,7 +100,7 @@ def _read(draft: Draft, guid: str) -> str:
 
 
 def _members(text: str, draft: Draft, guid: str) -> dict[str, Any]:
-    """Return the members in a text, as they are to be written."""
+    """Return the members in a text, in the form in which they are written."""
     try:
         members = with_times(parse_object(text), is_put=False)
         if unknown := members.keys() - set(_MEMBERS):
@@ -111,7 +111,7 @@ def _members(text: str, draft: Draft, guid: str) -> dict[str, Any]:
 
 
 def _write(remote: Remote, record: Record, text: str, draft: Draft) -> None:
-    """Write the text to the version that it began with. Otherwise say so, and leave the text where it is."""
+    """Write the text if the record still has the version that it began with. Otherwise say so, and keep the file."""
     members = _members(text, draft, record.guid)
     version = record.version if draft.base is None else draft.base.version
     try:
@@ -129,12 +129,12 @@ def _write(remote: Remote, record: Record, text: str, draft: Draft) -> None:
 
 
 def _conflict(remote: Remote, record: Record, text: str, draft: Draft) -> str:
-    """Merge the text with the record as it is now; return what others have changed."""
+    """Merge the text with the current record; return the changes of others."""
     try:
         current = remote.client.get(record.guid)
         both = draft.rebase(text, current)
     except (GuidsvcError, OSError):
-        return ""  # the response to the write says enough, and the text stays as it is
+        return ""  # the response to the write says enough, and the text stays unchanged
     old = record_text(record) if draft.base is None else draft.base.text
     before, after = (each.splitlines() for each in (old, record_text(current)))
     changes = "\n".join(difflib.unified_diff(before, after, "as you read it", "as it is now", lineterm="", n=1))

@@ -1,4 +1,4 @@
-"""What several commands read: the options of a record, and a JSON object on standard input."""
+"""Common inputs of commands: the options of a record, and a JSON object on standard input."""
 
 import sys
 from collections.abc import Callable, Mapping

@@ -60,7 +60,7 @@ class ServiceKeys:
         return key_document(self._keys.set_note(key_id, note))
 
     def revoke(self, key_id: str) -> Document:
-        """Revoke a key, and return it as it was: its own key may be the one that may read it no more."""
+        """Revoke a key, and return its state before that: the command may use this key, and could not read it later."""
         document = {} if self._remote.is_curl else self.get(key_id)
         self._keys.revoke(key_id)
         return document

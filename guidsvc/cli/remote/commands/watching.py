@@ -23,7 +23,7 @@ from guidsvc_client.protocol.retrying import backoff_seconds
 
 START = ("oldest", "now")
 _SILENT_SECONDS = 60.0
-"""How long no second note says that the service does not respond."""
+"""Minimum interval between two notes that the service does not respond."""
 _REASONS = {
     "trimmed": "the service has deleted them already",
     "rewound": "the store was put back to an earlier state, such as a backup",
@@ -62,7 +62,7 @@ def watch(remote: Remote, /, *, types: Sequence[str], since: str, **options: str
 
 
 class _Watch:
-    """A watch, which knows how far it has come."""
+    """A watch and its position."""
 
     def __init__(self, remote: Remote, filters: dict[str, Any], since: str) -> None:
         self._remote = remote
@@ -73,7 +73,7 @@ class _Watch:
         self._gaps = 0  # since the last event
 
     def run(self) -> None:
-        """Print what there is, then what comes. So an error of the first request is one of the command."""
+        """Print the events so far, then new ones. An error of the first request is an error of the command."""
         try:
             self._read(self._remote.client, should_follow=False)
             self._read(self._remote.client.with_options(on_retry=self._note_retry), should_follow=True)
@@ -107,13 +107,13 @@ class _Watch:
             output.write(f"{json_text(event_document(event))}\n")
 
     def _note_gap(self, gone: EventsGone) -> None:
-        """Say that events were missed, and go on with the oldest that there is."""
+        """Report that events were missed, and continue with the oldest one."""
         reason = _REASONS.get(gone.reason, gone.reason)
         self._remote.warn(
             f"events were missed: {reason}; going on with the oldest event. Read all records again: {runnable('ls')}"
         )
         self._cursor = gone.oldest
-        if self._gaps:  # the log is cut off faster than it is read
+        if self._gaps:  # the log is trimmed faster than it is read
             time.sleep(backoff_seconds(self._gaps))
         self._gaps += 1
 

@@ -23,7 +23,7 @@ from guidsvc.errors import StartError
 from guidsvc_client import Record
 
 CHUNK = 500
-"""How many lines are written at a time."""
+"""Number of lines in one write."""
 Write = Callable[[str], object]
 
 
@@ -55,7 +55,7 @@ def export_records(remote: Remote, /, target: str, **options: Any) -> None:
 
 
 def _copy(records: Iterator[Record], write: Write, advance: Callable[[int], None]) -> int:
-    """Write the records, and return how many there were."""
+    """Write the records; return their number."""
     count = 0
     while chunk := list(islice(records, CHUNK)):
         write("".join(f"{json_text(_complete(record))}\n" for record in chunk))
@@ -65,7 +65,7 @@ def _copy(records: Iterator[Record], write: Write, advance: Callable[[int], None
 
 
 def _complete(record: Record) -> dict[str, Any]:
-    """Return a record with its metadata also if there are none, so that an import removes those of another record."""
+    """Return a record with metadata, even if empty, so that an import removes existing metadata."""
     return {"metadata": {}, **record_document(record)}
 
 
@@ -75,7 +75,7 @@ def _opened(target: str) -> Iterator[Write]:
     if target == STDIN:
         yield output.write
         return
-    path = Path(os.path.realpath(target))  # a link stays one
+    path = Path(os.path.realpath(target))  # a symbolic link stays a link
     try:
         with _opened_device(path) if _is_device(path) else _opened_file(path) as write:
             yield write
@@ -96,7 +96,7 @@ def _opened_device(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _opened_file(path: Path) -> Iterator[Write]:
-    """Write a new file beside the target, and let it take its place at the end."""
+    """Write a new file next to the target, which it replaces at the end."""
     with NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part", delete=False
     ) as file:

@@ -1,4 +1,4 @@
-"""`import`: put the records of a file, in batches. After a kill, it goes on where it was."""
+"""`import`: put the records of a file, in batches. After a kill, it resumes at its last position."""
 
 import shlex
 import sys
@@ -27,7 +27,7 @@ from guidsvc.monitoring.logs.printable import escape
 from guidsvc_client import GuidsvcError
 
 MAX_SHOWN = 20
-"""How many lines with faults are shown."""
+"""Maximum number of lines with faults that are shown."""
 
 
 @click.command(
@@ -89,7 +89,7 @@ class _Import:
         self._shown = 0
 
     def run(self, file: BinaryIO, *, should_resume: bool) -> None:
-        """Put all lines, print how many, and exit with 1 or 4 if some could not be put."""
+        """Put all lines, print the counts, and exit with 1 or 4 if some lines failed."""
         reader = self._reader(file, should_resume=should_resume)
         size_bytes = Path(self._source).stat().st_size if self._source != STDIN else 0
         try:
@@ -108,7 +108,7 @@ class _Import:
         self._end()
 
     def _reader(self, file: BinaryIO, *, should_resume: bool) -> LineReader:
-        """Return the reader of the lines that are not imported yet."""
+        """Return the reader of the remaining lines."""
         if not should_resume:
             self._note_last()
             return LineReader(file)
@@ -160,7 +160,7 @@ class _Import:
             self._remote.warn("more lines have faults; they are counted, and not shown")
 
     def _stop(self, text: str, code: int) -> None:
-        """Say how to go on, and exit."""
+        """Print how to continue, and exit."""
         self._remote.warn(f"{text}\n{self._how_to_go_on()}")
         click.get_current_context().exit(code)
 

@@ -1,4 +1,4 @@
-"""The journal of an import: how far it has come, so that `--resume` goes on there after a kill.
+"""The journal of an import: its position, at which `--resume` continues after a kill.
 
 It is a small file of the user. A batch is noted after its response has come. The batch after it may have been sent
 already: its idempotency key depends on the journal alone, so the repetition does nothing twice.
@@ -59,7 +59,7 @@ class Journal:
             raise StartError(f"{self.path} cannot be used: {_fault(error)}; start without --resume") from error
 
     def save(self, place: Place) -> None:
-        """Note how far the import has come."""
+        """Save the position of the import."""
         content = json.dumps({"import": self._source, "place": asdict(place)})
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,14 +82,14 @@ def _fault(error: Exception) -> str:
 
 
 class NoJournal:
-    """The journal of an import that cannot go on: of standard input, or a dry run."""
+    """The journal of an import that cannot be resumed: of standard input, or a dry run."""
 
     def load(self) -> Place | None:
-        """Return None: there is nothing to go on with."""
+        """Return None, because there is no saved position."""
         return None
 
     def save(self, place: Place) -> None:
-        """Note nothing."""
+        """Do nothing."""
 
     def remove(self) -> None:
         """Remove nothing."""

@@ -96,7 +96,7 @@ class LineReader:
 
 
 def operation(number: int, content: bytes) -> Operation:
-    """Return what a line puts. ValueError if it is not a record."""
+    """Return the put operation of a line. Raise ValueError if it is not a record."""
     members = parse_object(content.decode())
     if "guid" not in members:
         raise ValueError("has no guid; add one, so that the line can be imported once only")

@@ -29,7 +29,7 @@ from guidsvc_client import (
 Policy = Literal["skip", "overwrite", "fail"]
 Kind = Literal["created", "updated", "unchanged", "skipped", "conflict", "failed"]
 ATTEMPTS = 5
-"""How often an operation is sent that the service cannot execute now."""
+"""Number of attempts for an operation that the service cannot execute now."""
 _REFUSED = {401, 403}
 """Statuses of operations that need another key, or other limits: they stop the import."""
 _UNDECIDED = {*_REFUSED, 429, 500, 503, 504}
@@ -39,7 +39,7 @@ _PRECONDITION_FAILED = 412
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a line."""
+    """The result of a line."""
 
     number: int
     kind: Kind
