@@ -31,9 +31,9 @@ class LogBounds(NamedTuple):
     """Where a log begins and ends."""
 
     key: CursorKey
-    """With which the cursors of the log are made. It was drawn when the log was made."""
+    """The key of the cursors of the log, generated with the log."""
     floor: int
-    """The number of the last entry that was cut off; 0 if none was."""
+    """The number of the newest removed entry; 0 if there is none."""
     floor_checksum: int
     """The checksum of that entry's id; 0 if there is none."""
     newest: int
@@ -60,7 +60,7 @@ class EventLog(Protocol):
     """The log of a store. Every method may raise Unavailable."""
 
     poll_seconds: float
-    """How often `newest` is worth a call while somebody waits for an entry."""
+    """Interval of calls of `newest` while a reader waits for an entry."""
     step_records: int
     """The limit that suits `advance`. Writes of clients wait while it works, so a step must be short."""
 
@@ -105,7 +105,7 @@ class EventLog(Protocol):
         """
 
     async def lag(self, now: int) -> float:
-        """Return for how many seconds the oldest step that is due has been waiting; 0 if none is."""
+        """Return the seconds for which the oldest due step has been waiting; 0 if none is due."""
 
     async def trim(self, before: int, size_bytes: int, limit: int) -> int:
         """Cut off at most `limit` entries that were appended before a time, in Unix milliseconds, or beyond a size.

@@ -1,4 +1,4 @@
-"""Bulkheads: each kind of operation has a number of threads of its own, and a time limit that begins when it is asked.
+"""Bulkheads: each kind of operation has its own threads, and a time limit that begins with the call.
 
 motor runs every operation in a thread of one pool, whose queue has no time limit. A thread waits as long as MongoDB
 does not answer, up to the time limit. With shared threads, updates that hang (no majority, a stalled disk) would hold
@@ -23,7 +23,7 @@ from guidsvc.store.work_time import add_work
 TIMEOUT_MS = 2_000
 """Time limit for an operation: the wait for a thread and all retries included."""
 GRACE_SECONDS = 0.5
-"""How long the driver may take to report that the time limit of what it sent has ended: it knows what was done."""
+"""Time for the driver to report the end of the time limit of a sent operation: it knows the outcome."""
 LEAST_SECONDS = 0.1
 """An operation with less time left is not sent, because MongoDB would hardly answer in time."""
 QUERIES = 16
@@ -40,7 +40,7 @@ _Done = TypeVar("_Done")
 
 
 class Queued:
-    """What waits to be sent, and its time limit."""
+    """An operation that waits to be sent, and its time limit."""
 
     __slots__ = ("deadline", "sent_at")
 

@@ -21,9 +21,9 @@ LATE = {53, 66}
 _NO_VERSION = -1
 """A version that no record has."""
 OUTBOX = "g"
-"""The member of a record's document that holds its outbox and its schedule. It is no part of the record."""
+"""The member of a record's document with its outbox and its schedule. It is not part of the record."""
 WITHOUT_OUTBOX = {OUTBOX: 0}
-"""The projection that leaves the outbox out."""
+"""The projection without the outbox."""
 Document = Mapping[str, Any]
 Creation = InsertOne[dict[str, Any]] | UpdateOne
 Model = TypeVar("Model", Record, Receipt, ApiKey, QuotaLedger)

@@ -44,13 +44,13 @@ from guidsvc.store.mongo.repository import Collection, linearizable
 from guidsvc.telemetry.metrics import StoreMetrics
 
 CLOCK_SECONDS = 10.0
-"""How long a reading of the server's clock is accurate enough to split a deadline."""
+"""Time for which a reading of the server's clock is accurate enough to split a deadline."""
 PROOF_SECONDS = 2.0
-"""How long a fence read proves that its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
+"""Time for which a fence read proves that its primary is the only one: far less than `electionTimeoutMillis` (10 s)."""
 QUERY = 256
 """Maximum number of GUIDs in one query."""
 DRAINS = 3
-"""How often a write drains a full outbox before it fails."""
+"""Number of times that a write drains a full outbox before it fails."""
 SETTLED = 100
 """Maximum number of GUIDs in one linearizable query, so that one reply holds all and no `getMore` is needed."""
 

@@ -44,7 +44,7 @@ DATABASE, COLLECTION, RECEIPTS, IDENTITY, FENCE = "guidsvc", "records", "receipt
 KEYS, LEDGERS = "keys", "ledgers"
 """Names of the collections: records, receipts, store id, fence, API keys, ledgers; and of the default database."""
 LOG, BOUNDS, LEASES, ARCHIVE = "log", "log_bounds", "leases", "log_archive"
-"""Names of the collections of the event log: its entries, where it begins, who works on it, and its archive."""
+"""Names of the collections of the event log: its entries, bounds, leases, and archive."""
 _FORMER_INDEX = "purge_at_ttl"
 """An index by which MongoDB deleted records after their retention: also those whose events are not in the log."""
 _NO_INDEX, _NO_COLLECTION = 27, 26
@@ -61,7 +61,7 @@ _REMEDIES = {
     18: "; correct the user, the password or authSource",
     13: "; give user and password, and grant the user readWrite on the database",
 }
-"""What to do about an error, by its code: AuthenticationFailed, Unauthorized."""
+"""Remedies for errors, by code: AuthenticationFailed, Unauthorized."""
 _UNREACHABLE = "; start MongoDB, or correct host, port and tls"
 _Client = TypeVar("_Client")
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
@@ -159,7 +159,7 @@ def _strictly(kind: Callable[..., _Client], url: str, **options: Any) -> _Client
 
 
 async def _prepare(collection: Collection, events: EventPolicy, *, exclusive: bool) -> bool:
-    """Create what is missing; return whether the cluster is sharded."""
+    """Create missing collections and indexes; return whether the cluster is sharded."""
     receipts = collection.database[RECEIPTS]
     try:
         hello = await collection.database.command("hello")  # before what may take long: MongoDB answers

@@ -18,7 +18,7 @@ from guidsvc.store.sqlite.recovery.salvage import copy_readable
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, open_writer, start_error
 
 BUSY_SECONDS = 5.0
-"""How long a backup waits for a lock of the file. Writers hold no lock that blocks it."""
+"""Maximum wait of a backup for a lock of the file. Writers hold no lock that blocks it."""
 _MODE = 0o600
 _STEPS = 100_000
 """SQLite instructions between two checks for signals, so that SIGTERM and SIGINT can end a backup."""

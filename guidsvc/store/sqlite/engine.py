@@ -37,7 +37,7 @@ GROUPS = 4
 """Maximum number of groups of writes, such as those of batches, in one transaction."""
 
 GRACE_SECONDS = 1.0
-"""How long a search may still run once a pause has begun. Then it is interrupted, and runs again after the pause."""
+"""Time that a search may still run once a pause has begun. Then it is interrupted, and repeated after the pause."""
 RESET_SECONDS = 1.0
 """Time limit for the reset of the log in a pause: another process may read the log as long as it likes."""
 BETWEEN_SECONDS = 4.0

@@ -8,7 +8,7 @@ from guidsvc.errors import StartError
 from guidsvc.store.sqlite.files import LOCK_SUFFIX
 
 WAIT_SECONDS = 5.0
-"""How long another process may take to create the file."""
+"""Time for another process to create the file."""
 
 
 def refuse_incomplete(path: Path) -> None:
@@ -55,7 +55,7 @@ def _first_page(path: Path) -> bytes:
 
 
 def why_unopenable(path: Path) -> str:
-    """Say why SQLite cannot open a file of a store, and what to do. A fault of the folder is that of the store."""
+    """Return why SQLite cannot open a file of a store, and the remedy. A fault of the folder is one of the store."""
     store, folder = path.with_name(path.name.removesuffix(LOCK_SUFFIX)), path.parent
     if not folder.exists():
         fault, remedy = "its folder is missing", f"create {folder}"

@@ -141,9 +141,9 @@ CHECKPOINT_PAGES = 4000
 were in the log twice, and copying took a fifth of the time of a creation. Above 4,062, searching the log takes longer.
 """
 BUSY_SECONDS = 2.0
-"""How long a write waits for another process that writes the same file."""
+"""Maximum wait of a write for another process that writes the same file."""
 SHARE_SECONDS = 5.0
-"""How long a process waits to share the file: the first one has it alone while it checks it, and then shares it."""
+"""Maximum wait of a process to share the file. The first process has it alone while it checks the file."""
 SILENT_SECONDS = 0.5  # then it logs that it waits
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop; in WAL mode they wait only for a recovery
 MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM identity)"

@@ -227,7 +227,7 @@ class Finder:
 
 
 class _TimedWork(Generic[_Found]):
-    """Work in a thread, and how long it took."""
+    """Work in a thread, and its duration."""
 
     def __init__(self, work: Callable[[sqlite3.Connection], _Found]) -> None:
         self._work = work

@@ -1,6 +1,6 @@
 """Leases in MongoDB: documents that prevent that several processes do the same work.
 
-They last by the server's clock. Nothing depends on them but the cost: the log is correct, whoever appends to it.
+They are measured by the server's clock. They only save work: the log is correct, whichever process appends to it.
 """
 
 import time
@@ -18,9 +18,9 @@ from guidsvc.store.mongo.events.server_clock import ServerClock
 from guidsvc.store.mongo.repository import Collection
 
 LEASE_SECONDS = 6.0
-"""How long a lease lasts without a renewal. So long nobody does the work after its holder has died."""
+"""Duration of a lease without a renewal. After the death of its holder, the work stops for this time."""
 RENEW_SECONDS = 2.0
-"""How often a lease is renewed, or requested if another process holds it."""
+"""Interval of renewals of a lease, or of requests if another process holds it."""
 
 
 class Lease:

@@ -28,20 +28,20 @@ from guidsvc.telemetry.metrics import StoreMetrics
 from guidsvc.telemetry.outage import Outage
 
 POLL_SECONDS = 0.2
-"""How often the outboxes are read for entries of other processes, and how often `newest` is worth a call."""
+"""Interval of reads of the outboxes for entries of other processes, and of calls of `newest`."""
 STEP_RECORDS = 200
 """A step is a read and a bulk write, so its round trips cost more than its records."""
 GATHER_SECONDS = 0.01
-"""How long the sequencer waits after a write of its own process, so that one round takes several."""
+"""Pause of the sequencer after a write of its own process, so that one round moves several entries."""
 RETRY_SECONDS = 1.0
 FAILING_SECONDS = 10.0
-"""A sequencer that fails for so long is logged. Before, the health of the store says what is wrong."""
+"""A sequencer that fails for longer than this is logged. Before that, the health of the store shows the fault."""
 
 _log = structlog.get_logger(__name__)
 
 
 class LogCollections(NamedTuple):
-    """The collections of a log, and that of the records."""
+    """The collections of a log, and the collection of the records."""
 
     records: Collection
     log: Collection
@@ -140,7 +140,7 @@ class MongoEventLog:
         try:
             await self._sequencer.repair(guid)
             await self._sequencer.run_round(guid)
-        except OutcomeUnknown as error:  # what is unknown is not the write that waits for this
+        except OutcomeUnknown as error:  # the unknown outcome is not that of the write that waits for this
             raise StoreUnavailable(str(error)) from error
 
     async def run_sequencer(self) -> None:
@@ -162,9 +162,9 @@ class MongoEventLog:
                 self._outage.end()
 
     async def release_leases(self) -> None:
-        """Give up the leases, so that another process goes on at once."""
+        """Release the leases, so that another process continues at once."""
         for lease in (self._sequencing, self._scheduling):
-            with suppress(GuidsvcError):  # then they end by themselves
+            with suppress(GuidsvcError):  # then they expire
                 await lease.release()
 
     async def _wait_for_write(self) -> None:
@@ -187,10 +187,10 @@ class MongoEventLog:
         self._meter.sequencer_lag_seconds = None  # another process holds the lease, and measures it
 
     async def _look(self) -> None:
-        """Note the lag after a failure: whoever holds the lease, perhaps nobody moves anything."""
+        """Record the lag after a failure, because perhaps no process moves entries, whichever holds the lease."""
         try:
             await self._sequencer.look()
-        except GuidsvcError:  # then what has happened since the last look is unknown
+        except GuidsvcError:  # then the changes since the last read are unknown
             self._meter.sequencer_lag_seconds = max(self._pending_seconds(), self._timer() - self._looked_at)
         else:
             self._note_lag()

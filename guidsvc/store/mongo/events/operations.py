@@ -10,7 +10,7 @@ _Done = TypeVar("_Done")
 
 
 class Operations:
-    """Runs operations. Their errors become those of the store."""
+    """Runs operations, and converts their errors to those of the store."""
 
     def __init__(self, bulkheads: Bulkheads) -> None:
         self._bulkheads = bulkheads

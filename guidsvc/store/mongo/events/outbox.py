@@ -1,15 +1,15 @@
 """The outbox of a record: the member `g` of its document, which no reader of the record sees.
 
-    due      the Unix second at which the next step of time is due, such as the expiry
-    stage    how many of these steps were done for this version
+    due      the Unix second at which the next scheduled step is due, such as the expiry
+    stage    the number of these steps that were executed for this version
     out      the entries that are not in the log yet, in the order in which they happened
     pending  the time of the oldest of them, in Unix milliseconds; absent if there is none
 
 One update of the document changes the record and adds the entries of the change, so neither happens without the other.
 Every entry of a GUID passes through its document. So their order is the order of the changes.
 
-Damage of one outbox must not hold up others. A write keeps the items of an invalid outbox and adds its own after them.
-Where `out` is no array, there are no items to keep.
+Damage of one outbox must not stop others. A write keeps the items of an invalid outbox and adds its own after them. If
+`out` is not an array, there are no items to keep.
 """
 
 import time
@@ -42,9 +42,9 @@ IS_PURGED: dict[str, Any] = {"g.stage": PURGED_STAGE}
 BY_DUE, BY_PENDING = "g_due", "g_pending"
 INDEXES = [IndexModel("g.due", name=BY_DUE), IndexModel("g.pending", name=BY_PENDING, sparse=True)]
 PASS_SECONDS = 60.0
-"""How long an invalid outbox is passed over."""
+"""Time for which an invalid outbox is skipped."""
 MAX_INVALID = 1000
-"""How many invalid outboxes are passed over before the sequencer fails as a whole."""
+"""Number of invalid outboxes that are skipped before the sequencer fails as a whole."""
 _OUT: dict[str, Any] = {"$cond": [{"$isArray": "$g.out"}, "$g.out", []]}
 Pipeline = Sequence[Document]
 
@@ -88,7 +88,7 @@ def ids_in(value: object) -> list[object]:
 
 
 def repaired(guid: str, value: object) -> Pipeline:
-    """Return the update that removes what is invalid from an outbox."""
+    """Return the update that removes the invalid items from an outbox."""
     schedule = {name: value[name] for name in ("due", "stage") if name in value} if isinstance(value, Mapping) else {}
     items = [item_of(entry) for entry in valid_entries(guid, value)]
     pending = {"pending": _number("$g.pending", NOW)} if items else {}
@@ -150,7 +150,7 @@ def _unless_done(entry: Entry) -> Document:
 
 
 class InvalidOutboxes:
-    """The outboxes that are passed over."""
+    """The invalid outboxes, which are skipped."""
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
@@ -160,13 +160,13 @@ class InvalidOutboxes:
         self._until = 0.0
 
     def filter(self) -> dict[str, Any]:
-        """Return the filter that leaves them out."""
+        """Return the filter that excludes them."""
         if self._keys and self._timer() >= self._until:
             self._keys.clear()
         return {"_id": {"$nin": list(self._keys.values())}} if self._keys else {}
 
     def add(self, key: object, error: CorruptRecord) -> None:
-        """Pass over an outbox from now on. Raise the error if there are too many."""
+        """Skip an outbox from now on. Raise the error if there are too many."""
         if len(self._keys) >= MAX_INVALID:
             raise CorruptRecord(f"more than {MAX_INVALID} outboxes are invalid; the last: {error}") from error
         if not self._keys:
@@ -179,5 +179,5 @@ class InvalidOutboxes:
             )
 
     def forget(self, key: object) -> None:
-        """Pass an outbox over no longer: it was repaired."""
+        """Stop skipping an outbox, because it was repaired."""
         self._keys.pop(str(key), None)

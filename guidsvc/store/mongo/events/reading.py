@@ -1,4 +1,4 @@
-"""Reading the log. Every page is read between two looks at the floor, so it has no hole.
+"""Reading the log. Every page is read between two reads of the floor, so it has no gap.
 
 A page ends before an invalid document. Who stands right before it has lost that event, as if it was cut off.
 """
@@ -28,7 +28,7 @@ EVENTS_OF_VERSION = 16
 CHUNK = 50
 """Number of entries that are fetched at once."""
 MAX_LOGGED = 1000
-"""How many invalid documents are logged, each once."""
+"""Maximum number of invalid documents that are logged, each once."""
 
 _log = structlog.get_logger(__name__)
 
@@ -145,7 +145,7 @@ class Reading:
         after, newest = between
         if not selection.owner:
             return min(after + SCANNED, newest)
-        if selection.is_owner_only:  # all that is looked at is in the page, so its limit bounds the search
+        if selection.is_owner_only:  # all scanned entries are in the page, so its limit bounds the search
             return newest
         own = collection.find({"owner": selection.owner, "_id": {"$gt": after, "$lte": newest}}, {"_id": 1})
         following = own.hint(BY_OWNER).sort("_id", 1).skip(SCANNED - 1).limit(2)

@@ -1,4 +1,4 @@
-"""Where the log begins, and how it is cut off.
+"""The beginning of the log, and its trimming.
 
 To cut the log off raises its floor, which is the number of the last entry that no reader sees any more. The floor never
 passes an entry that is still in an outbox, so a sequencer that appends that again finds it in the log.
@@ -89,7 +89,7 @@ def with_bounds() -> list[Document]:
 
 
 async def close_gap(bounds: Collection, *, exclusive: bool) -> None:
-    """Void all cursors if the log was off meanwhile.
+    """Invalidate all cursors if the log was off meanwhile.
 
     Unless the store is used exclusively, another process may still write without entries. Wait for its end, but not for
     longer than GAP_SECONDS: if it goes on, the next start voids the cursors again.
@@ -160,7 +160,7 @@ class Retention:
         """No sequencer can append entries up to this number again."""
         self._deleted = 0
         self._cuts: deque[_Cut] = deque()
-        """The floors that are not deletable yet: one for each newest entry, so a batch of them at most."""
+        """Floors up to which entries cannot be deleted yet: one for each newest entry, so at most a batch."""
         self._damage = 0
 
     async def floor(self) -> Floor:
@@ -257,7 +257,7 @@ class Retention:
         return [each["appended"] for each in documents if isinstance(each.get("appended"), int)]
 
     async def _before_undrained(self, documents: Sequence[Document]) -> int:
-        """Return how many of the oldest entries are in no outbox any more."""
+        """Return how many of the oldest entries are no longer in an outbox."""
         ids = [id_in(each) for each in documents]
         guids = sorted({each["guid"] for each, event_id in zip(documents, ids, strict=True) if event_id is not None})
         outboxes = self._records.find({"_id": {"$in": guids}, **IS_PENDING}, {"g.out.id": 1})

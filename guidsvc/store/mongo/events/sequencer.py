@@ -53,7 +53,7 @@ LOG_INDEXES = [
 ]
 BOUNDS_ID = "log"
 IS_NUMBERED: dict[str, Any] = {"_id": {"$gte": 0}}
-"""The filter that matches entries, and nothing whose `_id` is of another type."""
+"""The filter that matches entries, but no documents whose `_id` has another type."""
 _DUPLICATE_KEY = 11_000
 
 _log = structlog.get_logger(__name__)
@@ -94,7 +94,7 @@ class Sequencer:
         """The time of the oldest entry that was not in the log at the begin of the last round, in Unix milliseconds."""
 
     async def run_round(self, guid: str | None = None) -> int:
-        """Append what is in the outboxes, or in that of one GUID, up to a batch; return how many entries were moved."""
+        """Append the entries in the outboxes, or in that of one GUID, up to a batch; return the number moved."""
         try:
             moved = await self._move(guid)
         except (OutcomeUnknown, StoreUnavailable):  # a slow server may not do as much within the time limit
@@ -117,7 +117,7 @@ class Sequencer:
         return len(moved)
 
     async def look(self) -> None:
-        """Note the time of the oldest entry that is not in the log."""
+        """Record the time of the oldest entry that is not in the log."""
         self.pending = (await self._operations.read(partial(self._read_outboxes, None))).pending
 
     async def head(self) -> Head:
@@ -136,7 +136,7 @@ class Sequencer:
         return int(found[0]["total"]) if found else 0
 
     async def repair(self, guid: str) -> None:
-        """Remove what is invalid from the outbox of a GUID, because it leaves no room for valid entries."""
+        """Remove the invalid items from the outbox of a GUID, because they leave no room for valid entries."""
         found = await self._operations.read(partial(self._records.find_one, {"_id": guid}, {OUTBOX: 1}))
         if found is None or OUTBOX not in found:
             return
@@ -183,7 +183,7 @@ class Sequencer:
         return Batch(entries[: self._limit], pending, read_at), invalid
 
     def _outbox_in(self, document: Document) -> Outbox | None:
-        """Return the outbox in a document; None if it is invalid, and is passed over from now on."""
+        """Return the outbox in a document; None if it is invalid, and is skipped from now on."""
         try:
             return outbox_in(document["_id"], document[OUTBOX])
         except CorruptRecord as error:
@@ -225,7 +225,7 @@ class Sequencer:
         """Return the entries whose numbers are above the floor of the log, and delete others that do not count."""
         floor = await self.floor()
         void = [each for each in inserted if each["_id"] <= floor]
-        if void:  # this process was suspended, and the log was cut off meanwhile
+        if void:  # this process was suspended, and the log was trimmed meanwhile
             await self._operations.write(partial(self._delete, void))
         own = {each["_id"] for each in inserted}
         for entry, number in in_log.items():
@@ -234,7 +234,7 @@ class Sequencer:
         return [entry for entry, number in in_log.items() if number > floor]
 
     async def floor(self) -> int:
-        """Return the number of the last entry that was cut off."""
+        """Return the number of the newest removed entry."""
         bounds = await self._operations.read(partial(self._bounds.find_one, {"_id": BOUNDS_ID}))
         return 0 if bounds is None else int(bounds["floor"])
 

@@ -1,4 +1,4 @@
-"""The clock of the server, and by how much the clock of this host differs from it."""
+"""The clock of the server, and the difference of the clock of this host."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Does what has become due: adds warnings and expiries to the outboxes of records, and purges records.
+"""Executes due steps: adds warnings and expiries to the outboxes of records, and purges records.
 
 Each step is one update that matches only the version, the stage and the due time for which it was decided. So each is
 done once, however many processes do this, and never for a version that a write has replaced.
@@ -25,13 +25,13 @@ from guidsvc.telemetry.metrics import StoreMetrics
 from guidsvc.telemetry.outage import FirstTimes
 
 PURGE_SECONDS = 10
-"""How long the sequencer may take to delete a purged record, before its deletion is tried again."""
+"""Time for the sequencer to delete a purged record, before the deletion is repeated."""
 INVALID_SECONDS = 3600
-"""How long an invalid document is left alone."""
+"""Time for which an invalid document is skipped."""
 MAX_LOGGED = 1000
 """How many invalid documents are logged, each once."""
 BACKFILL_SHARE = 8
-"""This part of each step is for records without a due time, while there are any."""
+"""This fraction of each step is for records without a due time, while there are any."""
 _Operation = UpdateOne | DeleteOne
 
 _log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class _Scheduled(NamedTuple):
 
 
 class Steps:
-    """Does the steps that are due."""
+    """Executes the due steps."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Steps:
         return latest - found[0]["g"]["due"] if found else 0.0
 
     async def _complete(self, limit: int) -> int:
-        """Give a due time to records that have none; return to how many."""
+        """Give a due time to records that have none; return their number."""
         found = self._records.find({"g.due": None}).hint(BY_DUE).limit(limit)
         documents = await self._operations.read(partial(found.to_list, limit))
         opened = await self._opened() if documents else 0
@@ -105,7 +105,7 @@ class Steps:
         return len(operations)
 
     async def _opened(self) -> int:
-        """Return when the store was first opened with a log, in Unix milliseconds: what expired later is logged."""
+        """Return when the store was first opened with a log, in Unix milliseconds. Later expiries are logged."""
         bounds = await self._operations.read(partial(self._bounds.find_one, {"_id": BOUNDS_ID}))
         opened = None if bounds is None else bounds.get("opened")
         return opened if isinstance(opened, int) else 0

@@ -42,7 +42,7 @@ class EventAppender:
         self._kinds.clear()
 
     def commit(self) -> None:
-        """Count what the transaction has appended."""
+        """Count the entries that the transaction has appended."""
         for kind in self._kinds:
             self._counts[kind] += 1
 
@@ -53,7 +53,7 @@ class EventAppender:
         return self._newest
 
     def total(self) -> int:
-        """Return the size of all entries that the log ever had, in bytes."""
+        """Return the total size of all entries so far, in bytes, including removed ones."""
         self.newest()
         return self._total
 

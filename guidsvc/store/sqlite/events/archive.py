@@ -16,7 +16,7 @@ from guidsvc.store.sqlite.events.trimming import last_of_old_future, trim_as_one
 from guidsvc.store.sqlite.writer import is_damage
 
 COUNTED = 2000
-"""How many entries are counted in one transaction: a few milliseconds."""
+"""Number of entries that are counted in one transaction, which takes a few milliseconds."""
 _BOUNDS = "SELECT floor, floor_checksum, floor_total, shares FROM log_bounds"
 _HAS_OWNER = "SELECT 1 FROM log INDEXED BY log_owner WHERE owner <> '' LIMIT 1"
 _UNCOUNTED = "SELECT seq, owner, total FROM log WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -39,7 +39,7 @@ _CLEAR = "DELETE FROM log_archive"
 
 
 class Limits(NamedTuple):
-    """What the log may hold."""
+    """The limits of the log."""
 
     before: int
     """The time, in Unix milliseconds, before which entries are old."""
@@ -81,7 +81,7 @@ def trim(connection: sqlite3.Connection, appender: EventAppender, limits: Limits
 
 
 def trim_without_archive(connection: sqlite3.Connection, appender: EventAppender, limits: Limits, limit: int) -> int:
-    """Give up the archive, because it is damaged, and remove the oldest entries, whoever owns them."""
+    """Drop the archive, because it is damaged, and remove the oldest entries of all owners."""
     connection.execute(_SET_SHARES, (None,))
     return trim_as_one(connection, appender, *limits, limit)
 

@@ -1,4 +1,4 @@
-"""What the event log says of the time before it, and of times in which it was off.
+"""The event log and the times without it: before its creation, and while it was off.
 
 The bounds of the log hold two facts. `start_at` is when the first process opened the file with a log, in Unix
 milliseconds: what had expired by then is never logged as expired. `has_gap` says that something happened that has no

@@ -1,7 +1,7 @@
-"""Damaged entries of the event log: a page of entries ends before them, and readers go on behind them.
+"""Damaged entries of the event log: a page of entries ends before them, and readers continue after them.
 
-Damage must not stop a feed for ever. Readers that stand before it get what an entry that was cut off gets them: they
-must take stock again, and can go on behind it.
+Damage must not stop a feed permanently. Readers before it get the same error as for removed entries: they must read all
+records again, and can continue after it.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""What time does to records: the steps of the schedule that are due, in transactions of the writer."""
+"""The due steps of the schedule of records, in transactions of the writer."""
 
 import sqlite3
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from guidsvc.store.sqlite.tables import RECORDS
 from guidsvc.store.sqlite.writer import Writer, is_invalid_text
 
 MAX_DAMAGED = 1000
-"""How many rows in damaged pages the schedule passes over before it fails as a whole."""
+"""Number of rows in damaged pages that the schedule skips before it fails as a whole."""
 
 _OTHERS = "AND guid NOT IN (SELECT value FROM json_each(:damaged))"
 _DUE = f"SELECT guid FROM records INDEXED BY records_due WHERE due <= :now {_OTHERS} ORDER BY due LIMIT :limit"  # noqa: S608  # nosec B608  # our own names
 _UNREADABLE = f"SELECT guid FROM records INDEXED BY records_due WHERE due >= '' AND typeof(purge_at) = 'integer' {_OTHERS} LIMIT :limit"  # noqa: S608, E501  # nosec B608  # our own names
-"""Rows whose due time is no number: it never comes."""
+"""Rows whose due time is not a number, so that it is never reached."""
 _UNSCHEDULED = f"SELECT guid FROM records INDEXED BY records_due WHERE due IS NULL {_OTHERS} LIMIT :limit"  # noqa: S608  # nosec B608  # our own names
 _ROW = f"SELECT {', '.join(RECORDS.columns)}, due, stage, last FROM records WHERE guid = ?"  # noqa: S608  # nosec B608  # our own names
 _IS_OVER = "(expire * 1000 <= updated OR expire * 1000 <= :start_at)"
@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Stepped(NamedTuple):
-    """What one transaction has done."""
+    """The result of one transaction."""
 
     records: int
     purged: list[int]
@@ -55,9 +55,9 @@ class Stepped(NamedTuple):
 
 
 class DueSteps:
-    """Does what is due. Rows that were written before the schedule existed get theirs on the way.
+    """Executes due steps. Rows that were written before the schedule existed get a due time in the process.
 
-    Rows in damaged pages are passed over until the next start: they must not hold up all others.
+    Rows in damaged pages are skipped until the next start, so that they do not stop all others.
     """
 
     def __init__(self, connection: sqlite3.Connection, writer: Writer, appender: EventAppender) -> None:
@@ -66,7 +66,7 @@ class DueSteps:
         self._appender = appender
         self._damaged: set[str] = set()
         self._at: str | None = None
-        """The GUID whose row is read or written just now."""
+        """The GUID whose row is being read or written."""
         connection.create_function("first_offset", 1, appender.policy.first_offset, deterministic=True)
 
     def are_due(self, reader: sqlite3.Connection, now: int) -> bool:
@@ -80,7 +80,7 @@ class DueSteps:
         return reader.execute(_UNSCHEDULED, self._values(0, 1)).fetchone() is not None
 
     def run(self, now: int, limit: int) -> Stepped:
-        """Do what is due by `now`, for at most `limit` records, in one transaction."""
+        """Execute the steps due by `now`, for at most `limit` records, in one transaction."""
         while True:
             self._at = None
             try:
@@ -89,7 +89,7 @@ class DueSteps:
                 self._pass_over(self._at, error)
 
     def _pass_over(self, guid: str | None, error: CorruptRecord) -> None:
-        """Leave a row out from now on; raise the error if it is not that of a row, or one too many."""
+        """Skip a row from now on; raise the error if it does not concern a row, or if too many are skipped."""
         if guid is None or len(self._damaged) >= MAX_DAMAGED:
             raise error
         _log.error("record damaged, its expiry is not logged", guid=guid, error=str(error))
@@ -120,7 +120,7 @@ class DueSteps:
             return
         record, due, stage, last = found
         step = self._appender.policy.step(record, stage, due, now)
-        self._at = None  # damage of the log is no damage of this row
+        self._at = None  # damage of the log is not damage of this row
         if not self._appender.policy.is_on:
             self._appender.note_gap()
         last = self._appender.append(step.entries, last, now)

@@ -1,4 +1,4 @@
-"""The rows of the event log: an entry, its number, and what the log needs to find and measure it."""
+"""The rows of the event log: an entry, its number, and columns to find and measure it."""
 
 import sqlite3
 from itertools import product
@@ -24,7 +24,7 @@ INSERT = f"""
         ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, {NO_EXPIRE}), nullif(?, ''), ?, nullif(?, ''), ?, ?, ?
     )
 """  # noqa: S608  # nosec B608  # our own names
-"""With other values in place of None: `sqlite3` takes as long for each None as for ten numbers."""
+"""With other values instead of None: `sqlite3` takes as long for each None as for ten numbers."""
 SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own names
 SELECT_OWN = f"SELECT seq, {NAMES} FROM log INDEXED BY log_owner"  # noqa: S608  # nosec B608  # our own names
 """To be used with IS_OWN. The index has the entries of an owner in the order of their numbers."""
@@ -99,7 +99,7 @@ def numbered(row: tuple[Any, ...]) -> Numbered:
 
 
 def row_at(connection: sqlite3.Connection, select: str, number: int) -> tuple[Any, ...] | None:
-    """Return what `select` reads of an entry; None if there is none. CorruptRecord if SQLite cannot read it."""
+    """Return the row that `select` reads for an entry; None if there is none. CorruptRecord if it is unreadable."""
     try:
         found: tuple[Any, ...] | None = connection.execute(select, (number,)).fetchone()
     except sqlite3.Error as error:

@@ -71,7 +71,7 @@ class _Chain:
         except CorruptRecord:
             self.damaged.append(number)
             return self._before(number, prev), None
-        if entry.entry.guid != self._guid:  # the chain ends where the log was cut off, or at the creation
+        if entry.entry.guid != self._guid:  # the chain ends at the floor of the log, or at the creation
             return None, None
         return self._before(number, prev), entry
 

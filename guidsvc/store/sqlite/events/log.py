@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SqliteEventLog:
-    """The log. What needs only a few pages is read on the event loop."""
+    """The log. Reads of only a few pages run on the event loop."""
 
     poll_seconds = POLL_SECONDS
     step_records = STEP_RECORDS
@@ -42,7 +42,7 @@ class SqliteEventLog:
         self._data_version: int | None = None
         self._newest = 0
         self._damaged_to = 0
-        """The number of the last damaged entry that a reader has come to."""
+        """The number of the last damaged entry that a reader has reached."""
         self._logged = FirstTimes(MAX_LOGGED)
         self._retention_ms: int | None = None
         """That of the last trim."""

@@ -1,6 +1,6 @@
-"""The cut at the beginning of the event log, by age and by size, in a transaction of the writer.
+"""Trimming of the event log at its beginning, by age and by size, in a transaction of the writer.
 
-This is the cut of a log that one owner has, or that is within its size. `archive` has that of others.
+This module trims a log of one owner, or a log within its size. `archive` trims others.
 """
 
 import sqlite3

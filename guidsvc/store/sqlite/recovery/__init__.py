@@ -1,1 +1,1 @@
-"""What makes a SQLite file usable again after the end of a process, a full disk or damage."""
+"""Recovery of a SQLite file after the end of a process, a full disk, or damage."""

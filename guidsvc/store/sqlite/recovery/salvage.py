@@ -1,4 +1,4 @@
-"""Salvage: every row that can be read of a damaged SQLite file, and what could not be read.
+"""Salvage: copy every readable row of a damaged SQLite file, and report the losses.
 
 A damaged page ends a scan. A damaged key in an inner page ends none, but leads searches by key astray, so that most
 rows seem absent. So each table is scanned in the order of its pages. If that shows damage, it is also scanned from its

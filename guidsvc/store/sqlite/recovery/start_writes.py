@@ -1,4 +1,4 @@
-"""The writes of a start: they void what earlier processes have left in the file, before this one changes anything.
+"""The writes of a start: they invalidate the state of earlier processes in the file, before any other change.
 
 A disk that takes no writes must not stop the reads of a service that starts. So these writes are postponed to the first
 transaction that succeeds, and come first in it. Until then the file is as the last process left it: nothing depends on

@@ -53,7 +53,7 @@ class Archive:
             await self._operations.write(partial(self.documents.bulk_write, added, ordered=False))
 
     async def delete(self, up_to: int, owner: str | None = None) -> None:
-        """Delete what is in the archive up to a number, of all owners or of one."""
+        """Delete the entries of the archive up to a number, of all owners or of one."""
         wanted: dict[str, Any] = {"_id": {"$lte": up_to}} | ({} if owner is None else {"owner": owner})
         await self._operations.write(partial(self.documents.delete_many, wanted))
 

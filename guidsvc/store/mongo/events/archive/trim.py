@@ -21,11 +21,11 @@ from guidsvc.store.mongo.events.sequencer import BOUNDS_ID, BY_OWNER, Head
 from guidsvc.store.mongo.repository import Collection
 
 COUNTED = 2000
-"""How many entries are counted in one step."""
+"""Number of entries that are counted in one step."""
 
 
 class Bounds(NamedTuple):
-    """What the bounds of the log say about its beginning."""
+    """The beginning of the log, from its bounds."""
 
     floor: Place
     total_bytes: int
@@ -35,7 +35,7 @@ class Bounds(NamedTuple):
 
 
 class Oldest(NamedTuple):
-    """The oldest entries of the log that are in no outbox any more."""
+    """The oldest entries of the log that are no longer in an outbox."""
 
     documents: Sequence[Document]
     items: Sequence[Item]
