@@ -1,4 +1,4 @@
-"""Errors of the network and of TLS in plain words: what happened, and what to do.
+"""Errors of the network and of TLS in plain words, with remedies.
 
 Libraries hand on what the system says, as in `[Errno 111] Connection refused` or `[SSL: WRONG_VERSION_NUMBER] wrong
 version number (_ssl.c:1006)`, mostly with their own error around it.
@@ -22,11 +22,11 @@ from errno import (
 from socket import EAI_AGAIN, gaierror
 
 MAX_CAUSES = 10
-"""How many errors of a chain are looked at."""
+"""Maximum number of errors of a chain that are examined."""
 
 
 class NetworkFault(Enum):
-    """Why a server could not be talked to: the reason, and what to do unless the caller knows better."""
+    """The reason why a server cannot be reached, and the remedy unless the caller has a better one."""
 
     REFUSED = "connection refused: nothing listens there", "start it, or correct its address"
     UNKNOWN_NAME = "its host name is not known", "correct the name, or the DNS of this host"
@@ -64,9 +64,9 @@ _CERTIFICATE = (
     ("issuer certificate", NetworkFault.UNTRUSTED),
     ("unable to verify the first", NetworkFault.UNTRUSTED),
 )
-"""What OpenSSL says of a certificate. The codes of some of these texts differ between its versions."""
+"""Messages of OpenSSL about a certificate. The codes of some of these messages differ between its versions."""
 _NO_TLS = re.compile("WRONG_VERSION_NUMBER|HTTP_REQUEST|PACKET_LENGTH_TOO_LONG|RECORD_LAYER_FAILURE")
-"""What OpenSSL says of an answer that is no TLS."""
+"""Messages of OpenSSL about an answer that is not TLS."""
 _ERRNO = re.compile(r"\[Errno (-?[0-9]+)\] ?")
 _ERRNO_TEXT = re.compile(r"\[Errno (-?[0-9]+)\] [^,:;()\[\]]*")
 _SSL_TEXT = re.compile(r"\[SSL: ([A-Z0-9_]+)\] (.*?) ?\(_ssl\.c:[0-9]+\)")

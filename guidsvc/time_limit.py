@@ -1,4 +1,4 @@
-"""A time limit for work that blocks: it runs on a thread, which is abandoned if it takes too long."""
+"""A time limit for blocking work. The work runs on a thread, which is abandoned after the limit."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, wait

@@ -19,9 +19,9 @@ from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, check
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
 
 CREATION_SECONDS = 10
-"""How long after the choice of its version a creation may take effect."""
+"""Time after the choice of its version within which a creation may take effect."""
 TOMBSTONE_SECONDS = 60
-"""How long a tombstone is stored: far longer than CREATION_SECONDS, because the clocks of hosts differ."""
+"""Time for which a tombstone is stored: far longer than CREATION_SECONDS, because the clocks of hosts differ."""
 TOMBSTONE_USER = "deleted"
 _FIELDS = tuple(Record.model_fields)
 _values_of = attrgetter(*_FIELDS)
@@ -79,7 +79,7 @@ def require_live(guid: str, record: Record | None, now: int) -> Record:
 
 
 def require_valid_for(record: Record, seconds: int, now: int) -> None:
-    """Raise ExpiresTooSoon unless the live record stays live for at least so many seconds."""
+    """Raise ExpiresTooSoon unless the live record stays live for at least this number of seconds."""
     left_ms = record.expire * 1000 - now
     if left_ms < seconds * 1000:
         raise ExpiresTooSoon(record.guid, expire=record.expire, left=left_ms // 1000, valid_for=seconds)

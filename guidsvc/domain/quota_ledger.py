@@ -1,4 +1,4 @@
-"""The reservation ledger of an owner: pending creations and renewals, and the quota that is left.
+"""The reservation ledger of an owner: pending creations and renewals, and the remaining quota.
 
 A record is reserved here before a write makes it live, so that concurrent counts of live records include it. A count
 is reused for ROOM_MS while room is left. Nothing here waits, reads a clock or uses a store.
@@ -29,7 +29,7 @@ def _check_entries(text: str) -> str:
 
 
 class QuotaLedger(BaseModel):
-    """What is kept of an owner. Immutable; `version` rises with every change of it, and it is never deleted.
+    """The ledger of an owner. Immutable; `version` rises with every change, and the ledger is never deleted.
 
     `entries` is JSON: until when each reservation holds, in Unix milliseconds. Until `room_until`, and for the same
     `quota`, `room` more records may come to life, whatever happens to those that are there.
@@ -128,7 +128,7 @@ class LedgerUpdate:
         self._is_full = others + len(live_guids) >= self._quota
 
     def _grant(self) -> tuple[list[ReservationRequest], int]:
-        """Return the granted requests, and the room that is left.
+        """Return the granted requests, and the remaining room.
 
         A GUID that was counted as reserved needs no second place, whichever request writes it: it has one record.
         """

@@ -8,7 +8,7 @@ from guidsvc.domain.record import Milliseconds, Time
 
 
 class Receipt(BaseModel):
-    """What is kept of a request that names a key: who does it, and, when it is done, its answer.
+    """The stored state of a request with an idempotency key: its lease, and its answer once it is done.
 
     `key` and `fingerprint` are digests in hexadecimal; `attempt` rises with every change of it; `leased_until` and
     `claimed` are Unix milliseconds, `purge_at` Unix seconds; `seed` is what all that is random in it is drawn from.

@@ -64,7 +64,7 @@ def _mismatch(text: str) -> str:
 
 
 def _notation(text: str) -> str:
-    """Name what a GUID in another notation has too much."""
+    """Return the excess characters of a GUID in another notation."""
     digits = text.replace("urn:uuid:", "")
     found = {
         "spaces around it": text != text.strip(),

@@ -24,7 +24,7 @@ class Selection:
     excluding: frozenset[str] = frozenset()
     """GUIDs to exclude."""
     queue_name: str | None = None
-    """The caller on whose behalf a store searches: callers take turns. It is no part of the filter."""
+    """The caller on whose behalf a store searches: callers take turns. It is not part of the filter."""
 
     def matching(self, records: Sequence[Record]) -> list[Record]:
         """Return the records that match the filter."""

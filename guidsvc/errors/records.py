@@ -9,7 +9,7 @@ _FIRST_USE = 978_307_200
 
 
 _LOST = "If you held it as a lease, you have lost it: stop what depends on it."
-"""What the holder of a lease must do, whatever else the error of a renewal says."""
+"""The advice to the holder of a lease, in each error of a renewal."""
 
 
 def _rfc_3339(seconds: int) -> str:

@@ -26,6 +26,6 @@ class NoStore(StartError):
 
 
 def write_fault(error: OSError) -> str:
-    """Return why a file that a setting or an argument names cannot be written, and what to do."""
+    """Return why the file of a setting or an argument cannot be written, and the remedy."""
     remedy = _REMEDIES.get(error.errno or 0, "name another file")
     return f"{error.strerror or error}; {remedy}"

@@ -1,4 +1,4 @@
-"""The pattern of API keys and tokens, to find those that a client has sent in a wrong place."""
+"""The pattern of API keys and tokens, to find them in wrong places of a request."""
 
 import re
 

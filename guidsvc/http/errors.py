@@ -9,7 +9,7 @@ from guidsvc.similarity import nearest
 MAX_METHOD_CHARACTERS = 32
 """Maximum length of a method that is compared with the known ones."""
 RENEWAL_HINT = "To renew the GUID, POST to /guid/{guid}/renewal."
-"""What a client may have meant by a POST to a GUID."""
+"""The hint for a POST to a GUID."""
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}|\[[0-9A-Fa-f:.]{2,45}\]")
 """A host name or address that a message may repeat."""
 _PORT = re.compile(r":[0-9]{0,5}\Z")

@@ -7,7 +7,7 @@ import requests
 import urllib3
 
 MAX_BYTES = 64 * 1024
-"""How much of a response is read. Receivers respond with less, and nothing depends on what they say."""
+"""Maximum size of a response that is read. Receivers send less, and nothing depends on the content."""
 
 
 class BoundedSession(requests.Session):

@@ -133,7 +133,7 @@ class Health:
 
 
 def _describe_skew(seconds: float) -> str | None:
-    """Say by how much a clock is wrong, as in `1.2 s ahead`; None if the difference is tolerable."""
+    """Return the error of a clock, such as `1.2 s ahead`; None if it is tolerable."""
     if abs(seconds) <= TOLERABLE_SKEW_SECONDS:
         return None
     return f"{abs(seconds):.1f} s {'ahead' if seconds > 0 else 'behind'}"

@@ -56,7 +56,7 @@ def is_readable(path: Path) -> bool:
 
 
 def read_all(folder: Path) -> tuple[list[Metric], list[str]]:
-    """Return the metrics of all files in a folder, and the names of the files that were left out."""
+    """Return the metrics of all files in a folder, and the names of skipped files."""
     files = sorted(folder.glob("*.db"))
     readable = [path for path in files if _may_hold_metrics(path)]
     metrics = _merge(readable)

@@ -45,7 +45,7 @@ class ProcessMonitor:
     ) -> None:
         self.meters = Metrics() if meters is None else meters
         self.processes = 1 if folder is None else None
-        """How many processes serve, as of the last publication; None while that is unknown."""
+        """The number of processes that serve, as of the last publication; None while it is unknown."""
         self._folder = folder
         self._about = about or {}
         self._files: MetricFiles | None = None

@@ -97,7 +97,7 @@ class MetricFiles:
         self._files: dict[str, ValueFile] = {}
         self._file_stats: dict[str, os.stat_result] = {}
         self._keys: dict[tuple[str, Labels], list[str]] = {}  # building a key is slower than writing its value
-        self._before: dict[str, dict[str, float]] = {}  # by file: what it held before this process wrote into it
+        self._before: dict[str, dict[str, float]] = {}  # by file: its content before this process wrote into it
         self._written: dict[str, tuple[float, float]] = {}  # values, and when they were measured
 
     def write(self, meters: Metrics, about: About) -> None:

@@ -1,4 +1,4 @@
-"""The metrics of a supervisor: it serves no request, and counts the deaths of its workers in a file of its own."""
+"""The metrics of a supervisor: it serves no request, and counts the deaths of its workers in a separate file."""
 
 import os
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""File descriptor limits: how many the process may open, and how many of them connections may use."""
+"""File descriptor limits: of the process, and of its connections."""
 
 import os
 import sys
@@ -52,7 +52,7 @@ def highest_limit() -> int | None:
 
 
 def room_for(connections: int) -> int:
-    """Return how many connections fit beside the open and the reserved descriptors: 1 to `connections`."""
+    """Return the number of connections that fit beside the open and the reserved descriptors: 1 to `connections`."""
     limit = _limit()
     if limit is None:
         return connections
@@ -60,13 +60,13 @@ def room_for(connections: int) -> int:
 
 
 def temporary_files() -> int:
-    """Return how many temporary files batches may open: half of the reserved descriptors."""
+    """Return the number of temporary files that batches may open: half of the reserved descriptors."""
     limit = _limit()
     return (RESERVED if limit is None else _reserved(limit)) // 2
 
 
 def spare_connections() -> int:
-    """Return how many descriptors connections may use beyond their limit: a quarter of the reserved descriptors."""
+    """Return the number of descriptors for connections beyond their limit: a quarter of the reserved descriptors."""
     limit = _limit()
     return max(4, (RESERVED if limit is None else _reserved(limit)) // 4)
 

@@ -9,7 +9,7 @@ time budget of a request, and knows nothing of the work itself. Each request, or
     no slot is free   the request waits briefly in the queue
     the caller has as many queued requests as the queue has room left; or the caller's first queued request has waited
     a tenth of the queue time; or the event loop lags so far behind that clients may have given up on what it reads
-                      the request is rejected before any work: a queue that is not served in time serves nobody
+                      the request is rejected before any work: waiting in such a queue would be in vain
 
 While the event loop lags, a caller without requests in progress still gets a free slot. So only the callers whose
 requests keep the loop busy are rejected.

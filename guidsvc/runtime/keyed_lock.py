@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from guidsvc.errors import Contention
 
 WAIT_SECONDS = 10.0
-"""How long a write waits for earlier writes of the same GUID, in seconds."""
+"""Maximum wait of a write for earlier writes of the same GUID, in seconds."""
 
 _Waiters = deque[asyncio.Future[None]]
 

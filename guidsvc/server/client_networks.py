@@ -1,4 +1,4 @@
-"""The networks that clients connect from, and which connection gives way when there are too many.
+"""The networks of clients, and the choice of the connection that closes when there are too many.
 
 Limits on connections and bytes protect the process. Without a share for each network, one client could use up such a
 limit, and with it the service of all others.
@@ -112,7 +112,7 @@ class ClientNetworks:
         return held_bytes + size > share_bytes // max(len(network.connections), 1)
 
     def victims(self) -> list[ManagedConnection]:
-        """Return the connections that give way to those of smaller networks; the last one first.
+        """Return the connections that close for those of smaller networks; the last one first.
 
         They belong to the networks with the most connections. Those that have waited for their clients longest come
         last in the list. Connections that execute a request are not in it.
@@ -126,7 +126,7 @@ class ClientNetworks:
         return [connection for *_, connection in sorted(candidates, reverse=True)]
 
     def next_of_largest(self, excluded: Collection[ManagedConnection]) -> ManagedConnection | None:
-        """Return a connection of the network with the most, whatever it does; each gets its turn."""
+        """Return a connection of the network with the most connections, in any state; each gets its turn."""
         network = next(iter(self._by_size.get(self.most, ())), None)
         if network is None:
             return None

@@ -22,7 +22,7 @@ _REMEDIES: Mapping[int | None, str] = {
     EACCES: "; use a --port from 1024 on, which needs no privileges",
     EADDRNOTAVAIL: "; use an address of this host as --host",
 }
-"""What to do about an address that cannot be used, by the error."""
+"""Remedies for an address that cannot be used, by the error."""
 
 _NOTSENT_LOWAT: int | None = getattr(socket_module, "TCP_NOTSENT_LOWAT", None)
 
@@ -49,7 +49,7 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
 
 
 def _fault(error: Exception, *, is_path: bool) -> str:
-    """Return why an address or a path cannot be used, and what to do."""
+    """Return why an address or a path cannot be used, and the remedy."""
     if isinstance(error, OSError) and is_path:
         return write_fault(error)
     number = EADDRNOTAVAIL if isinstance(error, gaierror) else getattr(error, "errno", None)

@@ -122,7 +122,7 @@ class GuidService:
         return self._clock()
 
     def lives_for(self, record: Record, seconds: int) -> bool:
-        """Whether the record stays live for at least so many seconds."""
+        """Whether the record stays live for at least this number of seconds."""
         return record.expire * 1000 - self._clock() >= seconds * 1000
 
     def get_nowait(self, guid: str, caller: Caller | None = None) -> Record | None:

@@ -1,4 +1,4 @@
-"""Statistics of all records: how many are live, how many are expired, and how many expire in each hour and day.
+"""Statistics of all records: the numbers of live and expired ones, and of those that expire in each hour and day.
 
 The store counts them with one pass over the index on the expiry. That takes a tenth of a second for a million records,
 so one count serves all that ask within FRESH_SECONDS, and there is never more than one at a time.
@@ -19,10 +19,10 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import RecordRepository
 
 HOURS, DAYS = 24, 30
-"""Number of hours and of days from now on whose expiring records are counted apart."""
+"""Numbers of hours and of days from now on whose expiring records are counted separately."""
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 FRESH_SECONDS = 10.0
-"""How long the result of a count serves all that ask."""
+"""Time for which the result of a count is reused for all requests."""
 COUNT_SECONDS = 10.0
 """Time limit of a count."""
 
@@ -31,7 +31,7 @@ class RecordCounts(NamedTuple):
     """The numbers of records of all owners at a time."""
 
     at: int
-    """The time, in Unix milliseconds. The hours and days begin then: they are not those of a calendar."""
+    """The time, in Unix milliseconds, at which the hours and days begin; they are not calendar hours and days."""
     live: int
     expired: int
     """Expired records within their retention."""

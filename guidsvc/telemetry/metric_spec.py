@@ -1,4 +1,4 @@
-"""The specification of a metric, from which it is rendered."""
+"""The specification of a metric, for rendering."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple

@@ -234,7 +234,7 @@ class EventMetrics:
         self.counts: Counter[str] = Counter()
         """Entries that this process has appended, by kind."""
         self.lag_seconds = 0.0
-        """For how long the oldest step of the schedule that is due has been waiting."""
+        """Seconds for which the oldest due step of the schedule has been waiting."""
         self.size_bytes = 0
         self.oldest_seconds = 0.0
         """The age of the oldest entry."""
@@ -254,7 +254,7 @@ class StoreMetrics:
         self.sequencer_lag_seconds: float | None = None
         """The age of the oldest event that is not in the log yet; None unless this process moves events to the log."""
         self.clock_skew_seconds: float | None = None
-        """By how much the clock of this host is ahead of that of the store; None if the store has no clock."""
+        """Seconds by which the clock of this host is ahead of that of the store; None if the store has no clock."""
         self.clock_skew_measured_at = 0.0
         """When that was measured, in Unix seconds."""
         self.on_failure: Callable[[], None] | None = None

@@ -1,4 +1,4 @@
-"""Log lines that come once: at the begin and at the end of an outage of a part of the service, and for each key."""
+"""Log lines that are written once: at the start and at the end of an outage of a part, and for each key."""
 
 from collections.abc import Callable, Hashable
 from time import monotonic

@@ -22,7 +22,7 @@ _LAYOUT = struct.Struct(">BI10s")
 _PLACE = struct.Struct(">QH")
 _HALF_BYTES = _PLACE.size // 2
 _ROUNDS = 6
-"""With so many, a Feistel network on halves of 40 bits is known to be secure up to about 2**40 cursors."""
+"""With this number of rounds, a Feistel network on halves of 40 bits is secure up to about 2**40 cursors."""
 CHARACTERS = 20
 EPOCHS = 2**32
 """Epochs are numbers below this."""
@@ -33,7 +33,7 @@ _NUMBERS = 2**48
 
 @dataclass(frozen=True)
 class CursorKey:
-    """What the cursors of a log are made with. Both are drawn at random when the log is made."""
+    """The key of the cursors of a log. Both parts are random, and generated with the log."""
 
     epoch: int
     """A number below EPOCHS, which each cursor shows."""
@@ -47,14 +47,14 @@ def draw_key() -> CursorKey:
 
 
 class Cursor(NamedTuple):
-    """A place in a log: after the entry with this number. Number 0, with checksum 0, is before the first entry."""
+    """A position in a log: after the entry with this number. Number 0, with checksum 0, is before the first entry."""
 
     key: CursorKey
     number: int
     checksum: int
 
     def encode(self) -> str:
-        """Return the cursor as clients see it: 20 characters of base64url. That of a place is always the same."""
+        """Return the cursor as clients see it: 20 characters of base64url. A position always has the same cursor."""
         left, right = _halves(_PLACE.pack(self.number, self.checksum))
         for step in range(_ROUNDS):
             left, right = right, _mix(self.key.secret, step, right, left)
@@ -68,7 +68,7 @@ class SealedCursor(NamedTuple):
     sealed: bytes
 
     def unseal(self, key: CursorKey) -> Cursor | None:
-        """Return the place, if the cursor was made with this key; None if it was forged."""
+        """Return the position, if the cursor was made with this key; None if it was forged."""
         left, right = _halves(self.sealed)
         for step in reversed(range(_ROUNDS)):
             left, right = _mix(key.secret, step, left, right), left

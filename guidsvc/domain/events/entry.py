@@ -34,7 +34,7 @@ def event_type(kind: Kind) -> str:
 
 
 class Origin(NamedTuple):
-    """Who caused a change, by which request. Both are empty if that is not known."""
+    """The caller and the request that caused a change. Both are empty if unknown."""
 
     caller: str
     request_id: str
@@ -66,7 +66,7 @@ class Entry(NamedTuple):
     caller: str = ""
     request_id: str = ""
     lead: int = 0
-    """Of `expiring`: how many seconds before the expiry the warning was due."""
+    """For `expiring`: the seconds before the expiry at which the warning was due."""
 
     @property
     def id(self) -> str:
@@ -93,13 +93,13 @@ class Change(NamedTuple):
     """The entries of one change of a record, in order."""
 
     owed: tuple[Entry, ...]
-    """What happened to the old version before. To be appended unless the log has it already."""
+    """Earlier events of the old version, to be appended unless the log has them already."""
     entries: tuple[Entry, ...]
-    """What the change itself does."""
+    """The entries of the change itself."""
 
 
 def change_of(old: Record | None, new: Record, origin: Origin = NO_ORIGIN) -> Change:
-    """Return the entries of the change from `old` to `new`. `old` is what was stored, also if it counts as absent."""
+    """Return the entries of the change from `old` to `new`. `old` is the stored record, even if it counts as absent."""
     now = new.updated
     if old is None or lifecycle.is_absent(old, now):
         owed = () if old is None else _owed(old, now)
@@ -131,7 +131,7 @@ def purged(record: Record, at: int) -> Entry:
 
 
 def _owed(old: Record, now: int) -> tuple[Entry, ...]:
-    """Return what happened to a version up to `now`, apart from warnings: those are void with the change."""
+    """Return the events of a version up to `now`, without warnings, which the change makes invalid."""
     if old.is_deleted or lifecycle.is_live(old, now):
         return ()
     return (expired(old), purged(old, old.purge_at * 1000)) if lifecycle.is_absent(old, now) else (expired(old),)

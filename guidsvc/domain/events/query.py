@@ -1,4 +1,4 @@
-"""The query of the feed of events: where to begin, which events, how many, and how long to wait for one."""
+"""The query of the event feed: the beginning, the filter, the number of events, and the time to wait."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ _PREFIX_PATTERN = f"^[0-9A-F]{{1,{GUID_CHARACTERS}}}$"
 CURSOR_PATTERN = f"^A[g-v][A-Za-z0-9_-]{{{cursors.CHARACTERS - 2}}}$"
 """Base64 whose first byte is the form."""
 _MAX_TYPE, _MIN_SIMILARITY = 40, 0.8
-"""How much of the name of a type is compared with the known ones, and how similar a suggestion must be."""
+"""Number of characters of a type that are compared with the known ones, and minimum similarity of a suggestion."""
 _TYPE = rf"guid\.({'|'.join(KINDS)})"
 _TYPES_SCHEMA: dict[str, Any] = {"type": "string", "pattern": f"^{_TYPE}(,{_TYPE})*$"}
 

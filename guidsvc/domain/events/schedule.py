@@ -1,12 +1,12 @@
-"""The schedule of what time does to a record: warnings before its expiry, the expiry, and the purge.
+"""The schedule of a record: warnings before its expiry, the expiry, and the purge.
 
-The store keeps two numbers beside each record: the `stage`, which is how much of this was appended to the log for the
-current version, and `due`, the Unix second at which the next step is due. Each change of a record starts anew.
+The store keeps two numbers with each record: the `stage`, the number of steps that were appended to the log for the
+current version, and `due`, the Unix second at which the next step is due. Each change of a record resets both.
 
-A step is done MARGIN_SECONDS after its `due`. That margin is for the expiry and the purge. A warning comes at its
-second by the clock, so it is due that much earlier.
+A step is executed MARGIN_SECONDS after its `due`. This margin is meant for the expiry and the purge. A warning must
+come at its second by the clock, so its `due` is earlier by the margin.
 
-Without a log the schedule is the same, and nothing is appended. So what is still to come once there is one is appended.
+Without a log the schedule is the same, and nothing is appended. So later steps are appended once the log is on.
 """
 
 from dataclasses import dataclass
@@ -33,21 +33,21 @@ MAX_DELAY_SECONDS = 5
 
 
 class Step(NamedTuple):
-    """What is to be done about a record at one time."""
+    """The result of a step of the schedule of a record."""
 
     entries: tuple[Entry, ...]
     stage: int
     due: int | None
-    """When the next step is due, in Unix seconds. None: the record is to be deleted."""
+    """When the next step is due, in Unix seconds. None: the record must be deleted."""
 
 
 @dataclass(frozen=True)
 class EventPolicy:
-    """What the log holds: `all`; `changes`, which leaves out renewals; or nothing (`off`)."""
+    """Which events the log has: `all`; `changes`, which omits renewals; or none (`off`)."""
 
     mode: EventMode = "all"
     warn_before: tuple[int, ...] = (604_800, 86_400)
-    """How many seconds before the expiry a warning is due: at most MAX_WARNINGS, in any order."""
+    """The seconds before the expiry at which warnings are due: at most MAX_WARNINGS, in any order."""
 
     @cached_property
     def is_on(self) -> bool:
@@ -88,12 +88,12 @@ class EventPolicy:
         return 0, record.expire - self.first_offset(record.expire - record.updated // 1000)
 
     def first_offset(self, life: int) -> int:
-        """Return how many seconds before the expiry the first step is due, for a life of so many seconds."""
+        """Return the seconds before the expiry at which the first step is due, for a lifetime in seconds."""
         leads = self._leads(life)
         return leads[0] + MARGIN_SECONDS if leads else 0
 
     def step(self, record: Record, stage: int, due: int, now: int) -> Step:
-        """Return what is due by `now`, in Unix milliseconds and already less the margin, for a record at this stage.
+        """Return the step that is due by `now`, in Unix milliseconds minus the margin, for a record at this stage.
 
         `due` is when this step was to be done. A warning whose record has expired meanwhile is left out. Of several
         warnings that are due, only the last one is appended. So after a pause, no warning comes that is void.

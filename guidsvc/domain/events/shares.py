@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 MAX_OWNERS = 1000
 """Maximum number of owners that are counted. Beyond it, those that hold the least are not."""
 AS_ONE = -1
-"""In place of a level: the oldest entries go, whoever owns them. It stands for more than MAX_OWNERS equal shares."""
+"""Instead of a level: the oldest entries of all owners are removed. Used with more than MAX_OWNERS equal shares."""
 
 
 class Place(NamedTuple):
@@ -40,18 +40,18 @@ class Item(NamedTuple):
 
 @dataclass(slots=True)
 class Share:
-    """What an owner holds."""
+    """The share of an owner."""
 
     size_bytes: int = 0
     """The size of its entries in archive and log, as far as they were counted."""
     archived_bytes: int = 0
     floor: int = 0
-    """The number of its last entry that was dropped, if others have older entries in the archive; else 0."""
+    """The number of its newest dropped entry, if others have older entries in the archive; else 0."""
     checksum: int = 0
 
 
 class LogCut(NamedTuple):
-    """Which of the oldest entries of the log leave it."""
+    """The oldest entries of the log that are removed from it."""
 
     amount: int
     archived: Sequence[int]
@@ -62,17 +62,17 @@ class LogCut(NamedTuple):
 
 @dataclass
 class Shares:
-    """The shares of all owners in a log, and what is in its archive."""
+    """The shares of all owners in a log, and the extent of its archive."""
 
     floor: int
-    """The floor of the log to which this applies. If that has changed since, the archive is void."""
+    """The floor of the log to which this applies. If the floor has changed since, the archive is invalid."""
     start: int
     """The number up to which no owner has entries in the archive."""
     start_checksum: int
     counted_to: int
     """The number of the last entry that was counted."""
     counted_bytes: int
-    """The size of all entries that the log ever had, up to that one."""
+    """The total size of all entries up to that one, including removed ones."""
     archive_bytes: int = 0
     owners: dict[str, Share] = field(default_factory=dict)
 
@@ -106,7 +106,7 @@ class Shares:
         return level if level >= size_bytes // MAX_OWNERS else AS_ONE
 
     def raise_start(self, place: Place) -> None:
-        """Let the archive have nothing up to a place."""
+        """Let the archive begin after a number."""
         if place.number > self.start:
             self.start, self.start_checksum = place
 
@@ -146,7 +146,7 @@ def decode(text: object, floor: int) -> Shares | None:
 
 
 def shares_for_reading(text: object, floor: int) -> Shares | None:
-    """Return what `decode` does, for a reader that changes nothing. The last ones are cached: they may be large."""
+    """Do as `decode`, for a reader that changes nothing. The last result is cached, because it may be large."""
     return _cached(text, floor) if isinstance(text, str) else None
 
 

@@ -1,4 +1,4 @@
-"""Errors of leases: a life is limited, or ends too soon."""
+"""Errors of leases: a lifetime exceeds a limit, or ends too soon."""
 
 from guidsvc.domain.durations import rfc_3339
 from guidsvc.errors import GuidsvcError

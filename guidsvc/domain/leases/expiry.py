@@ -12,7 +12,7 @@ _Change = TypeVar("_Change", bound=PutCommand)
 
 
 def dated(change: _Change, now: int, created: int, limits: LifeLimits, draw: Draw) -> _Change:
-    """Return the change with the expiry that its `ttl` and `spread` ask for; a change without `ttl` is unchanged.
+    """Return the change with the expiry from its `ttl` and `spread`; a change without `ttl` is unchanged.
 
     The spread ends at the limits of the record. `created` is when that was created, in Unix milliseconds.
     """

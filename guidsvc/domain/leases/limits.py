@@ -11,7 +11,7 @@ def expire_after(now: int, seconds: int) -> int:
 
 
 class LifeLimits(NamedTuple):
-    """The longest life that a write may give a record, in seconds; 0 is no limit."""
+    """The maximum lifetime that a write may give a record, in seconds; 0 is no limit."""
 
     max_ttl: int = 0
     """From the time of the write."""
@@ -28,7 +28,7 @@ class LifeLimits(NamedTuple):
         return expire_after(now, self.max_ttl) if self.max_ttl else MAX_TIME
 
     def final_end(self, created: int) -> int:
-        """Return the latest expiry that `max_life` permits, ever."""
+        """Return the latest expiry that `max_life` permits at any time."""
         return expire_after(created, self.max_life) if self.max_life else MAX_TIME
 
     def max_expire(self, now: int, created: int) -> int | None:

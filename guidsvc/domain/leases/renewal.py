@@ -20,7 +20,7 @@ class Renewal(NamedTuple):
     granted: int
     """Whole seconds from the renewal to the expiry."""
     capped: bool
-    """Whether a limit grants less than was asked for."""
+    """Whether a limit grants less than requested."""
     max_expire: int | None
     """The latest expiry that a write may give the record now, or None if there is no limit."""
 
@@ -54,7 +54,7 @@ def renew(record: Record, asked: RenewCommand, now: int, policy: RetentionPolicy
 
 
 def is_needed(record: Record, asked: RenewCommand, now: int) -> bool:
-    """Whether less is left than `if_below`, or the renewal has no such condition."""
+    """Whether fewer seconds than `if_below` are left, or the renewal has no such condition."""
     return asked.if_below is None or record.expire * 1000 - now < asked.if_below * 1000
 
 
@@ -80,7 +80,7 @@ def _may_revive(record: Record, asked: RenewCommand) -> bool:
 
 
 def _has_nothing_left(record: Record, wanted: int, now: int, policy: RetentionPolicy) -> bool:
-    """Whether more life is wanted, and the record has all that it may ever have."""
+    """Whether a longer lifetime is requested, but the record has reached its limit."""
     final_end = policy.limits.final_end(record.created)
     if lifecycle.is_live(record, now):
         return final_end <= record.expire < min(wanted, policy.limits.sliding_end(now))

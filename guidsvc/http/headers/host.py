@@ -1,4 +1,4 @@
-"""The host names that requests may be addressed to.
+"""The accepted host names of requests.
 
 DNS rebinding makes a web page same-origin with this service: the page's name is made to resolve to a loopback address.
 CORS does not help then, but the Host header still contains the page's name. So a service that any local client may

@@ -237,7 +237,7 @@ class _JsonAccessLog(AccessLog):
         )
 
     def _begin_second(self, now: int) -> None:
-        """Render what the lines of this second have in common."""
+        """Render the common part of the lines of this second."""
         self._second = now - now % SECOND
         self._start = (
             '"event": "request", "logger": "guidsvc.access", "level": "info", '

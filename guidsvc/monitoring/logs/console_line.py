@@ -12,11 +12,11 @@ from unicodedata import east_asian_width
 MAX_COLUMNS, MIN_COLUMNS = 120, 60
 """Maximum width of a line; and the width below which the width of the terminal no longer counts."""
 MIN_PATH = 18
-"""Width that a path keeps, however little room the other parts leave: `/guid/9094E4...DDF`."""
+"""Minimum width of a path, even if the other parts leave less: `/guid/9094E4...DDF`."""
 METHOD_CHARACTERS = 10
 """Maximum length of a method: clients can invent longer ones."""
 MIN_CODE = 12
-"""Width that the code of a problem keeps beside the request id."""
+"""Minimum width of the code of a problem next to the request id."""
 MAX_VALUE = 32
 """Width of a value in the widest line: that of a GUID."""
 ID_CHARACTERS = 8
@@ -27,7 +27,7 @@ _INDENT = " " * 9
 """The start of each further line of the terminal: as wide as the time."""
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _TAIL_SHARE = 4
-"""A shortened text keeps one part in so many of its end."""
+"""A shortened text keeps this fraction of its width for its end, as a divisor."""
 _CODES = {2: "32", 3: "36", 4: "33", 5: "31"}
 """Terminal colors by class of status: green, cyan, yellow, red."""
 

@@ -149,7 +149,7 @@ def _plain_traceback(out: TextIO, failure: ExcInfo) -> None:
 
 
 def _render_readable(general: Processor, logger: WrappedLogger, method: str, event: EventDict) -> Any:
-    """Return a line for people: a request that is no HTTP is on one line of the terminal, like others."""
+    """Return a line for people. A request that is not HTTP is on one line of the terminal, like others."""
     if event["event"] != REFUSED:
         return _render_wrapped(general, logger, method, event)
     fields = {name: str(event[name]) for name in ("request_id", "code") if name in event}

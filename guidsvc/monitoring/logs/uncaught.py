@@ -1,4 +1,4 @@
-"""What Python itself prints on standard error, as log lines instead: warnings, and exceptions that no code catches."""
+"""Log lines for what Python prints on standard error: warnings and uncaught exceptions."""
 
 import logging
 import sys

@@ -1,1 +1,1 @@
-"""What happens to a new connection: limits, descriptors, the TLS handshake, rejection."""
+"""Accepting of connections: limits, descriptors, the TLS handshake, rejection."""

@@ -1,4 +1,4 @@
-"""The end of the validity of a certificate. The standard library tells it only of a peer that it has verified.
+"""The end of the validity of a certificate. The standard library returns it only for a verified peer.
 
 The parser reads what leads to that date in a certificate (RFC 5280, 4.1), which OpenSSL has accepted before.
 """
@@ -14,7 +14,7 @@ _VERSION, _UTC_TIME = 0xA0, 0x17
 _LONG = 0x80
 """Marks a length that takes several bytes."""
 _VALIDITY = 3
-"""The place of the validity after the version: behind the serial number, the signature algorithm and the issuer."""
+"""The position of the validity after the version: behind the serial number, the signature algorithm and the issuer."""
 
 
 def not_after_of(pem: bytes) -> float | None:
@@ -28,7 +28,7 @@ def not_after_of(pem: bytes) -> float | None:
     _, (tag, text) = _elements(members[_VALIDITY][1])
     try:
         return _time_of(tag, text.decode("ascii", "replace"))
-    except ValueError:  # OpenSSL looks at no date when it loads a certificate
+    except ValueError:  # OpenSSL checks no date when it loads a certificate
         return None
 
 

@@ -26,7 +26,7 @@ class HandshakeTurns:
     def __init__(self) -> None:
         self._waiting: FairQueue[Handshake] = FairQueue()
         self.buffer = memoryview(bytearray(STEP_BYTES))
-        """What is read at once; each handshake copies it."""
+        """Maximum bytes of one read; each handshake copies them."""
         self._is_scheduled = False
 
     def append(self, handshake: "Handshake") -> None:
@@ -157,7 +157,7 @@ class Handshake(asyncio.BufferedProtocol):
         return self._is_lost
 
     def proceed(self) -> None:
-        """Process what has arrived."""
+        """Process the received data."""
         self._is_queued = False
         if self._tls is not None:
             self._feed()

@@ -21,7 +21,7 @@ MAX_RESPONSE_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 """After a rejection, data from the client is read and discarded this long, so that it can read the answer."""
 LEAVE_STREAM_SECONDS = 2.0
-"""Time for the rest of a response in parts, once its connection must leave."""
+"""Time for the rest of a response in parts, once its connection must close."""
 STUCK_SECONDS = 1.0
 """On shutdown, a client that takes nothing for this long is not waited for, if its response was broken off."""
 
@@ -74,7 +74,7 @@ class BaseConnection(asyncio.Protocol):
         self._drain_waiter: asyncio.Future[None] | None = None  # set while the client does not read fast enough
         self._is_reading_paused = False  # reading is paused
         self._is_throttled = False  # reading is paused by the ReadThrottle
-        self._is_parsing_soon = False  # parsing goes on in the next turn of the event loop
+        self._is_parsing_soon = False  # parsing continues in the next turn of the event loop
         self._is_lingering = False  # input is discarded until the client closes
         self._is_leaving = False  # the connection closes after its present request
         self._is_expendable = False  # it leaves, and its client loses nothing without the last response

@@ -138,7 +138,7 @@ class RequestParser:
             part = self._parse(part)
 
     def _slice_bytes(self) -> int:
-        """Return the size of the next slice. A body may be passed up to its end: no request begins within it."""
+        """Return the size of the next slice. It may reach to the end of a body, in which no request begins."""
         message = self.message
         if message is None:
             return HEAD_SLICE_BYTES

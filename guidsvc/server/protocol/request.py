@@ -26,7 +26,7 @@ _OTHER_PROTOCOLS = {
     TLS_START: "TLS (https) sent to an http port; use http://",
     b"PRI * HTTP/2": "HTTP/2 is not supported; use HTTP/1.1",
 }
-"""The first bytes of a TLS handshake (RFC 8446, 5.1) and of HTTP/2 (RFC 9113, 3.4), and what to say of each."""
+"""The first bytes of a TLS handshake (RFC 8446, 5.1) and of HTTP/2 (RFC 9113, 3.4), each with its error message."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _READING = _FRAMING | {b"host", b"expect"}
 
@@ -84,7 +84,7 @@ class RawRequest:
         )
         """Whether the client waits for `100 Continue` before it sends the body."""
         self.chunks: deque[bytes | bytearray] = deque() if self.has_body else _NO_CHUNKS
-        """Received parts of the body that were not taken yet."""
+        """Received parts of the body that are not consumed yet."""
         self.buffered_bytes = self.total_bytes = 0
         """Bytes in `chunks`, and bytes of the body received in total."""
         self.timeout_seconds: float | None = None

@@ -104,7 +104,7 @@ class _NetworkUnsent:
         self.unsent_bytes = 0
 
     def record(self, connection: ResettableConnection, unsent_bytes: int) -> int:
-        """Record the unsent bytes of a connection; return by how much they grew."""
+        """Record the unsent bytes of a connection; return their growth."""
         growth = unsent_bytes - self.connections.get(connection, 0)
         if unsent_bytes:
             self.connections[connection] = unsent_bytes
@@ -268,7 +268,7 @@ class SendBuffer:
 
 
 def reset_on_close(connection: socket.socket | None) -> None:
-    """Make a socket send a TCP reset on close, in place of a regular end. No effect on a Unix socket."""
+    """Make a socket send a TCP reset on close, instead of a regular end. No effect on a Unix socket."""
     if connection is None:
         return
     with suppress(OSError):

@@ -73,7 +73,7 @@ class FastPath(Protocol):
 
 
 class ApplicationHooks(Protocol):
-    """The server's calls to the application, beside handling requests."""
+    """The server's calls to the application, apart from requests."""
 
     def requires_admission(self, target: bytes) -> bool:
         """Whether a request for this target needs an admission slot."""
@@ -82,7 +82,7 @@ class ApplicationHooks(Protocol):
         """Count and log a request that cannot be served; return its response, after which the connection closes."""
 
     def log_rejected(self, error: Exception) -> None:
-        """Log a request that the server has rejected with a response of its own."""
+        """Log a request that the server itself has rejected."""
 
     def reject_connection(self, *, secure: bool) -> bytes:
         """Count a connection over the limit; return its response, after which it closes."""

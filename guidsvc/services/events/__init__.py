@@ -1,1 +1,1 @@
-"""Events in the service: the feed of what happened to GUIDs, and the scheduler of what time does to records."""
+"""Events in the service: the feed of events, and the scheduler of record steps."""

@@ -1,6 +1,6 @@
-"""The feed of events: where a reader begins, what comes next for it, and waiting for that.
+"""The feed of events: the start of a reader, its next events, and waiting for them.
 
-A reader is a place in the log. What it reads comes from the tail in memory if it has caught up, else from the store.
+A reader is a position in the log. Its events come from the tail in memory if it has caught up, else from the store.
 """
 
 import asyncio
@@ -60,16 +60,16 @@ class EventFeed:
     def __init__(self, log: EventLog, *, policy: EventPolicy, clock: Clock, max_streams: int) -> None:
         self._log = log
         self.policy = policy
-        """What the log holds."""
+        """The policy of the log."""
         self.clock = clock
         self._tail = EventTail(log)
         self.pages = FairSemaphore(PAGES)
-        """Slots of which a reader of the store must hold one."""
+        """Slots for readers of the store: each must hold one."""
         self.streams = StreamSlots(max_streams)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["EventFeed"]:
-        """Keep the tail current inside the block, while anybody waits."""
+        """Within the block, update the tail while a reader waits."""
         async with running_in_background(self._tail.run):
             yield self
 
@@ -78,12 +78,12 @@ class EventFeed:
         return self._tail.watched()
 
     def close(self) -> None:
-        """Let nobody wait any longer: the service is about to end."""
+        """End all waits, because the service is shutting down."""
         self._tail.close()
 
     @property
     def is_closed(self) -> bool:
-        """Whether nobody may wait any longer."""
+        """Whether all waits have been ended."""
         return self._tail.is_closed
 
     async def start(self, cursor: SealedCursor | None, owner: str | None = None, *, is_now: bool) -> Cursor:
@@ -107,12 +107,12 @@ class EventFeed:
     async def read(
         self, place: Cursor, selection: EventSelection, limit: int, queue_name: str, most_bytes: int = PAGE_BYTES
     ) -> EventPage:
-        """Read what comes after a place from the store. The caller holds one of the `pages`."""
+        """Read the events after a place from the store. The caller holds one of the `pages`."""
         try:
             page = await self._log.read(place.number, limit + 1, selection, queue_name=queue_name)
         except EventsTrimmed as error:
             raise _gone("trimmed", await self._log.bounds(selection.owner)) from error
-        entries = page.entries[:limit]  # one more was read, to see whether one follows
+        entries = page.entries[:limit]  # one more was read, to find out whether one follows
         events = _fitting([FeedEvent(place.key, numbered) for numbered in entries], most_bytes)
         if len(events) < len(page.entries):
             return EventPage(events, events[-1].place, has_more=True)
@@ -122,9 +122,9 @@ class EventFeed:
         return EventPage(events, end, has_more=page.looked_to < page.newest)
 
     def at_hand(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage | None:
-        """Return what comes after a place if it is in memory; None if it must be read from the store."""
+        """Return the events after a place if they are in memory; None if they must be read from the store."""
         found = self._tail.after(place.number) if place.key == self._tail.key else None
-        if found is None:  # also if cursors were voided since the tail began
+        if found is None:  # or cursors were invalidated since the tail began
             return None
         if not found:
             return EventPage((), place, has_more=False)
@@ -142,7 +142,7 @@ class EventFeed:
         return place if found is None else Cursor(place.key, *found)
 
     async def wait(self, place: Cursor, selection: EventSelection, seconds: float, stop: asyncio.Future[None]) -> None:
-        """Wait until there may be an event after a place, for at most so many seconds.
+        """Wait up to `seconds` until there may be an event after a place.
 
         The wait ends early with `stop`, and when the feed is closed.
         """
@@ -155,7 +155,7 @@ class EventFeed:
         checksum = known.get(place.number)
         if checksum is None:
             checksum = await self._log.checksum(place.number)
-        if checksum is None:  # it was cut off
+        if checksum is None:  # it was trimmed
             return "trimmed"
         return None if checksum == place.checksum else "rewound"
 

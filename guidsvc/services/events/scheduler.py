@@ -1,7 +1,8 @@
-"""The scheduler: does to records what time makes due, and cuts off the log what is too old or too much.
+"""The scheduler: executes the due steps of records, and trims the event log by age and size.
 
-Every process runs it. The store decides what is due in the same atomic step that does it, so several schedulers do
-nothing twice, and none has to be elected. A GUID expires at its second in any case; only its event can be late.
+Every process runs it. The store checks that a step is due in the same atomic operation that executes it, so several
+schedulers execute nothing twice, and need no election. A GUID expires at its second in any case; only its event can be
+late.
 """
 
 import asyncio
@@ -19,16 +20,16 @@ from guidsvc.store.contract import Database
 from guidsvc.telemetry.outage import Outage
 
 MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 0.25, 1.0
-"""Pause before the next look at what is due. It doubles with each look that finds nothing."""
+"""Pause before the next search for due steps. It doubles with each search that finds none."""
 TRIM_SECONDS, TRIM_ENTRIES = 10.0, 500
 RECEIPTS_SECONDS, RECEIPTS_CHUNK = 60.0, 500
-"""Pause between two purges of receipts, and how many are deleted at a time."""
+"""Pause between two purges of receipts, and the number that is deleted at a time."""
 
 _log = structlog.get_logger(__name__)
 
 
 class EventGauges(Protocol):
-    """What the scheduler measures."""
+    """The measurements of the scheduler."""
 
     lag_seconds: float
     size_bytes: int
@@ -38,7 +39,7 @@ class EventGauges(Protocol):
 class Scheduler:
     """The work of the scheduler on one store.
 
-    The log keeps an entry for `retention_seconds`. Above `size_bytes`, the oldest are cut off, however young they are.
+    The log keeps an entry for `retention_seconds`. Above `size_bytes`, the oldest entries are removed earlier.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Scheduler:
         self._gauges = gauges
 
     async def advance(self) -> int:
-        """Do all that is due, and return for how many records."""
+        """Execute all due steps; return the number of records."""
         limit = self._events.step_records
 
         async def step() -> int:
@@ -63,7 +64,7 @@ class Scheduler:
         return await _in_steps(step, limit)
 
     async def trim(self) -> int:
-        """Cut off all entries that are too old, or too many, and return how many."""
+        """Trim the log by age and size; return the number of removed entries."""
 
         async def step() -> int:
             before = self._clock() - self._retention_seconds * 1000
@@ -75,7 +76,7 @@ class Scheduler:
         return count
 
     async def purge_receipts(self) -> int:
-        """Delete all receipts whose retention has ended, and return how many."""
+        """Delete all receipts whose retention has ended; return their number."""
         return await _in_steps(lambda: self._receipts.purge(self._clock() // 1000, RECEIPTS_CHUNK), RECEIPTS_CHUNK)
 
 
@@ -94,7 +95,7 @@ async def running_scheduler(scheduler: Scheduler) -> AsyncIterator[None]:
 
 
 async def _in_steps(step: Callable[[], Awaitable[int]], limit: int) -> int:
-    """Repeat a step until it does less than its limit; return what all did.
+    """Repeat a step until it does less than its limit; return the total.
 
     Pause in between for as long as a step took, so that clients have the store for half of the time.
     """
@@ -111,7 +112,7 @@ async def _in_steps(step: Callable[[], Awaitable[int]], limit: int) -> int:
 async def _repeat(
     work: Callable[[], Awaitable[int]], outage: Outage, min_idle_seconds: float, max_idle_seconds: float
 ) -> None:
-    """Do the work for ever. The pause doubles, up to a maximum, while there is nothing to do."""
+    """Repeat the work until cancelled. The pause doubles, up to a maximum, while there is nothing to do."""
     pause_seconds = min_idle_seconds
     while True:
         await asyncio.sleep(pause_seconds)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from guidsvc.errors import TooManyStreams
 
 CALLER_SHARE = 16
-"""A caller may have one part of so many of all streams, but always one."""
+"""Divisor of the share of all streams that one caller may have; the share is at least one stream."""
 
 
 class StreamSlots:

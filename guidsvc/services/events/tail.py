@@ -18,13 +18,13 @@ from guidsvc.store.event_log import EventLog
 TAIL_EVENTS, TAIL_BYTES = 4096, 4 * 1024 * 1024
 """Maximum size of the tail. Beyond it, the oldest events are dropped."""
 READ_EVENTS = 512
-"""Maximum number of entries in one read of what is new."""
+"""Maximum number of entries in one read of new entries."""
 LINGER_SECONDS = 1.0
-"""How long the tail is kept current after the last reader has left. Another one often follows at once."""
+"""Time for which the tail is updated after the last reader has left, because another one often follows at once."""
 RETRY_SECONDS = 1.0
 """Delay after a failed read, in seconds."""
 WOKEN_AT_ONCE = 16
-"""Maximum number of readers that are woken in one iteration of the event loop, so that requests come in between."""
+"""Maximum number of readers that are woken in one iteration of the event loop, so that requests run in between."""
 _ALL = EventSelection()
 
 
@@ -102,12 +102,12 @@ class EventTail:
             self._waiters.pop(waiter, None)
 
     def close(self) -> None:
-        """Wake all readers for good: the service is about to end."""
+        """Wake all readers permanently, because the service is shutting down."""
         self.is_closed = True
         self._wake(list(self._waiters))
 
     async def run(self) -> None:
-        """Keep the tail current while anybody watches it, until cancelled."""
+        """Update the tail while a reader watches it, until cancelled."""
         while True:
             await self._has_readers.wait()
             try:
@@ -128,7 +128,7 @@ class EventTail:
             await asyncio.sleep(self._log.poll_seconds)
 
     async def _advance(self) -> None:
-        """Read what is new; if that is more than the tail holds, begin at the newest entry."""
+        """Read the new entries. If they are more than the tail holds, begin at the newest entry."""
         if self._end is None:
             bounds = await self._log.bounds()
             self.key = bounds.key

@@ -18,7 +18,7 @@ from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 
 
 class RenewalTerms(NamedTuple):
-    """What a renewal asks for, and the rights and rules of its caller."""
+    """The terms of a renewal, and the rights and rules of its caller."""
 
     asked: RenewCommand
     conditions: Conditions

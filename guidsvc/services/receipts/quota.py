@@ -28,7 +28,7 @@ COUNT_SHARE = 100
 """The store's work on counts may take 1/COUNT_SHARE of the time: a slow count is repeated less often, but at the latest
 after MAX_COUNT_EVERY_MS."""
 COUNT_WAIT_SECONDS = 1.0
-"""How long a request waits for a count. A longer count goes on, and the request uses the last one."""
+"""Maximum wait of a request for a count. A longer count continues, and the request uses the last result."""
 OWNERS = 10_000
 """Maximum number of cached tallies; the least recently used is evicted."""
 PLAIN_BYTES = 2 * 1024

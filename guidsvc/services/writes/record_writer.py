@@ -161,7 +161,7 @@ class RecordWriter:
 
 
 def origin_of(caller: Caller) -> Origin:
-    """Return who and which request the entries of a change name."""
+    """Return the caller and the request for the entries of a change."""
     trace = CURRENT.get()
     return Origin("" if caller is ANYONE else caller.name, "" if trace is None else trace.request_id)
 
