@@ -36,11 +36,11 @@ COMMANDS: dict[str, str] = {
 
 SUMMARIES: dict[str, str] = {
     SERVE: "start the service; the default",
-    "config": "print the settings in force, and where each comes from",
-    "doctor": "find what is wrong with the set-up, and say what to do",
+    "config": "print the settings in force and the source of each",
+    "doctor": "find faults of the installation, and name the remedies",
     "demo": "create sample GUIDs of all kinds, or remove them",
     "status": "print the state of a service, or wait until it is ready",
-    "whoami": "print what your key is, and what it may do",
+    "whoami": "print your key, its scopes and its limits",
     "put": "create a record, or change members of one",
     "get": "print a record",
     "patch": "merge members into a record that exists",
@@ -49,7 +49,7 @@ SUMMARIES: dict[str, str] = {
     "revoke": "end the life of a record now",
     "rm": "delete a record",
     "ls": "list records",
-    "watch": "print what happens to GUIDs, a line for each event",
+    "watch": "print a line for each event of GUIDs",
     "export": "write records to a file, as lines of JSON",
     "import": "put the records of a file",
     "check": "measure how fast a service answers",

@@ -153,8 +153,8 @@ class Settings(BaseSettings):
     )
     max_age: Annotated[WholeSeconds, Field(ge=0, le=_YEAR)] = Field(
         0,
-        description="seconds for which clients may cache a GUID; they see a revocation up to so much later; 0 makes "
-        "them ask each time",
+        description="seconds for which clients may cache a GUID; they see a revocation up to this much later; 0 makes "
+        "them revalidate each time",
     )
     cache_status: bool = Field(
         False, description="report the source of a record in Cache-Status (RFC 9211): memory, Redis or store"
@@ -162,14 +162,14 @@ class Settings(BaseSettings):
 
     # Events
     events: Literal["all", "changes", "off"] = Field(
-        "all", description="what the event log keeps: all events, changes without renewals, or nothing (off)"
+        "all", description="events in the event log: all, changes without renewals, or none (off)"
     )
     events_retention: Annotated[WholeSeconds, Field(ge=1, le=100 * _YEAR)] = Field(
         604_800, description="seconds that an event is kept"
     )
     events_size: Annotated[Size, AfterValidator(_log_bytes)] = Field(
         Size(2**30),
-        description="size of the event log; beyond it, the oldest events of the owners that hold the most go first",
+        description="maximum size of the event log; beyond it, the oldest events of the largest owners are removed",
     )
     warn_before: str = Field(
         "604800,86400",
@@ -178,7 +178,7 @@ class Settings(BaseSettings):
     )
     max_streams: Annotated[int, Field(ge=1)] = Field(
         500,
-        description="streams of events of a process, with requests that wait for one; a caller may have a sixteenth, "
+        description="streams of events of a process, and requests that wait for events; a caller may have a sixteenth, "
         "at least 1",
     )
 
@@ -219,10 +219,10 @@ class Settings(BaseSettings):
         0, description="live GUIDs of an owner; 0 is no limit; with access off, all GUIDs belong to one owner"
     )
     max_ttl: Annotated[WholeSeconds, Field(ge=0, le=100 * _YEAR)] = Field(
-        0, description="longest life that a write may give a GUID, in seconds from now; 0 is no limit"
+        0, description="maximum lifetime that a write may give a GUID, in seconds from now; 0 is no limit"
     )
     max_life: Annotated[WholeSeconds, Field(ge=0, le=100 * _YEAR)] = Field(
-        0, description="longest life of a GUID, in seconds from its creation, whatever renews it; 0 is no limit"
+        0, description="maximum lifetime of a GUID, in seconds from its creation, including renewals; 0 is no limit"
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         10_000, description="open connections of a process; further ones are rejected"
@@ -286,7 +286,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="format of log lines; auto is console on a terminal, else json"
     )
-    public_metrics: bool = Field(False, description="serve /metrics to anyone, also with access control")
+    public_metrics: bool = Field(False, description="serve /metrics to anyone, even with access control")
     server_timing: bool = Field(
         False, description="report the milliseconds spent in the store, in Redis and in total in Server-Timing"
     )

@@ -11,7 +11,7 @@
     ├── PreconditionRequired  the request lacks a required precondition
     ├── IdempotencyMismatch   the idempotency key was used for a different request
     ├── InProgress            the same request is still in progress
-    ├── EventsGone            the feed of events cannot go on from a cursor
+    ├── EventsGone            the feed of events cannot continue at a cursor
     ├── EventsTrimmed         entries of the event log that were to be read are no longer kept
     ├── ForgedCursor          a cursor of events says that it is of this store, which never made it
     ├── TooManyStreams        too many streams of events are open

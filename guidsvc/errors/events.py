@@ -21,11 +21,11 @@ class ForgedCursor(GuidsvcError):
 
 
 class EventsGone(GuidsvcError):
-    """The feed cannot go on from a cursor. `oldest` and `now` are cursors from which it can."""
+    """The feed cannot continue at a cursor. It can continue at the cursors `oldest` and `now`."""
 
     def __init__(self, reason: GoneReason, *, oldest: str, now: str) -> None:
         super().__init__(
-            f"The feed cannot go on from here: {_REASONS[reason]}. "
+            f"The feed cannot continue here: {_REASONS[reason]}. "
             "Read all GUIDs again, then follow from `now`; or follow from `oldest`, which leaves a gap."
         )
         self.reason = reason

@@ -64,7 +64,7 @@ class RecordStatistics:
             return await self._counting.run()
 
     async def refresh(self, seconds: float) -> None:
-        """Count if the last count, failed or not, ended FRESH_SECONDS ago; wait at most so many `seconds` for it."""
+        """Count if the last count, failed or not, ended FRESH_SECONDS ago; wait at most `seconds` for it."""
         if self._timer() - self._tried_at < FRESH_SECONDS:
             return
         with suppress(GuidsvcError, TimeoutError):  # `latest` stays, and the store counts its failures

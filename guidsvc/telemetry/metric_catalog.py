@@ -205,7 +205,7 @@ METRICS = (
     MetricSpec(
         "guidsvc_expiry_lag_seconds",
         "gauge",
-        "For how long the oldest warning, expiry or purge that is due has been waiting.",
+        "Time that the oldest due warning, expiry event or purge has been waiting.",
         (),
         lambda meters, _: {(): meters.store.events.lag_seconds},
         "livemax",
@@ -237,7 +237,7 @@ METRICS = (
     MetricSpec(
         "guidsvc_clock_skew_seconds",
         "gauge",
-        "By how much the clock of the host is ahead of that of MongoDB; negative if it is behind.",
+        "Seconds by which the clock of the host is ahead of that of MongoDB; negative if it is behind.",
         (),
         lambda meters, _: if_known(meters.store.clock_skew_seconds),
         "livemostrecent",
@@ -260,7 +260,7 @@ METRICS = (
     MetricSpec(
         "guidsvc_metric_files_left_out_total",
         "counter",
-        "Files in the shared metrics folder that were left out because they were unreadable.",
+        "Files in the shared metrics folder that were skipped because they were unreadable.",
         (),
         lambda meters, _: {(): meters.metric_files_left_out},
     ),

@@ -113,7 +113,7 @@ _ALL = (
         errors.Expired(EXAMPLE_GUID, expired_at=1_427_736_345, renewable_until=1_428_341_145),
     ),
     ProblemDoc(
-        "No write may give the GUID so long a life, or a renewal would grant less than at_least. Nothing was changed.",
+        "The expiry is later than a limit allows, or a renewal would grant less than at_least. Nothing was changed.",
         "Ask for an expiry of at most max_expire. If the GUID has reached it, create another GUID. The operators of "
         "the service set the limits.",
         nothing_left(EXAMPLE_GUID, _LIMIT, _LIMIT),
@@ -159,15 +159,15 @@ _ALL = (
         errors.QuotaExceeded(1000),
     ),
     ProblemDoc(
-        "The feed of events cannot go on from the cursor. The reason is trimmed (events after it were removed, "
+        "The feed of events cannot continue at the cursor. The reason is trimmed (events after it were removed, "
         "by age or by the size of the log), rewound (the store was restored from a backup), or another-store.",
         "Read all GUIDs again with GET /guid?state=all, and follow the feed from now. Or follow it from oldest, which "
         "leaves a gap.",
         errors.EventsGone("trimmed", oldest="AmJkFzcAAAAAAAAAKhei", now="AmJkFzcAAAAAAAAEsoYv"),
     ),
     ProblemDoc(
-        "As many streams of events are open as the service, or the caller, may have. A caller may have a sixteenth, "
-        "at least one. A stream of lines is one until its end, and a request that waits for an event is one, too.",
+        "The service, or the caller, has the maximum number of open streams of events. A caller may have a sixteenth, "
+        "at least one. A stream of lines counts until its end, and a request that waits for an event counts too.",
         "Close a stream, or try again after the seconds in Retry-After. One stream can follow all your GUIDs. The "
         "operators of the service set the limit with --max-streams.",
         errors.TooManyStreams(31, is_own=True),

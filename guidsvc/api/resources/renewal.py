@@ -36,7 +36,7 @@ class RenewalHandler(RecordHandler):
         "Renew a GUID",
         ResponseSpec(
             200,
-            "What was granted, if the key has the scope `read`.",
+            "The granted lifetime, if the key has the scope `read`.",
             schemas.Renewal,
             headers=(*OF_WRITTEN, REPLAYED),
         ),

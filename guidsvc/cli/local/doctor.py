@@ -21,7 +21,7 @@ _STRICT_CODES = _CODES | {"warn": 1}
 @click.command(
     "doctor",
     cls=SettingsCommand,
-    short_help="find what is wrong with the set-up, and say what to do",
+    short_help="find faults of the installation, and name the remedies",
     help="Check the settings, this host, the store, Redis, the keys, and the service if it runs. Say what is wrong, "
     "and what to do. It accepts the flags of serve.",
     options_metavar="[OPTIONS] [FLAGS OF SERVE]",

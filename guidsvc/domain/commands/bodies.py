@@ -66,7 +66,7 @@ class _Members(BaseModel):
     user: Annotated[User | None, BeforeValidator(refuse_null)] = optional_field("The user of the record.")
     guid: Annotated[
         str | None, BeforeValidator(refuse_null), WithJsonSchema({"type": "string", "pattern": GUID_PATTERN})
-    ] = optional_field("Must equal the GUID in the path; accepted so that you can write back what you read.")
+    ] = optional_field("Must equal the GUID in the path; accepted so that you can send back a record that you read.")
 
     @field_validator("guid")
     @classmethod
@@ -98,10 +98,10 @@ class PutCommand(_Members):
         str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
     ] = optional_field("Replaces the metadata; `{}` removes it. At most 16 KiB of compact JSON, 8 levels deep.")
     ttl: Annotated[OptionalSeconds, WrapValidator(exclude_expire)] = optional_field(
-        "In place of `expire`: how long the GUID stays valid at least, in seconds from now."
+        "Instead of `expire`: the minimum lifetime of the GUID in seconds from now."
     )
     spread: Annotated[OptionalSeconds, AfterValidator(require_ttl)] = optional_field(
-        "Adds up to so many seconds to `ttl`, at random."
+        "Adds up to this many seconds to `ttl`, at random."
     )
 
 

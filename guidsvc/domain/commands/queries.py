@@ -48,7 +48,7 @@ class ReadQuery(RecordQuery):
     """The query of a read of one record."""
 
     valid_for: PositiveSeconds | None = optional_field(
-        "Demands that the GUID stays valid for at least so many seconds. Otherwise 409, `expires-too-soon`."
+        "Requires that the GUID stays valid for at least this many seconds. Otherwise 409, `expires-too-soon`."
     )
 
 

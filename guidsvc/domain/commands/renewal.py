@@ -15,19 +15,19 @@ class RenewCommand(BaseModel):
         frozen=True,
         extra="forbid",
         json_schema_extra={
-            "description": "How long to renew the record for, and on which conditions.",
+            "description": "The lifetime to grant, and the conditions of the renewal.",
             "examples": [{"ttl": 60, "if_below": 30}, {"ttl": 600, "at_least": 300}, {"revive": True}, {}],
         },
     )
 
     ttl: OptionalSeconds = optional_field(
-        "How long the GUID stays valid at least, in seconds from now; the default lifetime if it is absent."
+        "The minimum lifetime of the GUID in seconds from now; if absent, the default lifetime."
     )
     if_below: OptionalSeconds = optional_field(
         "Renew only if fewer seconds are left. Otherwise nothing changes, and `renewed` is false."
     )
     at_least: OptionalSeconds = optional_field(
-        "Renew for at least so many seconds, even if that is more than `ttl`. If a limit grants fewer, that is 409."
+        "The minimum lifetime in seconds, even if that is more than `ttl`. If a limit grants fewer: 409."
     )
     revive: Annotated[bool, Field(strict=True)] = Field(
         default=False,

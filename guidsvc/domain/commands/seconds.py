@@ -90,5 +90,5 @@ def exclude_expire(value: object, parse: ValidatorFunctionWrapHandler, info: Val
 def require_ttl(value: object, info: ValidationInfo) -> object:
     """Reject `spread` without a `ttl`."""
     if info.data.get("ttl", 0) is None:
-        raise validation_error("spread_alone", "requires `ttl`: it adds up to so many seconds to it, at random")
+        raise validation_error("spread_alone", "requires `ttl`, to which it adds up to this many seconds at random")
     return value

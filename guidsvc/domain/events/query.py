@@ -99,7 +99,7 @@ class EventQuery(NoQuery):
     type: EventTypes | None = optional_field("Only events of these types, separated by commas.")
     guid: EventGuid | None = optional_field("Only events of this GUID.")
     guid_prefix: GuidPrefix | None = optional_field("Only events of GUIDs that begin so.")
-    user: User | None = optional_field("Only events of records whose user this is, or was.")
+    user: User | None = optional_field("Only events of records that have or had this user.")
     owner: Owner | None = optional_field(
         "Only events of records of this owner. Only admins may name another owner than their own."
     )
@@ -108,11 +108,11 @@ class EventQuery(NoQuery):
     )
     wait: Wait = Field(
         0,
-        description="Wait up to so many seconds for the first event.",
+        description="Wait up to this many seconds for the first event.",
     )
-    view: Literal["brief"] | None = optional_field("`brief` leaves out the records.")
+    view: Literal["brief"] | None = optional_field("`brief` omits the records.")
     follow: Literal["true", "false"] = Field(
-        "false", description="`true` goes on at the newest event, in a stream of lines."
+        "false", description="`true` continues after the newest event, in a stream of lines."
     )
 
     @field_validator("guid_prefix")

@@ -5,7 +5,7 @@ from guidsvc.errors import GuidsvcError
 
 
 class LifeLimitReached(GuidsvcError):
-    """No write may give the GUID so long a life, or any longer one. Nothing was changed.
+    """The lifetime exceeds a limit, or the limit allows no later expiry. Nothing was changed.
 
     `max_expire` is the latest expiry that a write may give it; `expire` is that of the record, or None if there is none
     or the caller may not read it.

@@ -42,7 +42,7 @@ class FeedEvent:
 
     @property
     def place(self) -> Cursor:
-        """The place after the event."""
+        """The position after the event."""
         return Cursor(self._key, self.number, checksum_of(self.entry.id))
 
     @property

@@ -87,7 +87,7 @@ class EventTail:
     async def wait(
         self, after: int, owner: str | None, seconds: float, stop: asyncio.Future[None] | None = None
     ) -> None:
-        """Wait until there may be an event of this owner after an entry, for at most so many seconds, or until `stop`.
+        """Wait until there may be an event of this owner after an entry, up to `seconds`, or until `stop`.
 
         `stop` is not cancelled.
         """

@@ -116,7 +116,7 @@ VALUES = [
     renewal('{"ttl": "90.5s"}', f"`ttl` {WHOLE_SECONDS}; did you mean 91?"),
     put('{"ttl": 60, "expire": 1798761600}', "`ttl` excludes `expire`; send one of them."),
     put('{"ttl": true, "expire": 1798761600}', f"`ttl` {WHOLE_SECONDS}; and it excludes `expire`; send one of them."),
-    put('{"spread": 60}', "`spread` requires `ttl`: it adds up to so many seconds to it, at random."),
+    put('{"spread": 60}', "`spread` requires `ttl`, to which it adds up to this many seconds at random."),
     put('{"TTL": 60}', f"`TTL` is not a known member; did you mean `ttl`? {MEMBERS}"),
     put('{"ttL": 60}', f"`ttL` is not a known member; did you mean `ttl`? {MEMBERS}"),
     patch('{"ttl": 60}', f"`ttl` is not a known member of a PATCH; {RENEWED}."),

@@ -23,9 +23,9 @@ _EVENT: dict[str, Any] = {
 
 
 class Event(BaseModel):
-    """What happened to a GUID. New types, and new members, may be added."""
+    """An event of a GUID. New types and new members may be added."""
 
-    cursor: Annotated[str, Field(description="The place after the event.")]
+    cursor: Annotated[str, Field(description="The position after the event.")]
     id: Annotated[str, Field(description="The same event always has the same id.")]
     type: Annotated[
         str,
@@ -42,7 +42,7 @@ class Event(BaseModel):
     by: str = optional("The name of the key or token of the request.")
     request_id: str = optional("The id of the request.")
     left: Digits = optional("Of `guid.expiring`: the seconds until the expiry.")
-    warning: Digits = optional("Of `guid.expiring`: how many seconds before the expiry it was due.")
+    warning: Digits = optional("For `guid.expiring`: the seconds before the expiry at which it was due.")
     record: GuidRecord = optional("The record after the change; before it, for `guid.deleted`; none for `guid.purged`.")
 
 
@@ -53,4 +53,4 @@ class EventPage(BaseModel):
 
     items: list[Event]
     next: Annotated[str, Field(description="The cursor at which to continue; also on an empty page.")]
-    more: Annotated[bool, Field(description="Whether more of these events follow, or may. This page may be empty.")]
+    more: Annotated[bool, Field(description="Whether more of these events follow, or may. The page may be empty.")]

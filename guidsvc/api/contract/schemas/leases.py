@@ -31,7 +31,7 @@ class Renewal(BaseModel):
     expire: Annotated[Digits, Field(description="The expiry, in Unix seconds.")]
     renewed: Annotated[bool, Field(description="Whether the expiry was moved.")]
     granted: Annotated[Digits, Field(description="The whole seconds from now to the expiry.")]
-    capped: Annotated[bool, Field(description="Whether a limit grants less than was asked for.")]
+    capped: Annotated[bool, Field(description="Whether a limit grants less than requested.")]
     max_expire: Annotated[Digits | None, Field(description="The latest expiry that a write may set; null without one.")]
     renew_at: Annotated[Digits | None, Field(description="When to renew again, in Unix seconds.")]
 

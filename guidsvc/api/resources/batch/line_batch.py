@@ -141,7 +141,7 @@ class LineBatch:
         return self._executor.reject(error, number).full
 
     def _is_brief_failure(self) -> bool:
-        """Count a failure; return whether so many were reported that it has only status and line."""
+        """Count a failure; return whether its result has only status and line, because many were reported."""
         self._failures += 1
         return self._failures > WHOLE_PROBLEMS
 

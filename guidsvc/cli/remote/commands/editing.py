@@ -27,9 +27,7 @@ _MEMBERS = ("user", "expire", "metadata")
 
 @click.command(cls=RemoteCommand, is_write=True, examples=["edit 9094E4C980C74043A4B586B420E69DDF"])
 @guid_argument
-@click.option(
-    "--file", "text_file", metavar="FILE", help="begin with the text in this file, which an earlier edit left"
-)
+@click.option("--file", "text_file", metavar="FILE", help="begin with the text in this file, from an earlier edit")
 @click.pass_obj
 def edit(remote: Remote, /, guid: str, text_file: str | None) -> None:
     """Edit a record as JSON in $VISUAL or $EDITOR. If it was changed meanwhile, nothing is written."""

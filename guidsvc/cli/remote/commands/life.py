@@ -24,9 +24,11 @@ def rm(remote: Remote, /, guid: str, *, if_match: Any) -> None:
 
 @click.command(cls=RemoteCommand, is_write=True, examples=["renew GUID --ttl 60 --if-below 30", "renew GUID --revive"])
 @guid_argument
-@ttl_option("valid until at least so long from now [default: the default lifetime of the service]")
-@click.option("--if-below", type=DURATION, metavar="DURATION", help="only if less than this is left")
-@click.option("--at-least", type=DURATION, metavar="DURATION", help="valid for at least so long, else exit with 4")
+@ttl_option("lifetime from now [default: the default lifetime of the service]")
+@click.option("--if-below", type=DURATION, metavar="DURATION", help="renew only if less than this is left")
+@click.option(
+    "--at-least", type=DURATION, metavar="DURATION", help="minimum lifetime; exit with 4 if limits grant less"
+)
 @click.option("--revive", is_flag=True, help="also if the record has expired")
 @if_match_option
 @click.pass_obj

@@ -50,11 +50,13 @@ def _limit(text: str) -> int:
     examples=["ls", "ls --user 'Cylance, Inc.' --expires-within 24h", "ls --state expired --count"],
 )
 @filter_options("live")
-@click.option("--expires-within", type=DURATION, metavar="DURATION", help="only what expires so soon, soonest first")
+@click.option(
+    "--expires-within", type=DURATION, metavar="DURATION", help="only what expires within this time, soonest first"
+)
 @click.option("--sort", type=OneOf(["guid", "expire"]), help="order [default: guid, or expire with --expires-within]")
-@click.option("--limit", type=Parsed("N", _limit), metavar="N", help="print at most so many")
+@click.option("--limit", type=Parsed("N", _limit), metavar="N", help="maximum number of records")
 @click.option("--full", "is_full", is_flag=True, help="all members of the records")
-@click.option("--count", "is_count", is_flag=True, help="print only how many there are")
+@click.option("--count", "is_count", is_flag=True, help="print only the number of records")
 @click.pass_obj
 def ls(remote: Remote, /, *, limit: int | None, is_full: bool, is_count: bool, **options: Any) -> None:
     """List the records that the options select, live ones by default."""

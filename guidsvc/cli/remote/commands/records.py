@@ -49,8 +49,8 @@ def print_record(remote: Remote, record: Record) -> None:
 )
 @click.argument("words", nargs=-1, type=RecordWords(), metavar="[GUID] [-]")
 @member_options
-@ttl_option("valid for so long from now, in place of --expire")
-@click.option("--new", "is_new", is_flag=True, help="only if there is no record yet; else exit with 4")
+@ttl_option("lifetime from now, instead of --expire")
+@click.option("--new", "is_new", is_flag=True, help="create only; exit with 4 if the record exists")
 @if_match_option
 @click.pass_obj
 def put(remote: Remote, /, words: tuple[str, ...], *, is_new: bool, if_match: Any, **options: Any) -> None:
@@ -80,7 +80,7 @@ def _members(*, user: str | None, expire: Moment | None, ttl: int | None, metada
 )
 @guid_argument
 @click.option("--full", "is_full", is_flag=True, help="all members, also the version and the owner")
-@click.option("--valid-for", type=DURATION, metavar="DURATION", help="exit with 4 if it expires before so long")
+@click.option("--valid-for", type=DURATION, metavar="DURATION", help="exit with 4 if less than this time is left")
 @click.pass_obj
 def get(remote: Remote, /, guid: str, *, is_full: bool, valid_for: int | None) -> None:
     """Print a record. Exit with 3 if it has expired or does not exist."""

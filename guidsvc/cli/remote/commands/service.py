@@ -26,7 +26,7 @@ def whoami(remote: Remote, /) -> None:
 
 
 @click.command(cls=RemoteCommand, examples=["status", "status --wait 30s && {program} ls"])
-@click.option("--wait", type=DURATION, metavar="DURATION", help="wait up to so long until the service is ready")
+@click.option("--wait", type=DURATION, metavar="DURATION", help="maximum wait until the service is ready")
 @click.pass_context
 def status(ctx: click.Context, wait: int | None) -> None:
     """Print the state of the service. Exit with 0 if it is ready, 1 if degraded, 2 if down."""

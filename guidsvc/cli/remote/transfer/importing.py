@@ -49,7 +49,7 @@ MAX_SHOWN = 20
     default="overwrite",
     help="what to do if the GUID exists: skip the line, overwrite the record, or fail [default: overwrite]",
 )
-@click.option("--resume", "should_resume", is_flag=True, help="go on where the last import of this file has stopped")
+@click.option("--resume", "should_resume", is_flag=True, help="continue where the last import of this file stopped")
 @click.pass_obj
 def import_records(remote: Remote, /, source: str, *, is_dry: bool, policy: Policy, should_resume: bool) -> None:
     """Put the records of a file, one JSON object per line, as `export` writes them."""

@@ -47,7 +47,7 @@ DELETIONS = 2
 GAP_SECONDS = 5.0
 """How long after a note of a gap its process may still write without entries, by the clock of the server."""
 NOTE_SECONDS = 1.0
-"""A write that begins so long after a note, at most, ends long before GAP_SECONDS are over."""
+"""Maximum age of a note for a write: a write that begins by then ends long before GAP_SECONDS have passed."""
 _GAP = "gap_until"
 _HAS_GAP: dict[str, Any] = {"_id": BOUNDS_ID, _GAP: {"$exists": True}}
 _NOTE_GAP: list[Document] = [{"$set": {_GAP: {"$add": [NOW, int(GAP_SECONDS * 1000)]}}}]
