@@ -3,12 +3,12 @@
 sync        the sync client
 aio         the async client, with the same methods
 protocol    the HTTP interface without I/O: calls, when to repeat them, and flows of several calls
-transport   what both use of httpx2: the address, the key, errors, bounds
-lease_state what the holder of a lease knows about it
+transport   the parts of httpx2 that both clients use: address, key, errors, limits
+lease_state the state of a lease as its holder knows it
 models      records, renewals, events
 key_models  API keys
 problems    the errors of the service, one class for each code
-errors      all other errors; draws the tree
+errors      all other errors, with a tree of all
 """
 
 from guidsvc_client.aio.client import (

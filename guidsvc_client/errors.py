@@ -1,12 +1,12 @@
 """The exceptions of the client.
 
 GuidsvcError
-├── NoResponse            no complete response came
+├── NoResponse            no complete response arrived
 │   ├── Unreachable       there was no connection, so nothing was sent
 │   ├── Disconnected      the connection broke off: the request may have taken effect
 │   └── TimedOut          the response did not come in time: the request may have taken effect
 ├── UnexpectedResponse    the response is not one of guidsvc, for example that of a proxy
-├── StreamTruncated       a stream broke off before its end
+├── StreamTruncated       a stream was cut off before its end
 ├── RecordWithheld        a write is done, but the key may not read the record
 ├── LeaseHeld             another client holds the lease
 ├── LeaseLost             the lease was lost, or may be
@@ -24,7 +24,7 @@ class GuidsvcError(Exception):
 
 
 class NoResponse(GuidsvcError):
-    """No complete response came. `request_id` is in the log of the service, if the request reached it."""
+    """No complete response arrived. `request_id` is in the log of the service, if the request reached it."""
 
     def __init__(self, reason: str, request_id: str = "") -> None:
         super().__init__(f"{reason} (request {request_id})" if request_id else reason)
@@ -53,7 +53,7 @@ class UnexpectedResponse(GuidsvcError):
 
 
 class StreamTruncated(GuidsvcError):
-    """A stream broke off before its end. Read it again from the beginning."""
+    """A stream was cut off before its end. Read it again from the beginning."""
 
 
 class RecordWithheld(GuidsvcError):

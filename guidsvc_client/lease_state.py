@@ -1,4 +1,4 @@
-"""What the holder of a lease knows about it: until when it is granted, and whether it is lost."""
+"""The state of a lease as its holder knows it: its granted time, and whether it is lost."""
 
 import threading
 from typing import ClassVar
@@ -10,7 +10,7 @@ from guidsvc_client.protocol.retrying import backoff_seconds
 
 
 class LeaseState:
-    """The state of one lease. Once lost, it stays lost: also if a late response says that it was renewed."""
+    """The state of one lease. Once lost, it stays lost, even if a late response says that it was renewed."""
 
     def __init__(self, guid: str, term: Term) -> None:
         self.guid = guid
@@ -24,12 +24,12 @@ class LeaseState:
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the lease is still granted, by the clock of this host."""
+        """The seconds for which the lease is still granted, by the clock of this host."""
         return 0.0 if self.is_lost else max(0.0, self.term.ends - clock())
 
     @property
     def seconds_until_renewal(self) -> float:
-        """How long to wait before the next renewal."""
+        """The seconds to wait before the next renewal."""
         return max(0.0, min(self._next, self.term.ends) - clock())
 
     @property
@@ -39,13 +39,13 @@ class LeaseState:
             return self._is_lost()
 
     def extend(self, term: Term) -> None:
-        """Note a renewal, unless the lease was lost before its response came."""
+        """Record a renewal, unless the lease was lost before its response arrived."""
         with self._lock:
             if not self._is_lost():
                 self.term, self._next, self._failures, self._error = term, term.renews, 0, None
 
     def fail(self, error: Exception) -> None:
-        """Note a renewal that failed, and when to try again. A limit of the life stays."""
+        """Record a failed renewal, and when to try again. The end of the granted time stays."""
         with self._lock:
             self._error = error
             if isinstance(error, LeaseLost):
@@ -54,7 +54,7 @@ class LeaseState:
             self._failures += 1
 
     def end(self) -> None:
-        """Note the end of the work: what happens later by the clock does not matter any more."""
+        """Record the end of the work. After that, the lease can no longer be lost by time."""
         with self._lock:
             self._has_ended = not self._is_lost()
 
@@ -79,7 +79,7 @@ class LeaseState:
 
 
 class BaseLease:
-    """What a lease tells its holder. The clients add how they acquire, renew and release it."""
+    """The interface of a lease for its holder. The clients add how to acquire, renew and release it."""
 
     _STATEMENT: ClassVar[str]
     """The statement whose block holds the lease."""
@@ -101,7 +101,7 @@ class BaseLease:
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the lease is still granted; 0 if it is lost."""
+        """The seconds for which the lease is still granted; 0 if it is lost."""
         return self._held.remaining_seconds
 
     @property

@@ -1,4 +1,4 @@
-"""What the service returns, as frozen dataclasses. Times are integers as on the wire; `expires_at` is a datetime."""
+"""The data of the service, as frozen dataclasses. Times are integers as on the wire; `expires_at` is a datetime."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,7 +126,7 @@ class Page(Generic[RecordT_co]):
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a renewal granted: `granted` seconds from the renewal to `expire`. `renew_at` says when to renew again."""
+    """The result of a renewal: `granted` seconds from the renewal to `expire`. `renew_at` says when to renew again."""
 
     guid: str
     expire: int
@@ -154,7 +154,7 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a GUID at `at`, in Unix milliseconds. The same event always has the same `id`.
+    """An event of a GUID at the time `at`, in Unix milliseconds. The same event always has the same `id`.
 
     `cursor` is the place after the event. `record` is the record after the change, or before a deletion. `details` has
     the members that only some types of events have, as on the wire. New types may come: ignore unknown ones.
@@ -188,7 +188,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """A page of the feed: `next` is where to go on, also after an empty page."""
+    """A page of the feed. `next` is the cursor at which to continue, even after an empty page."""
 
     items: Sequence[Event]
     next: str
@@ -197,7 +197,7 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the service is ready, and the state of its parts. `workers` is how many processes serve, if known."""
+    """Whether the service is ready, and the state of its parts. `workers` is the number of processes."""
 
     is_ready: bool
     status: str

@@ -15,7 +15,7 @@ class Problem(GuidsvcError):
     """The service rejected the request.
 
     `code` is stable; `detail` is for people and may change. `errors` lists the invalid members of a request. `page` is
-    the URL of the explanation. `retry_after` is in seconds. `members` has everything that was sent.
+    the URL of the explanation. `retry_after` is in seconds. `members` has all members of the problem.
     """
 
     code: str = ""
@@ -141,7 +141,7 @@ class PreconditionFailed(_WithRecord):
 
 
 class PreconditionRequired(Problem):
-    """The service demands a precondition: pass `if_match`."""
+    """The service requires a precondition: pass `if_match`."""
 
     code = "precondition-required"
 
@@ -225,7 +225,7 @@ class UnsupportedMediaType(Problem):
 
 
 class EventsGone(Problem):
-    """The feed does not reach back to the cursor, for this `reason`: trimmed, rewound, or another-store.
+    """The feed no longer has all events after the cursor. The `reason` is trimmed, rewound, or another-store.
 
     Read all GUIDs again, then follow from `now`; or follow from `oldest`, which leaves a gap.
     """
@@ -238,12 +238,12 @@ class EventsGone(Problem):
 
     @property
     def reason(self) -> str:
-        """Why the feed cannot go on."""
+        """Why the feed cannot continue."""
         return self._reason
 
     @property
     def oldest(self) -> str:
-        """The cursor of the oldest event that there is."""
+        """The cursor of the oldest event."""
         return self._oldest
 
     @property
@@ -267,7 +267,7 @@ class Unavailable(Problem):
 class OutcomeUnknown(_WithRecord):
     """A write may have taken effect, or may not. Read the record before you write again.
 
-    `record` is the current record if a repetition met another version than it demands, perhaps that of its own first
+    `record` is the current record if a repetition met another version than required, perhaps that of its own first
     attempt.
     """
 

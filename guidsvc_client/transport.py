@@ -1,4 +1,4 @@
-"""What both transports share: the address and the key of the service, httpx2's errors, and the bound of responses."""
+"""The common part of both transports: address and key of the service, httpx2's errors, and the limit of responses."""
 
 import os
 import re
@@ -76,7 +76,7 @@ def _is_address(url: str) -> bool:
 
 
 def _address_fault(url: str) -> str:
-    """Return what is wrong with a URL, without what may be a password."""
+    """Return the mistake in a URL, without any part that may be a password."""
     if url.startswith("gs_"):
         return "this is an API key, not a URL; pass it as key, or set GUIDSVC_KEY"
     hint = f"write one such as {EXAMPLE_URL}"
@@ -93,7 +93,7 @@ def timeout_of(policy: Policy, call: Call[Any]) -> httpx2.Timeout:
 
 @contextmanager
 def own_errors(request_id: str) -> Generator[None]:
-    """Raise, inside, the errors of this package in place of those of httpx2."""
+    """Within the block, raise the errors of this package instead of those of httpx2."""
     try:
         yield
     except _NOT_CONNECTED as error:

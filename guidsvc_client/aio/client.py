@@ -1,4 +1,4 @@
-"""The async client: the methods of the sync one, to be awaited."""
+"""The async client: the methods of the sync client, as coroutines."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -96,9 +96,9 @@ class AsyncClient:
         return await self._session.send(calls.get(guid, FullRecord if full else Record, valid_for, if_changed_from))
 
     async def create(self, *, idempotency_key: str | None = None, **change: Unpack[Change]) -> Record:
-        """Create a record under a GUID that the service generates. Exactly one, also if the request is repeated.
+        """Create a record under a GUID that the service generates. Repeated requests create only one.
 
-        Pass an idempotency key of your own to repeat the call yourself, even after a restart, for 24 hours.
+        Pass your own idempotency key to repeat the call yourself, even after a restart, for 24 hours.
         """
         return await self._session.send(calls.create(idempotency_key, change))
 
@@ -113,7 +113,7 @@ class AsyncClient:
         """Create a record under this GUID, or merge members into it; `metadata` is replaced as a whole.
 
         With `if_match`, PreconditionFailed unless the record has this version; with `if_none_match="*"`, if there is
-        one. If the first response was lost, that may be the own write: then OutcomeUnknown, with the current record.
+        one. If the first response was lost, that may be this write: then OutcomeUnknown, with the current record.
         """
         return await self._session.send(calls.put(guid, change, Record, if_match, if_none_match))
 
@@ -122,7 +122,7 @@ class AsyncClient:
         return await self._session.send(calls.patch(guid, changes, if_match))
 
     async def update(self, guid: Guid, change: Callable[[Record], Record]) -> Record:
-        """Read, change and write a record, so that no change of anybody is lost or made twice.
+        """Read, change and write a record, so that no change of any client is lost or made twice.
 
         `change` is called again if another client has changed the record in between: `lambda r: r.replace(user="x")`.
         """
@@ -159,7 +159,7 @@ class AsyncClient:
     def stream(
         self, *, full: bool = False, limit: int | None = None, **filters: Unpack[Filter]
     ) -> AsyncIterator[Record]:
-        """Yield all records that a filter selects, in one response. StreamTruncated if it breaks off."""
+        """Yield all records that a filter selects, in one response. StreamTruncated if it is cut off."""
         return self._stream(filters, FullRecord if full else Record, limit)
 
     async def batch(self, operations: Iterable[Operation], **options: Unpack[BatchOptions]) -> Sequence[Result]:
@@ -185,9 +185,9 @@ class AsyncClient:
     def events(
         self, *, start: Start = "oldest", cursor: str | None = None, follow: bool = True, **filters: Unpack[EventFilter]
     ) -> AsyncEventFeed:
-        """Return what happened to GUIDs, in order, after a cursor or else from the start, as an iterator.
+        """Return an iterator over the events of GUIDs, in order, after a cursor or else from the start.
 
-        It waits for new events, also while the service does not respond, unless `follow` is False. EventsGone if the
+        It waits for new events, even while the service does not respond, unless `follow` is False. EventsGone if the
         service does not have the events after the cursor any more.
         """
         return AsyncEventFeed(self._session, FeedPlan(query_of(filters), start, follow), cursor)
@@ -198,7 +198,7 @@ class AsyncClient:
         return AsyncKeys(self._session)
 
     async def whoami(self) -> Identity:
-        """Return what the own key is and may, and what is left of its limits."""
+        """Return the identity of the client's key: its owner, its scopes, and the rest of its limits."""
         return await self._session.send(calls.whoami())
 
     async def stats(self) -> Statistics:

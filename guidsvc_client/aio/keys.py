@@ -36,7 +36,7 @@ class AsyncKeys:
             cursor = page.next
 
     async def set_note(self, key_id: str, note: str | None) -> Key:
-        """Set the note of a key, or remove it."""
+        """Set or remove the note of a key."""
         return await self._session.send(key_calls.set_note(key_id, note))
 
     async def rotate(self, key_id: str, overlap: Duration | None = None) -> IssuedKey:

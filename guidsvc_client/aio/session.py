@@ -29,7 +29,7 @@ class AsyncSession:
         return AsyncSession(self._service, policy, self._http)
 
     async def send(self, call: Call[T]) -> T:
-        """Send a call, again if need be, and return its result."""
+        """Send a call, repeat it if necessary, and return its result."""
         attempts = Attempts(call, self.policy)
         with attempts.judged():
             async for attempt in attempts.async_context():
@@ -71,7 +71,7 @@ class AsyncSession:
         return await (asyncio.sleep(step.seconds) if isinstance(step, Pause) else self.send(step))
 
     async def _opened(self, attempts: Attempts[None]) -> httpx2.Response:
-        """Open a stream, again if need be."""
+        """Open a stream, and repeat that if necessary."""
         async for attempt in attempts.async_context():
             with attempt:
                 response = await self._open(attempts)

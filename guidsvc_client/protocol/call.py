@@ -1,4 +1,4 @@
-"""A call: one request of the interface, and what its response means."""
+"""A call: one request of the interface, and the reader of its response."""
 
 import json
 from collections.abc import Callable, Generator, Mapping
@@ -51,10 +51,10 @@ class Reply:
 
     @contextmanager
     def reading(self) -> Generator[None]:
-        """Raise UnexpectedResponse in place of any error of the block, which reads the response.
+        """Raise UnexpectedResponse instead of any error of the block, which reads the response.
 
-        The response may be of a proxy, or of anything else: members of other types, numbers without end, JSON so deep
-        that Python gives up.
+        The response may come from a proxy, or from any other program, with members of other types, endless numbers, or
+        JSON too deep for Python.
         """
         try:
             yield
@@ -79,13 +79,13 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     content: bytes | None = None
     is_repeatable: bool = True
-    """Whether a second request has no further effect, so that it may follow one with an unknown outcome."""
+    """Whether a second request has no further effect, so that it may follow a request with an unknown outcome."""
     settle: Callable[[Problem], T] = _reject
     """Returns the result if the rejection of a repetition shows that an earlier attempt had success; else raises."""
     accepts: frozenset[int] = frozenset()
     """The statuses of errors that `read` can read."""
     wait_seconds: float = 0
-    """How much longer than usual the response may take."""
+    """Additional seconds that the response may take."""
 
     @property
     def target(self) -> str:
@@ -108,7 +108,7 @@ class Pause:
 
 
 Flow = Generator[Call[Any] | Pause, Any, T]
-"""Several calls, and what comes of them. The client performs each step, and sends back its result or its error."""
+"""Several calls and their result. The client performs each step, and sends back its result or its error."""
 
 
 def send(call: Call[T]) -> Flow[T]:

@@ -35,7 +35,7 @@ FULL = {"view": "full"}
 
 
 class Change(TypedDict, total=False):
-    """The members of a record to set. `ttl` is a life from now, in place of `expire`, and `spread` its random part."""
+    """The members of a record to set. `ttl` is the lifetime, instead of `expire`; `spread` is its random part."""
 
     user: str
     expire: Moment
@@ -54,7 +54,7 @@ class Terms(TypedDict, total=False):
 
 
 class Filter(TypedDict, total=False):
-    """Which records a list has. The bounds also accept what the interface does, such as "+24h"."""
+    """The filter of a list. The bounds also accept the forms of the interface, such as "+24h"."""
 
     user: str
     owner: str
@@ -173,7 +173,7 @@ def stream(filters: Filter, kind: type[RecordT], limit: int | None) -> Call[None
 
 
 def whoami() -> Call[Identity]:
-    """Read what the own key is and may."""
+    """Read the identity of the client's key."""
     return Call(method="GET", path="/keys/self", read=lambda reply: Identity.from_wire(reply.json))
 
 
@@ -188,7 +188,7 @@ def version() -> Call[str]:
 
 
 def ready() -> Call[Readiness]:
-    """Read the state of the service. One that is not ready responds, too, with 503."""
+    """Read the state of the service. A service that is not ready responds with 503."""
 
     def read(reply: Reply) -> Readiness:
         document = reply.json
@@ -219,7 +219,7 @@ def _preconditions(if_match: Version | None, if_none_match: Version | None = Non
 
 
 def _shows(record: Record, change: Change) -> bool:
-    """Whether a record is what a change made of it. A life from now cannot be recognised."""
+    """Whether a record has the values of a change. A `ttl` cannot be recognised."""
     members = wire_members(change)
     return all(name in {"user", "expire", "metadata"} and getattr(record, name) == members[name] for name in members)
 
@@ -229,5 +229,5 @@ def _settle(problem: Problem) -> NoReturn:
 
 
 def _unknown_if_rejected(problem: Problem) -> Problem:
-    """Return the error of a repetition: a version that does not match may be that of its first attempt."""
+    """Return the error of a repetition: another version may be that of its own first attempt."""
     return unknown_outcome(problem) if isinstance(problem, PreconditionFailed) else problem

@@ -1,4 +1,4 @@
-"""The calls about events: what happened to GUIDs, in order."""
+"""The calls about events of GUIDs."""
 
 from collections.abc import Iterable
 from typing import Literal, TypedDict
@@ -9,12 +9,12 @@ from guidsvc_client.protocol.values import Guid, guid_of
 
 MAX_PAGE_SIZE = 500
 WAIT_SECONDS = 30
-"""How long a page waits for its first event: the longest time that the service accepts."""
+"""The seconds that a page waits for its first event: the maximum that the service accepts."""
 Start = Literal["oldest", "now"]
 
 
 class EventFilter(TypedDict, total=False):
-    """Which events a feed has. Only admins may name an `owner`. `view="brief"` leaves the records out."""
+    """Which events a feed has. Only admins may name an `owner`. `view="brief"` omits the records."""
 
     types: Iterable[str]
     guid: Guid

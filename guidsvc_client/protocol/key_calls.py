@@ -12,7 +12,7 @@ MAX_PAGE_SIZE = 500
 
 
 class KeyLimits(TypedDict, total=False):
-    """What a new key may have: an expiry, a note, and limits of the life that it may give GUIDs."""
+    """The options of a new key: an expiry, a note, and limits of the lifetime that it may give GUIDs."""
 
     expire: Moment
     note: str
@@ -29,7 +29,7 @@ class KeyFilter(TypedDict, total=False):
 
 
 def create(owner: str, scopes: Iterable[str], limits: KeyLimits) -> Call[IssuedKey]:
-    """Create a key. The service never stores a response with a secret, so there is no repetition."""
+    """Create a key. The service never stores a response with a secret, so the call is not repeated."""
     body = {"owner": owner, "scopes": sorted(scopes), **wire_members(limits)}
     return with_json(Call(method="POST", path="/keys", read=_read_secret, is_repeatable=False), body)
 

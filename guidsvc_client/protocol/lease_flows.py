@@ -24,16 +24,16 @@ from guidsvc_client.protocol.values import Duration, Guid, guid_of, seconds_of
 
 HOLDER = "holder"
 _RACES = 5
-"""How often a claim or a renewal may meet another version before it gives up."""
+"""Number of times that a claim or a renewal may meet another version before it fails."""
 _REJECTED = (PreconditionFailed, OutcomeUnknown)
 clock: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
-"""A monotonic clock that goes on while the host is suspended, where there is one."""
+"""A monotonic clock that continues while the host is suspended, if the system has one."""
 
 
 class LeaseOptions(TypedDict, total=False):
-    """What a lease is to be. `wait` is how long to wait while another holds it, or the service does not respond."""
+    """The options of a lease. `wait` is the time to wait while another holds it, or the service does not respond."""
 
     ttl: Required[Duration]
     user: str
@@ -43,16 +43,16 @@ class LeaseOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What lease to acquire, and how."""
+    """The lease to acquire, and its options."""
 
     guid: str
     ttl_seconds: int
     user: str
     metadata: Mapping[str, Any]
     wait_seconds: float
-    """How long to wait for a lease that another client holds, or for the service."""
+    """Time to wait for a lease that another client holds, or for the service."""
     is_deleted: bool
-    """Whether to delete the lease at its end. That of an election is revoked, so that its versions go on rising."""
+    """Whether to delete the lease at its end. The lease of an election is revoked, so that its versions keep rising."""
     holder: str
 
     @property
@@ -61,7 +61,7 @@ class Plan:
         return {"user": self.user, "ttl": self.ttl_seconds, "metadata": {**self.metadata, HOLDER: self.holder}}
 
     def has_written(self, record: Record | None) -> bool:
-        """Return whether a record is that of this holder."""
+        """Return whether a record was written by this holder."""
         return record is not None and record.metadata.get(HOLDER) == self.holder
 
 
@@ -105,7 +105,7 @@ def acquire(plan: Plan) -> Flow[Term]:
 
 
 def renew(plan: Plan, version: int) -> Flow[Term]:
-    """Renew the lease. LeaseLost if it is not that of this holder any more."""
+    """Renew the lease. LeaseLost if this holder no longer has it."""
     for _ in range(_RACES):
         asked = clock()
         try:
@@ -123,7 +123,7 @@ def renew(plan: Plan, version: int) -> Flow[Term]:
 
 
 def release(plan: Plan, version: int) -> Flow[None]:
-    """Revoke or delete the lease. LeaseLost if it was not that of this holder any more."""
+    """Revoke or delete the lease. LeaseLost if this holder no longer had it."""
     is_deleted = plan.is_deleted
     for _ in range(_RACES):
         change: Change = {"expire": 0}

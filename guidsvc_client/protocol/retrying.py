@@ -31,11 +31,11 @@ T = TypeVar("T")
 log = logging.getLogger("guidsvc_client")
 
 NOT_DONE = (Unreachable, Unavailable, RateLimited, TooManyStreams, InProgress)
-"""Errors that say that the request changed nothing, and that it may have success later."""
+"""Errors that say that the request changed nothing, and may succeed later."""
 PERHAPS_DONE = (Disconnected, TimedOut, OutcomeUnknown)
 """Errors after which the request may have taken effect."""
 _PAUSE = wait_exponential(multiplier=0.1, max=2.0) + wait_random(0, 0.3)
-"""How long to wait before an attempt if the service does not say it."""
+"""Seconds to wait before an attempt if the service gives no time."""
 _OF_PROXIES = frozenset({502, 503, 504})
 """Statuses of a proxy that had no response of the service to pass on."""
 
@@ -47,7 +47,7 @@ def is_perhaps_done(error: Exception) -> bool:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Return whether the same request may have success later."""
+    """Return whether the same request may succeed later."""
     return isinstance(error, NOT_DONE) or is_perhaps_done(error)
 
 
@@ -80,19 +80,19 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long to wait for responses, how often to repeat requests, and the hooks."""
+    """The timeouts and the retries of requests, and the hooks."""
 
     timeout_seconds: float = 6.0
-    """The longest wait for a response: longer than the time limit of the service, which is 5 seconds."""
+    """Maximum wait for a response: longer than the time limit of the service, which is 5 seconds."""
     retries: int = 3
     retry_seconds: float = 10.0
-    """No repetition begins later than so long after the first attempt."""
+    """Maximum time between the first attempt and the start of a repetition."""
     on_request: Callable[[Sent], None] | None = None
     on_retry: Callable[[Sent, GuidsvcError], None] | None = None
 
     @property
     def connect_seconds(self) -> float:
-        """The longest wait for a connection: 2 seconds by default."""
+        """Maximum wait for a connection: 2 seconds by default."""
         return self.timeout_seconds / 3
 
     @classmethod
@@ -104,7 +104,7 @@ class Policy:
         return cls(**given)
 
     def within(self, seconds: float) -> "Policy":
-        """Return a policy for calls that are of use only for this time."""
+        """Return a policy for calls that are useful only within this time."""
         return replace(
             self,
             timeout_seconds=min(self.timeout_seconds, seconds),
@@ -132,7 +132,7 @@ class Attempts(Generic[T]):
     _count: int = 0
     _error: GuidsvcError | None = None
     _asked_seconds: float | None = None
-    """How long the service asks to wait before the next attempt."""
+    """The seconds that the service asks to wait before the next attempt."""
     _doubt: GuidsvcError | None = None
     """The first error after which the request may have taken effect."""
     _is_settled: bool = False
@@ -141,7 +141,7 @@ class Attempts(Generic[T]):
 
     @contextmanager
     def judged(self) -> Generator[None]:
-        """Raise the first doubt in place of a last error, raised inside, that says that nothing was done."""
+        """Within the block, replace a last error that denies any effect by the first error with unknown outcome."""
         try:
             yield
         except NOT_DONE as error:
@@ -188,7 +188,7 @@ class Attempts(Generic[T]):
             raise
 
     def _should_repeat(self, state: RetryCallState) -> bool:
-        """Return whether to try again. Note the error, and how long the service asks to wait."""
+        """Return whether to try again. Record the error, and the requested wait."""
         error = None if state.outcome is None else state.outcome.exception()
         if self._is_settled or not isinstance(error, GuidsvcError) or not should_repeat(self.call, error):
             return False
@@ -216,10 +216,10 @@ class Attempts(Generic[T]):
 
 
 def backoff_seconds(failures: int) -> float:
-    """Return how long to wait after so many failures of a task that is repeated without end."""
+    """Return the seconds to wait after this number of failures of a task that is repeated without end."""
     return min(30.0, 0.25 * 2.0 ** min(failures, 10)) * _at_random(0.5, 1)
 
 
 def _at_random(least: float, most: float) -> float:
-    """Return a random number, so that clients do not all come back at the same time."""
+    """Return a random number, so that clients do not all retry at the same time."""
     return random.uniform(least, most)  # noqa: S311  # nosec B311  # no secret

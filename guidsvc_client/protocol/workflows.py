@@ -17,15 +17,15 @@ from guidsvc_client.protocol.values import Guid
 
 log = logging.getLogger("guidsvc_client")
 MAX_CONFLICTS = 50
-"""How many other writers may come first before an update fails."""
+"""Number of other writers that may come first before an update fails."""
 MAX_UNAVAILABLE = 3
-"""How often a write is sent again because the service is unavailable."""
+"""Number of times that a write is sent again because the service is unavailable."""
 EARLY_SECONDS = 1.0
 """An empty page that came sooner did not wait for events."""
 
 
 def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
-    """Read a record, change it, and write it if nobody else has; else change the record that there is now.
+    """Read a record, change it, and write it if no other client has; otherwise change the new record.
 
     The write is a batch of one with an idempotency key. So its repetition gets the response of the first attempt, and
     not a failed precondition, which would not tell whether this write or another changed the version.

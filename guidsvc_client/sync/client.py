@@ -95,9 +95,9 @@ class Client:
         return self._session.send(calls.get(guid, FullRecord if full else Record, valid_for, if_changed_from))
 
     def create(self, *, idempotency_key: str | None = None, **change: Unpack[Change]) -> Record:
-        """Create a record under a GUID that the service generates. Exactly one, also if the request is repeated.
+        """Create a record under a GUID that the service generates. Repeated requests create only one.
 
-        Pass an idempotency key of your own to repeat the call yourself, even after a restart, for 24 hours.
+        Pass your own idempotency key to repeat the call yourself, even after a restart, for 24 hours.
         """
         return self._session.send(calls.create(idempotency_key, change))
 
@@ -112,7 +112,7 @@ class Client:
         """Create a record under this GUID, or merge members into it; `metadata` is replaced as a whole.
 
         With `if_match`, PreconditionFailed unless the record has this version; with `if_none_match="*"`, if there is
-        one. If the first response was lost, that may be the own write: then OutcomeUnknown, with the current record.
+        one. If the first response was lost, that may be this write: then OutcomeUnknown, with the current record.
         """
         return self._session.send(calls.put(guid, change, Record, if_match, if_none_match))
 
@@ -121,7 +121,7 @@ class Client:
         return self._session.send(calls.patch(guid, changes, if_match))
 
     def update(self, guid: Guid, change: Callable[[Record], Record]) -> Record:
-        """Read, change and write a record, so that no change of anybody is lost or made twice.
+        """Read, change and write a record, so that no change of any client is lost or made twice.
 
         `change` is called again if another client has changed the record in between: `lambda r: r.replace(user="x")`.
         """
@@ -156,7 +156,7 @@ class Client:
         self, *, full: Literal[True], limit: int | None = None, **filters: Unpack[Filter]
     ) -> Iterator[FullRecord]: ...
     def stream(self, *, full: bool = False, limit: int | None = None, **filters: Unpack[Filter]) -> Iterator[Record]:
-        """Yield all records that a filter selects, in one response. StreamTruncated if it breaks off."""
+        """Yield all records that a filter selects, in one response. StreamTruncated if it is cut off."""
         kind = FullRecord if full else Record
         return self._session.lines(calls.stream(filters, kind, limit), kind.from_wire)
 
@@ -180,9 +180,9 @@ class Client:
     def events(
         self, *, start: Start = "oldest", cursor: str | None = None, follow: bool = True, **filters: Unpack[EventFilter]
     ) -> EventFeed:
-        """Return what happened to GUIDs, in order, after a cursor or else from the start, as an iterator.
+        """Return an iterator over the events of GUIDs, in order, after a cursor or else from the start.
 
-        It waits for new events, also while the service does not respond, unless `follow` is False. EventsGone if the
+        It waits for new events, even while the service does not respond, unless `follow` is False. EventsGone if the
         service does not have the events after the cursor any more.
         """
         return EventFeed(self._session, FeedPlan(query_of(filters), start, follow), cursor)
@@ -193,7 +193,7 @@ class Client:
         return Keys(self._session)
 
     def whoami(self) -> Identity:
-        """Return what the own key is and may, and what is left of its limits."""
+        """Return the identity of the client's key: its owner, its scopes, and the rest of its limits."""
         return self._session.send(calls.whoami())
 
     def stats(self) -> Statistics:

@@ -35,7 +35,7 @@ class Keys:
             cursor = page.next
 
     def set_note(self, key_id: str, note: str | None) -> Key:
-        """Set the note of a key, or remove it."""
+        """Set or remove the note of a key."""
         return self._session.send(key_calls.set_note(key_id, note))
 
     def rotate(self, key_id: str, overlap: Duration | None = None) -> IssuedKey:

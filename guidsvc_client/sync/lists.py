@@ -43,9 +43,9 @@ class RecordList(Generic[RecordT]):
 
 
 class EventFeed:
-    """What happened to GUIDs, in order, from `cursor` on. Iterate over it; iterate again to go on.
+    """What happened to GUIDs, in order, from `cursor` on. Iterate over it; iterate again to continue.
 
-    `cursor` moves on with each event, and also past events that the filter leaves out. Save it to resume later.
+    `cursor` advances with each event, and also past events that do not match. Save it to resume later.
     """
 
     def __init__(self, session: Session, plan: FeedPlan, cursor: str | None) -> None:

@@ -29,7 +29,7 @@ class Session:
         return Session(self._service, policy, self._http)
 
     def send(self, call: Call[T]) -> T:
-        """Send a call, again if need be, and return its result."""
+        """Send a call, repeat it if necessary, and return its result."""
         attempts = Attempts(call, self.policy)
         with attempts.judged():
             for attempt in attempts.context():
@@ -69,7 +69,7 @@ class Session:
         return time.sleep(step.seconds) if isinstance(step, Pause) else self.send(step)
 
     def _opened(self, attempts: Attempts[None]) -> httpx2.Response:
-        """Open a stream, again if need be."""
+        """Open a stream, and repeat that if necessary."""
         for attempt in attempts.context():
             with attempt:
                 response = self._open(attempts)
