@@ -91,7 +91,7 @@ class FenceMonitor:
         return view.since + self._timing.waiter_seconds(self._timing.fence_lease) if view.fence.epoch else view.since
 
     async def off(self, expected: Fence) -> None:
-        """Set the fence to OFF, unless it has changed since `expected`: the contents of Redis are void."""
+        """Set the fence to OFF, unless it has changed since `expected`, because the contents of Redis are invalid."""
         await self._fence.swap(expected, _off(expected, expected.gen + 1))
         await self.refresh()
 

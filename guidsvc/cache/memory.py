@@ -23,7 +23,7 @@ from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import record_source
 
 QUARANTINE_SECONDS = 3600.0
-"""How long a key stays uncached after a write of unknown outcome, which may still take effect."""
+"""Time for which a key stays uncached after a write of unknown outcome, which may still take effect."""
 MAX_QUARANTINED = 10_000
 """Maximum number of writes of unknown outcome that are remembered. While there are more, nothing is cached."""
 

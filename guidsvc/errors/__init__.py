@@ -12,8 +12,8 @@
     ├── IdempotencyMismatch   the idempotency key was used for a different request
     ├── InProgress            the same request is still in progress
     ├── EventsGone            the feed of events cannot continue at a cursor
-    ├── EventsTrimmed         entries of the event log that were to be read are no longer kept
-    ├── ForgedCursor          a cursor of events says that it is of this store, which never made it
+    ├── EventsTrimmed         entries in the range of a read were removed from the event log
+    ├── ForgedCursor          a cursor of events names this store, which never issued it
     ├── TooManyStreams        too many streams of events are open
     ├── ReceiptsFull          the storage for idempotency receipts is full
     ├── SpaceUsed             the temporary files of one request have reached their size limit

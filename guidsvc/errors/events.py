@@ -13,7 +13,7 @@ _REASONS: dict[GoneReason, str] = {
 
 
 class EventsTrimmed(GuidsvcError):
-    """Entries that were to be read were cut off the log."""
+    """Entries in the range of a read were removed from the log."""
 
 
 class ForgedCursor(GuidsvcError):

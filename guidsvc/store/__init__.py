@@ -84,7 +84,7 @@ async def open_keys(url: str, *, create: bool = True) -> AsyncIterator[ApiKeyRep
                 from guidsvc.store.mongo.store import require_mongo
 
             await require_mongo(url)
-        off = EventPolicy("off")  # the log is none of its business: it must not void cursors, nor wait for others
+        off = EventPolicy("off")  # it does not use the log, so it must neither invalidate cursors nor wait for others
         async with open_store(url, exclusive=False, events=off) as store:
             yield store.api_keys
 

@@ -1,7 +1,7 @@
 """The contract of the event log of a store.
 
 The log is a gapless sequence of entries, numbered from 1 in the order in which they became visible. A swap of a record
-appends its entries in the same atomic step. When entries are cut off, oldest first, the newest one always remains.
+appends its entries in the same atomic step. When entries are removed, oldest first, the newest one always remains.
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ class EventLog(Protocol):
         """
 
     async def checksum(self, number: int) -> int | None:
-        """Return the checksum of the id of an entry, or of the last one that was cut off; None for any other."""
+        """Return the checksum of the id of an entry, or of the newest removed one; None for any other."""
 
     async def newest_of(self, owner: str, number: int) -> Place | None:
         """Return the newest entry of an owner up to a number; None if it is so old that it may soon be removed."""

@@ -64,7 +64,7 @@ async def damaged(
             with pymongo.MongoClient[dict[str, Any]](url) as mongo:
                 mongo.get_default_database()["log"].update_one({"_id": 3}, {"$unset": {"kind": 1}})
         else:
-            expected_logs.add("event log damaged, its readers go on behind the damage")
+            expected_logs.add("event log damaged, readers continue after the damage")
             alter(path_of_url(url), "UPDATE log SET kind = 'x' WHERE seq = 3")
         yield client
 

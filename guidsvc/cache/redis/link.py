@@ -289,6 +289,6 @@ class RedisLink:
         control, space = f"gs:{self._name}:ctl", f"gs:{self._name}:{epoch}"
         keys = [f"{space}:{kind}:{guid}" for guid in guids for kind in "vwl"]
         keys += [f"{space}:{each}" for each in extra_keys]
-        # An epoch of another run of Redis is void, even if its memory was restored or copied.
+        # An epoch of another run of Redis is invalid, even if its memory was restored or copied.
         expected_epoch = self._run_id if script is ADOPT else epoch if epoch.startswith(self._run_id) else ""
         return ("EVALSHA", script.digest, 1 + len(keys), control, *keys, expected_epoch, *arguments)

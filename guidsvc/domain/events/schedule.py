@@ -25,7 +25,7 @@ PURGED_STAGE = 6
 SHORTEST_WARNED_SECONDS = 30
 """A life shorter than this has no warning, unless a lead fits it."""
 MARGIN_SECONDS = 1
-"""How long after its second an expiry or a purge is appended. Hosts whose clocks differ by less never serve what the
+"""Delay of the append of an expiry or a purge after its second. Hosts whose clocks differ by less never serve what the
 log calls expired.
 """
 MAX_DELAY_SECONDS = 5
@@ -96,7 +96,7 @@ class EventPolicy:
         """Return the step that is due by `now`, in Unix milliseconds minus the margin, for a record at this stage.
 
         `due` is when this step was to be done. A warning whose record has expired meanwhile is left out. Of several
-        warnings that are due, only the last one is appended. So after a pause, no warning comes that is void.
+        warnings that are due, only the last one is appended. So after a pause, no outdated warning is appended.
         """
         seconds = now // 1000
         if seconds < record.expire:

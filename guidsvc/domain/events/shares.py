@@ -3,7 +3,7 @@
 Such a log removes the oldest entries of the owners that hold the most bytes, until it fits (max-min fairness). These
 fall to a level, which is at least an equal share. So an owner within an equal share loses nothing to the size.
 
-The log is cut off at its beginning, up to its floor, and has no holes. Entries of owners that are not over the level
+The log is trimmed at its beginning, up to its floor, and has no gaps. Entries of owners that are not over the level
 move to an archive; those of the others are dropped. So archive and log together have all entries of an owner after the
 floor of that owner. A reader of all owners begins at the floor of the log.
 """

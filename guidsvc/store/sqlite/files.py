@@ -32,7 +32,7 @@ class StoreFiles:
     def __init__(self, path: Path, *, is_claimed: bool) -> None:
         self.path = path
         suffixes = SUFFIXES if is_claimed else _UNCLAIMED
-        # As texts, because `os.stat` converts each `Path` anew.
+        # As texts, because `os.stat` would convert each `Path` again.
         self._identities = {each: _identity(each) for each in (f"{path}{suffix}" for suffix in suffixes)}
         self._log_path = f"{path}-wal"
         self._lock_path = f"{path}{LOCK_SUFFIX}"

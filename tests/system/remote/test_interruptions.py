@@ -78,7 +78,7 @@ def test_import_stops_at_a_quota_and_goes_on_after_it(tmp_path: Path) -> None:
         stopped = cli("import", lines, "--on-conflict", "fail", "--resume")
         assert (stopped.code, stopped.out) == (5, "")
         assert "quota-exceeded" in stopped.err
-        assert "1000 lines are done; go on with the same command and --resume" in stopped.err
+        assert "1000 lines are done; continue with the same command and --resume" in stopped.err
 
         client.batch({"op": "delete", "guid": guid or ""} for guid in others)
         assert sum(cli.ok("import", lines, "--on-conflict", "fail", "--resume").json.values()) == 1500

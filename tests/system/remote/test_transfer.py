@@ -239,7 +239,7 @@ def test_import_goes_on_after_kills_and_does_nothing_twice(
     assert 0 < len(stored(empty.url)) < LINES
 
     done = line.ok("import", *words)
-    assert "going on after line" in done.err
+    assert "continuing after line" in done.err
     assert sum(done.json.values()) == LINES
     assert stored(empty.url) == expected(range(LINES))
     assert set(map(tuple, changes(empty.url).values())) == {("guid.created",)}

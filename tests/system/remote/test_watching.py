@@ -64,7 +64,7 @@ def test_watch_continues_after_a_restart_of_the_service(tmp_path: Path) -> None:
             assert [event["guid"] for event in watcher.events] == [first.guid, second.guid, third.guid]
             assert [event["type"] for event in watcher.events] == ["guid.created"] * 3
             cursor = watcher.events[-1]["cursor"]
-        assert f"to go on after the last event, add --since {cursor}" in watcher.err.read_text()
+        assert f"to continue after the last event, add --since {cursor}" in watcher.err.read_text()
         fourth = client.create(user="d")
         with watching(tmp_path, running.url, "--since", cursor) as again:
             again.wait_for(1)

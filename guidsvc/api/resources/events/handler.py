@@ -53,7 +53,7 @@ class EventsHandler(Handler):
             schemas.EventPage,
             other={
                 constants.NDJSON: "Events and bookmarks, one per line, as JSON.",
-                constants.EVENT_STREAM: "Server-sent events. It goes on at the newest event.",
+                constants.EVENT_STREAM: "Server-sent events. The stream continues after the newest event.",
             },
             headers=(LINK, ACCEL_BUFFERING),
         ),
@@ -63,10 +63,10 @@ class EventsHandler(Handler):
         required_scope=READ,
     )
     async def get(self) -> None:
-        """Return what happened to GUIDs: a page, a stream of lines, or server-sent events.
+        """Return the events of GUIDs: a page, a stream of lines, or server-sent events.
 
-        Those of one GUID are in order. To go on, send `next`. The same event always has the same `id`. Ignore types
-        that you do not know: new ones may come.
+        The events of one GUID are in order. To continue, send `next`. The same event always has the same `id`. Ignore
+        unknown types, because new ones may be added.
         """
         query, form = self._parse()
         if form is None:

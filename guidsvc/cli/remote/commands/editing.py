@@ -136,7 +136,7 @@ def _conflict(remote: Remote, record: Record, text: str, draft: Draft) -> str:
     old = record_text(record) if draft.base is None else draft.base.text
     before, after = (each.splitlines() for each in (old, record_text(current)))
     changes = "\n".join(difflib.unified_diff(before, after, "as you read it", "as it is now", lineterm="", n=1))
-    merged = "" if draft.base is None else "\nYour changes are merged with these in the text: read it before you go on."
+    merged = "" if draft.base is None else "\nYour changes are merged with these in the text: check it first."
     choice = f" It has your values of {', '.join(both)}, which both sides changed." if both else ""
     return f"somebody else has changed the record:\n{changes}{merged}{choice}"
 

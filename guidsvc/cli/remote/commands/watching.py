@@ -50,9 +50,9 @@ _REASONS = {
 )
 @click.pass_obj
 def watch(remote: Remote, /, *, types: Sequence[str], since: str, **options: str | None) -> None:
-    """Print what happens to GUIDs, a line for each event, until you press Ctrl-C.
+    """Print a line for each event of GUIDs, until you press Ctrl-C.
 
-    It waits while the service does not respond, and goes on where it was.
+    It waits while the service does not respond, and then continues at its cursor.
     """
     filters: dict[str, Any] = given(**options, types=[each for text in types for each in text.split(",")] or None)
     if remote.is_curl:
@@ -79,7 +79,7 @@ class _Watch:
             self._read(self._remote.client.with_options(on_retry=self._note_retry), should_follow=True)
         except KeyboardInterrupt:
             if self._cursor:
-                self._remote.note(f"to go on after the last event, add --since {self._cursor}")
+                self._remote.note(f"to continue after the last event, add --since {self._cursor}")
             raise
 
     def _read(self, client: Client, *, should_follow: bool) -> None:
@@ -110,7 +110,7 @@ class _Watch:
         """Report that events were missed, and continue with the oldest one."""
         reason = _REASONS.get(gone.reason, gone.reason)
         self._remote.warn(
-            f"events were missed: {reason}; going on with the oldest event. Read all records again: {runnable('ls')}"
+            f"events were missed: {reason}; continuing with the oldest event. Read all records again: {runnable('ls')}"
         )
         self._cursor = gone.oldest
         if self._gaps:  # the log is trimmed faster than it is read

@@ -39,7 +39,7 @@ Write = Callable[[str], object]
 def export_records(remote: Remote, /, target: str, **options: Any) -> None:
     """Write the records as lines of JSON to a file, or to standard output. `import` reads them.
 
-    A file appears only when it is complete. It is no backup: it has neither owners nor versions.
+    A file appears only when it is complete. It is not a backup: it has no owners and no versions.
     """
     filters: Any = given(**options)
     try:

@@ -120,7 +120,7 @@ class _Import:
         reader = LineReader(file, last.line)
         if reader.skip(last.size_bytes) != last.digest and last.line:
             raise StartError(f"{self._source} was changed since; import it again without --resume")
-        self._remote.note(f"going on after line {last.line}")
+        self._remote.note(f"continuing after line {last.line}")
         return reader
 
     def _note_last(self) -> None:
@@ -128,7 +128,7 @@ class _Import:
         with suppress(StartError):
             last = self._journal.load()
             if last is not None and last.line:
-                self._remote.note(f"an import of this file has stopped after line {last.line}; --resume goes on there")
+                self._remote.note(f"an import of this file stopped after line {last.line}; --resume continues there")
 
     def _put(self, chunk: Chunk) -> None:
         """Put a batch, and note it."""
@@ -166,8 +166,8 @@ class _Import:
 
     def _how_to_go_on(self) -> str:
         if isinstance(self._journal, Journal):
-            return f"{self._place.line} lines are done; go on with the same command and --resume"
-        return f"{self._place.line} lines are done; go on with line {self._place.line + 1}"
+            return f"{self._place.line} lines are done; continue with the same command and --resume"
+        return f"{self._place.line} lines are done; continue with line {self._place.line + 1}"
 
     def _end(self) -> None:
         counts = self._place.counts

@@ -1,6 +1,6 @@
 """Reading the log. Every page is read between two reads of the floor, so it has no gap.
 
-A page ends before an invalid document. Who stands right before it has lost that event, as if it was cut off.
+A page ends before an invalid document. For a reader right before it, that event is lost, as if it had been removed.
 """
 
 from functools import partial

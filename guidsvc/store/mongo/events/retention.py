@@ -14,7 +14,7 @@ An invalid document of the log ends what can be read from before it. A process t
 behind it.
 
 While the log is off, records change without entries. That is a gap, which a process notes in the bounds before it
-writes. Once the log is on, it goes on with a new epoch, so that no cursor passes the gap unnoticed.
+writes. Once the log is on, it continues with a new epoch, so that no cursor passes the gap unnoticed.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ from guidsvc.store.mongo.events.sequencer import BATCH, BOUNDS_ID, IS_NUMBERED, 
 from guidsvc.store.mongo.repository import Collection
 
 LATER_SAMPLES = 24
-"""How many later entries show how old a page is: the next one, and those at twice the distance of the one before."""
+"""Number of later entries that show the age of a page: the next one, and those at doubled distances."""
 DELETIONS = 2
-"""So many times as many entries as are cut off at once are deleted at once: arrears from before go too."""
+"""Ratio of the entries deleted at once to those trimmed at once, so that a backlog is deleted too."""
 GAP_SECONDS = 5.0
-"""How long after a note of a gap its process may still write without entries, by the clock of the server."""
+"""Time after a note of a gap for which its process may still write without entries, by the clock of the server."""
 NOTE_SECONDS = 1.0
 """Maximum age of a note for a write: a write that begins by then ends long before GAP_SECONDS have passed."""
 _GAP = "gap_until"
@@ -99,7 +99,7 @@ async def close_gap(bounds: Collection, *, exclusive: bool) -> None:
     while await bounds.find_one(_HAS_GAP, {"_id": 1}) is not None:
         epoch = {"$set": {"epoch": draw_key().epoch}}
         if (await bounds.update_one(over, epoch | {"$unset": {_GAP: ""}})).matched_count:
-            _log.info("event log was off meanwhile, cursors from before are void")
+            _log.info("event log was off, earlier cursors are invalid")
         elif time.monotonic() >= until:
             await bounds.update_one(_HAS_GAP, epoch)
             _log.warning("event log is off in another process, its changes have no events")
@@ -276,7 +276,7 @@ class Retention:
     async def _delete_cut_off(self, floor: Floor, head: Head, limit: int) -> None:
         """Delete entries that were cut off, if no sequencer can append them again."""
         if self._cuts and self._cuts[-1].newest == head.number:
-            self._cuts.pop()  # the log has not grown since then: wait anew, for all up to this floor
+            self._cuts.pop()  # the log has not grown since then: wait again, for all up to this floor
         if floor.number > (self._cuts[-1].floor if self._cuts else self._deletable):
             self._cuts.append(_Cut(floor.number, head.number))
         while self._cuts and head.number > self._cuts[0].newest + BATCH:

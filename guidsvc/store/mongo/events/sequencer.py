@@ -11,7 +11,7 @@ An appender reads the newest number *before* the outboxes, and inserts once befo
 log can be cut off: see `guidsvc.store.mongo.events.retention`. The number of an entry that was appended too late, by a
 process that was suspended, is not above the floor of the log. Such an entry does not count.
 
-An invalid outbox is passed over, and looked at again after `PASS_SECONDS`: perhaps it was corrected. Its valid entries
+An invalid outbox is skipped, and read again after `PASS_SECONDS`, because it may have been corrected. Its valid entries
 wait too, because they may not overtake the others.
 """
 
@@ -60,7 +60,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Head(NamedTuple):
-    """The newest entry: its number, and the size of all entries up to it, also of those that were cut off."""
+    """The newest entry: its number, and the size of all entries up to it, including removed ones."""
 
     number: int
     total_bytes: int

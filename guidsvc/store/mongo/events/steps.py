@@ -29,7 +29,7 @@ PURGE_SECONDS = 10
 INVALID_SECONDS = 3600
 """Time for which an invalid document is skipped."""
 MAX_LOGGED = 1000
-"""How many invalid documents are logged, each once."""
+"""Maximum number of invalid documents that are logged, each once."""
 BACKFILL_SHARE = 8
 """This fraction of each step is for records without a due time, while there are any."""
 _Operation = UpdateOne | DeleteOne

@@ -2,7 +2,7 @@
 
 The bounds of the log hold two facts. `start_at` is when the first process opened the file with a log, in Unix
 milliseconds: what had expired by then is never logged as expired. `has_gap` says that something happened that has no
-entries, because the log was off. Then the log goes on with a new epoch, so that no cursor passes the gap unnoticed.
+entries, because the log was off. Then the log continues with a new epoch, so that no cursor passes the gap unnoticed.
 """
 
 import sqlite3
@@ -21,12 +21,12 @@ _log = structlog.get_logger(__name__)
 
 
 def open_log(writer: sqlite3.Connection, policy: EventPolicy, now: int) -> None:
-    """Set when the log begins, and void all cursors if it was off. Nothing is written if neither is needed."""
+    """Set the beginning of the log, and invalidate all cursors if it was off. Write nothing if neither is needed."""
     start_at, has_gap = writer.execute(_FACTS).fetchone() or (now, 0)  # readers and writers report lost bounds
     if start_at is None:
         writer.execute(_SET_START, (now,))
     if has_gap and policy.is_on and writer.execute(_CLOSE_GAP).rowcount:
-        _log.info("event log was off meanwhile, cursors from before are void")
+        _log.info("event log was off, earlier cursors are invalid")
 
 
 def start_of(connection: sqlite3.Connection) -> int:

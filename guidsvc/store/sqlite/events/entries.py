@@ -91,7 +91,7 @@ def values_of(entry: Entry) -> tuple[object, ...]:
 
 
 def numbered(row: tuple[Any, ...]) -> Numbered:
-    """Convert a row of SELECT; CorruptRecord if it is no entry."""
+    """Convert a row of SELECT; CorruptRecord if it is not an entry."""
     number, *values = row
     if tuple(map(type, values)) not in _TYPES or values[0] not in _KINDS:
         raise CorruptRecord(f"the entry {number} of the event log is damaged")

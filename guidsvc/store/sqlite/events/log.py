@@ -24,7 +24,7 @@ POLL_SECONDS = 0.025
 STEP_RECORDS = 64
 """A step takes about a millisecond of the writer's thread. With 200, the p99 of updates meanwhile nearly doubled."""
 MAX_LOGGED = 1000
-"""How many GUIDs with a damaged history are logged, each once."""
+"""Maximum number of GUIDs with a damaged history that are logged, each once."""
 
 _log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ class SqliteEventLog:
         except LogDamaged as error:
             if error.last > self._damaged_to:
                 self._damaged_to = error.last
-                _log.error("event log damaged, its readers go on behind the damage", error=str(error))
+                _log.error("event log damaged, readers continue after the damage", error=str(error))
             raise
 
     async def history(self, guid: str, before: int, limit: int) -> Sequence[Numbered]:
@@ -134,7 +134,7 @@ class SqliteEventLog:
         except CorruptRecord as error:
             done = await engine.in_thread(partial(engine.writer.transaction, partial(trim_without_archive, *of)))
             if self._logged.is_first("archive"):
-                _log.error("archive of the event log damaged, its events are gone", error=str(error))
+                _log.error("event log archive damaged, its events are lost", error=str(error))
             return done
 
     async def size(self) -> tuple[int, int]:

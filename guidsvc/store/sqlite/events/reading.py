@@ -70,7 +70,7 @@ def bounds_of(connection: sqlite3.Connection) -> LogBounds:
 
 
 def checksum_at(connection: sqlite3.Connection, number: int) -> int | None:
-    """Return the checksum of an entry, or of the last one that was cut off; None for any other."""
+    """Return the checksum of an entry, or of the newest removed one; None for any other."""
     found = checksum_at_row(connection, number)
     if found is not None:
         return found
@@ -154,7 +154,7 @@ def _end_of_search(connection: sqlite3.Connection, after: int, newest: int, sele
     """Return up to which number to look: at SCANNED entries, of the owner only if the selection has one."""
     if not selection.owner:
         return min(after + SCANNED, newest)
-    if selection.is_owner_only:  # all that is looked at is in the page, so its limit bounds the search
+    if selection.is_owner_only:  # all scanned entries are in the page, so its limit bounds the search
         return newest
     values = {"owner": selection.owner, "after": after, "count": 2, "skip": SCANNED - 1}
     found = connection.execute(OWN_NUMBERS, values).fetchall()

@@ -61,7 +61,7 @@ def _number(appended: object) -> int:
 
 
 def _floor_total(connection: sqlite3.Connection) -> int:
-    """Return the size of all entries that were cut off."""
+    """Return the total size of all removed entries."""
     found = connection.execute(BOUNDS).fetchone()
     if found is None:
         raise CorruptRecord(LOST_BOUNDS)

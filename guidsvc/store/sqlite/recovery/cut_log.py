@@ -86,7 +86,7 @@ def _lost_transactions(path: Path, log: Path) -> int:
 def _commits(log: Path) -> tuple[bytes, list[int]]:
     """Return the salts of the log, and the numbers of the frames that end a transaction, from 1.
 
-    Frames from before the log began anew have other salts.
+    Frames from before the last restart of the log have other salts.
     """
     with log.open("rb") as file:
         header = file.read(_HEADER_BYTES)

@@ -30,8 +30,8 @@ async def fill_archive(store: SqliteStore, clock: FakeClock, count: int = 1) -> 
 async def test_damaged_archive_stops_neither_trim_nor_writes(
     path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("archive of the event log damaged, its events are gone")
-    expected_logs.add("event log damaged, its readers go on behind the damage")
+    expected_logs.add("event log archive damaged, its events are lost")
+    expected_logs.add("event log damaged, readers continue after the damage")
     async with open_sqlite(path, exclusive=False) as store:
         await fill_archive(store, clock)
     overwrite_root(path, "log_archive")
@@ -50,7 +50,7 @@ async def test_damaged_archive_stops_neither_trim_nor_writes(
 async def test_damaged_entry_of_the_archive_is_skipped(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("event log damaged, its readers go on behind the damage")
+    expected_logs.add("event log damaged, readers continue after the damage")
     await fill_archive(store, clock, 3)
     alter(path, "UPDATE log_archive SET metadata = CAST(x'ff41' AS TEXT) WHERE seq = 2")
 

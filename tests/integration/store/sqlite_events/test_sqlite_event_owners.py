@@ -98,7 +98,7 @@ async def test_older_file_gets_the_owner_index(path: Path, clock: FakeClock) -> 
 async def test_damaged_entry_ends_only_pages_of_its_owner(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("event log damaged, its readers go on behind the damage")
+    expected_logs.add("event log damaged, readers continue after the damage")
     await create_of(store, clock, "alice", range(3))
     await create_of(store, clock, "bob", range(10, 13))
     await create_of(store, clock, "alice", range(3, 6))

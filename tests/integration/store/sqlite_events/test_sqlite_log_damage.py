@@ -29,7 +29,7 @@ async def test_readers_continue_after_damaged_entries(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs, damage_of_entries: str
 ) -> None:
     """A page ends before them. The next read raises EventsTrimmed with a place after them."""
-    expected_logs.add("event log damaged, its readers go on behind the damage")
+    expected_logs.add("event log damaged, readers continue after the damage")
     await create(store, new_records(clock, 20))
     alter(path, f"UPDATE log SET {damage_of_entries} WHERE seq BETWEEN 5 AND 11")
 
@@ -49,7 +49,7 @@ async def test_readers_continue_after_damaged_entries(
 async def test_damaged_newest_entry_rejects_no_write(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs.add("event log damaged, its readers go on behind the damage")
+    expected_logs.add("event log damaged, readers continue after the damage")
     await create(store, new_records(clock, 3))
     before, _ = await store.events.size()
     alter(path, "UPDATE log SET total = 'x', metadata = CAST(x'ff41' AS TEXT) WHERE seq = 3")
@@ -63,7 +63,7 @@ async def test_damaged_newest_entry_rejects_no_write(
 
 
 async def test_readers_continue_after_a_damaged_page(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> None:
-    expected_logs.add("event log damaged, its readers go on behind the damage")
+    expected_logs.add("event log damaged, readers continue after the damage")
     records = new_records(clock, 60, metadata='{"a":"' + "x" * 900 + '"}')
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         for each in records:
