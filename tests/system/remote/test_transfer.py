@@ -138,7 +138,7 @@ def test_conflict_is_handled_as_asked(line: CommandLine, tmp_path: Path, policy:
     assert exported.err == f"guidsvc: {'1 record is' if user == 'other' else '0 records are'} exported\n"
 
 
-def test_conflict_stops_an_import_that_is_to_fail(line: CommandLine, tmp_path: Path) -> None:
+def test_conflict_stops_an_import_with_on_conflict_fail(line: CommandLine, tmp_path: Path) -> None:
     """The record that is as its line says is no conflict. Once the other is gone, the import goes on."""
     line.ok("import", write_lines(tmp_path / "before", [record(1), record(2, user="other")]))
     lines = write_lines(tmp_path / "in", [record(each) for each in range(1, 1501)])
@@ -246,11 +246,11 @@ def test_import_goes_on_after_kills_and_does_nothing_twice(
     assert "nothing to resume" in line.ok("import", *words).err
 
 
-def test_interrupted_import_says_how_to_go_on(line: CommandLine, empty: Service, tmp_path: Path) -> None:
+def test_interrupted_import_prints_how_to_continue(line: CommandLine, empty: Service, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in", [*(record(each) for each in range(LINES)), "oops"])
     process = ImportProcess(line, lines)
     assert process.kill_after(1000, signal.SIGINT) == 130
-    assert "lines are done; go on with the same command and --resume" in process.err.read_text()
+    assert "lines are done; continue with the same command and --resume" in process.err.read_text()
 
     noted = line("import", lines, "--dry-run")
     assert "resume" not in noted.err
@@ -260,13 +260,13 @@ def test_interrupted_import_says_how_to_go_on(line: CommandLine, empty: Service,
     assert stored(empty.url) == expected(range(LINES))
 
 
-def test_import_goes_on_after_the_service_was_killed(line: CommandLine, empty: Service, tmp_path: Path) -> None:
+def test_import_continues_after_a_kill_of_the_service(line: CommandLine, empty: Service, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     process = ImportProcess(line, lines, "--on-conflict", "fail")
     wait_until(lambda: process.line() >= 1000, "the first batch", process.err)
     empty.kill()
     assert process.process.wait(2 * START_SECONDS) == 6
-    assert "lines are done; go on with the same command and --resume" in process.err.read_text()
+    assert "lines are done; continue with the same command and --resume" in process.err.read_text()
 
     empty.start()
     assert line.ok("import", lines, "--on-conflict", "fail", "--resume").code == 0
