@@ -86,7 +86,7 @@ def test_conflict_is_shown_and_the_text_is_not_lost(
 
 
 def test_change_after_a_conflict_is_a_conflict_again(cli: CommandLine, guid: str, tmp_path: Path) -> None:
-    """The text of a draft goes on from the version that it was merged with."""
+    """A draft continues from the version that it was merged with."""
     script = """sed -i 's/"n": 1/"n": 3,\\n    "mine": 1/' "$1"; exit 3"""
     draft = draft_of(cli("edit", guid, EDITOR=editor(tmp_path, script)))
     cli.ok("patch", guid, "--metadata", '{"n": 2, "other": 5}')

@@ -139,7 +139,7 @@ def test_conflict_is_handled_as_asked(line: CommandLine, tmp_path: Path, policy:
 
 
 def test_conflict_stops_an_import_with_on_conflict_fail(line: CommandLine, tmp_path: Path) -> None:
-    """The record that is as its line says is no conflict. Once the other is gone, the import goes on."""
+    """A record that equals its line is not a conflict. Once the other record is gone, the import continues."""
     line.ok("import", write_lines(tmp_path / "before", [record(1), record(2, user="other")]))
     lines = write_lines(tmp_path / "in", [record(each) for each in range(1, 1501)])
     checked = line("import", lines, "--on-conflict", "fail", "--dry-run")
@@ -148,7 +148,7 @@ def test_conflict_stops_an_import_with_on_conflict_fail(line: CommandLine, tmp_p
     stopped = line("import", lines, "--on-conflict", "fail")
     assert (stopped.code, stopped.out) == (4, "")
     assert f"line 2: {guid_of(2)} exists with other members" in stopped.err
-    assert "go on with the same command and --resume" in stopped.err
+    assert "continue with the same command and --resume" in stopped.err
     assert len(stored(line.variables["GUIDSVC_URL"])) == 1000
     assert line("import", lines, "--on-conflict", "fail", "--resume").code == 4
 
