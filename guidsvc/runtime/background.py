@@ -21,6 +21,9 @@ from guidsvc.telemetry import tracing
 RESTART_SECONDS = 1.0
 """Delay before failed work restarts, in seconds."""
 
+CANCEL_AGAIN_SECONDS = 5.0
+"""Time that a cancelled task has to end, before it is cancelled again."""
+
 Result = TypeVar("Result")
 
 _log = structlog.get_logger(__name__)
@@ -33,9 +36,17 @@ async def running_in_background(work: Callable[[], Coroutine[object, object, Non
     try:
         yield
     finally:
+        await cancel_until_done(task)
+
+
+async def cancel_until_done(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task and wait until it has ended.
+
+    If it runs on, it is cancelled again after some seconds: a library may have caught the cancellation.
+    """
+    while not task.done():
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def spawn_restarting(work: Callable[[], Coroutine[object, object, None]]) -> "asyncio.Task[None]":
@@ -98,8 +109,7 @@ class SingleFlight(Generic[Result]):
     async def aclose(self) -> None:
         """Cancel the run in progress, and wait until it has ended."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_until_done(self._task)
 
     def _end(self, task: asyncio.Task[Result]) -> None:
         self._task = None

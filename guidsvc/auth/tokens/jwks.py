@@ -7,7 +7,7 @@ stays in use. The caller supplies the function that fetches a URL; `guidsvc.auth
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from guidsvc.auth.tokens.jwk import JwkSet, parse_jwks
 from guidsvc.bounded_file import read_file
 from guidsvc.connection_urls import redact
 from guidsvc.errors import StartError
-from guidsvc.runtime.background import running_in_background, spawn_detached
+from guidsvc.runtime.background import cancel_until_done, running_in_background, spawn_detached
 from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.system_errors import network_fault, plain_reason
 from guidsvc.telemetry.outage import Outage
@@ -142,9 +142,7 @@ class JwksCache:
     async def aclose(self) -> None:
         """Cancel the read in progress."""
         if self._refresh_task is not None:
-            self._refresh_task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refresh_task
+            await cancel_until_done(self._refresh_task)
 
     async def _refresh_shared(self) -> None:
         """Read the set. Concurrent calls share one read; cancelling one of them does not cancel it for the others."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from limits.aio.storage import RedisStorage
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from guidsvc.cache import is_private
@@ -29,6 +29,7 @@ PROBE_SECONDS = 1.0
 REPORTED_FAILURES = 2
 """Consecutive failures before a warning is logged: a single one may be a closed connection."""
 
+_FAULTS = (RedisError, OSError, TimeoutError, RuntimeError)  # the last is uvloop's, of a closed transport
 _log = structlog.get_logger(__name__)
 
 
@@ -45,7 +46,8 @@ async def open_counters(
         return
     pool: Any = pool_of(url, BlockingConnectionPool, max_connections=CONNECTIONS, timeout=None)
     storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)
-    counters = RedisCounters(storage, timeout_seconds=timeout_seconds, probe_seconds=probe_seconds)
+    client = Redis(connection_pool=pool)
+    counters = RedisCounters(storage, client, timeout_seconds=timeout_seconds, probe_seconds=probe_seconds)
     try:
         async with running_in_background(counters.keep):
             await counters.first_probe_done.wait()
@@ -55,10 +57,16 @@ async def open_counters(
 
 
 class RedisCounters:
-    """Counters in `storage`, which must answer within `timeout_seconds`; else it is probed every `probe_seconds`."""
+    """Counters in `storage`, which must answer within `timeout_seconds`; else it is probed every `probe_seconds`.
 
-    def __init__(self, storage: RedisStorage, *, timeout_seconds: float, probe_seconds: float) -> None:
+    `client` probes it, not the `check` of the storage, which catches everything, even the cancellation of its task.
+    """
+
+    def __init__(
+        self, storage: RedisStorage, client: "Redis[Any]", *, timeout_seconds: float, probe_seconds: float
+    ) -> None:
         self._storage = storage
+        self._client = client
         self._timeout_seconds = timeout_seconds
         self._probe_seconds = probe_seconds
         self._outage = Outage(
@@ -86,7 +94,7 @@ class RedisCounters:
             raise CacheUnavailable("Redis does not answer")
         try:
             count = await within(self._timeout_seconds, self._storage.incr(key, seconds, amount))
-        except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
+        except _FAULTS as error:
             self._note_failure(reason(error))
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
         self._failures = 0
@@ -108,11 +116,14 @@ class RedisCounters:
 
     async def _is_up(self) -> bool:
         try:
-            return await within(CONNECT_SECONDS, self._storage.check()) and await within(
-                self._timeout_seconds, self._storage.check()
-            )
-        except TimeoutError:
+            await within(CONNECT_SECONDS, self._ping())
+            await within(self._timeout_seconds, self._ping())
+        except _FAULTS:
             return False
+        return True
+
+    async def _ping(self) -> None:
+        await self._client.ping()
 
     def _note_failure(self, why: str) -> None:
         self._down.set()

@@ -120,3 +120,22 @@ def test_reason_of_unknown_command_omits_its_arguments(redis_url: str) -> None:
     assert "canary" in str(error.value), "the message itself would leak the argument"
     assert "unknown command" in reason(error.value)
     assert "canary" not in reason(error.value)
+
+
+async def test_block_ends_while_a_probe_waits(
+    own_redis: Server, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shutdown of a service whose Redis is silent."""
+    expected_logs.add(DOWN)
+    monkeypatch.setattr("guidsvc.cache.redis.counters.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("guidsvc.runtime.background.CANCEL_AGAIN_SECONDS", 3600.0)
+    own_redis.pause()
+    try:
+        async with (
+            asyncio.timeout(30),
+            open_counters(f"redis://127.0.0.1:{own_redis.port}", probe_seconds=0.0) as counters,
+        ):
+            assert counters is not None
+            await asyncio.sleep(0.01)  # a probe begins as soon as another has ended
+    finally:
+        own_redis.resume()

@@ -157,3 +157,20 @@ def test_tasks_are_started_only_where_their_end_is_noticed() -> None:
         and (getattr(node.func, "attr", None) in starters or getattr(node.func, "id", None) in starters)
     }
     assert files_with_tasks == FILES_WITH_AWAITED_TASKS
+
+
+async def test_block_ends_though_a_library_catches_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CANCEL_AGAIN_SECONDS", 0.01)
+    is_running, cancellations = asyncio.Event(), list[asyncio.CancelledError]()
+
+    async def work() -> None:
+        is_running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            cancellations.append(error)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(30), running_in_background(work):
+        await is_running.wait()
+    assert len(cancellations) == 1
