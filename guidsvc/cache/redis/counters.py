@@ -62,9 +62,7 @@ class RedisCounters:
     `client` probes it, not the `check` of the storage, which catches everything, even the cancellation of its task.
     """
 
-    def __init__(
-        self, storage: RedisStorage, client: "Redis[Any]", *, timeout_seconds: float, probe_seconds: float
-    ) -> None:
+    def __init__(self, storage: RedisStorage, client: Redis, *, timeout_seconds: float, probe_seconds: float) -> None:
         self._storage = storage
         self._client = client
         self._timeout_seconds = timeout_seconds
