@@ -25,7 +25,7 @@ from guidsvc_client.transport import Service
 
 
 class AsyncClient:
-    """A client of guidsvc. Threads may share it; use it with `with`, or close it.
+    """A client of guidsvc. Tasks of one event loop may share it; use it with `async with`, or `aclose()` it.
 
     Without `url` and `key`, it uses the environment variables GUIDSVC_URL and GUIDSVC_KEY; an empty key means none.
     Pass `http` to choose certificates, proxies or limits of connections; you close it then.

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from guidsvc_client.aio.session import AsyncSession
-from guidsvc_client.errors import GuidsvcError, LeaseLost
+from guidsvc_client.errors import LeaseLost
 from guidsvc_client.lease_state import BaseLease, LeaseState
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.lease_flows import Plan
@@ -92,5 +92,5 @@ class AsyncLease(BaseLease):
                 await self._session.run(lease_flows.release(self._plan, state.term.version))
         except LeaseLost as error:
             state.fail(error)
-        except (GuidsvcError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # also that of a client that was closed in the block
             log.warning("lease %s not released; it expires by itself: %r", self.guid, error)

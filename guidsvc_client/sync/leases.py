@@ -29,10 +29,17 @@ class Lease(BaseLease):
         super().__init__(plan, policy.timeout_seconds)
         self._session = session.with_policy(policy)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._renew_and_release, name=f"lease {plan.guid}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self._state = LeaseState(self.guid, self._session.run(lease_flows.acquire(self._plan)))
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._renew_and_release,
+            args=(self._state, self._stopped),
+            name=f"lease {self.guid}",
+            daemon=True,
+        )
         self._thread.start()
         return self
 
@@ -42,6 +49,7 @@ class Lease(BaseLease):
         state = self._held
         state.end()
         self._stopped.set()
+        assert self._thread is not None  # noqa: S101  # nosec B101  # the block has begun
         self._thread.join(self._release_seconds(state))
         if self._thread.is_alive():
             log.warning("lease %s not released in time; it expires by itself", self.guid)
@@ -50,9 +58,9 @@ class Lease(BaseLease):
         if state.is_lost and error is not None and not isinstance(error, LeaseLost):
             error.add_note(str(state.loss()))
 
-    def _renew_and_release(self) -> None:
-        state = self._held
-        while not self._stopped.wait(state.seconds_until_renewal) and not state.is_lost:
+    def _renew_and_release(self, state: LeaseState, stopped: threading.Event) -> None:
+        """Renew until the end of the block. A thread that outlasts it never touches the lease of a later block."""
+        while not stopped.wait(state.seconds_until_renewal) and not state.is_lost:
             try:
                 state.extend(self._session.run(lease_flows.renew(self._plan, state.term.version)))
             except Exception as error:  # noqa: BLE001  # also that of a hook: the next renewal may have success
@@ -66,5 +74,5 @@ class Lease(BaseLease):
             self._session.run(lease_flows.release(self._plan, state.term.version))
         except LeaseLost as error:
             state.fail(error)
-        except Exception as error:  # noqa: BLE001  # also that of a client that is closed after the block
+        except Exception as error:  # noqa: BLE001  # also that of a client that was closed in the block
             log.warning("lease %s not released; it expires by itself: %r", self.guid, error)

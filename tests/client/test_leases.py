@@ -198,6 +198,45 @@ async def test_failed_release_is_logged(kind: str, running: Service, expected_lo
         assert (await direct.get(lease.guid)).version == lease.token
 
 
+async def test_release_by_a_closed_client_is_logged(kind: str, running: Service, expected_logs: ExpectedLogs) -> None:
+    expected_logs.add("not released; it expires by itself")
+    guids = client_of(kind, running.url)
+    async with guids.lease(uuid4(), ttl=60) as lease:
+        await (guids.aclose() if kind == "async" else guids.close())
+    async with AsyncClient(running.url) as direct:
+        assert (await direct.get(lease.guid)).version == lease.token
+
+
+async def test_error_of_a_hook_in_the_release_is_logged(
+    kind: str, running: Service, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("not released; it expires by itself")
+    faults: list[Exception] = []
+
+    def fail(_: object) -> None:
+        if faults:
+            raise faults[0]
+
+    async with client_of(kind, running.url, on_request=fail) as guids:
+        with pytest.raises(KeyError, match="of the work"):
+            async with guids.lease(uuid4(), ttl=60):
+                faults.append(ZeroDivisionError("of the hook"))
+                raise KeyError("of the work")
+
+
+async def test_lease_can_be_acquired_again_after_its_block(guids: Any) -> None:
+    for guid in (None, uuid4()):
+        lease, tokens = guids.lease(guid, ttl=30), []
+        for _ in range(2):
+            async with lease:
+                lease.check()
+                assert (await guids.get(lease.guid)).version == lease.token
+                tokens.append(lease.token)
+        assert tokens[0] < tokens[1]
+        with pytest.raises((NotFound, Expired)):
+            await guids.get(lease.guid)
+
+
 async def test_error_of_the_block_is_not_hidden(guids: Any) -> None:
     with pytest.raises(KeyError) as raised:
         async with guids.lease(ttl=30):
