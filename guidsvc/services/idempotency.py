@@ -29,21 +29,26 @@ GUIDs that the request names stay unknown.
 
 A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
 record, and a repetition would create it again.
+
+Unavailable says that nothing was changed, which a repetition can say of itself alone. So if the receipt shows an
+earlier attempt, and the repetition cannot be executed, for example because the store rejects writes, it raises
+OutcomeUnknown. A stored response with unknown parts is repeated as it is.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
+import structlog
 from pydantic_core import to_json
 
 from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
 from guidsvc.domain.receipt import Receipt
-from guidsvc.errors import IdempotencyMismatch, InProgress, OutcomeUnknown
+from guidsvc.errors import IdempotencyMismatch, InProgress, OutcomeUnknown, Unavailable
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
@@ -54,6 +59,8 @@ from guidsvc.services.writes import write_attempt
 from guidsvc.services.writes.write_attempt import Attempt
 from guidsvc.store.contract import ReceiptRepository
 from guidsvc.store.lease import LeaseClock
+
+_log = structlog.get_logger(__name__)
 
 KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
@@ -77,6 +84,8 @@ class Request(NamedTuple):
     fingerprint: str
     repeatable: bool = True
     """Whether the request only reads, and creates under generated GUIDs."""
+    is_creation: bool = False
+    """Whether the request creates one record under a generated GUID, and does nothing else."""
     authority: tuple[str, ...] = ()
     """The kind of credential and the scopes of the caller."""
     queue_name: str | None = None
@@ -125,23 +134,57 @@ class Idempotency:
         with cancel_scope.shielded():  # no cancellation between a write and its receipt
             deadline = self._term.deadline
             receipt, fresh = await self._claim(request)
-            if receipt.answer is not None:
-                answer = await self._replay(request, receipt.answer)
-                unknown = None if resume is None else await resume(answer)
-                if unknown is None:
-                    return answer, True
-                work, deadline = unknown, self._term.deadline
+            if receipt.answer is None:
+                with self._doubt(request, None if fresh else receipt):
+                    return await self._execute(request, receipt, deadline, work, brief, resume, fresh=fresh), False
+            answer = await self._replay(request, receipt.answer)
+            unknown = None if resume is None else await resume(answer)
+            if unknown is None:
+                return answer, True
+            deadline = self._term.deadline
+            try:
                 receipt = await self._claim_again(receipt)
-            cancel_scope.persist()
-            async with self._leased(request, receipt, deadline, fresh=fresh) as (lease, attempt):
-                seed = bytes.fromhex(receipt.seed)
-                answer = await work(lambda index: LeasedGenerator(self._seeded(seed, index, receipt.claimed), lease))
-                if attempt.should_store:
-                    is_final = resume is None or await resume(answer) is None
-                    await self._store(request, lease, answer, brief, is_final=is_final)
-                else:
-                    await self._end(request, lease, is_unused=fresh and not attempt.has_begun)
-            return answer, False
+                return await self._execute(request, receipt, deadline, unknown, brief, resume), False
+            except Unavailable as error:
+                _log.info("unknown results not executed again, response repeated", key=request.name, error=str(error))
+                return answer, True
+
+    async def _execute(  # noqa: PLR0913  # what `once` has found out
+        self,
+        request: Request,
+        receipt: Receipt,
+        deadline: float,
+        work: RequestBody,
+        brief: Brief | None,
+        resume: Resume | None,
+        *,
+        fresh: bool = False,
+    ) -> bytes:
+        """Execute a request whose receipt is claimed, store its response, and return it."""
+        cancel_scope.persist()
+        async with self._leased(request, receipt, deadline, fresh=fresh) as (lease, attempt):
+            seed = bytes.fromhex(receipt.seed)
+            answer = await work(lambda index: LeasedGenerator(self._seeded(seed, index, receipt.claimed), lease))
+            if attempt.should_store:
+                is_final = resume is None or await resume(answer) is None
+                await self._store(request, lease, answer, brief, is_final=is_final)
+            else:
+                await self._end(request, lease, is_unused=fresh and not attempt.has_begun)
+        return answer
+
+    @contextmanager
+    def _doubt(self, request: Request, earlier: Receipt | None) -> Generator[None]:
+        """Raise OutcomeUnknown in place of Unavailable if there was an earlier attempt, which left this receipt."""
+        try:
+            yield
+        except Unavailable as error:
+            if earlier is None:
+                raise
+            guid: str | None = None
+            if request.is_creation:
+                guid = self._seeded(bytes.fromhex(earlier.seed), 0, earlier.claimed)(earlier.claimed)
+            message = f"an earlier attempt may have been executed, and this one cannot be: {error}"
+            raise OutcomeUnknown(message, guid=guid, is_repeatable=True) from error
 
     async def _store(
         self, request: Request, lease: LeasedReceipt, answer: bytes, brief: Brief | None, *, is_final: bool
@@ -174,7 +217,8 @@ class Idempotency:
         elif stored.leased_until <= now and not request.repeatable:
             raise OutcomeUnknown("the first request with this key was begun, but its answer was not stored")
         else:
-            return await self._claim_again(stored), False
+            with self._doubt(request, stored):
+                return await self._claim_again(stored), False
         if not await self._receipts.swap(stored, claim):
             raise InProgress
         return claim, fresh

@@ -249,6 +249,39 @@ async def test_keyed_request_is_executed_once_after_a_full_disk(tmp_path: Path) 
     assert [record["user"] for record in listed] == ["once"]
 
 
+@pytest.mark.slow
+async def test_keyed_creation_stays_unknown_on_a_read_only_disk(tmp_path: Path) -> None:
+    """The record does not fit into the file, so its outcome is unknown; the receipt of the request does fit."""
+    large = {"user": "large", "metadata": {"x": "x" * 16_000}}
+
+    async def create() -> Reply:
+        return await client.post("/guid", large, headers={"Idempotency-Key": "key"})
+
+    with on_faulty_disk(tmp_path) as running:
+        client, disk = Client(running.port), ReadOnly(running, tmp_path)
+        small_disk = SizeLimited(running, tmp_path, free_bytes=24 * 1024)
+        await client.put(path_of(GOOD), {"user": "first"})
+        small_disk.fail()
+        first = await create()
+        disk.fail()
+        small_disk.heal()
+        await client.put(path_of(GOOD), {"user": "not stored"})
+        await until_ready(client, store="read-only")
+        async with asyncio.timeout(START_SECONDS):  # the receipt stays claimed until its lease ends
+            while (retry := await create()).status == 409:
+                await asyncio.sleep(0.1)
+        disk.heal()
+        await until_ready(client, status="ready")
+        again, last = await create(), await create()
+        listed = (await client.get("/guid", headers=NDJSON)).lines
+        await client.aclose()
+
+    assert (first.status, retry.status, again.status) == (504, 504, 201)
+    assert first.json["guid"] == retry.json["guid"] == again.json["guid"]
+    assert (last.body, last.headers["Idempotent-Replayed"]) == (again.body, "true")
+    assert sorted(record["user"] for record in listed) == ["first", "large"]
+
+
 async def test_keyed_batch_is_completed_after_an_io_error(tmp_path: Path) -> None:
     """The last records do not fit into the file, so their outcome is unknown; the receipt of the request does fit."""
     reads: list[dict[str, Any]] = [{"op": "get", "guid": BAD}] * 127

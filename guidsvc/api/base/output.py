@@ -27,6 +27,8 @@ class OutputHandler(InputHandler):
     """A handler that writes its response."""
 
     trace: RequestTrace
+    is_creation = False
+    """Whether a request with an Idempotency-Key creates one record under a generated GUID, and does nothing else."""
     _is_last = False  # the end of the connection ends the response: HTTP/1.0 has no other way to end a stream
     _streaming: asyncio.Task[None] | None = None  # cancelled when the client disconnects
 
@@ -85,6 +87,7 @@ class OutputHandler(InputHandler):
         if request is None or not needs_receipt:
             self.send(await work(None))
             return
+        request = request._replace(is_creation=self.is_creation)
         new_response: Response | None = None
 
         async def encode_new(guid_factory: GuidFactory | None) -> bytes:

@@ -190,8 +190,11 @@ def _detail(error: BaseException) -> str:
 
 def _doubt(error: errors.OutcomeUnknown) -> str:
     """Return the unknown outcome, and how the client can determine it."""
-    if error.is_repeatable:
-        return "The response could not be stored. Repeat the request with its Idempotency-Key: nothing is done twice."
+    if error.is_repeatable and error.guid is None:
+        return (
+            "The request may have been done, but its response could not be stored. Repeat the request with its "
+            "Idempotency-Key: nothing is done twice."
+        )
     if error.guid is None:
         return "The store did not confirm the write, which may or may not take effect. Read before you try again."
     return (

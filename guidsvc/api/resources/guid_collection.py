@@ -47,6 +47,8 @@ _CREATION: dict[str, Any] = {
 class GuidsHandler(RecordHandler):
     """The collection of all GUIDs."""
 
+    is_creation = True
+
     @operation(
         "listGuids",
         "List GUIDs",

@@ -22,6 +22,7 @@ from guidsvc.errors import (
     LeaseExpired,
     OutcomeUnknown,
     QuotaExceeded,
+    StoreReadOnly,
     StoreUnavailable,
 )
 from guidsvc.http.errors import TooLarge, UnsupportedMediaType
@@ -262,13 +263,77 @@ async def test_repetition_completes_response_with_an_unknown_part(idempotency: I
         assert part.works.drawn == part.again.drawn, "the same seed, and each once"
 
 
-async def test_failed_completion_leaves_the_response_as_it_was(idempotency: Idempotency) -> None:
+async def test_failed_completion_repeats_the_response_as_it_was(idempotency: Idempotency) -> None:
+    """That nothing was changed is true of the completion alone."""
     part = Resumable(raising(StoreUnavailable("no")))
     await idempotency.once(REQUEST, part.first, resume=part.resume)
     for _ in range(2):
-        with pytest.raises(StoreUnavailable):
-            await idempotency.once(REQUEST, part.first, resume=part.resume)
+        assert await idempotency.once(REQUEST, part.first, resume=part.resume) == (b"?", True)
     assert await idempotency.once(REQUEST, part.first) == (b"?", True)
+    assert len(part.again.drawn) == 2
+
+
+async def test_unavailable_repetition_leaves_the_outcome_unknown(idempotency: Idempotency) -> None:
+    """The first attempt may have created the record."""
+
+    async def write() -> None:
+        begin_write()
+        raise OutcomeUnknown("no answer")
+
+    first = RecordedWork(write)
+    for is_creation in (True, False):
+        request = REQUEST._replace(key=f"a creation: {is_creation}", is_creation=is_creation)
+        with pytest.raises(OutcomeUnknown):
+            await idempotency.once(request, first)
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await idempotency.once(request, RecordedWork(raising(StoreUnavailable("no"))))
+        assert unknown.value.is_repeatable
+        assert unknown.value.guid == (first.drawn[-1] if is_creation else None)
+        again = RecordedWork()
+        await idempotency.once(request, again)
+        assert again.drawn == first.drawn[-1:]
+
+
+async def test_repetition_that_cannot_be_claimed_is_no_rejection(
+    sqlite_url: str, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """The store has become read-only after the first attempt."""
+    expected_logs.add("receipt not written")
+    async with open_store(sqlite_url, exclusive=True) as store:
+
+        class ReadOnlyReceipts:
+            """Receipts of a store that may reject writes."""
+
+            get, usage, purge = store.receipts.get, store.receipts.usage, store.receipts.purge
+            is_read_only = False
+
+            async def swap(self, old: Receipt | None, new: Receipt | None) -> bool:
+                if self.is_read_only:
+                    raise StoreReadOnly("the disk is read-only")
+                return await store.receipts.swap(old, new)
+
+        receipts, part = ReadOnlyReceipts(), Resumable(do_nothing)
+        idempotency = Idempotency(receipts, LeaseClock(store.fence), clock=clock, seeded=seeded)
+
+        async def write() -> None:
+            begin_write()
+            receipts.is_read_only = True
+            raise OutcomeUnknown("no answer")
+
+        await idempotency.once(REQUEST, part.first, resume=part.resume)
+        creation, work = REQUEST._replace(key="a creation", is_creation=True), RecordedWork(write)
+        with pytest.raises(OutcomeUnknown):
+            await idempotency.once(creation, work)
+        with pytest.raises(InProgress):
+            await idempotency.once(creation, work)
+        clock.advance(seconds=10)
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await idempotency.once(creation, work)
+        assert unknown.value.guid == work.drawn[0]
+        assert await idempotency.once(REQUEST, part.first, resume=part.resume) == (b"?", True)
+        with pytest.raises(StoreReadOnly):
+            await idempotency.once(REQUEST._replace(key="a new request"), work)
+        assert part.again.drawn == []
 
 
 async def test_completion_by_a_dead_process_is_taken_over(
