@@ -21,12 +21,13 @@ from tests.support.event_log import whole_log
 from tests.support.history import Operation, Read, Violation
 from tests.support.history_checker import check
 from tests.support.once_checker import Count, check_once, check_quota
+from tests.support.time_limit import within
 
 FENCE_POLL_SECONDS = 0.5
 """The interval between reads of the fence; it stays in each mode for longer."""
 COUNT_SECONDS = 0.1
 """The interval between counts of the live records, for the quota."""
-HEALED_SECONDS = 60.0
+HEALED_SECONDS = 120.0
 MAX_PRINTED_VIOLATIONS = 10
 """The files have all violations."""
 
@@ -90,7 +91,7 @@ async def run(store: str, seconds: float, seed: int, folder: Path) -> Run:
         async with running(fence.poll()), running(quota.poll()), load(cluster_.hosts, observations, rng):
             await nemesis.run(seconds)
         seconds = time.monotonic() - start
-        async with asyncio.timeout(HEALED_SECONDS):
+        async with within(HEALED_SECONDS, "reads of all keys through each worker, after the faults"):
             await read_all(cluster_.hosts, observations, rng, WORKERS)
         await fence.poll_once()
         history, violations = await asyncio.to_thread(_check_all, observations, quota.counts, cluster_)

@@ -35,6 +35,8 @@ OPTIONS = [
 REPORTS_LEVEL = "cache_status" in Settings.model_fields
 """Whether a reply can name the cache that served it."""
 DATABASE = "nemesis"
+POLL_MS, FINAL_MS = 2_000, 60_000
+"""The time limits of reads of MongoDB: during the run, when it may be paused, and after it."""
 REVIVE_SECONDS = 0.2
 SYNC_AT_ONCE = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
 """Options of Redis that make a replica copy its master's data within milliseconds."""
@@ -83,10 +85,7 @@ class Host:
             for pid in self.workers():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
-            if SUPERVISED:
-                self._service.stop()  # this stops its workers
-            else:
-                self._service.kill()
+            self._service.stop(signal.SIGTERM if SUPERVISED else signal.SIGKILL)  # SIGTERM stops the workers, too
 
 
 class Database(Protocol):
@@ -156,16 +155,15 @@ class Mongo:
         self.own_url = self.url(server.port)
 
     def versions(self) -> dict[str, int]:
-        return {each["_id"]: each["version"] for each in self._documents("records")}
+        return {each["_id"]: each["version"] for each in self._documents("records", FINAL_MS)}
 
     def url(self, port: int | None) -> str:
         # A direct connection: otherwise the server would announce its own address, which bypasses the proxy.
         return f"mongodb://127.0.0.1:{port}/{DATABASE}?directConnection=true"
 
     def records(self) -> dict[str, tuple[int, str]]:
-        return {
-            each["_id"]: (each["version"], each["user"]) for each in self._documents("records") if each["expire"] >= 0
-        }
+        documents = self._documents("records", FINAL_MS)
+        return {each["_id"]: (each["version"], each["user"]) for each in documents if each["expire"] >= 0}
 
     def live(self) -> int:
         return sum(each["expire"] >= 0 for each in self._available("records"))
@@ -175,12 +173,12 @@ class Mongo:
 
     def _available(self, collection: str) -> list[dict[str, Any]]:
         try:
-            return self._documents(collection)
+            return self._documents(collection, POLL_MS)
         except PyMongoError as error:
             raise OSError from error
 
-    def _documents(self, collection: str) -> list[dict[str, Any]]:
-        with pymongo.MongoClient[dict[str, Any]](self.own_url, timeoutMS=2000) as client:
+    def _documents(self, collection: str, timeout_ms: int) -> list[dict[str, Any]]:
+        with pymongo.MongoClient[dict[str, Any]](self.own_url, timeoutMS=timeout_ms) as client:
             return list(client[DATABASE][collection].find(batch_size=10_000))  # in one reply, so it is a snapshot
 
 

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from tests.nemesis.cluster import Cluster, Host
 from tests.support.backing_servers import Server
 from tests.support.network_proxy import Damage, Direction, Proxy
+from tests.support.time_limit import within
 
 FAULT_SECONDS = 0.3, 5.0
 CALM_SECONDS = 11.0, 17.0
@@ -30,6 +31,10 @@ LONG_PAUSE_RATE = 0.15
 """The share of worker pauses that are long."""
 DELAY_SECONDS = 0.02, 0.4
 """The range of the maximum delay of a slow connection; Redis counts as down after 0.1 s."""
+MAX_FAULT_SECONDS = 150.0
+"""The longest that a fault may take: a long pause, or the end and the start of a server, on a busy machine."""
+REDIS_SECONDS = 5.0
+"""The time limit of a command to Redis."""
 STORE_REPLY_SECONDS = 0.5
 """The time within which a store has replied to all requests."""
 PROXY_TO, REDIS, STORE = " to ", "redis", "store"
@@ -88,7 +93,8 @@ class Nemesis:
 
     async def _inject(self, target: str, name: str) -> None:
         start = time.monotonic()
-        await self._targets[target][name]()
+        async with within(MAX_FAULT_SECONDS, f"the end of the fault {name!r} of {target}"):
+            await self._targets[target][name]()
         self.injected.append(InjectedFault(name, target, start, time.monotonic()))
 
     def _all_targets(self) -> Iterator[tuple[str, dict[str, Fault]]]:
@@ -149,7 +155,7 @@ class Nemesis:
     async def _flush(self) -> None:
         for _ in range(self._rng.randint(1, 3)):
             with suppress(RedisError, OSError):
-                async with Redis(port=self._cluster.redis.port) as client:
+                async with Redis(port=self._cluster.redis.port, socket_timeout=REDIS_SECONDS) as client:
                     await client.flushall()
             await asyncio.sleep(self._rng.uniform(0.05, 1))
 
@@ -162,16 +168,15 @@ class Nemesis:
                 await new.slaveof()
                 await asyncio.sleep(self._rng.uniform(0.05, 2))
                 await _replicate(old, replica)
-        with suppress(RedisError, OSError):
-            async with Redis(port=main) as old:
-                await old.slaveof()
+        async with Redis(port=main, socket_timeout=REDIS_SECONDS) as old:
+            await _promote(old)
 
     async def _pause(self, server: Server) -> None:
         with _paused(server.process.pid):
             await self._wait()
 
     async def _kill(self, server: Server) -> None:
-        server.kill()
+        await asyncio.to_thread(server.kill)
         await self._wait()
         await asyncio.to_thread(server.start)
 
@@ -187,8 +192,7 @@ class Nemesis:
             await self._restart(server, signal.SIGTERM)
 
     async def _restart(self, server: Server, number: signal.Signals) -> None:
-        server.process.send_signal(number)
-        await asyncio.to_thread(server.process.wait)
+        await asyncio.to_thread(server.stop, number)
         await asyncio.to_thread(server.start)
 
     async def _kill_worker(self, host: Host) -> None:
@@ -210,6 +214,15 @@ async def _replicate(server: Redis, master: int) -> None:
     await server.slaveof("127.0.0.1", master)
     while (await server.info("replication"))["master_link_status"] != "up":
         await asyncio.sleep(0.005)
+
+
+async def _promote(server: Redis) -> None:
+    """Make the server a master again. It stays a replica if it never responds, and then the fault does not end."""
+    while True:
+        with suppress(RedisError, OSError):
+            await server.slaveof()
+            return
+        await asyncio.sleep(0.1)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from tests.nemesis.cluster import Host
 from tests.support.history import Delete, Operation, Outcome, Read, Write
 from tests.support.http_client import hang_up
 from tests.support.once_checker import Attempt, Created, Request, Result
+from tests.support.time_limit import within
 
 CLIENTS = 32
 """The number of clients on all hosts together."""
@@ -41,6 +42,8 @@ READS = 0.85
 WRITES = ("put",) * 7 + ("create",) * 2 + ("update",) * 2 + ("patch",) * 3 + ("delete",) * 2
 PATIENCE_SECONDS = (25.0,) * 4 + (2.0,)
 """The timeouts of clients; a short one leaves writes behind that are executed later."""
+LAST_SECONDS = 300.0
+"""The time limit for the clients to end: each may have ten requests before it, and wait for each reply."""
 RECONNECT_SECONDS = 0.1
 """The pause of a client whose connection was refused."""
 REPEATABLE = 0.02
@@ -271,16 +274,18 @@ def _outcome_of(status: int) -> Outcome:
 @asynccontextmanager
 async def load(hosts: list[Host], observations: Observations, rng: random.Random) -> AsyncIterator[None]:
     """Run the clients within the block. At the end each waits for its reply or its timeout."""
-    is_over = asyncio.Event()
+    is_over, tasks = asyncio.Event(), []
     async with asyncio.TaskGroup() as group:
         for number in range(CLIENTS):
             host = hosts[number % len(hosts)]
             client = Client(f"client {number} of {host.name}", host, observations, random.Random(rng.random()))
-            group.create_task(client.run_until(is_over))
+            tasks.append(group.create_task(client.run_until(is_over)))
         try:
             yield
         finally:
             is_over.set()
+            async with within(LAST_SECONDS, "the last replies to the clients"):
+                await asyncio.wait(tasks)
 
 
 async def read_all(hosts: list[Host], observations: Observations, rng: random.Random, workers: int) -> None:

@@ -50,7 +50,7 @@ class Server:
     def start(self) -> None:
         """Start, or start again on the same port, and return when it accepts connections."""
         self.process = self._launch()
-        wait_until(self._accepts, f"{self._command[0]} on port {self.port}", self.log)
+        wait_until(self._accepts, f"{self._name} accepts connections", self.log)
 
     def _launch(self) -> "subprocess.Popen[bytes] | ForkedProgram":
         if self._command[0] == FORKED:
@@ -68,10 +68,23 @@ class Server:
         """Continue the process."""
         self.process.send_signal(signal.SIGCONT)
 
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal that ends the process; return its exit code. Fail, with the log, if it does not end."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            message = f"{self._name}: not ended within {START_SECONDS} s after {number.name}\n{self.log.read_text()}"
+            self.process.kill()
+            raise AssertionError(message) from None
+
     def kill(self) -> None:
         """Kill the process, like a crash."""
-        self.process.kill()
-        self.process.wait()
+        self.stop(signal.SIGKILL)
+
+    @property
+    def _name(self) -> str:
+        return f"{' '.join(self._command[:2])} on port {self.port}"
 
     def _accepts(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -185,11 +198,6 @@ class Service(Server):
     def url(self) -> str:
         """The URL of the service."""
         return f"http://127.0.0.1:{self.port}"
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal that stops the service; return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(START_SECONDS)
 
 
 @contextmanager

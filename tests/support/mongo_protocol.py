@@ -9,18 +9,25 @@ that there was nothing to do.
 
 SecantusDB keeps its last ten thousand responses to writes, and sorts them at each write, which takes longer than the
 write. Here only the oldest ones are examined.
+
+Its main thread waits without a time limit for the end. Another thread may receive SIGTERM, whose handler then never
+runs. Here the main thread wakes up at intervals, so that the handler runs.
 """
 
+import faulthandler
 import sys
 import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
 from secantus import commands, transactions
 from secantus.cli import main
+from secantus.server import SecantusDBServer
 from secantus.transactions import TransactionRegistry
 
 WAIT_SECONDS = 10.0
+POLL_SECONDS = 0.2
 LAZY_TTL = "--lazy-ttl"
 """Option that leaves due documents to the monitor: faster, for a load that stores none."""
 
@@ -81,12 +88,27 @@ def _delete_due_documents_before(name: str) -> None:
     commands._HANDLERS[name] = run_after_monitor
 
 
+def _wait_at_intervals(server: Any) -> None:
+    """Let the main thread wake up while it waits, because only then it runs the handlers of signals.
+
+    It must hold no lock of the event meanwhile, as the handler sets the event.
+    """
+
+    def wait(self: Any) -> None:
+        while not self._stop_event.is_set():
+            time.sleep(POLL_SECONDS)
+
+    server.wait = wait
+
+
 if __name__ == "__main__":
     if LAZY_TTL in sys.argv:
         sys.argv.remove(LAZY_TTL)
     else:
         _delete_due_documents_before("find")
         _delete_due_documents_before("aggregate")
+    faulthandler.enable()
+    _wait_at_intervals(SecantusDBServer)
     _make_retries_wait(TransactionRegistry)
     _order_responses_by_age(TransactionRegistry)
     sys.exit(main())

@@ -12,6 +12,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
 from math import inf
 
+from tests.support.time_limit import within
+
+END_SECONDS = 30.0
 _PIECE_BYTES = 65536
 
 
@@ -143,8 +146,9 @@ async def proxy(upstream: int, rng: random.Random) -> AsyncIterator[Proxy]:
     finally:
         server.close()
         started.reset()
-        await started.wait_until_closed()
-        await server.wait_closed()
+        async with within(END_SECONDS, f"the end of all connections of the proxy to port {upstream}"):
+            await started.wait_until_closed()
+            await server.wait_closed()
 
 
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
