@@ -197,7 +197,10 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the service is ready, and the state of its parts. `workers` is the number of processes."""
+    """Whether the service is ready, and the state of its parts. `workers` is the number of processes, if known.
+
+    `clock` says by how much the clock of the host is wrong, and `damage` what is wrong with the stored data, if known.
+    """
 
     is_ready: bool
     status: str
@@ -205,6 +208,8 @@ class Readiness:
     cache: str
     age_ms: int
     workers: int | None = None
+    clock: str | None = None
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,7 +100,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
 
 def _health(metrics: Metrics) -> Health:
     """Return the health of the store and the cache, which notes their failures, and which the metrics read."""
-    health = Health(lambda: metrics.store.clock_skew_seconds)
+    health = Health(lambda: metrics.store.clock_skew_seconds, lambda: metrics.store.damage)
     metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
     metrics.state.is_store_writable = lambda: health.store.state == UP
     return health

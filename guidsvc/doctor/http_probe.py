@@ -18,7 +18,7 @@ TOTAL_SECONDS = 5.0
 """Timeout of a whole request."""
 HOST = "localhost"
 """A host name that every listener accepts, even without access control."""
-_PARTS = ("store", "cache", "clock")
+_PARTS = ("store", "cache", "clock", "damage")
 _OF_TIME = {NetworkFault.EXPIRED, NetworkFault.NOT_YET_VALID}
 _OTHER_CERTIFICATE = "name the --tls-cert with which the service was started"
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104  # not used to bind a socket

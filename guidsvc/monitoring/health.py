@@ -101,11 +101,17 @@ class Health:
     """The health of the store and the cache.
 
     The connection to Redis and the files of the store log their outages themselves. `clock_skew_seconds` returns by how
-    much the clock of this host is ahead of that of the store; None if that is not known.
+    much the clock of this host is ahead of that of the store; None if that is not known. `damage` returns what is wrong
+    with the stored data; None if no damage was found.
     """
 
-    def __init__(self, clock_skew_seconds: Callable[[], float | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        clock_skew_seconds: Callable[[], float | None] = lambda: None,
+        damage: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._clock_skew_seconds = clock_skew_seconds
+        self._damage = damage
         self.store = PartHealth(
             {
                 DOWN: Outage(_log, "store unavailable", "store available again"),
@@ -125,11 +131,15 @@ class Health:
             yield
 
     def report(self) -> dict[str, str | int]:
-        """Return the state of each part, and the age of the older one in milliseconds; `clock` only if it is wrong."""
+        """Return the state of each part, and the age of the older one in milliseconds.
+
+        `clock` is there only if it is wrong, and `damage` only if some was found.
+        """
         age_seconds = max(self.store.age_seconds, self.cache.age_seconds)
         skew = _describe_skew(self._clock_skew_seconds() or 0.0)
-        states = {"store": self.store.state, "cache": self.cache.state} | ({} if skew is None else {"clock": skew})
-        return states | {"age_ms": round(1000 * age_seconds)}
+        faults = {"clock": skew, "damage": self._damage()}
+        states = {"store": self.store.state, "cache": self.cache.state}
+        return states | {name: fault for name, fault in faults.items() if fault} | {"age_ms": round(1000 * age_seconds)}
 
 
 def _describe_skew(seconds: float) -> str | None:

@@ -257,6 +257,8 @@ class StoreMetrics:
         """Seconds by which the clock of this host is ahead of that of the store; None if the store has no clock."""
         self.clock_skew_measured_at = 0.0
         """When that was measured, in Unix seconds."""
+        self.damage: str | None = None
+        """What is wrong with the stored data; None if no damage was found."""
         self.on_failure: Callable[[], None] | None = None
         """Called when an operation has failed."""
         self.lateness = Histogram(LATENESS)
@@ -268,6 +270,10 @@ class StoreMetrics:
         self.failures[operation] += 1
         if self.on_failure is not None:
             self.on_failure()
+
+    def note_damage(self, damage: str) -> None:
+        """Note what is wrong with the stored data."""
+        self.damage = damage
 
     def batch(self, name: str) -> BatchMetrics:
         """Return the metrics of a kind of batch."""

@@ -196,7 +196,8 @@ def ready() -> Call[Readiness]:
             reply.check()
         status = "unavailable" if reply.status == SERVICE_UNAVAILABLE else document["status"]
         parts = {name: document[name] for name in ("store", "cache", "age_ms")}
-        return Readiness(is_ready=document["ready"], status=status, workers=document.get("workers"), **parts)
+        parts |= {name: document.get(name) for name in ("workers", "clock", "damage")}
+        return Readiness(is_ready=document["ready"], status=status, **parts)
 
     return Call(method="GET", path="/readyz", read=read, accepts=frozenset({SERVICE_UNAVAILABLE}))
 

@@ -30,6 +30,7 @@ TESTS = {
     "a key in an inner page": [
         "test_rows_behind_a_damaged_key_are_salvaged",
         "test_key_out_of_order_is_found",
+        "test_service_finds_a_damaged_key_and_is_degraded",
     ],
     "a SQLite row or a MongoDB document": [
         "test_corrupt_row_is_reported_and_others_are_served",

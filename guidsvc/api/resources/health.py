@@ -45,7 +45,7 @@ def readiness(health: Health, workers: int | None) -> dict[str, object]:
     report = health.report()
     if report["store"] == DOWN:
         raise NotReady("The store does not answer.", report)
-    is_whole = report["store"] == report["cache"] == UP and "clock" not in report
+    is_whole = report["store"] == report["cache"] == UP and not {"clock", "damage"} & report.keys()
     status = "ready" if is_whole else "degraded"
     return {"ready": True, "status": status, **report, **({} if workers is None else {"workers": workers})}
 
@@ -64,7 +64,7 @@ class LiveHandler(Handler):
 
 
 class ReadyHandler(Handler):
-    """Readiness: the store answers. Degraded: it has no cache, the store rejects writes, or a clock is wrong."""
+    """Readiness: the store answers. Degraded: no cache, a store that rejects writes or is damaged, or a wrong clock."""
 
     label = "health"
 

@@ -84,8 +84,8 @@ def key_document(key: Key) -> dict[str, Any]:
 def readiness_document(readiness: Readiness) -> dict[str, Any]:
     """Return the state of the service as it sends it."""
     members = {each.name: getattr(readiness, each.name) for each in fields(readiness)}
-    workers = members.pop("workers")
-    return {"ready": members.pop("is_ready"), **members} | ({} if workers is None else {"workers": workers})
+    ready = members.pop("is_ready")
+    return {"ready": ready} | {name: value for name, value in members.items() if value is not None}
 
 
 def _digits(value: int | None) -> str | None:

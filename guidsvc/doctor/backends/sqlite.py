@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 from guidsvc.config import Size
@@ -17,6 +16,7 @@ from guidsvc.errors import StartError
 from guidsvc.program import runnable
 from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES
 from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
+from guidsvc.store.sqlite.recovery.key_order import find_disorder
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, start_error
 
 QUICK_SECONDS, DEEP_SECONDS = 20.0, 3600.0
@@ -30,8 +30,6 @@ _NETWORK = frozenset(
 """File systems with locks that other hosts may not see."""
 MAX_COUNT = 1_000_000
 _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM records WHERE expire >= 0 LIMIT {MAX_COUNT})"  # noqa: S608  # nosec B608  # a number of this file
-_KEYS = (("records", "guid"), ("receipts", "key"), ("keys", "id"), ("ledgers", "owner"))
-"""The tables that are sorted by a text, and their keys."""
 _STEPS = 100_000
 """SQLite instructions between two reads of the clock."""
 _SLACK_SECONDS = 5.0
@@ -194,7 +192,7 @@ def _pages(path: Path, seconds: float, *, is_deep: bool) -> Finding:
             connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
             (verdict,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
             if verdict == "ok" and not is_deep:
-                verdict = _disorder(connection) or "ok"
+                verdict = find_disorder(connection) or "ok"
     except StartError:
         if time.monotonic() > deadline:
             return warn(f"{pragma} did not end within {seconds:g} s", "run the doctor with --deep when there is time")
@@ -206,20 +204,6 @@ def _pages(path: Path, seconds: float, *, is_deep: bool) -> Finding:
     return ok(
         f"{pragma} finds no damage, and the keys are in order{'' if is_deep else '; --deep compares the indexes'}"
     )
-
-
-def _disorder(connection: sqlite3.Connection) -> str | None:
-    """Say which keys are out of order, which quick_check does not look at. Searches then miss rows that exist.
-
-    SQLite scans a table in the order of its pages for this, and does not sort it.
-    """
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    for table, key in _KEYS:
-        if table in tables:  # an older version has fewer
-            keys = connection.execute(f"SELECT {key} FROM {table} ORDER BY {key}")  # noqa: S608  # nosec B608  # names of this file
-            if not all(isinstance(other, str) and one < other for (one,), (other,) in pairwise(keys)):
-                return f"the keys of {table} are out of order"
-    return None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from guidsvc.store.sqlite.events.continuity import open_log
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import WAL_BYTES
 from guidsvc.store.sqlite.recovery.cut_log import report_cut_log
+from guidsvc.store.sqlite.recovery.key_order import KeyCheck
 from guidsvc.store.sqlite.recovery.start_writes import StartWrites
 from guidsvc.store.sqlite.repositories import (
     SqliteApiKeys,
@@ -123,7 +124,10 @@ async def open_sqlite(
         else:
             store.postpone(start_writes, share_claim)
         try:
-            async with running_in_background(partial(_watch, store, wal_bytes)):
+            async with (
+                running_in_background(partial(_watch, store, wal_bytes)),
+                running_in_background(KeyCheck(store.files, engine.meter.note_damage).run),
+            ):
                 yield store
         finally:
             await store.aclose()

@@ -28,6 +28,7 @@ export function faults(state) {
   const found = Object.entries(PARTS)
     .filter(([part]) => typeof state[part] === "string" && state[part] !== "up")
     .map(([part, name]) => `${name} is ${state[part]}`);
+  if (typeof state.damage === "string") found.push(`the store is damaged: ${state.damage}`);
   return found.length || state.ready !== false ? found : [String(state.detail ?? "the service takes no requests").replace(/\.$/, "")];
 }
 

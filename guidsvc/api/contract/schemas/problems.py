@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guidsvc.api.contract.schemas.fields import Digits, optional
 from guidsvc.api.contract.schemas.records import GuidRecord
-from guidsvc.api.contract.schemas.service import AGE_OF_STATES, CLOCK
+from guidsvc.api.contract.schemas.service import AGE_OF_STATES, CLOCK, DAMAGE
 from guidsvc.domain.record import GUID_PATTERN
 
 
@@ -68,6 +68,7 @@ class Unready(Problem):
     store: Literal["up", "down", "read-only", "replaced"] = optional("The last known state of the store.")
     cache: Literal["up", "down"] = optional("The last known state of the cache.")
     clock: str = optional(CLOCK)
+    damage: str = optional(DAMAGE)
     age_ms: int = optional(AGE_OF_STATES)
 
 

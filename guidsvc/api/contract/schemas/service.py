@@ -21,8 +21,14 @@ AGE_OF_STATES = "The age of the states, in milliseconds: a background task check
 CLOCK = "If the clocks of the host and of MongoDB differ by more than 0.5 s: by how much, as in `1.2 s ahead`."
 
 
+DAMAGE = "If the stored data is damaged: what is wrong. GUIDs that exist may be absent."
+
+
 class Readiness(BaseModel):
-    """The service is ready. It is `degraded` without its cache, if the store rejects writes, or with a wrong clock."""
+    """The service is ready.
+
+    It is `degraded` without its cache, if the store rejects writes or is damaged, or with a wrong clock.
+    """
 
     model_config = closed({"ready": True, "status": "ready", "store": "up", "cache": "up", "age_ms": 250, "workers": 4})
 
@@ -31,6 +37,7 @@ class Readiness(BaseModel):
     store: Literal["up", "read-only", "replaced"]
     cache: Literal["up", "down"]
     clock: str = optional(CLOCK)
+    damage: str = optional(DAMAGE)
     age_ms: Annotated[int, Field(ge=0, description=AGE_OF_STATES)]
     workers: int = optional("How many processes serve.")
 
