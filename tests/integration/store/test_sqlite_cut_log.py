@@ -1,5 +1,6 @@
 """A write-ahead log with a damaged frame, behind which SQLite drops transactions."""
 
+import errno
 import re
 import shutil
 import sqlite3
@@ -7,6 +8,7 @@ import stat
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +82,56 @@ async def test_log_with_a_damaged_frame_is_copied(
     assert re.search(rf"transactions\W+{lost}\b", line), line
     assert await lost_records(killed) == lost
     assert len(copies(killed)) == 1, "the next start finds nothing"
+
+
+async def test_damaged_log_is_reported_by_one_of_several_processes(
+    killed: Path, clock: FakeClock, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one goes on in the log, behind which the dropped transactions are left."""
+    expected_logs.add("write-ahead log damaged")
+    wal = wal_of(killed)
+    flip(wal, wal.stat().st_size // 2)
+    async with open_sqlite(killed, exclusive=False) as first:
+        await first.records.swap(None, record(clock(), guid="E" * 32))
+        async with open_sqlite(killed, exclusive=False) as second:
+            await second.records.swap(None, record(clock(), guid="F" * 32))
+            assert await first.records.get("F" * 32) is not None
+    assert len([line for line in caplog.messages if "write-ahead log damaged" in line]) == 1
+    assert len(copies(killed)) == 1
+
+
+async def test_damaged_log_with_a_reader_is_reported_once(
+    killed: Path, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reader prevents that the log begins anew."""
+    expected_logs.add("write-ahead log damaged")
+    wal = wal_of(killed)
+    flip(wal, wal.stat().st_size // 2)
+    with closing(sqlite3.connect(killed)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        for _ in range(2):
+            async with open_sqlite(killed, exclusive=False):
+                pass
+    assert len([line for line in caplog.messages if "write-ahead log damaged" in line]) == 1
+    assert len(copies(killed)) == 1
+
+
+def test_unfinished_copy_of_the_log_is_removed(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would pass for a copy that was reported."""
+    wal = wal_of(killed)
+    flip(wal, wal.stat().st_size // 2)
+
+    def fail(_: object, target: Any) -> None:
+        target.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(shutil, "copyfileobj", fail)
+        cut = save_cut_log(killed)
+    assert cut is not None
+    assert cut.copy.startswith("none: ")
+    assert copies(killed) == []
 
 
 @pytest.mark.parametrize("offset", [0, 24], ids=["magic number", "checksum"])

@@ -2,7 +2,8 @@
 
 It takes the frames up to the first wrong checksum, as if a crash had torn the end of the log, and overwrites the rest.
 So before a store is used, the number of frames that SQLite takes is compared with the commits that the log holds. If
-there are some behind them, the log is copied aside.
+there are some behind them, the log is copied aside, and begun anew. The name of the copy is that of the log, by its
+salts. So of several processes that start, one copies and reports the log.
 
 After a power failure, the unfinished last write can look the same. Two faults show nothing: a damaged commit frame at
 the very end, and a damaged salt in the header of the log.
@@ -13,7 +14,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +42,9 @@ class CutLog(NamedTuple):
 
 
 def save_cut_log(path: Path) -> CutLog | None:
-    """Copy the log of a store aside if SQLite will drop transactions from it; return None if it will not.
+    """Copy the log of a store aside if SQLite will drop transactions from it.
 
+    Return None if it will not, or if that log was copied before: then another process has reported it.
     This must come before SQLite opens the file: it may remove the log when it closes it. StartError if there is a log,
     but the file is not a whole store.
     """
@@ -54,7 +56,18 @@ def save_cut_log(path: Path) -> CutLog | None:
         with closing(connect(path, timeout_seconds=BUSY_SECONDS)) as connection:
             identify(connection, path, newest=len(MIGRATIONS))  # makes SQLite read the log, if no other process has
             lost = _lost_transactions(path, log)
-            return CutLog(lost, _copy(log)) if lost else None  # here, because the log stays while a connection is open
+            if not lost:
+                return None
+            target = _name_of_copy(log)
+            try:
+                _copy(log, target)  # here, because the log stays while a connection is open
+            except FileExistsError:
+                return None
+            except OSError as error:
+                return CutLog(lost, f"none: {target} cannot be written: {error.strerror}")
+            with suppress(sqlite3.Error):  # what was dropped is in the log until it begins anew, but is reported once
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return CutLog(lost, str(target))
     except (OSError, sqlite3.Error):
         return None  # whoever opens the store next meets the same fault, and reports it
 
@@ -111,15 +124,22 @@ def _index(path: Path) -> tuple[bytes, int]:
     return header[32:40], int.from_bytes(header[16:20], sys.byteorder)
 
 
-def _copy(log: Path) -> str:
-    """Copy the log beside it, for its owner only; return the path of the copy, or why there is none."""
-    target = log.with_name(f"{log.name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+def _copy(log: Path, target: Path) -> None:
+    """Copy the log, for its owner only. FileExistsError if there is a copy."""
+    if target.exists():
+        raise FileExistsError
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        with log.open("rb") as source, open(target, "xb", opener=_private) as copy:
+        with log.open("rb") as source, open(unfinished, "xb", opener=_private) as copy:
             shutil.copyfileobj(source, copy)
-    except OSError as error:
-        return f"none: {target} cannot be written: {error.strerror}"
-    return str(target)
+        os.link(unfinished, target)  # unlike a renaming, it fails if there is a copy
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _name_of_copy(log: Path) -> Path:
+    salts, _ = _commits(log)
+    return log.with_name(f"{log.name}.damaged-{salts.hex()}")
 
 
 def _private(path: str, flags: int) -> int:
