@@ -92,6 +92,20 @@ def test_keys_can_be_created_before_the_store(command: Command, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("empty_store")
+def test_form_of_keys_is_chosen_like_that_of_records(command: Command) -> None:
+    key_id = id_of(created_key(command("create", "--owner", "a")))
+    table, lines = command("list"), command("list", "-o", "lines")
+
+    assert table.stdout.lower().startswith("id ")
+    assert command("list", "-o", "table").stdout == command("list", "--json", "-o", "table").stdout == table.stdout
+    assert lines.stdout == command("list", "--json").stdout
+    assert [json.loads(lines.stdout)] == json.loads(command("list", "-o", "json").stdout)
+    assert json.loads(command("show", key_id, "-o", "json").stdout) == json.loads(lines.stdout)
+    assert command("show", key_id, "-o", "lines").stdout == command("show", key_id, "--json").stdout
+    assert command("show", key_id).stdout.startswith("id ")
+
+
+@pytest.mark.usefixtures("empty_store")
 def test_key_expires_as_requested(command: Command) -> None:
     by_days = created_key(command("create", "--owner", "a", "--scopes", "admin", "--expires", "90d"))
     by_time = created_key(command("create", "--owner", "a", "--scopes", " read , admin", "--expires", "4102444800"))
@@ -304,8 +318,8 @@ def test_help_lists_every_command_and_flag(command: Command) -> None:
             "--store-url",
         ),
         "note": ("ID", "TEXT", "--store-url", "--url", "--profile", "--key-file", "--curl"),
-        "show": ("ID", "--json", "--store-url"),
-        "list": ("--owner", "--state", "--q", "--json", "--store-url"),
+        "show": ("ID", "--output", "--json", "--store-url"),
+        "list": ("--owner", "--state", "--q", "--output", "--json", "--store-url"),
         "revoke": ("ID", "--store-url"),
         "rotate": ("ID", "--overlap", "--store-url"),
     }.items():

@@ -17,7 +17,7 @@ from guidsvc.cli.keys.administration import Document, KeyAdministration, KeyWith
 from guidsvc.cli.keys.place import Place, PlaceCommand, administration
 from guidsvc.cli.parsing.command import Group
 from guidsvc.cli.parsing.value_types import OneOf, Parsed
-from guidsvc.cli.rendering import Rendering
+from guidsvc.cli.rendering import FORMS, Form, Rendering
 from guidsvc.domain.api_key import OVERLAP_SECONDS, KeyFilter, KeyState
 from guidsvc.domain.caller import SCOPES
 from guidsvc.domain.durations import DURATION_FORMS, MOMENT_FORMS, Moment, parse_moment, rfc_3339
@@ -111,6 +111,18 @@ _ID = click.argument(
 )
 
 
+_FORM = click.option(
+    "-o",
+    "--output",
+    "form",
+    type=OneOf(FORMS),
+    default="table",
+    metavar="|".join(FORMS),
+    help="form of the data: a table, one JSON document, or a JSON object per line [default: table]",
+)
+_JSON = click.option("--json", "form", flag_value="lines", help="the same as -o lines")
+
+
 def _limit(name: str, since: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         name,
@@ -187,25 +199,24 @@ def _show_created(keys: KeyAdministration, issued: KeyWithSecret, expire: int | 
     metavar="TEXT",
     help="only keys whose note contains this text, in upper or lower case, or whose id begins with it",
 )
-@click.option("--json", "is_json", is_flag=True, help="print a JSON object per line instead of a table")
-def list_keys(place: Place, *, is_json: bool, owner: str | None, state: KeyState | None, q: str | None) -> None:
+@_FORM
+@_JSON
+def list_keys(place: Place, *, form: Form, owner: str | None, state: KeyState | None, q: str | None) -> None:
     """List the keys."""
     with administration(place, is_write=False) as keys:
         found: Iterable[Document] = keys.list(KeyFilter(owner, state, q))
-        if is_json:
-            Rendering("lines").rows(COLUMNS, found)
-        else:
-            Rendering("table").rows(COLUMNS, map(_row, found))
+        Rendering(form).rows(COLUMNS, map(_row, found) if form == "table" else found)
 
 
 @_command("show", "print a key, without its secret")
 @_ID
-@click.option("--json", "is_json", is_flag=True, help="print a JSON object instead of a table")
-def show(place: Place, key_id: str, *, is_json: bool) -> None:
+@_FORM
+@_JSON
+def show(place: Place, key_id: str, *, form: Form) -> None:
     """Print a key."""
     with administration(place, is_write=False) as keys:
         document = keys.get(key_id)
-        Rendering("lines" if is_json else "table").record(document if is_json else _members(document))
+        Rendering(form).record(_members(document) if form == "table" else document)
 
 
 @_command("note", "set what a key is for, or remove that note")

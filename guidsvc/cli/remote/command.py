@@ -51,13 +51,20 @@ class RemoteCommand(Command):
 
     `is_write` says whether its requests change something, so that a lost response leaves a doubt. Then it first looks
     whether it can print its output, if it `has_output`. `has_form` says whether that has a form: a command without one
-    accepts -o as all others do, but its help does not name it.
+    accepts -o as all others do, but its help does not name it. `advice` is what its errors say to do.
     """
 
     def __init__(
-        self, *args: Any, is_write: bool = False, has_output: bool = True, has_form: bool = True, **options: Any
+        self,
+        *args: Any,
+        is_write: bool = False,
+        has_output: bool = True,
+        has_form: bool = True,
+        advice: Advice = OF_RECORDS,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self._advice = advice
         self.is_write, self.has_output = is_write, has_output
         self.params[-2:-2] = _common_options(has_form=has_form and has_output)
 
@@ -66,7 +73,7 @@ class RemoteCommand(Command):
         remote = ctx.obj = _remote_of(ctx)
         if self.is_write and self.has_output:
             output.require_writable()
-        with reporting(remote, is_write=self.is_write):
+        with reporting(remote, is_write=self.is_write, advice=self._advice):
             return super().invoke(ctx)
 
 

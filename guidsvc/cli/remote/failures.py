@@ -3,6 +3,7 @@
 docs/command-line-http.md has the table of the codes.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -57,16 +58,22 @@ class Advice(NamedTuple):
 
     doubt: str = "read the record before you try again"
     not_found: str = ""
+    is_of_end: bool = False
+    """Whether the command ends the life of a record, so that to create an unknown one is no remedy."""
 
 
 OF_RECORDS = Advice()
+OF_ENDS = Advice(not_found="It was deleted before, or purged, or another owner has it.", is_of_end=True)
+_CREATION = re.compile(r" Callers that may write can create it: .*", re.DOTALL)
 
 
 def report(error: GuidsvcError, target: Target, *, is_write: bool, advice: Advice = OF_RECORDS) -> str:
     """Return the error and its remedy in one line, and a line for each fault if there are several."""
     if isinstance(error, Problem):
         faults = [f"\n  {escape(each)}" for each in _faults(error)]
-        text = _sentences(spoken(error.detail), _remedy(error, target, advice))
+        is_no_remedy = advice.is_of_end and isinstance(error, NotFound)
+        detail = _CREATION.sub("", error.detail) if is_no_remedy else error.detail
+        text = _sentences(spoken(detail), _remedy(error, target, advice))
         return f"{escape(text)} {_source(error)}{''.join(faults)}"
     doubt = f"; the change may have taken effect: {advice.doubt}" if is_write else ""
     return escape(_sentences(_reason(error, target, doubt), _remedy(error, target, advice)))

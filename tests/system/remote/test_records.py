@@ -150,6 +150,11 @@ def test_life_of_a_record_ends_and_goes_on(cli: CommandLine) -> None:
     removed = cli.ok("rm", guid)
     assert (removed.out, removed.err) == ("", f"guidsvc: {guid} is deleted\n")
     assert [cli(word, guid).code for word in ("get", "rm", "revoke", "renew")] == [3] * 4
+    assert "Callers that may write can create it" in cli("get", guid).err
+    for word in ("rm", "revoke"):
+        told = cli(word, guid).err
+        assert f"No GUID {guid} is registered. It was deleted before, or purged, or another owner has it." in told
+        assert "create" not in told
 
 
 def test_table_has_readable_times_and_escaped_text(cli: CommandLine) -> None:

@@ -8,11 +8,18 @@ from guidsvc.cli.remote.command import RemoteCommand
 from guidsvc.cli.remote.commands.inputs import given, guid_argument, if_match_option, ttl_option
 from guidsvc.cli.remote.commands.records import print_record
 from guidsvc.cli.remote.documents import renewal_document, renewal_members
+from guidsvc.cli.remote.failures import OF_ENDS
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import DURATION
 
 
-@click.command(cls=RemoteCommand, is_write=True, has_output=False, examples=["rm 9094E4C980C74043A4B586B420E69DDF"])
+@click.command(
+    cls=RemoteCommand,
+    is_write=True,
+    has_output=False,
+    advice=OF_ENDS,
+    examples=["rm 9094E4C980C74043A4B586B420E69DDF"],
+)
 @guid_argument
 @if_match_option
 @click.pass_obj
@@ -39,7 +46,7 @@ def renew(remote: Remote, /, guid: str, *, if_match: Any, revive: bool, **terms:
     remote.print_one(renewal_document(renewal), lambda: renewal_members(renewal))
 
 
-@click.command(cls=RemoteCommand, is_write=True, examples=["revoke 9094E4C980C74043A4B586B420E69DDF"])
+@click.command(cls=RemoteCommand, is_write=True, advice=OF_ENDS, examples=["revoke 9094E4C980C74043A4B586B420E69DDF"])
 @guid_argument
 @if_match_option
 @click.pass_obj
