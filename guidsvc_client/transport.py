@@ -2,12 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable, Generator, Mapping
+import ssl
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from errno import EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from socket import gaierror
 from typing import Any
 
 import httpx2
@@ -21,6 +24,27 @@ MAX_REPLY_BYTES = 64 << 20
 EXAMPLE_URL = "http://127.0.0.1:8888"
 MAX_PORT = 65_535
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_REASONS: Mapping[type[httpx2.RequestError], str] = {
+    httpx2.PoolTimeout: "all connections of the client are in use",
+    httpx2.ConnectTimeout: "no answer in time",
+    httpx2.ConnectError: "the connection cannot be made",
+    httpx2.RemoteProtocolError: "it closed the connection, or its response is not HTTP",
+    httpx2.LocalProtocolError: "the request is not valid HTTP; check the characters of the key",
+    httpx2.ProxyError: "the proxy did not pass the request on",
+    httpx2.TooManyRedirects: "the responses redirect the request without end",
+    httpx2.DecodingError: "the response cannot be decoded",
+    httpx2.NetworkError: "it closed the connection",
+}
+"""What an error says if no error of the network or of TLS is behind it."""
+_REASONS_OF_SYSTEM: Sequence[tuple[tuple[type[OSError], ...], str]] = (
+    ((ssl.SSLEOFError, ssl.SSLZeroReturnError), "it closed the connection"),
+    ((ssl.SSLError,), "the TLS handshake failed; perhaps only one side uses TLS"),
+    ((gaierror,), "its host name is not known"),
+    ((ConnectionRefusedError,), "connection refused: nothing listens there"),
+    ((ConnectionError,), "it closed the connection"),
+)
+_NO_ROUTE = {EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN}
+_MAX_CAUSES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +124,35 @@ def own_errors(request_id: str) -> Generator[None]:
         raise Unreachable(f"no connection to the service: {_reason(error)}", request_id) from error
     except httpx2.TimeoutException as error:
         raise TimedOut("no response in time; a change may have taken effect", request_id) from error
-    except httpx2.TransportError as error:
+    except httpx2.RequestError as error:
         reason = f"the connection broke off: {_reason(error)}; a change may have taken effect"
         raise Disconnected(reason, request_id) from error
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _reason(error: httpx2.RequestError) -> str:
+    """Return in plain words what an error of httpx2 says. It is the cause of the error that quotes this."""
+    of_system = (_reason_of_system(each) for each in _causes(error))
+    return next(filter(None, of_system), None) or next(
+        (reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "it failed"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes, also those that a library suppresses."""
+    for _ in range(_MAX_CAUSES):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason_of_system(error: BaseException) -> str | None:
+    """Return what an error of the network or of TLS says."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid for this host: {error.verify_message}"
+    if isinstance(error, OSError) and error.errno in _NO_ROUTE:
+        return "this host has no route to it"
+    return next((reason for kinds, reason in _REASONS_OF_SYSTEM if isinstance(error, kinds)), None)
 
 
 class BoundedReply:

@@ -1,5 +1,6 @@
 """What the client does with responses that are too large, cut off, or not of the service; and what it sends along."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,19 @@ import httpx2
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
-from guidsvc_client import Disconnected, NotFound, StreamTruncated, Unavailable, UnexpectedResponse, transport
+from guidsvc_client import (
+    Disconnected,
+    NotFound,
+    StreamTruncated,
+    Unavailable,
+    UnexpectedResponse,
+    Unreachable,
+    transport,
+)
 from guidsvc_client.protocol.values import expiry_of, guid_of, seconds_of, version_of
 from tests.support.backing_servers import Service
 from tests.support.client_in_thread import client_of
-from tests.support.scripted_server import problem, response, scripted_server
+from tests.support.scripted_server import RESET, problem, response, scripted_server
 
 GUID = "9094E4C980C74043A4B586B420E69DDF"
 LINE = b'{"guid":"%b","expire":"4102444800","user":"a"}\n' % GUID.encode()
@@ -38,6 +47,51 @@ async def test_stream_that_breaks_off_is_truncated(kind: str, stream: bytes) -> 
         assert len(server.requests) == 1
         assert server.requests[0].headers["accept"] == "application/x-ndjson"
     assert [record.guid for record in records] == [GUID]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:1", "no connection to the service: connection refused: nothing listens there"),
+        ("http://no-such-host.invalid", "no connection to the service: its host name is not known"),
+    ],
+)
+async def test_missing_service_is_reported_in_plain_words(kind: str, url: str, reason: str) -> None:
+    async with client_of(kind, url, retries=0) as guids:
+        with pytest.raises(Unreachable) as error:
+            await guids.get(GUID)
+    assert str(error.value).startswith(f"{reason} (request ")
+    assert isinstance(error.value.__cause__, httpx2.ConnectError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "reason"),
+    [
+        (RESET, None, "it closed the connection"),
+        (b"", None, "it closed the connection"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", None, "it closed the connection, or its response is not HTTP"),
+        (response(200, b"{}"), "gs_a\nb", "the request is not valid HTTP; check the characters of the key"),
+    ],
+    ids=["reset", "closed", "not HTTP", "bad key"],
+)
+async def test_broken_connection_is_reported_in_plain_words(
+    kind: str, answer: bytes, key: str | None, reason: str
+) -> None:
+    async with scripted_server(lambda _: answer) as server, client_of(kind, server.url, key=key, retries=0) as guids:
+        with pytest.raises(Disconnected) as error:
+            await guids.get(GUID)
+    assert str(error.value).startswith(f"the connection broke off: {reason}")
+    assert "; a change may have taken effect (request " in str(error.value)
+    assert isinstance(error.value.__cause__, httpx2.TransportError)
+
+
+async def test_redirects_without_end_are_an_error_of_the_client(kind: str) -> None:
+    made = httpx2.AsyncClient(follow_redirects=True) if kind == "async" else httpx2.Client(follow_redirects=True)
+    async with scripted_server(lambda _: response(302, b"", Location="/guid/again")) as server:
+        async with client_of(kind, server.url, http=made, retries=0) as guids:
+            with pytest.raises(Disconnected, match="redirect the request without end"):
+                await guids.get(GUID)
+        await (made.aclose() if isinstance(made, httpx2.AsyncClient) else asyncio.to_thread(made.close))
 
 
 async def test_stream_that_has_not_begun_is_opened_again(kind: str) -> None:
