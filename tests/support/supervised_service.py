@@ -15,7 +15,12 @@ LAST_LINE_OF_BANNER = "curl"
 
 @contextmanager
 def workers(
-    folder: Path, redis_url: str, *options: str, count: int = 2, environment: Mapping[str, str] | None = None
+    folder: Path,
+    redis_url: str,
+    *options: str,
+    count: int = 2,
+    program: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
     """Run the service with several workers within the block, which starts once all of them serve."""
     all_options = [
@@ -28,7 +33,7 @@ def workers(
         "--no-access-log",
         *options,
     ]
-    with service(folder, *all_options, environment=environment) as running:
+    with service(folder, *all_options, program=program, environment=environment) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
         yield running
 

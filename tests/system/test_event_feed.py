@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.backing_servers import Service, children_of, is_alive, service, wait_until
+from tests.support.backing_servers import ROOT, Service, children_of, is_alive, service, wait_until
 from tests.support.event_reader import LINES, SSE, Event, all_events, now, page, reading, until_streams
 from tests.support.http_client import Client
 from tests.support.supervised_service import workers
@@ -26,6 +26,8 @@ from tests.support.time_limit import within
 pytestmark = pytest.mark.slow
 
 GUIDS = [f"{number:032X}" for number in range(50)]
+PATIENT = ROOT / "tests" / "support" / "patient_mongo.py"
+"""On a busy machine, no batch of events would get into the log within the usual time limit."""
 WRITERS, BATCHES, OPERATIONS = 4, 12, 40
 """Number of clients, of batches per client, and of operations per batch."""
 CUTS = 50
@@ -44,7 +46,7 @@ def crashing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service
             yield running
     else:
         mongo_url, redis_url = map(request.getfixturevalue, ("mongo_url", "redis_url"))
-        with workers(tmp_path, redis_url, "--store-url", mongo_url) as running:
+        with workers(tmp_path, redis_url, "--store-url", mongo_url, program=PATIENT) as running:
             yield running
 
 
