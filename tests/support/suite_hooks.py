@@ -43,14 +43,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test on the default server, store and cache, or on those that its marker selects."""
     parametrized = {name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark.args[0])}
     needs_both = {"server", "combination"} <= {*metafunc.fixturenames} - parametrized
-    if needs_both and _is_marked(metafunc, "each_once"):
-        pairs = [*((server, COMBINATIONS[0]) for server in SERVERS), (SERVERS[0], COMBINATIONS[-1])]
+    if needs_both and (pairs := _pairs(metafunc)):
         metafunc.parametrize(("server", "combination"), pairs, indirect=True)
         return
     for fixture, choices in _CHOICES.items():
         if fixture in metafunc.fixturenames and fixture not in parametrized:
             chosen = [values for marker, values in choices.items() if _is_marked(metafunc, marker)]
             metafunc.parametrize(fixture, chosen[0] if chosen else _DEFAULTS[fixture], indirect=True)
+
+
+def _pairs(metafunc: pytest.Metafunc) -> list[tuple[str, str]]:
+    """Return the pairs of server and combination for a test that needs each, but not each pair; else nothing.
+
+    The servers do not know the store, so the second one runs with one combination.
+    """
+    tornado = (SERVERS[1], COMBINATIONS[0])
+    if _is_marked(metafunc, "each_once"):
+        return [(SERVERS[0], COMBINATIONS[0]), tornado, (SERVERS[0], COMBINATIONS[-1])]
+    if _is_marked(metafunc, "all_backends") and _is_marked(metafunc, "both_servers"):
+        return [*((SERVERS[0], combination) for combination in COMBINATIONS), tornado]
+    return []
 
 
 def _is_marked(metafunc: pytest.Metafunc, marker: str) -> bool:

@@ -195,6 +195,7 @@ async def test_invalid_document_is_rejected_as_a_whole(serving: Serving, documen
         assert [error["pointer"] for error in reply.json["errors"]] == [pointer]
 
 
+@pytest.mark.parametrize("combination", ["sqlite+memory"], indirect=True)
 async def test_document_of_a_thousand_operations_is_executed(client: Client) -> None:
     results = await do(client, *({"guid": guid(number), "user": USER} for number in range(1000)))
 

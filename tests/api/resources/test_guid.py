@@ -1,4 +1,4 @@
-"""The HTTP contract of `/guid` and `/guid/{guid}`, on each combination of store and cache, over real sockets."""
+"""The HTTP contract of `/guid` and `/guid/{guid}`, on each store and each cache, over real sockets."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from tests.support.assertions import assert_problem, pointers
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 PATH = f"/guid/{GUID}"
 DAY = 86_400

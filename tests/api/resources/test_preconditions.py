@@ -1,4 +1,4 @@
-"""Preconditions (RFC 9110, 13), on each combination of store and cache."""
+"""Preconditions (RFC 9110, 13), on each store and each cache."""
 
 import asyncio
 
@@ -13,10 +13,10 @@ from tests.support.assertions import assert_failed, assert_problem
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
 
-pytestmark = pytest.mark.all_backends
+pytestmark = pytest.mark.each_backend
 
 PATH = f"/guid/{GUID}"
-CLIENTS = 200
+CLIENTS = 60
 RACING = 10  # clients at a time: with more, clients would only lose more races
 
 
@@ -120,7 +120,7 @@ async def test_precondition_is_checked_before_expiry(client: Client, clock: Fake
 
 
 @pytest.mark.slow
-async def test_two_hundred_concurrent_increments_add_up(client: Client) -> None:
+async def test_concurrent_increments_add_up(client: Client) -> None:
     await client.put(PATH, {"user": USER, "metadata": {"count": 0}})
     limiter = asyncio.Semaphore(RACING)
 
