@@ -31,6 +31,7 @@ def test_each_found_mutant_is_in_a_table() -> None:
     assert len(FOUND) == sum(len(names) for _, _, names in WORLDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mutant", "found_at"), FOUND)
 def test_missing_guard_is_detected(mutant: Mutant, found_at: Callable[[Mutant], int | None]) -> None:
     assert found_at(mutant) is not None

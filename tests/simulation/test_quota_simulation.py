@@ -1,10 +1,13 @@
 """The simulated world of the quota: its seeds find no violation in the code."""
 
+import pytest
+
 from tests.support.simulation import simulate
 
 
-def test_first_twelve_seeds_fill_but_never_exceed_the_quota() -> None:
-    result = simulate("--quota", "--seeds", "12")
+@pytest.mark.slow
+def test_first_six_seeds_fill_but_never_exceed_the_quota() -> None:
+    result = simulate("--quota", "--seeds", "6")
 
     assert result.returncode == 0, result.stdout
     assert "quota violations: in 0 seeds" in result.stdout
