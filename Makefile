@@ -11,6 +11,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What one process has compiled, the others need not: pytest's workers, and the hundreds that the tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Tests with Hypothesis. The suite runs few examples of each.
+GENERATED := tests/api/contract/test_fast_path.py tests/contract/test_state_machine.py tests/simulation/test_history_checker.py \
+	tests/integration/store/test_event_log_model.py tests/integration/store/test_event_shares.py
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-run run test test-fast test-browser screenshots fuzz simulation nemesis bench cost docs coverage lint audit sbom format requirements clean
 
@@ -28,7 +32,7 @@ test: $(VENV)/dev.done  ## run every test, four at a time; ARGS="-k racing" pick
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-fast: $(VENV)/dev.done  ## run the unit and API tests on the default server, store and cache: the inner loop
-	$(BIN)/python -m pytest -n 4 --dist worksteal --defaults -m "not slow" tests/unit tests/api $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist worksteal --defaults -m "not slow" tests/unit tests/api $(ARGS)
 
 test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH, or packages of npm
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/browser $(ARGS)
@@ -36,9 +40,10 @@ test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which m
 screenshots: $(VENV)/browser.done  ## make the pictures of the console in docs/images; needs Chromium
 	$(BIN)/python -m tests.browser.screenshots
 
-fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up, and with each kind of key; ARGS="500 7" makes 500, with 7 as the seed
+fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up, and with each kind of key, and many examples for Hypothesis; ARGS="500 7" makes 500, with 7 as the seed
 	$(BIN)/python -m tests.fuzz $(ARGS)
 	$(BIN)/python -m tests.fuzz.access $(ARGS)
+	GUIDSVC_TEST_EXAMPLES=20 $(BIN)/python -m pytest -n 4 --dist worksteal --timeout 3600 $(GENERATED)
 
 simulation: $(VENV)/dev.done  ## the cache in a simulated world: 2,000 seeds, and every mutant of it; ARGS="--seeds 9" runs some seeds
 	$(BIN)/python -m tests.simulation $(or $(ARGS),--seeds 2000)

@@ -11,11 +11,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.conftest import FakeClock, Serving
+from tests.support.example_count import example_count
 from tests.support.http_client import Client, Reply
 
 DAY = 86_400
@@ -338,10 +340,11 @@ class ServiceAndModel(RuleBasedStateMachine):
         self._model[guid] = new
 
 
+@pytest.mark.slow
 def test_service_and_model_agree(serving: Serving, clock: FakeClock, combination: dict[str, str]) -> None:
     slow = combination["store_url"].startswith("mongodb")
     runs = settings(
-        max_examples=15 if slow else 40,
+        max_examples=example_count(15 if slow else 40),
         stateful_step_count=30,
         deadline=None,
         print_blob=True,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.example_count import example_count
 from tests.support.history import Delete, Operation, Outcome, Read, Rule, Write
 from tests.support.history_checker import check
 
@@ -168,7 +169,7 @@ def good_histories(draw: st.DrawFn) -> list[Operation]:
 
 
 @given(good_histories())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=example_count(100), deadline=None)
 def test_history_of_a_correct_store_passes(history: list[Operation]) -> None:
     *operations, final = history
     assert check(history) == []
@@ -228,8 +229,9 @@ def states_after(operation: Operation, state: int, highest: int) -> Iterator[tup
             yield version, version
 
 
+@pytest.mark.slow
 @given(any_histories())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=example_count(400), deadline=None)
 @example([write(0, 9, 1), write(0, 9, 2), delete(0, 9, 1), read(5, 6, None)])
 def test_checker_agrees_with_brute_force(history: list[Operation]) -> None:
     ends = {operation.end for operation in history}

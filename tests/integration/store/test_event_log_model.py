@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from guidsvc.domain.events.schedule import MARGIN_SECONDS, EventMode, EventPolic
 from guidsvc.domain.record import Record
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.support.events import every_entry, next_version, tombstone
+from tests.support.example_count import example_count
 from tests.support.factories import record
 
 LEAD, RETENTION = 10, 30
@@ -199,7 +201,8 @@ async def run(operations: list[Operation], mode: EventMode) -> None:
             assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-@settings(deadline=None, max_examples=150)
+@pytest.mark.slow
+@settings(deadline=None, max_examples=example_count(40))
 @given(st.lists(OPERATIONS, min_size=20, max_size=60), st.sampled_from(["all", "changes", "off"]))
 def test_log_equals_its_model(operations: list[Operation], mode: EventMode) -> None:
     asyncio.run(run(operations, mode))

@@ -28,6 +28,7 @@ from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 from tests.conftest import FakeClock
 from tests.support.event_shares import SIZE_BYTES, create_of, own_entries, trim_all
 from tests.support.events import ALL, every_entry
+from tests.support.example_count import example_count
 from tests.support.factories import record
 
 OWNERS = ["", "alice", "bob", "carol"]
@@ -264,7 +265,8 @@ async def run_steps(path: Path, steps: list[Any]) -> None:
             await model.check()
 
 
-@settings(deadline=None, max_examples=60)
+@pytest.mark.slow
+@settings(deadline=None, max_examples=example_count(25))
 @given(st.lists(STEP, min_size=5, max_size=25))
 def test_shares_equal_their_model(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     asyncio.run(run_steps(tmp_path_factory.mktemp("shares") / "a.db", steps))
