@@ -29,7 +29,7 @@ KINDS = {
     "nobody": "",
     "reader": "read",
     "writer": "write",
-    "another": "read write delete",
+    "another": "read write delete monitor",
     "monitor": "monitor",
     "admin": "admin",
 }

@@ -8,6 +8,7 @@ from tests.fuzz import access as fuzz_access
 from tests.fuzz.__main__ import fuzz
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_responses_to_random_requests_match_the_document(tmp_path: Path) -> None:
     passed, output = fuzz(tmp_path, cases=3)
@@ -15,10 +16,14 @@ def test_responses_to_random_requests_match_the_document(tmp_path: Path) -> None
     assert passed, output
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", fuzz_access.KINDS)
+@pytest.mark.parametrize("kind", ["nobody", "writer", "another", "admin"])
 def test_random_requests_reveal_no_records_of_others(tmp_path: Path, kind: str) -> None:
-    """They change none either. A request by an admin reveals the canary: a leak would be detected."""
+    """They change none either. A request by an admin reveals the canary: a leak would be detected.
+
+    `make fuzz` also tries the other kinds of keys, whose scopes are among those of `another`.
+    """
     result = fuzz_access.fuzz(tmp_path, kind, cases=3, phases="examples,fuzzing")
 
     assert result.conforms, result.output
