@@ -20,10 +20,10 @@ async def numbers_of(log: EventLog, owner: str, after: int) -> list[int]:
 
 
 async def flood_log(store: RecordRepository, log: EventLog, clock: FakeClock) -> list[Numbered]:
-    """Write one event of bob, ten times the log's size of alice, and one of bob; return all entries ever seen."""
+    """Write one event of bob, three times the log's size of alice, and one of bob; return all entries ever seen."""
     await create_of(store, log, clock, "bob", 1)
     seen = await every_entry(log)
-    for _ in range(10):
+    for _ in range(3):
         await create_of(store, log, clock, "alice", SIZE_BYTES)
         seen += (await log.read(seen[-1].number, 10_000, ALL)).entries
         await trim_all(log)

@@ -30,7 +30,7 @@ from tests.support.metrics import Samples, read, value
 from tests.support.supervised_service import LAST_LINE_OF_BANNER, is_responding, lines_of, replace_workers, workers
 
 READY = {"route": "/readyz", "method": "GET", "status": "200"}
-ROLLS = 10
+ROLLS = 4
 
 
 def children(running: Service) -> list[int]:
@@ -116,6 +116,7 @@ def test_next_supervisor_removes_files_of_a_killed_one(tmp_path: Path, redis_url
         assert metrics_folder(running).is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["removed", "replaced"])
 def test_workers_start_and_serve_without_the_metrics_folder(tmp_path: Path, redis_url: str, harm: str) -> None:
     environment = {"TMPDIR": str(tmp_path)}
@@ -271,6 +272,7 @@ def test_every_slot_has_its_own_sockets_on_one_port() -> None:
         assert len({each.fileno() for (each,) in slots}) == 3
 
 
+@pytest.mark.slow
 def test_workers_take_turns_on_a_unix_socket(tmp_path: Path, redis_url: str) -> None:
     path = tmp_path / "socket"
     options = ["--workers", "2", "--cache-url", redis_url, "--log-format", "json", "--unix-socket", str(path)]
@@ -394,6 +396,7 @@ def answers_within(running: Service, seconds: float) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_other_workers_get_all_connections_if_one_cannot_start(tmp_path: Path, redis_url: str, server: str) -> None:
     """Once it starts, it gets its share again. While none can start, clients wait for the first that serves."""
 
@@ -552,8 +555,9 @@ def test_metrics_folder_exists_while_workers_run(tmp_path: Path, redis_url: str)
 # Replacement
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_ten_replacements_under_load_fail_no_request(tmp_path: Path, redis_url: str) -> None:
+async def test_replacements_under_load_fail_no_request(tmp_path: Path, redis_url: str) -> None:
     with workers(tmp_path, redis_url, "--grace", "10") as running:
         client = Client(running.port)
         for number in range(KEYS):
@@ -561,7 +565,7 @@ async def test_ten_replacements_under_load_fail_no_request(tmp_path: Path, redis
         await client.aclose()
         pids = children(running)
         load = HttpLoad(running.port)
-        async with load.running(20):
+        async with load.running(10):
             for _ in range(ROLLS):
                 answered_before = load.answered
                 await asyncio.to_thread(replace_workers, running)

@@ -53,8 +53,13 @@ def key_id(folder: Path) -> str:
     return str(match)
 
 
-@pytest.mark.parametrize("arguments", PRINTING)
-@pytest.mark.parametrize(("redirection", "line"), [(">/dev/full", FULL), (">&-", CLOSED)])
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "line"),
+    [
+        *((arguments, ">/dev/full", FULL) for arguments in PRINTING),
+        *((arguments, ">&-", CLOSED) for arguments in ("keys list --json", "--help", "config")),
+    ],
+)
 def test_unwritable_output_is_reported_in_one_line(shell: Shell, arguments: str, redirection: str, line: str) -> None:
     result = shell(f"{arguments} {redirection}")
 

@@ -39,8 +39,8 @@ async def write(store_url: str, caller: KeyClient, guid: int, count: int = 1) ->
 
 
 async def fill(store_url: str, caller: KeyClient) -> None:
-    """Write ten times the size of the log, and trim it."""
-    for _ in range(10):
+    """Write three times the size of the log, and trim it."""
+    for _ in range(3):
         await write(store_url, caller, 1, SIZE_BYTES // 1000)
         async with open_store(store_url, exclusive=False) as store:
             await trim_all(store.events)

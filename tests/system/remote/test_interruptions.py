@@ -56,16 +56,17 @@ def test_batch_whose_response_is_lost_is_not_executed_again(
     assert event_types(empty.url) == ["guid.created"] * 2500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["overwrite", "fail"])
 def test_import_without_space_for_receipts_puts_one_by_one(tmp_path: Path, policy: str) -> None:
-    lines = write_lines(tmp_path / "in", 1200)
+    lines = write_lines(tmp_path / "in", 600)
     with service(tmp_path, "--receipt-bytes-per-owner", "600") as running:
         cli = CommandLine(tmp_path, running.url)
         words = ["import", lines, "--on-conflict", policy]
         assert cli.ok(*words, "--resume").json["failed"] == 0
-        assert cli.ok("ls", "--count").out == "1200\n"
+        assert cli.ok("ls", "--count").out == "600\n"
         again = cli.ok(*words).json
-        assert again["updated" if policy == "overwrite" else "unchanged"] == 1200
+        assert again["updated" if policy == "overwrite" else "unchanged"] == 600
 
 
 def test_import_stops_at_a_quota_and_goes_on_after_it(tmp_path: Path) -> None:
@@ -99,6 +100,7 @@ def test_ended_export_leaves_no_part_of_a_file(empty: Service, tmp_path: Path, n
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal(empty: Service, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in", 3000)
     for words in (["import", lines], ["export", str(tmp_path / "all")], ["check", "--seconds", "2"]):
