@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from guidsvc_client import Record
 from tests.support.backing_servers import service
 from tests.support.client_in_thread import client_of
@@ -10,6 +12,7 @@ from tests.support.client_in_thread import client_of
 CREATIONS, CREATORS, KILLS = 1000, 8, (200, 500, 800)
 
 
+@pytest.mark.slow
 async def test_killed_service_creates_each_record_once(kind: str, tmp_path: Path) -> None:
     made: list[Record] = []
     numbers = iter(range(CREATIONS))

@@ -126,6 +126,7 @@ def test_container_runs_as_the_user_that_owns_its_volume(image: Image) -> None:
     )
 
 
+@pytest.mark.slow
 def test_compose_service_runs_and_both_health_checks_pass(image: Image, settings: dict[str, str]) -> None:
     app = COMPOSE["services"]["app"]
     assert not {"command", "entrypoint"} & app.keys(), "this test would have to run it"
@@ -182,6 +183,7 @@ def docker_runs() -> list[list[str]]:
     return commands
 
 
+@pytest.mark.slow
 def test_docker_run_commands_run_as_documented(image: Image) -> None:
     port = str(free_port())
     for arguments in sorted(docker_runs()):  # `keys` first, which creates the store
@@ -194,6 +196,7 @@ def test_docker_run_commands_run_as_documented(image: Image) -> None:
     assert {arguments[0] for arguments in docker_runs()} == {"serve", "keys"}
 
 
+@pytest.mark.slow
 def test_app_commands_run_as_documented(image: Image, settings: dict[str, str]) -> None:
     with container(image, settings):
         for file, (service, *arguments) in CONTAINER_COMMANDS:

@@ -79,6 +79,7 @@ def test_all_faults_are_reported_together(bom: sbom.Bom) -> None:
     assert other_faults == ["structlog is left out", "tornado is under no licence that it names"]
 
 
+@pytest.mark.slow
 def test_sbom_is_written_as_json_without_faults(tmp_path: Path, bom: sbom.Bom) -> None:
     assert sbom.main(str(tmp_path / "sbom.json")) == 0
     assert json.loads((tmp_path / "sbom.json").read_text()) == bom

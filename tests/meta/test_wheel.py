@@ -85,6 +85,7 @@ GUIDE = (ROOT / "docs" / "deployment.md").read_text()
 INSTALLS = re.findall(r"^\S+/bin/pip install (.*\.whl.*)$", GUIDE, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(4 * INSTALL_SECONDS)
 @pytest.mark.parametrize("arguments", INSTALLS, ids=["package", "systemd"])
 def test_wheels_install_as_the_guide_says(tmp_path: Path, arguments: str) -> None:

@@ -37,6 +37,7 @@ def parsed_requests() -> int:
     return sum(type(each) is RawRequest for each in gc.get_objects())
 
 
+@pytest.mark.slow
 async def test_requests_behind_an_unread_response_stay_bytes(serving: Serving) -> None:
     """And each is answered, in order, when the client reads."""
     count = 5000

@@ -713,6 +713,7 @@ async def put_many(port: int, name: int, is_over: Callable[[], bool]) -> set[tup
     return acknowledged
 
 
+@pytest.mark.slow
 async def test_workers_write_whole_lines_to_one_file_while_replaced(tmp_path: Path, redis_url: str, path: Path) -> None:
     """The log file is moved away meanwhile, so the lines are in two files."""
     over = asyncio.Event()

@@ -406,6 +406,7 @@ def test_store_is_created_on_request_and_its_place_is_reported(
         assert (result.returncode, result.stderr.splitlines()[0]) == (0, store_line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
 def test_concurrent_commands_lose_nothing(
     command: Command, request: pytest.FixtureRequest, tmp_path: Path, store: str

@@ -6,6 +6,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.backing_servers import Server, Service, service, wait_until
 from tests.support.factories import GUID
 
@@ -34,6 +36,7 @@ def workers_that_logged(running: Service, event: str) -> Counter[int]:
     return Counter(line["worker"] for line in lines_of(running) if line["event"] == event)
 
 
+@pytest.mark.slow
 def test_each_worker_logs_an_outage_of_the_store_once(tmp_path: Path, own_mongo: Server, redis_url: str) -> None:
     options = ["--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", "--cache-url", redis_url]
     with service(tmp_path, *options, "--workers", str(WORKERS), "--log-format", "json") as running:

@@ -58,6 +58,7 @@ def without_surplus(value: object) -> object:
     return {name: value[name] if name == "operations" else None for name in value} if isinstance(value, dict) else value
 
 
+@pytest.mark.slow
 @given(_DOCUMENTS, st.booleans())
 def test_document_decoded_in_parts_equals_whole(document: object, is_indented: bool) -> None:
     text = json.dumps(document, indent=1 if is_indented else None).encode()

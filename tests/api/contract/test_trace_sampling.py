@@ -83,6 +83,7 @@ async def test_request_that_is_not_sampled_stays_on_the_fast_path(
             assert [(await client.ask(method, path, json=body)).status for _ in range(3)] == [200] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["read", "missing record", "read with valid_for", "renewal"])
 async def test_share_of_samples_is_the_rate_beyond_the_fast_path(
     serving: Serving, receiver: TraceReceiver, redis_url: str, name: str

@@ -224,6 +224,7 @@ async def test_reader_of_rare_events_continues_at_a_bookmark(
         assert [event["guid"] for event in events_page["items"]] == [f"{1:032X}"]
 
 
+@pytest.mark.slow
 async def test_slow_reader_costs_little_memory(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events that it has not received yet are read from the store later. Meanwhile other readers get all events."""
     metadata = {"a": "x" * 16_000}

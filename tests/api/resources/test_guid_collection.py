@@ -424,6 +424,7 @@ async def open_stream(client: Client) -> tuple[asyncio.StreamReader, asyncio.Str
     return reader, writer
 
 
+@pytest.mark.slow
 async def test_broken_stream_is_detected(serving: Serving, sqlite_url: str, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("request failed", "store unavailable")
     async with serving() as client:

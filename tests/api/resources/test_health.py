@@ -67,6 +67,7 @@ async def test_readiness_detects_dead_redis_without_traffic(
         await until_ready(client, cache="down")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fail", [Server.kill, Server.pause], ids=["killed", "silent"])
 async def test_readiness_does_not_wait_for_a_store_that_is_down(
     serving: Serving,

@@ -73,6 +73,7 @@ async def test_stats_accept_no_parameters(serving: Serving) -> None:
         assert_problem(await client.get("/stats?days=7"), 400, "invalid-request")
 
 
+@pytest.mark.slow
 async def test_stats_without_a_store_are_unavailable(
     serving: Serving, own_mongo: Server, expected_logs: ExpectedLogs
 ) -> None:

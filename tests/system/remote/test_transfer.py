@@ -228,6 +228,7 @@ def changes(url: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["overwrite", "fail"])
 def test_import_goes_on_after_kills_and_does_nothing_twice(
     line: CommandLine, empty: Service, tmp_path: Path, policy: str

@@ -200,6 +200,7 @@ async def test_warnings_come_before_the_expiry(sqlite_url: str, clock: FakeClock
     assert [entry.at // 1000 - started for entry in entries[1:-1]] == warned
 
 
+@pytest.mark.slow
 async def test_mass_expiry_takes_bounded_memory(store: Database, clock: FakeClock) -> None:
     second = clock.seconds + 5
     records = [record(clock(), guid=guid(number), expire=second, purge_at=second + DAY) for number in range(20_000)]

@@ -4,6 +4,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, MARGIN_SECONDS, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
@@ -134,6 +136,7 @@ async def test_clock_set_back_repeats_no_event(store: SqliteStore, clock: FakeCl
     assert await kind_counts(store) == {"created": 1, "expired": 1}
 
 
+@pytest.mark.slow
 async def test_mass_expiry_is_executed_in_order_of_time(store: SqliteStore, clock: FakeClock) -> None:
     """200 records expire, then 20,000 in one second. Each step is one transaction of bounded size."""
     second = clock.seconds + 5
