@@ -20,7 +20,8 @@ from tests.support import mongo_protocol
 
 
 def main() -> None:
-    """Fork a server for each line of standard input."""
+    """Fork a server for each line of standard input; at its end, kill those that still run."""
+    os.setpgrp()
     with TemporaryDirectory() as folder:
         Storage(folder).close()
     signal.signal(signal.SIGCHLD, _reap)
@@ -30,6 +31,7 @@ def main() -> None:
         if pid == 0:
             _become_server(arguments, Path(folder), Path(log))
         print(pid, flush=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _reap(*_: object) -> None:
