@@ -87,6 +87,7 @@ class SqliteEngine:
         self.meter.wal_bytes = self.files.wal_bytes
         self.appender = EventAppender(writer, events, self.meter.events.counts)
         self.writer.on_begin, self.writer.on_commit = self.appender.begin, self.appender.commit
+        self.writer.apply_together = self.appender.apply_together
         self._swaps: Batcher[_Swap, bool] = Batcher(
             self._commit,
             limit=GROUP,

@@ -5,7 +5,7 @@ Everything runs in the store's writer thread, one transaction after the other. I
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -48,6 +48,18 @@ class Write(Protocol):
         """Change the item inside a transaction; return False, and change nothing, if it is not as expected."""
 
 
+def apply_each(connection: sqlite3.Connection, changes: Iterable[Write]) -> list[bool]:
+    """Apply changes inside a transaction; return for each whether it changed anything, False if it is too late."""
+    return [
+        (change.not_after is None or monotonic_ms() <= change.not_after) and change.apply(connection)
+        for change in changes
+    ]
+
+
+class TogetherFailed(Exception):
+    """Changes that can only be applied together cannot be: one of them does not find what it expects."""
+
+
 class Writer:
     """Writes with one connection. `is_failing` means that the disk rejected the last write."""
 
@@ -57,6 +69,8 @@ class Writer:
         """Called at the beginning of each transaction."""
         self.on_commit: Callable[[], None] = _nothing
         """Called after each transaction that was committed."""
+        self.apply_together: Callable[[Sequence[Write]], list[bool]] = self._apply
+        """Applies changes in order, as `apply` of each does, in fewer statements. May raise TogetherFailed."""
         self._files = files
         self._file = str(files.path)
         self.is_failing = False
@@ -67,7 +81,10 @@ class Writer:
         A damaged page fails only the changes that need it: a failing group is halved until they are isolated.
         """
         try:
-            return self.transaction(lambda: self._apply(changes))
+            try:
+                return [*self.transaction(lambda: self.apply_together(changes))]
+            except TogetherFailed:
+                return [*self.transaction(lambda: self._apply(changes))]
         except CorruptRecord as error:
             if len(changes) == 1:
                 return [error]
@@ -81,12 +98,9 @@ class Writer:
         results = iter(self.swaps([change for group in groups for change in group]))
         return [[next(results) for _ in group] for group in groups]
 
-    def _apply(self, changes: Sequence[Write]) -> list[bool | GuidsvcError]:
+    def _apply(self, changes: Sequence[Write]) -> list[bool]:
         """Apply changes inside a transaction; return for each whether it changed anything, False if it is too late."""
-        return [
-            (change.not_after is None or monotonic_ms() <= change.not_after) and change.apply(self.connection)
-            for change in changes
-        ]
+        return apply_each(self.connection, changes)
 
     def execute(self, change: Change) -> int:
         """Execute a statement inside a transaction; return the number of changed rows."""

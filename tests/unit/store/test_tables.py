@@ -9,7 +9,7 @@ from tests.support.factories import GUID, record
 
 NOW = 1_795_000_000_000
 ROWS = [
-    RECORDS._values(record(NOW, **fields))
+    RECORDS.values(record(NOW, **fields))
     for fields in (
         {},
         {"user": 'Zürich "🜁"', "owner": "o", "metadata": '{"ö":1}'},

@@ -5,19 +5,36 @@ no number is left out: a transaction that is rolled back gives its numbers back.
 """
 
 import sqlite3
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from functools import cache
+from itertools import chain, compress, groupby
 from typing import NamedTuple
 
-from guidsvc.domain.events.entry import EXPIRED, KINDS, Change, Entry, Origin, change_of
+from guidsvc.domain.events.entry import CREATED, EXPIRED, KINDS, Change, Entry, Origin, change_of
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.sqlite.events.continuity import NOTE_GAP
-from guidsvc.store.sqlite.events.entries import BOUNDS, INSERT, LOST_BOUNDS, NEWEST, bytes_of, total_of, values_of
-from guidsvc.store.sqlite.tables import RECORDS
+from guidsvc.store.sqlite.events.entries import (
+    BOUNDS,
+    INSERT,
+    LOST_BOUNDS,
+    NEWEST,
+    bytes_of,
+    created_bytes,
+    created_values,
+    insert_created,
+    total_of,
+    values_of,
+)
+from guidsvc.store.sqlite.tables import RECORDS, insert_records, record_values
+from guidsvc.store.sqlite.writer import TogetherFailed, Write, apply_each, monotonic_ms
 
 _EXTRAS = "SELECT due, stage, last FROM records WHERE guid = ? AND version = ?"
 _NO_CHANGE = Change((), ())
+_Values = tuple[object, ...]
+_ROWS = 64, 16, 4, 1
+"""The numbers of rows for which there are statements, so that SQLite has prepared them all after a while."""
 _LOST_EXTRAS = (0, PURGED_STAGE, None)
 """In place of damaged ones: then no entry is appended that the log may have already."""
 
@@ -77,6 +94,50 @@ class EventAppender:
             self._newest, self._total, last = number, total, number
         return last
 
+    def apply_together(self, changes: Sequence[Write]) -> list[bool]:
+        """Apply changes in order, those in a row that create records in few statements; see `Writer`."""
+        done: list[bool] = []
+        for are_creations, run in groupby(changes, self._is_creation):
+            if are_creations:
+                done += self._create_together([change for change in run if isinstance(change, RecordSwap)])
+            else:
+                done += apply_each(self._connection, run)
+        return done
+
+    def _is_creation(self, change: Write) -> bool:
+        """Whether a change creates a live record, and the log has an entry of that."""
+        return isinstance(change, RecordSwap) and change.old is None and change.is_live and self.policy.is_on
+
+    def _create_together(self, creations: Sequence["RecordSwap"]) -> list[bool]:
+        """Create those records for which it is not too late; TogetherFailed if one of them exists."""
+        now = monotonic_ms()
+        is_in_time = [not_after is None or now <= not_after for _, _, _, _, not_after in creations]
+        rows: list[_Values] = []
+        entries: list[_Values] = []
+        number, total, first_offset = self.newest(), self._total, cache(self.policy.first_offset)
+        for _, _, new, origin, _ in compress(creations, is_in_time):
+            number += 1
+            total += created_bytes(new, origin)
+            due = new.expire - first_offset(new.expire - new.updated // 1000)
+            rows.append(record_values(new, due, 0, number))
+            entries.append((number, total, new.updated, *created_values(new, origin)))
+        if self._insert(insert_records, rows) < len(rows):
+            raise TogetherFailed
+        self._insert(insert_created, entries)
+        self._kinds += [CREATED] * len(entries)
+        self._newest, self._total = number, total
+        return is_in_time
+
+    def _insert(self, statement: Callable[[int], str], rows: Sequence[_Values]) -> int:
+        """Insert rows by statements for several of them; return how many were inserted."""
+        inserted = start = 0
+        for count in _ROWS:
+            while start + count <= len(rows):
+                values = list(chain.from_iterable(rows[start : start + count]))
+                inserted += self._connection.execute(statement(count), values).rowcount
+                start += count
+        return inserted
+
     def swap(self, old: Record | None, new: Record, origin: Origin) -> bool:
         """Replace `old` with `new`, and append the entries of that; return whether `old` was stored."""
         change = self._change(old, new, origin)
@@ -129,6 +190,11 @@ class RecordSwap(NamedTuple):
     new: Record
     origin: Origin
     not_after: int | None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the new record is live."""
+        return self.new.expire * 1000 > self.new.updated
 
     def apply(self, _connection: sqlite3.Connection) -> bool:
         """Swap inside a transaction of the appender's connection; return whether that changed the row."""
