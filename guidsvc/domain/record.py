@@ -82,7 +82,7 @@ def validation_error(code: str, message: str, **values: object) -> PydanticCusto
     return PydanticCustomError(code, message, values or None)
 
 
-def _parse_expire(value: object) -> int:
+def parse_expire(value: object) -> int:
     """Parse an expiry: a string of ASCII digits or an integer. `Time` checks the range."""
     if isinstance(value, str) and DIGITS.fullmatch(value):
         # Leading zeros have no meaning. 13 digits are out of range already, and int() is slow on long strings.
@@ -191,7 +191,7 @@ Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
 _TIME_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "string", "pattern": TIME_PATTERN}, {"type": "integer", "minimum": 0, "maximum": MAX_TIME}]
 }
-Expire = Annotated[Time, BeforeValidator(_parse_expire), WithJsonSchema(_TIME_SCHEMA)]
+Expire = Annotated[Time, BeforeValidator(parse_expire), WithJsonSchema(_TIME_SCHEMA)]
 User = Annotated[str, Field(strict=True), AfterValidator(check_text), WithJsonSchema(USER)]
 StoredUser = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_USER_CHARACTERS, pattern=USER_PATTERN)]
 """The same rules as `User`, checked without Python: each row that is read has one."""

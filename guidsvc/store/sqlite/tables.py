@@ -1,8 +1,7 @@
 """The tables of the SQLite file for compare-and-swap: key, version and statements."""
 
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import compress, repeat
 from operator import attrgetter, ne
@@ -11,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from guidsvc.domain.api_key import ApiKey
+from guidsvc.domain.bulk.construction import construct
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
@@ -107,10 +107,6 @@ RECEIPTS = Table("receipts", Receipt, key="key", version="attempt")
 KEYS = Table("keys", ApiKey, key="id", version="version")
 LEDGERS = Table("ledgers", QuotaLedger, key="owner", version="version")
 _RECORD_NAMES = set(RECORDS.columns)  # never changed: records are immutable
-_PUT = [
-    vars(BaseModel)[name].__set__
-    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
-]
 
 
 @cache
@@ -145,7 +141,7 @@ def _record_rows() -> Callable[[object], list[tuple[Any, ...]]]:
 def records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
     """Convert rows to records like `Table.row`, in a third of the time, without a call for each.
 
-    It does what `model_construct` does, which takes longer than `Table.row`. Raise ValidationError if one is invalid.
+    Raise ValidationError if one is invalid.
     """
     members = [
         {
@@ -161,12 +157,7 @@ def records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
         }
         for guid, user, expire, metadata, owner, version, created, updated, purge_at in _record_rows()(rows)
     ]
-    new = Record.__new__
-    records = [new(Record) for _ in members]
-    columns: tuple[Iterable[Any], ...] = members, repeat(_RECORD_NAMES), repeat(None), repeat(None)
-    for put, values in zip(_PUT, columns, strict=True):
-        deque(map(put, records, values), maxlen=0)
-    return records
+    return construct(Record, members, repeat(_RECORD_NAMES))
 
 
 LIST_KEYS = f"SELECT {', '.join(KEYS.columns)} FROM keys WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # nosec B608  # our own names

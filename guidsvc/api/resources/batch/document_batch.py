@@ -14,7 +14,7 @@ from typing import Any
 from guidsvc.api.execution.response_codec import encode_response
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.validation_errors import pointer, unknown_name
-from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_value
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_values
 from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.api.resources.batch.stored_results import StoredResults, find_unknown
 from guidsvc.domain.commands import MAX_OPERATIONS
@@ -138,10 +138,10 @@ class DocumentBatch:
 
     async def _read(self, values: Sequence[Any]) -> list[ParsedOperation]:
         operations: list[ParsedOperation] = []
-        for value in values:
-            if operations and len(operations) % READ_AT_ONCE == 0:
+        for start in range(0, len(values), READ_AT_ONCE):
+            if start:
                 await self._take_turn()  # let other requests run, however large the metadata is
-            operations.append(read_value(value))
+            operations += read_values(values[start : start + READ_AT_ONCE])
         return operations
 
 

@@ -13,6 +13,7 @@ from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.api.resources.batch.stored_error import detached
+from guidsvc.domain.bulk.plain_puts import read_plain_puts
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import ClaimedGenerator
@@ -89,6 +90,12 @@ def read_value(value: object) -> ParsedOperation:
         return ParsedOperation(body.validate(value, BatchOperation, {}))
     except InvalidRequest as error:
         return ParsedOperation(detached(error))
+
+
+def read_values(values: Sequence[object]) -> list[ParsedOperation]:
+    """Parse operations from JSON values."""
+    puts = read_plain_puts(values)
+    return list(map(read_value, values)) if puts is None else list(map(ParsedOperation, puts))
 
 
 def is_repeatable(value: object) -> bool:

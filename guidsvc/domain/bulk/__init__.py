@@ -1,0 +1,1 @@
+"""Many models at once, without calls of Python for each: their validation and their construction."""
