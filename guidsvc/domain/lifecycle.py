@@ -5,6 +5,7 @@ removed it yet. A deletion replaces it with a tombstone, which counts as gone at
 or uses a store. `now` is in Unix milliseconds.
 """
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -25,6 +26,8 @@ TOMBSTONE_SECONDS = 60
 TOMBSTONE_USER = "deleted"
 _FIELDS = tuple(Record.model_fields)
 _values_of = attrgetter(*_FIELDS)
+_record: Callable[[dict[str, Any]], Record] = Record.__pydantic_validator__.validate_python
+"""Makes a record of its members, as its constructor does in twice the time."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +117,18 @@ def create(
         expire = change.expire
         if policy.limits != UNLIMITED:
             _require_within_limits(guid, expire, now, now, policy)
-    return Record(
-        guid=guid,
-        user=change.user,
-        expire=expire,
-        metadata=change.metadata,
-        owner=owner,
-        version=max(now, after + 1),
-        created=now,
-        updated=now,
-        purge_at=_purge_at(expire, now, policy),
+    return _record(
+        {
+            "guid": guid,
+            "user": change.user,
+            "expire": expire,
+            "metadata": change.metadata,
+            "owner": owner,
+            "version": max(now, after + 1),
+            "created": now,
+            "updated": now,
+            "purge_at": _purge_at(expire, now, policy),
+        }
     )
 
 
@@ -218,7 +223,7 @@ def _merge_members(record: Record, members: dict[str, Any], now: int, policy: Re
     if fields | members == fields:
         return record
     expire = members.get("expire", record.expire)
-    return Record(**fields | members | _change_members(record, expire, now, policy))
+    return _record(fields | members | _change_members(record, expire, now, policy))
 
 
 def _members(command: PutCommand | PatchCommand, names: AbstractSet[str]) -> dict[str, Any]:
