@@ -10,6 +10,8 @@ marked, nothing of it is cached or shared: each reader goes to the store.
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import compress
+from operator import not_
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.domain import lifecycle
@@ -118,16 +120,17 @@ class MemoryCache(DelegatingRecords):
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         """Remove the keys from the cache, and keep them out until the store has answered."""
         guids = [swap.guid for swap in swaps]
-        for guid in guids:
-            self._mark(guid)
+        self._mark(*guids)
         try:
             results = await self._records.swap_many(swaps)
         except BaseException:  # none of the store, which returns its errors
             for guid in guids:
                 self._quarantine_key(guid)
             raise
-        for guid, result in zip(guids, results, strict=True):
-            (self._quarantine_key if isinstance(result, OutcomeUnknown) else self._unmark)(guid)
+        is_unknown = [isinstance(result, OutcomeUnknown) for result in results]
+        for guid in compress(guids, is_unknown):
+            self._quarantine_key(guid)
+        self._unmark(*compress(guids, map(not_, is_unknown)))
         return results
 
     async def check(self) -> None:
@@ -156,15 +159,19 @@ class MemoryCache(DelegatingRecords):
             if self._flights.get(guid) is flight:
                 del self._flights[guid]
 
-    def _mark(self, guid: str) -> None:
-        self._marked[guid] = self._marked.get(guid, 0) + 1
-        self._flights.pop(guid, None)
-        self._entries.pop(guid, None)
+    def _mark(self, *guids: str) -> None:
+        marked, flights, entries = self._marked, self._flights, self._entries
+        for guid in guids:
+            marked[guid] = marked.get(guid, 0) + 1
+            flights.pop(guid, None)
+            entries.pop(guid, None)
 
-    def _unmark(self, guid: str) -> None:
-        remaining = self._marked.pop(guid) - 1
-        if remaining:
-            self._marked[guid] = remaining
+    def _unmark(self, *guids: str) -> None:
+        marked = self._marked
+        for guid in guids:
+            remaining = marked.pop(guid) - 1
+            if remaining:
+                marked[guid] = remaining
 
     def _quarantine_key(self, guid: str) -> None:
         """Keep a key out of the cache for QUARANTINE_SECONDS; if too many are, cache nothing for that time."""

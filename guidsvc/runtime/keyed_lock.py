@@ -36,7 +36,10 @@ class KeyedLock:
             yield acquired.keys()
         finally:
             for guid in acquired:
-                _pass_on(self._locks, guid)
+                if self._locks[guid] is None:  # as in `_Acquisition`: the usual case, without a call
+                    del self._locks[guid]
+                else:
+                    _pass_on(self._locks, guid)
 
 
 class _Acquisition:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from random import randrange
 from typing import NamedTuple
 
@@ -29,9 +30,9 @@ from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.leases.renewer import LeaseRenewer, RenewalTerms
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
-from guidsvc.services.writes.group_writer import GroupWrite, GroupWriter
+from guidsvc.services.writes.group_writer import GroupWriter
 from guidsvc.services.writes.record_creator import RecordCreator
-from guidsvc.services.writes.record_writer import ATTEMPTS, ChangeAudit, Make, Written
+from guidsvc.services.writes.record_writer import ATTEMPTS, ChangeAudit, Written
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay
@@ -169,22 +170,22 @@ class GuidService:
         Raise Expired if the record was revoked and the change names no expiry.
         Raise InvalidRequest if the GUID is unknown and the change lacks a required member.
         """
-        old, new = await self._writer.write(guid, self._put(guid, change, conditions), self._caller)
+        old, new = await self._writer.write(guid, partial(self._made, guid, change, conditions), self._caller)
         return Written(new, created=old is None)
 
-    def _put(self, guid: str, change: PutCommand, conditions: Conditions) -> Make:
-        def make(old: Record | None, now: int, after: int) -> Record:
-            if conditions is not UNCONDITIONAL or (self._strict and old is not None):
-                check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
-            asked = change
-            if change.ttl is not None:
-                asked = dated(change, now, now if old is None else old.created, self._policy.limits, self._draw)
-            if old is None:
-                return lifecycle.create(guid, asked, now, self._policy, after=after, owner=self._caller.owner)
-            new = lifecycle.update(old, asked, now, self._policy)
-            return lifecycle.touch(old, new, now, self._policy) if self._hides_unchanged else new
-
-        return make
+    def _made(  # a put, and what `Make` gets
+        self, guid: str, change: PutCommand, conditions: Conditions, old: Record | None, now: int, after: int
+    ) -> Record:
+        """Make the record of a put; see `Make`."""
+        if conditions is not UNCONDITIONAL or (self._strict and old is not None):
+            check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
+        asked = change
+        if change.ttl is not None:
+            asked = dated(change, now, now if old is None else old.created, self._policy.limits, self._draw)
+        if old is None:
+            return lifecycle.create(guid, asked, now, self._policy, after=after, owner=self._caller.owner)
+        new = lifecycle.update(old, asked, now, self._policy)
+        return lifecycle.touch(old, new, now, self._policy) if self._hides_unchanged else new
 
     async def put_together(
         self, puts: Sequence[tuple[str, PutCommand, Conditions]]
@@ -193,8 +194,11 @@ class GuidService:
 
         Return what each `put` would return or raise; None for one that was not done, and must be done by `put`.
         """
-        writes = [GroupWrite(put[0], self._put(*put)) for put in puts]
-        results = await self._writer.write_together(writes, self._caller)
+
+        def make(place: int, old: Record | None, now: int, after: int) -> Record:
+            return self._made(*puts[place], old, now, after)
+
+        results = await self._writer.write_together([guid for guid, _, _ in puts], make, self._caller)
         return [Written(each[1], each[0] is None) if isinstance(each, tuple) else each for each in results]
 
     async def create(

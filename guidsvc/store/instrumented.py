@@ -173,7 +173,7 @@ class InstrumentedRecords(DelegatingRecords):
         results = await self._records.swap_many(swaps)
         seconds = perf_counter() - begun
         self._meter.latencies["swap"].observe_many(seconds, len(swaps), seconds)
-        for _ in filter(lambda result: isinstance(result, GuidsvcError), results):
+        for _ in [result for result in results if isinstance(result, GuidsvcError)]:
             self._meter.failed("swap")
         return results
 

@@ -4,7 +4,7 @@ Only a store whose reads need no waiting can do this. A write that needs more th
 another writer holds, is left to `RecordWriter.write`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from guidsvc.domain import lifecycle
@@ -22,7 +22,7 @@ from guidsvc.errors import (
 )
 from guidsvc.runtime import cancel_scope
 from guidsvc.services.quota import NO_QUOTA
-from guidsvc.services.writes.record_writer import Make, Outcome, RecordWriter, action_of, origin_of
+from guidsvc.services.writes.record_writer import Outcome, RecordWriter, action_of, origin_of
 from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store.contract import WOULD_BLOCK, Swap
 
@@ -30,11 +30,8 @@ _REJECTIONS = Expired, InvalidRequest, LifeLimitReached, NotFound, PreconditionF
 """The errors of a write that depend on its record alone."""
 
 
-class GroupWrite(NamedTuple):
-    """The arguments of `RecordWriter.write`, apart from the caller."""
-
-    guid: str
-    make: Make
+MakeAt = Callable[[int, Record | None, int, int], Record]
+"""As `Make`, for the write at a place in its group, which comes first."""
 
 
 class _Planned(NamedTuple):
@@ -54,15 +51,15 @@ GroupResult = tuple[Record | None, Record] | Exception | None
 class GroupWriter(RecordWriter):
     """Writes records one by one, or in groups."""
 
-    async def write_together(self, writes: Sequence[GroupWrite], caller: Caller) -> list[GroupResult]:
+    async def write_together(self, guids: Sequence[str], make: MakeAt, caller: Caller) -> list[GroupResult]:
         """Replace records of different GUIDs, each as `write` does, as far as that is possible together."""
-        results: list[GroupResult] = [None] * len(writes)
+        results: list[GroupResult] = [None] * len(guids)
         if self._quota is not NO_QUOTA:
             return results
-        with self._locks.acquire_free(write.guid for write in writes) as guids:
+        with self._locks.acquire_free(guids) as free:
             begun = self._lease_clock.timer()
-            free = [(index, write) for index, write in enumerate(writes) if write.guid in guids]
-            planned = self._plan(free, caller, results)
+            places = [place for place, guid in enumerate(guids) if guid in free]
+            planned = self._plan(guids, places, make, caller, results)
             creations_until = await self._deadline(planned, begun)
             if creations_until is None:
                 planned = [each for each in planned if each.stored is not None]
@@ -72,23 +69,27 @@ class GroupWriter(RecordWriter):
         return results
 
     def _plan(
-        self, writes: Sequence[tuple[int, GroupWrite]], caller: Caller, results: list[GroupResult]
+        self, guids: Sequence[str], places: Sequence[int], make: MakeAt, caller: Caller, results: list[GroupResult]
     ) -> list[_Planned]:
-        """Compute the new records. Put the results of writes that change nothing, or are rejected, into `results`."""
+        """Compute the new records at these places of the group.
+
+        Put the results of writes that change nothing, or are rejected, into `results`.
+        """
         try:
-            stored_records = self._records.get_many_for_update([write.guid for _, write in writes])
+            stored_records = self._records.get_many_for_update([guids[place] for place in places])
         except GuidsvcError:
             return []
         if stored_records is WOULD_BLOCK:
             return []
         planned: list[_Planned] = []
-        for place, (guid, make) in writes:
-            stored, now = stored_records.get(guid), self._clock()
+        now = self._clock()
+        for place in places:
+            stored = stored_records.get(guids[place])
             old = None if stored is None else lifecycle.existing(stored, now)
             try:
                 if old is not None and authorize(old, caller) is None:
-                    raise NotFound(guid)
-                new = make(old, now, stored.version if stored else 0)
+                    raise NotFound(guids[place])
+                new = make(place, old, now, stored.version if stored else 0)
             except _REJECTIONS as error:
                 error.__traceback__ = error.__context__ = None  # it references this frame
                 results[place] = error
@@ -143,6 +144,8 @@ class GroupWriter(RecordWriter):
                 self._note_swap(each, caller, "done")
 
     def _note_swap(self, write: _Planned, caller: Caller, outcome: Outcome) -> None:
+        if self._audit is None:
+            return
         stored, new = write.stored, write.new
         record = new if stored is None or not new.is_deleted else stored
         self.note(action_of(write.old, new), record, caller, outcome)

@@ -9,7 +9,7 @@ import pytest
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
-from guidsvc.services.writes.group_writer import GroupResult, GroupWrite, GroupWriter
+from guidsvc.services.writes.group_writer import GroupResult, GroupWriter, MakeAt
 from guidsvc.services.writes.record_writer import Action, RecordWriter
 from guidsvc.services.writes.write_attempt import begin_write
 from tests.conftest import ExpectedLogs, Serving
@@ -64,8 +64,8 @@ def unconfirmed(monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs) ->
             raise made.error
         return swapped
 
-    async def alone(_: GroupWriter, writes: Sequence[GroupWrite], __: Caller) -> list[GroupResult]:
-        return [None] * len(writes)
+    async def alone(_: GroupWriter, guids: Sequence[str], __: MakeAt, ___: Caller) -> list[GroupResult]:
+        return [None] * len(guids)
 
     monkeypatch.setattr(RecordWriter, "swap", lossy)
     monkeypatch.setattr(GroupWriter, "write_together", alone)
