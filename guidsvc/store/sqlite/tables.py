@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import compress, repeat
+from itertools import count as count_from
 from operator import attrgetter, ne
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -113,12 +114,29 @@ _RECORD_NAMES = set(RECORDS.columns)  # never changed: records are immutable
 def insert_records(count: int) -> str:
     """Return the statement that inserts so many records with their extras, of which those that exist are left out.
 
-    `OR IGNORE` covers every constraint. So the statement never aborts, and SQLite needs no journal for it, which would
-    double its time. The values of a row are those of `record_values`.
+    The values of a row are those of `record_values`.
     """
     columns = (*RECORDS.columns, *RECORDS.extras)
-    row = ", ".join("nullif(?, '')" if column == "metadata" else "?" for column in columns)
-    return f"INSERT OR IGNORE INTO records ({', '.join(columns)}) VALUES {', '.join([f'({row})'] * count)}"  # noqa: S608  # nosec B608  # our own names
+    values = ["{?}" if column == "metadata" else "?" for column in columns]
+    return insert_many(f"INSERT OR IGNORE INTO records ({', '.join(columns)})", values, count)
+
+
+def insert_many(insert: str, values: Sequence[str], count: int) -> str:
+    """Return the statement that inserts so many rows. Of `values`, "?" is a parameter, and "{?}" one with "" for NULL.
+
+    SQLite keeps a journal for a statement that may abort, which doubles its time. One that inserts several rows must
+    say `OR IGNORE`, or `OR FAIL` if the transaction is rolled back then, and must not call functions such as `nullif`.
+    """
+    numbers = count_from(1)
+
+    def place(value: str) -> str:
+        if "?" not in value:
+            return value
+        parameter = f"?{next(numbers)}"
+        return parameter if value == "?" else f"CASE {parameter} WHEN '' THEN NULL ELSE {parameter} END"
+
+    rows = [f"({', '.join(map(place, values))})" for _ in range(count)]
+    return f"{insert} VALUES {', '.join(rows)}"
 
 
 def record_values(record: Record, *extras: object) -> tuple[object, ...]:

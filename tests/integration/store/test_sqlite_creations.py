@@ -1,7 +1,8 @@
 """Creations in one transaction: few statements for all of them leave the same rows as one for each."""
 
+import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,12 +12,17 @@ from guidsvc.domain.events.entry import Origin
 from guidsvc.domain.events.schedule import EventMode, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.store.sqlite.events.appender import EventAppender, RecordSwap
+from guidsvc.store.sqlite.events.entries import insert_created
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.schema import open_writer
+from guidsvc.store.sqlite.tables import insert_records
 from guidsvc.store.sqlite.writer import Writer, monotonic_ms
 from tests.conftest import FakeClock
 from tests.support.factories import record
 
+ABORT = 2
+"""OE_Abort of SQLite: undo the statement."""
+ABORTS = ("HaltIfNull", ABORT), ("Halt", ABORT)
 ORIGIN = Origin("Zoë", "request-1")
 FIELDS: list[dict[str, object]] = [
     {},
@@ -90,3 +96,13 @@ def test_late_creations_do_nothing(tmp_path: Path, clock: FakeClock) -> None:
         store = Store(tmp_path / "db", connection, EventPolicy(), together=True)
         assert store.create(new_records(clock, 3), not_after=monotonic_ms() - 1) == [False] * 3
         assert store.rows()[:2] == [[], []]
+
+
+@pytest.mark.parametrize("insert", [insert_records, insert_created])
+def test_statements_never_abort(tmp_path: Path, insert: Callable[[int], str]) -> None:
+    with closing(open_writer(tmp_path / "db")) as connection:
+        places = max(map(int, re.findall(r"\?(\d+)", insert(4))))
+        steps = connection.execute(f"EXPLAIN {insert(4)}", [""] * places).fetchall()
+
+    may_abort = {step[1] for step in steps if step[1] in {"Function", "PureFunc"} or (step[1], step[3]) in ABORTS}
+    assert not may_abort, "SQLite would keep a journal for the statement, and so write each page twice"

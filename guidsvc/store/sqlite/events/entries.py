@@ -10,6 +10,7 @@ from guidsvc.domain.events.entry import CREATED, KINDS, Entry, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import Numbered
+from guidsvc.store.sqlite.tables import insert_many
 from guidsvc.store.sqlite.writer import is_damage
 from guidsvc.utf8 import utf8_bytes
 
@@ -27,8 +28,8 @@ INSERT = f"""
     )
 """  # noqa: S608  # nosec B608  # our own names
 """With other values instead of None: `sqlite3` takes as long for each None as for ten numbers."""
-_INSERT_CREATED = f"INSERT OR FAIL INTO log (seq, prev, total, appended, {NAMES}) VALUES "  # noqa: S608  # nosec B608  # our own names
-_CREATED_ROW = f"(?, NULL, ?, ?, '{CREATED}', ?, ?, ?, ?, ?, ?, nullif(?, ''), '', NULL, ?, ?, 0)"
+_INSERT_CREATED = f"INSERT OR FAIL INTO log (seq, prev, total, appended, {NAMES})"
+_CREATED_ROW = "?", "NULL", "?", "?", f"'{CREATED}'", *["?"] * 6, "{?}", "''", "NULL", "?", "?", "0"
 SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own names
 SELECT_OWN = f"SELECT seq, {NAMES} FROM log INDEXED BY log_owner"  # noqa: S608  # nosec B608  # our own names
 """To be used with IS_OWN. The index has the entries of an owner in the order of their numbers."""
@@ -96,11 +97,8 @@ def values_of(entry: Entry) -> tuple[object, ...]:
 
 @cache
 def insert_created(count: int) -> str:
-    """Return the statement that appends so many entries of creations, as `created_values` returns them.
-
-    `OR FAIL` spares SQLite a journal for the statement, which would double its time: the transaction is rolled back.
-    """
-    return _INSERT_CREATED + ", ".join([_CREATED_ROW] * count)
+    """Return the statement that appends so many entries of creations, as `created_values` returns them."""
+    return insert_many(_INSERT_CREATED, _CREATED_ROW, count)
 
 
 def created_values(new: Record, origin: Origin) -> tuple[object, ...]:
