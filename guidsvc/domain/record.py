@@ -296,10 +296,11 @@ def render_bodies(records: Iterable[Record]) -> list[bytes]:
     bodies: list[bytes] = []
     for record in records:
         members = record.__dict__
-        if "json_body" not in members and members["metadata"] is None:
-            body = _BODY % (members["guid"], members["expire"], encode_basestring(members["user"]))
-            members["json_body"] = body.encode()
-        bodies.append(record.json_body)
+        body: bytes | None = members.get("json_body")
+        if body is None and members["metadata"] is None:
+            text = _BODY % (members["guid"], members["expire"], encode_basestring(members["user"]))
+            body = members["json_body"] = text.encode()
+        bodies.append(record.json_body if body is None else body)
     return bodies
 
 

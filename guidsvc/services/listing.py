@@ -1,8 +1,10 @@
 """Lists of records: pages, walks and counts, read in portions of bounded size to limit memory."""
 
 import sys
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 from typing import NamedTuple
 
 from guidsvc.domain.caller import Caller
@@ -61,15 +63,17 @@ class RecordListing:
         page: list[Record] = []
         size, most = 0, query.page
         name = _turn(caller, queue_name)
+        begun = self._selection(query, caller)
         parts = self._portions(query, caller, name, most + 1, most_bytes=PAGE_BYTES, probe=PAGE_PROBE)
         async with aclosing(parts):
             async for part in parts:
-                for record, body in zip(part, render_bodies(part), strict=True):
-                    size += len(body) + FRAME_BYTES
-                    if page and (size > PAGE_BYTES or len(page) == most):
-                        return Page(self._selected(query, caller, page), Position.after(page[-1], query.sort))
-                    page.append(record)
-        return Page(self._selected(query, caller, page), None)
+                fitting, fitting_bytes = _fitting(part, PAGE_BYTES, size)
+                page += fitting
+                size += fitting_bytes
+                if len(page) > most or len(fitting) < len(part):
+                    page = page[:most]
+                    return Page(self._selected(query, caller, page, begun), Position.after(page[-1], query.sort))
+        return Page(self._selected(query, caller, page, begun), None)
 
     async def walk(
         self, query: ListQuery, caller: Caller, queue_name: str | None = None
@@ -80,10 +84,12 @@ class RecordListing:
         """
         limit = sys.maxsize if query.limit is None else query.limit
         name = _turn(caller, queue_name)
+        begun = self._selection(query, caller)
         parts = self._portions(query, caller, name, limit, most_bytes=PART_BYTES, probe=PART_PROBE)
         async with aclosing(parts):
             while (part := await anext(parts, None)) is not None:
-                handover = [self._selected(query, caller, part)]
+                handover = [self._selected(query, caller, part, begun)]
+                begun = self._selection(query, caller)
                 del part
                 yield handover.pop()
 
@@ -105,9 +111,15 @@ class RecordListing:
         start = query.cursor or Position.start(query.sort)
         return portions(find, start, limit, most_bytes=most_bytes, probe=probe)
 
-    def _selected(self, query: ListQuery, caller: Caller, found: Sequence[Record]) -> Sequence[Record]:
-        """Return the records that still match: some may have expired since they were read."""
-        return self._selection(query, caller).matching(found)
+    def _selected(
+        self, query: ListQuery, caller: Caller, found: Sequence[Record], begun: Selection
+    ) -> Sequence[Record]:
+        """Return the records that still match: some may have expired since they were read.
+
+        `begun` is the filter from before they were read: all match if it is the same still.
+        """
+        wanted = self._selection(query, caller)
+        return found if wanted == begun else wanted.matching(found)
 
     def is_restricted(self, query: ListQuery, caller: Caller) -> bool:
         """Whether a list holds the records of one owner or user only: in order of expiry, each page costs a count."""
@@ -146,12 +158,15 @@ async def portions(
         yield handover.pop()
 
 
-def _fitting(records: Sequence[Record], most_bytes: int) -> tuple[Sequence[Record], int]:
-    """Return the longest prefix of at most `most_bytes`, or the first record if it is larger, and its size."""
-    total = 0
-    for number, body in enumerate(render_bodies(records)):
-        size = len(body) + FRAME_BYTES
-        if number and total + size > most_bytes:
-            return records[:number], total
-        total += size
-    return records, total
+def _fitting(records: Sequence[Record], most_bytes: int, taken_bytes: int = 0) -> tuple[Sequence[Record], int]:
+    """Return the longest prefix of at most `most_bytes` with those that are taken, and its size.
+
+    If nothing is taken, it has at least one record.
+    """
+    sizes = [len(body) + FRAME_BYTES for body in render_bodies(records)]
+    total = sum(sizes)
+    if taken_bytes + total <= most_bytes:
+        return records, total
+    ends = list(accumulate(sizes))
+    count = max(bisect_right(ends, most_bytes - taken_bytes), 0 if taken_bytes else 1)
+    return records[:count], ends[count - 1] if count else 0
