@@ -152,3 +152,14 @@ async def test_connection_still_in_setup_is_closed_at_shutdown() -> None:
         client.setblocking(False)
         async with asyncio.timeout(30):
             assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+
+
+def test_counted_sockets_are_small() -> None:
+    descriptors = Descriptors(2)
+    with socket.socket() as first, socket.socket() as second:
+        counted = [descriptors.take(each) for each in (first, second)]
+
+    assert not any(hasattr(each, "__dict__") for each in counted), "each idle connection has one"
+    for each in counted:
+        each.close()
+    assert descriptors.free == 2

@@ -15,11 +15,12 @@ class Descriptors:
     def __init__(self, limit: int = sys.maxsize) -> None:
         self.free = limit
         self._waiting: list[Callable[[], None]] = []
+        self._on_close = self._release  # one object for all sockets
 
     def take(self, accepted: socket) -> socket:
         """Count the descriptor of an accepted socket until it is closed; return a socket in its place."""
         self.free -= 1
-        return _CountedSocket(accepted, self._release)
+        return _CountedSocket(accepted, self._on_close)
 
     def wait(self, callback: Callable[[], None]) -> None:
         """Call back when the next descriptor is closed."""
@@ -34,6 +35,8 @@ class Descriptors:
 
 class _CountedSocket(socket):
     """A socket that calls back when its descriptor is closed: by `close`, or by uvloop, which then detaches it."""
+
+    __slots__ = ("_on_close",)
 
     def __init__(self, accepted: socket, on_close: Callable[[], None]) -> None:
         family, kind, protocol = accepted.family, accepted.type, accepted.proto

@@ -31,7 +31,7 @@ class Connection(BaseConnection):
 
     def __init__(self, state: ServerState, network: ClientNetwork) -> None:
         super().__init__(state, network)
-        self._serve_repeated_read = None if state.fast_path is None else state.fast_path.serve_repeated_read
+        self._serve_repeated_read = state.serve_repeated_read
         self._parser = RequestParser(self, state.limits.head_bytes)
         self._pending_error: Exception | None = None  # sent once all earlier requests are answered
 
@@ -66,7 +66,7 @@ class Connection(BaseConnection):
             is_single = is_start and parser.is_between_requests and parser.request_count == count_before + 1
             fast_path = self._state.fast_path
             if is_single and fast_path is not None and fast_path.remember_request(data):
-                self._serve_repeated_read = fast_path.serve_repeated
+                self._serve_repeated_read = self._state.serve_repeated
             self._flush()
         elif is_start and parser.is_between_requests and parser.request_count == count_before:
             self._timeout_start = idle_since  # empty lines are no request: the connection is still idle
@@ -246,7 +246,7 @@ class Connection(BaseConnection):
         """Let the fast path remember `data`, which is exactly one request, if it is being answered now."""
         fast_path, cycle = self._state.fast_path, self._cycle
         if fast_path is not None and cycle is not None and fast_path.remember_renewal(data, cycle.message.target):
-            self._serve_repeated_read = fast_path.serve_repeated
+            self._serve_repeated_read = self._state.serve_repeated
 
     def _admission_for(self, message: RawRequest, direct_request: DirectRequest | None) -> Admission | None:
         """Return the Admission of a handler's request, or None; the fast path acquires its slot itself."""

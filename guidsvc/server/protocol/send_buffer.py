@@ -8,7 +8,6 @@ import asyncio
 import socket
 import struct
 import sys
-from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
@@ -168,7 +167,7 @@ class SendBuffer:
         self.network = network
         self._budget = budget
         self._rate = SendRate()
-        self._queue: deque[memoryview] = deque()  # TLS only
+        self._queue: list[memoryview] = []  # TLS only, and short; a deque would take 700 bytes
         self._queued_bytes = 0
         self._slice_bytes, self._hidden_bytes = (SLICE_BYTES, HIDDEN_BYTES) if secure else (sys.maxsize, 0)
         self._is_closing = self._has_ended = False
@@ -250,10 +249,9 @@ class SendBuffer:
     def _push(self) -> None:
         """Write queued data to the transport, a slice at a time, until it is paused."""
         while self._queue and not self.is_paused:
-            data = self._queue.popleft()
-            if len(data) > self._slice_bytes:
-                self._queue.appendleft(data[self._slice_bytes :])
-            part = data[: self._slice_bytes]
+            data = self._queue[0]
+            part, rest = data[: self._slice_bytes], data[self._slice_bytes :]
+            self._queue[:1] = [rest] if rest else []
             self._queued_bytes -= len(part)
             self._transport.write(part)
 

@@ -137,6 +137,9 @@ class ServerState:
         self.limits = limits
         self.fast_path = fast_path
         self.admission = None if fast_path is None else fast_path.admission
+        # One object of each bound method for all connections
+        self.serve_repeated_read = None if fast_path is None else fast_path.serve_repeated_read
+        self.serve_repeated = None if fast_path is None else fast_path.serve_repeated
         self.table = ConnectionTable()
         self.incoming_bytes = 0
         """Bytes of unanswered requests, of all connections."""
