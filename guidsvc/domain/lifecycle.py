@@ -68,7 +68,7 @@ def state_of(record: Record, now: int) -> State:
 
 def is_absent(record: Record, now: int) -> bool:
     """Whether the record is deleted, or past its retention at `now`, and counts as absent."""
-    return record.is_deleted or now >= record.purge_at * 1000
+    return record.expire == DELETED_EXPIRE or now >= record.purge_at * 1000  # `is_deleted`, without a call
 
 
 def require_live(guid: str, record: Record | None, now: int) -> Record:
@@ -173,15 +173,18 @@ def delete(record: Record, now: int) -> Record:
     A creation that read the GUID as absent before the record existed would get a lower version. It fails at the
     tombstone, and starts again above the tombstone's version.
     """
-    return Record(
-        guid=record.guid,
-        user=TOMBSTONE_USER,
-        expire=DELETED_EXPIRE,
-        owner=record.owner,
-        version=max(record.version + 1, now),
-        created=now,
-        updated=now,
-        purge_at=min(now // 1000 + TOMBSTONE_SECONDS, MAX_TIME),
+    return _record(
+        {
+            "guid": record.guid,
+            "user": TOMBSTONE_USER,
+            "expire": DELETED_EXPIRE,
+            "metadata": None,
+            "owner": record.owner,
+            "version": max(record.version + 1, now),
+            "created": now,
+            "updated": now,
+            "purge_at": min(now // 1000 + TOMBSTONE_SECONDS, MAX_TIME),
+        }
     )
 
 

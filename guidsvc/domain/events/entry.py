@@ -103,10 +103,10 @@ def change_of(old: Record | None, new: Record, origin: Origin = NO_ORIGIN) -> Ch
     now = new.updated
     if old is None or lifecycle.is_absent(old, now):
         owed = () if old is None else _owed(old, now)
-        entry = _entry(CREATED, new, origin)
+        entry = _entry(CREATED, new, origin, new.version, now)
     elif new.is_deleted:
         owed = _owed(old, now)
-        entry = _entry(DELETED, old, origin)._replace(version=new.version, at=now)
+        entry = _entry(DELETED, old, origin, new.version, now)
     else:
         owed = _owed(old, now)
         entry = _update_entry(old, new, origin)
@@ -155,12 +155,12 @@ def _update_entry(old: Record, new: Record, origin: Origin) -> Entry:
     )
 
 
-def _entry(kind: Kind, record: Record, origin: Origin) -> Entry:
+def _entry(kind: Kind, record: Record, origin: Origin, version: int, at: int) -> Entry:
     return Entry(
         kind,
         record.guid,
-        record.version,
-        record.updated,
+        version,
+        at,
         record.owner,
         record.user,
         record.expire,
