@@ -53,15 +53,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _pairs(metafunc: pytest.Metafunc) -> list[tuple[str, str]]:
-    """Return the pairs of server and combination for a test that needs each, but not each pair; else nothing.
-
-    The servers do not know the store, so the second one runs with one combination.
-    """
-    tornado = (SERVERS[1], COMBINATIONS[0])
+    """Return the pairs of server and combination for a test that needs each, but not each pair; else nothing."""
     if _is_marked(metafunc, "each_once"):
-        return [(SERVERS[0], COMBINATIONS[0]), tornado, (SERVERS[0], COMBINATIONS[-1])]
-    if _is_marked(metafunc, "all_backends") and _is_marked(metafunc, "both_servers"):
-        return [*((SERVERS[0], combination) for combination in COMBINATIONS), tornado]
+        return [(SERVERS[0], COMBINATIONS[0]), (SERVERS[1], COMBINATIONS[0]), (SERVERS[0], COMBINATIONS[-1])]
     return []
 
 
