@@ -7,7 +7,7 @@ appends its entries in the same atomic step. When entries are removed, oldest fi
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from guidsvc.domain.events.cursor import CursorKey
+from guidsvc.domain.events.cursor import CursorKey, checksum_of
 from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.events.shares import Place
@@ -21,10 +21,17 @@ PAGE_BYTES = 1024 * 1024
 
 
 class Numbered(NamedTuple):
-    """An entry, and its number in the log."""
+    """An entry, and what the log adds to it."""
 
     number: int
     entry: Entry
+    appended: int
+    """The time of its append in Unix milliseconds, by the clock of the store; 0 if it is damaged."""
+
+    @property
+    def checksum(self) -> int:
+        """The checksum of the entry, by which cursors recognize it."""
+        return checksum_of(self.entry.id, self.appended)
 
 
 class LogBounds(NamedTuple):
@@ -35,7 +42,7 @@ class LogBounds(NamedTuple):
     floor: int
     """The number of the newest removed entry; 0 if there is none."""
     floor_checksum: int
-    """The checksum of that entry's id; 0 if there is none."""
+    """The checksum of that entry; 0 if there is none."""
     newest: int
     """The number of the newest entry; 0 if the log never had one."""
     newest_checksum: int
@@ -75,7 +82,7 @@ class EventLog(Protocol):
         """
 
     async def checksum(self, number: int) -> int | None:
-        """Return the checksum of the id of an entry, or of the newest removed one; None for any other."""
+        """Return the checksum of an entry, or of the newest removed one; None for any other."""
 
     async def newest_of(self, owner: str, number: int) -> Place | None:
         """Return the newest entry of an owner up to a number; None if it is so old that it may soon be removed."""

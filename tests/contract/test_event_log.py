@@ -83,9 +83,9 @@ async def test_log_numbers_concurrent_writes_without_gap(
     await asyncio.gather(*(write(number) for number in range(50)))
     numbered = await numbered_after(database.events, 0, 200)
 
-    assert [number for number, _ in numbered] == list(range(1, 201))
+    assert [number for number, *_ in numbered] == list(range(1, 201))
     for guid in range(50):
-        steps = [entry.user for _, entry in numbered if entry.guid == f"{guid:032X}"]
+        steps = [entry.user for _, entry, _ in numbered if entry.guid == f"{guid:032X}"]
         assert steps == [USER, "user 1", "user 2", "user 3"]
     assert await database.events.newest() == 200
 

@@ -72,11 +72,11 @@ async def test_full_page_of_an_owner_reveals_nothing_about_others(
     await writer.create("bob", 3)
 
     page = await database.events.read(0, 100, selection)
-    assert [number for number, _ in page.entries] == [1, 2]
+    assert [number for number, *_ in page.entries] == [1, 2]
     assert page.looked_to == page.newest == 5
     await writer.create("alice", 1)
     page = await database.events.read(0, 100, selection)
-    assert ([number for number, _ in page.entries], page.looked_to, page.newest) == ([1, 2], 2, 6)
+    assert ([number for number, *_ in page.entries], page.looked_to, page.newest) == ([1, 2], 2, 6)
 
 
 async def test_page_of_an_owner_ends_at_its_limit(writer: Writer, database: Database) -> None:
@@ -90,4 +90,4 @@ async def test_page_of_an_owner_ends_at_its_limit(writer: Writer, database: Data
         (5, 1, [], 6),
     ):
         page = await database.events.read(after, limit, EventSelection(owner="alice"))
-        assert ([number for number, _ in page.entries], page.looked_to) == (expected, looked_to)
+        assert ([number for number, *_ in page.entries], page.looked_to) == (expected, looked_to)

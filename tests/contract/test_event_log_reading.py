@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from guidsvc.domain.events.cursor import SECRET_BYTES, checksum_of
+from guidsvc.domain.events.cursor import SECRET_BYTES
 from guidsvc.domain.events.entry import Entry, Origin
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.errors import EventsTrimmed
@@ -31,7 +31,7 @@ async def test_page_continues_after_any_entry(store: RecordRepository, database:
 
     for after in range(11):
         page = await database.events.read(after, 4, ALL)
-        assert [number for number, _ in page.entries] == list(range(after + 1, min(after + 4, 10) + 1))
+        assert [number for number, *_ in page.entries] == list(range(after + 1, min(after + 4, 10) + 1))
         assert page.looked_to == min(after + 4, 10)
         assert page.looked_to_checksum == await database.events.checksum(page.looked_to)
         assert page.newest == 10
@@ -102,7 +102,7 @@ async def test_page_is_bounded_in_bytes(
     await until_newest(database.events, count)
 
     page = await database.events.read(0, 10_000, ALL)
-    size = sum(len((entry.metadata or "").encode()) for _, entry in page.entries)
+    size = sum(len((entry.metadata or "").encode()) for _, entry, _ in page.entries)
     assert PAGE_BYTES - 17_000 <= size <= PAGE_BYTES + 17_000
     assert page.looked_to == page.entries[-1].number < count
     assert len(await every_entry(database.events)) == count
@@ -119,10 +119,10 @@ async def test_checksum_identifies_an_entry(store: RecordRepository, database: D
         await store.swap(None, record(clock(), guid=f"{number:032X}"))
     numbered = await numbered_after(log, 0, 3)
 
-    assert [await log.checksum(number) for number, _ in numbered] == [checksum_of(entry.id) for _, entry in numbered]
+    assert [await log.checksum(number) for number, *_ in numbered] == [each.checksum for each in numbered]
     assert await log.checksum(4) is None
     bounds = await log.bounds()
-    assert bounds == (empty.key, 0, 0, 3, checksum_of(numbered[-1].entry.id))
+    assert bounds == (empty.key, 0, 0, 3, numbered[-1].checksum)
 
 
 async def test_history_has_one_guid_newest_first(store: RecordRepository, database: Database, clock: FakeClock) -> None:
@@ -133,13 +133,13 @@ async def test_history_has_one_guid_newest_first(store: RecordRepository, databa
         after = next_version(current, clock() + step, user=f"user {step}")
         await store.swap(current, after)
         current = after
-    own = [number for number, entry in reversed(await numbered_after(database.events, 0, 9)) if entry.guid == GUID]
+    own = [number for number, entry, _ in reversed(await numbered_after(database.events, 0, 9)) if entry.guid == GUID]
 
-    assert [number for number, _ in await database.events.history(GUID, 100, 100)] == own
-    assert [number for number, _ in await database.events.history(GUID, 100, 2)] == own[:2]
-    assert [number for number, _ in await database.events.history(GUID, own[1], 2)] == own[2:4]
-    assert [number for number, _ in await database.events.history(GUID, own[2] + 1, 2)] == own[2:4]
-    assert [number for number, _ in await database.events.history(GUID, own[-1], 2)] == []
+    assert [number for number, *_ in await database.events.history(GUID, 100, 100)] == own
+    assert [number for number, *_ in await database.events.history(GUID, 100, 2)] == own[:2]
+    assert [number for number, *_ in await database.events.history(GUID, own[1], 2)] == own[2:4]
+    assert [number for number, *_ in await database.events.history(GUID, own[2] + 1, 2)] == own[2:4]
+    assert [number for number, *_ in await database.events.history(GUID, own[-1], 2)] == []
     assert await database.events.history("F" * 32, 100, 2) == []
 
 
@@ -157,19 +157,19 @@ async def test_trim_removes_the_oldest_and_never_the_newest(
     assert await log.trim(0, size_bytes - 1, 500) == 1
     assert await log.trim(0, 0, 3) == 3
     bounds = await log.bounds()
-    assert (bounds.floor, bounds.floor_checksum) == (4, checksum_of(numbered[3].entry.id))
+    assert (bounds.floor, bounds.floor_checksum) == (4, numbered[3].checksum)
     assert (await log.checksum(4), await log.checksum(3)) == (bounds.floor_checksum, None)
-    assert [number for number, _ in (await log.read(4, 100, ALL)).entries] == list(range(5, 11))
+    assert [number for number, *_ in (await log.read(4, 100, ALL)).entries] == list(range(5, 11))
     with pytest.raises(EventsTrimmed):
         await log.read(3, 100, ALL)
 
     in_an_hour = clock() + HOUR * 1000
     assert await log.trim(in_an_hour, 2**40, 500) == 5
     assert await log.trim(in_an_hour, 0, 500) == 0
-    assert [number for number, _ in (await log.read(9, 100, ALL)).entries] == [10]
+    assert [number for number, *_ in (await log.read(9, 100, ALL)).entries] == [10]
     assert (await log.size())[0] > 0
     assert await store.swap(None, record(clock(), guid="F" * 32))
-    assert [number for number, _ in await numbered_after(log, 9, 2)] == [10, 11]
+    assert [number for number, *_ in await numbered_after(log, 9, 2)] == [10, 11]
 
 
 async def test_age_of_an_entry_counts_from_its_append(
@@ -186,7 +186,7 @@ async def test_age_of_an_entry_counts_from_its_append(
 
     a_retention_ago = clock() - 30_000
     await log.trim(a_retention_ago, 2**40, 500)
-    kept = [(entry.kind, entry.guid) for _, entry in await every_entry(log)]
+    kept = [(entry.kind, entry.guid) for _, entry, _ in await every_entry(log)]
     assert set(kept) >= {("expired", GUID), ("created", "0" * 32), ("created", "1" * 32)}
     assert (await log.size())[1] >= a_retention_ago
 
@@ -212,7 +212,7 @@ async def test_page_has_no_gap_while_the_log_is_trimmed(
             except EventsTrimmed:
                 continue
             pages += 1
-            assert [number for number, _ in page.entries] == list(range(after + 1, min(after + 20, 100) + 1))
+            assert [number for number, *_ in page.entries] == list(range(after + 1, min(after + 20, 100) + 1))
         return pages
 
     *pages, floor = await asyncio.gather(*(read() for _ in range(4)), trim())

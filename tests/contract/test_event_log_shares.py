@@ -16,7 +16,7 @@ ALICE, BOB = EventSelection(owner="alice"), EventSelection(owner="bob")
 
 
 async def numbers_of(log: EventLog, owner: str, after: int) -> list[int]:
-    return [number for number, _ in await own_entries(log, owner, after)]
+    return [number for number, *_ in await own_entries(log, owner, after)]
 
 
 async def flood_log(store: RecordRepository, log: EventLog, clock: FakeClock) -> list[Numbered]:
@@ -121,7 +121,7 @@ async def test_page_continues_from_the_archive_into_the_log(
         after = 0
         while (page := await log.read(after, limit, BOB)).entries:
             assert page.looked_to_checksum == await log.checksum(page.looked_to)
-            found += [number for number, _ in page.entries]
+            found += [number for number, *_ in page.entries]
             after = page.looked_to
         assert found == expected
     rare = EventSelection(owner="bob", kinds=frozenset({"purged"}))

@@ -9,7 +9,7 @@ A, B = "A" * 32, "B" * 32
 
 
 def entry(number: int, kind: Kind, version: int, mark: str = "", guid: str = A) -> Numbered:
-    return Numbered(number, Entry(kind, guid, version, version, "", user=mark or f"write {version}"))
+    return Numbered(number, Entry(kind, guid, version, version, "", user=mark or f"write {version}"), 0)
 
 
 def write(version: int, outcome: Outcome = Outcome.OK) -> Write:

@@ -43,7 +43,7 @@ def _repetitions(log: Iterable[Numbered]) -> Iterator[Violation]:
 
 def _out_of_order(log: Iterable[Numbered]) -> Iterator[Violation]:
     newest: dict[str, int] = {}
-    for _, entry in log:
+    for _, entry, _ in log:
         if entry.version < newest.get(entry.guid, 0):
             why = f"{entry.id} comes after version {newest[entry.guid]}"
             yield Violation(Rule.EVENTS, entry.guid, why, ())

@@ -27,7 +27,7 @@ async def numbered_after(log: EventLog, after: int, count: int) -> Sequence[Numb
 
 async def entries_after(log: EventLog, after: int, count: int) -> list[Entry]:
     """Wait for `count` entries after a number, and return them without their numbers."""
-    return [entry for _, entry in await numbered_after(log, after, count)]
+    return [entry for _, entry, _ in await numbered_after(log, after, count)]
 
 
 async def every_entry(log: EventLog) -> list[Numbered]:
@@ -82,7 +82,7 @@ async def advance_all(store: SqliteStore, now: int) -> None:
 
 async def kind_counts(store: SqliteStore) -> Counter[str]:
     """Count the entries by kind."""
-    return Counter(entry.kind for _, entry in await every_entry(store.events))
+    return Counter(entry.kind for _, entry, _ in await every_entry(store.events))
 
 
 def expired_record(clock: FakeClock, **fields: object) -> Record:

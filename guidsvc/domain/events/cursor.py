@@ -1,7 +1,9 @@
 """Cursors: places in the event log, which clients keep and hand back.
 
 A place names the log by its epoch, the last entry that its client has seen by number, and a checksum of that entry's
-id. So a log that was restored from a backup recognizes the cursors of entries that it does not have.
+id and of the time at which it was appended. So a log that was restored from a backup recognizes the cursors of entries
+that it does not have. The id alone would not do: such a log may append the same event again, with the same number,
+after others.
 
 The number would tell a client how much happens to GUIDs that it may not see, and the checksum would tell something of
 their ids. So both are encrypted with a secret of the log. The epoch is not: it is the same in all cursors of a log, and
@@ -76,9 +78,12 @@ class SealedCursor(NamedTuple):
         return Cursor(key, number, checksum) if number < _NUMBERS else None
 
 
-def checksum_of(event_id: str) -> int:
-    """Return the checksum of an event's id: the first two bytes of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:2])
+def checksum_of(event_id: str, appended: int) -> int:
+    """Return the checksum of an entry: the first two bytes of the SHA-256 of its event's id and the time of its append.
+
+    `appended` is in Unix milliseconds by the clock of the store. An event that is appended again comes later.
+    """
+    return int.from_bytes(hashlib.sha256(f"{event_id} {appended:d}".encode()).digest()[:2])
 
 
 def decode(text: str) -> SealedCursor | None:

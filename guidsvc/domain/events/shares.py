@@ -22,7 +22,7 @@ AS_ONE = -1
 
 
 class Place(NamedTuple):
-    """A number in the log, and the checksum of the id of its entry."""
+    """A number in the log, and the checksum of its entry."""
 
     number: int
     checksum: int

@@ -27,10 +27,10 @@ class EventView(NamedTuple):
 class FeedEvent:
     """An entry of the log as clients see it. It is rendered on first use, and then for all readers."""
 
-    __slots__ = ("_cursor", "_key", "_parts", "entry", "memory_bytes", "number", "owner", "text_bytes")
+    __slots__ = ("_appended", "_cursor", "_key", "_parts", "entry", "memory_bytes", "number", "owner", "text_bytes")
 
     def __init__(self, key: CursorKey, numbered: Numbered) -> None:
-        self.number, self.entry = numbered
+        self.number, self.entry, self._appended = numbered
         self.owner = self.entry.owner
         self._key = key
         self._cursor: bytes | None = None
@@ -43,7 +43,7 @@ class FeedEvent:
     @property
     def place(self) -> Cursor:
         """The position after the event."""
-        return Cursor(self._key, self.number, checksum_of(self.entry.id))
+        return Cursor(self._key, self.number, checksum_of(self.entry.id, self._appended))
 
     @property
     def cursor(self) -> bytes:

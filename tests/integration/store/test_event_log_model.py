@@ -158,7 +158,7 @@ class Run:
         last = self.found[-1][0] if self.found else 0
         self.found += [
             (number, entry.guid, entry.kind, entry.version)
-            for number, entry in await every_entry(store.events)
+            for number, entry, _ in await every_entry(store.events)
             if number > last
         ]
 
@@ -177,7 +177,7 @@ class Run:
         await self.collect(store)
         floor = (await store.events.bounds()).floor
         if await store.records.get(guid) is not None:
-            history = [number for number, _ in await store.events.history(guid, 2**40, 1000)]
+            history = [number for number, *_ in await store.events.history(guid, 2**40, 1000)]
             assert history == self.since_purge(guid, floor), guid
 
     def since_purge(self, guid: str, floor: int) -> list[int]:

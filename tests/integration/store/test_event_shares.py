@@ -220,7 +220,7 @@ class Model:
         """Trim the log. Check that an owner within an equal share loses nothing."""
         before = await self.floors()
         sizes = Counter[str]()
-        for number, entry in self.seen:
+        for number, entry, _ in self.seen:
             if number > before[entry.owner]:
                 sizes[entry.owner] += bytes_of(entry)
         while await self.log.trim(0, size_bytes, limit):

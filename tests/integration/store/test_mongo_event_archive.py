@@ -87,5 +87,5 @@ async def test_crash_after_archiving_archives_once(full_store: Database, monkeyp
     ]
     await trim_all(full_store.events)
     floor = (await full_store.events.bounds("bob")).floor
-    numbers = [number for number, _ in await own_entries(full_store.events, "bob", floor)]
+    numbers = [number for number, *_ in await own_entries(full_store.events, "bob", floor)]
     assert numbers == sorted(set(numbers))

@@ -129,9 +129,9 @@ async def test_history_omits_invalid_events(
     await until_newest(store.events, 40)
     documents["log"].update_many({"_id": {"$gt": 3, "$lt": 40}}, damage)
 
-    assert [number for number, _ in await store.events.history(GUID, 100, 2)] == [40, 3]
-    assert [number for number, _ in await store.events.history(GUID, 100, 100)] == [40, 3, 2, 1]
-    assert [number for number, _ in await store.events.history(GUID, 3, 100)] == [2, 1]
+    assert [number for number, *_ in await store.events.history(GUID, 100, 2)] == [40, 3]
+    assert [number for number, *_ in await store.events.history(GUID, 100, 100)] == [40, 3, 2, 1]
+    assert [number for number, *_ in await store.events.history(GUID, 3, 100)] == [2, 1]
 
 
 @pytest.mark.parametrize(

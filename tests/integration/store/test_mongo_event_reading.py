@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.store.event_log import PAGE_BYTES
 from guidsvc.store.mongo.events.sequencer import BY_OWNER
@@ -33,7 +32,7 @@ async def test_page_has_the_matching_entries(store: MongoStore, now: int, select
 
     assert page.entries == [each for each in all_entries[2:] if selection.matches(each.entry)]
     assert (page.looked_to, page.newest) == (10, 10)
-    assert page.looked_to_checksum == checksum_of(all_entries[-1].entry.id)
+    assert page.looked_to_checksum == all_entries[-1].checksum
 
 
 async def test_page_ends_at_its_limit(store: MongoStore, now: int) -> None:
@@ -42,7 +41,7 @@ async def test_page_ends_at_its_limit(store: MongoStore, now: int) -> None:
 
     assert [each.number for each in page.entries] == [2, 4]
     assert (page.looked_to, page.newest) == (4, 10)
-    assert page.looked_to_checksum == checksum_of(all_entries[3].entry.id)
+    assert page.looked_to_checksum == all_entries[3].checksum
 
 
 async def test_page_is_limited_in_bytes(store: MongoStore, now: int) -> None:

@@ -245,7 +245,7 @@ def test_memory_estimate_of_events_is_accurate(text: str) -> None:
             Entry("updated", f"{number:032X}", number, number, "o", f"u{number}", HOUR, from_json(text), "user")
             for number in range(1000, 1100)
         ]
-        events = [FeedEvent(key, Numbered(entry.at, entry)) for entry in entries]
+        events = [FeedEvent(key, Numbered(entry.at, entry, entry.at)) for entry in entries]
         rendered_bytes = sum(len(event.json(view)) for event in events)
         real = tracemalloc.get_traced_memory()[0] - before
     finally:

@@ -73,7 +73,7 @@ def guid(number: int) -> str:
 
 async def entries_of(store: Database, *kinds: str) -> list[Entry]:
     """Return the entries of these kinds in order, or of all kinds."""
-    return [entry for _, entry in await every_entry(store.events) if not kinds or entry.kind in kinds]
+    return [entry for _, entry, _ in await every_entry(store.events) if not kinds or entry.kind in kinds]
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ async def test_writes_get_their_turn_during_mass_expiry(store: Database, clock: 
     await advancing
 
     page = await store.events.read(begin, 10_000, ALL)
-    kinds = [kind for kind, _ in itertools.groupby(entry.kind for _, entry in page.entries)]
+    kinds = [kind for kind, _ in itertools.groupby(entry.kind for _, entry, _ in page.entries)]
     assert kinds.count("created") >= 5, "writes run between the steps"
 
 

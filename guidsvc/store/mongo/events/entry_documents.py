@@ -63,7 +63,7 @@ def key_of_entry(entry: Entry) -> Key:
 
 def numbered(document: Document) -> Numbered:
     """Convert a document of the log to its entry."""
-    return Numbered(document["_id"], entry_in(document))
+    return Numbered(document["_id"], entry_in(document), _appended_in(document))
 
 
 def entry_in(document: Document) -> Entry:
@@ -76,9 +76,9 @@ def entry_in(document: Document) -> Entry:
 
 
 def checksum_in(document: Document) -> int:
-    """Return the checksum of the id of an entry in the log; 0 if its document is invalid."""
+    """Return the checksum of an entry in the log; 0 if its document is invalid."""
     event_id = id_in(document)
-    return 0 if event_id is None else checksum_of(event_id)
+    return 0 if event_id is None else checksum_of(event_id, _appended_in(document))
 
 
 def id_in(document: Document) -> str | None:
@@ -87,6 +87,12 @@ def id_in(document: Document) -> str | None:
         return entry_in(document).id
     except CorruptRecord:
         return None
+
+
+def _appended_in(document: Document) -> int:
+    """Return when an entry was appended; 0 if that is invalid."""
+    appended = document.get("appended")
+    return appended if isinstance(appended, int) else 0
 
 
 def filter_of(selection: EventSelection) -> dict[str, Any]:

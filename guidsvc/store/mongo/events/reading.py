@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 
-from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.events.shares import Place
 from guidsvc.errors import CorruptRecord, EventsTrimmed
@@ -104,7 +103,7 @@ class Reading:
         return None
 
     async def checksum(self, number: int) -> int | None:
-        """Return the checksum of the id of an entry; see `EventLog.checksum`."""
+        """Return the checksum of an entry; see `EventLog.checksum`."""
         found = await self._operations.read(partial(self._log.find_one, {"_id": number}))
         floor = await self._retention.floor()
         if number == floor.number:
@@ -193,7 +192,7 @@ class Reading:
 
     async def _checksum_at(self, number: int, entries: list[Numbered]) -> int:
         if entries and entries[-1].number == number:
-            return checksum_of(entries[-1].entry.id)
+            return entries[-1].checksum
         return await self.checksum(number) or 0
 
     async def _require_untrimmed(self, after: int, owner: str | None = None) -> None:

@@ -30,11 +30,11 @@ INSERT = f"""
 """With other values instead of None: `sqlite3` takes as long for each None as for ten numbers."""
 _INSERT_CREATED = f"INSERT OR FAIL INTO log (seq, prev, total, appended, {NAMES})"
 _CREATED_ROW = "?", "NULL", "?", "?", f"'{CREATED}'", *["?"] * 6, "{?}", "''", "NULL", "?", "?", "0"
-SELECT = f"SELECT seq, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own names
-SELECT_OWN = f"SELECT seq, {NAMES} FROM log INDEXED BY log_owner"  # noqa: S608  # nosec B608  # our own names
+SELECT = f"SELECT seq, appended, {NAMES} FROM log"  # noqa: S608  # nosec B608  # our own names
+SELECT_OWN = f"SELECT seq, appended, {NAMES} FROM log INDEXED BY log_owner"  # noqa: S608  # nosec B608  # our own names
 """To be used with IS_OWN. The index has the entries of an owner in the order of their numbers."""
 IS_OWN = "owner = :owner AND owner <> ''"
-SELECT_ARCHIVED = f"SELECT seq, {NAMES} FROM log_archive INDEXED BY log_archive_owner"  # noqa: S608  # nosec B608  # our own names
+SELECT_ARCHIVED = f"SELECT seq, appended, {NAMES} FROM log_archive INDEXED BY log_archive_owner"  # noqa: S608  # nosec B608  # our own names
 """As SELECT_OWN, of the archive. It also has the entries without an owner in this order."""
 OWN_NUMBERS = f"""
     SELECT seq FROM log INDEXED BY log_owner WHERE {IS_OWN} AND seq > :after ORDER BY seq LIMIT :count OFFSET :skip
@@ -45,8 +45,8 @@ ARCHIVED_NUMBERS = """
     ORDER BY seq LIMIT :count OFFSET :skip
 """
 SELECT_ONE = f"{SELECT} WHERE seq = ?"
-SELECT_ID = "SELECT kind, guid, version, lead FROM log WHERE seq = ?"
-ARCHIVED_ID = "SELECT kind, guid, version, lead FROM log_archive WHERE seq = ?"
+SELECT_ID = "SELECT kind, guid, version, lead, appended FROM log WHERE seq = ?"
+ARCHIVED_ID = "SELECT kind, guid, version, lead, appended FROM log_archive WHERE seq = ?"
 NEWEST = "SELECT seq, total FROM log ORDER BY seq DESC LIMIT 1"
 BOUNDS = "SELECT epoch, floor, floor_checksum, floor_total, secret FROM log_bounds"
 _WHOLE_TOTAL = """
@@ -125,10 +125,10 @@ def created_bytes(new: Record, origin: Origin) -> int:
 
 def numbered(row: tuple[Any, ...]) -> Numbered:
     """Convert a row of SELECT; CorruptRecord if it is not an entry."""
-    number, *values = row
+    number, appended, *values = row
     if tuple(map(type, values)) not in _TYPES or values[0] not in _KINDS:
         raise CorruptRecord(f"the entry {number} of the event log is damaged")
-    return Numbered(number, Entry(*values))
+    return Numbered(number, Entry(*values), appended if isinstance(appended, int) else 0)
 
 
 def row_at(connection: sqlite3.Connection, select: str, number: int) -> tuple[Any, ...] | None:
@@ -143,15 +143,16 @@ def row_at(connection: sqlite3.Connection, select: str, number: int) -> tuple[An
 
 
 def checksum_at_row(connection: sqlite3.Connection, number: int, select: str = SELECT_ID) -> int | None:
-    """Return the checksum of the id of an entry; None if there is none. That of a damaged entry is 0."""
+    """Return the checksum of an entry; None if there is none. That of a damaged entry is 0."""
     try:
         found = row_at(connection, select, number)
     except CorruptRecord:
         return 0
     if found is None:
         return None
-    kind, guid, version, lead = found
-    return checksum_of(Entry(kind, guid, version, 0, "", lead=lead).id)
+    kind, guid, version, lead, appended = found
+    event_id = Entry(kind, guid, version, 0, "", lead=lead).id
+    return checksum_of(event_id, appended if isinstance(appended, int) else 0)
 
 
 def total_of(connection: sqlite3.Connection, total: object) -> int:

@@ -13,7 +13,7 @@ from guidsvc.store.sqlite.events.entries import NAMES, numbered, row_at
 from guidsvc.store.sqlite.events.reading import bounds_of, snapshot
 
 _LINK = "SELECT prev, guid FROM log WHERE seq = ?"
-_ENTRY = f"SELECT prev, seq, {NAMES} FROM log WHERE seq = ?"  # noqa: S608  # nosec B608  # our own names
+_ENTRY = f"SELECT prev, seq, appended, {NAMES} FROM log WHERE seq = ?"  # noqa: S608  # nosec B608  # our own names
 _LAST = "SELECT last FROM records WHERE guid = ?"
 
 

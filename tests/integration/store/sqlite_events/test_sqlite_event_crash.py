@@ -80,16 +80,16 @@ async def test_kill_leaves_each_acknowledged_write_one_entry(path: Path) -> None
 
     async with open_sqlite(path, exclusive=False) as store:
         numbered = await every_entry(store.events)
-        assert [number for number, _ in numbered] == list(range(1, len(numbered) + 1))
+        assert [number for number, *_ in numbered] == list(range(1, len(numbered) + 1))
         writes = Counter(
-            (entry.guid, entry.version) for _, entry in numbered if entry.kind in {"created", "updated", "renewed"}
+            (entry.guid, entry.version) for _, entry, _ in numbered if entry.kind in {"created", "updated", "renewed"}
         )
         assert set(writes.values()) == {1}
         assert set(acknowledged) <= set(writes)
         assert len(writes) - len(acknowledged) <= 3 * 20, "at most the writes in flight may be unacknowledged"
-        assert max(Counter(entry.id for _, entry in numbered).values()) == 1
+        assert max(Counter(entry.id for _, entry, _ in numbered).values()) == 1
         for guid in {guid for guid, _ in writes}:
-            versions = [entry.version for _, entry in numbered if entry.guid == guid]
+            versions = [entry.version for _, entry, _ in numbered if entry.guid == guid]
             assert versions == sorted(versions)
             stored = await store.records.get(guid)
             assert stored is not None

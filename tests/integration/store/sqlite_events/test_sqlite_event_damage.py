@@ -43,7 +43,7 @@ async def test_invalid_row_does_not_stop_the_others(
     alter(path, f"UPDATE records SET {column} WHERE guid = ?", bad.guid)
 
     await advance_all(store, clock() + 5000 + MARGIN)
-    assert [entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
+    assert [entry.guid for _, entry, _ in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
     await advance_all(store, clock() + 10_000 + MARGIN)
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "the invalid row must be purged too"
@@ -63,7 +63,7 @@ async def test_damaged_schedule_does_not_stop_the_others(
 
     assert await store.events.lag(clock()) >= 0
     await advance_all(store, clock() + 5000 + MARGIN)
-    assert [entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
+    assert [entry.guid for _, entry, _ in await every_entry(store.events) if entry.kind == "expired"] == [good.guid]
     await advance_all(store, clock() + 10_000 + MARGIN)
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*) FROM records").fetchone() == (0,), "the damaged row must be purged too"
@@ -102,7 +102,7 @@ async def test_damaged_page_does_not_stop_the_others(path: Path, clock: FakeCloc
 
     async with open_sqlite(path, exclusive=False) as store:
         await advance_all(store, clock() + 5000 + MARGIN)
-        expired = {entry.guid for _, entry in await every_entry(store.events) if entry.kind == "expired"}
+        expired = {entry.guid for _, entry, _ in await every_entry(store.events) if entry.kind == "expired"}
         unreadable = set()
         for each in records:
             try:

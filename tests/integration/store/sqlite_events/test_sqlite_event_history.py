@@ -28,7 +28,7 @@ async def write(store: SqliteStore, clock: FakeClock, *, metadata: str | None = 
 
 async def numbers(store: SqliteStore, before: int = 100, limit: int = 100) -> list[int]:
     """Return the numbers of the entries in the history of the GUID."""
-    return [number for number, _ in await store.events.history(GUID, before, limit)]
+    return [number for number, *_ in await store.events.history(GUID, before, limit)]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ async def test_older_file_gets_the_owner_index(path: Path, clock: FakeClock) -> 
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         page = await store.events.read(0, 10, ALICE)
-        assert ([number for number, _ in page.entries], page.looked_to) == ([1, 2, 3, 5, 6], 6)
+        assert ([number for number, *_ in page.entries], page.looked_to) == ([1, 2, 3, 5, 6], 6)
 
 
 async def test_damaged_entry_ends_only_pages_of_its_owner(
@@ -105,13 +105,13 @@ async def test_damaged_entry_ends_only_pages_of_its_owner(
     alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq IN (5, 8)")
 
     page = await store.events.read(0, 10, ALICE)
-    assert ([number for number, _ in page.entries], page.looked_to) == ([1, 2, 3, 7], 7)
+    assert ([number for number, *_ in page.entries], page.looked_to) == ([1, 2, 3, 7], 7)
     with pytest.raises(EventsTrimmed):
         await store.events.read(7, 10, ALICE)
     page = await store.events.read(8, 10, ALICE)
-    assert ([number for number, _ in page.entries], page.looked_to) == ([9], 9)
+    assert ([number for number, *_ in page.entries], page.looked_to) == ([9], 9)
     page = await store.events.read(5, 10, EventSelection(owner="bob"))
-    assert ([number for number, _ in page.entries], page.looked_to) == ([6], 9)
+    assert ([number for number, *_ in page.entries], page.looked_to) == ([6], 9)
 
 
 async def test_damage_reveals_no_entries_of_others(
@@ -124,9 +124,9 @@ async def test_damage_reveals_no_entries_of_others(
     alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq = 29")
 
     page = await store.events.read(0, 100, ALICE)
-    assert ([number for number, _ in page.entries], page.looked_to) == ([1, 2, 3, 24], 24)
+    assert ([number for number, *_ in page.entries], page.looked_to) == ([1, 2, 3, 24], 24)
     page = await store.events.read(24, 100, ALICE)
-    assert ([number for number, _ in page.entries], page.looked_to) == ([25, 26, 27, 28], 28)
+    assert ([number for number, *_ in page.entries], page.looked_to) == ([25, 26, 27, 28], 28)
 
 
 async def test_damaged_owner_index_hides_no_event(path: Path, clock: FakeClock) -> None:
@@ -137,7 +137,7 @@ async def test_damaged_owner_index_hides_no_event(path: Path, clock: FakeClock) 
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
         page = await store.events.read(0, 100, ALICE)
-        assert ([number for number, _ in page.entries], page.looked_to) == (list(range(11, 21)), 20)
+        assert ([number for number, *_ in page.entries], page.looked_to) == (list(range(11, 21)), 20)
         with pytest.raises(CorruptRecord):
             await create_of(store, clock, "alice", range(10, 11))
         await create(store, [record(clock(), guid="F" * 32)])

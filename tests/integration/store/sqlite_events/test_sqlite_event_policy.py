@@ -42,7 +42,7 @@ async def test_log_of_changes_omits_renewals(path: Path, clock: FakeClock) -> No
         await advance_all(store, clock() + 60_000 + MARGIN)
         assert await kind_counts(store) == {"created": 1, "updated": 1, "expiring": 1}
         await advance_all(store, clock() + 90_000 + MARGIN)
-        assert [number for number, _ in await store.events.history(GUID, 100, 10)] == [4, 3, 2, 1]
+        assert [number for number, *_ in await store.events.history(GUID, 100, 10)] == [4, 3, 2, 1]
 
 
 async def test_log_of_changes_has_renewals_of_expired_records(path: Path, clock: FakeClock) -> None:
@@ -53,7 +53,7 @@ async def test_log_of_changes_has_renewals_of_expired_records(path: Path, clock:
         await create(store, [old])
         await advance_all(store, clock() + 5000 + MARGIN)
         assert await store.records.swap(old, revived)
-        assert [entry.kind for _, entry in await every_entry(store.events)] == ["created", "expired", "renewed"]
+        assert [entry.kind for _, entry, _ in await every_entry(store.events)] == ["created", "expired", "renewed"]
 
 
 async def test_writes_while_the_log_is_off_invalidate_cursors(path: Path, clock: FakeClock) -> None:
@@ -91,7 +91,7 @@ async def test_later_events_are_appended_once_the_log_is_on(path: Path, clock: F
     async with open_sqlite(path, clock=clock, exclusive=False, events=on) as store:
         for second in range(26, 70):
             await advance_all(store, clock() + second * 1000)
-        found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
+        found = [(entry.kind, entry.guid) for _, entry, _ in await every_entry(store.events)]
     assert found == [
         ("created", early.guid),
         ("purged", late.guid),
@@ -109,7 +109,7 @@ async def test_warnings_are_appended_at_their_leads(path: Path, clock: FakeClock
             before = await store.events.newest()
             await store.events.advance(clock() + second * 1000, 100)
             page = await store.events.read(before, 100, ALL)
-            appended += [(second, entry.id[33:], entry.lead) for _, entry in page.entries]
+            appended += [(second, entry.id[33:], entry.lead) for _, entry, _ in page.entries]
 
     version = clock()
     assert appended == [
@@ -153,7 +153,7 @@ async def test_mass_expiry_is_executed_in_order_of_time(store: SqliteStore, cloc
         assert count == 200
         steps += 1
         if steps == 1:
-            assert {entry.guid for _, entry in (await store.events.read(begin, 500, ALL)).entries} == {
+            assert {entry.guid for _, entry, _ in (await store.events.read(begin, 500, ALL)).entries} == {
                 each.guid for each in early
             }
             assert await store.events.lag(now) == 10 - MARGIN_SECONDS

@@ -40,7 +40,7 @@ async def test_older_file_gets_its_schedule(path: Path, clock: FakeClock) -> Non
     async with open_sqlite(path, exclusive=False) as store:
         assert await store.events.newest() == 0
         await advance_all(store, clock() + MARGIN)
-        found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
+        found = [(entry.kind, entry.guid) for _, entry, _ in await every_entry(store.events)]
         assert found == [("expiring", alive.guid), ("purged", gone.guid)], "no expiry from before the upgrade"
         await advance_all(store, (alive.expire + MARGIN_SECONDS) * 1000)
         assert (await kind_counts(store))["expired"] == 1
@@ -77,7 +77,7 @@ async def test_expiry_during_the_backfill_is_logged_late(path: Path, clock: Fake
             await store.events.advance(clock(), 10)
         await advance_all(store, clock())
         assert await store.events.lag(clock()) == 0
-        assert {entry.guid for _, entry in await every_entry(store.events)} == {each.guid for each in soon}
+        assert {entry.guid for _, entry, _ in await every_entry(store.events)} == {each.guid for each in soon}
         assert await kind_counts(store) == {"expired": 25}
 
 
@@ -151,7 +151,7 @@ async def test_salvaged_store_without_log_begins_a_new_one(path: Path, clock: Fa
         await create(store, [record(clock(), guid="F" * 32)])
         await store.records.swap(old, next_version(old, clock() + 1, user="b"))
         history = await store.events.history(GUID, 100, 5)
-        assert kinds_and_versions([entry for _, entry in history]) == [("updated", clock() + 1)], (
+        assert kinds_and_versions([entry for _, entry, _ in history]) == [("updated", clock() + 1)], (
             "no entry of another GUID"
         )
 
@@ -171,6 +171,6 @@ async def test_writes_of_older_process_get_their_schedule(store: SqliteStore, pa
     assert await store.records.get(other.guid) == longer
     await advance_all(store, clock() + 20_000 + MARGIN)
     await advance_all(store, clock() + 25_000 + MARGIN)
-    found = [(entry.kind, entry.guid) for _, entry in await every_entry(store.events)]
+    found = [(entry.kind, entry.guid) for _, entry, _ in await every_entry(store.events)]
     assert [kind for kind, guid in found if guid == old.guid] == ["expired", "purged"]
     assert [kind for kind, guid in found if guid == other.guid] == ["created", "expired", "purged"]

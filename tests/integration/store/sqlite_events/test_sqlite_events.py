@@ -38,7 +38,7 @@ async def test_rolled_back_group_uses_no_numbers(store: SqliteStore, clock: Fake
     connection.execute("DROP TRIGGER fault")
     await create(store, new_records(clock, 3))
 
-    assert [number for number, _ in await every_entry(store.events)] == [1, 2, 3, 4]
+    assert [number for number, *_ in await every_entry(store.events)] == [1, 2, 3, 4]
     assert store._engine.meter.events.counts["created"] == 4
 
 
@@ -59,7 +59,7 @@ async def test_group_of_a_batch_appends_in_its_order(store: SqliteStore, clock: 
     swaps = [Swap(None, third), Swap(None, first), Swap(None, second), Swap(second, after), Swap(None, first)]
     assert await store.records.swap_many(swaps) == [True, True, True, True, False]
 
-    entries = [entry for _, entry in await every_entry(store.events)]
+    entries = [entry for _, entry, _ in await every_entry(store.events)]
     assert [entry.guid for entry in entries] == [third.guid, first.guid, second.guid, second.guid]
 
 
@@ -71,8 +71,8 @@ async def test_two_processes_share_one_sequence(store: SqliteStore, path: Path, 
         )
         assert await store.events.newest() == await other.events.newest() == 200
         numbered = await every_entry(other.events)
-        assert [number for number, _ in numbered] == list(range(1, 201))
-        assert sorted(entry.guid for _, entry in numbered) == [each.guid for each in records]
+        assert [number for number, *_ in numbered] == list(range(1, 201))
+        assert sorted(entry.guid for _, entry, _ in numbered) == [each.guid for each in records]
         totals = [store._engine.meter.events.counts["created"], other._engine.meter.events.counts["created"]]
         assert sum(totals) == 200
 
@@ -108,7 +108,7 @@ async def test_page_has_no_gap_while_another_process_trims(store: SqliteStore, p
     trims: list[str] = []
 
     def trim_after_floor_read(statement: str) -> None:
-        if statement.startswith("SELECT seq, kind") and not trims:
+        if statement.startswith("SELECT seq, appended, kind") and not trims:
             trims.append(statement)
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.executescript("UPDATE log_bounds SET floor = 5; DELETE FROM log WHERE seq <= 5")
@@ -117,7 +117,7 @@ async def test_page_has_no_gap_while_another_process_trims(store: SqliteStore, p
         reader.set_trace_callback(trim_after_floor_read)
         page = read_page(reader, 0, 100, ALL)
     assert trims
-    assert [number for number, _ in page.entries] == list(range(1, 11))
+    assert [number for number, *_ in page.entries] == list(range(1, 11))
     with pytest.raises(EventsTrimmed):
         await store.events.read(4, 100, ALL)
 

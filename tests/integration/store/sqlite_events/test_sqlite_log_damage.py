@@ -34,13 +34,13 @@ async def test_readers_continue_after_damaged_entries(
     alter(path, f"UPDATE log SET {damage_of_entries} WHERE seq BETWEEN 5 AND 11")
 
     page = await store.events.read(2, 10, ALL)
-    assert ([number for number, _ in page.entries], page.looked_to) == ([3, 4], 4)
+    assert ([number for number, *_ in page.entries], page.looked_to) == ([3, 4], 4)
     assert page.looked_to_checksum == await store.events.checksum(4)
     with pytest.raises(EventsTrimmed):
         await store.events.read(4, 10, ALL)
     bounds = await store.events.bounds()
     assert (bounds.floor, bounds.floor_checksum) == (11, await store.events.checksum(11))
-    assert [number for number, _ in (await store.events.read(bounds.floor, 50, ALL)).entries] == list(range(12, 21))
+    assert [number for number, *_ in (await store.events.read(bounds.floor, 50, ALL)).entries] == list(range(12, 21))
     while await store.events.trim(clock() + 1, 2**30, 10):
         pass
     assert (await store.events.bounds()).floor == 19
@@ -57,7 +57,7 @@ async def test_damaged_newest_entry_rejects_no_write(
         await store.events.read(2, 10, ALL)
     assert (await store.events.bounds()).floor == 3
     await create(store, [record(clock())])
-    assert [entry.guid for _, entry in (await store.events.read(3, 10, ALL)).entries] == [GUID]
+    assert [entry.guid for _, entry, _ in (await store.events.read(3, 10, ALL)).entries] == [GUID]
     assert 0.9 * before < (await store.events.size())[0] < 2 * before
     assert await store.events.trim(clock() + 1, 2**30, 10) == 3
 
@@ -71,11 +71,11 @@ async def test_readers_continue_after_a_damaged_page(path: Path, clock: FakeCloc
     overwrite_page_with(path, b"created" + records[30].guid.encode())
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
-        before = [number for number, _ in (await store.events.read(0, 100, ALL)).entries]
+        before = [number for number, *_ in (await store.events.read(0, 100, ALL)).entries]
         with pytest.raises(EventsTrimmed):
             await store.events.read(before[-1], 100, ALL)
         floor = (await store.events.bounds()).floor
-        after = [number for number, _ in (await store.events.read(floor, 100, ALL)).entries]
+        after = [number for number, *_ in (await store.events.read(floor, 100, ALL)).entries]
         assert before == list(range(1, len(before) + 1))
         assert after == list(range(floor + 1, 61))
         assert 31 in range(before[-1] + 1, floor + 1)
@@ -98,4 +98,4 @@ async def test_oldest_cursor_is_after_damaged_entries(store: SqliteStore, path: 
     alter(path, "UPDATE log SET metadata = CAST(x'ff41' AS TEXT) WHERE seq <= 3")
     floor = (await store.events.bounds()).floor
     assert floor == 3
-    assert [number for number, _ in (await store.events.read(floor, 10, ALL)).entries] == [4, 5]
+    assert [number for number, *_ in (await store.events.read(floor, 10, ALL)).entries] == [4, 5]
