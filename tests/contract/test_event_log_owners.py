@@ -1,13 +1,20 @@
 """The contract of the event log, for every store: a read for one owner reveals nothing about the entries of others."""
 
+import asyncio
+
 import pytest
 
+from guidsvc.domain.events import cursor as cursors
+from guidsvc.domain.events.cursor import Cursor
+from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.events.selection import EventSelection
+from guidsvc.errors import EventsGone
+from guidsvc.services.events.feed import EventFeed
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.mongo.events import reading as mongo_reading
 from guidsvc.store.sqlite.events import reading as sqlite_reading
 from tests.conftest import FakeClock
-from tests.support.events import until_newest
+from tests.support.events import READ_SECONDS, until_newest
 from tests.support.factories import record
 
 OWN = 6
@@ -91,3 +98,26 @@ async def test_page_of_an_owner_ends_at_its_limit(writer: Writer, database: Data
     ):
         page = await database.events.read(after, limit, EventSelection(owner="alice"))
         assert ([number for number, *_ in page.entries], page.looked_to) == (expected, looked_to)
+
+
+async def test_reader_that_is_gone_learns_a_place_of_its_owner(
+    writer: Writer, database: Database, clock: FakeClock
+) -> None:
+    """`now` of the error names the newest entry of the owner, also if the log is cut off while the reader reads on."""
+    log = database.events
+    await writer.create("bob", 2)
+    await writer.create("alice", 1)
+    size_bytes, _ = await log.size()
+    async with asyncio.timeout(READ_SECONDS):
+        while (await log.bounds("bob")).floor < 1:
+            await log.trim(0, size_bytes - 1, 1)
+    bounds = await log.bounds()
+    assert (bounds.floor, bounds.newest) == (1, 3)
+
+    feed = EventFeed(log, policy=EventPolicy(), clock=clock, max_streams=1)
+    for owner, number in ("bob", 2), (None, 3):
+        with pytest.raises(EventsGone) as gone:
+            await feed.read(Cursor(bounds.key, 0, 0), EventSelection(owner=owner), 10, "")
+        now = cursors.decode(gone.value.now)
+        assert now is not None
+        assert now.unseal(bounds.key) == (bounds.key, number, await log.checksum(number))

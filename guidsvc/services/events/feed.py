@@ -95,13 +95,13 @@ class EventFeed:
         if cursor is None:
             return _now(bounds) if is_now else _oldest(bounds)
         if cursor.epoch != bounds.key.epoch:
-            raise _gone("another-store", bounds)
+            raise await self._gone("another-store", bounds, owner)
         place = cursor.unseal(bounds.key)
         if place is None:
             raise ForgedCursor
         reason = await self._fault_of(place, bounds)
         if reason is not None:
-            raise _gone(reason, bounds)
+            raise await self._gone(reason, bounds, owner)
         return place
 
     async def read(
@@ -111,7 +111,8 @@ class EventFeed:
         try:
             page = await self._log.read(place.number, limit + 1, selection, queue_name=queue_name)
         except EventsTrimmed as error:
-            raise _gone("trimmed", await self._log.bounds(selection.owner)) from error
+            owner = selection.owner
+            raise await self._gone("trimmed", await self._log.bounds(owner), owner) from error
         entries = page.entries[:limit]  # one more was read, to find out whether one follows
         events = _fitting([FeedEvent(place.key, numbered) for numbered in entries], most_bytes)
         if len(events) < len(page.entries):
@@ -131,14 +132,14 @@ class EventFeed:
         events, has_more = _select(found, selection, limit)
         return EventPage(events, (events if has_more else found)[-1].place, has_more)
 
-    async def lasting(self, place: Cursor, selection: EventSelection) -> Cursor:
-        """Return the place to give to a client: that after the newest event of its owner up to `place`.
+    async def lasting(self, place: Cursor, owner: str | None) -> Cursor:
+        """Return the place to give to a reader of an owner: that after the newest event of the owner up to `place`.
 
         Events of other owners may be removed sooner, and then a cursor behind one of them cannot be checked.
         """
-        if not selection.owner:
+        if not owner:
             return place
-        found = await self._log.newest_of(selection.owner, place.number)
+        found = await self._log.newest_of(owner, place.number)
         return place if found is None else Cursor(place.key, *found)
 
     async def wait(self, place: Cursor, selection: EventSelection, seconds: float, stop: asyncio.Future[None]) -> None:
@@ -147,6 +148,13 @@ class EventFeed:
         The wait ends early with `stop`, and when the feed is closed.
         """
         await self._tail.wait(place.number, selection.owner, seconds, stop)
+
+    async def _gone(self, reason: GoneReason, bounds: LogBounds, owner: str | None) -> EventsGone:
+        """Return the error for a reader of an owner, or of all."""
+        now = await self.lasting(_now(bounds), owner)
+        if now.number < bounds.floor:  # damage follows that event
+            now = _now(bounds)
+        return EventsGone(reason, oldest=_oldest(bounds).encode(), now=now.encode())
 
     async def _fault_of(self, place: Cursor, bounds: LogBounds) -> GoneReason | None:
         if place.number > bounds.newest:
@@ -158,10 +166,6 @@ class EventFeed:
         if checksum is None:  # it was trimmed
             return "trimmed"
         return None if checksum == place.checksum else "rewound"
-
-
-def _gone(reason: GoneReason, bounds: LogBounds) -> EventsGone:
-    return EventsGone(reason, oldest=_oldest(bounds).encode(), now=_now(bounds).encode())
 
 
 def _oldest(bounds: LogBounds) -> Cursor:

@@ -93,3 +93,27 @@ async def test_bookmark_of_a_small_owner_survives_a_flood(secured: SecuredServic
     await fill(store_url, alice)
 
     assert await guids_after(bob, cursor) == [f"{17:032X}"]
+
+
+async def now_of_gone(caller: KeyClient) -> str:
+    """Return `now` of the problem that a cursor of another store gets."""
+    reply = await caller.ask("GET", "/events?cursor=AgAAAAAAAAAAAAAAAAAA")
+    assert_problem(reply, 410, "events-gone")
+    return str(reply.json["now"])
+
+
+async def test_now_of_gone_events_shows_nothing_of_others(secured: SecuredService, store_url: str) -> None:
+    """It names the newest event of the owner, as the cursors of its pages do, and outlives a flood of others."""
+    alice, bob, ops = [await secured.key_client(*each) for each in (("alice",), ("bob",), ("ops", "admin"))]
+    await write(store_url, bob, 16)
+    expected = await next_of(bob)
+    for _ in range(2):
+        assert await now_of_gone(bob) == expected
+        before = await now_of_gone(ops)
+        await write(store_url, alice, 1)
+        assert await now_of_gone(ops) != before, "a reader of all begins at the newest event of all"
+    await fill(store_url, alice)
+
+    assert await now_of_gone(bob) == expected
+    await write(store_url, bob, 17)
+    assert await guids_after(bob, expected) == [f"{17:032X}"]

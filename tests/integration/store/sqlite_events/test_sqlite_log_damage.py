@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.errors import EventsTrimmed
+from guidsvc.domain.events import cursor as cursors
+from guidsvc.domain.events.cursor import Cursor, draw_key
+from guidsvc.domain.events.schedule import EventPolicy
+from guidsvc.errors import EventsGone, EventsTrimmed
+from guidsvc.services.events.feed import EventFeed
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.events import ALL, create, new_records
@@ -99,3 +103,22 @@ async def test_oldest_cursor_is_after_damaged_entries(store: SqliteStore, path: 
     floor = (await store.events.bounds()).floor
     assert floor == 3
     assert [number for number, *_ in (await store.events.read(floor, 10, ALL)).entries] == [4, 5]
+
+
+async def test_gone_reader_of_an_owner_goes_on_behind_damage(
+    store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """Neither of its two places is before the damage, though its newest event is."""
+    expected_logs.add("event log damaged, its readers go on behind the damage")
+    for number, owner in enumerate(("bob", "alice", "alice")):
+        await create(store, [record(clock(), guid=f"{number:032X}", owner=owner)])
+    alter(path, "UPDATE log SET kind = 'weird' WHERE seq = 2")
+    with pytest.raises(EventsTrimmed):
+        await store.events.read(1, 10, ALL)
+
+    key = (await store.events.bounds()).key
+    feed = EventFeed(store.events, policy=EventPolicy(), clock=clock, max_streams=1)
+    with pytest.raises(EventsGone) as gone:
+        await feed.start(cursors.decode(Cursor(draw_key(), 1, 1).encode()), "bob", is_now=False)
+    places = [sealed and sealed.unseal(key) for sealed in map(cursors.decode, (gone.value.oldest, gone.value.now))]
+    assert [place and place.number for place in places] == [2, 3]
