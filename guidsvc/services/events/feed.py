@@ -132,8 +132,16 @@ class EventFeed:
         events, has_more = _select(found, selection, limit)
         return EventPage(events, (events if has_more else found)[-1].place, has_more)
 
-    async def lasting(self, place: Cursor, owner: str | None) -> Cursor:
-        """Return the place to give to a reader of an owner: that after the newest event of the owner up to `place`.
+    async def place_after(self, page: EventPage, selection: EventSelection) -> Cursor:
+        """Return the place to give to a client after a page.
+
+        If more follows, that is where the page ends. Before damage, this may be after an event of another owner: from
+        a lasting place, the client would come to the same end again and again.
+        """
+        return page.next if page.has_more else await self._lasting(page.next, selection.owner)
+
+    async def _lasting(self, place: Cursor, owner: str | None) -> Cursor:
+        """Return the place after the newest event of an owner up to a place, if the owner has a recent one.
 
         Events of other owners may be removed sooner, and then a cursor behind one of them cannot be checked.
         """
@@ -151,7 +159,7 @@ class EventFeed:
 
     async def _gone(self, reason: GoneReason, bounds: LogBounds, owner: str | None) -> EventsGone:
         """Return the error for a reader of an owner, or of all."""
-        now = await self.lasting(_now(bounds), owner)
+        now = await self._lasting(_now(bounds), owner)
         if now.number < bounds.floor:  # damage follows that event
             now = _now(bounds)
         return EventsGone(reason, oldest=_oldest(bounds).encode(), now=now.encode())

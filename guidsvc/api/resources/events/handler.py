@@ -116,7 +116,7 @@ class EventsHandler(Handler):
             page = await self._waited_page(query, selection, page)
         view = self._view(query)
         items = b",".join([each.json(view) for each in page.events])
-        cursor = (await self.feed.lasting(page.next, selection.owner)).encode()
+        cursor = (await self.feed.place_after(page, selection)).encode()
         end = f'],"next":"{cursor}","more":{"true" if page.has_more else "false"}}}'
         self.set_header("Link", link_to_next(self.request, cursor, without="from"))
         self.respond(OK, b'{"items":[%b%b' % (items, end.encode()))

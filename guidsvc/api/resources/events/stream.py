@@ -122,4 +122,4 @@ class EventStream:
 
     async def _place(self) -> Cursor:
         """Return the place at which the client may continue."""
-        return await self._feed.lasting(self._page.next, self._reader.selection.owner)
+        return await self._feed.place_after(self._page, self._reader.selection)
