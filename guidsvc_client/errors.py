@@ -6,6 +6,7 @@ GuidsvcError
 │   ├── Disconnected      the connection broke off: the request may have taken effect
 │   └── TimedOut          the response did not come in time: the request may have taken effect
 ├── UnexpectedResponse    the response is not one of guidsvc, for example that of a proxy
+├── RepeatedCursor        a list would never end
 ├── StreamTruncated       a stream was cut off before its end
 ├── RecordWithheld        a write is done, but the key may not read the record
 ├── LeaseHeld             another client holds the lease
@@ -50,6 +51,16 @@ class UnexpectedResponse(GuidsvcError):
         shown = content[:200].decode(errors="replace")
         super().__init__(f"the response, {status}, is not one of guidsvc; check the URL and the proxies: {shown!r}")
         self.status = status
+
+
+class RepeatedCursor(GuidsvcError):
+    """A page says that more follows, and names the cursor that was just sent: the list would never end."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the list {path} would never end: a page names the cursor that was just sent as the next one; check the "
+            "URL, the proxies and the log of the service"
+        )
 
 
 class StreamTruncated(GuidsvcError):

@@ -13,6 +13,7 @@ from guidsvc_client.protocol.call import (
     NDJSON,
     Call,
     Reply,
+    check_progress,
     read_nothing,
     record_reader,
     with_json,
@@ -158,6 +159,7 @@ def list_page(
 
     def read(reply: Reply) -> Page[RecordT]:
         document = reply.json
+        check_progress("/guid", cursor, document["next"])
         items = [kind.from_wire(each) for each in document["items"]]
         return Page(items, document["next"], integer(document.get("total")))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc_client import AsyncClient, GuidsvcError, LeaseLost, UnexpectedResponse
+from guidsvc_client import AsyncClient, GuidsvcError, LeaseLost, RepeatedCursor, UnexpectedResponse
 from guidsvc_client.models import EventPage
 from guidsvc_client.protocol.call import Pause
 from guidsvc_client.protocol.workflows import EARLY_SECONDS, FeedPlan, next_page
@@ -94,6 +94,25 @@ async def test_odd_results_of_a_batch_are_no_success(results: list[Any]) -> None
     async with scripted_server(lambda _: body) as server, AsyncClient(server.url, retries=0) as guids:
         with pytest.raises(UnexpectedResponse):
             await guids.batch([{"guid": GUID}])
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("name", ["list", "keys", "events"])
+async def test_list_that_would_never_end_is_an_error(kind: str, name: str, follow: bool) -> None:
+    """Each page names the same next one."""
+    page = response(200, dumped({"items": [], "next": "a", "more": True}))
+    async with scripted_server(lambda _: page) as server, client_of(kind, server.url) as guids:
+        lists = {"list": guids.list(), "keys": guids.keys.list(), "events": guids.events(follow=follow)}
+        async with asyncio.timeout(SECONDS):
+            with pytest.raises(RepeatedCursor, match="would never end"):
+                await all_of(aiter(lists[name]))
+        assert len(server.requests) == 2
+
+
+async def test_newest_place_of_a_feed_is_no_repetition(kind: str) -> None:
+    page = response(200, dumped({"items": [], "next": "a", "more": False}))
+    async with scripted_server(lambda _: page) as server, client_of(kind, server.url) as guids:
+        assert await all_of(aiter(guids.events(cursor="a", follow=False))) == []
 
 
 def test_early_empty_page_of_events_is_followed_by_a_pause() -> None:

@@ -1,5 +1,6 @@
 """`guidsvc demo`: sample records in a service, and their removal."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from guidsvc.cli.local.demo import KINDS, PER_REQUEST, USER, _hint
 from guidsvc.config import Settings
 from tests.support.backing_servers import Service, free_port, pdapt, service
 from tests.support.certificates import Certificate
+from tests.support.scripted_server import response, scripted_server
 
 
 def list_demo_records(running: Service, state: str) -> list[dict[str, Any]]:
@@ -47,6 +49,17 @@ def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
         assert (removal.returncode, json.loads(removal.stdout)) == (0, {"removed": 17})
         assert list_demo_records(running, "all") == []
         assert json.loads(pdapt(tmp_path, "demo", "--remove", *at).stdout) == {"removed": 0}
+
+
+async def test_list_that_would_never_end_is_a_failure(tmp_path: Path) -> None:
+    """Each page names the same next one."""
+    page = response(200, b'{"items":[],"next":"a"}')
+    async with scripted_server(lambda _: page) as server:
+        port = server.url.rpartition(":")[2]
+        removal = await asyncio.to_thread(pdapt, tmp_path, "demo", "--remove", "--port", port)
+    assert (removal.returncode, removal.stdout) == (1, "")
+    assert "would never end" in removal.stderr
+    assert len(server.requests) == 2
 
 
 def test_many_records_take_several_requests(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import click
 
-from guidsvc.cli.exit_codes import TRY_AGAIN, UNKNOWN, CommandFailed, code_of_status
+from guidsvc.cli.exit_codes import FAILED, TRY_AGAIN, UNKNOWN, CommandFailed, code_of_status
 from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.parsing.value_types import Parsed
@@ -173,7 +173,12 @@ def _pages(service: _Service) -> Iterator[list[str]]:
         page = service.call("GET", path)
         if page["items"]:
             yield [item["guid"] for item in page["items"]]
-        path = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
+        following = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
+        if following is not None and following == path:
+            raise CommandFailed(
+                f"demo: {service.url}: the list of GUIDs would never end: a page follows itself", FAILED
+            )
+        path = following
 
 
 def _hint(settings: Settings, flags: Sequence[str]) -> str:
