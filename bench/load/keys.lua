@@ -15,4 +15,11 @@ function fresh()
   return key(next_key)
 end
 
+-- The body of an update. It differs in each run: wrk sends the same keys again, and an equal record would not be written.
+local changes = os.time() * 10000
+function change()
+  changes = changes + 1
+  return string.format('{"user": "user %d"}', changes)
+end
+
 json = { ["Content-Type"] = "application/json" }

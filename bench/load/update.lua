@@ -1,6 +1,4 @@
 dofile(os.getenv("LOAD") .. "/keys.lua")
-count = 0
 request = function()
-  count = count + 1
-  return wrk.format("PUT", "/guid/" .. any(), json, '{"user": "user ' .. count .. '"}')
+  return wrk.format("PUT", "/guid/" .. any(), json, change())
 end
