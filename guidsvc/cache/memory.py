@@ -9,7 +9,7 @@ marked, nothing of it is cached or shared: each reader goes to the store.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import compress
 from operator import not_
 
@@ -28,6 +28,8 @@ QUARANTINE_SECONDS = 3600.0
 """Time for which a key stays uncached after a write of unknown outcome, which may still take effect."""
 MAX_QUARANTINED = 10_000
 """Maximum number of writes of unknown outcome that are remembered. While there are more, nothing is cached."""
+
+_Swaps = Callable[[Sequence[Swap]], Awaitable[Sequence[bool | GuidsvcError]]]
 
 
 class MemoryCache(DelegatingRecords):
@@ -119,10 +121,17 @@ class MemoryCache(DelegatingRecords):
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         """Remove the keys from the cache, and keep them out until the store has answered."""
+        return await self._swap_marked(self._records.swap_many, swaps)
+
+    async def swap_chain(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        """Remove the key from the cache, and keep it out until the store has answered."""
+        return await self._swap_marked(self._records.swap_chain, swaps)
+
+    async def _swap_marked(self, execute: _Swaps, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         guids = [swap.guid for swap in swaps]
         self._mark(*guids)
         try:
-            results = await self._records.swap_many(swaps)
+            results = await execute(swaps)
         except BaseException:  # none of the store, which returns its errors
             for guid in guids:
                 self._quarantine_key(guid)

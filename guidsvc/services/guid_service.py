@@ -30,9 +30,10 @@ from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.leases.renewer import LeaseRenewer, RenewalTerms
 from guidsvc.services.listing import Page, RecordListing
 from guidsvc.services.quota import NO_QUOTA, Quota
+from guidsvc.services.writes.change_audit import ChangeAudit
 from guidsvc.services.writes.group_writer import GroupWriter
 from guidsvc.services.writes.record_creator import RecordCreator
-from guidsvc.services.writes.record_writer import ATTEMPTS, ChangeAudit, Written
+from guidsvc.services.writes.record_writer import ATTEMPTS, Written
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay

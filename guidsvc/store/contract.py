@@ -94,6 +94,14 @@ class RecordRepository(Repository[Record], Protocol):
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         """Execute swaps of different GUIDs, each as `swap` does. Return the result of each, or its error."""
 
+    async def swap_chain(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        """Execute swaps of one GUID in order, each as `swap` does. Return the result of each, or its error.
+
+        The `old` of each is the `new` of the one before it, and the first `old` is a record. None takes effect unless
+        all before it did. Their versions do not ensure that: another process may have stored a record of its own with
+        the version that a swap of this chain expects.
+        """
+
     async def find(self, selection: Selection, after: str, limit: int) -> Sequence[Record]:
         """Return the first `limit` records of a selection whose GUID is greater than `after`, in GUID order.
 
@@ -125,8 +133,26 @@ class RecordRepository(Repository[Record], Protocol):
         """
 
 
+class _SwapsRecords(Protocol):
+    async def swap(
+        self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
+    ) -> bool: ...
+
+
 class WithoutGroups:
     """A base of record repositories that swap records one by one only."""
+
+    async def swap_chain(self: "_SwapsRecords", swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        results: list[bool | GuidsvcError] = []
+        for old, new, not_after, origin in swaps:
+            if results and results[-1] is not True:
+                results.append(False)
+                continue
+            try:
+                results.append(await self.swap(old, new, not_after=not_after, origin=origin))
+            except GuidsvcError as error:
+                results.append(error)
+        return results
 
     def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:  # noqa: ARG002  # no swap follows
         return WOULD_BLOCK

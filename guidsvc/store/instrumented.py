@@ -3,7 +3,7 @@
 A purge is not measured: it belongs to no request.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Generic
@@ -29,6 +29,8 @@ from guidsvc.store.contract import (
 )
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.telemetry.metrics import Stopwatch, StoreMetrics
+
+_Swaps = Callable[[Sequence[Swap]], Awaitable[Sequence[bool | GuidsvcError]]]
 
 
 class InstrumentedDatabase:
@@ -169,8 +171,14 @@ class InstrumentedRecords(DelegatingRecords):
             self._swaps.observe(perf_counter() - begun)
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        return await self._measured(self._records.swap_many, swaps)
+
+    async def swap_chain(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        return await self._measured(self._records.swap_chain, swaps)
+
+    async def _measured(self, execute: _Swaps, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         begun = perf_counter()
-        results = await self._records.swap_many(swaps)
+        results = await execute(swaps)
         seconds = perf_counter() - begun
         self._meter.latencies["swap"].observe_many(seconds, len(swaps), seconds)
         for _ in [result for result in results if isinstance(result, GuidsvcError)]:

@@ -14,7 +14,7 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.temporary_space import MIB, TemporarySpace
 from guidsvc.store import open_store
-from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository
+from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, Swap
 from guidsvc.store.overlay import open_overlay
 from guidsvc.store.work_time import measured_work
 from tests.conftest import FakeClock
@@ -65,6 +65,40 @@ async def test_update_of_another_version_changes_nothing(store: RecordRepository
     await store.swap(None, stored)
     assert not await store.swap(stale, record(clock(), user="another", version=clock() + 6))
     assert await store.get(GUID) == stored
+
+
+def chain(first: Record, length: int) -> list[Record]:
+    """Return a record and its next states."""
+    states = ({"user": f"user {number}", "version": first.version + number} for number in range(1, length + 1))
+    return [first, *(first.model_copy(update=state) for state in states)]
+
+
+async def test_chain_of_swaps_is_executed_in_order(store: RecordRepository, clock: FakeClock) -> None:
+    states = chain(record(clock()), 4)
+    await store.swap(None, states[0])
+    assert await store.get(GUID) == states[0]
+
+    assert await store.swap_chain([Swap(*pair) for pair in pairwise(states)]) == [True] * 4
+    assert await store.get(GUID) == states[-1]
+
+
+async def test_chain_ends_at_a_swap_that_fails(store: RecordRepository, clock: FakeClock) -> None:
+    """Even if the stored record has the version that a later swap expects: another process wrote it."""
+    states = chain(record(clock()), 3)
+    other = states[1].model_copy(update={"user": "other"})
+    await store.swap(None, other)
+
+    assert await store.swap_chain([Swap(*pair) for pair in pairwise(states)]) == [False] * 3
+    assert await store.get(GUID) == other
+
+
+async def test_chain_ends_at_a_swap_that_is_too_late(store: RecordRepository, clock: FakeClock) -> None:
+    states = chain(record(clock()), 3)
+    await store.swap(None, states[0])
+    swaps = [Swap(*pair, not_after=0 if place == 1 else None) for place, pair in enumerate(pairwise(states))]
+
+    assert await store.swap_chain(swaps) == [True, False, False]
+    assert await store.get(GUID) == states[1]
 
 
 async def test_update_of_absent_record_creates_nothing(store: RecordRepository, clock: FakeClock) -> None:

@@ -48,6 +48,14 @@ MUTANTS = (
         "            window = await self._windows.open(old.guid)\n            try:\n                until = earliest(window.not_after, not_after)\n                swapped = await self._records.swap(old, new, not_after=until, origin=origin)\n",
         "            try:\n                swapped = await self._records.swap(old, new)\n                window = await self._windows.open(old.guid)\n",
     )}),
+    Mutant("a chain is written before BEGIN", {"cache/redis/cache.py": (
+        "            window = await self._windows.open(guid)\n            bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]\n            results = await self._records.swap_chain(bounded_swaps)\n",
+        "            results = await self._records.swap_chain(swaps)\n            window = await self._windows.open(guid)\n",
+    )}),
+    Mutant("a chain gets no deadline", {"cache/redis/cache.py": (
+        "each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps", "each for each in swaps",
+    )}, seeds=200, faults=("stragglers",)),
+    Mutant("a chain stays in L1", {"cache/redis/cache.py": ("        guid = swaps[0].guid\n        with self._excluded_from_l1(guid):\n", "        guid = swaps[0].guid\n        if guid:\n")}, seeds=600),
     Mutant("marker expires before its write", {"cache/write_window.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
     Mutant("cache filled by a read that is not linearizable", {"cache/redis/cache.py": ("await self._records.get_linearizable(guid)", "await self._records.get(guid)")}, seeds=200, faults=("stall",)),
     Mutant("a failed BEGIN is ignored", {"cache/write_window.py": ("            await self._monitor.off(view.fence)\n            return None\n", "            lease = 0\n")}),

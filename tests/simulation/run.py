@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
+from random import Random
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
 from guidsvc.store.cache_fence import Fence, Mode
+from guidsvc.store.contract import Swap
 from tests.simulation.faults import inject_faults
 from tests.simulation.network import Network
 from tests.simulation.redis import Pool, SimulatedRedis
@@ -36,9 +38,14 @@ MARKERS = 10.0, 2.5
 """Lifetimes of markers: the usual one, or so short that slow writes outlast it."""
 FENCES = (2.0, 0.5), (0.8, 0.2)
 """The time for which a fence reading is valid, and the interval between readings."""
+CHAIN_SHARE = 0.3
+"""The share of updates that another update of the same chain follows."""
 EPOCH_MS = 1_700_000_000_000
 NEVER = 4_000_000_000
 """The expiry of the records."""
+
+Change = tuple[Record | None, Record | None]
+"""The old and the new record of a write."""
 
 
 @dataclass
@@ -69,6 +76,7 @@ class CacheProcess(Process):
         self.to_redis, self.to_store = Network(world.random), Network(world.random)
         self._redis, self._store = redis, store
         self._near = world.random.random() < 0.5
+        self._chain_random = Random(f"chains {world.seed} {name}")  # its own, so that all other draws stay the same
         self.revive()
 
     def kill(self) -> None:
@@ -133,7 +141,7 @@ class CacheProcess(Process):
         self._history.operations.append(Read(guid, start, self._world.now, name, version, mark))
 
     async def _write(self, cache: RedisCache, guid: str, name: str) -> None:
-        """Create, update or delete as the service does: read, change and swap."""
+        """Create, update or delete as the service does: read, change and swap; some updates are a chain of swaps."""
         start, history = self._world.now, self._history
         mark = f"{name}-{len(history.operations)}-{start:.4f}"
         try:
@@ -144,26 +152,44 @@ class CacheProcess(Process):
         deletes = old is not None and self._world.random.random() < 0.2
         version = max(self._clock(), old.version + 1 if old else 0)
         new = None if deletes else record(guid, mark, version)
-        number = len(history.open) + len(history.operations)
-        history.open[number] = _write_operation((start, inf), name, (old, new), Outcome.UNKNOWN)
-        self._world.note(name, "begins", mark, version if new else f"delete {old and old.version}")
-        outcome = Outcome.NO
+        changes: list[Change] = [(old, new)]
+        while old is not None and (last := changes[-1][1]) is not None and self._chain_random.random() < CHAIN_SHARE:
+            changes.append((last, record(guid, f"{mark}-{len(changes)}", last.version + 1)))
+        numbers = [len(history.open) + len(history.operations) + place for place in range(len(changes))]
+        for number, change in zip(numbers, changes, strict=True):
+            history.open[number] = _write_operation((start, inf), name, change, Outcome.UNKNOWN)
+        self._world.note(name, "begins", mark, version if new else f"delete {old and old.version}", len(changes))
+        outcomes = [_outcome_of(result) for result in await _swap(cache, changes)]
+        self._world.note(name, "wrote", mark, *outcomes)
+        history.counts["refused"] += outcomes.count(None)
+        history.counts["chains"] += len(changes) > 1
+        for number, change, outcome in zip(numbers, changes, outcomes, strict=True):
+            history.counts[f"writes {outcome or Outcome.NO}"] += 1
+            del history.open[number]
+            times = (start, self._world.now)
+            history.operations.append(_write_operation(times, name, change, outcome or Outcome.NO))
+
+
+async def _swap(cache: RedisCache, changes: Sequence[Change]) -> Sequence[bool | GuidsvcError]:
+    if len(changes) > 1:
         try:
-            if await cache.swap(old, new):
-                outcome = Outcome.OK
-        except OutcomeUnknown:
-            outcome = Outcome.UNKNOWN
-        except GuidsvcError:
-            history.counts["refused"] += 1
-        history.counts[f"writes {outcome}"] += 1
-        del history.open[number]
-        self._world.note(name, "wrote", mark, outcome)
-        history.operations.append(_write_operation((start, self._world.now), name, (old, new), outcome))
+            return await cache.swap_chain([Swap(*change) for change in changes])
+        except GuidsvcError as error:
+            return [error] * len(changes)
+    try:
+        return [await cache.swap(*changes[0])]
+    except GuidsvcError as error:
+        return [error]
 
 
-def _write_operation(
-    times: tuple[float, float], name: str, change: tuple[Record | None, Record | None], outcome: Outcome
-) -> Operation:
+def _outcome_of(result: bool | GuidsvcError) -> Outcome | None:  # the result of a swap
+    """Return the outcome of a write; None if it was refused."""
+    if isinstance(result, GuidsvcError):
+        return Outcome.UNKNOWN if isinstance(result, OutcomeUnknown) else None
+    return Outcome.OK if result else Outcome.NO
+
+
+def _write_operation(times: tuple[float, float], name: str, change: Change, outcome: Outcome) -> Operation:
     """Return the write from `old` to `new`, as its client observed it."""
     old, new = change
     if new is not None:

@@ -17,7 +17,7 @@ from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.store.cache_fence import NEW, Fence, FenceReading
-from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
+from guidsvc.store.contract import WOULD_BLOCK, WithoutGroups, WouldBlock
 from guidsvc.store.mongo.deadline import Deadline, StoreClock
 from tests.simulation.network import Network
 from tests.simulation.world import World
@@ -104,7 +104,7 @@ class SimulatedStore:
         return True
 
 
-class StoreOfProcess:
+class StoreOfProcess(WithoutGroups):
     """The records and the fence as one process reaches them; with `near` its reads do not block."""
 
     def __init__(

@@ -17,7 +17,7 @@ entry of that epoch; see `guidsvc.cache.fence_monitor`.
 """
 
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import NamedTuple
@@ -37,7 +37,7 @@ from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavail
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.cache_fence import FenceStore
-from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, WouldBlock
+from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, Swap, WouldBlock
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import earliest
 from guidsvc.telemetry.metrics import CacheMetrics
@@ -203,6 +203,20 @@ class RedisCache(DelegatingRecords):
         if not swapped and self._timer() >= window.until:
             raise LeaseExpired("the store did not finish before the deadline of the write")
         return swapped
+
+    async def swap_chain(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        """Write within one window, each swap as `swap` does."""
+        guid = swaps[0].guid
+        with self._excluded_from_l1(guid):
+            window = await self._windows.open(guid)
+            bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]
+            results = await self._records.swap_chain(bounded_swaps)
+        if not any(isinstance(result, Exception) and not isinstance(result, Unavailable) for result in results):
+            self._windows.close(window)
+        if self._timer() < window.until:
+            return results
+        late = LeaseExpired("the store did not finish before the deadline of the write")
+        return [result or late for result in results]
 
     async def check(self) -> None:
         await self._link.check()

@@ -9,26 +9,18 @@ from typing import NamedTuple
 
 from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller, authorize
-from guidsvc.domain.leases.errors import LifeLimitReached
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
-    Expired,
     GuidsvcError,
-    InvalidRequest,
     NotFound,
-    OutcomeUnknown,
-    PreconditionFailed,
-    PreconditionRequired,
 )
 from guidsvc.runtime import cancel_scope
 from guidsvc.services.quota import NO_QUOTA
-from guidsvc.services.writes.record_writer import Outcome, RecordWriter, action_of, origin_of
+from guidsvc.services.writes.change_audit import Outcome, action_of, is_unknown, origin_of
+from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.services.writes.write_attempt import begin_write
+from guidsvc.services.writes.write_chain import REJECTIONS
 from guidsvc.store.contract import WOULD_BLOCK, Swap
-
-_REJECTIONS = Expired, InvalidRequest, LifeLimitReached, NotFound, PreconditionFailed, PreconditionRequired
-"""The errors of a write that depend on its record alone."""
-
 
 MakeAt = Callable[[int, Record | None, int, int], Record]
 """As `Make`, for the write at a place in its group, which comes first."""
@@ -90,7 +82,7 @@ class GroupWriter(RecordWriter):
                 if old is not None and authorize(old, caller) is None:
                     raise NotFound(guids[place])
                 new = make(place, old, now, stored.version if stored else 0)
-            except _REJECTIONS as error:
+            except REJECTIONS as error:
                 error.__traceback__ = error.__context__ = None  # it references this frame
                 results[place] = error
             except Exception:  # noqa: BLE001
@@ -137,7 +129,7 @@ class GroupWriter(RecordWriter):
         for each, outcome in zip(planned, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 results[each.place] = outcome
-                if isinstance(outcome, OutcomeUnknown) or not isinstance(outcome, GuidsvcError):
+                if is_unknown(outcome):
                     self._note_swap(each, caller, "unknown")
             elif outcome:
                 results[each.place] = each.old, each.new

@@ -2,37 +2,27 @@
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from guidsvc.domain import lifecycle
-from guidsvc.domain.caller import ANYONE, Caller, authorize
-from guidsvc.domain.events.entry import Origin
+from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.record import Record
-from guidsvc.errors import Contention, GuidsvcError, NotFound, OutcomeUnknown, QuotaExceeded
+from guidsvc.errors import Contention, NotFound, QuotaExceeded
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
+from guidsvc.services.writes.change_audit import Action, ChangeAudit, Outcome, action_of, is_unknown, origin_of
 from guidsvc.services.writes.write_attempt import begin_write
-from guidsvc.services.writes.write_turns import WriteTurns
-from guidsvc.store.contract import RecordRepository
+from guidsvc.services.writes.write_chain import WriteChains
+from guidsvc.services.writes.write_turns import Change, Make, QueuedWrite, WriteTurns
+from guidsvc.store.contract import RecordRepository, Swap
 from guidsvc.store.lease import LeaseClock, earliest
-from guidsvc.telemetry.tracing import CURRENT
 
 ATTEMPTS = 100
 """Maximum number of attempts of a write that loses its races, before it fails as unavailable."""
 BACKOFF = 0.001, 0.05
 """Longest pause before the first retry, doubled for each further retry, and its upper bound, in seconds."""
-
-Action = Literal["create", "update", "delete"]
-Outcome = Literal["done", "found", "unknown"]
-"""The outcome of a write: `found` if an earlier attempt of the same request had created the record, `unknown` if the
-store did not confirm the write."""
-
-
-Make = Callable[[Record | None, int, int], Record]
-"""Computes the new record; see `RecordWriter.write`."""
 
 
 class Written(NamedTuple):
@@ -40,13 +30,6 @@ class Written(NamedTuple):
 
     record: Record
     created: bool
-
-
-class ChangeAudit(Protocol):
-    """The audit log of changes of records."""
-
-    def __call__(self, action: Action, record: Record, caller: Caller, outcome: Outcome, /) -> None:
-        """Log an action of a caller, with the new record, or the deleted one."""
 
 
 class RecordWriter:
@@ -70,10 +53,9 @@ class RecordWriter:
         self._attempts = attempts
         self._locks = KeyedLock()
         self._turns = WriteTurns()
+        self._chains = WriteChains(records, self._turns, clock=clock, quota=quota, audit=audit)
 
-    async def write(
-        self, guid: str, make: Make, caller: Caller, *, while_live: bool = False
-    ) -> tuple[Record | None, Record]:
+    async def write(self, guid: str, make: Make, caller: Caller, *, while_live: bool = False) -> Change:
         """Replace a record by the result of `make`, atomically; return the old and the new record.
 
         `make` receives the record (None if absent), the time, and the version that a new record must exceed. After a
@@ -86,10 +68,10 @@ class RecordWriter:
             return await self._write(guid, make, caller, while_live=while_live)
         if not caller.is_admin:
             await self._reject_other_owner(guid, caller)
-        async with self._turns.turn(guid):
-            return await self._write(guid, make, caller, while_live=while_live)
+        async with self._turns.turn(guid, QueuedWrite(make, caller, while_live=while_live)) as result:
+            return result or await self._write(guid, make, caller, while_live=while_live)
 
-    async def _write(self, guid: str, make: Make, caller: Caller, *, while_live: bool) -> tuple[Record | None, Record]:
+    async def _write(self, guid: str, make: Make, caller: Caller, *, while_live: bool) -> Change:
         async with self._locks.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:
@@ -135,8 +117,13 @@ class RecordWriter:
         counted = lifecycle.existing(old, self._clock())  # a tombstone holds no place
         async with self._quota.reserve(counted, new) as reserved_until:
             cancel_scope.checkpoint()
+            until = earliest(reserved_until, not_after)
             with cancel_scope.shielded():
-                return await self._swap_and_audit(action, old, new, caller, earliest(reserved_until, not_after))
+                links = self._chains.plan(old, new)
+                if links:
+                    begin_write()
+                    return await self._chains.execute(Swap(old, new, until, origin_of(caller)), caller, links)
+                return await self._swap_and_audit(action, old, new, caller, until)
 
     async def _swap_and_audit(
         self, action: Action, old: Record | None, new: Record, caller: Caller, not_after: int | None
@@ -147,7 +134,7 @@ class RecordWriter:
         try:
             swapped = await self._records.swap(old, new, not_after=not_after, origin=origin_of(caller))
         except BaseException as error:
-            if isinstance(error, OutcomeUnknown) or not isinstance(error, GuidsvcError):
+            if is_unknown(error):
                 self.note(action, record, caller, "unknown")
             raise
         if swapped:
@@ -158,19 +145,6 @@ class RecordWriter:
         """Log an action in the audit log, if there is one."""
         if self._audit is not None:
             self._audit(action, record, caller, outcome)
-
-
-def origin_of(caller: Caller) -> Origin:
-    """Return the caller and the request for the entries of a change."""
-    trace = CURRENT.get()
-    return Origin("" if caller is ANYONE else caller.name, "" if trace is None else trace.request_id)
-
-
-def action_of(old: Record | None, new: Record) -> Action:
-    """Classify a swap as create, update or delete. The caller passes None for a record past its retention."""
-    if old is None:
-        return "create"
-    return "delete" if new.is_deleted else "update"
 
 
 async def back_off(attempt: int) -> None:

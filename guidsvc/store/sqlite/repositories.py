@@ -33,7 +33,7 @@ from guidsvc.store.sqlite.tables import (
     Table,
     records_of,
 )
-from guidsvc.store.sqlite.writer import Write, monotonic_ms
+from guidsvc.store.sqlite.writer import SwapChain, Write, monotonic_ms
 
 
 class SqliteRepository(Generic[Row]):
@@ -83,6 +83,14 @@ class SqliteRecords:
         return await self._engine.swap_many(
             [self._write(old, new, not_after, origin) for old, new, not_after, origin in swaps]
         )
+
+    async def swap_chain(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        chain = SwapChain([self._write(*swap) for swap in swaps])
+        try:
+            await self._engine.swap(chain)
+        except GuidsvcError as error:
+            return [error] * len(swaps)
+        return [place < chain.applied for place in range(len(swaps))]
 
     def _write(self, old: Record | None, new: Record | None, not_after: int | None, origin: Origin) -> Write:
         """Return the write of a swap. One that leaves nothing, not even a tombstone, is no change that is logged."""

@@ -48,6 +48,31 @@ class Write(Protocol):
         """Change the item inside a transaction; return False, and change nothing, if it is not as expected."""
 
 
+class SwapChain:
+    """Changes of one row that follow each other: none is applied unless all before it were."""
+
+    not_after = None
+
+    def __init__(self, changes: Sequence[Write]) -> None:
+        self._changes = changes
+        self.applied = 0
+        """The number of changes that the last transaction has applied."""
+
+    def apply(self, connection: sqlite3.Connection) -> bool:
+        """Apply the changes inside a transaction up to the first that fails; return whether any was applied."""
+        self.applied = 0
+        for change in self._changes:
+            if not apply_in_time(change, connection):
+                break
+            self.applied += 1
+        return self.applied > 0
+
+
+def apply_in_time(change: Write, connection: sqlite3.Connection) -> bool:
+    """Apply a change inside a transaction; return whether it changed anything, False if it is too late."""
+    return (change.not_after is None or monotonic_ms() <= change.not_after) and change.apply(connection)
+
+
 def apply_each(connection: sqlite3.Connection, changes: Iterable[Write]) -> list[bool]:
     """Apply changes inside a transaction; return for each whether it changed anything, False if it is too late."""
     return [

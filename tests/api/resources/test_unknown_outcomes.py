@@ -9,8 +9,9 @@ import pytest
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
+from guidsvc.services.writes.change_audit import Action
 from guidsvc.services.writes.group_writer import GroupResult, GroupWriter, MakeAt
-from guidsvc.services.writes.record_writer import Action, RecordWriter
+from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.services.writes.write_attempt import begin_write
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.assertions import assert_problem

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUn
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.store.cache_fence import Fence, Mode
-from guidsvc.store.contract import WOULD_BLOCK
+from guidsvc.store.contract import WOULD_BLOCK, Swap
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace
 from tests.conftest import ExpectedLogs, FakeClock
@@ -280,6 +281,62 @@ async def test_write_of_unknown_outcome_prevents_fills(
 
     gated.records.clear()  # the write takes effect after all
     assert await caches[1].get(GUID) is None
+
+
+def chain_of(old: Record) -> list[Swap]:
+    """Return three swaps that follow each other."""
+    states = [old.model_copy(update={"version": old.version + number}) for number in range(4)]
+    return [Swap(*pair) for pair in pairwise(states)]
+
+
+async def test_chain_is_written_within_one_window(
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    swaps = chain_of(gated.records[GUID])
+    gates = [asyncio.Event() for _ in swaps]
+    for cache in caches:
+        await cache.get(GUID)
+        await wait_until_idle(cache)
+    gated.swap_gates = list(gates)
+    write = asyncio.create_task(caches[0].swap_chain(swaps))
+    for (old, *_), gate in zip(swaps, gates, strict=True):
+        while len(gated.swap_gates) >= len(gates) - gates.index(gate):
+            await asyncio.sleep(0)
+        assert raw.zcard(entry_key(raw, "w")) == 1
+        assert [await cache.get(GUID) for cache in (*caches, *caches)] == [old] * 4
+        assert not raw.exists(entry_key(raw)), "nothing is filled"
+        gate.set()
+
+    assert await write == [True] * 3
+    assert [await cache.get(GUID) for cache in caches] == [swaps[-1].new] * 2
+    await wait_until_idle(caches[0])
+    assert not raw.exists(entry_key(raw, "w"))
+
+
+async def test_chain_that_lost_its_race_leaves_the_key_cacheable(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    gated.loses_swaps = True
+
+    assert await cache.swap_chain(chain_of(old)) == [False] * 3
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "markers"), [(OutcomeUnknown("no answer"), 1), (StoreUnavailable("gone"), 0)], ids=["unknown", "not done"]
+)
+async def test_chain_of_unknown_outcome_prevents_fills(
+    cache: RedisCache, gated: GatedStore, raw: redis.Redis, clock: FakeClock, fault: Exception, markers: int
+) -> None:
+    gated.records[GUID] = record(clock())
+    gated.fault = fault
+
+    assert await cache.swap_chain(chain_of(gated.records[GUID])) == [fault, False, False]
+    await wait_until_idle(cache)
+    assert raw.zcard(entry_key(raw, "w")) == markers
 
 
 async def test_entry_of_another_guid_is_not_served(

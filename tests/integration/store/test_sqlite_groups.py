@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,29 @@ async def test_group_of_a_cancelled_scope_is_not_sent(store: SqliteStore, clock:
 
     assert [type(item) for item in await write] == [DeadlineExceeded] * 2
     assert store.records.get_many_for_update([item.guid for item in new_records(clock, 2)]) == {}
+
+
+async def test_chain_shares_the_transaction_of_other_writes(store: SqliteStore, clock: FakeClock) -> None:
+    (first,) = new_records(clock, 1)
+    assert await store.records.swap(None, first)
+    states = [first.model_copy(update={"version": first.version + number}) for number in range(6)]
+    meter = store._engine.meter.batch("commit")
+    commits = sum(meter.sizes.counts)
+    writes = [store.records.swap_chain([Swap(*pair) for pair in pairwise(states)])]
+    writes += [store.records.swap_chain([Swap(None, item)]) for item in new_records(clock, 2, 10)]
+
+    assert await asyncio.gather(*writes) == [[True] * 5, [True], [True]]
+    assert sum(meter.sizes.counts) == commits + 1
+
+
+async def test_failing_change_fails_its_whole_chain(store: SqliteStore, clock: FakeClock, path: Path) -> None:
+    (first,) = new_records(clock, 1)
+    assert await store.records.swap(None, first)
+    states = [first.model_copy(update={"version": first.version + number}) for number in range(3)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        condition = f"BEFORE UPDATE ON records WHEN NEW.version = {states[2].version}"
+        other.execute(f"CREATE TRIGGER fault {condition} BEGIN SELECT raise(ABORT, 'a fault'); END")
+
+    results = await store.records.swap_chain([Swap(*pair) for pair in pairwise(states)])
+    assert [type(result) for result in results] == [StoreUnavailable] * 2
+    assert await store.records.get(first.guid) == first

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -356,6 +357,24 @@ async def test_group_of_writes_keeps_its_keys_out_of_the_cache(
     for _ in range(2):
         assert [await cache.get(item.guid) for item in records] == records
     assert store.gets - gets == (4 if fault is None else 6), "records of unknown outcome are not cached"
+
+
+async def test_chain_of_writes_keeps_its_key_out_of_the_cache(
+    cache: MemoryCache, gated: GatedStore, record_now: Callable[..., Record], clock: FakeClock
+) -> None:
+    states = [record_now(version=clock() + number) for number in range(3)]
+    gated.records[GUID] = states[0]
+    assert await cache.get(GUID) == states[0]
+    gates = [asyncio.Event(), asyncio.Event()]
+    gated.swap_gates = list(gates)
+    write = asyncio.ensure_future(cache.swap_chain([Swap(*pair) for pair in pairwise(states)]))
+    for state, gate in zip(states, gates, strict=False):
+        await run_ready_tasks()
+        assert await cache.get(GUID) == state
+        gate.set()
+
+    assert await write == [True, True]
+    assert await cache.get(GUID) == states[2]
 
 
 async def test_group_is_read_from_the_cache_if_it_is_live(clock: FakeClock, records: list[Record]) -> None:
