@@ -86,16 +86,8 @@ class Batcher(Generic[Item, Result]):
 
     async def ask(self, item: Item) -> Result:
         """Submit an item, and return its answer."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
         scope = CURRENT.get() if self._droppable is not None and self._droppable(item) else None
-        self._waiting.append(_Pending(item, future, loop.time(), scope))
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._send, context=self._context)
-        if self._scan_timer is None and self._patience is not None:
-            pause = self._patience.seconds / SCANS
-            self._scan_timer = loop.call_later(pause, self._scan, self._patience, context=self._context)
+        future = self.submit(item, scope)
         trace = tracing.CURRENT.get()
         if trace is not None and trace.waits is not None:
             self._traces[future] = trace
@@ -105,6 +97,19 @@ class Batcher(Generic[Item, Result]):
             if self._traces:
                 self._traces.pop(future, None)
             del future  # otherwise it and the traceback of its error would form a cycle
+
+    def submit(self, item: Item, scope: CancelScope | None = None) -> asyncio.Future[Result]:
+        """Submit an item, and return the future of its answer. No trace records it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append(_Pending(item, future, loop.time(), scope))
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._send, context=self._context)
+        if self._scan_timer is None and self._patience is not None:
+            pause = self._patience.seconds / SCANS
+            self._scan_timer = loop.call_later(pause, self._scan, self._patience, context=self._context)
+        return future
 
     async def drain(self) -> None:
         """Wait until all submitted items have been answered."""

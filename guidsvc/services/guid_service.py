@@ -35,6 +35,7 @@ from guidsvc.services.writes.group_writer import GroupWriter
 from guidsvc.services.writes.record_creator import RecordCreator
 from guidsvc.services.writes.record_writer import ATTEMPTS, Written
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository
+from guidsvc.store.contract import BegunGet as BegunGet  # noqa: PLC0414  # for those who may not import the store
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.overlay import open_overlay
 
@@ -148,13 +149,24 @@ class GuidService:
             return None
         return None if record is None else self._read(guid, record, conditions, valid_for)
 
-    async def get(self, guid: str, conditions: Conditions = UNCONDITIONAL, valid_for: int | None = None) -> Read:
+    def begin_get(self, guid: str) -> BegunGet | None:
+        """Begin to read a record that `get_nowait` did not find; None if only `get` can. It authorizes nobody."""
+        return self._records.begin_get(guid)
+
+    async def get(
+        self,
+        guid: str,
+        conditions: Conditions = UNCONDITIONAL,
+        valid_for: int | None = None,
+        begun: BegunGet | None = None,
+    ) -> Read:
         """Return the live record of a GUID; raise NotFound or Expired if it has none.
 
         Raise ExpiresTooSoon if it does not stay live for `valid_for` seconds.
         Raise PreconditionFailed if `if_match` does not hold. A record that `if_none_match` excludes is unmodified.
         """
-        record = authorize(await self._records.get(guid), self._caller)
+        found = await (self._records.get(guid) if begun is None else begun.finish())
+        record = authorize(found, self._caller)
         return self._read(guid, lifecycle.require_live(guid, record, self._clock()), conditions, valid_for)
 
     def _read(self, guid: str, record: Record, conditions: Conditions, valid_for: int | None) -> Read:

@@ -60,11 +60,28 @@ class Repository(Protocol[Item]):
         """
 
 
+class BegunGet(Protocol):
+    """A `get` that has begun and waits for a cache, without a task."""
+
+    @property
+    def record(self) -> Record | None:
+        """After the reply of the cache: the live record, if the cache had it."""
+
+    def on_reply(self, callback: Callable[[], object], /) -> None:
+        """Call this once the cache has replied, in a later iteration of the event loop."""
+
+    async def finish(self) -> Record | None:
+        """Return, after the reply, what `get` would."""
+
+
 class RecordRepository(Repository[Record], Protocol):
     """Records by GUID. `get` also returns expired records."""
 
     def get_nowait(self, guid: str, /) -> "Record | WouldBlock | None":
         """Return what `get` would if that needs no waiting, else WOULD_BLOCK."""
+
+    def begin_get(self, guid: str, /) -> BegunGet | None:
+        """Begin a `get` without a task, after `get_nowait` returned WOULD_BLOCK; None if no cache needs to be asked."""
 
     async def get_for_update(self, guid: str, /) -> Record | None:
         """Return what `get` would, for a caller that is about to change it. The Redis cache reads from the store."""
@@ -140,7 +157,10 @@ class _SwapsRecords(Protocol):
 
 
 class WithoutGroups:
-    """A base of record repositories that swap records one by one only."""
+    """A base of record repositories that swap records one by one only, and ask no cache."""
+
+    def begin_get(self, guid: str, /) -> BegunGet | None:  # noqa: ARG002  # see the class
+        return None
 
     async def swap_chain(self: "_SwapsRecords", swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         results: list[bool | GuidsvcError] = []

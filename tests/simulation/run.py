@@ -76,7 +76,7 @@ class CacheProcess(Process):
         self.to_redis, self.to_store = Network(world.random), Network(world.random)
         self._redis, self._store = redis, store
         self._near = world.random.random() < 0.5
-        self._chain_random = Random(f"chains {world.seed} {name}")  # its own, so that all other draws stay the same
+        self._own_random = Random(f"process {world.seed} {name}")  # its own, so that all other draws stay the same
         self.revive()
 
     def kill(self) -> None:
@@ -127,12 +127,21 @@ class CacheProcess(Process):
             calls["l1"] += 1
         else:
             try:
-                record = await cache.get(guid)
+                record = await (self._begun_read(cache, guid) if self._own_random.random() < 0.5 else cache.get(guid))
             except GuidsvcError:
                 calls["failed reads"] += 1
                 return
         calls["reads"] += 1
         self._record_read(guid, start, name, record)
+
+    async def _begun_read(self, cache: RedisCache, guid: str) -> Record | None:
+        """Read as the fast path does: without a task until Redis has replied."""
+        begun, replied = cache.begin_get(guid), asyncio.Event()
+        if begun is None:
+            return await cache.get(guid)
+        begun.on_reply(replied.set)
+        await replied.wait()
+        return begun.record or await begun.finish()
 
     def _record_read(self, guid: str, start: float, name: str, record: Record | None) -> None:
         """Record the result of a read."""
@@ -153,7 +162,7 @@ class CacheProcess(Process):
         version = max(self._clock(), old.version + 1 if old else 0)
         new = None if deletes else record(guid, mark, version)
         changes: list[Change] = [(old, new)]
-        while old is not None and (last := changes[-1][1]) is not None and self._chain_random.random() < CHAIN_SHARE:
+        while old is not None and (last := changes[-1][1]) is not None and self._own_random.random() < CHAIN_SHARE:
             changes.append((last, record(guid, f"{mark}-{len(changes)}", last.version + 1)))
         numbers = [len(history.open) + len(history.operations) + place for place in range(len(changes))]
         for number, change in zip(numbers, changes, strict=True):

@@ -21,7 +21,7 @@ from guidsvc.domain.record import Record, parse_guid
 from guidsvc.http import constants
 from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.response import Response
-from guidsvc.services.guid_service import GuidService, Read
+from guidsvc.services.guid_service import BegunGet, GuidService, Read
 
 ROUTE = "/guid/{guid}"
 """The path template of a record."""
@@ -47,12 +47,14 @@ class GuidRequest(NamedTuple):
     """Seconds for which the client may cache the response to a read."""
     has_large_body: bool = False
     """Whether the body has more than SMALL_BYTES, so that decoding it takes a turn."""
+    begun: BegunGet | None = None
+    """The read of the record, if it has begun."""
 
 
 async def get(service: GuidService, request: GuidRequest) -> Response:
     """Return the record of a live GUID. An expired one is 410, whatever the preconditions."""
     guid, preconditions = parse_guid(request.guid), conditions.parse(request.headers)
-    return _read(service, request, await service.get(guid, preconditions, request.valid_for))
+    return _read(service, request, await service.get(guid, preconditions, request.valid_for, request.begun))
 
 
 def get_nowait(service: GuidService, request: GuidRequest) -> Response | None:

@@ -237,6 +237,11 @@ def rate_limit_header_lines(session: Session | None) -> str:
     return "" if session is None else session.allowance.header_lines()
 
 
+def try_spend(session: Session | None) -> bool:
+    """Spend one request of the caller's rate limit; if False, the handler sends the rejection."""
+    return session is None or session.allowance.try_spend()
+
+
 def _label_of(method: str) -> str:
     """Return the metrics label of a method. Clients can invent methods; the number of labels must stay bounded."""
     return method if method in METHODS else OTHER

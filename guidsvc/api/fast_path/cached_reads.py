@@ -8,7 +8,7 @@ from time import perf_counter
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
 from guidsvc.api.execution.guid_actions import ROUTE, GuidRequest, record_response
-from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
+from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines, try_spend
 from guidsvc.api.execution.read_renderer import ReadRenderer
 from guidsvc.api.fast_path.direct_request import EligibleRequest
 from guidsvc.api.fast_path.eligibility import request_id_for
@@ -152,8 +152,3 @@ class CachedReads:
 
     def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:
         return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - start)
-
-
-def try_spend(session: Session | None) -> bool:
-    """Spend one request of the caller's rate limit; if False, the handler sends the rejection."""
-    return session is None or session.allowance.try_spend()

@@ -1,7 +1,7 @@
 """A fast-path request that cannot be answered at once. It passes through the same steps as in a handler."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
 from guidsvc.monitoring.logs.access_log import Failure
 from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.services.guid_service import BegunGet
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
 
@@ -52,7 +53,18 @@ class EligibleRequest(NamedTuple):
 class DirectRequest:
     """A fast-path request, until it is answered."""
 
-    __slots__ = ("_cancel_scope", "_has_begun", "_pipeline", "_request", "_request_id", "_session", "_shedder", "last")
+    __slots__ = (
+        "_begun",
+        "_cancel_scope",
+        "_has_begun",
+        "_pipeline",
+        "_request",
+        "_request_id",
+        "_session",
+        "_shedder",
+        "_started_at",
+        "last",
+    )
     route = ROUTE
     """The path template of the request, for the metrics."""
 
@@ -64,6 +76,8 @@ class DirectRequest:
         self._session = request.session
         self._cancel_scope = CancelScope()
         self._has_begun = False
+        self._begun: BegunGet | None = None
+        self._started_at = 0.0  # when the read began, if it began before `respond`
         self.last = False
         """Whether the connection closes after the answer."""
         pipeline.in_flight.add(self)
@@ -72,12 +86,15 @@ class DirectRequest:
         """Return the rejection if no admission slot is available; else None."""
         pipeline, request = self._pipeline, self._request
         if not self._should_reject():
-            pipeline.admission.try_acquire(self._cancel_scope)
+            self._acquire_slot()
             return None
         pipeline.in_flight.discard(self)
         return self._shedder.reject(
             request.method, request.path, request.headers, request.address, secure=request.secure
         )
+
+    def _acquire_slot(self) -> None:
+        self._pipeline.admission.try_acquire(self._cancel_scope)
 
     def _should_reject(self) -> bool:
         pipeline, request = self._pipeline, self._request
@@ -87,9 +104,14 @@ class DirectRequest:
         self._cancel_scope.caller = caller
         return pipeline.admission.is_full_for(caller)
 
+    def answer_soon(self, callback: Callable[[bytes | None], object]) -> bool:  # noqa: ARG002  # see `DirectRead`
+        """Return False: the request needs a task."""
+        return False
+
     async def respond(self, body: bytes) -> bytes:
         """Execute the request with this body, and return the answer."""
-        pipeline, request, start, source = self._pipeline, self._request, perf_counter(), None
+        pipeline, request, source = self._pipeline, self._request, None
+        start = self._started_at or perf_counter()
         failure: Failure | None = None
         trace = RequestTrace(self._request_id, request.address) if pipeline.tracer is None else self._begin_trace()
         CURRENT.set(trace)  # this is a separate task
@@ -138,6 +160,7 @@ class DirectRequest:
             lambda: body,
             max_age=pipeline.context.max_age,
             has_large_body=len(body) > SMALL_BYTES,
+            begun=self._begun,
         )
         return await pipeline.execute(slot, request.action, guid_request, caller, self._session)
 

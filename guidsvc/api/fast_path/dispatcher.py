@@ -16,10 +16,11 @@ from time import perf_counter
 from httptools import HttpRequestParser
 
 from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, requires_admission
-from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
+from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines, try_spend
 from guidsvc.api.execution.read_renderer import read_renderer
-from guidsvc.api.fast_path.cached_reads import CachedReads, try_spend
+from guidsvc.api.fast_path.cached_reads import CachedReads
 from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
+from guidsvc.api.fast_path.direct_read import DirectRead
 from guidsvc.api.fast_path.direct_request import DirectRenewal, DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import (
     DISQUALIFYING_HEADERS,
@@ -157,9 +158,10 @@ class FastPathDispatcher:
         response_bytes = None
         if is_authorized and name != "DELETE" and "If-Match" not in headers:
             response_bytes = self._reads.read(name, guid, headers, address, session, secure=secure)
-        if response_bytes is None:
-            return self._direct(EligibleRequest(name, guid, headers, address, secure, session))
         is_plain_read = name == "GET" and headers.keys() <= self._neutral
+        if response_bytes is None:
+            request = EligibleRequest(name, guid, headers, address, secure, session)
+            return self._direct(request, is_plain_read=is_plain_read and is_authorized)
         self._can_remember, self._session = is_plain_read, session
         return response_bytes
 
@@ -167,7 +169,9 @@ class FastPathDispatcher:
         """Whether the peer is a trusted proxy, whose connections carry the requests of many clients."""
         return self._proxies.any and self._proxies.trusts(peer.remote_ip)
 
-    def _direct(self, request: EligibleRequest) -> DirectRequest:
+    def _direct(self, request: EligibleRequest, *, is_plain_read: bool = False) -> DirectRequest:
+        if is_plain_read and not self._has_traces:
+            return DirectRead(self._pipeline, self._shedder, self._renderer, request)
         return DirectRequest(self._pipeline, self._shedder, request)
 
     def _client(self, headers: Mapping[str, str], peer: Peer) -> tuple[str, bool]:

@@ -4,7 +4,7 @@ Rejections within one second differ only in their request id, so they are render
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
@@ -90,6 +90,10 @@ class ShedRequest:
     def reject_if_overloaded(self) -> bytes:
         """Return the rejection."""
         return self._shedder.reject(self._method, self._path, self._headers, self._remote, secure=self._secure)
+
+    def answer_soon(self, callback: Callable[[bytes | None], object]) -> bool:  # noqa: ARG002  # as every request has it
+        """Return False: the rejection is known."""
+        return False
 
     async def respond(self, body: bytes) -> bytes:  # noqa: ARG002  # as every request has it
         """Return the rejection."""

@@ -19,6 +19,7 @@ entry of that epoch; see `guidsvc.cache.fence_monitor`.
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ import structlog
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.cache.fence_monitor import FenceMonitor
-from guidsvc.cache.redis.link import RedisLink, open_link
+from guidsvc.cache.redis.begun_read import BegunRead
+from guidsvc.cache.redis.link import RedisLink, ScriptResult, open_link
 from guidsvc.cache.redis.lua_scripts import FILL
 from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
 from guidsvc.cache.write_window import WriteWindows
@@ -173,8 +175,7 @@ class RedisCache(DelegatingRecords):
         at_hand = self.get_nowait(guid)
         epoch = self.monitor.usable if at_hand is WOULD_BLOCK else None
         if epoch is not None and self._link.up_since is not None:
-            with _RegisteredReader(self._key_readers, guid) as readers:
-                return await self._from_redis(guid, readers, epoch)
+            return await self._from_redis(guid, epoch)
         if isinstance(at_hand, Record) and lifecycle.is_live(at_hand, self._clock()):
             record_source(self._meter.source(misses))
             return at_hand
@@ -225,19 +226,42 @@ class RedisCache(DelegatingRecords):
         """Finish the background work; work that needs an unavailable Redis fails by itself."""
         await self._background.drain()
 
-    async def _from_redis(self, guid: str, readers: _KeyReaders, epoch: str) -> Record | None:
-        try:
-            value, sent_at, token = await self._link.read(guid, epoch)
-        except CacheUnavailable:
+    def begin_get(self, guid: str, /) -> BegunRead | None:
+        """Begin to read from Redis, without a task; None if `get` would not ask Redis."""
+        epoch = self.monitor.usable
+        reply = None if epoch is None else self._link.begin_read(guid, epoch)
+        if epoch is None or reply is None:
+            return None
+        registration = _RegisteredReader(self._key_readers, guid)
+        cached, uncached = partial(self._cached, guid), partial(self._uncached, guid, epoch)
+        return BegunRead(reply, registration, cached, uncached, self._meter.redis_latency)
+
+    async def _from_redis(self, guid: str, epoch: str) -> Record | None:
+        reply: ScriptResult | None = None
+        with _RegisteredReader(self._key_readers, guid) as readers:
+            with suppress(CacheUnavailable):
+                reply = await self._link.read(guid, epoch)
+            record = self._cached(guid, reply, readers)
+        return await self._uncached(guid, epoch, reply) if record is None else record
+
+    def _cached(self, guid: str, reply: ScriptResult | None, readers: _KeyReaders) -> Record | None:
+        """Return the live record that a reply holds, if any, and store it in L1 if it is leased."""
+        if reply is None or reply.value is None or reply.value[:1] not in {b"R", b"r"}:
+            return None
+        record = self._decode(guid, reply.value[1:])
+        if record is None or not lifecycle.is_live(record, self._clock()):
+            return None
+        if reply.value[:1] == b"R":
+            self._store_in_l1(record, reply.sent_at, readers)
+        self._meter.redis()
+        return record
+
+    async def _uncached(self, guid: str, epoch: str, reply: ScriptResult | None) -> Record | None:
+        """Return the record from the store, and fill Redis if the reply allows it."""
+        if reply is None:
             self._meter.unavailable()
             return await self._records.get(guid)
-        if value is not None and value[:1] in {b"R", b"r"}:
-            record = self._decode(guid, value[1:])
-            if record is not None and lifecycle.is_live(record, self._clock()):
-                if value[:1] == b"R":
-                    self._store_in_l1(record, sent_at, readers)
-                self._meter.redis()
-                return record
+        value, _, token = reply
         self._meter.miss()
         if value != b"T":
             return await self._records.get(guid)
@@ -265,6 +289,8 @@ class RedisCache(DelegatingRecords):
 
         The lease ends long before the fence can be ON in another epoch.
         """
+        if self._entries.maxsize == 1:  # no L1, as with a cache size of 0
+            return
         if not readers.is_invalidated:
             live = self._timer() + (record.expire * 1000 - self._clock()) / 1000
             until = min(live, sent_at + self._timing.holder_seconds(self._timing.lease) - GRAIN)

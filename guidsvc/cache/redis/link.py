@@ -137,6 +137,10 @@ class RedisLink:
         """Run READ for a GUID; all reads of one exchange are one atomic command with one token."""
         return self._submit(_Call(READ, guid, (), epoch))
 
+    def begin_read(self, guid: str, epoch: str) -> asyncio.Future[ScriptResult] | None:
+        """Begin a READ like `read`, without a task; return the future of its result, or None if the link is down."""
+        return None if self._connection is None else self._calls.submit(_Call(READ, guid, (), epoch))
+
     async def call(self, script: Script, guid: str, *arguments: str | bytes | int, epoch: str) -> ScriptResult:
         """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
         result = await self._submit(_Call(script, guid, arguments, epoch))

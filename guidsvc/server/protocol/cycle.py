@@ -6,6 +6,7 @@ before and after it.
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -144,8 +145,24 @@ class RequestCycle:
             connection.write(response)
             connection.throttle_reading()
             connection.on_cycle_complete(last=direct_request.last)
+            return
+        loop = asyncio.get_running_loop()
+        if direct_request.answer_soon(partial(self._on_answer, direct_request)):
+            self._handler_future = loop.create_future()  # nothing waits for it; it shows that the answer is awaited
         else:
+            self._handler_future = loop.create_task(self._respond_directly(direct_request))
+
+    def _on_answer(self, direct_request: DirectRequest, response: bytes | None) -> None:
+        """Send the answer, or answer in a task if there is none; do nothing if the client has disconnected."""
+        connection = self._connection
+        if connection is None:
+            return
+        if response is None:
             self._handler_future = asyncio.get_running_loop().create_task(self._respond_directly(direct_request))
+            return
+        self._direct_request = None
+        connection.write(response)
+        connection.on_cycle_complete(last=direct_request.last)
 
     def _pass_body_on(self) -> None:
         message = self.message

@@ -4,7 +4,7 @@ import asyncio
 import select
 import selectors
 import struct
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,6 +31,12 @@ class DirectRequest(Protocol):
 
     def reject_if_overloaded(self) -> bytes | None:
         """Return the rejection if no admission slot is available; else None."""
+
+    def answer_soon(self, callback: Callable[[bytes | None], object]) -> bool:
+        """Begin to answer without a task, if that is possible, and return whether it is.
+
+        Then `callback` gets the answer later, or None if `respond` must be called after all.
+        """
 
     def respond(self, body: bytes) -> Coroutine[Any, Any, bytes]:
         """Execute the request with this body, and return the answer."""

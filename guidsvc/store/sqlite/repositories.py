@@ -62,6 +62,9 @@ class SqliteRecords:
     def get_nowait(self, guid: str, /) -> Record | None:
         return self._engine.read(RECORDS, guid)
 
+    def begin_get(self, guid: str, /) -> None:
+        """Return None: `get_nowait` never blocks."""
+
     async def get_for_update(self, guid: str, /) -> Record | None:
         return self._engine.read(RECORDS, guid)
 

@@ -240,7 +240,7 @@ async def test_write_is_not_cancelled_while_another_executes_it(writers: Writers
     assert [each.user for each in results if isinstance(each, Record)] == ["a", "b", "c", "d"]
 
 
-async def test_outcome_is_unknown_if_the_writer_is_cancelled_from_outside(writers: Writers) -> None:
+async def test_outcome_is_unknown_if_the_writer_is_cancelled(writers: Writers) -> None:
     async def interrupt(_: Sequence[Swap]) -> None:
         writers.records.before_chain = lambda _: None
         writers.tasks[1].cancel()
