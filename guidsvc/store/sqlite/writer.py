@@ -62,15 +62,11 @@ class SwapChain:
         """Apply the changes inside a transaction up to the first that fails; return whether any was applied."""
         self.applied = 0
         for change in self._changes:
-            if not apply_in_time(change, connection):
+            is_late = change.not_after is not None and monotonic_ms() > change.not_after
+            if is_late or not change.apply(connection):
                 break
             self.applied += 1
         return self.applied > 0
-
-
-def apply_in_time(change: Write, connection: sqlite3.Connection) -> bool:
-    """Apply a change inside a transaction; return whether it changed anything, False if it is too late."""
-    return (change.not_after is None or monotonic_ms() <= change.not_after) and change.apply(connection)
 
 
 def apply_each(connection: sqlite3.Connection, changes: Iterable[Write]) -> list[bool]:
