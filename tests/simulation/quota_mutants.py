@@ -18,7 +18,7 @@ MUTANTS = (
     Mutant("a slow store is taken for the wait for a place", {"services/quota.py": ("begun, deadline = loop.time(), inf", "begun, deadline = inf, loop.time() + self._wait_seconds")}),
     Mutant("a place is given back before the write", {"services/quota.py": ("        try:\n            yield not_after\n", "        self._end(account, request)\n        try:\n            yield not_after\n")}),
     Mutant("a place is given back though the write may land", {"services/quota.py": ("        except Unavailable:\n            self._end(account, request)\n            raise\n", "        except Exception:\n            self._end(account, request)\n            raise\n")}),
-    Mutant("the store is not told how late", {"services/writes/record_writer.py": ("earliest(reserved_until, not_after))", "None)")}),
+    Mutant("the store is not told how late", {"services/writes/record_writer.py": ("until = earliest(reserved_until, not_after)", "until = None")}),
 )  # fmt: skip
 
 
