@@ -13,8 +13,8 @@ import uvloop
 
 Arguments = TypeVarTuple("Arguments")
 
-CLOCKS = "time", "time_ns", "monotonic", "perf_counter"
-"""The clocks of the `time` module that stop."""
+CLOCKS = "time", "time_ns", "monotonic", "perf_counter", "clock_gettime"
+"""The clocks of the `time` module that stop. The service reads a single clock by `clock_gettime`."""
 _NEVER_SECONDS = 86_400.0
 
 
@@ -29,14 +29,13 @@ class StoppableTime:
         for name in CLOCKS:
             setattr(time, name, self._stoppable(getattr(time, name)))
 
-    def _stoppable(self, clock: Callable[[], float]) -> Callable[[], float]:
-        last = clock()
+    def _stoppable(self, clock: Callable[..., float]) -> Callable[..., float]:
+        last: dict[tuple[int, ...], float] = {}
 
-        def stoppable() -> float:
-            nonlocal last
-            if not self.is_stopped:
-                last = clock()
-            return last
+        def stoppable(*clock_id: int) -> float:
+            if not self.is_stopped or clock_id not in last:
+                last[clock_id] = clock(*clock_id)
+            return last[clock_id]
 
         return stoppable
 

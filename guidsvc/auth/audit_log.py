@@ -29,7 +29,7 @@ from guidsvc.monitoring.logs.line_limit import LineLimit
 from guidsvc.monitoring.logs.log_config import Form, is_readable
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.monitoring.logs.standard_streams import BoundedStream
-from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.clock import Clock, continuous_clock
 from guidsvc.telemetry.metrics import AuditMetrics
 from guidsvc.telemetry.outage import Outage
 from guidsvc.telemetry.tracing import CURRENT
@@ -248,12 +248,12 @@ class _File:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._last_check = time.monotonic()
+        self._last_check = continuous_clock()
         self._open()
 
     def descriptor(self) -> int:
         """Return the descriptor of the current file; reopen it if it was moved away."""
-        now = time.monotonic()
+        now = continuous_clock()
         if now - self._last_check >= CHECK_SECONDS:
             if not self._is_there():
                 self._open_anew()

@@ -14,7 +14,6 @@ Keys and tokens are accessed through protocols. The only HTTP knowledge here is 
 import asyncio
 import sys
 from collections.abc import Coroutine
-from time import perf_counter
 from typing import Protocol
 
 import structlog
@@ -31,7 +30,7 @@ from guidsvc.domain.api_key import USED_EVERY_MS, ApiKey
 from guidsvc.domain.caller import Caller, key_command
 from guidsvc.errors import GuidsvcError, RateLimited, Unauthorized
 from guidsvc.runtime.background import BackgroundTasks
-from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.clock import Clock, continuous_clock
 from guidsvc.store.contract import ApiKeyRepository
 
 FAILED_SECONDS = 0.05
@@ -192,7 +191,7 @@ class Authenticator:
 
     async def _find(self, authorization: str) -> Session:
         """Look up a login, and cache its session."""
-        lookup_start = perf_counter()
+        lookup_start = continuous_clock()
         caller, seconds = await self._look_up(authorization)
         session: Session | None = self._sessions.get(authorization)
         if session is None or session.caller != caller:

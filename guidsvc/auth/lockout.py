@@ -4,15 +4,14 @@ Each process holds its own lockouts. Failures are counted across all processes, 
 counters are unavailable. Memory is bounded, whatever addresses connect. Logins are opaque strings here.
 """
 
-from collections.abc import Callable
 from hashlib import blake2b
-from time import perf_counter
 
 from cachebox import LRUCache
 
 from guidsvc.auth.limit import SharedLimit
 from guidsvc.errors import CacheUnavailable
 from guidsvc.http.client_address import network_of
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 
 ADDRESSES = 10_000
 """Maximum number of tracked addresses, and of new ones in a window whose failures are shared with other processes.
@@ -110,7 +109,7 @@ class LoginLockout:
 class KnownFailures:
     """Logins that failed within the last `seconds`, stored as digests, because they may be long and secret."""
 
-    def __init__(self, seconds: float, *, timer: Callable[[], float] = perf_counter) -> None:
+    def __init__(self, seconds: float, *, timer: ContinuousClock = continuous_clock) -> None:
         self._seconds = seconds
         self._timer = timer
         self._expiries: LRUCache[bytes, float] = LRUCache(MAX_KNOWN)

@@ -4,12 +4,12 @@ A session is valid for GOOD_SECONDS from the lookup, so a revoked key is rejecte
 use after FRESH_SECONDS renews it in the background.
 """
 
-from time import perf_counter
 from typing import Protocol
 
 from guidsvc.auth.rate_limit import RateAllowance
 from guidsvc.domain.caller import Caller, Needs
 from guidsvc.errors import Forbidden, GuidsvcError
+from guidsvc.runtime.clock import continuous_clock
 
 GOOD_SECONDS, FRESH_SECONDS = 4.0, 2.0
 
@@ -31,14 +31,14 @@ class Session:
 
     def __init__(self, source: SessionSource, authorization: str, caller: Caller, allowance: RateAllowance) -> None:
         self._source = source
-        self._until = self._fresh_until = 0.0  # by `perf_counter`
+        self._until = self._fresh_until = 0.0  # by `continuous_clock`
         self.authorization = authorization
         self.caller = caller
         self.allowance = allowance
 
     def is_usable(self) -> bool:
         """Return whether the session may be used now. The rate allowance must be checked, too."""
-        now = perf_counter()
+        now = continuous_clock()
         if now >= self._fresh_until:
             if now >= self._until:
                 return False
@@ -57,7 +57,7 @@ class Session:
     @property
     def is_valid(self) -> bool:
         """Whether the session has not expired."""
-        return perf_counter() < self._until
+        return continuous_clock() < self._until
 
     def extend(self, lookup_start: float, seconds: float) -> None:
         """Allow use for `seconds`, at most GOOD_SECONDS, from `lookup_start`."""

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import structlog
 
 from guidsvc.cache.redis.link import RedisLink
-from guidsvc.cache.timings import CacheTimings, MonotonicClock
+from guidsvc.cache.timings import CacheTimings
 from guidsvc.errors import CacheUnavailable, GuidsvcError
+from guidsvc.runtime.clock import ContinuousClock
 from guidsvc.store.cache_fence import Fence, FenceReading, FenceStore, Mode
 from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.outage import Outage
@@ -55,7 +56,7 @@ class FenceMonitor:
         link: RedisLink,
         *,
         timing: CacheTimings,
-        timer: MonotonicClock,
+        timer: ContinuousClock,
         meter: CacheMetrics | None = None,
     ) -> None:
         self._meter = CacheMetrics() if meter is None else meter

@@ -1,10 +1,6 @@
 """Time limits of the cache protocol, which assumes only that all clocks run at nearly the same rate."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-MonotonicClock = Callable[[], float]
-"""Returns the seconds of a clock of this process that is never set and runs on while the process is suspended."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from guidsvc.cache.fence_monitor import FenceMonitor, FenceView
 from guidsvc.cache.redis.link import RedisLink
 from guidsvc.cache.redis.lua_scripts import BEGIN, END
-from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
+from guidsvc.cache.timings import CacheTimings, milliseconds
 from guidsvc.errors import CacheUnavailable
+from guidsvc.runtime.clock import ContinuousClock
 from guidsvc.store.cache_fence import Mode
 
 WINDOW_SECONDS = 8.0
@@ -44,7 +45,7 @@ class WriteWindows:
         monitor: FenceMonitor,
         *,
         timing: CacheTimings,
-        timer: MonotonicClock,
+        timer: ContinuousClock,
         spawn: Callable[[Coroutine[None, None, None]], None],
     ) -> None:
         self._link = link

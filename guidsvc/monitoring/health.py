@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from time import monotonic
 
 import structlog
 
 from guidsvc.errors import GuidsvcError, StoreReadOnly, StoreReplaced
 from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.telemetry.outage import Outage
 
 UP, DOWN, READ_ONLY, REPLACED = "up", "down", "read-only", "replaced"
@@ -42,7 +42,7 @@ class PartHealth:
     answers; one of any other state ends only when the part is up.
     """
 
-    def __init__(self, outages: dict[str, Outage] | None = None, *, timer: Callable[[], float] = monotonic) -> None:
+    def __init__(self, outages: dict[str, Outage] | None = None, *, timer: ContinuousClock = continuous_clock) -> None:
         self.state = UP
         self._outages = outages or {}
         self._timer = timer

@@ -6,7 +6,6 @@ before it counts again; concurrent admissions of other processes may exceed the 
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from cachebox import LRUCache
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import QuotaExceeded
-from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.clock import Clock, continuous_clock
 from guidsvc.services.quota import Quota, open_quota
 from guidsvc.store.contract import Database, RecordRepository
 from guidsvc.store.lease import LeaseClock
@@ -52,7 +51,7 @@ class _Room:
     """Creations that were admitted and have not ended: a count may include them or not."""
     until: int = 0
     full_until: float = 0.0
-    """Time, by the monotonic timer, until which creations are rejected without a count."""
+    """Time, by the continuous clock, until which creations are rejected without a count."""
     deletions: int = 0
     """Deletions by this process. A count begun before one of them may be too high."""
     rehearsed: int = 0
@@ -122,7 +121,7 @@ class RetentionQuota:
 
     def _has_room(self, room: _Room) -> bool:
         """Whether a valid count left room; raise QuotaExceeded if a recent count found none."""
-        if time.monotonic() < room.full_until:
+        if continuous_clock() < room.full_until:
             raise QuotaExceeded(self._quota, stored_limit=self._limit)
         return room.remaining > 0 and self._clock() < room.until
 
@@ -138,6 +137,6 @@ class RetentionQuota:
             if stored >= self._limit or not pending:
                 if room.deletions == deletions:
                     pause = min(MAX_FULL_SECONDS, max(FULL_SECONDS, FULL_COUNTS * work.seconds))
-                    room.full_until = time.monotonic() + pause
+                    room.full_until = continuous_clock() + pause
                 raise QuotaExceeded(self._quota, stored_limit=self._limit)
             await asyncio.sleep(PAUSE_SECONDS)  # until some pending creations have ended

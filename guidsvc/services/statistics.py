@@ -6,16 +6,15 @@ so one count serves all that ask within FRESH_SECONDS, and there is never more t
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from time import monotonic
 from typing import NamedTuple
 
 from guidsvc.domain.record import MAX_TIME
 from guidsvc.errors import GuidsvcError, StoreUnavailable
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import SingleFlight
-from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.clock import Clock, ContinuousClock, continuous_clock
 from guidsvc.store.contract import RecordRepository
 
 HOURS, DAYS = 24, 30
@@ -42,9 +41,9 @@ class RecordCounts(NamedTuple):
 
 
 class RecordStatistics:
-    """The last counts of all records. `timer` is monotonic, in seconds."""
+    """The last counts of all records. `timer` is in seconds."""
 
-    def __init__(self, records: RecordRepository, clock: Clock, *, timer: Callable[[], float] = monotonic) -> None:
+    def __init__(self, records: RecordRepository, clock: Clock, *, timer: ContinuousClock = continuous_clock) -> None:
         self._records = records
         self._clock = clock
         self._timer = timer

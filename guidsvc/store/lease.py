@@ -5,15 +5,11 @@ write (`not_after` of `RecordRepository.swap`). The store knows only its own clo
 timer.
 """
 
-import time
-from collections.abc import Callable
 from math import floor
 
 from guidsvc.runtime.background import SingleFlight
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.store.cache_fence import FenceReader
-
-Timer = Callable[[], float]
-"""Returns the seconds of a clock of this process that is never set and runs on while the process is suspended."""
 
 FRESH_SECONDS = 1.0
 """Maximum age of a reading of the store's clock, in seconds, because clocks drift apart."""
@@ -26,7 +22,7 @@ SKEW_SECONDS = 0.5
 class LeaseClock:
     """The store's clock, estimated from its last reading."""
 
-    def __init__(self, fence: FenceReader, *, timer: Timer = time.monotonic) -> None:
+    def __init__(self, fence: FenceReader, *, timer: ContinuousClock = continuous_clock) -> None:
         self._fence = fence
         self.timer = timer
         self._reading = SingleFlight(self._read)

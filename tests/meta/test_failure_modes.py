@@ -18,6 +18,11 @@ TESTS = {
     "the event outbox in a MongoDB document": ["test_invalid_outbox_stops_only_its_own_events"],
     "a MongoDB document of the event log": ["test_feed_continues_after_a_damaged_event"],
     "the clock of the host": ["test_service_with_a_wrong_clock_is_degraded"],
+    "the host of a process is suspended": [
+        "test_revoked_guid_is_not_served_after_a_suspension",
+        "test_key_that_expired_during_a_suspension_is_rejected",
+        "test_batch_ends_with_its_claim_in_a_suspension",
+    ],
     "Redis does not answer": ["test_service_without_redis_is_degraded_and_still_serves"],
     "a page of the SQLite file is damaged": [
         "test_damaged_page_is_reported_and_other_pages_are_served",

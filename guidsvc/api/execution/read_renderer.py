@@ -22,10 +22,10 @@ class ReadRenderer:
         self._service = service
         self._varies = varies
         self._start = b""  # up to the request id
-        self._until = 0.0  # expiry of that, by `perf_counter`
+        self._until = 0.0  # expiry of that, by `continuous_clock`
 
     def render(self, record: Record, request_id: str, now: float, extra_lines: str = "", *, secure: bool) -> bytes:
-        """Return the response to a GET; `now` is the time by `perf_counter`, `extra_lines` are extra header lines."""
+        """Return the response to a GET; `now` is the time by `continuous_clock`, `extra_lines` are header lines."""
         if now >= self._until:
             self._until = now + 1 - time() % 1
             self._start, _ = split_at_request_id(_ANY_READ, varies=self._varies)

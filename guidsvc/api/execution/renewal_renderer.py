@@ -23,7 +23,7 @@ class RenewalRenderer:
     def __init__(self, *, varies: bool) -> None:
         self._varies = varies
         self._start = b""  # up to the request id
-        self._until = 0.0  # expiry of that, by `perf_counter`
+        self._until = 0.0  # expiry of that, by `continuous_clock`
 
     def render(  # all facts about a response
         self,
@@ -37,7 +37,7 @@ class RenewalRenderer:
     ) -> bytes:
         """Return the response; `found` is the record and its remaining milliseconds.
 
-        `now` is the time by `perf_counter`, `extra_lines` are extra header lines.
+        `now` is the time by `continuous_clock`, `extra_lines` are extra header lines.
         """
         record, left_ms = found
         if terms.policy.limits != UNLIMITED:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from http.client import NOT_MODIFIED, OK
-from time import perf_counter
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution import responses
@@ -18,6 +17,7 @@ from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.errors import Expired, GuidsvcError, InvalidRequest, NotFound
 from guidsvc.http.headers.request_id import new_request_id
+from guidsvc.runtime.clock import continuous_clock
 from guidsvc.server.protocol.state import Peer
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
@@ -61,7 +61,7 @@ class CachedReads:
         """
         if self._in_flight.draining:
             return None
-        start, misses = perf_counter(), self._cache.misses
+        start, misses = continuous_clock(), self._cache.misses
         name, is_head = request_id_for(headers), method == "HEAD"
         trace = self._pipeline.begin_needed_trace(name, address, headers, secure=secure) if self._has_traces else None
         token = None if trace is None else CURRENT.set(trace)
@@ -94,7 +94,7 @@ class CachedReads:
         finally:
             if token is not None:
                 CURRENT.reset(token)
-        seconds = perf_counter() - start
+        seconds = continuous_clock() - start
         self._pipeline.record_completion(
             ROUTE, method, f"/guid/{guid}", status, seconds, name, address, source, None, trace
         )
@@ -122,7 +122,7 @@ class CachedReads:
             secure=peer.secure,
             varies=self._varies,
         )
-        self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, perf_counter() - start)
+        self._metrics.record(ROUTE, "GET", problems.problem_of(error).status, continuous_clock() - start)
         return response_bytes
 
     def failed_read(
@@ -143,7 +143,7 @@ class CachedReads:
             secure=request.secure,
             varies=self._varies,
         )
-        status, seconds = problems.problem_of(error).status, perf_counter() - start
+        status, seconds = problems.problem_of(error).status, continuous_clock() - start
         failure = self._pipeline.describe(error, request.session)
         self._pipeline.record_completion(
             ROUTE, request.method, request.path, status, seconds, name, request.address, None, failure, trace
@@ -151,4 +151,4 @@ class CachedReads:
         return response_bytes
 
     def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:
-        return self._pipeline.extra_header_lines(session, source, trace, perf_counter() - start)
+        return self._pipeline.extra_header_lines(session, source, trace, continuous_clock() - start)

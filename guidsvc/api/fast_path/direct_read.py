@@ -16,6 +16,7 @@ from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.domain.caller import ANYONE, authorize
 from guidsvc.domain.record import Record
+from guidsvc.runtime.clock import continuous_clock
 from guidsvc.telemetry.tracing import REDIS
 
 
@@ -59,9 +60,9 @@ class DirectRead(DirectRequest):
             return None
         if session is not None and not session.is_usable():
             return None
-        now, lines = perf_counter(), rate_limit_header_lines(session)
-        response = self._renderer.render(record, self._request_id, now, lines, secure=request.secure)
+        lines = rate_limit_header_lines(session)
+        response = self._renderer.render(record, self._request_id, continuous_clock(), lines, secure=request.secure)
         pipeline.in_flight.discard(self)
-        seconds = now - self._started_at
+        seconds = perf_counter() - self._started_at
         pipeline.record_completion(ROUTE, "GET", request.path, OK, seconds, self._request_id, request.address, REDIS)
         return response

@@ -11,7 +11,6 @@ that ends in the same bytes would parse the same way, so it skips the parser.
 import re
 from collections.abc import Mapping
 from http.client import OK
-from time import perf_counter
 
 from httptools import HttpRequestParser
 
@@ -35,6 +34,7 @@ from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE
 from guidsvc.errors import Expired, GuidsvcError, NotFound
 from guidsvc.http.headers.request_id import new_request_id
+from guidsvc.runtime.clock import continuous_clock
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.telemetry.metrics import QUICK_SECONDS
@@ -95,7 +95,7 @@ class FastPathDispatcher:
         if self._has_traces or self._in_flight.draining:  # noqa: SIM102  # without traces, nothing more is asked
             if self._in_flight.draining or not self._pipeline.sampler.skip():
                 return self._reads.read_with_trace(guid, session, peer)
-        start, misses = perf_counter(), self._cache.misses
+        start, misses = continuous_clock(), self._cache.misses
         try:
             record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
         except (NotFound, Expired) as error:
@@ -108,7 +108,7 @@ class FastPathDispatcher:
         response_bytes = self._renderer.render(
             record, request_id, start, rate_limit_header_lines(session), secure=peer.secure
         )
-        seconds = perf_counter() - start
+        seconds = continuous_clock() - start
         if seconds <= QUICK_SECONDS:
             quick_reads = self._quick_reads
             quick_reads.count += 1

@@ -10,7 +10,6 @@ Plain reads are served elsewhere.
 import re
 from collections.abc import Callable, Mapping
 from http.client import OK
-from time import perf_counter
 from typing import Any, NamedTuple
 
 from httptools import HttpRequestParser
@@ -35,6 +34,7 @@ from guidsvc.domain.record import MAX_TIME
 from guidsvc.errors import GuidsvcError
 from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.http.headers.request_id import new_request_id
+from guidsvc.runtime.clock import continuous_clock
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.server.protocol.state import Peer
 from guidsvc.services.leases.renewer import RenewalTerms
@@ -218,7 +218,7 @@ class LeaseFastPath:
         session, caller, seconds = demand
         if self._in_flight.draining:
             return None
-        start, misses = perf_counter(), self._cache.misses
+        start, misses = continuous_clock(), self._cache.misses
         try:
             found = self._service.renewer.peek(guid, caller)
         except GuidsvcError:
@@ -233,7 +233,7 @@ class LeaseFastPath:
         source = self._cache.source(misses)
         extra_lines = "" if session is None else session.allowance.header_lines()
         response = self._renderer.render(record, request_id, start, extra_lines, secure=secure)
-        duration = perf_counter() - start
+        duration = continuous_clock() - start
         path = f"/guid/{guid}"
         self._pipeline.record_completion(ROUTE, "GET", path, _OK, duration, request_id, address, source)
         return response
@@ -243,7 +243,7 @@ class LeaseFastPath:
         (session, terms, least_ms), renewer = heartbeat, self._service.renewer
         if self._in_flight.draining or not (session is None or session.is_usable()):
             return None
-        start = perf_counter()
+        start = continuous_clock()
         try:
             found = renewer.peek(guid, terms.caller)
         except GuidsvcError:
@@ -254,7 +254,7 @@ class LeaseFastPath:
         request_id = new_request_id()
         extra_lines = "" if session is None else session.allowance.header_lines()
         response = self._renewal_renderer.render(terms, found, request_id, start, extra_lines, secure=peer.secure)
-        seconds = perf_counter() - start
+        seconds = continuous_clock() - start
         if self._logs_requests or seconds > QUICK_SECONDS:
             path = f"/guid/{guid}/renewal"
             self._pipeline.record_completion(

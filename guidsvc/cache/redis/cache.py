@@ -16,7 +16,6 @@ If Redis loses its memory, or takes over the memory of another Redis, its epoch 
 entry of that epoch; see `guidsvc.cache.fence_monitor`.
 """
 
-import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -30,14 +29,14 @@ from guidsvc.cache.fence_monitor import FenceMonitor
 from guidsvc.cache.redis.begun_read import BegunRead
 from guidsvc.cache.redis.link import RedisLink, ScriptResult, open_link
 from guidsvc.cache.redis.lua_scripts import FILL
-from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
+from guidsvc.cache.timings import CacheTimings, milliseconds
 from guidsvc.cache.write_window import WriteWindows
 from guidsvc.domain import lifecycle
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
-from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.clock import Clock, ContinuousClock, continuous_clock
 from guidsvc.store.cache_fence import FenceStore
 from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, Swap, WouldBlock
 from guidsvc.store.delegating import DelegatingRecords
@@ -139,7 +138,7 @@ class RedisCache(DelegatingRecords):
         clock: Clock,
         size_bytes: int,
         timing: CacheTimings,
-        timer: MonotonicClock = time.monotonic,
+        timer: ContinuousClock = continuous_clock,
         meter: CacheMetrics | None = None,
     ) -> None:
         super().__init__(records)

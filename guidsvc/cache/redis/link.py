@@ -7,7 +7,6 @@ in the background. It knows nothing of records, nor of the fence. The Lua script
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -30,10 +29,11 @@ from guidsvc.cache.redis.pool import (
     run_id,
     within,
 )
-from guidsvc.cache.timings import CacheTimings, MonotonicClock, milliseconds
+from guidsvc.cache.timings import CacheTimings, milliseconds
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import Batcher
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.outage import Outage
 
@@ -113,7 +113,7 @@ class RedisLink:
         *,
         name: str,
         timing: CacheTimings,
-        timer: MonotonicClock = time.monotonic,
+        timer: ContinuousClock = continuous_clock,
         random_name: Callable[[], str] = _random_name,
         meter: CacheMetrics | None = None,
     ) -> None:

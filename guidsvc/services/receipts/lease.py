@@ -30,7 +30,7 @@ Brief = Callable[[], bytes]
 
 
 class LeaseTerm(NamedTuple):
-    """The duration of a lease: others measure it by the clock, the holder by its own monotonic timer."""
+    """The duration of a lease: others measure it by the clock, the holder by its own continuous clock."""
 
     clock: Clock
     lease_clock: LeaseClock

@@ -5,9 +5,9 @@ MongoDB evaluates `$$NOW` once per command. The command may then wait for a lock
 is its `maxTimeMS`, to take effect. Both end before the deadline.
 """
 
-import time
-from collections.abc import Callable
 from typing import NamedTuple
+
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 
 
 class Deadline(NamedTuple):
@@ -20,7 +20,7 @@ class Deadline(NamedTuple):
 class StoreClock:
     """An upper estimate of the store's clock, from its last answer. Only the split of the time depends on it."""
 
-    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timer: ContinuousClock = continuous_clock) -> None:
         self._timer = timer
         self._offset_ms: float | None = None
         self._asked = 0.0

@@ -1,10 +1,10 @@
 """The cache fence in MongoDB: one document, read linearizably, whose reading also tells the clock of the server."""
 
-import time
 from functools import partial
 
 from guidsvc.errors import CorruptRecord
 from guidsvc.runtime.background import SingleFlight
+from guidsvc.runtime.clock import continuous_clock
 from guidsvc.store.cache_fence import Fence, FenceReading, Mode
 from guidsvc.store.mongo.bulkhead import Bulkheads
 from guidsvc.store.mongo.deadline import StoreClock
@@ -30,7 +30,7 @@ class MongoFence:
             await self._clock_reading.run()
 
     async def read(self) -> FenceReading:
-        asked = time.monotonic()
+        asked = continuous_clock()
         pipeline: list[Document] = [{"$match": {"_id": FENCE_ID}}, {"$addFields": {"now": NOW}}]
         with read_failures():
             documents = await self.bulkheads.reads.run(lambda: self._collection.aggregate(pipeline).to_list(1))

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreReadOnly, StoreReplaced, StoreUnavailable
+from guidsvc.runtime.clock import CONTINUOUS_CLOCK_ID
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.schema import APPLICATION_ID
 from guidsvc.store.sqlite.tables import Change
@@ -20,7 +21,6 @@ _Done = TypeVar("_Done")
 
 _TRIAL = f"PRAGMA application_id = {APPLICATION_ID}"
 """Writes a page without changing anything."""
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _log = structlog.get_logger(__name__)
 _NOT_UTF_8 = "Could not decode to UTF-8"
 """The message of `sqlite3`, without an error code, for a text column that is not valid UTF-8."""
@@ -34,7 +34,7 @@ def monotonic_ms() -> int:
 
     Where the system has such a clock, it runs on while the host sleeps.
     """
-    return time.clock_gettime_ns(_CLOCK) // 1_000_000
+    return time.clock_gettime_ns(CONTINUOUS_CLOCK_ID) // 1_000_000
 
 
 class Write(Protocol):

@@ -3,8 +3,6 @@
 They are measured by the server's clock. They only save work: the log is correct, whichever process appends to it.
 """
 
-import time
-from collections.abc import Callable
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.store.mongo.documents import NOW, Document
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.server_clock import ServerClock
@@ -33,7 +32,7 @@ class Lease:
         operations: Operations,
         clock: ServerClock,
         *,
-        timer: Callable[[], float] = time.monotonic,
+        timer: ContinuousClock = continuous_clock,
     ) -> None:
         self._collection = collection
         self._name = name

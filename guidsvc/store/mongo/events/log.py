@@ -1,8 +1,7 @@
 """The event log of a MongoDB store."""
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from guidsvc.domain.events.schedule import EventPolicy
 from guidsvc.domain.events.selection import EventSelection
 from guidsvc.domain.events.shares import Place
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
-from guidsvc.runtime.clock import system_clock
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock, system_clock
 from guidsvc.store.event_log import LogBounds, LogPage, Numbered
 from guidsvc.store.mongo.bulkhead import Bulkheads
 from guidsvc.store.mongo.events.archive.collection import Archive
@@ -63,7 +62,7 @@ class MongoEventLog:
         *,
         policy: EventPolicy,
         meter: StoreMetrics,
-        timer: Callable[[], float] = time.monotonic,
+        timer: ContinuousClock = continuous_clock,
     ) -> None:
         operations = Operations(bulkheads)
         records, log, bounds, leases, archived = collections

@@ -12,8 +12,7 @@ Damage of one outbox must not stop others. A write keeps the items of an invalid
 `out` is not an array, there are no items to keep.
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from guidsvc.domain.events.entry import EXPIRED, Entry, Origin, change_of
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document, document_of
 from guidsvc.store.mongo.events.entry_documents import entry_in_item, item_of
 from guidsvc.telemetry.outage import FirstTimes
@@ -152,7 +152,7 @@ def _unless_done(entry: Entry) -> Document:
 class InvalidOutboxes:
     """The invalid outboxes, which are skipped."""
 
-    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timer: ContinuousClock = continuous_clock) -> None:
         self._timer = timer
         self._keys: dict[str, object] = {}
         """The keys of their documents, which may be of any type."""

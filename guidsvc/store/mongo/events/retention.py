@@ -19,9 +19,8 @@ writes. Once the log is on, it continues with a new epoch, so that no cursor pas
 
 import asyncio
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ import structlog
 from guidsvc.domain.events.cursor import CursorKey, draw_key
 from guidsvc.domain.events.shares import Item, Place, shares_for_reading
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StoreUnavailable
+from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.store.event_log import LogBounds
 from guidsvc.store.mongo.documents import NOW, OUTBOX, Document
 from guidsvc.store.mongo.events.archive.collection import Archive, owner_in
@@ -95,12 +95,12 @@ async def close_gap(bounds: Collection, *, exclusive: bool) -> None:
     longer than GAP_SECONDS: if it goes on, the next start voids the cursors again.
     """
     over = _HAS_GAP if exclusive else _HAS_GAP | {"$expr": {"$lte": [f"${_GAP}", NOW]}}
-    until = time.monotonic() + GAP_SECONDS
+    until = continuous_clock() + GAP_SECONDS
     while await bounds.find_one(_HAS_GAP, {"_id": 1}) is not None:
         epoch = {"$set": {"epoch": draw_key().epoch}}
         if (await bounds.update_one(over, epoch | {"$unset": {_GAP: ""}})).matched_count:
             _log.info("event log was off, earlier cursors are invalid")
-        elif time.monotonic() >= until:
+        elif continuous_clock() >= until:
             await bounds.update_one(_HAS_GAP, epoch)
             _log.warning("event log is off in another process, its changes have no events")
             return
@@ -112,7 +112,7 @@ class Gap:
     """Notes that records change without entries."""
 
     def __init__(
-        self, bounds: Collection, operations: Operations, *, timer: Callable[[], float] = time.monotonic
+        self, bounds: Collection, operations: Operations, *, timer: ContinuousClock = continuous_clock
     ) -> None:
         self._bounds = bounds
         self._operations = operations

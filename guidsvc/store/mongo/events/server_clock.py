@@ -1,12 +1,9 @@
 """The clock of the server, and the difference of the clock of this host."""
 
-import time
-from collections.abc import Callable
-
 import structlog
 
 from guidsvc.monitoring.health import TOLERABLE_SKEW_SECONDS
-from guidsvc.runtime.clock import Clock, system_clock
+from guidsvc.runtime.clock import Clock, ContinuousClock, continuous_clock, system_clock
 from guidsvc.telemetry.metrics import StoreMetrics
 from guidsvc.telemetry.outage import Outage
 
@@ -21,7 +18,7 @@ class ServerClock:
         meter: StoreMetrics,
         *,
         clock: Clock = system_clock,
-        timer: Callable[[], float] = time.monotonic,
+        timer: ContinuousClock = continuous_clock,
     ) -> None:
         self._meter = meter
         self._clock = clock

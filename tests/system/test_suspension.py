@@ -1,0 +1,134 @@
+"""A host that is suspended for longer than leases, sessions and claims last: after it resumes, they have ended.
+
+The monotonic clocks of the service stand still meanwhile (`tests/support/suspended_host.py`).
+"""
+
+import asyncio
+import json
+import time
+from contextlib import aclosing, closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.support.backing_servers import pdapt, service
+from tests.support.http_client import Client
+from tests.support.suspended_host import suspendable_service
+
+pytestmark = pytest.mark.slow
+
+SUSPENSIONS = 3
+WAIT_SECONDS = 240.0
+KEY_SECONDS = 8
+"""The life of a key, within which a busy machine must create it and use it once."""
+CREATIONS = 300
+"""In one batch. It must be suspended after the first of them, and before the last."""
+
+
+@pytest.fixture(params=["sqlite", "mongo"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+def other_folder(tmp_path: Path) -> Path:
+    """Return the folder of the process on another host."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    return folder
+
+
+async def until_in_local_cache(client: Client, path: str) -> None:
+    """Read a GUID until its process serves it from its own memory."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while "detail=l1" not in (await client.get(path)).headers.get("Cache-Status", ""):
+            await asyncio.sleep(0.01)
+
+
+async def test_revoked_guid_is_not_served_after_a_suspension(tmp_path: Path, store_url: str, redis_url: str) -> None:
+    options = ("--store-url", store_url, "--cache-url", redis_url, "--cache-status")
+    with (
+        suspendable_service(tmp_path / "suspended", *options) as host,
+        service(other_folder(tmp_path), *options) as other,
+    ):
+        async with aclosing(Client(host.port)) as reader, aclosing(Client(other.port)) as writer:
+            for number in range(SUSPENSIONS):
+                path = f"/guid/{number:032X}"
+                assert (await writer.put(path, {"user": "a"})).status == 201
+                await until_in_local_cache(reader, path)
+                with host.suspended():
+                    assert (await writer.put(path, {"expire": 0})).status == 200
+                assert (await reader.get(path)).status == 410
+
+
+@pytest.mark.parametrize("server", ["httptools", "tornado"])
+async def test_key_that_expired_during_a_suspension_is_rejected(tmp_path: Path, server: str) -> None:
+    admin = pdapt(tmp_path, "keys", "create", "--new-store", "--owner", "a", "--scopes", "admin").stdout.strip()
+    with suspendable_service(tmp_path, "--access", "keys", "--server", server) as host:
+        async with aclosing(Client(host.port)) as client:
+            expire = int(time.time()) + KEY_SECONDS
+            created = await client.post(
+                "/keys",
+                {"owner": "b", "scopes": ["read"], "expire": expire},
+                headers={"Authorization": f"Bearer {admin}"},
+            )
+            headers = {"Authorization": f"Bearer {created.json['key']}"}
+            assert (await client.get("/guid", headers=headers)).status == 200
+            with host.suspended():
+                await asyncio.sleep(max(0.0, expire - time.time()))
+            assert (await client.get("/guid", headers=headers)).status == 401
+
+
+def create_all(port: int) -> tuple[int, bytes]:
+    """Send a batch of creations with a key, and wait for the response; return its status and body."""
+    operations = json.dumps({"operations": [{"user": "a"}] * CREATIONS})
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
+    connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
+    with closing(connection):
+        connection.request("POST", "/guid:batch", operations, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+async def guids_of(client: Client) -> list[str]:
+    """Return all live GUIDs."""
+    listed = await client.get("/guid", headers={"Accept": "application/x-ndjson"})
+    return [record["guid"] for record in listed.lines]
+
+
+async def create_all_elsewhere(port: int) -> None:
+    """Repeat the batch in another process: the claim of the first must have ended, and each outcome be known."""
+
+    def is_complete(reply: tuple[int, bytes]) -> bool:
+        return reply[0] == 200 and all("record" in result for result in json.loads(reply[1])["results"])
+
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not is_complete(await asyncio.to_thread(create_all, port)):
+            await asyncio.sleep(0.5)
+
+
+async def delete_all(client: Client) -> None:
+    """Delete all GUIDs."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while guids := await guids_of(client):
+            operations = [{"op": "delete", "guid": guid} for guid in guids[:100]]
+            await client.post("/guid:batch", {"operations": operations})
+
+
+async def test_batch_ends_with_its_claim_in_a_suspension(tmp_path: Path, mongo_url: str, redis_url: str) -> None:
+    options = ("--store-url", mongo_url, "--cache-url", redis_url)
+    with (
+        suspendable_service(tmp_path / "suspended", *options) as host,
+        service(other_folder(tmp_path), *options) as other,
+    ):
+        async with aclosing(Client(other.port)) as second:
+            batch = asyncio.create_task(asyncio.to_thread(create_all, host.port))
+            while not await guids_of(second):
+                await asyncio.sleep(0)
+            with host.suspended():
+                assert len(await guids_of(second)) < CREATIONS, "the batch had ended before the suspension"
+                await create_all_elsewhere(other.port)
+                await delete_all(second)
+            await batch
+            assert await guids_of(second) == []
