@@ -20,7 +20,7 @@ from guidsvc.bounded_file import read_file
 from guidsvc.connection_urls import redact
 from guidsvc.errors import StartError
 from guidsvc.runtime.background import cancel_until_done, running_in_background, spawn_detached
-from guidsvc.runtime.clock import Clock, system_clock
+from guidsvc.runtime.clock import Clock, ContinuousClock, system_clock
 from guidsvc.system_errors import network_fault, plain_reason
 from guidsvc.telemetry.outage import Outage
 from guidsvc.telemetry.state_metrics import KeySetMetrics
@@ -43,6 +43,8 @@ class RefreshPolicy(NamedTuple):
     """Between periodic reads. With the time of two reads and of a cached session, changes take effect within 60 s."""
     cooldown_seconds: float = 10.0
     """Minimum time between reads caused by unknown keys."""
+    grace_seconds: float = 5.0
+    """How late a periodic read may be. If it is later, the host was suspended, and the next login waits for a read."""
 
 
 @asynccontextmanager
@@ -50,7 +52,7 @@ async def open_jwks(
     location: str,
     fetch: Fetch,
     *,
-    timer: Callable[[], float],
+    timer: ContinuousClock,
     refresh_policy: RefreshPolicy,
     clock: Clock = system_clock,
     meter: KeySetMetrics | None = None,
@@ -103,7 +105,7 @@ class JwksCache:
         self,
         location: str,
         read: Callable[[], Awaitable[bytes]],
-        timer: Callable[[], float],
+        timer: ContinuousClock,
         refresh_policy: RefreshPolicy,
         counter: ReadCounter,
     ) -> None:
@@ -113,12 +115,14 @@ class JwksCache:
         self._read, self._timer, self._refresh_policy, self._counter = read, timer, refresh_policy, counter
         self._refresh_task: asyncio.Task[None] | None = None
         self._last_miss = -math.inf  # time of the last read caused by an unknown key
+        self._last_read = -math.inf  # end of the last read, failed or not
         self._outage = Outage(_log, "jwks refresh failed, keeping the current keys", "jwks refresh succeeded again")
 
     async def load(self) -> None:
         """Read the set for the first time; raise StartError if that fails or the set holds no usable key."""
         try:
             self._update(await self._read())
+            self._last_read = self._timer()
         except (OSError, ValueError) as error:
             remedy = f"; {_remedy(error)}" if "://" in self._location else ""
             raise StartError(f"jwt_jwks: cannot use {self._location}: {plain_reason(error)}{remedy}") from error
@@ -138,6 +142,12 @@ class JwksCache:
                 return
             self._last_miss = now
         await self._refresh_shared()
+
+    async def refresh_overdue(self) -> None:
+        """Read the set if the periodic read is overdue: its timer stood still while the host was suspended."""
+        interval_seconds, _, grace_seconds = self._refresh_policy
+        if self._timer() - self._last_read >= interval_seconds + grace_seconds:
+            await self._refresh_shared()
 
     async def aclose(self) -> None:
         """Cancel the read in progress."""
@@ -162,6 +172,8 @@ class JwksCache:
             self._outage.begin(error=plain_reason(error), jwks=self._location)
         else:
             self._outage.end()
+        finally:
+            self._last_read = self._timer()
 
     def _update(self, text: bytes) -> None:
         """Store the text of a set, and parse it unless it is the same as before."""

@@ -2,7 +2,7 @@
 
     open_jwt_verifier(place, trust, ...)   -> JwtVerifier
     verifier.verify(token)                 at once; UnknownKey if its signing key is not in the cached set
-    await verifier.find(token)             the same, after a refresh of the key set if the key is unknown
+    await verifier.find(token)             the same, after a refresh of the key set if the key is unknown, or the set overdue
 
 Accepts access tokens of RFC 9068, and other issuers' variants of them. A key of the configured set must have signed
 the token, and its issuer and audience must be the configured ones. This module validates claims. Its sibling `jwk`
@@ -10,8 +10,7 @@ verifies signatures; it is imported only if tokens are enabled. Neither knows HT
 """
 
 import re
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from math import floor, isfinite
@@ -23,7 +22,7 @@ from guidsvc.domain.caller import SCOPES, Caller, Scope
 from guidsvc.domain.record import MAX_TIME, User
 from guidsvc.errors import StartError, Unauthorized
 from guidsvc.optional_imports import requires_extra
-from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.clock import Clock, ContinuousClock, continuous_clock
 from guidsvc.telemetry.state_metrics import KeySetMetrics
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ async def open_jwt_verifier(  # noqa: PLR0913  # its collaborators, by name
     *,
     fetch: "Fetch",
     clock: Clock,
-    timer: Callable[[], float] = time.monotonic,
+    timer: ContinuousClock = continuous_clock,
     refresh_policy: "RefreshPolicy | None" = None,
     meter: KeySetMetrics | None = None,
 ) -> AsyncIterator["JwtVerifier"]:
@@ -129,7 +128,8 @@ class JwtVerifier:
         return Verified(_caller(claims, self._policy), expires)
 
     async def find(self, token: str) -> Verified:
-        """Verify a token; if its key is unknown, call `refresh` and try once more."""
+        """Verify a token by a key set that is not overdue; if its key is unknown, call `refresh` and try once more."""
+        await self._keys.refresh_overdue()
         try:
             return self.verify(token)
         except UnknownKey:

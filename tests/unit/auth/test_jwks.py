@@ -281,6 +281,32 @@ async def test_keys_are_refreshed_without_requests(key_server: JwksServer, clock
             tokens.verify(old)
 
 
+async def test_overdue_keys_are_read_before_a_login(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+    """The timer of the periodic read stands still while the host is suspended."""
+    old = OLD.token(claims(clock.seconds))
+    async with open_verifier(key_server.url, clock, timer) as tokens:
+        key_server.body = key_set(NEW.jwk())
+        timer.now += NEVER.interval_seconds
+        assert await tokens.find(old), "the periodic read may come yet"
+
+        timer.now += NEVER.grace_seconds
+        with pytest.raises(UnknownKey):
+            await tokens.find(old)
+
+
+async def test_overdue_keys_that_cannot_be_read_are_used(
+    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+) -> None:
+    old = OLD.token(claims(clock.seconds))
+    async with open_verifier(key_server.url, clock, timer) as tokens:
+        key_server.status = "500 Oops"
+        expected_logs.add("jwks refresh failed")
+        timer.now += NEVER.interval_seconds + NEVER.grace_seconds
+        for _ in range(2):
+            assert await tokens.find(old)
+        assert key_server.asked == 2, "at the start, and once for both logins"
+
+
 async def test_file_is_refreshed_too(tmp_path: Path, clock: FakeClock, timer: Timer) -> None:
     path = tmp_path / "keys"
     path.write_bytes(key_set(OLD.jwk()))
