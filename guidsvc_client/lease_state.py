@@ -3,9 +3,10 @@
 import threading
 from typing import ClassVar
 
+from guidsvc_client.clock import clock
 from guidsvc_client.errors import LeaseLost
 from guidsvc_client.problems import LifeLimit
-from guidsvc_client.protocol.lease_flows import Plan, Term, clock
+from guidsvc_client.protocol.lease_flows import Plan, Term
 from guidsvc_client.protocol.retrying import backoff_seconds
 
 

@@ -5,14 +5,14 @@ from those of other clients. All renewals carry the version in `If-Match`, so th
 All times are counted from before the request, by a clock of this host.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from socket import gethostname
 from typing import Any, Required, TypedDict
 from uuid import uuid4
 
+from guidsvc_client.clock import clock
 from guidsvc_client.errors import GuidsvcError, LeaseHeld, LeaseLost
 from guidsvc_client.models import FullRecord, Record
 from guidsvc_client.problems import Expired, Forbidden, NotFound, OutcomeUnknown, PreconditionFailed
@@ -26,10 +26,6 @@ HOLDER = "holder"
 _RACES = 5
 """Number of times that a claim or a renewal may meet another version before it fails."""
 _REJECTED = (PreconditionFailed, OutcomeUnknown)
-clock: Callable[[], float] = (
-    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)
-"""A monotonic clock that continues while the host is suspended, if the system has one."""
 
 
 class LeaseOptions(TypedDict, total=False):

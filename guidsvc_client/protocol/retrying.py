@@ -6,23 +6,15 @@ after a lost response only if it `is_repeatable`.
 
 import logging
 import random
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypedDict, TypeVar
 from uuid import uuid4
 
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    Retrying,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_exponential,
-    wait_random,
-)
+from tenacity import AsyncRetrying, RetryCallState, Retrying, stop_after_attempt, wait_exponential, wait_random
 
+from guidsvc_client.clock import clock
 from guidsvc_client.errors import Disconnected, GuidsvcError, TimedOut, UnexpectedResponse, Unreachable
 from guidsvc_client.problems import InProgress, OutcomeUnknown, Problem, RateLimited, TooManyStreams, Unavailable
 from guidsvc_client.protocol.call import Call, Reply
@@ -36,6 +28,8 @@ PERHAPS_DONE = (Disconnected, TimedOut, OutcomeUnknown)
 """Errors after which the request may have taken effect."""
 _PAUSE = wait_exponential(multiplier=0.1, max=2.0) + wait_random(0, 0.3)
 """Seconds to wait before an attempt if the service gives no time."""
+LATE_SECONDS = 30.0
+"""A repetition that is so much later than the time for repetitions is not sent."""
 _OF_PROXIES = frozenset({502, 503, 504})
 """Statuses of a proxy that had no response of the service to pass on."""
 
@@ -137,7 +131,7 @@ class Attempts(Generic[T]):
     """The first error after which the request may have taken effect."""
     _is_settled: bool = False
     """Whether the outcome is decided, so that nothing is repeated."""
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = field(default_factory=clock)
 
     @contextmanager
     def judged(self) -> Generator[None]:
@@ -159,7 +153,7 @@ class Attempts(Generic[T]):
 
     def _rules(self) -> _Rules:
         return {
-            "stop": stop_after_attempt(self.policy.retries + 1) | stop_after_delay(self.policy.retry_seconds),
+            "stop": stop_after_attempt(self.policy.retries + 1),
             "wait": self._pause_seconds,
             "retry": self._should_repeat,
             "before_sleep": self._log_failure,
@@ -167,7 +161,12 @@ class Attempts(Generic[T]):
         }
 
     def begin(self) -> Mapping[str, str]:
-        """Begin an attempt, and return the headers of its request."""
+        """Begin an attempt, and return the headers of its request.
+
+        Raise the last error again if the host was suspended during the pause: others may have changed the record since.
+        """
+        if self._error is not None and clock() >= self._began + self.policy.retry_seconds + LATE_SECONDS:
+            raise self._error
         self._count += 1
         sent = Sent(method=self.call.method, target=self.call.target, request_id=self.request_id, attempt=self._count)
         log.debug("%s %s, attempt %d, request %s", sent.method, sent.target, sent.attempt, sent.request_id)
@@ -197,8 +196,7 @@ class Attempts(Generic[T]):
             self._doubt = self._doubt or error
         asked = error.retry_after if isinstance(error, Problem) else None
         self._asked_seconds = None if asked is None else asked * _at_random(1, 1.2)
-        ends = self._began + self.policy.retry_seconds
-        return self._asked_seconds is None or time.monotonic() + self._asked_seconds < ends
+        return clock() + (self._asked_seconds or 0.0) < self._began + self.policy.retry_seconds
 
     def _pause_seconds(self, state: RetryCallState) -> float:
         return _PAUSE(state) if self._asked_seconds is None else self._asked_seconds

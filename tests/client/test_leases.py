@@ -23,8 +23,9 @@ from guidsvc_client import (
     Record,
     Unreachable,
 )
+from guidsvc_client.clock import clock
 from guidsvc_client.lease_state import LeaseState
-from guidsvc_client.protocol.lease_flows import Term, clock
+from guidsvc_client.protocol.lease_flows import Term
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Service
 from tests.support.client_in_thread import client_of

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from itertools import chain, repeat
 from typing import Any
 
 import httpx2
@@ -25,6 +26,8 @@ from guidsvc_client import (
     Unavailable,
     Unreachable,
 )
+from guidsvc_client.clock import clock
+from guidsvc_client.protocol import retrying
 from tests.support.backing_servers import ROOT, free_port
 from tests.support.client_in_thread import client_of
 from tests.support.scripted_server import RESET, Request, problem, response, scripted_server
@@ -182,6 +185,16 @@ async def test_retry_is_logged(kind: str, caplog: pytest.LogCaptureFixture) -> N
     (line,) = [entry.getMessage() for entry in caplog.records if entry.name == "guidsvc_client"]
     assert line.startswith(f"GET /guid/{GUID}, attempt 1 failed with Unavailable, next in 0.0 s, request ")
     assert "CANARY" not in line
+
+
+async def test_call_is_not_repeated_after_a_suspension(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock runs on while the host is suspended, here in the pause before the repetition."""
+    ahead = chain([0.0], repeat(retrying.Policy().retry_seconds + retrying.LATE_SECONDS))
+    monkeypatch.setattr(retrying, "clock", lambda: clock() + next(ahead))
+    async with scripted_server(Script(problem("unavailable", 503, Retry_After="0"), DONE)) as server:
+        async with client_of(kind, server.url) as guids:
+            assert isinstance(await failure(guids.get(GUID)), Unavailable)
+        assert len(server.requests) == 1
 
 
 async def test_retry_after_is_waited_for(kind: str) -> None:
