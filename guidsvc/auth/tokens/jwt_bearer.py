@@ -2,7 +2,7 @@
 
     open_jwt_verifier(place, trust, ...)   -> JwtVerifier
     verifier.verify(token)                 at once; UnknownKey if its signing key is not in the cached set
-    await verifier.find(token)             the same, after a refresh of the key set if the key is unknown, or the set overdue
+    await verifier.find(token)             the same, after a refresh of the key set if it lacks the key or is overdue
 
 Accepts access tokens of RFC 9068, and other issuers' variants of them. A key of the configured set must have signed
 the token, and its issuer and audience must be the configured ones. This module validates claims. Its sibling `jwk`

@@ -281,7 +281,7 @@ async def test_keys_are_refreshed_without_requests(key_server: JwksServer, clock
             tokens.verify(old)
 
 
-async def test_overdue_keys_are_read_before_a_login(key_server: Place, clock: FakeClock, timer: Timer) -> None:
+async def test_overdue_keys_are_read_before_a_login(key_server: JwksServer, clock: FakeClock, timer: Timer) -> None:
     """The timer of the periodic read stands still while the host is suspended."""
     old = OLD.token(claims(clock.seconds))
     async with open_verifier(key_server.url, clock, timer) as tokens:
@@ -295,7 +295,7 @@ async def test_overdue_keys_are_read_before_a_login(key_server: Place, clock: Fa
 
 
 async def test_overdue_keys_that_cannot_be_read_are_used(
-    key_server: Place, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
+    key_server: JwksServer, clock: FakeClock, timer: Timer, expected_logs: ExpectedLogs
 ) -> None:
     old = OLD.token(claims(clock.seconds))
     async with open_verifier(key_server.url, clock, timer) as tokens:
