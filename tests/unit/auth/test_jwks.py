@@ -304,7 +304,7 @@ async def test_overdue_keys_that_cannot_be_read_are_used(
         timer.now += NEVER.interval_seconds + NEVER.grace_seconds
         for _ in range(2):
             assert await tokens.find(old)
-        assert key_server.asked == 2, "at the start, and once for both logins"
+        assert key_server.request_count == 2, "at the start, and once for both logins"
 
 
 async def test_file_is_refreshed_too(tmp_path: Path, clock: FakeClock, timer: Timer) -> None:
