@@ -21,6 +21,7 @@ CLIENT_TIME = "limits the time of a client, to which a suspension of the service
 USES = {
     "guidsvc/api/base/authentication.py": WAITS,
     "guidsvc/api/execution/pipeline.py": WAITS,
+    "guidsvc/api/fast_path/direct_read.py": MEASURES,
     "guidsvc/api/fast_path/direct_request.py": WAITS,
     "guidsvc/api/fast_path/fixed_answers.py": MEASURES,
     "guidsvc/api/fast_path/load_shedding.py": MEASURES,
@@ -28,6 +29,7 @@ USES = {
     "guidsvc/api/resources/events/stream.py": WAITS,
     "guidsvc/auth/authenticator.py": "delays the response to a failed login",
     "guidsvc/cache/memory.py": "keeps a key out of the cache, which may last longer",
+    "guidsvc/cache/redis/begun_read.py": MEASURES,
     "guidsvc/cache/redis/link.py": MEASURES,
     "guidsvc/cli/remote/commands/checking.py": MEASURES,
     "guidsvc/cli/remote/commands/service.py": WAITS,
@@ -63,6 +65,7 @@ USES = {
     "guidsvc/store/mongo/records.py": "begins the time limit of a bulkhead",
     "guidsvc/store/sqlite/engine.py": PACES,
     "guidsvc/store/sqlite/parts.py": WAITS,
+    "guidsvc/store/sqlite/recovery/key_order.py": "limits the time of a scan",
     "guidsvc/store/sqlite/search.py": MEASURES,
     "guidsvc/telemetry/metrics.py": MEASURES,
     "guidsvc/telemetry/outage.py": MEASURES,
