@@ -226,7 +226,7 @@ MISMATCH = problem("precondition-failed", 412, {"record": {"guid": GUID, "expire
 ABSENT = problem("not-found", 404)
 SETTLED: dict[str, tuple[Callable[[Any], Any], bytes]] = {
     "`delete`, and `not-found`": (lambda guids: guids.delete(GUID), ABSENT),
-    "`put` with `if_match`, and `precondition-failed` with the record as it was sent": (
+    "`put` with `if_match`, and `precondition-failed` with a record equal to the one sent": (
         lambda guids: guids.put(GUID, user="a", expire=5, if_match=7),
         MISMATCH,
     ),

@@ -133,7 +133,7 @@ def test_remedies_name_options_and_not_headers(cli: CommandLine) -> None:
         ("put", "--expire", "1h"): "add --user NAME",
         ("put", absent): "`user` is required to create a GUID; add --user NAME",
         ("get", absent): "put GUID --user NAME`",
-        ("rm", absent): "put GUID --user NAME`",
+        ("rm", absent): "It was deleted before, or purged, or another owner has it",
         ("renew", absent, "--ttl", "1h"): "To acquire it again, use `",
         ("get", lost): "patch GUID --expire WHEN` with a future time",
         ("renew", lost, "--ttl", "1h"): "renew it with --revive and --ttl",

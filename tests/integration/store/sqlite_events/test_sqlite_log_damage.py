@@ -109,7 +109,7 @@ async def test_gone_reader_of_an_owner_goes_on_behind_damage(
     store: SqliteStore, path: Path, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     """Neither of its two places is before the damage, though its newest event is."""
-    expected_logs.add("event log damaged, its readers go on behind the damage")
+    expected_logs.add("event log damaged, readers continue after the damage")
     for number, owner in enumerate(("bob", "alice", "alice")):
         await create(store, [record(clock(), guid=f"{number:032X}", owner=owner)])
     alter(path, "UPDATE log SET kind = 'weird' WHERE seq = 2")
