@@ -75,7 +75,7 @@ MUTANTS = (
     }, seeds=200, faults=("save_and_restart",)),
     Mutant("END removes the markers of other writers", {"cache/redis/scripts/end.lua": ("redis.call('ZREM', KEYS[3], ARGV[2])", "redis.call('DEL', KEYS[3])")}, seeds=600, faults=("slow_stores",)),
     Mutant("FILL takes over another process's lease", {"cache/redis/scripts/fill.lua": ("holder = '*' else", "holder = ARGV[5] else")}, seeds=600),
-    Mutant("the store gets no deadline", {"cache/redis/cache.py": ("self._records.swap(old, new, not_after=until, origin=origin)", "self._records.swap(old, new)")}, seeds=200, faults=("stragglers",)),
+    Mutant("the store gets no deadline", {"cache/redis/cache.py": ("self._records.swap(old, new, not_after=until, origin=origin)", "self._records.swap(old, new)")}, seeds=600, faults=("stragglers",)),
     Mutant("fence lease counted from the reply, not the request", {"cache/fence_monitor.py": ("self.until = requested_at + ", "self.until = received_at + ")}, seeds=600, faults=("slow_answers", "cut_redis")),
     Mutant("a MongoDB write is not limited to its window", {"store/mongo/deadline.py": ("Deadline(not_after_ms - run_ms, run_ms)", "Deadline(not_after_ms, longest_ms)")}, seeds=600),
 )  # fmt: skip
