@@ -82,6 +82,15 @@ async def test_check_finds_a_damaged_page(file: Path, expected_logs: ExpectedLog
     assert found == ["database disk image is malformed"]
 
 
+async def test_check_finds_a_key_that_is_not_text(file: Path, expected_logs: ExpectedLogs) -> None:
+    """Its message must not show the key."""
+    expected_logs.add("store damaged")
+    alter(file, "UPDATE records SET guid = CAST(x'FF41' AS TEXT) WHERE guid = ?", GUIDS[7])
+    found: list[str] = []
+    await asyncio.wait_for(check_of(file, found).run(), START_SECONDS)
+    assert found == ["a key is not valid UTF-8"]
+
+
 async def test_check_that_finds_nothing_is_repeated(file: Path, expected_logs: ExpectedLogs) -> None:
     expected_logs.add("store damaged")
     found: list[str] = []

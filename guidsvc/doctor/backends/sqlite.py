@@ -18,6 +18,7 @@ from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES
 from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
 from guidsvc.store.sqlite.recovery.key_order import find_disorder
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, start_error
+from guidsvc.store.sqlite.writer import code_of
 
 QUICK_SECONDS, DEEP_SECONDS = 20.0, 3600.0
 """Time limits of the check of the pages, and with --deep of the check of the whole file."""
@@ -110,7 +111,7 @@ def _writable(path: Path) -> Finding:
 
 def _unwritable(probe: Path, error: sqlite3.Error) -> Finding:
     """Return the finding about a probe that could not be written."""
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+    if code_of(error) == sqlite3.SQLITE_IOERR:
         return fail(
             f"the disk of {probe.parent} rejects writes: {error}",
             "see whether the file system is read-only, and what the kernel says (dmesg)",

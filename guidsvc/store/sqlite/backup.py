@@ -16,6 +16,7 @@ from guidsvc.store.sqlite.files import connect, is_file_of
 from guidsvc.store.sqlite.recovery.cut_log import CutLog, save_cut_log
 from guidsvc.store.sqlite.recovery.salvage import copy_readable
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, open_writer, start_error
+from guidsvc.store.sqlite.writer import code_of
 
 BUSY_SECONDS = 5.0
 """Maximum wait of a backup for a lock of the file. Writers hold no lock that blocks it."""
@@ -130,8 +131,7 @@ def _converting_errors(path: Path, target: Path | None = None) -> Iterator[None]
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if target is not None and code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+        if target is not None and code_of(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
             raise StartError(f"backup: {target} cannot be written: {error}") from error
         raise start_error(path, error) from error
 

@@ -19,6 +19,7 @@ import structlog
 
 from guidsvc.errors import GuidsvcError
 from guidsvc.store.sqlite.files import StoreFiles, connect
+from guidsvc.store.sqlite.writer import is_damage, is_invalid_text
 
 KEYS = (("records", "guid"), ("receipts", "key"), ("keys", "id"), ("ledgers", "owner"))
 """The tables that are sorted by a text, and their keys."""
@@ -96,10 +97,10 @@ class KeyCheck:
         with closing(connect(self._files.path, timeout_seconds=1.0)) as connection:
             try:
                 return find_disorder(connection, partial(self._pause, time.monotonic() + self._times.limit_seconds))
-            except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+            except sqlite3.Error as error:
+                if not is_damage(error):
                     raise
-                return str(error)
+                return "a key is not valid UTF-8" if is_invalid_text(error) else str(error)
 
     def _pause(self, deadline: float) -> None:
         """Let other threads work; raise _CheckStopped if the check must end."""
