@@ -23,7 +23,9 @@ from tests.support.backing_servers import ROOT, Server, guarded_mongo_server, re
 from tests.support.certificates import Certificate
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
+from tests.support.http_client import hang_up
 from tests.support.redis_cache import TIMING, open_cache, wait_until_idle, wait_until_on
+from tests.support.stream_server import stream_server
 
 PASSWORD = "s3cret-s3cret"
 (LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
@@ -108,7 +110,6 @@ def test_valkey_in_compose_has_the_documented_user() -> None:
 @asynccontextmanager
 async def behind_tls(port: int, certificate: Certificate) -> AsyncIterator[int]:
     """Serve TLS on another port within the block, in front of this one: the Valkey of the tests has no TLS."""
-    tasks: set[asyncio.Task[None]] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(OSError):
@@ -117,17 +118,15 @@ async def behind_tls(port: int, certificate: Certificate) -> AsyncIterator[int]:
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
-
-    def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(forward(reader, writer)))
+        try:
+            await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
+        finally:
+            await hang_up(upstream_writer)
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate.cert, certificate.key)
-    server = await asyncio.start_server(on_connection, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-    await asyncio.gather(*tasks)
+    async with stream_server(forward, context) as tls_port:
+        yield tls_port
 
 
 @asynccontextmanager

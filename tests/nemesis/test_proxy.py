@@ -10,6 +10,7 @@ import pytest
 from tests.support.backing_servers import free_port
 from tests.support.http_client import hang_up
 from tests.support.network_proxy import Damage, Direction, Proxy, proxy
+from tests.support.stream_server import stream_server
 
 REPLY = b"0123456789"
 SECONDS = 30.0
@@ -32,7 +33,6 @@ class Server:
         except ConnectionError:
             pass
         self.ended += 1
-        await hang_up(writer)
 
 
 @pytest.fixture
@@ -42,11 +42,10 @@ async def server() -> Server:
 
 @pytest.fixture
 async def tcp_proxy(server: Server) -> AsyncIterator[Proxy]:
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    async with proxy(listening.sockets[0].getsockname()[1], random.Random(7)) as opened:
-        yield opened
-    listening.close()
-    await until(lambda: server.ended == len(server.writers))
+    async with stream_server(server.serve) as port:
+        async with proxy(port, random.Random(7)) as opened:
+            yield opened
+        await until(lambda: server.ended == len(server.writers))
 
 
 @asynccontextmanager

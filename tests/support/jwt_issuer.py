@@ -5,12 +5,14 @@ import json
 import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+from tests.support.stream_server import stream_server
 
 ISSUER, AUDIENCE = "https://issuer.example/", "guidsvc"
 SUBJECT = "robot 7"
@@ -89,27 +91,18 @@ class JwksServer:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection."""
-        try:
+        with suppress(OSError, asyncio.IncompleteReadError):  # the client may disconnect
             await reader.readuntil(b"\r\n\r\n")
             self.request_count += 1
             await self.open.wait()
             head = f"HTTP/1.1 {self.status}\r\nContent-Length: {len(self.body)}\r\n{self.headers}\r\n"
             writer.write(head.encode() + self.body)
             await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has disconnected
-        finally:
-            writer.close()
 
 
 @asynccontextmanager
 async def jwks_server(body: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[JwksServer]:
     """Serve a JWKS within the block."""
     jwks = JwksServer(body)
-    server = await asyncio.start_server(jwks.answer, "127.0.0.1", 0, ssl=tls)
-    jwks.port = server.sockets[0].getsockname()[1]
-    try:
+    async with stream_server(jwks.answer, tls) as jwks.port:
         yield jwks
-    finally:
-        jwks.open.set()
-        server.close()

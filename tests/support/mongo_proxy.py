@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.support.backing_servers import Server
+from tests.support.http_client import hang_up
+from tests.support.stream_server import stream_server
 
 OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
@@ -31,7 +33,6 @@ class MongoProxy:
         self._upstream = upstream
         self._names: frozenset[bytes] = frozenset()
         self._collection: bytes | None = None
-        self._connections: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
 
     @contextmanager
     def dropping(self, *names: str, collection: str | None = None) -> Iterator[None]:
@@ -46,26 +47,19 @@ class MongoProxy:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
         upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections[task] = (writer, upstream)
-        await asyncio.gather(
-            self._pass(reader, upstream, is_request=True), self._pass(upstream_reader, writer, is_request=False)
-        )
-        del self._connections[task]
+        try:
+            await asyncio.gather(
+                self._pass(reader, upstream, is_request=True), self._pass(upstream_reader, writer, is_request=False)
+            )
+        finally:
+            await hang_up(upstream)
 
     async def run(self) -> None:
         """Serve until `stop` is called."""
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self.ready.set()
-        await self._stopped.wait()
-        server.close()
-        for writers in self._connections.values():
-            for writer in writers:
-                writer.transport.abort()
-        await asyncio.gather(*self._connections)
+        async with stream_server(self.serve) as self.port:
+            self.ready.set()
+            await self._stopped.wait()
 
     def stop(self) -> None:
         """End `run`, from another thread."""

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
 from math import inf
 
+from tests.support.http_client import hang_up
+from tests.support.stream_server import stream_server
 from tests.support.time_limit import within
 
 END_SECONDS = 30.0
@@ -133,22 +135,20 @@ class Proxy:
             await connection.run(self)
         finally:
             del self._connections[task]
+            await hang_up(upstream[1])
 
 
 @asynccontextmanager
 async def proxy(upstream: int, rng: random.Random) -> AsyncIterator[Proxy]:
     """Run a proxy on a free port within the block."""
     started = Proxy(upstream, rng)
-    server = await asyncio.start_server(started.serve, "127.0.0.1", 0)
-    started.port = server.sockets[0].getsockname()[1]
-    try:
-        yield started
-    finally:
-        server.close()
-        started.reset()
-        async with within(END_SECONDS, f"the end of all connections of the proxy to port {upstream}"):
-            await started.wait_until_closed()
-            await server.wait_closed()
+    async with stream_server(started.serve) as started.port:
+        try:
+            yield started
+        finally:
+            started.reset()
+            async with within(END_SECONDS, f"the end of all connections of the proxy to port {upstream}"):
+                await started.wait_until_closed()
 
 
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]

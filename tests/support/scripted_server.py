@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.http_client import reset
+from tests.support.stream_server import stream_server
 
 RESET = b""
 """Instead of a response: reset the connection."""
@@ -49,7 +50,7 @@ class ScriptedServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Respond to the requests of one connection."""
-        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 request = await _read(reader)
                 self.requests.append(request)
@@ -75,20 +76,8 @@ class ScriptedServer:
 async def scripted_server(answer: Answer) -> AsyncIterator[ScriptedServer]:
     """Run a server inside the block, on a free port."""
     scripted = ScriptedServer(answer)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(scripted.serve(reader, writer)))
-
-    server = await asyncio.start_server(on_connect, "127.0.0.1", 0)
-    scripted.port = server.sockets[0].getsockname()[1]
-    try:
+    async with stream_server(scripted.serve) as scripted.port:
         yield scripted
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def response(status: int, content: bytes = b"", kind: str = "application/json", **headers: str) -> bytes:

@@ -11,6 +11,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.strict_loop import StrictLoop
+
 SERVERS = ["httptools", "tornado"]
 COMBINATIONS = ["sqlite+memory", "sqlite+redis", "mongo+memory", "mongo+redis"]
 EACH_BACKEND = [COMBINATIONS[0], COMBINATIONS[-1]]
@@ -37,6 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run each test on the default server, store and cache only, and none on MongoDB",
     )
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[StrictLoop]]:
+    return {"strict": StrictLoop}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,6 +16,7 @@ from guidsvc.auth.tokens.jwks_client import fetch
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import ROOT, free_port
 from tests.support.jwt_issuer import JwksServer, jwks_server
+from tests.support.stream_server import stream_server
 
 BODY = b'{"keys": []}'
 MAX_BYTES = 1000
@@ -74,11 +75,10 @@ async def test_malformed_response_is_reported(text: bytes) -> None:
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(text)
-        writer.close()
 
-    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+    async with stream_server(respond) as port:
         with pytest.raises(OSError, match=r"."):
-            await fetch(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", MAX_BYTES)
+            await fetch(f"http://127.0.0.1:{port}/", MAX_BYTES)
 
 
 async def test_unreachable_server_is_reported() -> None:

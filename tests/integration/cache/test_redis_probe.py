@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from guidsvc.cache.redis.probe import probe_redis
 from guidsvc.errors import StartError
 from tests.support.backing_servers import Server, free_port
 from tests.support.certificates import Certificate
+from tests.support.stream_server import stream_server
 
 SECONDS = 10.0
 """Far more than the two seconds that the probe may take, for a busy machine."""
@@ -36,13 +37,12 @@ async def server(
     """Serve connections with a function that writes or closes, within the block; yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer), suppress(OSError):  # the client may reset the connection
+        with suppress(OSError):  # the client may reset the connection
             respond(writer)
             await reader.read()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    async with listener:
-        yield listener.sockets[0].getsockname()[1]
+    async with stream_server(serve, tls) as port:
+        yield port
 
 
 def stay_silent(_: asyncio.StreamWriter) -> None:

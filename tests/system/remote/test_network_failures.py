@@ -13,6 +13,7 @@ import pytest
 from tests.support.backing_servers import free_port
 from tests.support.certificates import Certificate
 from tests.support.command_line import CommandLine
+from tests.support.stream_server import stream_server
 
 RAW = ("Errno", "_ssl.c", "SSL:", "ConnectError", "certificate verify failed")
 DAY = timedelta(days=1)
@@ -26,10 +27,9 @@ async def listening(context: ssl.SSLContext | None, answer: bytes = b"") -> Asyn
         with suppress(OSError):
             await reader.read(1)
             writer.write(answer)
-            writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
-        yield server.sockets[0].getsockname()[1]
+    async with stream_server(serve, context) as port:
+        yield port
 
 
 async def run(folder: Path, url: str, **variables: str) -> Any:
