@@ -6,7 +6,8 @@ The monotonic clocks of the service stand still meanwhile (`tests/support/suspen
 import asyncio
 import json
 import time
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -92,9 +93,14 @@ def create_all(port: int) -> tuple[int, bytes]:
 
 
 async def guids_of(client: Client) -> list[str]:
-    """Return all live GUIDs."""
-    listed = await client.get("/guid", headers={"Accept": "application/x-ndjson"})
-    return [record["guid"] for record in listed.lines]
+    """Return all live GUIDs. A stream that breaks off, as the store of a busy machine was late, is repeated."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            with suppress(ConnectionResetError):
+                listed = await client.get("/guid", headers={"Accept": "application/x-ndjson"})
+                if listed.status == HTTPStatus.OK:
+                    return [record["guid"] for record in listed.lines]
+            await asyncio.sleep(0.1)
 
 
 async def create_all_elsewhere(port: int) -> None:

@@ -36,6 +36,8 @@ from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, open_cache, wait_
 
 LONG_LEASE_TIMING = replace(TIMING, lease=5.0)
 """Timings with a lease that outlasts a test."""
+QUICK_TIMEOUT_TIMING = replace(TIMING, redis=CacheTimings().redis)
+"""Timings with the time limit of Redis that the service has, for tests of that limit."""
 
 
 async def assert_cached(cache: RedisCache, gated: GatedStore, expected: Record) -> None:
@@ -406,7 +408,7 @@ def test_reply_received_during_a_busy_loop_is_used(
 ) -> None:
     async def scenario() -> None:
         gated = GatedStore()
-        async with open_cache(own_redis.port, gated, clock, replace(TIMING, fence_lease=60.0)) as cache:
+        async with open_cache(own_redis.port, gated, clock, replace(QUICK_TIMEOUT_TIMING, fence_lease=60.0)) as cache:
             gated.current_fence = Fence(Mode.ON, 1, (await cache._link.begin_epoch(1)).name)
             await cache.monitor.refresh()
             gated.records[GUID] = record(clock(), metadata=json.dumps({"a": "x" * 16_000}))
@@ -416,7 +418,7 @@ def test_reply_received_during_a_busy_loop_is_used(
                 reads = [asyncio.create_task(cache.get(GUID)) for _ in range(50)]
                 await run_ready_tasks(10)  # the request is sent in these turns
                 own_redis.resume()
-                busy_until = time.monotonic() + 2 * TIMING.redis
+                busy_until = time.monotonic() + 2 * QUICK_TIMEOUT_TIMING.redis
                 while time.monotonic() < busy_until:
                     pass
                 assert await asyncio.gather(*reads) == [gated.records[GUID]] * 50
@@ -632,6 +634,7 @@ async def test_entries_restored_from_disk_are_never_served(
             assert await cache.get(GUID) == new
 
 
+@pytest.mark.parametrize("timing", [QUICK_TIMEOUT_TIMING])
 async def test_silent_redis_costs_one_timeout_until_it_answers_again(
     cache: RedisCache, own_redis: Server, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
