@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from limits.aio.storage import RedisStorage
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 
 from guidsvc.cache import is_private
 from guidsvc.cache.redis.pool import CONNECT_SECONDS, pool_of, reason, within
@@ -91,7 +91,10 @@ class RedisCounters:
         if not self.up:
             raise CacheUnavailable("Redis does not answer")
         try:
-            count = await within(self._timeout_seconds, self._storage.incr(key, seconds, amount))
+            count: object = await within(self._timeout_seconds, self._storage.incr(key, seconds, amount))
+            if not isinstance(count, int) or count < amount:
+                await self._client.connection_pool.disconnect()
+                raise InvalidResponse("the reply is no count")
         except _FAULTS as error:
             self._note_failure(reason(error))
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
@@ -115,13 +118,12 @@ class RedisCounters:
     async def _is_up(self) -> bool:
         try:
             await within(CONNECT_SECONDS, self._ping())
-            await within(self._timeout_seconds, self._ping())
+            return await within(self._timeout_seconds, self._ping())
         except _FAULTS:
             return False
-        return True
 
-    async def _ping(self) -> None:
-        await self._client.ping()
+    async def _ping(self) -> bool:
+        return await self._client.ping() is True
 
     def _note_failure(self, why: str) -> None:
         self._down.set()

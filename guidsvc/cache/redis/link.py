@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import structlog
 from redis.asyncio import Connection, ConnectionPool
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import InvalidResponse, OutOfMemoryError, RedisError
 
-from guidsvc.cache.redis.lua_scripts import ADOPT, BEGIN, LOOK, READ, MemoryGuard, Script
+from guidsvc.cache.redis.lua_scripts import ADOPT, BEGIN, LOOK, READ, MemoryGuard, Script, values_in
 from guidsvc.cache.redis.pool import (
     CONNECT_SECONDS,
     REPLICA,
@@ -158,7 +158,7 @@ class RedisLink:
         if result.value is None:
             await self._break()
             raise CacheUnavailable(f"Redis: {REPLICA}")
-        name = bytes(result.value).decode()
+        name = result.value.decode()
         return Epoch(name, int(name.split(".")[1]))
 
     async def check(self) -> None:
@@ -221,7 +221,8 @@ class RedisLink:
         try:
             server, replication = await within(CONNECT_SECONDS, greet(connection))
             demand_master(replication)
-            await within(self._timing.redis, pipeline(connection, [("PING",)]))
+            if await within(self._timing.redis, pipeline(connection, [("PING",)])) != [b"PONG"]:
+                raise InvalidResponse("the reply to PING is not PONG")
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -248,16 +249,16 @@ class RedisLink:
         sent_at, rounds = self._timer(), self._rounds(calls)
         try:
             replies = await within(self._timing.redis, pipeline(self._connection, [each.command for each in rounds]))
+            results: dict[int, ScriptResult] = {}
+            for reply, (_, token, number, indices) in zip(replies, rounds, strict=True):
+                values = values_in(calls[indices[0]].script, reply, len(indices))
+                self._note(calls[indices[0]], reply, number)
+                results |= {
+                    index: ScriptResult(value, sent_at, token) for index, value in zip(indices, values, strict=True)
+                }
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
             await self._break()
             raise CacheUnavailable(f"Redis: {reason(error)}") from error
-        results: dict[int, ScriptResult] = {}
-        for reply, (_, token, number, indices) in zip(replies, rounds, strict=True):
-            self._note(calls[indices[0]], reply, number)
-            values = reply if token and reply is not None else [reply] * len(indices)
-            results |= {
-                index: ScriptResult(value, sent_at, token) for index, value in zip(indices, values, strict=True)
-            }
         return [results[index] for index in range(len(calls))]
 
     def _note(self, call: _Call, reply: Any, number: int) -> None:

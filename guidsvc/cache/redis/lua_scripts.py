@@ -1,8 +1,12 @@
 """The Lua scripts of the cache protocol. Each first checks that the memory of Redis was not lost or replaced."""
 
+import re
+from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from redis.exceptions import InvalidResponse, OutOfMemoryError
 
 
 class Script(NamedTuple):
@@ -25,6 +29,27 @@ class Script(NamedTuple):
 READ, FILL, BEGIN, END, LOOK, ADOPT = SCRIPTS = [
     Script.load(name) for name in ("read", "fill", "begin", "end", "look", "adopt")
 ]
+
+_EPOCH = re.compile(rb"\w+\.[0-9]{1,18}\.\w+")
+
+
+def values_in(script: Script, reply: Any, count: int) -> Sequence[Any]:
+    """Return the values in the reply of a script to `count` calls; InvalidResponse if it cannot be its reply.
+
+    The reply to READ has the values of all calls. Other scripts have one call. A value is None if the epoch is over, or
+    OutOfMemoryError, which `guidsvc.cache.redis.pool.pipeline` returns as a reply.
+    """
+    if reply is None or isinstance(reply, OutOfMemoryError):
+        return [reply] * count
+    if script is READ:
+        is_valid = type(reply) is list and len(reply) == count and {*map(type, reply)} == {bytes}
+        values = reply
+    else:
+        is_valid = type(reply) is bytes and bool(_EPOCH.fullmatch(reply)) if script is ADOPT else type(reply) is int
+        values = [reply]
+    if not is_valid:
+        raise InvalidResponse("a script of this service got a reply that is not its own")
+    return values  # type: ignore[no-any-return]  # now it is known what it is
 
 
 class MemoryGuard:

@@ -13,9 +13,10 @@ from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import InvalidResponse, OutOfMemoryError, RedisError
 
 from guidsvc.cache.redis.lua_scripts import SCRIPTS
+from guidsvc.cache.redis.reply_parser import BoundedParser
 from guidsvc.connection_urls import connect_with_redacted_errors
 
 CONNECT_SECONDS = 1.0
@@ -47,6 +48,7 @@ def pool_of(url: str, kind: type[_Pool], **options: Any) -> _Pool:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
             driver_info=None,  # sending it would need an additional permission
+            parser_class=BoundedParser,
             **options,
         )
         pool.make_connection()  # type: ignore[no-untyped-call]  # not connected: it only detects unknown options
@@ -129,9 +131,17 @@ def run_id(info: bytes) -> str:
 async def greet(connection: Connection) -> tuple[bytes, bytes]:
     """Connect, load the scripts, and return the `server` and `replication` sections of INFO."""
     await connection.connect()  # type: ignore[no-untyped-call]
-    loads = [("SCRIPT", "LOAD", script.source) for script in SCRIPTS]
-    server, replication, *_ = await pipeline(connection, [("INFO", "server"), ("INFO", "replication"), *loads])
-    return bytes(server), bytes(replication)
+    await pipeline(connection, [("SCRIPT", "LOAD", script.source) for script in SCRIPTS])
+    server, replication = await info_sections(connection, "server", "replication")
+    return server, replication
+
+
+async def info_sections(connection: Connection, *names: str) -> list[bytes]:
+    """Return sections of INFO."""
+    sections = await pipeline(connection, [("INFO", name) for name in names])
+    if not all(isinstance(each, bytes) for each in sections):
+        raise InvalidResponse("the reply to INFO is no text")
+    return sections
 
 
 async def pipeline(connection: Connection, commands: Sequence[Command]) -> list[Any]:

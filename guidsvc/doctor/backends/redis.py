@@ -12,7 +12,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError
 
 from guidsvc.cache.redis.lua_scripts import SCRIPTS
-from guidsvc.cache.redis.pool import CONNECT_SECONDS, REPLICA, Command, pipeline, pool_of, reason, run_id, within
+from guidsvc.cache.redis.pool import (
+    CONNECT_SECONDS,
+    REPLICA,
+    Command,
+    info_sections,
+    pipeline,
+    pool_of,
+    reason,
+    run_id,
+    within,
+)
 from guidsvc.cache.redis.probe import probe_redis
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.config import Size
@@ -192,8 +202,8 @@ async def _same_server(url: str) -> Finding:
     ids: set[str] = set()
 
     async def note(connection: Connection) -> Finding:
-        (info,) = await pipeline(connection, [("INFO", "server")])
-        ids.add(run_id(bytes(info)))
+        (server,) = await info_sections(connection, "server")
+        ids.add(run_id(server))
         return ok("")
 
     for _ in range(CONNECTIONS):
@@ -215,8 +225,7 @@ async def _clock(connection: Connection) -> Finding:
 
 
 async def _info(connection: Connection, *sections: str) -> str:
-    replies = await pipeline(connection, [("INFO", section) for section in sections])
-    return "\n".join(bytes(reply).decode(errors="replace") for reply in replies)
+    return "\n".join(text.decode(errors="replace") for text in await info_sections(connection, *sections))
 
 
 def _field(info: str, name: str) -> str:
