@@ -19,6 +19,8 @@ from guidsvc.errors import StoreReplaced
 WAL_BYTES = 64 * 1024 * 1024
 """A write-ahead log above this size is truncated as soon as no reader needs it."""
 LOCK_SUFFIX = "-lock"
+NEW_SUFFIX = "-new"
+"""An empty file beside a database that a process is creating."""
 _UNCLAIMED = ("", "-wal", "-shm")
 SUFFIXES = (*_UNCLAIMED, LOCK_SUFFIX)
 _FEW_FRAMES = 1000
@@ -108,7 +110,7 @@ class StoreFiles:
 def is_file_of(store: Path, path: Path) -> bool:
     """Return whether a path is the file of a store, or one of the files that SQLite puts beside it, under any name."""
     there = _identity(path)
-    for suffix in (*SUFFIXES, "-journal"):
+    for suffix in (*SUFFIXES, "-journal", NEW_SUFFIX):
         beside = store.with_name(store.name + suffix)
         is_named = path.name == beside.name and _identity(path.parent) == _identity(beside.parent)
         if is_named or (there is not None and there == _identity(beside)):

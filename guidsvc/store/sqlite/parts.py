@@ -2,10 +2,11 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from guidsvc.errors import StartError
-from guidsvc.store.sqlite.files import LOCK_SUFFIX
+from guidsvc.store.sqlite.files import LOCK_SUFFIX, NEW_SUFFIX
 
 WAIT_SECONDS = 5.0
 """Time for another process to create the file."""
@@ -27,17 +28,34 @@ def refuse_incomplete(path: Path) -> None:
         time.sleep(0.05)
 
 
+def begin_creation(path: Path) -> None:
+    """Note that the file is being created, if it is absent or empty.
+
+    A process that is killed meanwhile leaves what would otherwise be taken for an incomplete copy.
+    """
+    if not _size(path, ""):
+        with suppress(OSError):  # SQLite will report it
+            path.with_name(path.name + NEW_SUFFIX).touch(mode=0o600)
+
+
+def end_creation(path: Path) -> None:
+    """Note that the file has its tables."""
+    with suppress(OSError):  # then the next start does it
+        path.with_name(path.name + NEW_SUFFIX).unlink()
+
+
 def _incompleteness(path: Path) -> str | None:
     """Say what is missing, or return None if the file does not exist or its first page shows nothing wrong."""
     header = _first_page(path)
     if any(header[60:64] + header[68:72]):
         return None  # it has a version or an application id, which `identify` checks
-    if _size(path, "-journal"):
+    is_unfinished = path.with_name(path.name + NEW_SUFFIX).exists()  # then no write was acknowledged
+    if _size(path, "-journal") and not is_unfinished:
         return "is an incomplete copy"
     if not header:
         return "is empty, but there is a log (-wal) beside it" if _size(path, "-wal") else None
-    if not header.startswith(b"SQLite format 3"):
-        return None  # not a SQLite file, which SQLite reports itself
+    if is_unfinished or not header.startswith(b"SQLite format 3"):
+        return None  # SQLite completes the former, and reports the latter
     is_empty = int.from_bytes(header[40:44], "big") == 0  # the schema was never written
     if is_empty and not path.with_name(path.name + "-wal").exists():
         return "contains no tables: it was copied without its log (-wal) while a service used it"

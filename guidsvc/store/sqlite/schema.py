@@ -12,7 +12,7 @@ import structlog
 
 from guidsvc.errors import StartError
 from guidsvc.store.sqlite.files import WAL_BYTES, connect
-from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
+from guidsvc.store.sqlite.parts import begin_creation, end_creation, refuse_incomplete, why_unopenable
 
 _log = structlog.get_logger(__name__)
 
@@ -160,10 +160,12 @@ MAKE_BOUNDS = """
 def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
     """Open the file for writing; create or migrate it if needed. StartError if that fails."""
     refuse_incomplete(path)
+    begin_creation(path)
     connection = _connect(path, timeout=BUSY_SECONDS)
     try:
         identify(connection, path, newest=len(migrations))
         _prepare(connection, path, migrations)
+        end_creation(path)
     except sqlite3.Error as error:
         connection.close()
         raise start_error(path, error) from error
