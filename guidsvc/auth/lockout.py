@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from cachebox import LRUCache
 
-from guidsvc.auth.limit import SharedLimit
+from guidsvc.auth.fixed_window import SharedLimit
 from guidsvc.errors import CacheUnavailable
 from guidsvc.http.client_address import network_of
 from guidsvc.runtime.clock import ContinuousClock, continuous_clock

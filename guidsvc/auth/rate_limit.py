@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cachebox import LRUCache
 
-from guidsvc.auth.limit import SharedLimit
+from guidsvc.auth.fixed_window import SharedLimit
 from guidsvc.errors import CacheUnavailable, RateLimited
 from guidsvc.runtime.background import spawn_detached
 

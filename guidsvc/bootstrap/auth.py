@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from guidsvc.auth.audit_log import OFF, STDERR
 from guidsvc.auth.authenticator import Authenticator, DenialAudit
-from guidsvc.auth.limit import Counters, Limit, SharedLimit
+from guidsvc.auth.fixed_window import Counters, Limit, SharedLimit
 from guidsvc.auth.lockout import LoginLockout
 from guidsvc.auth.rate_limit import RateLimits
 from guidsvc.auth.tokens.jwks_client import fetch

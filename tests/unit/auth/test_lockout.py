@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from guidsvc.auth import lockout as module
-from guidsvc.auth.limit import Limit, SharedLimit
+from guidsvc.auth.fixed_window import Limit, SharedLimit
 from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
 from guidsvc.cache.redis.counters import RedisCounters, open_counters
 from guidsvc.http.client_address import REMEMBERED, _network_of_ipv6, network_of

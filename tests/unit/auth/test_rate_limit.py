@@ -8,7 +8,7 @@ import http_sf
 import pytest
 import redis
 
-from guidsvc.auth.limit import Limit, SharedLimit
+from guidsvc.auth.fixed_window import Limit, SharedLimit
 from guidsvc.auth.rate_limit import GRANULARITY, UNLIMITED, RateAllowance, RateLimits
 from guidsvc.cache.redis.counters import RedisCounters, open_counters
 from guidsvc.errors import CacheUnavailable, RateLimited
