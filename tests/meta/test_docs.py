@@ -161,6 +161,14 @@ def test_every_relative_link_has_a_target(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_named_file_of_the_repository_exists(page: Path) -> None:
+    """A path may begin at the package, as in the tour of `docs/architecture.md`."""
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:conf|cfg|json|lua|md|py|service|toml|ya?ml))`", page.read_text())
+
+    assert [name for name in named if not ((ROOT / name).exists() or (ROOT / "guidsvc" / name).exists())] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_every_command_uses_the_python_with_the_packages(page: Path) -> None:
     """`make run` installs the packages only into .venv."""
     assert re.findall(r"(?<!\.venv/bin/)python pdapt\.py", page.read_text()) == []
