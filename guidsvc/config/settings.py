@@ -207,7 +207,7 @@ class Settings(BaseSettings):
     # Limits
     rate_limit: str = Field(
         "20000/second",
-        description="requests of a caller, in all processes, such as 600/minute; empty is no limit; needs "
+        description="requests of each key, in all processes, such as 600/minute; empty is no limit; needs "
         "--access keys",
     )
     login_limit: str = Field(

@@ -233,10 +233,10 @@ async def test_failed_login_takes_as_long_as_any_other(secured: SecuredService) 
 async def test_rate_limited_caller_is_told_when_to_retry(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
-    """Each response shows the remaining requests; the limit is per key, and health checks do not count."""
+    """Each response shows the remaining requests. A key of the same owner has its own; health checks do not count."""
     async with serving(**combination, access="keys", rate_limit="4/minute") as client:
         secured = SecuredService(client, combination["store_url"], clock)
-        alice, bob = await secured.key_client("alice"), await secured.key_client("bob")
+        alice, other = await secured.key_client("alice"), await secured.key_client("alice")
         assert (await alice.ask("PUT", PATH, json=BODY)).headers["RateLimit"].startswith('"requests";r=3;t=')
         for path, remaining in ((PATH, 2), ("/guid", 1), (PATH, 0)):
             reply = await alice.ask("GET", path)
@@ -248,7 +248,7 @@ async def test_rate_limited_caller_is_told_when_to_retry(
             assert (reply.status, reply.json["code"]) == (429, "rate-limited")
             assert 0 < int(reply.headers["Retry-After"]) <= 60
             assert reply.headers["RateLimit"].startswith('"requests";r=0;t=')
-        assert (await bob.ask("GET", "/guid")).status == 200
+        assert (await other.ask("GET", PATH)).status == 200
         assert (await client.get("/readyz")).status == 200
         clock.now += 60_000
         assert (await alice.ask("GET", PATH)).status == 200
