@@ -57,7 +57,7 @@ def _refuse_past_expiry(expires: Moment | None, now: int) -> int | None:
 
 def _show(issued: KeyWithSecret, message: str, loss: str) -> None:
     """Print a key. `loss` says what to do if it cannot be printed, because no other copy exists."""
-    output.tell(f"{message}. It is shown only now:")
+    output.tell(f"{message}. The new key is shown only now:")
     output.write(f"{issued.text}\n", done=loss)
 
 

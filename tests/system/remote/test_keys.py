@@ -82,7 +82,8 @@ def test_key_is_created_and_shown_only_once(keys: Keys, guarded: GuardedService,
     key = done.out.strip()
 
     key_id = key.split("_")[1]
-    assert done.err == f"key {key_id} of {owner}: read, admin, expires 2100-01-01T00:00:00Z. It is shown only now:\n"
+    rights = "read, admin, expires 2100-01-01T00:00:00Z"
+    assert done.err == f"key {key_id} of {owner}: {rights}. The new key is shown only now:\n"
     with Client(guarded.service.url, key=key) as client:
         own = client.keys.get(key_id)
     assert (own.owner, own.scopes, own.expire, own.max_ttl) == (owner, ["read", "admin"], 4_102_444_800, 3600)
@@ -129,7 +130,7 @@ def test_rotation_ends_the_old_secret_on_request(keys: Keys, guarded: GuardedSer
     done = keys.ok("rotate", key_id, "--overlap", "0")
 
     validity = "the old secret is valid for 0 more seconds"
-    assert done.err == f"key {key_id} rotated: {validity}. It is shown only now:\n"
+    assert done.err == f"key {key_id} rotated: {validity}. The new key is shown only now:\n"
     with Client(guarded.service.url, key=done.out.strip()) as client:
         assert client.whoami().id == key_id
     with Client(guarded.service.url, key=old) as client, pytest.raises(Unauthorized):
