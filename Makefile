@@ -21,9 +21,9 @@ GENERATED := tests/api/contract/test_fast_path.py tests/contract/test_state_mach
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(VENV)/dev.done  ## make the virtual environment, with all that run, test and lint need
+install: $(VENV)/dev.done  ## create the virtual environment, with the packages for run, test and lint
 
-install-run: $(VENV)/run.done  ## make the virtual environment, with only what run needs
+install-run: $(VENV)/run.done  ## create the virtual environment, with only the packages for run
 
 run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 	$(BIN)/python pdapt.py $(ARGS)
@@ -37,22 +37,22 @@ test-fast: $(VENV)/dev.done  ## run the unit and API tests on the default server
 test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which must be on PATH, or packages of npm
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/browser $(ARGS)
 
-screenshots: $(VENV)/browser.done  ## make the pictures of the console in docs/images; needs Chromium
+screenshots: $(VENV)/browser.done  ## take the screenshots of the console in docs/images; needs Chromium
 	$(BIN)/python -m tests.browser.screenshots
 
-fuzz: $(VENV)/dev.done  ## make 2,000 requests of each operation up, and with each kind of key, and many examples for Hypothesis; ARGS="500 7" makes 500, with 7 as the seed
+fuzz: $(VENV)/dev.done  ## generate 2,000 requests for each operation, and again with each kind of key, and run Hypothesis with many examples; ARGS="500 7": 500 requests, seed 7
 	$(BIN)/python -m tests.fuzz $(ARGS)
 	$(BIN)/python -m tests.fuzz.access $(ARGS)
 	GUIDSVC_TEST_EXAMPLES=20 $(BIN)/python -m pytest -n 4 --dist worksteal --timeout 3600 $(GENERATED)
 
-simulation: $(VENV)/dev.done  ## the cache in a simulated world: 2,000 seeds, and every mutant of it; ARGS="--seeds 9" runs some seeds
+simulation: $(VENV)/dev.done  ## run the cache in a simulated world: 2,000 seeds, and every mutant of it; ARGS="--seeds 9" runs some seeds
 	$(BIN)/python -m tests.simulation $(or $(ARGS),--seeds 2000)
 	$(if $(ARGS),,$(BIN)/python -m tests.simulation --mutants)
 
-nemesis: $(VENV)/dev.done  ## ten minutes of faults under load, and the history checked; ARGS="--store mongo --seconds 60"
+nemesis: $(VENV)/dev.done  ## inject faults under load for ten minutes, and check the history; ARGS="--store mongo --seconds 60"
 	$(BIN)/python -m tests.nemesis $(ARGS)
 
-bench: $(VENV)/bench.done  ## measure side by side with others; needs wrk, and nginx; ARGS="--rounds 1 --seconds 1" is short
+bench: $(VENV)/bench.done  ## measure guidsvc beside other servers; needs wrk and nginx; ARGS="--rounds 1 --seconds 1" is short
 	$(BIN)/python -m bench $(ARGS)
 
 cost: $(VENV)/dev.done  ## count the Python calls of a request on each path; ARGS="--write" records them, ARGS="--instructions" needs valgrind
@@ -68,7 +68,7 @@ coverage: $(VENV)/dev.done  ## run every test and write htmlcov/index.html
 	$(BIN)/python -m coverage html
 	$(BIN)/python -m coverage report
 
-lint: $(VENV)/dev.done  ## check style, types, the direction of imports, and what is or is known to be unsafe
+lint: $(VENV)/dev.done  ## check style, types, the direction of imports, unsafe code and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -78,25 +78,25 @@ lint: $(VENV)/dev.done  ## check style, types, the direction of imports, and wha
 		--quiet --recursive guidsvc guidsvc_client pdapt.py
 	$(BIN)/python -m tests.meta.audit
 
-audit: $(VENV)/dev.done  ## ask whether anything is known against what is installed
+audit: $(VENV)/dev.done  ## check the installed packages for known vulnerabilities
 	$(BIN)/python -m tests.meta.audit
 
-sbom: $(VENV)/dev.done  ## write what runs the service, and its licences, to sbom.json, as CycloneDX
+sbom: $(VENV)/dev.done  ## write the packages that the service uses, and their licences, to sbom.json, as CycloneDX
 	$(BIN)/python -m tests.meta.sbom sbom.json
 
-format: $(VENV)/dev.done  ## lay the code out
+format: $(VENV)/dev.done  ## fix lint findings and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # In this order: what the later ones share with the earlier is pinned by those.
-requirements: $(VENV)/uv.done  ## pin what requirements*.in ask for, with hashes; ARGS="--upgrade" takes the newest of what they leave open
+requirements: $(VENV)/uv.done  ## pin the packages of requirements*.in with hashes; ARGS="--upgrade" takes newer versions
 	for name in requirements requirements-dev requirements-build requirements-bench requirements-browser requirements-docs; do \
 		$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.11 --generate-hashes \
 			--no-strip-extras --annotation-style line --custom-compile-command "make requirements" \
 			--output-file $$name.txt $(ARGS) $$name.in || exit 1; \
 	done
 
-clean:  ## remove what the other targets made
+clean:  ## remove the files that the other targets create
 	rm -rf $(VENV) docs/_build sbom.json htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/venv.done:
