@@ -41,6 +41,10 @@ TESTS = {
         "test_corrupt_row_is_reported_and_others_are_served",
         "test_corrupt_document_is_reported_and_others_are_served",
     ],
+    "Redis sends a reply that does not belong": [
+        "test_wrong_reply_breaks_the_link_and_the_store_answers",
+        "test_wrong_count_makes_the_counters_unavailable",
+    ],
     "a value in Redis": ["test_corrupt_cache_value_is_removed_and_the_store_is_read"],
     "the store does not answer while streams": ["test_streams_survive_an_outage_of_the_store"],
     "the event log has reached its size": ["test_small_log_loses_old_events_and_rejects_no_write"],
