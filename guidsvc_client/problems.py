@@ -3,12 +3,16 @@
 A code that this version of the client does not know is a `Problem` itself, with the same attributes.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from guidsvc_client.errors import GuidsvcError
 from guidsvc_client.models import Document, Record, integer, text
 from guidsvc_client.protocol.values import version_of
+
+MAX_WAIT_SECONDS = 366 * 86_400
+"""A longer `Retry-After` counts as this one."""
 
 
 class Problem(GuidsvcError):
@@ -306,4 +310,6 @@ def unknown_outcome(problem: Problem) -> OutcomeUnknown:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after and retry_after.isdecimal() else None
+    if retry_after is None or re.fullmatch("[0-9]+", retry_after) is None:
+        return None
+    return float(min(int(retry_after[:10]), MAX_WAIT_SECONDS))

@@ -131,7 +131,7 @@ def _remedy(error: GuidsvcError, target: Target, advice: Advice) -> str:  # noqa
         case PreconditionFailed() if error.version is not None:
             return f"The record has version {error.version} now: read it, and decide again."
         case Problem() if error.retry_after:
-            return f"Try again in {error.retry_after:g} s."
+            return f"Try again in {error.retry_after:.0f} s."
         case _:
             return ""
 

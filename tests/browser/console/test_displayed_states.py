@@ -54,6 +54,11 @@ def test_revoked_guid_is_shown_as_revoked(console: OpenConsole, running: Service
     expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
 
 
+@pytest.mark.parametrize("name", ["nothing", "__proto__", "constructor"])
+def test_unknown_panel_is_named_as_such(console: OpenConsole, running: Service, name: str) -> None:
+    expect(console(running, name).get_by_text("The console has no such panel.")).to_be_visible()
+
+
 def test_event_of_a_revocation_has_its_time(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
     page = console(running, f"guids/{GUID}")

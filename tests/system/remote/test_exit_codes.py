@@ -34,6 +34,7 @@ async def run(folder: Path, answer: bytes | None, words: list[str]) -> Any:
         (problem("forbidden", 403), (5, 5), "`guidsvc whoami` shows"),
         (problem("unavailable", 503, Retry_After="0"), (6, 6), "unavailable"),
         (problem("rate-limited", 429, Retry_After="600"), (6, 6), "Try again in 600 s"),
+        (problem("rate-limited", 429, Retry_After="9" * 5000), (6, 6), "Try again in 31622400 s"),
         (problem("outcome-unknown", 504), (7, 7), "outcome-unknown"),
         (problem("internal", 500), (1, 7), "internal"),
         (problem("precondition-required", 428), (1, 1), "Add --if-match"),

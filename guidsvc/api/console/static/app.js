@@ -132,7 +132,7 @@ function Console({ place }) {
 
 /** @param {{panel: string}} props */
 function Missing({ panel }) {
-  const isKnown = panel in PANELS;
+  const isKnown = Object.hasOwn(PANELS, panel);
   return html`<p>${isKnown ? "Your key may not use this panel." : "The console has no such panel."} <a href=${urlOf("")}>Go to the overview</a></p>`;
 }
 

@@ -39,7 +39,7 @@ export function Guids({ query }) {
   const [counting, setCounting] = useState(/** @type {{filter: string, total: number} | null} */ (null));
   const total = counting?.filter === filter ? counting.total : null;
 
-  const limit = query.limit in PAGE_SIZES ? query.limit : PAGE_SIZE;
+  const limit = Object.hasOwn(PAGE_SIZES, query.limit ?? "") ? query.limit : PAGE_SIZE;
   const list = useLoaded(
     (signal) =>
       may("read")

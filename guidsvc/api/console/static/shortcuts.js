@@ -38,7 +38,7 @@ export function useShortcuts(showHelp) {
       if (!areShortcutsOn() || isForField(event)) return;
       const isGoing = event.timeStamp - goneAt < GO_MS;
       goneAt = event.key === "g" && !isGoing ? event.timeStamp : -Infinity;
-      if (isGoing && event.key in PANELS) go(/** @type {Record<string, string>} */ (PANELS)[event.key]);
+      if (isGoing && Object.hasOwn(PANELS, event.key)) go(/** @type {Record<string, string>} */ (PANELS)[event.key]);
       else if (event.key === "/") document.getElementById("find")?.focus();
       else if (event.key === "?") showHelp();
       else if (event.key === "n" || event.key === "e") click(event.key);
