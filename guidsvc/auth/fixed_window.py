@@ -8,6 +8,8 @@ from guidsvc.runtime.clock import Clock
 
 MAX_AMOUNT = 1_000_000_000
 """Maximum amount of a limit."""
+MAX_SECONDS = 366 * 24 * 3600
+"""Longest window of a limit: a year."""
 
 
 class Counters(Protocol):
@@ -35,7 +37,8 @@ class Limit:
             item = parse(text)
         except ValueError:
             item = None
-        if item is None or not 1 <= item.amount <= MAX_AMOUNT or any(mark in text for mark in ",;|"):
+        is_valid = item is not None and 1 <= item.amount <= MAX_AMOUNT and item.get_expiry() <= MAX_SECONDS
+        if item is None or not is_valid or any(mark in text for mark in ",;|"):
             raise ValueError(f"invalid limit {text!r}; use 20000/second, 600/minute, or an empty value for no limit")
         return cls(item.amount, item.get_expiry())
 

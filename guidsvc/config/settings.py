@@ -52,6 +52,8 @@ def _log_bytes(value: Size) -> Size:
     return value
 
 
+_MANY = 10**15
+"""Upper bound of numbers that need no lower one; as bytes, a petabyte. The stores have numbers of 64 bits."""
 WholeSeconds = Annotated[int, BeforeValidator(_seconds)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 """Durations in seconds, written as a number or with a unit."""
@@ -147,7 +149,7 @@ class Settings(BaseSettings):
         description="cache: memory:// of one process, or redis://host:6379/0 shared by all processes",
         repr=False,
     )
-    cache_size: Annotated[Size, Field(ge=0), AfterValidator(_cache_bytes)] = Field(
+    cache_size: Annotated[Size, Field(ge=0, le=_MANY), AfterValidator(_cache_bytes)] = Field(
         Size(256 * 2**20),
         description="memory for cached records in each process, such as 64MiB or 1GiB; 0 caches none",
     )
@@ -167,7 +169,7 @@ class Settings(BaseSettings):
     events_retention: Annotated[WholeSeconds, Field(ge=1, le=100 * _YEAR)] = Field(
         604_800, description="seconds that an event is kept"
     )
-    events_size: Annotated[Size, AfterValidator(_log_bytes)] = Field(
+    events_size: Annotated[Size, Field(ge=0, le=_MANY), AfterValidator(_log_bytes)] = Field(
         Size(2**30),
         description="maximum size of the event log; beyond it, the oldest events of the largest owners are removed",
     )
@@ -176,7 +178,7 @@ class Settings(BaseSettings):
         description="how long before its expiry a GUID gets the event guid.expiring: up to 4 durations, separated by "
         "commas; empty is never",
     )
-    max_streams: Annotated[int, Field(ge=1)] = Field(
+    max_streams: Annotated[int, Field(ge=1, le=_MANY)] = Field(
         500,
         description="streams of events of a process, and requests that wait for events; a caller may have a sixteenth, "
         "at least 1",
@@ -215,7 +217,7 @@ class Settings(BaseSettings):
         description="failed logins of an address, in all processes, before it is locked out; empty is no limit; needs "
         "--access keys",
     )
-    quota: Annotated[int, Field(ge=0)] = Field(
+    quota: Annotated[int, Field(ge=0, le=_MANY)] = Field(
         0, description="live GUIDs of an owner; 0 is no limit; with access off, all GUIDs belong to one owner"
     )
     max_ttl: Annotated[WholeSeconds, Field(ge=0, le=100 * _YEAR)] = Field(
@@ -224,33 +226,33 @@ class Settings(BaseSettings):
     max_life: Annotated[WholeSeconds, Field(ge=0, le=100 * _YEAR)] = Field(
         0, description="maximum lifetime of a GUID, in seconds from its creation, including renewals; 0 is no limit"
     )
-    max_connections: Annotated[int, Field(ge=1)] = Field(
+    max_connections: Annotated[int, Field(ge=1, le=_MANY)] = Field(
         10_000, description="open connections of a process; further ones are rejected"
     )
-    max_in_progress: Annotated[int, Field(ge=1)] = Field(
+    max_in_progress: Annotated[int, Field(ge=1, le=_MANY)] = Field(
         256, description="requests that a process executes at a time; others wait in a queue"
     )
     max_head_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = Field(
         16_384, description="bytes of a request line and its headers; there may be at most 100 headers"
     )
-    max_incoming_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
+    max_incoming_bytes: Annotated[int, Field(ge=1024 * 1024, le=_MANY)] = Field(
         67_108_864, description="bytes of unanswered requests that a process buffers, for all clients together"
     )
-    max_unsent_bytes: Annotated[int, Field(ge=32 * 1024 * 1024)] = Field(
+    max_unsent_bytes: Annotated[int, Field(ge=32 * 1024 * 1024, le=_MANY)] = Field(
         134_217_728,
         description="bytes of unsent responses that a process buffers; beyond it, the slowest clients are disconnected",
     )
-    temp_bytes_per_batch: Annotated[int, Field(ge=1)] = Field(
+    temp_bytes_per_batch: Annotated[int, Field(ge=1, le=_MANY)] = Field(
         64 * 1024 * 1024, description="bytes of temporary files of one batch"
     )
-    temp_bytes: Annotated[int, Field(ge=1)] = Field(
+    temp_bytes: Annotated[int, Field(ge=1, le=_MANY)] = Field(
         256 * 1024 * 1024, description="bytes of temporary files of all batches of a process"
     )
-    receipt_bytes_per_owner: Annotated[int, Field(ge=1)] = Field(
+    receipt_bytes_per_owner: Annotated[int, Field(ge=1, le=_MANY)] = Field(
         256 * 1024 * 1024,
         description="bytes of stored receipts of an owner's requests with an Idempotency-Key, each kept for 24 hours",
     )
-    receipt_bytes: Annotated[int, Field(ge=1)] = Field(
+    receipt_bytes: Annotated[int, Field(ge=1, le=_MANY)] = Field(
         1024 * 1024 * 1024, description="bytes of stored receipts of all owners"
     )
 

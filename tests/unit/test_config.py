@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.config import PREFIX, InvalidSettings, Settings, UsageError, load
+from guidsvc.config import PREFIX, InvalidSettings, Settings, Size, UsageError, load
 from guidsvc.errors import StartError
 
 
@@ -96,7 +96,7 @@ def test_empty_value_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None
         (["--cache-size", "3 parsecs"], "cache_size: .*'3 parsecs'"),
         (["--guid-version", "5"], "guid_version: must be 4 or 7, not '5'"),
         (["--access", "key"], "access: must be keys or off, not 'key'"),
-        (["--max-connections", "0"], "max_connections: must be a whole number, at least 1, not '0'"),
+        (["--max-connections", "0"], "max_connections: must be a whole number from 1 to 1000000000000000, not '0'"),
         (["--head-timeout", "0"], "head_timeout: must be a number of seconds above 0, and at most 3600, not '0'"),
         (["--grace", "-1"], "grace: must be a number of seconds from 0 to 3600, not '-1'"),
         (["extra"], "extra"),
@@ -252,7 +252,7 @@ def test_variables_of_clients_are_ignored(variable: str, monkeypatch: pytest.Mon
 
 TWO_UNKNOWN = (
     "unrecognized arguments: --prot 1 --wrokers=2 --nonsense; --prot: did you mean --port?; "
-    "--wrokers: did you mean --workers?\nquota: must be a whole number, at least 0, not '-1'"
+    "--wrokers: did you mean --workers?\nquota: must be a whole number from 0 to 1000000000000000, not '-1'"
 )
 
 
@@ -494,6 +494,14 @@ def test_dotenv_in_another_encoding_is_reported_as_such(folder: Path) -> None:
 
 
 NUMBERS = [name for name, field in Settings.model_fields.items() if type(field.default) in {int, float}]
+SIZES = [name for name, field in Settings.model_fields.items() if isinstance(field.default, Size)]
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *SIZES])
+def test_number_has_an_upper_bound(name: str) -> None:
+    """A store or a cache would fail at a number of more than 64 bits."""
+    with pytest.raises(StartError, match=f"^{name}: must be a .*, not '{10**30}'"):
+        load([f"--{name.replace('_', '-')}", str(10**30)])
 
 
 @pytest.mark.parametrize("name", NUMBERS)

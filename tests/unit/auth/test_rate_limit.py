@@ -94,7 +94,17 @@ def test_limit_is_a_number_of_requests_per_seconds(text: str, limit: Limit | Non
 
 
 @pytest.mark.parametrize(
-    "text", ["600", "many/minute", "600/fortnight", "0/minute", "-1/minute", "1/second;5/minute", "9999999999/second"]
+    "text",
+    [
+        "600",
+        "many/minute",
+        "600/fortnight",
+        "0/minute",
+        "-1/minute",
+        "1/second;5/minute",
+        "9999999999/second",
+        "5/2 years",
+    ],
 )
 def test_malformed_limit_is_rejected_in_one_line_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="600/minute") as error:
