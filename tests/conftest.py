@@ -14,6 +14,7 @@ own_mongo       a MongoDB-protocol server for this test alone
 way             a proxy before it that withholds commands
 certificate     a certificate for 127.0.0.1 and its key, in files, that can be renewed
 clock           the time, which stands still until the test moves it
+waiting_reads   a Redis for this test alone, and the plain reads that the service has begun in it
 short_sessions  lets the service look keys up again after 0.2 s instead of 2 s
 quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
 """
@@ -46,7 +47,12 @@ from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
 
-pytest_plugins = ["tests.support.mongo_proxy", "tests.support.sessions", "tests.support.suite_hooks"]
+pytest_plugins = [
+    "tests.support.mongo_proxy",
+    "tests.support.sessions",
+    "tests.support.suite_hooks",
+    "tests.support.waiting_reads",
+]
 # So that a failure shows the values.
 pytest.register_assert_rewrite("tests.support.assertions", "tests.support.metrics", "tests.support.stored_records")
 
