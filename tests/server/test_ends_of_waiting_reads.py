@@ -1,4 +1,4 @@
-"""Ends of connections whose plain read waits for Redis: a shutdown, the connection limit."""
+"""Ends of connections whose plain read waits for Redis: a shutdown, the connection limit, a client that disconnects."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, USER
-from tests.support.http_client import Client, hang_up, read_reply
+from tests.support.http_client import Client, hang_up, read_reply, reset
+from tests.support.metrics import Samples, scrape, value
 from tests.support.redis_cache import DOWN
 from tests.support.time_limit import within
 from tests.support.waiting_reads import PATIENT_SECONDS, WaitingReads
@@ -134,3 +135,29 @@ async def test_read_that_waits_is_the_last_at_the_connection_limit(
         replies = [await read(connection) for connection in connections]
         assert sorted(replies, key=str) == [(200, "close", b"")] + [(200, None, b"")] * (READS - 1)
         waiting_reads.assert_nothing_is_left()
+
+
+async def test_read_whose_client_disconnects_is_counted_as_gone(serving: Serving, waiting_reads: WaitingReads) -> None:
+    """It is not an answered request. Until Redis answers, it holds nothing but the read of Redis."""
+    async with running_service(serving, waiting_reads) as service:
+        connections = [await service.connect() for _ in range(READS)]
+        before, count = await scrape(service.client), len(waiting_reads.reads)
+        with waiting_reads.holding():
+            for _, writer in connections:
+                writer.write(READ)
+            await waiting_reads.until_begun(count + READS)
+            for _, writer in connections:
+                await reset(writer)
+            await waiting_reads.until_in_flight(0)
+        assert (await service.client.get(PATH)).status == 200
+        after = await scrape(service.client)
+        waiting_reads.assert_nothing_is_left()
+
+    assert answered(after) == answered(before) + 1
+    name = "guidsvc_requests_refused_total"
+    assert value(after, name, reason="gone") == value(before, name, reason="gone") + READS
+
+
+def answered(samples: Samples) -> float:
+    """Return the number of reads that were answered."""
+    return value(samples, "guidsvc_requests_total", route="/guid/{guid}", method="GET", status="200")

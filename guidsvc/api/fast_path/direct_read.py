@@ -47,6 +47,10 @@ class DirectRead(DirectRequest):
 
     def _on_reply(self, callback: Callable[[bytes | None], object]) -> None:
         record, response = None if self._begun is None else self._begun.record, None
+        if self._cancel_scope.is_cancelled:  # the client has disconnected: nobody gets an answer that could be counted
+            self._pipeline.admission.count_cancellation(self._cancel_scope)
+            callback(None)
+            return
         try:
             response = None if record is None else self._answer(record)
         finally:  # after a fault too: `respond` meets it again, and reports it to the client
