@@ -21,7 +21,7 @@ async def open_server(
     app: RoutedApplication, sockets: list[socket], settings: Settings, fast_path: FastPathDispatcher, tls: Tls | None
 ) -> AsyncIterator[StoppableServer]:
     """Serve the application on the sockets with the selected server, and yield it."""
-    context = None if tls is None else tls.context
+    context, tls_context = app.context, None if tls is None else tls.context
     limits = ConnectionLimits(
         head_bytes=settings.max_head_bytes,
         incoming_bytes=settings.max_incoming_bytes,
@@ -32,10 +32,10 @@ async def open_server(
         spare_connections=file_descriptors.spare_connections(),
         unsent_bytes=settings.max_unsent_bytes,
     )
-    hooks = ServerHooks(app.context.monitor.meters.requests, app.context.public_url)
+    hooks = ServerHooks(context.monitor.meters.requests, context.public_url, context.cors)
     if settings.server == "httptools":
-        async with serving_on(sockets, app, hooks, limits=limits, fast_path=fast_path, tls=context) as server:
+        async with serving_on(sockets, app, hooks, limits=limits, fast_path=fast_path, tls=tls_context) as server:
             yield server
     else:
-        async with serving_by_tornado(sockets, app, hooks, limits=limits, tls=context) as server:
+        async with serving_by_tornado(sockets, app, hooks, limits=limits, tls=tls_context) as server:
             yield server

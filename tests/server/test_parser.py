@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guidsvc.server.protocol.parser import CHUNKED_SLICE_BYTES, CHUNKED_SLICES, HEAD_SLICE_BYTES, RequestParser
-from guidsvc.server.protocol.request import RawHeaders, RawRequest
+from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest
 
 _LIVE = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
 _PUT = b"PUT /guid HTTP/1.1\r\nHost: a\r\n"
@@ -78,10 +78,10 @@ class QueueingCallbacks:
 
     def on_message_complete(self, message: RawRequest) -> None: ...
 
-    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
+    def on_protocol_error(self, rejected: RejectedRequest, broken: RawRequest | None) -> None:
         if broken is not None:
             self.waiting.remove(broken)
-        self.events.append(type(error).__name__)
+        self.events.append(type(rejected.error).__name__)
 
     def take_complete(self) -> bool:
         """Remove the first request if it is complete; return whether it was."""

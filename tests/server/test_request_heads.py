@@ -17,7 +17,7 @@ from guidsvc.api.fast_path import eligibility
 from guidsvc.http.headers.recognized import MAX_HEADERS, READ
 from guidsvc.server.protocol import request as request_module
 from guidsvc.server.protocol.parser import RequestParser
-from guidsvc.server.protocol.request import RawHeaders, RawRequest
+from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest
 from tests.conftest import Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up
@@ -52,8 +52,8 @@ class RecordingCallbacks:
 
     on_message_complete = on_body
 
-    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
-        self.errors.append(error)
+    def on_protocol_error(self, rejected: RejectedRequest, broken: RawRequest | None) -> None:
+        self.errors.append(rejected.error)
 
 
 async def status(client: Client, **headers: str) -> int:

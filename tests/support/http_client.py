@@ -42,6 +42,8 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.headers: dict[str, str] = {}
+        """Headers of every request."""
         self._idle: list[_Connection] = []
         self._slots = asyncio.Semaphore(MAX_REQUESTS)
 
@@ -56,7 +58,8 @@ class Client:
     ) -> Reply:
         """Send one request and return the response, whatever its status; ConnectionError if there is none."""
         content_type = {} if json is None else {"Content-Type": "application/json"}
-        request = _request(method, path, content_type | dict(headers or {}), body if json is None else _dump(json))
+        all_headers = self.headers | content_type | dict(headers or {})
+        request = _request(method, path, all_headers, body if json is None else _dump(json))
         async with self._slots:
             return await self._send(method, request)
 

@@ -15,7 +15,7 @@ from guidsvc.server.client_networks import ClientNetwork
 from guidsvc.server.protocol.base_connection import MAX_RESPONSE_BYTES, BaseConnection
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
-from guidsvc.server.protocol.request import RawHeaders, RawRequest, not_http, unquoted
+from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest, not_http, unquoted
 from guidsvc.server.protocol.response_writer import closed_future
 from guidsvc.server.protocol.send_buffer import SendBuffer
 from guidsvc.server.protocol.state import DirectRequest, Peer, ServerState
@@ -27,13 +27,13 @@ MAX_QUEUED = 16
 class Connection(BaseConnection):
     """A client connection that answers requests. The methods are grouped by their caller."""
 
-    __slots__ = ("_pending_error",)
+    __slots__ = ("_pending_rejection",)
 
     def __init__(self, state: ServerState, network: ClientNetwork) -> None:
         super().__init__(state, network)
         self._serve_repeated_read = state.serve_repeated_read
         self._parser = RequestParser(self, state.limits.head_bytes)
-        self._pending_error: Exception | None = None  # sent once all earlier requests are answered
+        self._pending_rejection: RejectedRequest | None = None  # sent once all earlier requests are answered
 
     # Called by the transport
 
@@ -158,7 +158,7 @@ class Connection(BaseConnection):
 
     on_message_complete = on_body
 
-    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
+    def on_protocol_error(self, rejected: RejectedRequest, broken: RawRequest | None) -> None:
         cycle = self._cycle
         if cycle is not None and broken is cycle.message:
             # Parts of a stream may have been executed: a response that says otherwise would be wrong.
@@ -169,9 +169,9 @@ class Connection(BaseConnection):
         elif broken is not None:
             self._queued.remove(broken)
         if self._cycle is not None or self._queued:  # these are complete, and are answered first
-            self._pending_error = error
+            self._pending_rejection = rejected
         else:
-            self._send_error(error)
+            self._reject(rejected)
 
     # Called by the RequestCycle: ConnectionControl
 
@@ -225,12 +225,13 @@ class Connection(BaseConnection):
             self.close()
 
     def on_cycle_error(self, error: Exception) -> None:
-        if self._cycle is not None and self._cycle.has_begun:
+        cycle = self._cycle
+        if cycle is not None and cycle.has_begun:
             self._state.hooks.log_failure(error)
             self.on_cycle_failed()
             return
         self._abandon_cycle()
-        self._send_error(error)
+        self._reject(RejectedRequest(error) if cycle is None else cycle.message.rejected(error))
 
     @property
     def is_request_complete(self) -> bool:
@@ -262,19 +263,19 @@ class Connection(BaseConnection):
             cycle.end()
             self._cycle = None
             self._parser.is_finished = True
-            self._send_error(not_http(unquoted(str(error))))
+            self._reject(message.rejected(not_http(unquoted(str(error)))))
         except Exception as error:  # noqa: BLE001  # logged; without a response the client would wait forever
             self.on_cycle_error(error)
 
     def _start_next(self) -> None:
-        """Answer the next queued request, send a pending error, or close after EOF."""
+        """Answer the next queued request, send a pending rejection, or close after EOF."""
         if self._queued and not (self._has_eof and not self._queued[0].is_complete):
             self._start(self._queued.pop(0))
             self._parser.resume()
             if self._responses:
                 self._flush()
-        elif self._pending_error is not None:
-            self._send_error(self._pending_error)
+        elif self._pending_rejection is not None:
+            self._reject(self._pending_rejection)
         elif self._has_eof:
             self.close()
 
@@ -293,7 +294,7 @@ class Connection(BaseConnection):
         if cycle is not None:
             cycle.abandon()
 
-    def _send_error(self, error: Exception) -> None:
-        self._pending_error = None
-        self.write(self._state.hooks.reject_request(error, secure=self.context.secure))
+    def _reject(self, rejected: RejectedRequest) -> None:
+        self._pending_rejection = None
+        self.write(self._state.hooks.reject_request(rejected.error, origin=rejected.origin, secure=self.context.secure))
         self._linger()

@@ -18,10 +18,12 @@ from guidsvc.server.protocol.request import (
     PART,
     RawHeaders,
     RawRequest,
+    RejectedRequest,
     check_version,
     fault_of,
     is_token,
     not_http,
+    origin_of,
     size_of,
 )
 
@@ -214,7 +216,7 @@ class RequestParser:
                 check_version(version)
             message = self._callbacks.on_request_head(self._method or parser.get_method(), target, headers, parser)
         except Exception as error:
-            self._error = error
+            self._error, self._headers = error, headers
             raise
         if message is not None and message.has_body:
             self.message = message
@@ -284,9 +286,10 @@ class RequestParser:
     def _fail(self, error: Exception) -> None:
         if not self.is_finished:
             self.is_finished = True
-            self._target, self._headers = b"", []
+            headers, self._target, self._headers = self._headers, b"", []
             broken, self.message = self.message, None
-            self._callbacks.on_protocol_error(error, broken)
+            rejected = RejectedRequest(error, origin_of(headers)) if broken is None else broken.rejected(error)
+            self._callbacks.on_protocol_error(rejected, broken)
 
 
 def _is_of_method(error: HttpParserError) -> bool:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from httptools import HttpRequestParser
 
-from guidsvc.server.protocol.request import RawHeaders, RawRequest
+from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest
 
 
 class ParserCallbacks(Protocol):
@@ -30,5 +30,5 @@ class ParserCallbacks(Protocol):
     def on_message_complete(self, message: RawRequest) -> None:
         """Handle the end of a request."""
 
-    def on_protocol_error(self, error: Exception, broken: RawRequest | None) -> None:
+    def on_protocol_error(self, rejected: RejectedRequest, broken: RawRequest | None) -> None:
         """Handle malformed input; `broken` is the request whose body it interrupted, if any."""

@@ -5,6 +5,7 @@ llhttp has parsed it. This module rejects what llhttp accepts and RFC 9112 does 
 
 import re
 from collections import deque
+from typing import NamedTuple
 
 from httptools import HttpParserError
 from tornado.httputil import HTTPHeaders
@@ -32,6 +33,13 @@ _READING = _FRAMING | {b"host", b"expect"}
 
 
 _NO_CHUNKS: deque[bytes | bytearray] = deque()
+
+
+class RejectedRequest(NamedTuple):
+    """A request that cannot be served: why, and the web origin of its page, if its head was read so far."""
+
+    error: Exception
+    origin: str | None = None
 
 
 class RawRequest:
@@ -142,6 +150,10 @@ class RawRequest:
             )
         return NotImplementedHere("The only supported transfer coding is chunked; send the body without any other.")
 
+    def rejected(self, error: Exception) -> RejectedRequest:
+        """Return this request as one that cannot be served."""
+        return RejectedRequest(error, origin_of(self.headers))
+
     def fields(self) -> HTTPHeaders:
         """Return the headers in Tornado's type."""
         fields = HTTPHeaders()
@@ -158,6 +170,12 @@ class RawRequest:
 def _length(value: bytes) -> int | None:
     """Return the length of the body, or None; llhttp has checked that it is a number."""
     return int(value.lstrip(b"0") or b"0") if value.isdigit() else None
+
+
+def origin_of(headers: RawHeaders) -> str | None:
+    """Return the Origin of a request, as a handler gets it; None without one."""
+    origins = [value.decode("latin-1") for name, value in headers if name.lower() == b"origin"]
+    return ",".join(origins) if origins else None
 
 
 def size_of(target: bytes, headers: RawHeaders) -> int:

@@ -84,8 +84,11 @@ class ApplicationHooks(Protocol):
     def requires_admission(self, target: bytes) -> bool:
         """Whether a request for this target needs an admission slot."""
 
-    def reject_request(self, error: Exception, *, secure: bool) -> bytes:
-        """Count and log a request that cannot be served; return its response, after which the connection closes."""
+    def reject_request(self, error: Exception, *, origin: str | None, secure: bool) -> bytes:
+        """Count and log a request that cannot be served; return its response, after which the connection closes.
+
+        `origin` is that of the page that sent it, or None.
+        """
 
     def log_rejected(self, error: Exception) -> None:
         """Log a request that the server itself has rejected."""
