@@ -146,7 +146,8 @@ class Settings(BaseSettings):
     # Cache
     cache_url: str = Field(
         "memory://",
-        description="cache: memory:// of one process, or redis://host:6379/0 shared by all processes",
+        description="cache: memory:// of a process that uses the store alone, or redis://host:6379/0 shared by all "
+        "processes",
         repr=False,
     )
     cache_size: Annotated[Size, Field(ge=0, le=_MANY), AfterValidator(_cache_bytes)] = Field(
