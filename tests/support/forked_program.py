@@ -2,8 +2,11 @@
 
 Starting Python and importing guidsvc costs 0.4 s of CPU, most of what a short test of a command takes. A fork costs a
 tenth. The process is a real one: with its own standard streams, folder, environment, signals and exit code.
+
+Which modules a program imports is the subject of `tests/system/test_start_imports.py`, which starts Python itself.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -13,12 +16,26 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.forkserver import set_forkserver_preload
 from pathlib import Path
 
+from guidsvc.cli.commands import COMMANDS
+
 PROGRAM = Path(__file__).parents[2] / "pdapt.py"
 _PRELOADED = [
     "guidsvc.bootstrap.run",
-    "guidsvc.cli.keys.command",
-    "guidsvc.cli.local.backup",
+    "guidsvc.bootstrap.validation",
+    "guidsvc.cache.memory",
+    "guidsvc.cache.redis.cache",
+    "guidsvc.cli.parsing.program",
+    "guidsvc.cli.parsing.usage_errors",
+    "guidsvc.cli.setting_warnings",
     "guidsvc.cli.settings_help",
+    "guidsvc.cli.start_failure",
+    "guidsvc.monitoring.prometheus",
+    "guidsvc.process.supervisor",
+    "guidsvc.store.mongo.store",
+    "guidsvc.store.sqlite.store",
+    "uvloop",
+    *(place.partition(":")[0] for place in COMMANDS.values()),
+    *("anyio.streams.tls", "httpcore2"),  # which httpx2 imports for its first request
     __name__,
 ]
 _fork_server = multiprocessing.get_context("forkserver")
@@ -76,6 +93,7 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str], stdout
     """Become `python pdapt.py ARGUMENTS`, in the forked process."""
     from guidsvc.cli.main import main
 
+    gc.freeze()  # a collection would copy the memory that is shared with the other processes
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
