@@ -14,7 +14,7 @@ Its main thread waits without a time limit for the end. Another thread may recei
 runs. Here the main thread wakes up at intervals, so that the handler runs.
 
 SecantusDB reads the settings of the profiler from the disk after each command, which takes a tenth of the time. No test
-uses the profiler.
+uses the profiler. Keys and values are packed as `tests.support.mongo_packing` says.
 """
 
 import faulthandler
@@ -28,6 +28,8 @@ from secantus import commands, transactions
 from secantus.cli import main
 from secantus.server import SecantusDBServer
 from secantus.transactions import TransactionRegistry
+
+from tests.support import mongo_packing
 
 WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.2
@@ -116,6 +118,7 @@ def run() -> NoReturn:
     _make_retries_wait(TransactionRegistry)
     _order_responses_by_age(TransactionRegistry)
     commands._maybe_record_profile = lambda *_: None
+    mongo_packing.install()
     sys.exit(main())
 
 
