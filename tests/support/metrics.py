@@ -1,9 +1,13 @@
 """Parse the metrics page like Prometheus."""
 
+import asyncio
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.http_client import Client
 
+POLL_SECONDS = 0.02
+"""Pause before the metrics are read again: to render and to parse them takes ten milliseconds of CPU."""
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -39,3 +43,4 @@ async def until_cached(client: Client) -> None:
         samples = await scrape(client)
         if "redis" not in label_values(samples, "cache") or value(samples, "guidsvc_fence", mode="on") == 1:
             return
+        await asyncio.sleep(POLL_SECONDS)

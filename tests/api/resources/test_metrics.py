@@ -20,7 +20,7 @@ from tests.support.certificates import Certificate
 from tests.support.factories import GUID, USER
 from tests.support.http_client import hang_up, raw, read_reply
 from tests.support.jwt_issuer import Signer
-from tests.support.metrics import label_values, read, scrape, until_cached, value
+from tests.support.metrics import POLL_SECONDS, label_values, read, scrape, until_cached, value
 from tests.support.readiness import until_ready
 
 OPERATING = (ROOT / "docs" / "operations.md").read_text()
@@ -185,6 +185,7 @@ async def test_metrics_show_whether_redis_answers(
         assert value(samples, "guidsvc_batch_items_count", batch="redis") >= 4
         own_redis.kill()
         while value(samples, "guidsvc_redis_up") == 1:
+            await asyncio.sleep(POLL_SECONDS)
             await client.get(PATH)
             samples = await scrape(client)
         assert ("guidsvc_redis_up", frozenset()) in samples
