@@ -130,8 +130,8 @@ def _help(words: Sequence[str]) -> None:
 
 
 def _refuse_unknown(word: str) -> NoReturn:
-    from guidsvc.config import UsageError
     from guidsvc.connection_urls import redact
+    from guidsvc.errors import UsageError
 
     near = similarity.nearest(word, SUMMARIES)
     hint = "" if near is None else f"; did you mean {near}?"

@@ -8,9 +8,7 @@ from typing import NoReturn
 
 from guidsvc.cli.commands import COMMANDS
 from guidsvc.cli.exit_codes import FAILED, USAGE, CommandFailed
-from guidsvc.cli.setting_sources import setting_sources
-from guidsvc.config import InvalidSettings
-from guidsvc.errors import StartError
+from guidsvc.errors import InvalidSettings, StartError
 from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
@@ -21,6 +19,8 @@ def report_text(error: StartError, words: Sequence[str]) -> str:
 
     Commands are for people, and report in plain text; only `serve` follows the log format of the service.
     """
+    from guidsvc.cli.setting_sources import setting_sources
+
     sources = setting_sources(words)
     faults = sources.spell(str(error)).split("\n")
     has_log = not words or words[0] not in COMMANDS

@@ -5,7 +5,7 @@ with the suffix _FILE names a file with the value, such as a secret in a contain
 """
 
 from guidsvc.config.env_file import Assignment
-from guidsvc.config.loading import FILE_SUFFIX, InvalidSettings, UsageError, env_file, load
+from guidsvc.config.loading import FILE_SUFFIX, env_file, load
 from guidsvc.config.settings import ENV_FILE, FLAGS, LISTS, PREFIX, Settings, Size, flag, split_list
 from guidsvc.config.validation import Check, load_valid
 
@@ -17,10 +17,8 @@ __all__ = [
     "PREFIX",
     "Assignment",
     "Check",
-    "InvalidSettings",
     "Settings",
     "Size",
-    "UsageError",
     "env_file",
     "flag",
     "load",

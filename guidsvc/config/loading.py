@@ -15,7 +15,7 @@ from guidsvc.config.fault_text import fault_text
 from guidsvc.config.settings import FLAGS, PREFIX, Settings, flag
 from guidsvc.config.suggestions import suggestion
 from guidsvc.connection_urls import redact, redact_words
-from guidsvc.errors import StartError
+from guidsvc.errors import InvalidSettings, UsageError
 from guidsvc.foreign_variables import is_foreign
 
 TEST_PREFIX = "GUIDSVC_TEST_"
@@ -33,23 +33,6 @@ _FAULTY_FLAG = re.compile(r"argument (--[\w-]+)")
 _UNKNOWN_ARGUMENTS = "unrecognized arguments: "
 """The start of the message of argparse for unknown flags and surplus words."""
 _FLAG = re.compile("--?[A-Za-z]")
-
-
-class InvalidSettings(StartError):
-    """Some settings are unknown or invalid; the message has a line for each fault. Commands exit with 2.
-
-    `settings` has the defaults in place of the settings `names`, which are invalid; None if nothing could be parsed.
-    """
-
-    def __init__(
-        self, faults: Sequence[str], settings: "Settings | None" = None, names: Collection[str] = frozenset()
-    ) -> None:
-        super().__init__("\n".join(faults))
-        self.faults, self.settings, self.names = tuple(faults), settings, frozenset(names)
-
-
-class UsageError(InvalidSettings):
-    """A flag is unknown, or lacks its value."""
 
 
 def load(arguments: Sequence[str]) -> Settings:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from guidsvc.config.loading import InvalidSettings, load
+from guidsvc.config.loading import load
 from guidsvc.config.settings import Settings
-from guidsvc.errors import StartError
+from guidsvc.errors import InvalidSettings, StartError
 
 
 class Check(NamedTuple):

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from guidsvc.bootstrap import validation
 from guidsvc.bootstrap.auth import is_controlled
 from guidsvc.cache import is_private, validate_cache_url
-from guidsvc.config import InvalidSettings, Settings
+from guidsvc.config import Settings
 from guidsvc.connection_urls import scheme_of
 from guidsvc.doctor import host, service
 from guidsvc.doctor import settings as settings_checks
 from guidsvc.doctor.checks import Check, is_skipped, run_checks
 from guidsvc.doctor.findings import Group, Result, bounded, fault
-from guidsvc.errors import StartError
+from guidsvc.errors import InvalidSettings, StartError
 from guidsvc.program import runnable
 from guidsvc.store import MONGO_SCHEMES, validate_store_url
 

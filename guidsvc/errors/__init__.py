@@ -39,6 +39,8 @@
     ├── OutcomeUnknown        a write was sent but no response came
     ├── CorruptRecord         the stored data is not a valid record
     └── StartError            the service cannot start with this configuration
+        ├── InvalidSettings   some settings are unknown or invalid
+        │   └── UsageError    a flag is unknown, or lacks its value
         └── NoStore           a command expects an existing store, but found none
 
 The package does not know HTTP: `guidsvc.api.contract.problems` maps errors to statuses. A driver's exceptions never
@@ -69,7 +71,7 @@ from guidsvc.errors.events import EventsGone, EventsTrimmed, ForgedCursor, TooMa
 from guidsvc.errors.limits import QuotaExceeded, RateLimited, ReceiptsFull, SpaceUsed
 from guidsvc.errors.records import CorruptRecord, Expired, NotFound, PreconditionFailed, PreconditionRequired
 from guidsvc.errors.requests import IdempotencyMismatch, InProgress, InvalidField, InvalidGuid, InvalidRequest
-from guidsvc.errors.start import NoStore, StartError, write_fault
+from guidsvc.errors.start import InvalidSettings, NoStore, StartError, UsageError, write_fault
 
 __all__ = [
     "CacheUnavailable",
@@ -88,6 +90,7 @@ __all__ = [
     "InvalidField",
     "InvalidGuid",
     "InvalidRequest",
+    "InvalidSettings",
     "KeyNotActive",
     "LeaseExpired",
     "MetricsUnavailable",
@@ -113,6 +116,7 @@ __all__ = [
     "TooManyStreams",
     "Unauthorized",
     "Unavailable",
+    "UsageError",
     "found_by_class",
     "write_fault",
 ]

@@ -1,6 +1,8 @@
 """Errors that stop a command before it begins."""
 
+from collections.abc import Collection, Sequence
 from errno import EACCES, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from typing import Any
 
 from guidsvc.errors.base import GuidsvcError
 
@@ -15,6 +17,24 @@ _REMEDIES = {
 
 class StartError(GuidsvcError):
     """The service cannot start with this configuration. The message is one line that says what to change."""
+
+
+class InvalidSettings(StartError):
+    """Some settings are unknown or invalid; the message has a line for each fault. Commands exit with 2.
+
+    `settings`, a `guidsvc.config.Settings`, has the defaults in place of the settings `names`, which are invalid; None
+    if nothing could be parsed.
+    """
+
+    def __init__(
+        self, faults: Sequence[str], settings: Any | None = None, names: Collection[str] = frozenset()
+    ) -> None:
+        super().__init__("\n".join(faults))
+        self.faults, self.settings, self.names = tuple(faults), settings, frozenset(names)
+
+
+class UsageError(InvalidSettings):
+    """A flag is unknown, or lacks its value."""
 
 
 class NoStore(StartError):

@@ -104,6 +104,11 @@ def test_command_imports_no_server(tmp_path: Path, command: str) -> None:
     assert not modules_after(tmp_path, COMMAND, command, "--help") & {*OPTIONAL, "tornado", "httptools", "uvloop"}
 
 
+@pytest.mark.parametrize("command", ["ls", "import", "completion"])
+def test_command_without_settings_does_not_import_their_table(tmp_path: Path, command: str) -> None:
+    assert not modules_after(tmp_path, COMMAND, command, "--help") & {"guidsvc.config", "pydantic_settings"}
+
+
 @pytest.mark.parametrize("command", ["ls", "watch", "import"])
 def test_command_over_http_imports_no_server(tmp_path: Path, command: str) -> None:
     """The client imports OpenTelemetry if it is installed, and tenacity imports tornado."""

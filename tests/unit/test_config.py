@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from guidsvc.config import PREFIX, InvalidSettings, Settings, Size, UsageError, load
-from guidsvc.errors import StartError
+from guidsvc.config import PREFIX, Settings, Size, load
+from guidsvc.errors import InvalidSettings, StartError, UsageError
 
 
 @pytest.fixture(autouse=True)

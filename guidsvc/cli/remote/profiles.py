@@ -23,7 +23,7 @@ from typing import Any
 import platformdirs
 
 from guidsvc.bounded_file import read_text
-from guidsvc.config import UsageError
+from guidsvc.errors import UsageError
 from guidsvc.system_errors import plain_reason
 
 _MEMBERS = {"url", "key_file", "key_command"}

@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from guidsvc.cli.remote.profiles import Profile, read_key_file, read_profile, run_key_command, valid_key
-from guidsvc.config import UsageError
 from guidsvc.connection_urls import redact
+from guidsvc.errors import UsageError
 
 DEFAULT_URL = "http://127.0.0.1:8888"
 KEY, KEY_FILE, URL, PROFILE = "GUIDSVC_KEY", "GUIDSVC_KEY_FILE", "GUIDSVC_URL", "GUIDSVC_PROFILE"

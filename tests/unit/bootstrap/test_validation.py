@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from guidsvc.bootstrap.validation import load, unused
-from guidsvc.config import PREFIX, InvalidSettings, Settings
+from guidsvc.config import PREFIX, Settings
+from guidsvc.errors import InvalidSettings
 from tests.support.certificates import Certificate
 
 NAME_JWKS = "name a file that this user can read, or an https:// URL"
