@@ -3,6 +3,7 @@
 Modules that need third-party packages are imported inside functions, so that a missing package is reported in one line.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from guidsvc.program import SCRIPT, install_command, program
 
 _FAILED, _INTERRUPTED = 1, 130
 """Exit codes."""
+_GC_THRESHOLDS = 50_000, 20, 100
+"""Of the garbage collector. By default it would examine all imported modules many times: a twentieth of the start."""
 
 
 def serve(words: Sequence[str]) -> None:
@@ -54,6 +57,7 @@ def _serve(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Run a command, or serve; exit with a one-line message if a package is not installed."""
+    gc.set_threshold(*_GC_THRESHOLDS)
     try:
         _run_command()
     except ModuleNotFoundError as error:
