@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 
-from guidsvc.api.contract.schemas.fields import closed, optional
+from guidsvc.api.contract.schemas.fields import Schema, closed, optional
 from guidsvc.api.contract.schemas.leases import Renewal
 from guidsvc.api.contract.schemas.problems import AnyProblem
 from guidsvc.api.contract.schemas.records import EXAMPLE_RECORD, GuidRecord
@@ -15,7 +15,7 @@ from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN
 Operation = create_model("Operation", __base__=BatchOperation, __doc__=BatchOperation.__doc__)
 
 
-class Batch(BaseModel):
+class Batch(Schema):
     """Operations to execute. Those on the same GUID run in order."""
 
     model_config = closed({"operations": [{"user": EXAMPLE["user"]}]})
@@ -23,7 +23,7 @@ class Batch(BaseModel):
     operations: Annotated[list[Operation], Field(max_length=MAX_OPERATIONS)]  # type: ignore[valid-type]  # create_model returns a class
 
 
-class Result(BaseModel):
+class Result(Schema):
     """The result of an operation: a record, or a problem."""
 
     model_config = closed({"status": 201, "guid": EXAMPLE_GUID, "etag": '"1795420608123"', "record": EXAMPLE_RECORD})
@@ -44,7 +44,7 @@ class Result(BaseModel):
     )
 
 
-class BatchResults(BaseModel):
+class BatchResults(Schema):
     """The results of the operations, in the same order."""
 
     model_config = closed({"results": [{"status": 204, "guid": EXAMPLE_GUID}]})

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from guidsvc.api.contract.schemas.fields import Digits, closed, optional
+from guidsvc.api.contract.schemas.fields import Digits, Schema, closed, optional
 from guidsvc.api.contract.schemas.records import EXAMPLE_RECORD, GuidRecord
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN
 
@@ -22,7 +22,7 @@ _EVENT: dict[str, Any] = {
 }
 
 
-class Event(BaseModel):
+class Event(Schema):
     """An event of a GUID. New types and new members may be added."""
 
     cursor: Annotated[str, Field(description="The position after the event.")]
@@ -46,7 +46,7 @@ class Event(BaseModel):
     record: GuidRecord = optional("The record after the change; before it, for `guid.deleted`; none for `guid.purged`.")
 
 
-class EventPage(BaseModel):
+class EventPage(Schema):
     """A page of events."""
 
     model_config = closed({"items": [_EVENT], "next": _CURSOR, "more": False})

@@ -2,11 +2,17 @@
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from guidsvc.domain.commands.fields import forget_default
 
 Digits = Annotated[str, Field(pattern="^[0-9]+$")]
+
+
+class Schema(BaseModel):
+    """The base of the schemas. Only the OpenAPI document needs them, so none is compiled when the service starts."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 def closed(*examples: dict[str, Any]) -> ConfigDict:

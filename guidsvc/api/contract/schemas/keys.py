@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from guidsvc.api.contract.schemas.fields import Digits, closed, optional
+from guidsvc.api.contract.schemas.fields import Digits, Schema, closed, optional
 from guidsvc.api.contract.schemas.leases import KeyLimits
 from guidsvc.domain.api_key import EXAMPLE_ID, KEY_ID_PATTERN, SECRET_CHARACTERS, KeyState, format_key
 from guidsvc.domain.caller import SCOPES, Scope
@@ -45,7 +45,7 @@ class IssuedKey(Key):
     ]
 
 
-class RateLeft(BaseModel):
+class RateLeft(Schema):
     """A limit of requests, its window in seconds, and the number of requests that are left in it."""
 
     model_config = closed({"limit": 600, "seconds": 60, "left": 594})
@@ -55,7 +55,7 @@ class RateLeft(BaseModel):
     left: int
 
 
-class QuotaUsed(BaseModel):
+class QuotaUsed(Schema):
     """The quota of an owner, and its use."""
 
     model_config = closed({"limit": 1000, "live": 12})
@@ -82,7 +82,7 @@ class OwnKey(KeyLimits):
     quota: QuotaUsed = optional("The quota. Absent without one, and if the scope `write` is missing.")
 
 
-class KeyPage(BaseModel):
+class KeyPage(Schema):
     """A page of API keys."""
 
     model_config = closed({"items": [_EXAMPLE_KEY], "next": None})

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 
-from guidsvc.api.contract.schemas.fields import Digits, closed, optional
+from guidsvc.api.contract.schemas.fields import Digits, Schema, closed, optional
 from guidsvc.domain.commands import RenewCommand
 from guidsvc.domain.record import EXAMPLE_GUID, GUID_PATTERN
 
@@ -22,7 +22,7 @@ _RENEWAL: dict[str, Any] = {
 }
 
 
-class Renewal(BaseModel):
+class Renewal(Schema):
     """The result of a renewal."""
 
     model_config = closed(_RENEWAL)
@@ -36,7 +36,7 @@ class Renewal(BaseModel):
     renew_at: Annotated[Digits | None, Field(description="When to renew again, in Unix seconds.")]
 
 
-class KeyLimits(BaseModel):
+class KeyLimits(Schema):
     """The limits of an API key. Absent if it has none of its own."""
 
     max_ttl: Digits = optional("The longest life that it may give a GUID, in seconds from now.")

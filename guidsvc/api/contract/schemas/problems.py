@@ -2,15 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from guidsvc.api.contract.schemas.fields import Digits, optional
+from guidsvc.api.contract.schemas.fields import Digits, Schema, optional
 from guidsvc.api.contract.schemas.records import GuidRecord
 from guidsvc.api.contract.schemas.service import AGE_OF_STATES, CLOCK, DAMAGE
 from guidsvc.domain.record import GUID_PATTERN
 
 
-class Problem(BaseModel):
+class Problem(Schema):
     """Problem details (RFC 9457)."""
 
     model_config = ConfigDict(extra="forbid")
@@ -23,7 +23,7 @@ class Problem(BaseModel):
     request_id: Annotated[str, Field(description="The id of the request, also in the log of the service.")]
 
 
-class Fault(BaseModel):
+class Fault(Schema):
     """One fault in a request: where it is, and what is wrong."""
 
     model_config = ConfigDict(extra="forbid")
@@ -122,7 +122,7 @@ PROBLEMS: dict[str, type[Problem]] = {
 """The schemas of problems with specific members, by code."""
 
 
-class ProblemSummary(BaseModel):
+class ProblemSummary(Schema):
     """A problem in the list of all."""
 
     model_config = ConfigDict(extra="forbid")
@@ -134,7 +134,7 @@ class ProblemSummary(BaseModel):
     when: Annotated[str, Field(description="When the problem occurs.")]
 
 
-class ProblemList(BaseModel):
+class ProblemList(Schema):
     """All problems."""
 
     model_config = ConfigDict(extra="forbid")
@@ -142,7 +142,7 @@ class ProblemList(BaseModel):
     problems: list[ProblemSummary]
 
 
-class Explanation(BaseModel):
+class Explanation(Schema):
     """The explanation of a problem."""
 
     model_config = ConfigDict(extra="forbid")

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, WithJsonSchema, create_model
+from pydantic import Field, WithJsonSchema, create_model
 
-from guidsvc.api.contract.schemas.fields import Digits, closed, optional
+from guidsvc.api.contract.schemas.fields import Digits, Schema, closed, optional
 from guidsvc.domain.commands import CreateCommand, PatchCommand, PutCommand
 from guidsvc.domain.record import EXAMPLE, EXAMPLE_GUID, GUID_PATTERN, METADATA, State
 
@@ -21,7 +21,7 @@ _FULL: dict[str, Any] = {
 }
 
 
-class GuidRecord(BaseModel):
+class GuidRecord(Schema):
     """A registered GUID. `metadata` is present if the record has any, the members after it only with `view=full`."""
 
     model_config = closed(EXAMPLE_RECORD, EXAMPLE_RECORD | {"metadata": {"colour": "blue"}} | _FULL)
@@ -40,7 +40,7 @@ class GuidRecord(BaseModel):
     owner: str = optional("The owner of the record, for admins only; empty if it was created without access control.")
 
 
-class Page(BaseModel):
+class Page(Schema):
     """A page of the records that match the query."""
 
     model_config = closed({"items": [EXAMPLE_RECORD], "next": None, "total": 1})

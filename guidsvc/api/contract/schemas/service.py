@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from guidsvc.api.contract.schemas.fields import Digits, closed, optional
+from guidsvc.api.contract.schemas.fields import Digits, Schema, closed, optional
 
 
-class Live(BaseModel):
+class Live(Schema):
     """The process is alive."""
 
     model_config = closed({"status": "live"})
@@ -24,7 +24,7 @@ CLOCK = "If the clocks of the host and of MongoDB differ by more than 0.5 s: by 
 DAMAGE = "If the stored data is damaged: what is wrong. GUIDs that exist may be absent."
 
 
-class Readiness(BaseModel):
+class Readiness(Schema):
     """The service is ready.
 
     It is `degraded` without its cache, if the store rejects writes or is damaged, or with a wrong clock.
@@ -45,7 +45,7 @@ class Readiness(BaseModel):
 _EXAMPLE_COUNTS = {"hours": [4, 3] + 22 * [1], "days": [29] + 29 * [24]}
 
 
-class ExpiringCounts(BaseModel):
+class ExpiringCounts(Schema):
     """The live GUIDs that expire in each of the next hours and days. These begin `at`; the first day is 24 hours."""
 
     model_config = closed(_EXAMPLE_COUNTS)
@@ -54,7 +54,7 @@ class ExpiringCounts(BaseModel):
     days: Annotated[list[int], Field(min_length=30, max_length=30)]
 
 
-class Statistics(BaseModel):
+class Statistics(Schema):
     """The number of GUIDs of all owners."""
 
     model_config = closed({"live": 1000, "expired": 70, "expiring": _EXAMPLE_COUNTS, "at": "1795601551000"})
@@ -65,7 +65,7 @@ class Statistics(BaseModel):
     at: Annotated[Digits, Field(description="The time of the count, in Unix milliseconds.")]
 
 
-class ServiceVersion(BaseModel):
+class ServiceVersion(Schema):
     """The name and version of the service."""
 
     model_config = closed({"name": "guidsvc", "version": "0.1.0"})
@@ -82,7 +82,7 @@ class Root(ServiceVersion):
     links: dict[str, str]
 
 
-class Document(BaseModel):
+class Document(Schema):
     """An OpenAPI document."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"openapi": "3.1.1"}]})
