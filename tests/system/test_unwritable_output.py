@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
+from tests.support.backing_servers import PLAIN_PYTHON, ROOT, START_SECONDS, pdapt
 
 CREATE = "keys create --owner a"
 PRINTING = ["keys list", "keys list --json", "backup copy.db", "--help", "--version", "keys --help", "keys --version"]
@@ -32,6 +32,7 @@ def shell(tmp_path: Path) -> Shell:
         return subprocess.run(
             command,
             cwd=tmp_path,
+            env=os.environ | PLAIN_PYTHON,
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from guidsvc_client import Client, NotFound
-from tests.support.backing_servers import ROOT, START_SECONDS, Service
+from tests.support.backing_servers import PLAIN_PYTHON, ROOT, START_SECONDS, Service
 
 FULL = "standard output cannot be written: No space left on device"
 CLOSED = "standard output cannot be written: it is closed"
@@ -21,7 +21,7 @@ def shell(line: str, url: str, folder: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         ["/bin/bash", "-c", f"{program}\n{line}"],
         cwd=folder,
-        env=os.environ | {"GUIDSVC_URL": url, "XDG_STATE_HOME": str(folder)},
+        env=os.environ | PLAIN_PYTHON | {"GUIDSVC_URL": url, "XDG_STATE_HOME": str(folder)},
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
