@@ -6,9 +6,9 @@ from tests.support.simulation import simulate
 
 
 @pytest.mark.slow
-def test_first_twenty_seeds_keep_the_guarantees() -> None:
-    """`make simulation` runs 2,000 seeds, and so does `.ci/run`."""
-    result = simulate("--seeds", "20")
+def test_first_eight_seeds_keep_the_guarantees() -> None:
+    """`make simulation` runs 2,000 seeds, and `.ci/run` 500."""
+    result = simulate("--seeds", "8")
 
     assert result.returncode == 0, result.stdout
     assert "violations: in 0 seeds" in result.stdout

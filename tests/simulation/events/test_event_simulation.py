@@ -6,8 +6,9 @@ from tests.support.simulation import simulate
 
 
 @pytest.mark.slow
-def test_first_two_seeds_find_no_violation() -> None:
-    done = simulate("--events", "--seeds", "2")
+def test_first_seed_finds_no_violation() -> None:
+    """`make simulation` runs 50 seeds, and `.ci/run` 12."""
+    done = simulate("--events", "--seeds", "1")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "event violations: in 0 seeds" in done.stdout
