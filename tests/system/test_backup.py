@@ -331,6 +331,7 @@ def test_backup_creates_no_store(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["x" * 300], r"backup: .*/x{300} cannot be written: File name too long; name another file"),
+        (["x" * 240], r"backup: .*/x{240} cannot be written: File name too long; name another file"),
         (
             ["missing/backup.db"],
             r"backup: .*/missing/backup.db cannot be written: No such file or directory; create its folder, .*",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guidsvc.errors import StartError, write_fault
-from guidsvc.store.sqlite.files import connect, is_file_of
+from guidsvc.store.sqlite.files import JOURNAL_SUFFIX, connect, is_file_of
 from guidsvc.store.sqlite.recovery.cut_log import CutLog, save_cut_log
 from guidsvc.store.sqlite.recovery.salvage import copy_readable
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, open_writer, start_error
@@ -117,11 +117,12 @@ def _temporary(target: Path) -> Iterator[Path]:
     """Create an empty file beside the target that only its owner can read; remove it at the end if it still exists."""
     made = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with _writable(target):
+        made.with_name(made.name + JOURNAL_SUFFIX).exists()  # an OSError if the name is too long
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
     try:
         yield made
     finally:
-        for suffix in ("", "-journal", "-wal", "-shm"):
+        for suffix in ("", JOURNAL_SUFFIX, "-wal", "-shm"):
             made.with_name(made.name + suffix).unlink(missing_ok=True)
 
 

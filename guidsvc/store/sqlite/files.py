@@ -23,6 +23,8 @@ NEW_SUFFIX = "-new"
 """An empty file beside a database that a process is creating."""
 _UNCLAIMED = ("", "-wal", "-shm")
 SUFFIXES = (*_UNCLAIMED, LOCK_SUFFIX)
+JOURNAL_SUFFIX = "-journal"
+"""Of a file that SQLite needs only while a database is created or copied. It is the longest suffix."""
 _FEW_FRAMES = 1000
 
 _log = structlog.get_logger(__name__)
@@ -110,7 +112,7 @@ class StoreFiles:
 def is_file_of(store: Path, path: Path) -> bool:
     """Return whether a path is the file of a store, or one of the files that SQLite puts beside it, under any name."""
     there = _identity(path)
-    for suffix in (*SUFFIXES, "-journal", NEW_SUFFIX):
+    for suffix in (*SUFFIXES, JOURNAL_SUFFIX, NEW_SUFFIX):
         beside = store.with_name(store.name + suffix)
         is_named = path.name == beside.name and _identity(path.parent) == _identity(beside.parent)
         if is_named or (there is not None and there == _identity(beside)):

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,7 +22,7 @@ from guidsvc.runtime.clock import Clock, system_clock
 from guidsvc.store.sqlite.engine import SqliteEngine
 from guidsvc.store.sqlite.events.continuity import open_log
 from guidsvc.store.sqlite.events.log import SqliteEventLog
-from guidsvc.store.sqlite.files import WAL_BYTES
+from guidsvc.store.sqlite.files import JOURNAL_SUFFIX, WAL_BYTES
 from guidsvc.store.sqlite.recovery.cut_log import report_cut_log
 from guidsvc.store.sqlite.recovery.key_order import KeyCheck
 from guidsvc.store.sqlite.recovery.start_writes import StartWrites
@@ -80,6 +80,8 @@ def _refuse_unsafe(path: Path) -> None:
     Opening a pipe, a device or a socket may block for ever. Under each hard link SQLite keeps another write-ahead log:
     two processes that use different names would overwrite each other's writes.
     """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.with_name(path.name + JOURNAL_SUFFIX).stat()  # an OSError if the name is too long
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
