@@ -146,7 +146,7 @@ async def test_damaged_file_recipe_saves_all_but_the_damaged_page(
     async with serving() as client:
         await fill_store(client)
     damaged_guids = spoil_page(tmp_path / "guidsvc.db", 300)
-    output = shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[0]))
+    output = shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is not a valid record.*")[0]))
 
     async with serving() as client:
         assert (await client.get("/readyz")).json["status"] == "ready"
@@ -159,7 +159,7 @@ async def test_damaged_file_recipe_saves_all_but_the_damaged_page(
 async def test_corrupt_row_recipe_removes_the_row(tmp_path: Path, shell: Shell, serving: Serving) -> None:
     async with serving() as client:
         assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
-    shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is no record.*")[2]))
+    shell(recipe(section(FAULTS, "### What to do").partition("*A row or document is not a valid record.*")[2]))
     async with serving() as client:
         assert (await client.get(f"/guid/{GUID}")).status == 404
 
