@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from guidsvc.errors import MetricsUnavailable
-from guidsvc.runtime.background import spawn_detached
+from guidsvc.runtime.background import in_thread, spawn_detached
 from guidsvc.telemetry.metrics import Metrics
 from guidsvc.telemetry.outage import Outage
 
@@ -119,7 +119,7 @@ class ProcessMonitor:
 
         if self._folder is None:
             collector = prometheus.SingleProcessCollector(self.meters, self._about)
-            return await asyncio.to_thread(prometheus.render, collector, accept)
+            return await in_thread(prometheus.render, collector, accept)
         try:
             rendered, has_new_files = await self._render(self._collector(self._folder), accept)
             return (await self._render(self._collector(self._folder), accept))[0] if has_new_files else rendered
@@ -136,7 +136,7 @@ class ProcessMonitor:
         from guidsvc.monitoring import prometheus
 
         self.publish()
-        rendered = await asyncio.to_thread(prometheus.render, collector, accept)
+        rendered = await in_thread(prometheus.render, collector, accept)
         new_files = set(collector.left_out) - self._left_out
         self._left_out = set(collector.left_out)
         if new_files:
@@ -154,4 +154,4 @@ class ProcessMonitor:
 
 async def _load() -> None:
     """Import the exposition module in a thread, because the import would block the event loop."""
-    await asyncio.to_thread(import_module, "guidsvc.monitoring.prometheus")
+    await in_thread(import_module, "guidsvc.monitoring.prometheus")

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import structlog
 
@@ -25,6 +25,7 @@ CANCEL_AGAIN_SECONDS = 5.0
 """Time that a cancelled task has to end, before it is cancelled again."""
 
 Result = TypeVar("Result")
+P = ParamSpec("P")
 
 _log = structlog.get_logger(__name__)
 
@@ -150,8 +151,20 @@ def _expect_domain_error(task: asyncio.Task[Any]) -> None:
         _log.error("background task failed", exc_info=error)
 
 
+async def in_thread(work: Callable[P, Result], *arguments: P.args, **options: P.kwargs) -> Result:
+    """Run the work in a thread, or on the event loop if the system has no thread left. It may then run twice."""
+    call = partial(copy_context().run, partial(work, *arguments, **options))
+    try:
+        running = asyncio.get_running_loop().run_in_executor(None, call)
+    except RuntimeError:  # the work is in the queue of the executor, whose threads may do it too
+        return work(*arguments, **options)
+    return await running
+
+
 class WorkerThreads:
-    """Threads that do work in order of arrival, and hand the results to the event loop. They start when needed.
+    """Threads that do work in order of arrival, and hand the results to the event loop.
+
+    They start when needed, the first one at `start` if that is called.
 
     A ThreadPoolExecutor would make several times as many calls for each piece of work.
     """
@@ -164,21 +177,26 @@ class WorkerThreads:
         self._work: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
         self._is_shut_down = False
 
+    def start(self) -> None:
+        """Start the first thread now, so that work never lacks one; RuntimeError if the system has none left."""
+        if not self._threads:
+            self._start_one()
+
     def run(self, work: Callable[[], Result]) -> "asyncio.Future[Result]":
         """Return a future of the result. If the future is cancelled before the work has begun, it is not done."""
         if self._is_shut_down:
             raise RuntimeError(f"the threads {self._name} have ended")
         if self._open >= len(self._threads) < self._count:
-            # A daemon, so that a process that fails to shut it down can exit.
-            thread = threading.Thread(target=self._serve, name=f"{self._name}_{len(self._threads)}", daemon=True)
-            self._start(thread)
+            self._start_one()
         self._open += 1
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._work.put((work, future))
         return future
 
-    def _start(self, thread: threading.Thread) -> None:
+    def _start_one(self) -> None:
         """Start one more thread; if the system has none left, the work waits for those that there are."""
+        # A daemon, so that a process that fails to shut it down can exit.
+        thread = threading.Thread(target=self._serve, name=f"{self._name}_{len(self._threads)}", daemon=True)
         try:
             thread.start()
         except RuntimeError:

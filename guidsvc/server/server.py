@@ -9,7 +9,7 @@ from socket import socket
 import tornado.platform.asyncio  # noqa: F401  # Tornado would import it in the first request, if a file can be opened then
 from tornado.httputil import HTTPServerConnectionDelegate
 
-from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.background import in_thread, running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.accepting.connection_limit import ConnectionLimit
 from guidsvc.server.accepting.descriptors import Descriptors
@@ -155,7 +155,7 @@ class Server:
                 if each in table.connections and self._is_overdue(each, now):
                     table.manage(each, lambda each: each.expire())
             if self._state.budget.should_release(now):
-                await asyncio.to_thread(release)
+                await in_thread(release)
 
     def _is_overdue(self, connection: ManagedConnection, now: float) -> bool:
         return bool(self._table.manage(connection, lambda each: each.is_overdue(now)))

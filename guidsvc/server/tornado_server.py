@@ -23,7 +23,7 @@ from tornado.web import Application
 from guidsvc.http.client_address import network_of
 from guidsvc.http.headers.connection import has_close
 from guidsvc.http.headers.recognized import MAX_HEADERS
-from guidsvc.runtime.background import running_in_background
+from guidsvc.runtime.background import in_thread, running_in_background
 from guidsvc.runtime.memory import release
 from guidsvc.server.abort import is_open_ended
 from guidsvc.server.accepting.connection_limit import ConnectionLimitLog
@@ -104,7 +104,7 @@ class TornadoServer(HTTPServer):
                 elif client.rate.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second):
                     client.reset()
             if self._budget.should_release(now):
-                await asyncio.to_thread(release)
+                await in_thread(release)
 
     async def close_all_connections(self) -> None:
         """Close the connections; with a reset where a regular close would look like the end of a response."""

@@ -5,11 +5,10 @@ writes into a response and sees its length could guess what else it contains (BR
 the event loop for 15 milliseconds.
 """
 
-import asyncio
 import gzip
 from functools import partial
 
-from guidsvc.runtime.background import SingleFlight
+from guidsvc.runtime.background import SingleFlight, in_thread
 
 MIN_BYTES = 1024
 """Smaller content is not compressed: it fits into one packet anyway."""
@@ -33,7 +32,7 @@ async def compressed(etag: str, content: bytes) -> bytes:
 
 async def _compress(etag: str, content: bytes) -> bytes:
     try:
-        compressed_content = await asyncio.to_thread(gzip.compress, content, _LEVEL, mtime=0)
+        compressed_content = await in_thread(gzip.compress, content, _LEVEL, mtime=0)
         if len(_compressed) < _MAX_CONTENTS:
             _compressed[etag] = compressed_content
         return compressed_content

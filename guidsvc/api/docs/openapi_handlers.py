@@ -9,6 +9,7 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.docs.static_pages import NOT_MODIFIED, OF_FILES, PAGE, StaticHandler, read
 from guidsvc.api.routing import Route
 from guidsvc.http.constants import JSON
+from guidsvc.runtime.background import in_thread
 
 
 class Document:
@@ -25,7 +26,7 @@ class Document:
         if self._content is None:
             async with self._lock:
                 if self._content is None:
-                    self._content = await asyncio.to_thread(self._render)
+                    self._content = await in_thread(self._render)
         return self._content
 
     def _render(self) -> bytes:

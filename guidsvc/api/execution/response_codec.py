@@ -1,12 +1,12 @@
 """Responses as JSON text, in which form the receipts of idempotent requests store them."""
 
-import asyncio
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from guidsvc.errors import CorruptRecord
 from guidsvc.http.response import Response
+from guidsvc.runtime.background import in_thread
 
 SMALL_BYTES = 64 * 1024
 """Maximum size of a text that is decoded on the event loop."""
@@ -22,7 +22,7 @@ async def decode_response(text: bytes) -> Response:
 
     A large one is decoded in a thread, so that replays never block the event loop.
     """
-    return _decode(text) if len(text) <= SMALL_BYTES else await asyncio.to_thread(_decode, text)
+    return _decode(text) if len(text) <= SMALL_BYTES else await in_thread(_decode, text)
 
 
 def _decode(text: bytes) -> Response:

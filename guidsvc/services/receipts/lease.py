@@ -9,6 +9,7 @@ import structlog
 from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import LeaseExpired, OutcomeUnknown, Unavailable
+from guidsvc.runtime.background import in_thread
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.receipts.quota import pack
 from guidsvc.store.contract import ReceiptRepository
@@ -143,4 +144,4 @@ class LeasedGenerator:
 
 
 async def _pack(answer: bytes) -> str:
-    return pack(answer) if len(answer) <= MAX_ANSWER_BYTES else await asyncio.to_thread(pack, answer)
+    return pack(answer) if len(answer) <= MAX_ANSWER_BYTES else await in_thread(pack, answer)

@@ -4,8 +4,7 @@ A few KiB of compressed text may unpack to megabytes. Large responses are unpack
 and fairly between callers, so that replays never block the event loop.
 """
 
-import asyncio
-
+from guidsvc.runtime.background import in_thread
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.receipts.quota import unpack, unpack_small
 
@@ -29,4 +28,4 @@ class StoredResponseReader:
             return rendered
         message = "too many large stored answers are being read; retry later"
         async with self._slots.slot_within(queue_name, self._wait_seconds, message):
-            return await asyncio.to_thread(unpack, text)
+            return await in_thread(unpack, text)

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
-from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StoreUnavailable
-from guidsvc.runtime.background import WorkerThreads, spawn_detached
+from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.runtime.background import WorkerThreads, in_thread, spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.files import StoreFiles
@@ -165,6 +165,16 @@ class SqliteEngine:
         """Run the work in the writer's thread."""
         return self._thread.run(work)
 
+    def start(self) -> None:
+        """Start a thread for writes and one for searches; StartError if the system has none left."""
+        try:
+            self._thread.start()
+            self.finder.start()
+        except RuntimeError as error:
+            raise StartError(
+                "the system has no thread left: stop other programs, or raise the limit of processes of this user"
+            ) from error
+
     async def aclose(self) -> None:
         """Wait until every write has been answered and the threads have ended. The caller closes the connections."""
         await self._swaps.drain()
@@ -172,7 +182,7 @@ class SqliteEngine:
         await self._settled.drain()
         await self._pauses.drain()
         await self.finder.aclose()
-        await asyncio.to_thread(self._thread.shut_down)
+        await in_thread(self._thread.shut_down)
 
     def _overdue(self, swap: _Swap | _SwapGroup) -> GuidsvcError:
         return (OutcomeUnknown if swap.is_taken else StoreUnavailable)(

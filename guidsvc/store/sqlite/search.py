@@ -37,7 +37,7 @@ from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import StoreUnavailable
-from guidsvc.runtime.background import WorkerThreads
+from guidsvc.runtime.background import WorkerThreads, in_thread
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import open_reader
@@ -157,9 +157,13 @@ class Finder:
         for connection in self._running:
             connection.interrupt()
 
+    def start(self) -> None:
+        """Start a thread; RuntimeError if the system has none left."""
+        self._threads.start()
+
     async def aclose(self) -> None:
         """Wait until every search has ended, and close the connections."""
-        await asyncio.to_thread(self._threads.shut_down)
+        await in_thread(self._threads.shut_down)
         self._open.close()
 
     async def run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:

@@ -126,6 +126,7 @@ async def open_sqlite(
         else:
             store.postpone(start_writes, share_claim)
         try:
+            engine.start()
             async with (
                 running_in_background(partial(_watch, store, wal_bytes)),
                 running_in_background(KeyCheck(store.files, engine.meter.note_damage).run),

@@ -36,6 +36,7 @@ from guidsvc.errors import (
 )
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
+from guidsvc.runtime.background import in_thread
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.server.abort import call_on_leave
 from guidsvc.telemetry.tracing import CURRENT
@@ -233,7 +234,7 @@ class BatchHandler(Handler):
 
     async def _decode(self, text: bytes) -> Any:
         if len(text) > _CHUNK:  # in a thread, which releases the GIL between operations
-            return await asyncio.to_thread(body.decode_operations, text, MAX_OPERATIONS)
+            return await in_thread(body.decode_operations, text, MAX_OPERATIONS)
         if self.has_large_body:
             self.release_slot()
             await self._take_turn()

@@ -7,7 +7,6 @@ not executed again, because others may have changed these GUIDs since.
 A result stays unknown until its creation succeeds: an error of a repetition says nothing about an earlier attempt.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from guidsvc.api.execution.response_codec import SMALL_BYTES, decode_response
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, Result, is_creation
 from guidsvc.errors import CorruptRecord
 from guidsvc.http.response import Response
+from guidsvc.runtime.background import in_thread
 
 _UNKNOWN = frozenset({GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR})
 """Statuses of operations that may have taken effect, or may not."""
@@ -65,7 +65,7 @@ async def find_unknown(encoded: bytes, values: Sequence[Any], max_bytes: int) ->
     response = await decode_response(encoded)
     if len(encoded) <= SMALL_BYTES:
         return _find_unknown(response, values, max_bytes)
-    return await asyncio.to_thread(_find_unknown, response, values, max_bytes)
+    return await in_thread(_find_unknown, response, values, max_bytes)
 
 
 def _find_unknown(response: Response, values: Sequence[Any], max_bytes: int) -> StoredResults | None:
