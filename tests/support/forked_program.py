@@ -98,6 +98,7 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str], stdout
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or in the background of a shell, which ignores it
     _redirect(stdout, stderr)
     sys.argv = [str(PROGRAM), *arguments]
     sys.orig_argv = [sys.executable, *sys.argv]
