@@ -54,12 +54,12 @@ class UnexpectedResponse(GuidsvcError):
 
 
 class RepeatedCursor(GuidsvcError):
-    """A page says that more follows, and names the cursor that was just sent: the list would never end."""
+    """A page leads back to an earlier one: the list would never end."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"the list {path} would never end: a page names the cursor that was just sent as the next one; check the "
-            "URL, the proxies and the log of the service"
+            f"the list {path} would never end: a page leads back to an earlier one; check the URL, the proxies and the "
+            "log of the service"
         )
 
 

@@ -36,6 +36,11 @@ def text(value: object) -> str:
     return value
 
 
+def cursor_of(document: Mapping[str, Any]) -> str | None:
+    """Return the cursor of the page after this one, which must be a text, or None if this is the last."""
+    return None if document["next"] is None else text(document["next"])
+
+
 def mapping(value: Any) -> Document:
     """Return a value that must be a JSON object."""
     if type(value) is not dict:

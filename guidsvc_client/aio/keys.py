@@ -8,6 +8,7 @@ from guidsvc_client.key_models import IssuedKey, Key
 from guidsvc_client.protocol import key_calls
 from guidsvc_client.protocol.key_calls import KeyFilter, KeyLimits
 from guidsvc_client.protocol.values import Duration
+from guidsvc_client.protocol.workflows import PageTurner
 
 
 class AsyncKeys:
@@ -27,13 +28,14 @@ class AsyncKeys:
     async def list(self, **filters: Unpack[KeyFilter]) -> AsyncIterator[Key]:
         """Yield the keys that a filter selects."""
         cursor: str | None = None
+        turner = PageTurner("/keys")
         while True:
             page = await self._session.send(key_calls.list_page(filters, cursor))
+            cursor = turner.turn(cursor, page.next)
             for key in page.items:
                 yield key
-            if page.next is None:
+            if cursor is None:
                 return
-            cursor = page.next
 
     async def set_note(self, key_id: str, note: str | None) -> Key:
         """Set or remove the note of a key."""

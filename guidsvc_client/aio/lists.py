@@ -7,7 +7,7 @@ from guidsvc_client.aio.session import AsyncSession
 from guidsvc_client.models import Event, Page, Record
 from guidsvc_client.protocol import calls
 from guidsvc_client.protocol.calls import Filter
-from guidsvc_client.protocol.workflows import FeedPlan, next_page
+from guidsvc_client.protocol.workflows import FeedPlan, PageTurner, next_page
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -28,12 +28,13 @@ class AsyncRecordList(Generic[RecordT]):
 
     async def pages(self, cursor: str | None = None) -> AsyncIterator[Page[RecordT]]:
         """Yield the pages, from a cursor on: the `next` of an earlier page."""
+        turner = PageTurner("/guid")
         while True:
             page = await self._page(self._page_size, cursor)
+            cursor = turner.turn(cursor, page.next)
             yield page
-            if page.next is None:
+            if cursor is None:
                 return
-            cursor = page.next
 
     async def total(self) -> int:
         """Count the records."""
@@ -55,8 +56,10 @@ class AsyncEventFeed:
         self._plan = plan
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        turner = PageTurner("/events")
         while True:
             page = await self._session.run(next_page(self._plan, self.cursor))
+            turner.turn(self.cursor, page.next, may_stay=not page.has_more)
             for event in page.items:
                 self.cursor = event.cursor
                 yield event

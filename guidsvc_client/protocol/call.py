@@ -8,7 +8,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import urlencode
 from uuid import uuid4
 
-from guidsvc_client.errors import GuidsvcError, RecordWithheld, RepeatedCursor, UnexpectedResponse
+from guidsvc_client.errors import GuidsvcError, RecordWithheld, UnexpectedResponse
 from guidsvc_client.models import Record
 from guidsvc_client.problems import Problem, problem_of
 from guidsvc_client.protocol.values import version_of
@@ -125,12 +125,6 @@ def with_json(call: Call[T], body: object, content_type: str = JSON) -> Call[T]:
 def with_key(call: Call[T], key: str | None) -> Call[T]:
     """Return a call with this idempotency key, or a new one: repetitions get the first response."""
     return replace(call, headers={**call.headers, "Idempotency-Key": key or uuid4().hex})
-
-
-def check_progress(path: str, cursor: str | None, following: str | None) -> None:
-    """Raise RepeatedCursor if the page after a cursor, of the list at a path, is followed by itself."""
-    if following is not None and following == cursor:
-        raise RepeatedCursor(path)
 
 
 def dump(value: object) -> bytes:

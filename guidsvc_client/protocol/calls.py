@@ -6,14 +6,13 @@ from typing import Any, Literal, NoReturn, TypedDict, TypeVar
 
 from guidsvc_client.errors import RecordWithheld
 from guidsvc_client.key_models import Identity
-from guidsvc_client.models import FullRecord, Page, Readiness, Record, Renewal, Statistics, integer
+from guidsvc_client.models import FullRecord, Page, Readiness, Record, Renewal, Statistics, cursor_of, integer
 from guidsvc_client.problems import NotFound, PreconditionFailed, Problem, unknown_outcome
 from guidsvc_client.protocol.call import (
     MERGE_PATCH,
     NDJSON,
     Call,
     Reply,
-    check_progress,
     read_nothing,
     record_reader,
     with_json,
@@ -159,9 +158,8 @@ def list_page(
 
     def read(reply: Reply) -> Page[RecordT]:
         document = reply.json
-        check_progress("/guid", cursor, document["next"])
         items = [kind.from_wire(each) for each in document["items"]]
-        return Page(items, document["next"], integer(document.get("total")))
+        return Page(items, cursor_of(document), integer(document.get("total")))
 
     query = _filters(filters) | _view(kind) | {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
     headers = {"Prefer": "return=total-count"} if has_total else {}

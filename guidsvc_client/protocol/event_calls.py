@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Literal, TypedDict
 
-from guidsvc_client.models import Event, EventPage
-from guidsvc_client.protocol.call import Call, Reply, check_progress
+from guidsvc_client.models import Event, EventPage, text
+from guidsvc_client.protocol.call import Call, Reply
 from guidsvc_client.protocol.values import Guid, guid_of
 
 MAX_PAGE_SIZE = 500
@@ -29,10 +29,8 @@ def page(query: dict[str, str], *, start: Start, cursor: str | None, wait_second
 
     def read(reply: Reply) -> EventPage:
         document = reply.json
-        if document["more"]:  # at the newest event, the place stays the same
-            check_progress("/events", cursor, document["next"])
         items = [Event.from_wire(each) for each in document["items"]]
-        return EventPage(items, document["next"], document["more"])
+        return EventPage(items, text(document["next"]), document["more"])
 
     place = {"from": start} if cursor is None else {"cursor": cursor}
     wait = {"wait": str(wait_seconds)} if wait_seconds else {}

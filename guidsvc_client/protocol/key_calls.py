@@ -5,7 +5,8 @@ from typing import Literal, TypedDict
 from urllib.parse import quote
 
 from guidsvc_client.key_models import IssuedKey, Key, KeyPage
-from guidsvc_client.protocol.call import MERGE_PATCH, Call, Reply, check_progress, read_nothing, with_json
+from guidsvc_client.models import cursor_of
+from guidsvc_client.protocol.call import MERGE_PATCH, Call, Reply, read_nothing, with_json
 from guidsvc_client.protocol.values import Duration, Moment, wire_members
 
 MAX_PAGE_SIZE = 500
@@ -44,8 +45,7 @@ def list_page(filters: KeyFilter, cursor: str | None) -> Call[KeyPage]:
 
     def read(reply: Reply) -> KeyPage:
         document = reply.json
-        check_progress("/keys", cursor, document["next"])
-        return KeyPage([Key.from_wire(each) for each in document["items"]], document["next"])
+        return KeyPage([Key.from_wire(each) for each in document["items"]], cursor_of(document))
 
     query = {name: str(value) for name, value in filters.items()} | {"limit": str(MAX_PAGE_SIZE)}
     return Call(method="GET", path="/keys", read=read, query=query | ({"cursor": cursor} if cursor else {}))

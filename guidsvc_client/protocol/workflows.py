@@ -1,11 +1,11 @@
-"""Flows of several calls: the update that loses nothing, and the next page of a feed of events."""
+"""Flows of several calls: the update that loses nothing, the pages of a list, and the next page of a feed of events."""
 
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from guidsvc_client.errors import GuidsvcError, RecordWithheld
+from guidsvc_client.errors import GuidsvcError, RecordWithheld, RepeatedCursor
 from guidsvc_client.models import EventPage, Record
 from guidsvc_client.problems import PreconditionFailed, ReceiptsFull, Unavailable
 from guidsvc_client.protocol.batches import Result, batch, rendered
@@ -42,6 +42,37 @@ def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
                 raise
             record = error.record
     raise AssertionError("the last conflict is raised")
+
+
+class PageTurner:
+    """Finds the next page of the list at a path, and notices a page that leads back to an earlier one.
+
+    It compares each cursor with one earlier cursor, which it replaces ever more rarely (Brent's algorithm). So a circle
+    of any length is noticed, soon after it has been read once or twice, without a record of all cursors.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._cursor: str | None = None  # of the page that it found last
+        self._earlier: str | None = None
+        self._steps, self._max_steps = 0, 1  # since the earlier cursor, and until it is replaced
+
+    def turn(self, cursor: str | None, following: str | None, *, may_stay: bool = False) -> str | None:
+        """Return `following`, the cursor that the page after `cursor` names; raise RepeatedCursor if it leads back.
+
+        `may_stay`: the page may name its own cursor, because nothing follows yet.
+        """
+        if cursor != self._cursor:  # the reader has chosen another place
+            self._earlier, self._steps, self._max_steps = cursor, 0, 1
+        self._cursor = following
+        if following is None or (may_stay and following == cursor):
+            return following
+        if following in {cursor, self._earlier}:
+            raise RepeatedCursor(self._path)
+        self._steps += 1
+        if self._steps == self._max_steps:
+            self._earlier, self._steps, self._max_steps = following, 0, 2 * self._max_steps
+        return following
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from guidsvc_client.key_models import IssuedKey, Key
 from guidsvc_client.protocol import key_calls
 from guidsvc_client.protocol.key_calls import KeyFilter, KeyLimits
 from guidsvc_client.protocol.values import Duration
+from guidsvc_client.protocol.workflows import PageTurner
 from guidsvc_client.sync.session import Session
 
 
@@ -27,12 +28,13 @@ class Keys:
     def list(self, **filters: Unpack[KeyFilter]) -> Iterator[Key]:
         """Yield the keys that a filter selects."""
         cursor: str | None = None
+        turner = PageTurner("/keys")
         while True:
             page = self._session.send(key_calls.list_page(filters, cursor))
+            cursor = turner.turn(cursor, page.next)
             yield from page.items
-            if page.next is None:
+            if cursor is None:
                 return
-            cursor = page.next
 
     def set_note(self, key_id: str, note: str | None) -> Key:
         """Set or remove the note of a key."""

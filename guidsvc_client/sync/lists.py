@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 from guidsvc_client.models import Event, Page, Record
 from guidsvc_client.protocol import calls
 from guidsvc_client.protocol.calls import Filter
-from guidsvc_client.protocol.workflows import FeedPlan, next_page
+from guidsvc_client.protocol.workflows import FeedPlan, PageTurner, next_page
 from guidsvc_client.sync.session import Session
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -27,12 +27,13 @@ class RecordList(Generic[RecordT]):
 
     def pages(self, cursor: str | None = None) -> Iterator[Page[RecordT]]:
         """Yield the pages, from a cursor on: the `next` of an earlier page."""
+        turner = PageTurner("/guid")
         while True:
             page = self._page(self._page_size, cursor)
+            cursor = turner.turn(cursor, page.next)
             yield page
-            if page.next is None:
+            if cursor is None:
                 return
-            cursor = page.next
 
     def total(self) -> int:
         """Count the records."""
@@ -54,8 +55,10 @@ class EventFeed:
         self._plan = plan
 
     def __iter__(self) -> Iterator[Event]:
+        turner = PageTurner("/events")
         while True:
             page = self._session.run(next_page(self._plan, self.cursor))
+            turner.turn(self.cursor, page.next, may_stay=not page.has_more)
             for event in page.items:
                 self.cursor = event.cursor
                 yield event

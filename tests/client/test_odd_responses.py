@@ -5,13 +5,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from guidsvc_client import AsyncClient, GuidsvcError, LeaseLost, RepeatedCursor, UnexpectedResponse
 from guidsvc_client.models import EventPage
 from guidsvc_client.protocol.call import Pause
-from guidsvc_client.protocol.workflows import EARLY_SECONDS, FeedPlan, next_page
+from guidsvc_client.protocol.workflows import EARLY_SECONDS, FeedPlan, PageTurner, next_page
 from tests.conftest import ExpectedLogs
 from tests.support.client_in_thread import client_of
 from tests.support.scripted_server import Request, problem, response, scripted_server
@@ -63,6 +64,9 @@ def bodies() -> list[bytes]:
     whole: dict[str, Any] = RECORD | FULL
     odd = [whole | {name: value} for name in whole for value in ODD]
     items = [{"items": [each], "next": "a", "more": True} for each in (None, 5, {}, {"id": 1})]
+    items += [
+        {"items": [], "next": each, "more": True} for each in ODD if each is not None and not isinstance(each, str)
+    ]
     results = [{"results": [each]} for each in (None, {}, {"status": 404, "problem": {"code": 5}})]
     documents: list[Any] = [*ODD, *odd, *items, *results, {"results": 5}]
     return [*map(dumped, documents), *DEEP, b"1" * 20_000]
@@ -98,15 +102,49 @@ async def test_odd_results_of_a_batch_are_no_success(results: list[Any]) -> None
 
 @pytest.mark.parametrize("follow", [False, True])
 @pytest.mark.parametrize("name", ["list", "keys", "events"])
-async def test_list_that_would_never_end_is_an_error(kind: str, name: str, follow: bool) -> None:
-    """Each page names the same next one."""
-    page = response(200, dumped({"items": [], "next": "a", "more": True}))
-    async with scripted_server(lambda _: page) as server, client_of(kind, server.url) as guids:
+@pytest.mark.parametrize(("lead_in", "circle"), [(0, 1), (0, 2), (0, 3), (5, 1), (7, 6)])
+async def test_list_that_would_never_end_is_an_error(
+    kind: str, name: str, follow: bool, lead_in: int, circle: int
+) -> None:
+    """A page leads back to itself, to the one before, or to an earlier one. Each is read three times at most."""
+
+    def page(request: Request) -> bytes:
+        number = int(parse_qs(urlsplit(request.target).query).get("cursor", ["0"])[0])
+        following = number + 1 if number < lead_in + circle else lead_in + 1
+        return response(200, dumped({"items": [], "next": str(following), "more": True}))
+
+    async with scripted_server(page) as server, client_of(kind, server.url) as guids:
         lists = {"list": guids.list(), "keys": guids.keys.list(), "events": guids.events(follow=follow)}
         async with asyncio.timeout(SECONDS):
             with pytest.raises(RepeatedCursor, match="would never end"):
                 await all_of(aiter(lists[name]))
-        assert len(server.requests) == 2
+        assert lead_in + circle < len(server.requests) <= 1 + 3 * (lead_in + circle)
+        assert circle > 1 or len(server.requests) == lead_in + 2, "a page that names itself is noticed at once"
+
+
+@pytest.mark.parametrize("name", ["list", "keys", "events"])
+async def test_long_list_is_read_to_its_end(kind: str, name: str) -> None:
+    def page(request: Request) -> bytes:
+        number = int(parse_qs(urlsplit(request.target).query).get("cursor", ["0"])[0])
+        is_last = number == 200
+        following = str(number + 1) if not is_last else "200" if name == "events" else None
+        return response(200, dumped({"items": [], "next": following, "more": not is_last}))
+
+    async with scripted_server(page) as server, client_of(kind, server.url) as guids:
+        lists = {"list": guids.list(), "keys": guids.keys.list(), "events": guids.events(follow=False)}
+        assert await all_of(aiter(lists[name])) == []
+        assert len(server.requests) == 201
+
+
+def test_reader_may_choose_another_place() -> None:
+    """Also one that it has read before; it may stay where nothing follows yet."""
+    turner = PageTurner("/events")
+    for _ in range(3):
+        assert turner.turn("1", "2") == "2"
+        assert turner.turn("2", "3") == "3"
+        assert [turner.turn("3", "3", may_stay=True) for _ in range(3)] == ["3"] * 3
+    with pytest.raises(RepeatedCursor):
+        turner.turn("3", "3")
 
 
 async def test_newest_place_of_a_feed_is_no_repetition(kind: str) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import urllib.request
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,16 @@ def test_records_of_all_kinds_are_created_and_removed(tmp_path: Path) -> None:
         assert json.loads(pdapt(tmp_path, "demo", "--remove", *at).stdout) == {"removed": 0}
 
 
-async def test_list_that_would_never_end_is_a_failure(tmp_path: Path) -> None:
-    """Each page names the same next one."""
-    page = response(200, b'{"items":[],"next":"a"}')
-    async with scripted_server(lambda _: page) as server:
+@pytest.mark.parametrize(("pages", "requests"), [("a", 2), ("ab", 3)])
+async def test_list_that_would_never_end_is_a_failure(tmp_path: Path, pages: str, requests: int) -> None:
+    """Each page names the same next one, or two pages name each other."""
+    following = cycle(pages)
+    async with scripted_server(lambda _: response(200, b'{"items":[],"next":"%c"}' % ord(next(following)))) as server:
         port = server.url.rpartition(":")[2]
         removal = await asyncio.to_thread(pdapt, tmp_path, "demo", "--remove", "--port", port)
     assert (removal.returncode, removal.stdout) == (1, "")
     assert "would never end" in removal.stderr
-    assert len(server.requests) == 2
+    assert len(server.requests) == requests
 
 
 def test_many_records_take_several_requests(tmp_path: Path) -> None:

@@ -169,16 +169,17 @@ def _pages(service: _Service) -> Iterator[list[str]]:
     """Yield the GUIDs of the sample records. The cursor stays valid while they are deleted."""
     query = f"/guid?user={quote(USER)}&state=all&limit={PER_REQUEST}"
     path: str | None = query
+    read_paths: set[str] = set()
     while path is not None:
+        read_paths.add(path)
         page = service.call("GET", path)
         if page["items"]:
             yield [item["guid"] for item in page["items"]]
-        following = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
-        if following is not None and following == path:
+        path = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
+        if path in read_paths:
             raise CommandFailed(
-                f"demo: {service.url}: the list of GUIDs would never end: a page follows itself", FAILED
+                f"demo: {service.url}: the list of GUIDs would never end: a page leads back to an earlier one", FAILED
             )
-        path = following
 
 
 def _hint(settings: Settings, flags: Sequence[str]) -> str:

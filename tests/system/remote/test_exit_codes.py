@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,21 @@ async def test_error_has_its_code_and_a_remedy(
     assert fault in done.err
 
 
+@pytest.mark.parametrize(("pages", "requests"), [("a", 2), ("ab", 3)])
 @pytest.mark.parametrize("words", [["ls"], ["watch"], ["keys", "list"]], ids=" ".join)
-async def test_list_that_would_never_end_is_a_failure(tmp_path: Path, words: list[str]) -> None:
-    """Each page names the same next one."""
-    page = response(200, b'{"items":[],"next":"a","more":true}')
-    async with scripted_server(lambda _: page) as server:
+async def test_list_that_would_never_end_is_a_failure(
+    tmp_path: Path, words: list[str], pages: str, requests: int
+) -> None:
+    """Each page names the same next one, or two pages name each other."""
+    following = cycle(pages)
+    body = b'{"items":[],"next":"%c","more":true}'
+    async with scripted_server(lambda _: response(200, body % ord(next(following)))) as server:
         url = ["--url", server.url] if words[0] == "keys" else []
         done = await asyncio.to_thread(CommandLine(tmp_path, server.url), *words, *url)
 
     assert (done.code, done.out) == (1, "")
     assert "would never end" in done.err
-    assert len(server.requests) == 2
+    assert len(server.requests) == requests
 
 
 async def test_doubt_about_a_change_is_reported(tmp_path: Path) -> None:
