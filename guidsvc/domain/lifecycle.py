@@ -117,6 +117,7 @@ def create(
         expire = change.expire
         if policy.limits != UNLIMITED:
             _require_within_limits(guid, expire, now, now, policy)
+    version = max(now, after + 1)
     return _record(
         {
             "guid": guid,
@@ -124,10 +125,10 @@ def create(
             "expire": expire,
             "metadata": change.metadata,
             "owner": owner,
-            "version": max(now, after + 1),
+            "version": version,
             "created": now,
             "updated": now,
-            "purge_at": _purge_at(expire, now, policy),
+            "purge_at": _purge_at(expire, now, version, policy),
         }
     )
 
@@ -173,6 +174,7 @@ def delete(record: Record, now: int) -> Record:
     A creation that read the GUID as absent before the record existed would get a lower version. It fails at the
     tombstone, and starts again above the tombstone's version.
     """
+    version = max(record.version + 1, now)
     return _record(
         {
             "guid": record.guid,
@@ -180,10 +182,10 @@ def delete(record: Record, now: int) -> Record:
             "expire": DELETED_EXPIRE,
             "metadata": None,
             "owner": record.owner,
-            "version": max(record.version + 1, now),
+            "version": version,
             "created": now,
             "updated": now,
-            "purge_at": min(now // 1000 + TOMBSTONE_SECONDS, MAX_TIME),
+            "purge_at": min(version // 1000 + TOMBSTONE_SECONDS, MAX_TIME),
         }
     )
 
@@ -235,7 +237,8 @@ def _members(command: PutCommand | PatchCommand, names: AbstractSet[str]) -> dic
 
 
 def _change_members(record: Record, expire: int, now: int, policy: RetentionPolicy) -> dict[str, int]:
-    return {"version": max(record.version + 1, now), "updated": now, "purge_at": _purge_at(expire, now, policy)}
+    version = max(record.version + 1, now)
+    return {"version": version, "updated": now, "purge_at": _purge_at(expire, now, version, policy)}
 
 
 def _default_expire(guid: str, now: int, created: int, policy: RetentionPolicy) -> int:
@@ -261,5 +264,13 @@ def _require_within_limits(
     raise (nothing_left if is_live else cannot_revive)(guid, None, max_expire)
 
 
-def _purge_at(expire: int, updated: int, policy: RetentionPolicy) -> int:
-    return min(max(expire, updated // 1000) + policy.retention, MAX_TIME)
+def _purge_at(expire: int, updated: int, version: int, policy: RetentionPolicy) -> int:
+    """Return the end of the retention.
+
+    More than 1,000 writes of a GUID in a second give it versions in the future. It is kept until these have passed: a
+    record that is created after its removal begins with the time as its version, which must be higher.
+    """
+    purge_at = max(expire, updated // 1000) + policy.retention
+    if version > updated:
+        purge_at = max(purge_at, version // 1000 + 1)
+    return min(purge_at, MAX_TIME)

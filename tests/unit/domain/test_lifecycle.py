@@ -140,6 +140,24 @@ def test_version_rises_with_a_stopped_or_reversed_clock() -> None:
     assert lifecycle.update(old, put_command(user="b"), NOW - 60_000, POLICY).version == NOW + 1
 
 
+@pytest.mark.parametrize("ahead_ms", [0, 1, 999, 1000, 90_500])
+@pytest.mark.parametrize("change", ["create", "update", "revoke", "delete"])
+def test_record_is_kept_until_its_version_has_passed(change: str, ahead_ms: int) -> None:
+    """The GUID may be created again at `purge_at`, with that time as its version."""
+    old, policy = record(NOW, version=NOW + ahead_ms), RetentionPolicy(lifetime=1, retention=0)
+    new = {
+        "create": lambda: lifecycle.create(
+            GUID, put_command(user="x", expire=SECONDS + 1), NOW, policy, after=old.version
+        ),
+        "update": lambda: lifecycle.update(old, put_command(user="x", expire=SECONDS + 1), NOW, policy),
+        "revoke": lambda: lifecycle.update(old, put_command(expire=0), NOW, policy),
+        "delete": lambda: lifecycle.delete(old, NOW),
+    }[change]()
+
+    assert new.version == old.version + 1
+    assert new.purge_at * 1000 > new.version
+
+
 def test_update_renews_expired_record_for_default_lifetime() -> None:
     old = record(NOW - 6000, expire=SECONDS - 5)
 
