@@ -76,7 +76,7 @@ async def serve(
             print_banner(banner(settings, port, preflight))
             manager.ready()
         else:
-            channel.report_ready()
+            channel.report_ready(settings.fingerprint)
             channel.send_heartbeats()
         await stop.wait()
         manager.stopping()

@@ -42,6 +42,8 @@ def _serve(words: Sequence[str]) -> None:
     channel = WorkerChannel.inherited()
     try:
         settings = validation.load(words)
+        if channel is not None:
+            channel.require_settings(settings.fingerprint)
         with standard_streams.buffered():
             worker = None if channel is None else channel.slot
             log_config.configure(settings.log_level, settings.log_format, worker=worker)

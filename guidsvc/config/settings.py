@@ -1,6 +1,7 @@
 """The table of the settings: type, default and description of each."""
 
 import re
+from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
@@ -91,6 +92,11 @@ class Settings(BaseSettings):
                     name: value for name, value in source.env_vars.items() if not is_foreign(name.upper(), value)
                 }
         return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that differs between different settings."""
+        return sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     # Listen
     host: Annotated[str, Field(min_length=1)] = Field(

@@ -98,6 +98,8 @@ class Supervisor:
         self._has_metrics = True
         self._deaths = WorkerDeaths()
         self._workers: set[Worker] = set()  # those that have not ended
+        self._settings = ""
+        """The fingerprint of the settings of the workers; empty until the first one of a start or a reload serves."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._renew = asyncio.Event()
@@ -146,10 +148,18 @@ class Supervisor:
         self._renew_metrics()
         self._bind_again(slot)
         environment = os.environ | {METRICS_VARIABLE: str(self._metrics.path)}
-        worker = await start(slot.number, slot.listeners, environment, self._manager.watchdog_seconds)
+        serves = any(each.served_seconds for each in self._workers)
+        worker = await start(
+            slot.number,
+            slot.listeners,
+            environment,
+            watchdog_seconds=self._manager.watchdog_seconds,
+            settings=self._settings if serves else "",  # without another worker, there is none to differ from
+        )
         self._workers.add(worker)
         self._spawn(self._watch(slot, worker))
         await worker.ready()
+        self._settings = worker.settings
         self._spawn(worker.kill_if_hung())
         slot.closed = []
         return worker
@@ -235,6 +245,7 @@ class Supervisor:
         """Replace the workers one by one. Stop at the first one that cannot be started."""
         _log.info("reload started", workers=len(self._slots))
         replaced = 0
+        former, self._settings = self._settings, ""
         for slot in self._slots:
             if slot.changing.locked():
                 continue  # its worker has died, and a new one is starting
@@ -242,6 +253,7 @@ class Supervisor:
                 await self._replace(slot)
             except StartError as error:
                 _log.error("reload failed, keeping the current workers", error=str(error), worker=slot.number)
+                self._settings = self._settings or former
                 return
             replaced += 1
         if replaced:

@@ -38,6 +38,8 @@ class Worker:
         self._reader, self._writer = streams
         self._heartbeat_seconds = heartbeat_seconds
         self._is_retiring = False
+        self.settings = ""
+        """The fingerprint of its settings, once it serves."""
         self._ready_at: float | None = None
 
     @property
@@ -56,6 +58,7 @@ class Worker:
         if line:
             status = json.loads(line)
             if "failed" not in status:
+                self.settings = status["settings"]
                 self._ready_at = asyncio.get_running_loop().time()
                 return
         exit_status = await self.wait()
@@ -111,11 +114,12 @@ class Worker:
 
 
 async def start(
-    slot: int, listeners: list[socket.socket], environment: Mapping[str, str], watchdog_seconds: float
+    slot: int, listeners: list[socket.socket], environment: Mapping[str, str], *, watchdog_seconds: float, settings: str
 ) -> Worker:
     """Start this program again, as a worker, with the same arguments. Raise StartError if the system cannot.
 
-    With `watchdog_seconds`, the worker sends heartbeats, and may be silent for about that long.
+    `settings` is the fingerprint that its settings must have; empty if any will do. With `watchdog_seconds`, the worker
+    sends heartbeats, and may be silent for about that long.
 
     The worker runs in a new session, so that only the supervisor receives Ctrl-C; it terminates the workers.
     """
@@ -126,7 +130,7 @@ async def start(
         raise StartError(f"a worker cannot be started: {error.strerror}") from error
     heartbeat_seconds = watchdog_seconds / MISSED_HEARTBEATS
     with worker_end:
-        channel = pack(slot, listeners, worker_end, heartbeat_seconds)
+        channel = pack(slot, listeners, worker_end, heartbeat_seconds=heartbeat_seconds, settings=settings)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -16,6 +16,8 @@ from socket import MSG_DONTWAIT, socket
 from threading import Thread
 from typing import Any
 
+from guidsvc.errors import StartError
+
 VARIABLE = "_GUIDSVC_WORKER"
 """The environment variable that passes the channel to a worker. Only the supervisor may set it; it is not a setting."""
 
@@ -30,13 +32,15 @@ MARGIN_SECONDS = 4.0
 class WorkerChannel:
     """A slot number, from 1; the descriptors of the listening sockets; the descriptor of the status socket.
 
-    `heartbeat_seconds` is the interval between heartbeats; 0 means none.
+    `heartbeat_seconds` is the interval between heartbeats; 0 means none. `settings` is the fingerprint of the settings
+    of the other workers; empty if any settings will do.
     """
 
     slot: int
     listeners: tuple[int, ...]
     line: int
     heartbeat_seconds: float = 0.0
+    settings: str = ""
 
     @classmethod
     def inherited(cls) -> "WorkerChannel | None":
@@ -58,9 +62,20 @@ class WorkerChannel:
         """Descriptors that the child process must inherit."""
         return (*self.listeners, self.line)
 
-    def report_ready(self) -> None:
-        """Report to the supervisor that this process serves."""
-        self._send({"ready": True})
+    def require_settings(self, fingerprint: str) -> None:
+        """Raise StartError if the settings of this process are not those of the other workers.
+
+        They come from files that may have been edited since: workers would use different stores, or let others in.
+        """
+        if self.settings and self.settings != fingerprint:
+            raise StartError(
+                "the settings have changed since the other workers started: apply them in all workers with SIGHUP or a "
+                "restart, or undo the change"
+            )
+
+    def report_ready(self, fingerprint: str) -> None:
+        """Report to the supervisor that this process serves, and with which settings."""
+        self._send({"ready": True, "settings": fingerprint})
 
     def report_failed(self, why: str) -> None:
         """Report to the supervisor why this process cannot serve."""
@@ -101,6 +116,6 @@ class WorkerChannel:
             return
 
 
-def pack(slot: int, listeners: list[socket], line: socket, heartbeat_seconds: float) -> WorkerChannel:
+def pack(slot: int, listeners: list[socket], line: socket, *, heartbeat_seconds: float, settings: str) -> WorkerChannel:
     """Return the channel of a worker."""
-    return WorkerChannel(slot, tuple(each.fileno() for each in listeners), line.fileno(), heartbeat_seconds)
+    return WorkerChannel(slot, tuple(each.fileno() for each in listeners), line.fileno(), heartbeat_seconds, settings)

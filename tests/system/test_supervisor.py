@@ -592,6 +592,19 @@ def test_old_workers_stay_if_new_ones_cannot_start(tmp_path: Path, redis_url: st
         assert not set(children(running)) & set(pids)
 
 
+def test_worker_with_other_settings_does_not_join_the_others(tmp_path: Path, redis_url: str) -> None:
+    with workers(tmp_path, redis_url) as running:
+        first, second = children(running)
+        (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=1000\n")
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: bool(_starts(running)), "an attempt", running.log)
+        assert "the settings have changed" in _starts(running)[0]["error"]
+        assert children(running) == [second]
+        replace_workers(running)
+        assert second not in children(running)
+        wait_until(lambda: len(children(running)) == 2, "two workers with the new settings", running.log)
+
+
 def test_single_process_service_ends_on_sighup(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
