@@ -1,11 +1,12 @@
 """Requests to the service on this host, at the address that its settings name."""
 
-import json
 import ssl
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 from socket import AF_UNIX, SOCK_STREAM, create_connection, gaierror, socket
 from typing import Any, NamedTuple
+
+from pydantic_core import from_json
 
 from guidsvc.bounded_file import read_file
 from guidsvc.config import Settings
@@ -93,7 +94,7 @@ def _tls(certificate: str | None) -> ssl.SSLContext:
 def members_of(text: str | bytes) -> dict[str, Any]:
     """Return the members of a JSON object; none if the text is none."""
     try:
-        members = json.loads(text)
+        members = from_json(text)
     except ValueError:
         return {}
     return members if isinstance(members, dict) else {}

@@ -48,7 +48,7 @@ class WorkerChannel:
         packed = os.environ.get(VARIABLE)
         if packed is None:
             return None
-        channel = cls(**json.loads(packed))
+        channel = cls(**json.loads(packed))  # noqa: TID251  # the text of this program
         os.set_inheritable(channel.line, False)
         return channel
 

@@ -64,6 +64,28 @@ async def test_list_that_would_never_end_is_a_failure(tmp_path: Path, pages: str
     assert len(server.requests) == requests
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[" * 5000, ()),
+        (b"[]", ()),
+        (b"{}", ()),
+        (b'{"a": 1}', ()),
+        (b'{"results": 1}', ()),
+        (b'{"results": [{"problem": "a", "status": 1}]}', ()),
+        (b'{"items": [1], "next": null}', ("--remove",)),
+        (b'{"items": [{"guid": 1}], "next": 1}', ("--remove",)),
+    ],
+)
+async def test_response_of_another_program_is_recognized(tmp_path: Path, body: bytes, words: tuple[str, ...]) -> None:
+    async with scripted_server(lambda _: response(200, body)) as server:
+        port = server.url.rpartition(":")[2]
+        done = await asyncio.to_thread(pdapt, tmp_path, "demo", *words, "--port", port)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(f"demo: {server.url}: another program answers; name the --port of the service\n")
+
+
 def test_many_records_take_several_requests(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         at = ("--port", str(running.port))

@@ -357,9 +357,10 @@ def test_key_set_that_cannot_be_fetched_is_found(tmp_path: Path) -> None:
 # The service
 
 
-def test_other_program_at_the_port_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", [b"{}", b"[" * 4000])
+def test_other_program_at_the_port_is_found(tmp_path: Path, body: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        answering = threading.Thread(target=answer_once, args=(listener,), daemon=True)
+        answering = threading.Thread(target=answer_once, args=(listener, body), daemon=True)
         answering.start()
         found = doctor(tmp_path, "--port", str(listener.getsockname()[1]))
 
@@ -368,12 +369,12 @@ def test_other_program_at_the_port_is_found(tmp_path: Path) -> None:
     assert "service.ready" not in found.findings
 
 
-def answer_once(listener: socket.socket) -> None:
+def answer_once(listener: socket.socket, body: bytes) -> None:
     """Answer one request as another web server."""
     connection, _ = listener.accept()
     with connection:
         connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
 def test_healthy_service_is_examined_while_it_runs(tmp_path: Path) -> None:

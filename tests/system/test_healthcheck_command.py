@@ -244,6 +244,13 @@ def test_bad_response_is_shown_in_one_truncated_line(tmp_path: Path) -> None:
     assert len(errors) < 500
 
 
+def test_deeply_nested_response_is_no_report(tmp_path: Path) -> None:
+    _, errors = reply_with(tmp_path, b"HTTP/1.1 503 No\r\nContent-Length: 4000\r\n\r\n" + b"[" * 4000, "--ready")
+
+    assert "/readyz: answered 503: [[[" in errors
+    assert len(errors.splitlines()) == 1
+
+
 def test_dripping_server_is_given_up(tmp_path: Path) -> None:
     """Each byte arrives in time, but the response never ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

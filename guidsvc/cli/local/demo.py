@@ -5,6 +5,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http.client import OK, HTTPException
 from itertools import cycle, islice
 from secrets import token_hex
@@ -110,25 +111,39 @@ class _Service:
         request = http_probe.Request(method, path, key_of_environment(), headers, text)
         try:
             response = http_probe.send(self._settings, request, max_bytes=RESPONSE_BYTES, seconds=SECONDS)
-            members: dict[str, Any] = json.loads(response.body)
         except (OSError, HTTPException) as error:
             reason, hint = http_probe.reason(error), http_probe.hint(self._settings, error)
             code = UNKNOWN if body is not None and not http_probe.is_unsent(error) else TRY_AGAIN
             raise CommandFailed(f"demo: {self.url}: {reason}{hint}", code) from error
-        except ValueError as error:
-            raise StartError(f"demo: {self.url}: another program answers; name the --port of the service") from error
+        members = http_probe.members_of(response.body)
+        if not members:
+            raise self._foreign()
         if response.status != OK:
             raise self._failure(members, response.status)
         return members
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise StartError if the block finds other members in a response than those of the service."""
+        try:
+            yield
+        except (LookupError, TypeError, AttributeError) as error:
+            raise self._foreign() from error
+
+    def _foreign(self) -> StartError:
+        return StartError(f"demo: {self.url}: another program answers; name the --port of the service")
+
     def _failure(self, problem: Mapping[str, Any], status: int) -> CommandFailed:
-        return CommandFailed(f"demo: {self.url}: {_problem(problem)}", code_of_status(status))
+        with self.reading():
+            return CommandFailed(f"demo: {self.url}: {_problem(problem)}", code_of_status(status))
 
     def execute(self, operations: Sequence[dict[str, Any]]) -> None:
         """Execute operations; raise StartError, with the first problem, if any fails."""
-        for result in self.call("POST", "/guid:batch", {"operations": operations})["results"]:
-            if "problem" in result:
-                raise self._failure(result["problem"], result["status"])
+        members = self.call("POST", "/guid:batch", {"operations": operations})
+        with self.reading():
+            for result in members["results"]:
+                if "problem" in result:
+                    raise self._failure(result["problem"], result["status"])
 
 
 def _problem(members: Mapping[str, Any]) -> str:
@@ -173,9 +188,11 @@ def _pages(service: _Service) -> Iterator[list[str]]:
     while path is not None:
         read_paths.add(path)
         page = service.call("GET", path)
-        if page["items"]:
-            yield [item["guid"] for item in page["items"]]
-        path = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
+        with service.reading():
+            guids = [item["guid"] for item in page["items"]]
+            path = None if page["next"] is None else f"{query}&cursor={quote(page['next'])}"
+        if guids:
+            yield guids
         if path in read_paths:
             raise CommandFailed(
                 f"demo: {service.url}: the list of GUIDs would never end: a page leads back to an earlier one", FAILED

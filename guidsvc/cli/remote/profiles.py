@@ -74,6 +74,8 @@ def _profiles(path: Path) -> Mapping[str, Any]:
         raise UsageError([f"{path}: {error.strerror or error}"]) from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise UsageError([f"{path} is not TOML: {plain_reason(error)}"]) from error
+    except RecursionError as error:
+        raise UsageError([f"{path} is nested too deeply; write [profile.NAME] and a url below it"]) from error
     profiles = document.get("profile", {})
     if not isinstance(profiles, dict):
         raise UsageError([f'{path}: profile is not a table; write [profile.NAME] and url = "http://..." below it'])

@@ -60,7 +60,9 @@ def parse_version(text: str) -> int | str:
 def parse_object(text: str) -> dict[str, Any]:
     """Return a JSON object."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(  # noqa: TID251  # its RecursionError is caught
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except RecursionError:
         raise ValueError("is nested too deeply; the service accepts 8 levels") from None
     except ValueError as error:

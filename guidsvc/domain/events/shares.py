@@ -15,6 +15,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
 MAX_OWNERS = 1000
 """Maximum number of owners that are counted. Beyond it, those that hold the least are not."""
 AS_ONE = -1
@@ -138,7 +140,7 @@ def decode(text: object, floor: int) -> Shares | None:
     if not isinstance(text, str):
         return None
     try:
-        stored: list[Any] = json.loads(text)
+        stored: list[Any] = from_json(text)
         shares = Shares(*stored[:-1], {owner: Share(*share) for owner, share in stored[-1].items()})  # type: ignore[call-arg]
     except (ValueError, TypeError, AttributeError, LookupError):
         return None

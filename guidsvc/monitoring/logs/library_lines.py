@@ -1,8 +1,8 @@
 """Lines of libraries, in the form of the service's own."""
 
-import json
 import logging
 
+from pydantic_core import from_json
 from structlog.types import EventDict, WrappedLogger
 
 _DRIVER = "pymongo."
@@ -19,7 +19,7 @@ def split_driver_line(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     """Move the members that MongoDB's driver logs as JSON text from the event into `details`."""
     if str(line.get("logger")).startswith(_DRIVER) and str(line["event"]).startswith('{"message": '):
         try:
-            details = json.loads(line["event"])
+            details = from_json(line["event"])
         except ValueError:  # the driver cuts long values
             return line
         line["event"] = details.pop("message")

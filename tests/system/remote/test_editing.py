@@ -130,10 +130,12 @@ def test_draft_of_another_record_is_refused(cli: CommandLine, guid: str, tmp_pat
 def test_damaged_base_of_a_draft_is_named(cli: CommandLine, guid: str, tmp_path: Path) -> None:
     draft = draft_of(cli("edit", guid, EDITOR=editor(tmp_path, 'echo typed > "$1"')))
     base = draft.with_name(f"{draft.name}.base")
-    base.write_text("{")
-    done = cli("edit", guid, "--file", str(draft), EDITOR="true")
+    for text in ("{", "[" * 5000):
+        base.write_text(text)
+        done = cli("edit", guid, "--file", str(draft), EDITOR="true")
 
-    assert f"{base} is damaged; remove it to write the whole text" in done.err
+        assert (done.code, done.out) == (1, "")
+        assert f"{base} is damaged; remove it to write the whole text" in done.err
 
 
 @pytest.mark.parametrize(

@@ -304,10 +304,11 @@ def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> No
     lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     ImportProcess(line, lines).kill_after(1000)
     (journal,) = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports").iterdir()
-    journal.write_text("{")
-    done = line("import", lines, "--resume")
+    for text in ("{", "[" * 5000):
+        journal.write_text(text)
+        done = line("import", lines, "--resume")
 
-    assert done.code == 1
-    assert "start without --resume" in done.err
+        assert done.code == 1
+        assert "it is not what an import wrote; start without --resume" in done.err
     assert line.ok("import", lines).json["failed"] == 0
     assert line.ok("ls", "--count").out == f"{LINES}\n"

@@ -57,7 +57,9 @@ def test_shares_are_stored_and_read() -> None:
     assert shares.floor_of("bob") == shares.floor_of("nobody") == NO_PLACE
 
 
-@pytest.mark.parametrize("text", [None, 7, "", "{}", "[]", "[1]", "[0,0,0,0,0,0,7]", '[0,0,0,0,0,0,{"a":1}]'])
+@pytest.mark.parametrize(
+    "text", [None, 7, "", "{}", "[]", "[1]", "[0,0,0,0,0,0,7]", '[0,0,0,0,0,0,{"a":1}]', "[" * 9999]
+)
 def test_invalid_shares_are_none(text: object) -> None:
     assert decode(text, 0) is None
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
 from guidsvc.cli.remote.commands.inputs import MAX_INPUT_BYTES
 from guidsvc.cli.remote.documents import json_text
 from guidsvc.cli.remote.values import parse_object
@@ -76,7 +78,7 @@ def open_draft(path: Path, guid: str) -> Draft:
     except FileNotFoundError:
         return Draft(path, None)
     try:
-        base = Base(**json.loads(content))
+        base = Base(**from_json(content))
         parse_object(base.text)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{_base_path(path)} is damaged; remove it to write the whole text") from error

@@ -13,6 +13,7 @@ from typing import get_args
 from uuid import uuid4
 
 import platformdirs
+from pydantic_core import from_json
 
 from guidsvc.bounded_file import read_text
 from guidsvc.cli.remote.transfer.sending import Kind
@@ -51,7 +52,7 @@ class Journal:
     def load(self) -> Place | None:
         """Return where the last import of this file has stopped; None if there was none, or it is complete."""
         try:
-            document = json.loads(read_text(self.path))
+            document = from_json(read_text(self.path))
             return Place(**document["place"])
         except FileNotFoundError:
             return None
