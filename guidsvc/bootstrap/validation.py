@@ -118,9 +118,12 @@ def _validate_audit_log(settings: Settings) -> None:
     if destination is None or destination in {OFF, STDERR}:
         return
     path = Path(destination)
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        number = EISDIR if path.is_dir() else ENOENT
-        raise StartError(f"audit_log: cannot write {path}: {write_fault(OSError(number, strerror(number)))}")
+    try:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            number = EISDIR if path.is_dir() else ENOENT
+            raise OSError(number, strerror(number))
+    except OSError as error:  # also of `is_dir`: its name is too long, or a folder above it is closed to this user
+        raise StartError(f"audit_log: cannot write {path}: {write_fault(error)}") from error
     if scheme_of(settings.store_url) == "sqlite":
         _refuse_file_of_store(path, settings.store_url)
 

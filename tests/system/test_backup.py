@@ -282,6 +282,24 @@ def test_target_is_checked_again_before_it_is_replaced(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_path_that_sqlite_cannot_name_is_reported(tmp_path: Path, store: Path) -> None:
+    for copy in (back_up, salvage):
+        with pytest.raises(StartError, match="the path of the copy must be UTF-8"):
+            copy(store, tmp_path / "\udcff.db", overwrite=True)
+    assert list(tmp_path.iterdir()) == [store]
+
+
+def test_backup_in_a_removed_working_directory_is_reported(tmp_path: Path, store: Path) -> None:
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    command = [sys.executable, str(ROOT / "pdapt.py"), "backup", "copy.db", "--store-url", f"sqlite:///{store}"]
+    shell = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh"]
+    done = subprocess.run([*shell, *command], cwd=folder, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == "pdapt.py: backup: the working directory no longer exists; name an absolute path\n"
+
+
 def test_link_to_itself_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(StartError, match="store_url: "):

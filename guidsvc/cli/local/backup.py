@@ -39,11 +39,18 @@ def backup(target: str, store_url: str | None, *, overwrite: bool, salvage: bool
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no partial copy remains
     copy = sqlite_backup.salvage if salvage else sqlite_backup.back_up
-    made = copy(path_of_url(settings.store_url), Path(target).absolute(), overwrite=overwrite)
+    made = copy(path_of_url(settings.store_url), _absolute(target), overwrite=overwrite)
     summary = f"{escape(str(made.path))}: {made.records} records, {made.size_bytes} bytes"
     output.write(f"{summary}\n", done=f"the backup is complete and verified: {summary}")
     for loss in made.losses:
         output.tell(f"{program('backup')}: warning: {loss}")
+
+
+def _absolute(target: str) -> Path:
+    try:
+        return Path(target).absolute()
+    except FileNotFoundError as error:
+        raise StartError("backup: the working directory no longer exists; name an absolute path") from error
 
 
 def _validate_sqlite_url(settings: Settings) -> None:

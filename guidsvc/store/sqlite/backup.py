@@ -87,6 +87,8 @@ def _loss(cut: CutLog) -> str:
 
 def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
     """Raise StartError if the target belongs to the store, is no regular file, or exists and must not be replaced."""
+    if not _is_utf8(target):
+        raise StartError("backup: the path of the copy must be UTF-8; name another file")
     if is_file_of(source, target):
         raise StartError(f"backup: {target} is the store itself, or a file beside it that SQLite uses; name another")
     with _writable(target):
@@ -101,6 +103,15 @@ def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:
         raise StartError(f"backup: {target} is {kind}, which is never replaced; name another file")
     if not overwrite:
         raise StartError(f"backup: {target} exists; name another file, or add --overwrite")
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether SQLite can name a path."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def path_of_url(url: str) -> Path:
         resolved = Path(path).resolve()  # the log and the lock lie beside the file, under its name
         str(resolved).encode()
         _refuse_unsafe(resolved)
+        _refuse_long_name(resolved)
     except UnicodeEncodeError as error:
         raise StartError("store_url: the path of a SQLite store must be UTF-8") from error
     except RuntimeError as error:  # an OSError since Python 3.13
@@ -74,14 +75,18 @@ def path_of_url(url: str) -> Path:
     return resolved
 
 
+def _refuse_long_name(path: Path) -> None:
+    """Raise OSError if the name leaves no room for the longest suffix of the files beside it."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.with_name(path.name + JOURNAL_SUFFIX).stat()
+
+
 def _refuse_unsafe(path: Path) -> None:
     """Raise StartError if the path leads to a file that must not be opened.
 
     Opening a pipe, a device or a socket may block for ever. Under each hard link SQLite keeps another write-ahead log:
     two processes that use different names would overwrite each other's writes.
     """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        path.with_name(path.name + JOURNAL_SUFFIX).stat()  # an OSError if the name is too long
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,10 @@
 """`export` and `import`: round trips, conflicts, invalid lines, and kills in the middle."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from guidsvc_client import Client
-from tests.support.backing_servers import START_SECONDS, Service, wait_until
+from tests.support.backing_servers import ROOT, START_SECONDS, Service, wait_until
 from tests.support.command_line import CommandLine
 
 EXPIRE = "4102444800"
@@ -291,13 +294,41 @@ def test_changed_file_is_not_resumed(line: CommandLine, tmp_path: Path) -> None:
         (["nowhere"], 1, "nowhere cannot be read"),
         ([".", "--dry-run"], 1, ". cannot be read"),
         (["x", "--on-conflict", "maybe"], 2, "invalid choice"),
+        (["loop"], 1, "loop cannot be read: Too many levels of symbolic links; name another file"),
+        (["loop/x", "--resume"], 1, "loop/x cannot be read: Too many levels of symbolic links; name another file"),
+        (["/proc/self/mem"], 1, "/proc/self/mem cannot be read: Input/output error; name another file"),
     ],
 )
-def test_wrong_import_is_reported(cli: CommandLine, words: list[str], code: int, fault: str) -> None:
+def test_wrong_import_is_reported(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, fault: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
     done = cli("import", *words)
 
     assert (done.code, done.out) == (code, "")
     assert fault in done.err
+
+
+def test_file_whose_name_is_no_text_is_imported(line: CommandLine, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "\udcff", [record(0)])
+
+    assert line.ok("import", lines).json == counts(created=1)
+    assert line.ok("import", lines, "--resume").json == counts(updated=1)
+
+
+@pytest.mark.parametrize("words", [("import", "-"), ("put", "-")])
+def test_standard_input_that_cannot_be_read_is_reported(tmp_path: Path, words: tuple[str, ...]) -> None:
+    unreadable = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    try:
+        command = [sys.executable, str(ROOT / "pdapt.py"), *words, "--url", "http://127.0.0.1:9"]
+        done = subprocess.run(command, cwd=tmp_path, stdin=unreadable, capture_output=True, text=True, check=False)
+    finally:
+        os.close(unreadable)
+
+    assert (done.returncode, done.stdout) == ((1 if words[0] == "import" else 2), "")
+    assert "standard input cannot be read: Bad file descriptor; name another file" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> None:

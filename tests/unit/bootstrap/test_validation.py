@@ -85,6 +85,10 @@ def test_faults_of_values_and_meanings_are_listed_together() -> None:
             "audit_log: cannot write missing/audit.log: No such file or directory; create its folder",
         ),
         (["--audit-log", "."], "audit_log: cannot write .: Is a directory; name a file"),
+        (
+            ["--audit-log", "a" * 256],
+            f"audit_log: cannot write {'a' * 256}: File name too long; name another file",
+        ),
         (["--audit-log", "guidsvc.db"], "audit_log: guidsvc.db is a file of the store"),
     ],
 )

@@ -8,6 +8,7 @@ import click
 
 from guidsvc.cli.remote.values import DURATION, EXPIRY, GUID, OBJECT, TEXT, VERSION, parse_object, with_times
 from guidsvc.monitoring.logs.printable import escape
+from guidsvc.system_errors import plain_reason
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 MAX_INPUT_BYTES = 64 * 1024
@@ -64,7 +65,10 @@ def split_words(words: tuple[str, ...]) -> tuple[str | None, bool]:
 
 def stdin_object(*, is_put: bool) -> dict[str, Any]:
     """Return the JSON object on standard input. A UsageError says what is wrong with it."""
-    content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    try:
+        content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"standard input cannot be read: {plain_reason(error)}; name another file") from None
     if len(content) > MAX_INPUT_BYTES:
         raise click.UsageError(f"standard input has more than {MAX_INPUT_BYTES} bytes; use `import` for many records")
     try:

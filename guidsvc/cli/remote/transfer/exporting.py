@@ -75,8 +75,8 @@ def _opened(target: str) -> Iterator[Write]:
     if target == STDIN:
         yield output.write
         return
-    path = Path(os.path.realpath(target))  # a symbolic link stays a link
     try:
+        path = Path(os.path.realpath(target))  # a symbolic link stays a link
         with _opened_device(path) if _is_device(path) else _opened_file(path) as write:
             yield write
     except OSError as error:

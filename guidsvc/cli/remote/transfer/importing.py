@@ -1,5 +1,6 @@
 """`import`: put the records of a file, in batches. After a kill, it resumes at its last position."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from guidsvc.cli.remote.failures import exit_code, report
 from guidsvc.cli.remote.progress import progress
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.transfer.journal import Journal, NoJournal, new_place
-from guidsvc.cli.remote.transfer.lines import Chunk, LineReader
+from guidsvc.cli.remote.transfer.lines import Chunk, LineReader, ReadError
 from guidsvc.cli.remote.transfer.sending import BatchSender, Outcome, Policy
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape
@@ -59,8 +60,8 @@ def import_records(remote: Remote, /, source: str, *, is_dry: bool, policy: Poli
     if should_resume and source == STDIN:
         raise click.UsageError("--resume needs a file: standard input cannot be read again")
     sender = BatchSender(remote.client, policy, is_dry=is_dry)
-    journal = NoJournal() if is_dry or source == STDIN else Journal(remote.target.url, Path(source))
     with _opened(source) as file:
+        journal = NoJournal() if is_dry or source == STDIN else Journal(remote.target.url, Path(source))
         _Import(remote, sender, journal, source).run(file, should_resume=should_resume)
 
 
@@ -72,9 +73,14 @@ def _opened(source: str) -> Iterator[BinaryIO]:
     try:
         file = Path(source).open("rb")  # noqa: SIM115  # errors of the block are not errors of the file
     except OSError as error:
-        raise StartError(f"{source} cannot be read: {error.strerror or error}; name another file") from error
+        raise _unreadable(source, error) from error
     with file:
         yield file
+
+
+def _unreadable(source: str, error: OSError) -> StartError:
+    name = "standard input" if source == STDIN else source
+    return StartError(f"{name} cannot be read: {error.strerror or error}; name another file")
 
 
 class _Import:
@@ -90,9 +96,9 @@ class _Import:
 
     def run(self, file: BinaryIO, *, should_resume: bool) -> None:
         """Put all lines, print the counts, and exit with 1 or 4 if some lines failed."""
-        reader = self._reader(file, should_resume=should_resume)
-        size_bytes = Path(self._source).stat().st_size if self._source != STDIN else 0
         try:
+            reader = self._reader(file, should_resume=should_resume)
+            size_bytes = os.fstat(file.fileno()).st_size if self._source != STDIN else 0
             with progress(self._remote, "import", size_bytes) as advance:
                 advance(self._place.size_bytes)
                 self._journal.save(self._place)
@@ -101,6 +107,8 @@ class _Import:
                     advance(chunk.size_bytes)
         except GuidsvcError as error:
             self._stop(report(error, self._remote.target, is_write=False), exit_code(error, is_write=False))
+        except ReadError as error:
+            self._stop(str(_unreadable(self._source, error.reason)), FAILED)
         except KeyboardInterrupt:
             self._remote.warn(self._how_to_go_on())
             raise

@@ -45,9 +45,10 @@ class Journal:
     """The journal of the import of one file to one service."""
 
     def __init__(self, url: str, file: Path) -> None:
-        name = hashlib.sha256(f"{url}\n{file.resolve()}".encode()).hexdigest()[:32]
+        place = os.path.realpath(file)  # `Path.resolve` raises RuntimeError for a link that leads to itself
+        name = hashlib.sha256(f"{url}\n".encode() + os.fsencode(place)).hexdigest()[:32]
         self.path = platformdirs.user_state_path("guidsvc") / "imports" / f"{name}.json"
-        self._source = f"{url} {file.resolve()}"
+        self._source = f"{url} {place}"
 
     def load(self) -> Place | None:
         """Return where the last import of this file has stopped; None if there was none, or it is complete."""

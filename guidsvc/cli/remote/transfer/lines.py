@@ -1,7 +1,7 @@
 """The lines of a file, and the operations that they stand for."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -39,6 +39,14 @@ class Chunk:
     """The digest of the file up to its end."""
 
 
+class ReadError(Exception):
+    """The file cannot be read further."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class LineReader:
     """Reads a file of lines chunk by chunk, and digests what it has read."""
 
@@ -48,14 +56,14 @@ class LineReader:
         self._digest = hashlib.sha256()
 
     def skip(self, size_bytes: int) -> str:
-        """Read the beginning of the file, and return its digest."""
-        while size_bytes > 0 and (piece := self._file.read(min(size_bytes, 1 << 20))):
+        """Read the beginning of the file, and return its digest. Raise ReadError if that fails."""
+        while size_bytes > 0 and (piece := self._read(self._file.read, min(size_bytes, 1 << 20))):
             self._digest.update(piece)
             size_bytes -= len(piece)
         return self._digest.hexdigest()
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the lines as batches."""
+        """Yield the lines as batches. Raise ReadError if the file cannot be read."""
         while True:
             chunk = Chunk(self._line + 1)
             while len(chunk.operations) + len(chunk.faults) < MAX_LINES and chunk.size_bytes < MAX_BYTES:
@@ -68,7 +76,7 @@ class LineReader:
 
     def _read_line(self, chunk: Chunk) -> bool:
         """Add a line to a chunk; return whether there was one."""
-        content = self._file.readline(MAX_LINE_BYTES + 2)
+        content = self._read(self._file.readline, MAX_LINE_BYTES + 2)
         if not content:
             return False
         self._line += 1
@@ -87,8 +95,14 @@ class LineReader:
 
     def _skip_rest(self, content: bytes, chunk: Chunk) -> None:
         while content and content[-1:] != b"\n":
-            content = self._file.readline(1 << 20)
+            content = self._read(self._file.readline, 1 << 20)
             self._add(content, chunk)
+
+    def _read(self, read: Callable[[int], bytes], size_bytes: int) -> bytes:
+        try:
+            return read(size_bytes)
+        except OSError as error:
+            raise ReadError(error) from error
 
     def _add(self, content: bytes, chunk: Chunk) -> None:
         self._digest.update(content)
