@@ -10,6 +10,7 @@ import guidsvc
 from guidsvc.auth.audit_log import OFF, STDERR
 from guidsvc.bootstrap.auth import audit_destination, is_controlled, is_local
 from guidsvc.bootstrap.preflight import Preflight
+from guidsvc.cache import is_off
 from guidsvc.config import Settings
 from guidsvc.connection_urls import redact
 from guidsvc.monitoring.logs.printable import escape
@@ -49,7 +50,7 @@ def _facts(settings: Settings, port: int, preflight: Preflight) -> dict[str, str
         "docs": f"{where}/docs",
         **({"console": f"{where}/console"} if settings.console else {}),
         "records": location_of(settings.store_url),
-        "cache": f"{redact(settings.cache_url)}{_cache_state(preflight)}",
+        "cache": f"{redact(settings.cache_url)}{_cache_state(settings, preflight)}",
         "access": "keys" if is_controlled(settings) else "off",
     }
     if not is_controlled(settings) and not is_local(settings):
@@ -91,7 +92,13 @@ def _scheme(settings: Settings) -> str:
     return "http" if settings.tls_cert is None else "https"
 
 
-def _cache_state(preflight: Preflight) -> str:
+def _cache_state(settings: Settings, preflight: Preflight) -> str:
+    if is_off(settings.cache_url, settings.cache_size):
+        return " (off: --cache-size 0; reads go to the store)"
+    return _redis_state(preflight) + ("" if settings.cache_size else "; none in the process: --cache-size 0")
+
+
+def _redis_state(preflight: Preflight) -> str:
     if preflight.cache_answers is None:
         return ""
     if preflight.unknown_host is not None:

@@ -11,7 +11,7 @@ from guidsvc.auth.audit_log import AuditLog, open_audit_log
 from guidsvc.auth.authenticator import Authenticator
 from guidsvc.bootstrap.auth import accepted_hosts, audit_destination, is_controlled, open_authenticator
 from guidsvc.bootstrap.events import event_policy, open_events
-from guidsvc.cache import Cache, is_private, open_cache
+from guidsvc.cache import Cache, is_off, is_private, open_cache
 from guidsvc.config import Settings, split_list
 from guidsvc.connection_urls import scheme_of
 from guidsvc.domain import guid_generator
@@ -57,7 +57,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
     """Open the logs, the store, the cache and the authenticator, and yield them with the services on top."""
     metrics, log = Metrics(), _access_log(settings, channel)
     metrics.dropped_log_lines = standard_streams.dropped_lines
-    health = _health(metrics)
+    health = _health(settings, metrics)
     async with (
         _open_monitor(settings, metrics, channel) as monitor,
         _open_audit_log(settings, clock, metrics) as audit_log,
@@ -98,9 +98,10 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
         )
 
 
-def _health(metrics: Metrics) -> Health:
+def _health(settings: Settings, metrics: Metrics) -> Health:
     """Return the health of the store and the cache, which notes their failures, and which the metrics read."""
-    health = Health(lambda: metrics.store.clock_skew_seconds, lambda: metrics.store.damage)
+    has_cache = not is_off(settings.cache_url, settings.cache_size)
+    health = Health(lambda: metrics.store.clock_skew_seconds, lambda: metrics.store.damage, has_cache=has_cache)
     metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
     metrics.state.is_store_writable = lambda: health.store.state == UP
     return health

@@ -32,6 +32,11 @@ def is_private(url: str) -> bool:
     return url == "memory://"
 
 
+def is_off(url: str, size_bytes: int) -> bool:
+    """Return whether no record is cached anywhere: each read goes to the store. Redis caches at any size."""
+    return is_private(url) and size_bytes == 0
+
+
 def validate_cache_url(url: str) -> None:
     """Raise StartError if no cache can be opened by this URL, without connecting."""
     if url == "memory://":

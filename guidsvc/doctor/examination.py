@@ -25,6 +25,7 @@ CHECKS = (
     "settings.proxies",
     "settings.cors",
     "settings.audit",
+    "settings.cache",
     "host.python",
     "host.files",
     "host.temporary",

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from guidsvc.auth.audit_log import OFF, STDERR
 from guidsvc.bootstrap.auth import audit_destination, is_controlled, is_local
 from guidsvc.bootstrap.validation import unused
+from guidsvc.cache import is_off
 from guidsvc.config import Settings, flag, split_list
 from guidsvc.doctor.certificates import validity
 from guidsvc.doctor.checks import Check
@@ -45,6 +46,8 @@ def checks(settings: Settings) -> Sequence[Check]:
         found.append(Check("settings.cors", partial(_cors, settings)))
     if settings.audit_log is not None:
         found.append(Check("settings.audit", partial(_audit_log, settings)))
+    if settings.cache_size == 0:
+        found.append(Check("settings.cache", partial(_cache, settings)))
     return found
 
 
@@ -148,3 +151,9 @@ def _audit_log(settings: Settings) -> Finding:
     if not os.access(place, os.W_OK, effective_ids=True):
         return fail(f"{place} is not writable to this user", "change its mode or owner, or name another --audit-log")
     return ok(f"{path} can be written")
+
+
+def _cache(settings: Settings) -> Finding:
+    if is_off(settings.cache_url, settings.cache_size):
+        return ok("the cache is off (--cache-size 0): each read goes to the store")
+    return ok("records are cached in Redis only (--cache-size 0)")

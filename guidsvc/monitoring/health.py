@@ -16,7 +16,7 @@ from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.telemetry.outage import Outage
 
-UP, DOWN, READ_ONLY, REPLACED = "up", "down", "read-only", "replaced"
+UP, DOWN, READ_ONLY, REPLACED, OFF = "up", "down", "read-only", "replaced", "off"
 """States of a part."""
 PROBE_SECONDS, RETRY_SECONDS = 1.0, 0.25
 """Pause between two probes of a part that is up; and of one that is not."""
@@ -102,16 +102,19 @@ class Health:
 
     The connection to Redis and the files of the store log their outages themselves. `clock_skew_seconds` returns by how
     much the clock of this host is ahead of that of the store; None if that is not known. `damage` returns what is wrong
-    with the stored data; None if no damage was found.
+    with the stored data; None if no damage was found. `has_cache` says whether records are cached.
     """
 
     def __init__(
         self,
         clock_skew_seconds: Callable[[], float | None] = lambda: None,
         damage: Callable[[], str | None] = lambda: None,
+        *,
+        has_cache: bool = True,
     ) -> None:
         self._clock_skew_seconds = clock_skew_seconds
         self._damage = damage
+        self._has_cache = has_cache
         self.store = PartHealth(
             {
                 DOWN: Outage(_log, "store unavailable", "store available again"),
@@ -138,7 +141,7 @@ class Health:
         age_seconds = max(self.store.age_seconds, self.cache.age_seconds)
         skew = _describe_skew(self._clock_skew_seconds() or 0.0)
         faults = {"clock": skew, "damage": self._damage()}
-        states = {"store": self.store.state, "cache": self.cache.state}
+        states = {"store": self.store.state, "cache": self.cache.state if self._has_cache else OFF}
         return states | {name: fault for name, fault in faults.items() if fault} | {"age_ms": round(1000 * age_seconds)}
 
 

@@ -118,6 +118,14 @@ def test_fault_of_settings_or_host_is_found(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_cache_that_is_off_is_named(tmp_path: Path) -> None:
+    found = doctor(tmp_path, "--cache-size", "0")
+
+    text = "the cache is off (--cache-size 0): each read goes to the store"
+    assert found.findings["settings.cache"] == [("ok", text, "")]
+    assert "settings.cache" not in doctor(tmp_path).findings
+
+
 def issue(folder: Path, days: float) -> tuple[str, ...]:
     """Make a certificate that is valid for some days from now, or no longer; return the flags that name it."""
     now = datetime.now(UTC)

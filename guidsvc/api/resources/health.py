@@ -11,7 +11,7 @@ from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.html.index_page import index_page
 from guidsvc.api.html.page import HTML
 from guidsvc.errors import NotReady
-from guidsvc.monitoring.health import DOWN, UP, Health
+from guidsvc.monitoring.health import DOWN, OFF, UP, Health
 
 LINKS = {
     "console": "/console",
@@ -45,7 +45,8 @@ def readiness(health: Health, workers: int | None) -> dict[str, object]:
     report = health.report()
     if report["store"] == DOWN:
         raise NotReady("The store does not answer.", report)
-    is_whole = report["store"] == report["cache"] == UP and not {"clock", "damage"} & report.keys()
+    are_up = report["store"] == UP and report["cache"] in {UP, OFF}
+    is_whole = are_up and not {"clock", "damage"} & report.keys()
     status = "ready" if is_whole else "degraded"
     return {"ready": True, "status": status, **report, **({} if workers is None else {"workers": workers})}
 

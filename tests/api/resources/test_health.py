@@ -24,6 +24,14 @@ async def test_service_with_all_parts_is_live_and_ready(serving: Serving, combin
         assert report == {"ready": True, "status": "ready", "store": "up", "cache": "up", "workers": 1}
 
 
+async def test_cache_without_memory_is_off(serving: Serving, own_redis: Server) -> None:
+    """Redis caches without memory in the process."""
+    for url, state in (("memory://", "off"), (f"redis://127.0.0.1:{own_redis.port}/0", "up")):
+        async with serving(cache_url=url, cache_size=0) as client:
+            report = (await client.get("/readyz")).json
+            assert (report["ready"], report["status"], report["cache"]) == (True, "ready", state)
+
+
 @pytest.mark.slow
 async def test_service_without_redis_is_degraded_and_still_serves(
     serving: Serving, own_redis: Server, expected_logs: ExpectedLogs

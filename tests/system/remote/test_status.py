@@ -24,6 +24,13 @@ def test_ready_service_has_the_code_0(cli: CommandLine) -> None:
     assert cli.ok("status", "-o", "table").out.splitlines()[1].split() == ["status", "ready"]
 
 
+def test_cache_that_is_off_is_named(tmp_path: Path) -> None:
+    with service(tmp_path, "--cache-size", "0") as running:
+        done = CommandLine(tmp_path, running.url).ok("status", "-o", "table")
+
+    assert ["cache", "off"] in [line.split() for line in done.out.splitlines()]
+
+
 @pytest.mark.parametrize(
     ("status", "changes", "code"), [(200, {}, 1), (503, {"ready": False, "status": "unavailable", "store": "down"}, 2)]
 )

@@ -64,6 +64,14 @@ def test_state_of_the_cache_is_named(*, responds: bool | None, state: str) -> No
     assert lines["cache"] == f"redis://:***@h/0{state}"
 
 
+def test_cache_without_memory_is_named() -> None:
+    redis = lines_of("--cache-url", "redis://h/0", "--cache-size", "0", preflight=Preflight(True, None))
+
+    assert lines_of("--cache-size", "0")["cache"] == "memory:// (off: --cache-size 0; reads go to the store)"
+    assert lines_of("--cache-size", "1MiB")["cache"] == "memory://"
+    assert redis["cache"] == "redis://h/0 (answers); none in the process: --cache-size 0"
+
+
 def test_unknown_host_of_the_cache_is_named() -> None:
     lines = lines_of("--cache-url", "redis://:p@nosuch:6379/0", preflight=Preflight(False, None, "nosuch"))
 

@@ -26,7 +26,7 @@ async function readiness(signal) {
 /** What is wrong, in words. The detail of a problem says what no part shows: that the service is shutting down. @param {Record<string, any>} state */
 export function faults(state) {
   const found = Object.entries(PARTS)
-    .filter(([part]) => typeof state[part] === "string" && state[part] !== "up")
+    .filter(([part]) => typeof state[part] === "string" && !["up", "off"].includes(state[part]))
     .map(([part, name]) => `${name} is ${state[part]}`);
   if (typeof state.damage === "string") found.push(`the store is damaged: ${state.damage}`);
   return found.length || state.ready !== false ? found : [String(state.detail ?? "the service takes no requests").replace(/\.$/, "")];

@@ -66,7 +66,7 @@ class Unready(Problem):
 
     ready: Literal[False] = optional("Whether the service is ready for requests.")
     store: Literal["up", "down", "read-only", "replaced"] = optional("The last known state of the store.")
-    cache: Literal["up", "down"] = optional("The last known state of the cache.")
+    cache: Literal["up", "down", "off"] = optional("The last known state of the cache.")
     clock: str = optional(CLOCK)
     damage: str = optional(DAMAGE)
     age_ms: int = optional(AGE_OF_STATES)

@@ -35,7 +35,7 @@ class Readiness(Schema):
     ready: Literal[True]
     status: Literal["ready", "degraded"]
     store: Literal["up", "read-only", "replaced"]
-    cache: Literal["up", "down"]
+    cache: Literal["up", "down", "off"]
     clock: str = optional(CLOCK)
     damage: str = optional(DAMAGE)
     age_ms: Annotated[int, Field(ge=0, description=AGE_OF_STATES)]
