@@ -16,6 +16,7 @@ from cachebox import LRUCache
 
 from guidsvc.auth.fixed_window import SharedLimit
 from guidsvc.errors import CacheUnavailable, RateLimited
+from guidsvc.plurals import counted
 from guidsvc.runtime.background import spawn_detached
 
 GRANULARITY = 1000
@@ -260,7 +261,9 @@ def used_up(
     amount: int, seconds: int, wait: int, limit_headers: Mapping[str, str] = MappingProxyType({})
 ) -> RateLimited:
     """Return the error of a request beyond the limit, `amount` requests in `seconds`; the window ends after `wait`."""
-    return RateLimited(f"The limit is {amount} requests in {seconds} s; retry in {wait} s.", wait, limit_headers)
+    return RateLimited(
+        f"The limit is {counted(amount, 'request')} in {seconds} s; retry in {wait} s.", wait, limit_headers
+    )
 
 
 UNLIMITED: RateAllowance = _Unlimited()

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from guidsvc.cli.commands import SUMMARIES
 from guidsvc.config import PREFIX, Settings, Size, flag
 from guidsvc.domain.durations import DURATION_FORMS
+from guidsvc.plurals import counted
 from guidsvc.program import program, runnable
 
 GROUPS: Mapping[str, Mapping[str, str]] = {
@@ -163,7 +164,7 @@ def value_text(setting: str, value: object) -> str:
         case int() if _unit(setting) == "BYTES":
             return f"{value} ({Size(value)})"
         case int() if _unit(setting) == "DURATION" and value >= _DAY and value % _DAY == 0:
-            return f"{value} ({value // _DAY} days)"
+            return f"{value} ({counted(value // _DAY, 'day')})"
         case _:
             return f"{value:g}" if isinstance(value, float) else str(value)
 

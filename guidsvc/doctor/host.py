@@ -17,6 +17,7 @@ from guidsvc.cache import is_private
 from guidsvc.config import Settings, Size
 from guidsvc.doctor.checks import Check
 from guidsvc.doctor.findings import Finding, fail, ok, warn
+from guidsvc.plurals import counted
 from guidsvc.process import file_descriptors
 
 _METRIC_BYTES = 16 * 1024 * 1024
@@ -77,10 +78,10 @@ def _cores(settings: Settings) -> Finding:
     count = cores()
     if settings.workers > count:
         return warn(
-            f"{settings.workers} workers share {count} cores, and slow each other down",
+            f"{settings.workers} workers share {counted(count, 'core')}, and slow each other down",
             f"use --workers {count}, or give the service more cores",
         )
-    return ok(f"{settings.workers} workers on {count} cores")
+    return ok(f"{counted(settings.workers, 'worker')} on {counted(count, 'core')}")
 
 
 def cores(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -12,6 +12,7 @@ from guidsvc.doctor import address, http_probe
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, ok, warn
 from guidsvc.doctor.host import cores
+from guidsvc.plurals import counted
 
 BODY_BYTES, METRICS_BYTES = 4096, 4 * 1024 * 1024
 """Maximum number of bytes read from a response; and from /metrics."""
@@ -89,7 +90,9 @@ def _workers(settings: Settings) -> Finding:
             "see the log of the service: worker exited, worker cannot be started; or restart it with this setting",
         )
     if count > max(settings.workers, cores()):
-        return warn(f"{_serving(count)} on {cores()} cores, and slow each other down", f"use --workers {cores()}")
+        return warn(
+            f"{_serving(count)} on {counted(cores(), 'core')}, and slow each other down", f"use --workers {cores()}"
+        )
     return ok(_serving(count))
 
 

@@ -73,7 +73,7 @@ def _access(settings: Settings) -> Finding:
 def _service_links() -> Finding:
     if links := service_links(os.environ):
         return warn(
-            f"Kubernetes sets {len(links)} variables that look like settings, such as {min(links)}",
+            f"Kubernetes sets variables that look like settings, {len(links)} in all, such as {min(links)}",
             "set enableServiceLinks: false in the pod",
         )
     return ok("no variables of Kubernetes that look like settings")

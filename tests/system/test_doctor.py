@@ -322,7 +322,7 @@ def test_store_without_keys_is_found(tmp_path: Path) -> None:
 def test_revoked_keys_do_not_count(tmp_path: Path) -> None:
     found = with_keys(tmp_path, ("--scopes", "admin"))
     (_, text, _) = found.findings["keys.endless"][0]
-    (key,) = re.findall(r"the keys (\w{12}) ", text)
+    (key,) = re.findall(r"the key (\w{12}) ", text)
     assert pdapt(tmp_path, "keys", "revoke", key).returncode == 0
 
     assert doctor(tmp_path, "--access", "keys").worst("keys.exist") == "fail"
@@ -342,14 +342,18 @@ def test_missing_admin_and_expiring_keys_are_found(tmp_path: Path) -> None:
 
     assert (found.code, found.worst("keys.admin"), found.worst("keys.expiry")) == (0, "warn", "warn")
     assert "nobody can manage keys over HTTP -> create one" in found.text("keys.admin")
-    assert re.search(r"the keys \w{12} expire within 14 days -> ", found.text("keys.expiry"))
+    assert re.search(r"the key \w{12} expires within 14 days -> ", found.text("keys.expiry"))
 
 
 def test_admin_without_end_is_found(tmp_path: Path) -> None:
     found = with_keys(tmp_path, ("--scopes", "admin"))
 
     assert found.worst("keys.endless") == "warn"
-    assert re.search(r"the keys (\w{12}) may do everything, .* keys revoke \1`", found.text("keys.endless"))
+    assert re.search(
+        r"the key (\w{12}) may do everything, and never expires .* keys revoke \1`", found.text("keys.endless")
+    )
+    assert found.findings["keys.exist"] == [("ok", "1 valid key", "")]
+    assert found.findings["keys.admin"] == [("ok", "1 key with the scope admin", "")]
     assert {found.worst(f"keys.{name}") for name in ("exist", "admin", "expiry")} == {"ok"}
 
 

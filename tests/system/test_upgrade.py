@@ -38,7 +38,7 @@ async def test_documented_upgrade_and_roll_back_of_sqlite(tmp_path: Path) -> Non
     prepare(tmp_path)
     with service(tmp_path) as running:
         await put(running.port, BEFORE)
-        assert "1 records" in run_block(backup, tmp_path)
+        assert "1 record, " in run_block(backup, tmp_path)
         assert run_block(check, tmp_path, {"GUIDSVC_PORT": str(running.port)}).startswith("ready: ")
         await put(running.port, AFTER)
     open_writer(tmp_path / "guidsvc.db", NEXT_VERSION).close()  # as the new version does at its first start

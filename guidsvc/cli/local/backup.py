@@ -13,6 +13,7 @@ from guidsvc.config import Check, Settings
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape
+from guidsvc.plurals import counted
 from guidsvc.program import program
 from guidsvc.store import MONGO_SCHEMES, validate_store_url
 
@@ -40,7 +41,7 @@ def backup(target: str, store_url: str | None, *, overwrite: bool, salvage: bool
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no partial copy remains
     copy = sqlite_backup.salvage if salvage else sqlite_backup.back_up
     made = copy(path_of_url(settings.store_url), _absolute(target), overwrite=overwrite)
-    summary = f"{escape(str(made.path))}: {made.records} records, {made.size_bytes} bytes"
+    summary = f"{escape(str(made.path))}: {counted(made.records, 'record')}, {made.size_bytes} bytes"
     output.write(f"{summary}\n", done=f"the backup is complete and verified: {summary}")
     for loss in made.losses:
         output.tell(f"{program('backup')}: warning: {loss}")

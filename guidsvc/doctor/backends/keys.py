@@ -13,6 +13,7 @@ from guidsvc.connection_urls import redact, scheme_of
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, ok, warn
 from guidsvc.domain.api_key import ApiKey
+from guidsvc.plurals import counted
 from guidsvc.program import runnable
 from guidsvc.runtime.clock import system_clock
 from guidsvc.store import MONGO_SCHEMES
@@ -112,7 +113,7 @@ def _exist(keys: _Keys, *, has_tokens: bool) -> Finding:
             "access control is on, but there is no valid key: every request is rejected",
             f"create one: `{runnable('keys create')} --owner NAME`, with --new-store if the store does not exist",
         )
-    return ok(f"{number} valid keys")
+    return ok(counted(number, "valid key"))
 
 
 def _admin(keys: _Keys) -> Finding:
@@ -122,14 +123,17 @@ def _admin(keys: _Keys) -> Finding:
             "no key has the scope admin: nobody can manage keys over HTTP",
             f"create one: `{runnable('keys create')} --owner NAME --scopes admin --expires 90d`",
         )
-    return ok(f"{len(admins)} keys with the scope admin")
+    return ok(f"{counted(len(admins), 'key')} with the scope admin")
 
 
 def _expiry(keys: _Keys) -> Finding:
     now = time.time()
     ending = [key.id for key in keys.live() if key.expire is not None and key.expire < now + SOON_SECONDS]
     if ending:
-        return warn(f"{_named(ending)} expire within 14 days", "create keys for their users, and replace them in time")
+        return warn(
+            f"{_named(ending)} {'expires' if len(ending) == 1 else 'expire'} within 14 days",
+            "create keys for their users, and replace them in time",
+        )
     return ok("no key expires within 14 days")
 
 
@@ -137,7 +141,7 @@ def _endless(keys: _Keys) -> Finding:
     endless = [key.id for key in keys.live() if _is_admin(key) and key.expire is None]
     if endless:
         return warn(
-            f"{_named(endless)} may do everything, and never expire",
+            f"{_named(endless)} may do everything, and never {'expires' if len(endless) == 1 else 'expire'}",
             f"create one with --expires, then `{runnable('keys revoke')} {endless[0]}`",
         )
     return ok("no key with the scope admin is valid for ever")
@@ -149,4 +153,4 @@ def _is_admin(key: ApiKey) -> bool:
 
 def _named(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    return f"the keys {', '.join(ids[:SHOWN])}{more}"
+    return f"the {'key' if len(ids) == 1 else 'keys'} {', '.join(ids[:SHOWN])}{more}"

@@ -13,6 +13,7 @@ from guidsvc.config import Size
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, fault, ok, warn
 from guidsvc.errors import StartError
+from guidsvc.plurals import counted
 from guidsvc.program import runnable
 from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES
 from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
@@ -141,7 +142,8 @@ def _file(path: Path) -> Finding:
             f"{path} has the schema {version}; the next start brings it to {len(MIGRATIONS)}, and there is no way back",
             f"make a backup before: `{runnable('backup')} TARGET`",
         )
-    return ok(f"{path} is a store with {records}{' or more' if records == MAX_COUNT else ''} records")
+    number = f"{records} or more records" if records == MAX_COUNT else counted(records, "record")
+    return ok(f"{path} is a store with {number}")
 
 
 def _user(path: Path) -> Finding:

@@ -82,7 +82,8 @@ def _copy_checked(
 
 
 def _loss(cut: CutLog) -> str:
-    return f"the write-ahead log is damaged, its last {cut.transactions} writes are lost; copy of the log: {cut.copy}"
+    lost = "last write is" if cut.transactions == 1 else f"last {cut.transactions} writes are"
+    return f"the write-ahead log is damaged, its {lost} lost; copy of the log: {cut.copy}"
 
 
 def _refuse_target(source: Path, target: Path, *, overwrite: bool) -> None:

@@ -122,7 +122,7 @@ export function ImportGuids({ onClose }) {
         addResult(tally, result, group[place++].number);
       }
       tally.lines += group.length;
-      setProgress(`${grouped(tally.lines)} lines ${isDry ? "checked" : "imported"}`);
+      setProgress(`${counted(tally.lines, "line")} ${isDry ? "checked" : "imported"}`);
     }
     return tally;
   };

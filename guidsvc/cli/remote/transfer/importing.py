@@ -25,6 +25,7 @@ from guidsvc.cli.remote.transfer.lines import Chunk, LineReader, ReadError
 from guidsvc.cli.remote.transfer.sending import BatchSender, Outcome, Policy
 from guidsvc.errors import StartError
 from guidsvc.monitoring.logs.printable import escape
+from guidsvc.plurals import counted
 from guidsvc_client import GuidsvcError
 
 MAX_SHOWN = 20
@@ -173,9 +174,10 @@ class _Import:
         click.get_current_context().exit(code)
 
     def _how_to_go_on(self) -> str:
+        done = f"{counted(self._place.line, 'line')} {'is' if self._place.line == 1 else 'are'} done"
         if isinstance(self._journal, Journal):
-            return f"{self._place.line} lines are done; continue with the same command and --resume"
-        return f"{self._place.line} lines are done; continue with line {self._place.line + 1}"
+            return f"{done}; continue with the same command and --resume"
+        return f"{done}; continue with line {self._place.line + 1}"
 
     def _end(self) -> None:
         counts = self._place.counts

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
+from guidsvc.plurals import counted
 from guidsvc.store.sqlite.schema import MAKE_BOUNDS, MAKE_FENCE, MAKE_IDENTITY
 
 Values = tuple[object, ...]
@@ -79,7 +80,7 @@ class _TableSalvage:
         elif is_damaged or missing:
             yield f"{items}: a part could not be read, and no whole index says how many are lost"
         if self._disorders:
-            yield f"{items}: keys are out of order ({self._disorders} times), so single keys may be wrong"
+            yield f"{items}: keys are out of order ({counted(self._disorders, 'time')}), so single keys may be wrong"
         if self._invalid:
             yield f"{items}: rows that are not valid were left out"
 
