@@ -1,11 +1,21 @@
-"""The end of a connection in the middle of a response: abort it, or let the handler end the response early."""
+"""The end of a connection in the middle of a request or a response.
 
+Abort it, let the handler end the response early, or let the client read a response that it gets while it sends.
+"""
+
+import asyncio
+import socket
+import ssl
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from functools import partial
+from typing import Any, NoReturn
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection
+from tornado.iostream import StreamClosedError
 
+from guidsvc.server.protocol.base_connection import LINGER_SECONDS
 from guidsvc.server.protocol.response_writer import ResponseWriter
 from guidsvc.server.protocol.send_buffer import reset_on_close
 
@@ -46,3 +56,39 @@ def is_open_ended(connection: HTTPConnection | None) -> bool:
         return False
     has_begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # Tornado has no public attribute
     return has_begun and not connection._chunking_output and connection._expected_content_remaining is None  # noqa: SLF001
+
+
+def linger_after(connection: HTTPConnection | None) -> None:
+    """Let Tornado's server close a connection late if its response ends before the body of the request.
+
+    A client that is cut off while it sends may never see the response. Until it closes the connection, for at most
+    LINGER_SECONDS, the rest of the request is read and discarded. guidsvc's server does this by itself.
+    """
+    if isinstance(connection, HTTP1Connection) and not connection._read_finished:  # noqa: SLF001  # Tornado has no public attribute
+        connection.close = partial(_linger, connection)  # type: ignore[method-assign]  # called once the response is sent
+
+
+def is_lingering(connection: HTTPConnection | None) -> bool:
+    """Whether a connection of Tornado's server stays open after its response, as its client still sends."""
+    if not isinstance(connection, HTTP1Connection) or connection.stream.closed():
+        return False
+    return "close" in vars(connection) and connection._write_finished  # noqa: SLF001  # see above
+
+
+def _linger(connection: HTTP1Connection) -> None:
+    stream = connection.stream
+    connection.close = _do_nothing  # type: ignore[method-assign]  # Tornado and the handler may both call it
+    if not stream.closed():
+        stream.read_until_regex = _refuse_request  # type: ignore[method-assign,assignment]  # after the rest of the body
+        if not isinstance(stream.socket, ssl.SSLSocket):  # TLS has no half-closed connections
+            with suppress(OSError):  # the client has gone
+                stream.socket.shutdown(socket.SHUT_WR)
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.close)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _refuse_request(*_: object) -> NoReturn:
+    raise StreamClosedError

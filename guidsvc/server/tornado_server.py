@@ -25,14 +25,14 @@ from guidsvc.http.headers.connection import has_close
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import in_thread, running_in_background
 from guidsvc.runtime.memory import release
-from guidsvc.server.abort import is_open_ended
+from guidsvc.server.abort import is_lingering, is_open_ended
 from guidsvc.server.accepting.connection_limit import ConnectionLimitLog
 from guidsvc.server.accepting.rejection import dismiss
 from guidsvc.server.client_networks import address_of
 from guidsvc.server.protocol.request import TLS_START, other_protocol
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
-from guidsvc.server.server import LAME_SECONDS, RETIRING_TICK_SECONDS
+from guidsvc.server.server import CLOSE_SECONDS, LAME_SECONDS, RETIRING_TICK_SECONDS
 from guidsvc.server.ticks import TICK_SECONDS, Ticks
 from guidsvc.server.tls import log_failed_handshake
 from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced
@@ -111,7 +111,13 @@ class TornadoServer(HTTPServer):
         for client in self._clients.values():
             if client.is_incomplete:
                 client.reset()
+        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        while self._is_lingering() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # Tornado sets no event
+            await asyncio.sleep(RETIRING_TICK_SECONDS)
         await super().close_all_connections()
+
+    def _is_lingering(self) -> bool:
+        return any(is_lingering(client.connection) for client in self._clients.values())
 
 
 class _Client:

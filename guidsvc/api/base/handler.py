@@ -24,7 +24,7 @@ from guidsvc.http.constants import METHODS
 from guidsvc.http.errors import MethodNotAllowed, UnknownMethod
 from guidsvc.http.headers.request_id import request_id
 from guidsvc.monitoring.logs.access_log import Failure
-from guidsvc.server.abort import break_off
+from guidsvc.server.abort import break_off, linger_after
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace
 
@@ -86,6 +86,8 @@ class Handler(OutputHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Finish the request. During shutdown, close the connection too if the header can still be sent."""
         self.add_extra_headers()
+        if not self.request._body_future.done() and self._has_body:  # noqa: SLF001  # Tornado has no public attribute
+            linger_after(self.request.connection)
         is_closing = self.pipeline.in_flight.draining and not self._headers_written
         if not is_closing and not self._is_last:
             return super().finish(chunk)

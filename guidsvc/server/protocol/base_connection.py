@@ -85,7 +85,10 @@ class BaseConnection(asyncio.Protocol):
     def regulate(self) -> None:
         message = self._parser.message
         should_pause = (
-            self._drain_waiter is not None or self._is_throttled or bool(self._queued) or self._is_parsing_soon
+            (self._drain_waiter is not None and not self._is_discarding)
+            or self._is_throttled
+            or bool(self._queued)
+            or self._is_parsing_soon
         )
         if (
             not should_pause
@@ -193,6 +196,15 @@ class BaseConnection(asyncio.Protocol):
     @property
     def is_leaving(self) -> bool:
         return self._is_leaving
+
+    @property
+    def _is_discarding(self) -> bool:
+        """Whether the response came early, and what the client still sends is discarded.
+
+        The client may read the response only once it has sent everything.
+        """
+        cycle = self._cycle
+        return self._is_lingering or (cycle is not None and cycle.has_begun and cycle.message is self._parser.message)
 
     def _is_sending_last(self) -> bool:
         """Whether the connection sends its last response, and its client's system has not acknowledged all of it."""

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from guidsvc.api.base.input import DISCARD_BYTES
 from guidsvc.api.execution.pipeline import READERS
 from guidsvc.api.resources.batch import line_batch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result, read_line
@@ -26,6 +28,7 @@ from tests.support.turn_counter import TurnCounter
 
 pytestmark = pytest.mark.both_servers
 
+MIB = 1024 * 1024
 BATCH = "/guid:batch"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 GET = json.dumps({"op": "get", "guid": GUID}).encode() + b"\n"
@@ -201,3 +204,19 @@ def test_blank_line_costs_no_step(blank: bytes) -> None:
         sys.settrace(tracer)
     assert split == [Line(20_001, b"a")]
     assert steps < 200
+
+
+async def test_early_response_reaches_client_that_sends_all_first(serving: Serving) -> None:
+    """Its connection has room neither for all results, nor for all that the client sends after the end."""
+    async with serving(temp_bytes_per_batch=12 * MIB, batch_timeout=30) as client:
+        await client.put(f"/guid/{GUID}", {"user": USER, "metadata": {"a": "x" * 15_000}})
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=65_536)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        writer.write(HEAD + chunk(GET * 1_000))
+        for _ in range(3 * DISCARD_BYTES // MIB):
+            writer.write(chunk(GET * (MIB // len(GET))))
+            await asyncio.wait_for(writer.drain(), 60)
+        *results, last = (await asyncio.wait_for(read_reply(reader, "POST"), 60)).lines
+        await hang_up(writer)
+        assert {result["status"] for result in results} == {200, 413}
+        assert (last["problem"]["code"], last["problem"]["line"]) == ("too-large", len(results) + 1)

@@ -151,6 +151,8 @@ class BatchHandler(Handler):
         """
         self._timers.cancel_idle()
         self._timers.cancel_deadline()
+        if self._early_response is not None:
+            await asyncio.wait([self._early_response])  # Tornado finishes the response when this method returns
         if self._finished or self._early_response is not None:
             return
         if self._error is not None:
@@ -250,7 +252,7 @@ class BatchHandler(Handler):
         else:
             self._discarded_bytes += len(chunk)
         if self._must_end or self._discarded_bytes > DISCARD_BYTES:
-            await self._respond_early(lines)
+            self._begin_early_response(lines)
         elif not lines.is_abandoned:
             self._start_idle_timer()
 
@@ -264,10 +266,14 @@ class BatchHandler(Handler):
         finally:
             self._is_feeding = False
 
+    def _begin_early_response(self, lines: LineBatch) -> None:
+        """Begin the response in a task: its client may read it only once it has sent everything, which is discarded."""
+        self._early_response = asyncio.ensure_future(self._respond_early(lines))
+
     async def _respond_early(self, lines: LineBatch) -> None:
         """Respond to a client that has not sent all of its lines, and close the connection."""
         self._timers.cancel_deadline()
-        self._early_response = asyncio.current_task()
+        self.set_header("Connection", "close")
         self._error = self._error or (None if lines.has_begun else self._rejection)
         if self._error is not None:
             self.send_error(exc_info=(type(self._error), self._error, None))
@@ -296,7 +302,7 @@ class BatchHandler(Handler):
             self._line_batch.stop(error)
             if not self._is_feeding:
                 self._timers.cancel_idle()
-                self._early_response = asyncio.ensure_future(self._respond_early(self._line_batch))
+                self._begin_early_response(self._line_batch)
 
     def _start_idle_timer(self) -> None:
         self._timers.start_idle(self.request.connection.close)  # type: ignore[union-attr]  # both servers have it
