@@ -32,7 +32,7 @@ class StoppableServer(Protocol):
 
 async def drain(server: StoppableServer, in_flight: InFlightRequests, grace: float) -> None:
     """Stop the server, and wait until no request is in flight, for at most `grace` seconds."""
-    in_flight.draining = True
+    in_flight.begin_draining(grace)
     server.stop()
     try:
         async with asyncio.timeout(grace):

@@ -1,6 +1,7 @@
 """In-flight requests, which shutdown waits for."""
 
 import asyncio
+from collections.abc import Callable
 
 
 class InFlightRequests:
@@ -14,6 +15,8 @@ class InFlightRequests:
         self.draining = self.closed = False
         self._requests: set[object] = set()
         self._idle: asyncio.Event | None = None  # while somebody waits
+        self._drain_callbacks: dict[object, Callable[[float], object]] = {}
+        self._ends_at = 0.0  # loop time of the end of the grace period
 
     def __len__(self) -> int:
         """Return the number of requests in flight."""
@@ -26,9 +29,28 @@ class InFlightRequests:
     def discard(self, request: object) -> None:
         """Remove a request that has ended, if it is present."""
         self._requests.discard(request)
+        if self._drain_callbacks:
+            self._drain_callbacks.pop(request, None)
         if self._idle is not None and not self._requests:
             self._idle.set()
             self._idle = None
+
+    def begin_draining(self, grace_seconds: float) -> None:
+        """Begin the shutdown: from now on, each connection closes after its next response."""
+        self.draining, self._ends_at = True, asyncio.get_running_loop().time() + grace_seconds
+        callbacks, self._drain_callbacks = self._drain_callbacks, {}
+        for callback in callbacks.values():
+            callback(grace_seconds)
+
+    def call_on_drain(self, request: object, callback: Callable[[float], object]) -> None:
+        """Call `callback` once the shutdown has begun, unless the request has ended.
+
+        Its argument is the time until requests are aborted, in seconds.
+        """
+        if self.draining:
+            callback(max(0.0, self._ends_at - asyncio.get_running_loop().time()))
+        else:
+            self._drain_callbacks[request] = callback
 
     async def wait_until_idle(self) -> None:
         """Wait until no request is in flight."""

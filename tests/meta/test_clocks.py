@@ -46,6 +46,7 @@ USES = {
     "guidsvc/runtime/admission.py": WAITS,
     "guidsvc/runtime/batching.py": WAITS,
     "guidsvc/runtime/fairness/fair_semaphore.py": WAITS,
+    "guidsvc/runtime/in_flight.py": WAITS,
     "guidsvc/runtime/memory.py": MEASURES,
     "guidsvc/runtime/overload.py": MEASURES,
     "guidsvc/server/accepting/handshake.py": PACES,

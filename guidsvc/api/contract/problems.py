@@ -260,6 +260,8 @@ def _reason(error: errors.Unavailable) -> str:
             return str(error)
         case errors.TooManyConnections():
             return "The service has too many connections."
+        case errors.ShuttingDown():
+            return "The service is shutting down."
         case errors.DeadlineExceeded():
             return "The request exceeded its time limit."
         case _:

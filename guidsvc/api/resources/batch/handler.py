@@ -8,6 +8,7 @@ sends everything first never blocks. After an early end, the service discards so
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from guidsvc.api.base.handler import Handler
@@ -32,6 +33,7 @@ from guidsvc.errors import (
     GuidsvcError,
     InvalidRequest,
     OutcomeUnknown,
+    ShuttingDown,
     TooManyConnections,
 )
 from guidsvc.http import constants
@@ -89,6 +91,9 @@ class BatchHandler(Handler):
                 self.request.connection.set_body_timeout(None)  # type: ignore[union-attr]  # both servers have it
                 call_on_leave(self.request.connection, self._on_leave)
                 self._timers.start_deadline(self.context.batch_seconds, self._on_deadline)
+                self.pipeline.in_flight.call_on_drain(
+                    self, partial(self._timers.start_shutdown, on_shutdown=self._on_shutdown)
+                )
                 if self.session is not None:
                     self._timers.start_watch(self.confirm, self._reject)
                 self._start_idle_timer()
@@ -295,6 +300,10 @@ class BatchHandler(Handler):
             return False
         self._reject(TooManyConnections("the connection of the batch gives way to those of other clients"))
         return not self._is_feeding and not self._line_batch.has_begun
+
+    def _on_shutdown(self) -> None:
+        """End a batch of lines at the shutdown of the service."""
+        self._reject(ShuttingDown("the service is shutting down"))
 
     def _end_early(self, error: GuidsvcError) -> None:
         self._must_end = True

@@ -1,4 +1,4 @@
-"""The timers of a batch of lines: for pauses of the client, the whole batch, its response, and the authority."""
+"""The timers of a batch of lines: for pauses of the client, the batch, its response, the authority, the shutdown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +13,9 @@ PAUSE_SECONDS = 30.0
 AUTHORITY_SECONDS = 0.5
 """Time between two checks whether the caller still has its authority, in seconds."""
 
+SHUTDOWN_SECONDS = 1.0
+"""Time for the rest of the lines once the service shuts down, in seconds; at most half of the grace period."""
+
 
 class LineBatchTimers:
     """The timers of a request; cancelling one that was not started has no effect."""
@@ -20,6 +23,7 @@ class LineBatchTimers:
     def __init__(self) -> None:
         self._idle: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._shutdown: asyncio.TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -40,13 +44,18 @@ class LineBatchTimers:
         """Call `on_deadline` after this time, unless cancelled first."""
         self._deadline = asyncio.get_running_loop().call_later(seconds, on_deadline)
 
+    def start_shutdown(self, grace_seconds: float, on_shutdown: Callable[[], object]) -> None:
+        """Call `on_shutdown` after SHUTDOWN_SECONDS, unless cancelled first; sooner if the grace period is short."""
+        seconds = min(SHUTDOWN_SECONDS, grace_seconds / 2)
+        self._shutdown = asyncio.get_running_loop().call_later(seconds, on_shutdown)
+
     def start_watch(self, confirm: Callable[[], Awaitable[None]], on_end: Callable[[Unauthorized], object]) -> None:
         """Call `confirm` at intervals, until it raises Unauthorized; then call `on_end` with the error."""
         self._watch = spawn_restarting(partial(_watch, confirm, on_end))
 
     def cancel_deadline(self) -> None:
-        """Cancel the timers of the whole batch: its time limit and its watch."""
-        for timer in (self._deadline, self._watch):
+        """Cancel the timers of the whole batch: its time limit, its watch, and that of a shutdown."""
+        for timer in (self._deadline, self._shutdown, self._watch):
             if timer is not None:
                 timer.cancel()
 
