@@ -22,8 +22,8 @@ def log_function(pipeline: RequestPipeline, routes: list[Route]) -> Callable[[Re
 
     def log_request(handler: RequestHandler) -> None:
         source = handler.source if isinstance(handler, Handler) else None
-        if isinstance(handler, Handler) and handler.is_cut_off:
-            return  # no response was sent
+        if isinstance(handler, Handler) and handler.is_aborted:
+            return  # it has a line already
         request, seconds = handler.request, max(0.0, handler.request.request_time())
         method = str(request.method)
         pipeline.record_completion(

@@ -41,7 +41,7 @@ async def drain(server: StoppableServer, in_flight: InFlightRequests, grace: flo
     except TimeoutError:
         if len(in_flight):
             _log.warning("grace period over, aborting requests", in_flight=len(in_flight), grace_seconds=grace)
-    in_flight.closed = True
+    in_flight.close()
 
 
 def install_signals(on_reload: Callable[[], None] | None) -> asyncio.Event:

@@ -2,6 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
+
+
+class InFlightRequest(Protocol):
+    """A request in flight."""
+
+    def on_grace_end(self) -> None:
+        """Respond now if no part of the request was executed: the service is about to end."""
 
 
 class InFlightRequests:
@@ -13,20 +21,20 @@ class InFlightRequests:
 
     def __init__(self) -> None:
         self.draining = self.closed = False
-        self._requests: set[object] = set()
+        self._requests: set[InFlightRequest] = set()
         self._idle: asyncio.Event | None = None  # while somebody waits
-        self._drain_callbacks: dict[object, Callable[[float], object]] = {}
+        self._drain_callbacks: dict[InFlightRequest, Callable[[float], object]] = {}
         self._ends_at = 0.0  # loop time of the end of the grace period
 
     def __len__(self) -> int:
         """Return the number of requests in flight."""
         return len(self._requests)
 
-    def add(self, request: object) -> None:
+    def add(self, request: InFlightRequest) -> None:
         """Add a request that has begun."""
         self._requests.add(request)
 
-    def discard(self, request: object) -> None:
+    def discard(self, request: InFlightRequest) -> None:
         """Remove a request that has ended, if it is present."""
         self._requests.discard(request)
         if self._drain_callbacks:
@@ -42,7 +50,7 @@ class InFlightRequests:
         for callback in callbacks.values():
             callback(grace_seconds)
 
-    def call_on_drain(self, request: object, callback: Callable[[float], object]) -> None:
+    def call_on_drain(self, request: InFlightRequest, callback: Callable[[float], object]) -> None:
         """Call `callback` once the shutdown has begun, unless the request has ended.
 
         Its argument is the time until requests are aborted, in seconds.
@@ -51,6 +59,12 @@ class InFlightRequests:
             callback(max(0.0, self._ends_at - asyncio.get_running_loop().time()))
         else:
             self._drain_callbacks[request] = callback
+
+    def close(self) -> None:
+        """End the service: requests that are still in flight are aborted now."""
+        self.closed = True
+        for request in list(self._requests):
+            request.on_grace_end()
 
     async def wait_until_idle(self) -> None:
         """Wait until no request is in flight."""

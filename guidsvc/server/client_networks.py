@@ -46,6 +46,9 @@ class ManagedConnection(Protocol):
     def give_up(self) -> bool:
         """Abort a connection that leaves if its client loses nothing without the response; return whether it did."""
 
+    def shut_down(self) -> None:
+        """Close at the end of a shutdown; reject an incomplete request, and let its client read the response first."""
+
     def close(self) -> None:
         """Send pending data, and close; with a reset if the answer would otherwise look complete."""
 

@@ -119,7 +119,7 @@ class Server:
     async def close_all_connections(self) -> None:
         """Close the connections once pending data is sent; abort them after CLOSE_SECONDS, or if they are stuck."""
         for connection in list(self._table.connections):
-            self._table.manage(connection, lambda each: each.close())
+            self._table.manage(connection, lambda each: each.shut_down())
         for connection in list(self._table.connecting):
             self._table.end(connection)
         for listener in self._listeners:

@@ -183,3 +183,5 @@ async def test_request_cut_off_by_the_grace_is_not_logged_as_answered(tmp_path: 
     lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
     logged_statuses = [line["status"] for line in lines if line.get("path") == "/guid:batch"]
     assert [status for status in logged_statuses if status >= 500] == [status for status in statuses if status >= 500]
+    assert logged_statuses.count(0), "a request that got no response"
+    assert len(logged_statuses) == len(requests)

@@ -16,14 +16,15 @@ from guidsvc.api.base.output import OutputHandler
 from guidsvc.api.contract import problems
 from guidsvc.api.contract.headers import ACCEPT_PATCH, ALLOW, always
 from guidsvc.api.contract.operation import ResponseSpec, operation
+from guidsvc.api.execution.pipeline import ABORTED, LOGGED_PATH
 from guidsvc.api.execution.responses import log_failure, set_default_headers
 from guidsvc.api.html.error_page import error_page
-from guidsvc.errors import ClientDisconnected
+from guidsvc.errors import ClientDisconnected, ShuttingDown
 from guidsvc.http import constants
 from guidsvc.http.constants import METHODS
 from guidsvc.http.errors import MethodNotAllowed, UnknownMethod
 from guidsvc.http.headers.request_id import request_id
-from guidsvc.monitoring.logs.access_log import Failure
+from guidsvc.monitoring.logs.access_log import Failure, loggable_method
 from guidsvc.server.abort import break_off, linger_after
 from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace
@@ -46,6 +47,8 @@ class Handler(OutputHandler):
     request_id: str
     failure: Failure | None = None
     """Why the request failed, for the access log."""
+    is_aborted = False
+    """Whether the response was broken off, or the service ended before it; the access log has a line that says so."""
 
     def clear(self) -> None:
         """Reset the response; Tornado calls this for each request, and again before it writes an error.
@@ -109,6 +112,14 @@ class Handler(OutputHandler):
         if self._streaming is not None:
             self._streaming.cancel()
         self.pipeline.in_flight.discard(self)
+        if self.pipeline.in_flight.closed and not self._finished:
+            self._record_abort(ShuttingDown(ABORTED))
+
+    def on_grace_end(self) -> None:
+        """Reject the request if the service ends before its body has arrived."""
+        if not (self._finished or self._headers_written or self.request._body_future.done()):  # noqa: SLF001  # see `finish`
+            error = ShuttingDown("the service ended before the body of the request had arrived")
+            self.send_error(exc_info=(ShuttingDown, error, None))
 
     @operation(
         "optionsHere",
@@ -155,6 +166,7 @@ class Handler(OutputHandler):
         if self._headers_written:  # a stream failed: the client sees it by the missing end
             break_off(self.request.connection)  # type: ignore[arg-type]  # there is one, until the request is over
             self.pipeline.in_flight.discard(self)
+            self._record_abort(error)
             return
         super().send_error(problems.problem_of(error).status, exc_info=(type(error), error, error.__traceback__))
 
@@ -181,10 +193,22 @@ class Handler(OutputHandler):
         """The address of the service to show to people: from the settings, or else from the request."""
         return self.context.public_url or f"{self.request.protocol}://{self.request.host}"
 
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether shutdown closed the connection before the response."""
-        return self._is_disconnected and self.pipeline.in_flight.closed
+    def _record_abort(self, error: BaseException) -> None:
+        """Log that the response is missing or incomplete, once."""
+        if self.is_aborted:
+            return
+        self.is_aborted = True
+        request = self.request
+        self.pipeline.record_abort(
+            loggable_method(str(request.method)),
+            request.path[:LOGGED_PATH],
+            self.get_status() if self._headers_written else 0,
+            max(0.0, request.request_time()),
+            self.request_id,
+            str(request.remote_ip),
+            self.pipeline.describe(error, self.session),
+            self.trace.trace_id,
+        )
 
     def _translate(self, error: BaseException | None) -> BaseException:
         """Return the service's own error for Tornado's 405 and for a missing exception; else the error itself."""

@@ -32,6 +32,8 @@ READERS = 4
 """Maximum number of large bodies, or parts of batches, that are decoded in one iteration of the event loop."""
 PUBLIC_REQUESTS = 16
 """Maximum number of requests for public paths, and of logins, that begin in one iteration of the event loop."""
+ABORTED = "the service ended before the response was complete"
+"""The reason of a request that is aborted at the end of the grace period."""
 LISTS_WAIT = "too many lists are in progress; retry later"
 
 
@@ -215,6 +217,22 @@ class RequestPipeline:
         if self.tracer is not None and trace is not None and trace.waits is not None:
             self._requests.record_trace(route, seconds, trace.trace_id)
             self.tracer.end(trace, Completion(route, _label_of(method), path, status, source))
+
+    def record_abort(  # noqa: PLR0913, PLR0917  # what is recorded of a request
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        request_id: str,
+        address: str,
+        failure: Failure | None,
+        trace_id: str,
+    ) -> None:
+        """Log a request without a complete response; `status` is 0 if none has begun."""
+        if self._access_log is not None:
+            ms = round(1000 * seconds, 2)
+            self._access_log(method, path, status, ms, request_id, address, None, failure, trace_id)
 
     def describe(self, error: BaseException | None, session: Session | None) -> Failure | None:
         """Return the access log members of a failed request: the problem and the caller. None without an access log."""

@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 import structlog
 
 from guidsvc.api.contract import problems
-from guidsvc.errors import ClientDisconnected, NotReady, OutcomeUnknown, Overloaded, Unavailable
+from guidsvc.errors import ClientDisconnected, NotReady, OutcomeUnknown, Overloaded, ShuttingDown, Unavailable
 from guidsvc.http.constants import JSON
 from guidsvc.http.dates import http_date
 from guidsvc.http.response import BODILESS, Response
@@ -96,10 +96,10 @@ def set_default_headers(headers: MutableMapping[str, str], request_id: str, *, s
 def log_failure(error: BaseException, request_id: str) -> None:
     """Log a failure that an operator must see.
 
-    Client errors, single rejections under overload, disconnected clients and checks of readiness appear in the access
-    log only.
+    Client errors, single rejections under overload or at shutdown, disconnected clients and checks of readiness appear
+    in the access log only.
     """
-    if isinstance(error, Overloaded | ClientDisconnected | NotReady):
+    if isinstance(error, Overloaded | ClientDisconnected | NotReady | ShuttingDown):
         return
     if isinstance(error, Unavailable | OutcomeUnknown):
         _log.warning("request failed", request_id=request_id, error=str(error))

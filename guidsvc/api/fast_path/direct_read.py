@@ -60,7 +60,7 @@ class DirectRead(DirectRequest):
         """Return the answer; None if it is not that of every read of this record."""
         pipeline, request, session = self._pipeline, self._request, self._session
         caller = ANYONE if session is None else session.caller
-        if self.last or pipeline.in_flight.draining or authorize(record, caller) is None:
+        if self.last or pipeline.in_flight.draining or self._is_aborted or authorize(record, caller) is None:
             return None
         if session is not None and not session.is_usable():
             return None

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution.guid_actions import ACTIONS, RENEWAL, RENEWAL_ROUTE, ROUTE, Action, GuidRequest
-from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
+from guidsvc.api.execution.pipeline import ABORTED, RequestPipeline, queue_name
 from guidsvc.api.execution.responses import log_failure, serialize, serialize_problem
 from guidsvc.api.fast_path.eligibility import request_id_for
 from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.api.parsing.body import SMALL_BYTES
 from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE, Caller
-from guidsvc.errors import NotFound
+from guidsvc.errors import NotFound, ShuttingDown
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
 from guidsvc.monitoring.logs.access_log import Failure
@@ -57,12 +57,14 @@ class DirectRequest:
         "_begun",
         "_cancel_scope",
         "_has_begun",
+        "_is_aborted",
         "_pipeline",
         "_request",
         "_request_id",
         "_session",
         "_shedder",
         "_started_at",
+        "_trace_id",
         "last",
     )
     route = ROUTE
@@ -76,8 +78,10 @@ class DirectRequest:
         self._session = request.session
         self._cancel_scope = CancelScope()
         self._has_begun = False
+        self._is_aborted = False  # the service has ended before the answer
         self._begun: BegunGet | None = None
-        self._started_at = 0.0  # when the read began, if it began before `respond`
+        self._started_at = 0.0  # when the read, or `respond`, began
+        self._trace_id = ""
         self.last = False
         """Whether the connection closes after the answer."""
         pipeline.in_flight.add(self)
@@ -111,10 +115,11 @@ class DirectRequest:
     async def respond(self, body: bytes) -> bytes:
         """Execute the request with this body, and return the answer."""
         pipeline, request, source = self._pipeline, self._request, None
-        start = self._started_at or perf_counter()
+        start = self._started_at = self._started_at or perf_counter()
         failure: Failure | None = None
         trace = RequestTrace(self._request_id, request.address) if pipeline.tracer is None else self._begin_trace()
         CURRENT.set(trace)  # this is a separate task
+        self._trace_id = trace.trace_id
         self._has_begun = True
         try:
             response = await self._execute(body)
@@ -129,6 +134,8 @@ class DirectRequest:
         finally:
             pipeline.admission.release(self._cancel_scope)
             pipeline.in_flight.discard(self)
+        if self._is_aborted:
+            return response_bytes
         seconds, request_id = perf_counter() - start, self._request_id
         pipeline.record_completion(
             self.route,
@@ -203,6 +210,21 @@ class DirectRequest:
         self._cancel_scope.cancel(is_disconnected=True)
         if not self._has_begun:
             self._pipeline.in_flight.discard(self)
+        if self._pipeline.in_flight.closed:
+            self._record_abort()
+
+    def on_grace_end(self) -> None:
+        """Do nothing: the server answers a request that is incomplete, with `respond`."""
+
+    def _record_abort(self) -> None:
+        """Log that the answer is missing."""
+        self._is_aborted = True
+        pipeline, request = self._pipeline, self._request
+        failure = pipeline.describe(ShuttingDown(ABORTED), self._session)
+        seconds = perf_counter() - self._started_at if self._started_at else 0.0
+        pipeline.record_abort(
+            request.method, request.path, 0, seconds, self._request_id, request.address, failure, self._trace_id
+        )
 
 
 class DirectRenewal(DirectRequest):

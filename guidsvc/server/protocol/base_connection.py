@@ -173,6 +173,11 @@ class BaseConnection(asyncio.Protocol):
             self.abort()
         return self._is_expendable
 
+    def shut_down(self) -> None:
+        is_answering = self._cycle is not None and self._cycle.reject_unreceived()
+        if not is_answering and not self._is_lingering:
+            self.close()
+
     def close(self) -> None:
         self._parser.is_finished = True
         if self._is_open_ended:  # a regular close would make the answer look complete

@@ -138,6 +138,13 @@ class RequestCycle:
                 raise
             self._connection.on_cycle_error(error)
 
+    def reject_unreceived(self) -> bool:
+        """Answer a request without a handler whose body is incomplete: the service ends. Return whether it is one."""
+        if self._direct_request is None or self.message.is_complete or self._handler_future is not None:
+            return False
+        self._handler_future = asyncio.get_running_loop().create_task(self._respond_directly(self._direct_request))
+        return True
+
     def _answer_directly(self, direct_request: DirectRequest) -> None:
         connection, response = self._connection, direct_request.reject_if_overloaded()
         if response is not None and connection is not None:

@@ -19,7 +19,7 @@ from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.api.resources.batch.stored_results import StoredResults, find_unknown
 from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import ClaimedGenerator
-from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest
+from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, ShuttingDown
 from guidsvc.http.constants import NDJSON
 from guidsvc.http.response import Response
 from guidsvc.services.idempotency import GuidFactory, RequestBody
@@ -55,6 +55,14 @@ class DocumentBatch:
         self._brief_results: list[bytes] = []
         self._served: dict[int, ServedRecord] = {}
         self._stored: StoredResults | None = None
+        self._must_end = False
+
+    def stop(self) -> None:
+        """End a batch without an Idempotency-Key after its present group, as the service is about to end.
+
+        With a key, the client can repeat the whole batch: the results of one that ended early would be repeated to it.
+        """
+        self._must_end = True
 
     async def perform(self, guid_factory: GuidFactory | None) -> Response:
         """Run all operations and return the response."""
@@ -125,6 +133,8 @@ class DocumentBatch:
         return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._brief_results))
 
     async def _execute_group(self, values: Sequence[Any], start: int, guid_factory: GuidFactory | None) -> list[Result]:
+        if self._must_end and start and guid_factory is None:
+            return [self._executor.reject(ShuttingDown("the service is shutting down"))] * len(values)
         operations = await self._read(values)
         async with self._slot(patient=start > 0):
             try:

@@ -23,7 +23,7 @@ from guidsvc.api.resources.batch.executor import BatchExecutor, is_change, is_re
 from guidsvc.api.resources.batch.line_batch import LineBatch
 from guidsvc.api.resources.batch.slots import GROUP_WAIT_SECONDS, BatchSlots
 from guidsvc.api.resources.batch.stored_error import detached
-from guidsvc.api.resources.batch.timers import LineBatchTimers, reading_limit
+from guidsvc.api.resources.batch.timers import LineBatchTimers, reading_limit, stop_before_end
 from guidsvc.api.resources.guid import BAD_BODY, OF_KEYS
 from guidsvc.domain.caller import DELETE, KEY, WRITE
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchQuery
@@ -192,6 +192,10 @@ class BatchHandler(Handler):
         self._timers.cancel_deadline()
         self._free_data()
 
+    def on_grace_end(self) -> None:
+        if self._line_batch is None:  # else its lines may have been executed
+            super().on_grace_end()
+
     def _free_data(self) -> None:
         """Free the data of the request: reference cycles keep the handler in memory until garbage collection."""
         self._error = self._rejection = None
@@ -225,6 +229,7 @@ class BatchHandler(Handler):
         await self.confirm()
         values = operations_of(await self._decode(require_text(self.received())))
         batch = DocumentBatch(values, self._executor, self._group_slot, self._take_turn, self._preference_headers)
+        self.pipeline.in_flight.call_on_drain(self, partial(stop_before_end, stop=batch.stop))
         await self.send_idempotent(
             batch.perform,
             repeatable=all(map(is_repeatable, values)),

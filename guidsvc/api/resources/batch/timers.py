@@ -16,6 +16,9 @@ AUTHORITY_SECONDS = 0.5
 SHUTDOWN_SECONDS = 1.0
 """Time for the rest of the lines once the service shuts down, in seconds; at most half of the grace period."""
 
+LAST_SECONDS = 1.0
+"""Time before the end of the grace period at which a document ends early; at most half of the period."""
+
 
 class LineBatchTimers:
     """The timers of a request; cancelling one that was not started has no effect."""
@@ -58,6 +61,11 @@ class LineBatchTimers:
         for timer in (self._deadline, self._shutdown, self._watch):
             if timer is not None:
                 timer.cancel()
+
+
+def stop_before_end(grace_seconds: float, stop: Callable[[], object]) -> None:
+    """Call `stop` LAST_SECONDS before the end of the grace period, which ends in `grace_seconds`."""
+    asyncio.get_running_loop().call_later(grace_seconds - min(LAST_SECONDS, grace_seconds / 2), stop)
 
 
 @asynccontextmanager
