@@ -169,7 +169,7 @@ class SqliteEngine:
         """Start a thread for writes and one for searches; StartError if the system has none left."""
         try:
             self._thread.start()
-            self.finder.start()
+            self.finder.threads.start()
         except RuntimeError as error:
             raise StartError(
                 "the system has no thread left: stop other programs, or raise the limit of processes of this user"

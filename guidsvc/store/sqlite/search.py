@@ -98,7 +98,7 @@ class Finder:
         self._few = few
         self._near = near
         self._slots = FairSemaphore(threads)
-        self._threads = WorkerThreads(threads, "sqlite-finder")
+        self.threads = WorkerThreads(threads, "sqlite-finder")
         self._open = ExitStack()
         self._idle: list[sqlite3.Connection] = []
         self._running: set[sqlite3.Connection] = set()
@@ -157,13 +157,9 @@ class Finder:
         for connection in self._running:
             connection.interrupt()
 
-    def start(self) -> None:
-        """Start a thread; RuntimeError if the system has none left."""
-        self._threads.start()
-
     async def aclose(self) -> None:
         """Wait until every search has ended, and close the connections."""
-        await in_thread(self._threads.shut_down)
+        await in_thread(self.threads.shut_down)
         self._open.close()
 
     async def run(self, work: Callable[[sqlite3.Connection], _Found], queue_name: str | None = None) -> _Found:
@@ -189,7 +185,7 @@ class Finder:
         """Run the work in a thread; interrupt it if the caller is cancelled, so that the thread is free again."""
         timed = _TimedWork(work)
         try:
-            running = self._threads.run(partial(timed, connection))
+            running = self.threads.run(partial(timed, connection))
         except RuntimeError:  # no thread can be started
             self._idle.append(connection)
             raise

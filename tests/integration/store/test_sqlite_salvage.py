@@ -46,7 +46,7 @@ def test_rows_behind_a_damaged_key_are_salvaged(filled: Path, tmp_path: Path) ->
     assert set(users(saved.path)) >= set(GUIDS) - {changed}
     assert saved.losses == (
         "records: 1 that are in an index could not be read",
-        "records: keys are out of order (1 time), so single keys may be wrong",
+        "records: keys are out of order (once), so single keys may be wrong",
     )
 
 

@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
-from guidsvc.plurals import counted
 from guidsvc.store.sqlite.schema import MAKE_BOUNDS, MAKE_FENCE, MAKE_IDENTITY
 
 Values = tuple[object, ...]
@@ -80,7 +79,8 @@ class _TableSalvage:
         elif is_damaged or missing:
             yield f"{items}: a part could not be read, and no whole index says how many are lost"
         if self._disorders:
-            yield f"{items}: keys are out of order ({counted(self._disorders, 'time')}), so single keys may be wrong"
+            times = "once" if self._disorders == 1 else f"{self._disorders} times"
+            yield f"{items}: keys are out of order ({times}), so single keys may be wrong"
         if self._invalid:
             yield f"{items}: rows that are not valid were left out"
 
