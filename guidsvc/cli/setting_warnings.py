@@ -54,4 +54,4 @@ def _warn_of_seconds(settings: Settings, words: Sequence[str]) -> None:
 
 
 def _is_short(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) < _MINUTE
+    return text.isdecimal() and 0 < int(text[:20]) < _MINUTE

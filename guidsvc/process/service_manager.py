@@ -12,6 +12,7 @@ which it restarts the service.
 
 import asyncio
 import os
+import re
 import socket
 import time
 
@@ -47,7 +48,8 @@ class ServiceManager:
         """
         address, usec, pid = (os.environ.pop(name, "") for name in (_SOCKET, _USEC, _PID))
         is_for_this_process = pid in {"", str(os.getpid())}
-        return cls(address, int(usec) / 1e6 if usec.isdecimal() and is_for_this_process else 0.0)
+        is_number = re.fullmatch("[0-9]{1,18}", usec) is not None
+        return cls(address, int(usec) / 1e6 if is_number and is_for_this_process else 0.0)
 
     def ready(self) -> None:
         """Report that the service serves, or that its reload has ended. Needs a running event loop."""

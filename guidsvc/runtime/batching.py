@@ -191,11 +191,11 @@ class Batcher(Generic[Item, Result]):
 def _results_of(call: asyncio.Future[Sequence[Result | Exception]], count: int) -> Sequence[Result | Exception]:
     """Return `count` answers of a call. If it failed, each is its error; a missing answer is a ValueError.
 
-    The error is not raised here: its traceback would reference the waiting futures, and they the error.
+    The error is not raised here: its traceback would reference the waiting futures, and they the error. A library in
+    Rust that panics raises a BaseException: without an answer, the callers would wait forever.
     """
-    error = call.exception()
-    if error is not None and not isinstance(error, Exception):
-        raise error
+    raised = call.exception()
+    error = raised if raised is None or isinstance(raised, Exception) else RuntimeError(repr(raised))
     results = list(call.result()[:count]) if error is None else []
     missing = count - len(results)
     return [*results, *[error or ValueError(f"{missing} of {count} items have no answer")] * missing]

@@ -50,7 +50,7 @@ def etag_of(version: Version) -> str:
 def version_of(etag: str | None) -> int | None:
     """Return the version of a strong entity tag, or None if there is none."""
     digits = (etag or "").strip('"')
-    return int(digits) if digits.isdecimal() else None
+    return int(digits) if re.fullmatch("[0-9]{1,20}", digits) else None
 
 
 _DURATIONS = ("ttl", "spread", "if_below", "at_least", "valid_for", "max_ttl", "max_life", "overlap")

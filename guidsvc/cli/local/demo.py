@@ -58,7 +58,7 @@ KINDS = (
 
 def _count(text: str) -> int:
     """Return a number of records."""
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MAX_COUNT:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:20]) <= MAX_COUNT:
         raise ValueError(f"must be a whole number from 1 to {MAX_COUNT}")
     return int(text)
 

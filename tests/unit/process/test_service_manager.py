@@ -71,6 +71,7 @@ async def test_reload_does_not_feed_the_watchdog_twice(tmp_path: Path, monkeypat
         ("20000000", "1", 0.0),
         (None, None, 0.0),
         ("soon", None, 0.0),
+        pytest.param("9" * 5000, None, 0.0, id="long"),
     ],
 )
 def test_watchdog_time_is_that_of_the_environment(

@@ -72,6 +72,24 @@ async def test_failed_call_fails_only_its_own_items() -> None:
     assert [type(result) for result in results] == [ValueError, ValueError, int, int]
 
 
+async def test_panic_of_a_library_fails_the_items_of_its_call() -> None:
+    """A library in Rust raises a BaseException. Without an answer, the callers would wait forever."""
+
+    class PanicException(BaseException):
+        pass
+
+    async def run(batch: list[int]) -> list[int]:
+        if 1 in batch:
+            raise PanicException("one")
+        return batch
+
+    batcher = Batcher(run, limit=2, in_flight=1)
+    requests = (asyncio.wait_for(batcher.ask(item), 10) for item in range(4))
+    results = await asyncio.gather(*requests, return_exceptions=True)
+
+    assert [type(result) for result in results] == [RuntimeError, RuntimeError, int, int]
+
+
 async def test_call_that_cannot_begin_fails_its_items() -> None:
     """For example, if no thread can be started. Without an answer, they would wait forever."""
 
