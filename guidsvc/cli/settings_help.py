@@ -10,8 +10,8 @@ from pydantic.fields import FieldInfo
 
 from guidsvc.cli.commands import SUMMARIES
 from guidsvc.config import PREFIX, Settings, Size, flag
-from guidsvc.config.plurals import counted
 from guidsvc.domain.durations import DURATION_FORMS
+from guidsvc.errors.plurals import counted
 from guidsvc.program import program, runnable
 
 GROUPS: Mapping[str, Mapping[str, str]] = {

@@ -15,9 +15,9 @@ from pathlib import Path
 from guidsvc.bounded_file import read_text
 from guidsvc.cache import is_private
 from guidsvc.config import Settings, Size
-from guidsvc.config.plurals import counted
 from guidsvc.doctor.checks import Check
 from guidsvc.doctor.findings import Finding, fail, ok, warn
+from guidsvc.errors.plurals import counted
 from guidsvc.process import file_descriptors
 
 _METRIC_BYTES = 16 * 1024 * 1024

@@ -8,11 +8,11 @@ from http.client import OK, SERVICE_UNAVAILABLE, HTTPException
 
 import guidsvc
 from guidsvc.config import Settings
-from guidsvc.config.plurals import counted
 from guidsvc.doctor import address, http_probe
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, ok, warn
 from guidsvc.doctor.host import cores
+from guidsvc.errors.plurals import counted
 
 BODY_BYTES, METRICS_BYTES = 4096, 4 * 1024 * 1024
 """Maximum number of bytes read from a response; and from /metrics."""

@@ -79,7 +79,7 @@ def _linger(connection: HTTP1Connection) -> None:
     stream = connection.stream
     connection.close = _do_nothing  # type: ignore[method-assign]  # Tornado and the handler may both call it
     if not stream.closed():
-        stream.read_until_regex = _refuse_request  # type: ignore[method-assign,assignment]  # after the rest of the body
+        stream.read_until_regex = _refuse_request  # type: ignore[method-assign]  # after the rest of the body
         if not isinstance(stream.socket, ssl.SSLSocket):  # TLS has no half-closed connections
             with suppress(OSError):  # the client has gone
                 stream.socket.shutdown(socket.SHUT_WR)
@@ -90,5 +90,5 @@ def _do_nothing() -> None:
     pass
 
 
-def _refuse_request(*_: object) -> NoReturn:
+def _refuse_request(*_: object, **__: object) -> NoReturn:
     raise StreamClosedError

@@ -96,16 +96,18 @@ async def rotate_revoked_key(world: World) -> Reply:
 
 
 async def exceed_quota(world: World) -> Reply:
-    async with world.serving(access="keys", quota=1) as client:
+    async with world.serving(access="keys", quota=2) as client:
         alice = await SecuredService(client, world.sqlite_url, world.clock).key_client("alice")
         assert (await alice.ask("PUT", PATH, json=BODY)).status == 201
+        assert (await alice.ask("POST", "/guid", json=BODY)).status == 201
         return await alice.ask("POST", "/guid", json=BODY)
 
 
 async def exceed_rate(world: World) -> Reply:
-    async with world.serving(access="keys", rate_limit="1/second") as client:
+    async with world.serving(access="keys", rate_limit="2/second") as client:
         alice = await SecuredService(client, world.sqlite_url, world.clock).key_client("alice")
-        assert (await alice.ask("GET", "/guid")).status == 200
+        for _ in range(2):
+            assert (await alice.ask("GET", "/guid")).status == 200
         return await alice.ask("GET", "/guid")
 
 

@@ -97,7 +97,7 @@ def files(folder: Path) -> dict[str, bytes]:
             "http://a.example .* -> name only https://",
         ),
         (("--max-connections", "99999999"), {}, "host.files", "warn", "100000127 are needed .* -> raise the limit"),
-        (("--temp-bytes", str(2**60)), {}, "host.temporary", "warn", "large batches may need .* lower --temp-bytes"),
+        (("--temp-bytes", str(10**15)), {}, "host.temporary", "warn", "large batches may need .* lower --temp-bytes"),
         (
             ("--workers", "999", "--cache-url", "redis://127.0.0.1:1/0", "--skip", "redis"),
             {},

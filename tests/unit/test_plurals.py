@@ -1,6 +1,6 @@
 """Numbers with a noun."""
 
-from guidsvc.config.plurals import counted
+from guidsvc.errors.plurals import counted
 
 
 def test_one_is_singular_and_others_are_plural() -> None:

@@ -10,9 +10,9 @@ from guidsvc.cli import output
 from guidsvc.cli.parsing.command import Command
 from guidsvc.cli.store_settings import load_settings
 from guidsvc.config import Check, Settings
-from guidsvc.config.plurals import counted
 from guidsvc.connection_urls import scheme_of
 from guidsvc.errors import StartError
+from guidsvc.errors.plurals import counted
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc.program import program
 from guidsvc.store import MONGO_SCHEMES, validate_store_url

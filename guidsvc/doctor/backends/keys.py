@@ -9,11 +9,11 @@ from functools import partial
 from guidsvc.auth.tokens.jwks_client import fetch
 from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy, open_jwt_verifier
 from guidsvc.config import Settings
-from guidsvc.config.plurals import counted
 from guidsvc.connection_urls import redact, scheme_of
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, ok, warn
 from guidsvc.domain.api_key import ApiKey
+from guidsvc.errors.plurals import counted
 from guidsvc.program import runnable
 from guidsvc.runtime.clock import system_clock
 from guidsvc.store import MONGO_SCHEMES

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from guidsvc.config import Size
-from guidsvc.config.plurals import counted
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, fault, ok, warn
 from guidsvc.errors import StartError
+from guidsvc.errors.plurals import counted
 from guidsvc.program import runnable
 from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES
 from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable

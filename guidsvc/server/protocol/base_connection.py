@@ -5,6 +5,7 @@ A connection sets no timers: the server periodically checks `is_overdue`.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from guidsvc.errors import Overloaded
 from guidsvc.server.client_networks import ClientNetwork
@@ -248,7 +249,8 @@ class BaseConnection(asyncio.Protocol):
         if self._has_eof or not self._transport.can_write_eof():
             self.close()
         elif not self._send_buffer.is_closing:
-            self._transport.write_eof()
+            with suppress(OSError):  # the client has just reset the connection
+                self._transport.write_eof()
 
     def _flush(self) -> None:
         responses, self._responses, self._response_bytes = self._responses, [], 0

@@ -23,8 +23,8 @@ from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.transfer.journal import Journal, NoJournal, new_place
 from guidsvc.cli.remote.transfer.lines import Chunk, LineReader, ReadError
 from guidsvc.cli.remote.transfer.sending import BatchSender, Outcome, Policy
-from guidsvc.config.plurals import counted
 from guidsvc.errors import StartError
+from guidsvc.errors.plurals import counted
 from guidsvc.monitoring.logs.printable import escape
 from guidsvc_client import GuidsvcError
 
