@@ -55,7 +55,8 @@ class PageTurner:
         self._path = path
         self._cursor: str | None = None  # of the page that it found last
         self._earlier: str | None = None
-        self._steps, self._max_steps = 0, 1  # since the earlier cursor, and until it is replaced
+        self._steps: int = 0  # since the earlier cursor
+        self._max_steps: int = 1  # until it is replaced
 
     def turn(self, cursor: str | None, following: str | None, *, may_stay: bool = False) -> str | None:
         """Return `following`, the cursor that the page after `cursor` names; raise RepeatedCursor if it leads back.
@@ -71,7 +72,8 @@ class PageTurner:
             raise RepeatedCursor(self._path)
         self._steps += 1
         if self._steps == self._max_steps:
-            self._earlier, self._steps, self._max_steps = following, 0, 2 * self._max_steps
+            self._earlier, self._steps = following, 0
+            self._max_steps *= 2
         return following
 
 
