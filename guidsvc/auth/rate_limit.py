@@ -16,6 +16,7 @@ from cachebox import LRUCache
 
 from guidsvc.auth.fixed_window import SharedLimit
 from guidsvc.errors import CacheUnavailable, RateLimited
+from guidsvc.errors.plurals import counted
 from guidsvc.runtime.background import spawn_detached
 
 GRANULARITY = 1000
@@ -261,9 +262,7 @@ def used_up(
 ) -> RateLimited:
     """Return the error of a request beyond the limit, `amount` requests in `seconds`; the window ends after `wait`."""
     return RateLimited(
-        f"The limit is {amount} request{'' if amount == 1 else 's'} in {seconds} s; retry in {wait} s.",
-        wait,
-        limit_headers,
+        f"The limit is {counted(amount, 'request')} in {seconds} s; retry in {wait} s.", wait, limit_headers
     )
 
 

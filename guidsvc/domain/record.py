@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError, from_json, to_json
 
 from guidsvc.errors import InvalidGuid
+from guidsvc.errors.plurals import counted
 
 MAX_TIME = 253_402_300_799
 """The latest expiry: the last second of the year 9999, in Unix time."""
@@ -57,7 +58,7 @@ def _mismatch(text: str) -> str:
     if text.isascii() and _GUID.fullmatch(bare):
         return f"{_notation(text)}: use {bare}"
     if len(text) != GUID_CHARACTERS:
-        return f"{len(text)} character{'' if len(text) == 1 else 's'}"
+        return counted(len(text), "character")
     strange = next(character for character in text if character not in "0123456789abcdefABCDEF")
     digit = _LOOKALIKES.get(strange)
     return f"{strange!r} in it" + (f"; did you mean the digit {digit}?" if digit else "")

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from guidsvc.errors.base import GuidsvcError
+from guidsvc.errors.plurals import counted
 
 
 class QuotaExceeded(GuidsvcError):
     """The owner has reached its quota of live GUIDs, or, with `stored_limit`, of stored GUIDs, live or expired."""
 
     def __init__(self, quota: int, *, stored_limit: int | None = None) -> None:
-        live = f"{quota} live GUID{'' if quota == 1 else 's'}"
         super().__init__(
-            f"The owner has {live}, which is its quota; delete some, or wait until some expire."
+            f"The owner has {counted(quota, 'live GUID')}, which is its quota; delete some, or wait until some expire."
             if stored_limit is None
             else f"The owner has {stored_limit} stored GUIDs, live or expired, which is its limit; delete some."
         )
