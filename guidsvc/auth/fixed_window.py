@@ -37,8 +37,8 @@ class Limit:
             item = parse(text)
         except ValueError:
             item = None
-        is_valid = item is not None and 1 <= item.amount <= MAX_AMOUNT and item.get_expiry() <= MAX_SECONDS
-        if item is None or not is_valid or any(mark in text for mark in ",;|"):
+        has_several = any(mark in text for mark in ",;|")
+        if item is None or has_several or not 1 <= item.amount <= MAX_AMOUNT or item.get_expiry() > MAX_SECONDS:
             raise ValueError(f"invalid limit {text!r}; use 20000/second, 600/minute, or an empty value for no limit")
         return cls(item.amount, item.get_expiry())
 
