@@ -1,7 +1,7 @@
 """Ends of connections whose plain read waits for Redis: a shutdown, the connection limit, a client that disconnects."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -60,6 +60,13 @@ async def running_service(
         yield RunningService(client, service, connections)
 
 
+async def begin_reads(connections: Sequence[Connection], waiting_reads: WaitingReads) -> None:
+    """Send a read on each connection, and wait until all have begun in Redis, which is held."""
+    for _, writer in connections:
+        writer.write(READ)
+    await waiting_reads.until_begun(len(connections))
+
+
 async def read(connection: Connection) -> tuple[int, str | None, bytes]:
     """Return the status of a response, its Connection header, and what follows until the connection is closed."""
     async with within(PATIENT_SECONDS, "a response"):
@@ -79,11 +86,8 @@ async def test_read_that_waits_is_answered_in_a_shutdown(
     """By Redis or, if that dies, by the store. So is a read that arrives in the shutdown. Each connection is closed."""
     async with running_service(serving, waiting_reads) as service:
         connections = [await service.connect() for _ in range(READS + 1)]
-        count = len(waiting_reads.reads)
         with waiting_reads.holding():
-            for _, writer in connections[:READS]:
-                writer.write(READ)
-            await waiting_reads.until_begun(count + READS)
+            await begin_reads(connections[:READS], waiting_reads)
             shutdown = await service.begin_shutdown()
             connections[READS][1].write(READ)
             await waiting_reads.until_in_flight(READS + 1)
@@ -103,11 +107,8 @@ async def test_read_that_waits_beyond_the_grace_is_cut_off(
     expected_logs.add("grace period over, aborting requests")
     async with running_service(serving, waiting_reads, grace=0.1) as service:
         connections = [await service.connect() for _ in range(READS)]
-        count = len(waiting_reads.reads)
         with waiting_reads.holding():
-            for _, writer in connections:
-                writer.write(READ)
-            await waiting_reads.until_begun(count + READS)
+            await begin_reads(connections, waiting_reads)
             shutdown = await service.begin_shutdown()
             async with within(PATIENT_SECONDS, "the end of the connections"):
                 assert [await reader.read() for reader, _ in connections] == [b""] * READS
@@ -124,11 +125,8 @@ async def test_read_that_waits_is_the_last_at_the_connection_limit(
     async with running_service(serving, waiting_reads, max_connections=READS) as service:
         await service.client.aclose()
         connections = [await service.connect("127.0.0.2") for _ in range(READS)]
-        count = len(waiting_reads.reads)
         with waiting_reads.holding():
-            for _, writer in connections:
-                writer.write(READ)
-            await waiting_reads.until_begun(count + READS)
+            await begin_reads(connections, waiting_reads)
             other = await service.connect("127.0.0.3")
             other[1].write(READ.replace(PATH.encode(), b"/version"))
             assert await read(other) == (200, None, b"")
@@ -141,11 +139,9 @@ async def test_read_whose_client_disconnects_is_counted_as_gone(serving: Serving
     """It is not an answered request. Until Redis answers, it holds nothing but the read of Redis."""
     async with running_service(serving, waiting_reads) as service:
         connections = [await service.connect() for _ in range(READS)]
-        before, count = await scrape(service.client), len(waiting_reads.reads)
+        before = await scrape(service.client)
         with waiting_reads.holding():
-            for _, writer in connections:
-                writer.write(READ)
-            await waiting_reads.until_begun(count + READS)
+            await begin_reads(connections, waiting_reads)
             for _, writer in connections:
                 await reset(writer)
             await waiting_reads.until_in_flight(0)

@@ -28,6 +28,7 @@ class WaitingReads:
     def __init__(self, redis: Server) -> None:
         self._redis = redis
         self.reads: list[DirectRead] = []
+        self._begun_before = 0  # number of reads that had begun when Redis was held
 
     @property
     def cache_url(self) -> str:
@@ -37,6 +38,7 @@ class WaitingReads:
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Let Redis answer nothing within the block, and everything after it."""
+        self._begun_before = len(self.reads)
         self._redis.pause()
         try:
             yield
@@ -44,9 +46,9 @@ class WaitingReads:
             self._redis.resume()
 
     async def until_begun(self, count: int) -> None:
-        """Wait until this number of reads have begun, in all."""
-        async with within(PATIENT_SECONDS, f"{count} reads begun in Redis, of which there are {len(self.reads)}"):
-            while len(self.reads) < count:
+        """Wait until this number of reads have begun since Redis is held."""
+        async with within(PATIENT_SECONDS, f"{count} reads begun in Redis"):
+            while len(self.reads) - self._begun_before < count:
                 await asyncio.sleep(0)
 
     async def until_in_redis(self, read: Callable[[], Awaitable[object]]) -> None:

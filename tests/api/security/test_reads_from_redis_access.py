@@ -76,10 +76,9 @@ def remaining(reply: Reply) -> int:
 async def test_record_of_another_owner_seems_absent(secured: SecuredService, waiting_reads: WaitingReads) -> None:
     bob, admin = await secured.key_client("bob"), await secured.key_client("root", "admin")
     await logged_in([bob, admin])
-    count = len(waiting_reads.reads)
     with waiting_reads.holding():
         reads = [asyncio.create_task(caller.ask("GET", PATH)) for caller in (bob, admin)]
-        await waiting_reads.until_begun(count + 2)
+        await waiting_reads.until_begun(2)
     owned, by_admin = await asyncio.gather(*reads)
     absent = await bob.ask("GET", ABSENT)
 
@@ -108,10 +107,9 @@ async def test_session_that_ends_during_the_wait_is_looked_up_again(
 ) -> None:
     kept, revoked, narrowed = [await secured.key_client() for _ in range(3)]
     await logged_in([kept, revoked, narrowed])
-    count = len(waiting_reads.reads)
     with waiting_reads.holding():
         reads = [asyncio.create_task(caller.ask("GET", PATH)) for caller in (kept, revoked, narrowed)]
-        await waiting_reads.until_begun(count + 3)
+        await waiting_reads.until_begun(3)
         await secured.update_key(revoked.credential, revoked=1)
         await secured.update_key(narrowed.credential, scopes="write")
         session_clock.offset += SESSION_SECONDS
@@ -128,10 +126,9 @@ async def test_revocation_that_is_noticed_during_the_wait_takes_effect(
 ) -> None:
     alice = await secured.key_client()
     await logged_in([alice])
-    count = len(waiting_reads.reads)
     with waiting_reads.holding():
         read = asyncio.create_task(alice.ask("GET", PATH))
-        await waiting_reads.until_begun(count + 1)
+        await waiting_reads.until_begun(1)
         await secured.update_key(alice.credential, revoked=1)
         session_clock.offset += SESSION_SECONDS / 2  # the next request lets the service look the key up again
         await alice.ask("GET", "/guid?limit=1")
@@ -163,9 +160,8 @@ async def test_reads_that_wait_have_spent_their_part_of_the_limit(
 ) -> None:
     alice = await secured.key_client()
     await logged_in([alice])
-    count = len(waiting_reads.reads)
     with waiting_reads.holding():
         reads = [asyncio.create_task(alice.ask("GET", PATH)) for _ in range(3)]  # the login has reserved a few more
-        await waiting_reads.until_begun(count + 3)
+        await waiting_reads.until_begun(3)
     assert [(reply.status, remaining(reply)) for reply in await asyncio.gather(*reads)] == [(200, LIMIT - 4)] * 3
     assert remaining(await alice.ask("GET", PATH)) == LIMIT - 5
