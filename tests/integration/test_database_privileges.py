@@ -4,7 +4,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore
 from tests.support.http_client import hang_up
 from tests.support.redis_cache import TIMING, open_cache, wait_until_idle, wait_until_on
-from tests.support.stream_server import stream_server
+from tests.support.stream_server import copy_stream, stream_server
 
 PASSWORD = "s3cret-s3cret"
 (LINE,) = re.findall(r"^user guidsvc .*$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
@@ -112,9 +112,8 @@ async def behind_tls(port: int, certificate: Certificate) -> AsyncIterator[int]:
     """Serve TLS on another port within the block, in front of this one: the Valkey of the tests has no TLS."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer), suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
+        with closing(writer):
+            await copy_stream(reader, writer)
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)

@@ -3,11 +3,18 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tests.support.http_client import hang_up
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def copy_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy data until the stream ends, or one of the connections is reset."""
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
@@ -18,7 +18,7 @@ from tests.support.gated_store import GatedStore
 from tests.support.http_client import hang_up
 from tests.support.redis_cache import DOWN, OFF, open_cache, wait_until_on
 from tests.support.redis_counters import PATIENT, until_up
-from tests.support.stream_server import stream_server
+from tests.support.stream_server import copy_stream, stream_server
 
 WAIT_SECONDS = 20.0
 COLLECTION_SECONDS = 2.0
@@ -52,7 +52,7 @@ class ReplyProxy:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
         upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
-        pump = asyncio.create_task(self._pump(upstream_reader, writer))
+        answers = asyncio.create_task(copy_stream(upstream_reader, writer))
         try:
             with suppress(OSError):
                 while request := await reader.read(65_536):
@@ -63,25 +63,13 @@ class ReplyProxy:
                         upstream.write(request)
         finally:
             await hang_up(upstream)
-            await pump
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-
-
-@asynccontextmanager
-async def reply_proxy(upstream: int) -> AsyncIterator[ReplyProxy]:
-    """Run a proxy within the block."""
-    proxy = ReplyProxy(upstream)
-    async with stream_server(proxy.serve) as proxy.port:
-        yield proxy
+            await answers
 
 
 @pytest.fixture
 async def replies(own_redis: Server) -> AsyncIterator[ReplyProxy]:
-    async with reply_proxy(own_redis.port) as proxy:
+    proxy = ReplyProxy(own_redis.port)
+    async with stream_server(proxy.serve) as proxy.port:
         yield proxy
 
 
