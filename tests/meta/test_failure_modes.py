@@ -14,6 +14,10 @@ TESTS = {
     "the SQLite file, its": ["test_misplaced_file_stops_writes_until_it_is_back"],
     "the lock file of the SQLite file": ["test_cache_is_used_again_when_the_lock_file_is_back"],
     "MongoDB does not answer": ["test_each_worker_logs_an_outage_of_the_store_once"],
+    "MongoDB answers each command late": [
+        "test_slow_mongodb_delays_events_and_loses_none",
+        "test_operation_on_many_documents_reads_one_reply",
+    ],
     "MongoDB does not take the events of the log": ["test_writes_succeed_until_the_outbox_is_full"],
     "the event outbox in a MongoDB document": ["test_invalid_outbox_stops_only_its_own_events"],
     "a MongoDB document of the event log": ["test_feed_continues_after_a_damaged_event"],

@@ -1,8 +1,9 @@
-"""A proxy in front of a MongoDB server that drops chosen commands, as if the server's disk had stalled."""
+"""A proxy in front of a MongoDB server that drops chosen commands, as if its disk had stalled, or delays them all."""
 
 import asyncio
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,13 +25,15 @@ _SIZE_BYTES = 4
 
 
 class MongoProxy:
-    """Forwards messages in both directions, and counts the commands that it drops."""
+    """Forwards messages in both directions, and counts the commands that it drops, and all by name."""
 
     def __init__(self, upstream: int) -> None:
         self.port = 0
         self.dropped_commands = 0
+        self.commands: Counter[str] = Counter()
         self.ready = threading.Event()
         self._upstream = upstream
+        self._delay_seconds = 0.0
         self._names: frozenset[bytes] = frozenset()
         self._collection: bytes | None = None
 
@@ -43,6 +46,15 @@ class MongoProxy:
             yield
         finally:
             self._names = frozenset()
+
+    @contextmanager
+    def delaying(self, seconds: float) -> Iterator[None]:
+        """Within the block, forward each command late; the driver's checks of the server are not delayed."""
+        self._delay_seconds = seconds
+        try:
+            yield
+        finally:
+            self._delay_seconds = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
@@ -71,9 +83,14 @@ class MongoProxy:
                 header = await reader.readexactly(_HEADER.size)
                 length, _, _, code = _HEADER.unpack(header)
                 body = await reader.readexactly(length - _HEADER.size)
-                if is_request and code == OP_MSG and self._should_drop(body[_NAME_AT:]):
-                    self.dropped_commands += 1
-                    continue
+                if is_request and code == OP_MSG:
+                    name = body[_NAME_AT:].split(b"\0", 1)[0].decode()
+                    self.commands[name] += 1
+                    if self._delay_seconds and name != "hello":
+                        await asyncio.sleep(self._delay_seconds)
+                    if self._should_drop(body[_NAME_AT:]):
+                        self.dropped_commands += 1
+                        continue
                 writer.write(header + body)
                 await writer.drain()
         writer.close()

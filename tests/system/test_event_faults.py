@@ -24,10 +24,11 @@ from tests.support.mongo_proxy import MongoProxy
 from tests.support.readiness import until_ready
 from tests.support.slow_readers import narrow
 from tests.support.sqlite_damage import alter
+from tests.support.time_limit import within
 
 pytestmark = pytest.mark.slow
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS, SLOW_SECONDS = 30.0, 120.0
 BAD, GOOD = "A" * 32, "B" * 32
 Damage = Callable[[dict[str, Any]], None]
 
@@ -147,6 +148,24 @@ async def test_writes_succeed_until_the_outbox_is_full(
         async with asyncio.timeout(WAIT_SECONDS):
             while (await client.put(f"/guid/{BAD}", {"user": "last"})).status != 200:
                 await asyncio.sleep(0.1)
+
+
+async def test_slow_mongodb_delays_events_and_loses_none(
+    serving: Serving, proxied_mongo: MongoProxy, expected_logs: ExpectedLogs
+) -> None:
+    """Each command takes half a second, and a time limit allows four: many events are moved and read all the same."""
+    count = 300
+    expected_logs.add("event sequencer failing", "request failed", "store unavailable")
+    operations = [{"guid": f"{number:032X}", "user": "u"} for number in range(count)]
+    async with serving(store_url=url_of(proxied_mongo.port)) as client:
+        with proxied_mongo.dropping("insert", collection="log"):  # so that all events have still to be moved
+            results = (await client.post("/guid:batch", {"operations": operations})).json["results"]
+            assert {result["status"] for result in results} == {201}
+        with proxied_mongo.delaying(0.5):
+            async with within(SLOW_SECONDS, "all events of a slow MongoDB"):
+                while len((reply := await client.get(f"/events?limit={count}")).json.get("items", ())) < count:
+                    pass
+    assert sorted(event["guid"] for event in reply.json["items"]) == [each["guid"] for each in operations]
 
 
 async def test_streams_survive_an_outage_of_the_store(

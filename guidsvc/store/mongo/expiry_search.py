@@ -15,7 +15,7 @@ from bson.datetime_ms import DatetimeMS
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
 from guidsvc.store.mongo.documents import WITHOUT_OUTBOX, Document, filter_of
-from guidsvc.store.mongo.repository import Collection
+from guidsvc.store.mongo.repository import Collection, in_one_reply
 
 NEAR = 500
 """Number of entries of the index on the expiry that are tried before an owner's or user's index is read."""
@@ -75,7 +75,7 @@ class ExpirySearch:
         for part in ranges:
             if (left := limit - len(found)) > 0:
                 cursor = self._collection.find({"$and": [part, wanted]}, projection).hint(self._index).sort(_ORDER)
-                found += await cursor.limit(left).to_list(left)
+                found += await in_one_reply(cursor, left).to_list(left)
         return found
 
     async def _documents(self, entries: _Documents) -> _Documents:
@@ -86,7 +86,7 @@ class ExpirySearch:
         expiries = {entry["_id"]: entry["expire"] for entry in entries}
         wanted = {"$and": [{"_id": {"$in": list(expiries)}}, self._filter]}
         cursor = self._collection.find(wanted, WITHOUT_OUTBOX).sort(_ORDER)
-        documents = await cursor.to_list(len(entries)) if entries else []
+        documents = await in_one_reply(cursor, len(entries)).to_list(len(entries)) if entries else []
         return [document for document in documents if document["expire"] == expiries[document["_id"]]]
 
     async def _top(self, ranges: list[dict[str, Any]], limit: int) -> _Documents:
@@ -97,8 +97,8 @@ class ExpirySearch:
         """
         wanted = {"$and": [{"$or": ranges}, self._filter]}
         while True:
-            cursor = self._collection.find(wanted, _ENTRY).hint(str(self._own_index)).sort(_ORDER).limit(limit)
-            entries = await cursor.to_list(limit)
+            cursor = self._collection.find(wanted, _ENTRY).hint(str(self._own_index)).sort(_ORDER)
+            entries = await in_one_reply(cursor, limit).to_list(limit)
             found = await self._documents(entries)
             if len(found) == len(entries):
                 return found

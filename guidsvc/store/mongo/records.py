@@ -40,7 +40,7 @@ from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.expiry_search import NEAR, ExpiryCount, ExpirySearch, portions_of
 from guidsvc.store.mongo.failures import read_failures, write_failures
 from guidsvc.store.mongo.fence import MongoFence
-from guidsvc.store.mongo.repository import Collection, linearizable
+from guidsvc.store.mongo.repository import Collection, in_one_reply, linearizable
 from guidsvc.telemetry.metrics import StoreMetrics
 
 CLOCK_SECONDS = 10.0
@@ -159,7 +159,7 @@ class MongoRecords(WithoutGroups):
         async def page() -> list[dict[str, Any]]:
             index = await self.index_for(selection)
             found = self._collection.find(wanted, WITHOUT_OUTBOX).hint(index).sort("_id", 1)
-            return await found.limit(limit).to_list(limit)
+            return await in_one_reply(found, limit).to_list(limit)
 
         with read_failures():
             documents = await self._bulkheads.finds.run(page, group=selection.turn)

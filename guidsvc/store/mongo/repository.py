@@ -6,7 +6,7 @@ from typing import Any, Generic
 
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
-from motor.motor_asyncio import AsyncIOMotorCollection
+from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorCursor
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
@@ -20,6 +20,7 @@ from guidsvc.store.mongo.failures import read_failures, write_failures
 COUNTED = 2_000
 """Maximum number of receipts, of 64 KiB each, that one query counts."""
 Collection = AsyncIOMotorCollection[dict[str, Any]]
+Cursor = AsyncIOMotorCursor[dict[str, Any]]
 
 
 class MongoRepository(Generic[Model]):
@@ -77,7 +78,16 @@ class MongoReceipts(MongoRepository[Receipt]):
         return parts[0] if parts else None
 
     async def purge(self, before: int, limit: int) -> int:
-        return await self._bulkheads.updates.run(partial(purge, self._collection, before, limit))
+        due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
+        with read_failures():
+            cursor = in_one_reply(self._collection.find(due, {"_id": 1}), limit)
+            found = await self._bulkheads.reads.run(partial(cursor.to_list, limit))
+        if not found:
+            return 0
+        with write_failures():
+            gone = {"_id": {"$in": [each["_id"] for each in found]}} | due
+            deletion = await self._bulkheads.updates.run(partial(self._collection.delete_many, gone))
+        return int(deletion.deleted_count)
 
 
 class MongoApiKeys(MongoRepository[ApiKey]):
@@ -91,10 +101,21 @@ class MongoApiKeys(MongoRepository[ApiKey]):
         return await self._find_one(self._linearizable, key)
 
     async def list(self, after: str, limit: int) -> Sequence[ApiKey]:
-        cursor = self._collection.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit)
+        cursor = in_one_reply(self._collection.find({"_id": {"$gt": after}}).sort("_id", 1), limit)
         with read_failures():
             documents = await self._bulkheads.finds.run(partial(cursor.to_list, limit))
         return [model_of(ApiKey, document) for document in documents]
+
+
+def in_one_reply(cursor: Cursor, limit: int) -> Cursor:
+    """Let a cursor return at most `limit` documents, in one reply unless they take more than 16 MiB.
+
+    Without this, MongoDB sends 101 documents first, and the others with a second command. An operation has one time
+    limit, whatever it sends, so it must send little if MongoDB answers slowly.
+    """
+    cursor.limit(limit)
+    cursor.batch_size(limit)
+    return cursor
 
 
 def linearizable(collection: Collection) -> Collection:
@@ -114,12 +135,3 @@ async def swap_one(collection: Collection, old: Model | None, new: Model | None)
     if new is None:
         return (await collection.delete_one(same)).deleted_count == 1
     return (await collection.replace_one(same, document_of(new))).matched_count == 1
-
-
-async def purge(collection: Collection, before: int, limit: int) -> int:
-    """Delete at most `limit` documents whose `purge_at` is before this time, in Unix seconds; return the number."""
-    due = {"purge_at": {"$lt": DatetimeMS(before * 1000)}}
-    with write_failures():
-        found = await collection.find(due, {"_id": 1}).limit(limit).to_list(limit)
-        gone = await collection.delete_many({"_id": {"$in": [each["_id"] for each in found]}} | due)
-    return gone.deleted_count

@@ -36,7 +36,7 @@ from guidsvc.store.mongo.events.sequencer import BOUNDS_ID, LOG_INDEXES
 from guidsvc.store.mongo.failures import read_failures
 from guidsvc.store.mongo.fence import FENCE_ID, MongoFence, fence_document
 from guidsvc.store.mongo.records import FEW, INDEXES, PROOF_SECONDS, MongoRecords
-from guidsvc.store.mongo.repository import Collection, MongoApiKeys, MongoReceipts, MongoRepository
+from guidsvc.store.mongo.repository import Collection, MongoApiKeys, MongoReceipts, MongoRepository, in_one_reply
 from guidsvc.system_errors import in_plain_words
 from guidsvc.telemetry.metrics import StoreMetrics
 
@@ -198,7 +198,7 @@ async def _release_leases(receipts: Collection) -> None:
 
     The index holds only receipts without a response, so a step reads no others. No process claims a receipt meanwhile.
     """
-    leased = receipts.find(LEASED, {"_id": 1}).hint(_BY_LEASE).limit(RELEASES)
+    leased = in_one_reply(receipts.find(LEASED, {"_id": 1}).hint(_BY_LEASE), RELEASES)
     while found := await leased.clone().to_list(RELEASES):
         keys = [each["_id"] for each in found]
         await receipts.update_many({"_id": {"$in": keys}} | LEASED, {"$set": {"leased_until": 0}})

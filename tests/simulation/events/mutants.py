@@ -54,8 +54,8 @@ MUTANTS = (
         "        await self._delete(shares, owners)\n        if not await self._save(bounds, raised, shares):\n            return 0\n",
     )}, 120),
     Mutant("a page of the archive is not checked again", {_READING: (
-        "entries, looked_to = await self._operations.scan(read, queue_name)\n        await self._require_untrimmed(after, owner)\n",
-        "entries, looked_to = await self._operations.scan(read, queue_name)\n",
+        "entries, looked_to = await self._read(archive, (after, last), limit, selection, queue_name)\n        await self._require_untrimmed(after, owner)\n",
+        "entries, looked_to = await self._read(archive, (after, last), limit, selection, queue_name)\n",
     )}, 120),
     Mutant("entries in outboxes are archived", {_RETENTION: ("documents[: await self._before_undrained(documents)]", "documents")}, 120),
 )  # fmt: skip

@@ -19,13 +19,13 @@ from guidsvc.store.mongo.events.entry_documents import checksum_in, filter_of, n
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.retention import Retention
 from guidsvc.store.mongo.events.sequencer import BY_EVENT, BY_OWNER, Sequencer
-from guidsvc.store.mongo.repository import Collection
+from guidsvc.store.mongo.repository import Collection, in_one_reply
 from guidsvc.telemetry.outage import FirstTimes
 
 EVENTS_OF_VERSION = 16
 """More entries than one version of a record can have."""
 CHUNK = 50
-"""Number of entries that are fetched at once."""
+"""Number of entries that are read first for a page. The next chunks depend on the size of these."""
 MAX_LOGGED = 1000
 """Maximum number of invalid documents that are logged, each once."""
 
@@ -63,8 +63,7 @@ class Reading:
         await self._require_untrimmed(after)
         newest = (await self._sequencer.head()).number
         last = await self._end_of_search(self._log, (after, newest), selection, queue_name)
-        read = partial(self._read, self._log, (after, last), limit, selection)
-        entries, looked_to = await self._operations.scan(read, queue_name)
+        entries, looked_to = await self._read(self._log, (after, last), limit, selection, queue_name)
         checksum = await self._checksum_at(looked_to, entries)
         await self._require_untrimmed(after)
         return LogPage(entries, looked_to, checksum, newest)
@@ -78,8 +77,7 @@ class Reading:
         await self._require_untrimmed(after, owner)
         archive = self._archive.documents
         last = await self._end_of_search(archive, (after, floor.number), selection, queue_name)
-        read = partial(self._read, archive, (after, last), limit, selection)
-        entries, looked_to = await self._operations.scan(read, queue_name)
+        entries, looked_to = await self._read(archive, (after, last), limit, selection, queue_name)
         await self._require_untrimmed(after, owner)
         if looked_to < floor.number or len(entries) == limit:
             newest = (await self._sequencer.head()).number
@@ -152,26 +150,37 @@ class Reading:
         return int(found[0]["_id"]) if len(found) > 1 else newest
 
     async def _read(
-        self, collection: Collection, between: tuple[int, int], limit: int, selection: EventSelection
+        self,
+        collection: Collection,
+        between: tuple[int, int],
+        limit: int,
+        selection: EventSelection,
+        queue_name: str | None,
     ) -> tuple[list[Numbered], int]:
-        """Return the entries of a selection between two numbers, and up to which number these are all of them."""
-        after, last = between
+        """Return the entries of a selection between two numbers, and up to which number these are all of them.
+
+        Each chunk is an operation with its own time limit, so a slow server delays a page, but does not prevent it.
+        """
+        (after, last), count = between, min(CHUNK, limit)
         entries: list[Numbered] = []
-        size_bytes = 0
-        wanted: dict[str, Any] = {"_id": {"$gt": after, "$lte": last}} | filter_of(selection)
-        index = BY_OWNER if selection.owner else "_id_"
-        cursor = collection.find(wanted).hint(index).sort("_id", 1).limit(limit).batch_size(CHUNK)
-        async for document in cursor:
-            entry = self._valid(document)
-            if entry is None:
-                await cursor.close()
-                return entries, self._end_before(document["_id"], after)
-            if size_bytes >= PAGE_BYTES:  # only now is it known that another entry follows
-                await cursor.close()
-                return entries, entries[-1].number
-            entries.append(entry)
-            size_bytes += entry.entry.text_bytes
-        return entries, entries[-1].number if len(entries) == limit else max(after, last)
+        size_bytes, looked_to = 0, after
+        while len(entries) < limit:
+            wanted: dict[str, Any] = {"_id": {"$gt": looked_to, "$lte": last}} | filter_of(selection)
+            found = collection.find(wanted).hint(BY_OWNER if selection.owner else "_id_").sort("_id", 1)
+            chunk = await self._operations.scan(partial(in_one_reply(found, count).to_list, count), queue_name)
+            for document in chunk:
+                entry = self._valid(document)
+                if entry is None:
+                    return entries, self._end_before(document["_id"], after)
+                if size_bytes >= PAGE_BYTES:  # only now is it known that another entry follows
+                    return entries, entries[-1].number
+                entries.append(entry)
+                size_bytes += entry.entry.text_bytes
+            if len(chunk) < count:
+                return entries, max(after, last)
+            looked_to = entries[-1].number
+            count = min(_next_count(len(entries), size_bytes), limit - len(entries))
+        return entries, looked_to
 
     def _end_before(self, number: int, after: int) -> int:
         """Return where a page ends before an invalid document; EventsTrimmed if that is where it begins."""
@@ -200,6 +209,12 @@ class Reading:
         floor = (await (self._retention.floor() if owner is None else self._retention.floor_of(owner))).number
         if after < floor:
             raise EventsTrimmed(f"the entries up to {floor} were cut off, and {after + 1} was to be read")
+
+
+def _next_count(count: int, size_bytes: int) -> int:
+    """Return how many entries to read after this many of this size: as many as fit the page, but no more than these."""
+    room_bytes = max(0, PAGE_BYTES - size_bytes)
+    return min(count, 1 + room_bytes * count // max(1, size_bytes))
 
 
 def _recent(document: Document, since: int) -> Place | None:

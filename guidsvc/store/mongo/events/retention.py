@@ -38,7 +38,7 @@ from guidsvc.store.mongo.events.entry_documents import checksum_in, id_in
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.outbox import IS_PENDING, ids_in
 from guidsvc.store.mongo.events.sequencer import BATCH, BOUNDS_ID, IS_NUMBERED, Head, Sequencer
-from guidsvc.store.mongo.repository import Collection
+from guidsvc.store.mongo.repository import Collection, in_one_reply
 
 LATER_SAMPLES = 24
 """Number of later entries that show the age of a page: the next one, and those at doubled distances."""
@@ -232,7 +232,7 @@ class Retention:
 
     async def _oldest_documents(self, floor: Floor, head: Head, limit: int) -> Sequence[Document]:
         last = head.number - 1
-        oldest = self._log.find({"_id": {"$gt": floor.number, "$lte": last}}).sort("_id", 1).limit(limit)
+        oldest = in_one_reply(self._log.find({"_id": {"$gt": floor.number, "$lte": last}}).sort("_id", 1), limit)
         return await self._operations.scan(partial(oldest.to_list, limit))
 
     async def _oldest(self, floor: Floor, head: Head, before: int, limit: int) -> Oldest:
@@ -260,7 +260,7 @@ class Retention:
         """Return how many of the oldest entries are no longer in an outbox."""
         ids = [id_in(each) for each in documents]
         guids = sorted({each["guid"] for each, event_id in zip(documents, ids, strict=True) if event_id is not None})
-        outboxes = self._records.find({"_id": {"$in": guids}, **IS_PENDING}, {"g.out.id": 1})
+        outboxes = in_one_reply(self._records.find({"_id": {"$in": guids}, **IS_PENDING}, {"g.out.id": 1}), len(guids))
         found = await self._operations.scan(partial(outboxes.to_list, len(guids))) if guids else []
         undrained = {event_id for each in found for event_id in ids_in(each[OUTBOX])}
         return next((place for place, event_id in enumerate(ids) if event_id in undrained), len(documents))
@@ -284,7 +284,8 @@ class Retention:
         if self._deleted >= self._deletable:
             return
         limit *= DELETIONS
-        cut_off = self._log.find({"_id": {"$gte": 0, "$lte": self._deletable}}, {"_id": 1}).sort("_id", 1).limit(limit)
+        found = self._log.find({"_id": {"$gte": 0, "$lte": self._deletable}}, {"_id": 1}).sort("_id", 1)
+        cut_off = in_one_reply(found, limit)
         documents = await self._operations.read(partial(cut_off.to_list, limit))
         if documents:
             below = {"_id": {"$gte": 0, "$lte": documents[-1]["_id"]}}

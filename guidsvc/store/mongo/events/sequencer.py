@@ -46,6 +46,8 @@ BATCH = 200
 """Maximum number of entries that are appended at once."""
 BATCH_BYTES = 1024 * 1024
 """A batch ends early once its entries take this many bytes."""
+MIN_REPLY = 50
+"""Minimum number of outboxes to ask for at once, even if few have filled the last batch."""
 BY_EVENT, BY_OWNER = "event", "owner"
 LOG_INDEXES = [
     IndexModel([(name, 1) for name in KEY], name=BY_EVENT, unique=True),
@@ -87,6 +89,8 @@ class Sequencer:
         self._bounds = bounds
         self._operations = operations
         self._limit = BATCH
+        self._reply_size = BATCH + 1
+        """Number of outboxes to ask for at once: one more than a batch has, unless fewer have filled the last one."""
         self._invalid = InvalidOutboxes()
         self._counts = counts
         counts.update(dict.fromkeys(KINDS, 0))
@@ -159,7 +163,7 @@ class Sequencer:
     async def _read_valid(self, whose: Document) -> tuple[Batch, int]:
         """Return the valid outboxes among the oldest ones, and how many of these are invalid."""
         entries: list[Entry] = []
-        pending, size_bytes, read_at, invalid = None, 0, 0, 0
+        pending, size_bytes, read_at, count, invalid = None, 0, 0, 0, 0
         pipeline: list[Document] = [
             {"$match": {**IS_PENDING, **whose}},
             {"$sort": {"g.pending": 1}},
@@ -167,8 +171,9 @@ class Sequencer:
             {"$project": {"g": 1, "now": NOW}},
         ]
         hint = {} if isinstance(whose.get("_id"), str) else {"hint": BY_PENDING}
-        cursor = self._records.aggregate(pipeline, batchSize=50, **hint)
+        cursor = self._records.aggregate(pipeline, batchSize=min(self._limit + 1, self._reply_size), **hint)
         async for document in cursor:
+            count += 1
             read_at = read_at or document["now"]
             outbox = self._outbox_in(document)
             if outbox is None:
@@ -180,6 +185,8 @@ class Sequencer:
             if len(entries) >= self._limit or size_bytes >= BATCH_BYTES:
                 await cursor.close()
                 break
+        is_full = size_bytes >= BATCH_BYTES
+        self._reply_size = max(MIN_REPLY, count + 1) if is_full else min(2 * self._reply_size, BATCH + 1)
         return Batch(entries[: self._limit], pending, read_at), invalid
 
     def _outbox_in(self, document: Document) -> Outbox | None:
@@ -216,7 +223,7 @@ class Sequencer:
         keys = {key_of_entry(entry) for entry in entries}
         members = (sorted(set(values)) for values in zip(*keys, strict=True))
         wanted = {name: {"$in": values} for name, values in zip(KEY, members, strict=True)}
-        found = self._log.find(wanted, dict.fromkeys(KEY, 1))
+        found = self._log.find(wanted, dict.fromkeys(KEY, 1)).batch_size(BATCH + 1)
         documents = await self._operations.read(partial(found.to_list, None))
         numbers = {key_of(document): document["_id"] for document in documents}  # of other events, too
         return {entry: numbers[key] for entry in entries if (key := key_of_entry(entry)) in numbers}

@@ -20,7 +20,7 @@ from guidsvc.store.mongo.documents import OUTBOX, Document, model_of
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.outbox import BY_DUE, INTEGERS, IS_DRAINED, advanced
 from guidsvc.store.mongo.events.sequencer import BOUNDS_ID
-from guidsvc.store.mongo.repository import Collection
+from guidsvc.store.mongo.repository import Collection, in_one_reply
 from guidsvc.telemetry.metrics import StoreMetrics
 from guidsvc.telemetry.outage import FirstTimes
 
@@ -77,7 +77,8 @@ class Steps:
         return done
 
     async def _advance(self, now: int, limit: int) -> int:
-        due = self._records.find({"g.due": {"$lte": now // 1000}}).sort("g.due", 1).hint(BY_DUE).limit(limit)
+        found = self._records.find({"g.due": {"$lte": now // 1000}}).sort("g.due", 1).hint(BY_DUE)
+        due = in_one_reply(found, limit)
         documents = await self._operations.read(partial(due.to_list, limit))
         operations = [self._step(document, now) for document in documents]
         if not operations:
@@ -95,7 +96,7 @@ class Steps:
 
     async def _complete(self, limit: int) -> int:
         """Give a due time to records that have none; return their number."""
-        found = self._records.find({"g.due": None}).hint(BY_DUE).limit(limit)
+        found = in_one_reply(self._records.find({"g.due": None}).hint(BY_DUE), limit)
         documents = await self._operations.read(partial(found.to_list, limit))
         opened = await self._opened() if documents else 0
         operations = [self._completed(document, opened) for document in documents]

@@ -13,7 +13,7 @@ from pymongo import IndexModel, ReplaceOne
 from guidsvc.domain.events.shares import Item
 from guidsvc.store.mongo.documents import Document
 from guidsvc.store.mongo.events.operations import Operations
-from guidsvc.store.mongo.repository import Collection
+from guidsvc.store.mongo.repository import Collection, in_one_reply
 
 BY_OWNER = "owner"
 ARCHIVE_INDEXES = [IndexModel([("owner", 1), ("_id", 1)], name=BY_OWNER)]
@@ -29,13 +29,13 @@ class Archive:
 
     async def oldest(self, after: int, before: int, limit: int) -> list[Item]:
         """Return the oldest entries after a number. Those that were appended before a time are old."""
-        found = self.documents.find({"_id": {"$gt": after}}, _MEASURES).sort("_id", 1).limit(limit)
+        found = in_one_reply(self.documents.find({"_id": {"$gt": after}}, _MEASURES).sort("_id", 1), limit)
         return [_item(each, before) for each in await self._operations.scan(partial(found.to_list, limit))]
 
     async def oldest_of(self, owner: str, after: int, limit: int) -> list[Item]:
         """Return the oldest entries of an owner after a number."""
         found = self.documents.find({"owner": owner, "_id": {"$gt": after}}, _MEASURES).hint(BY_OWNER)
-        oldest = found.sort("_id", 1).limit(limit)
+        oldest = in_one_reply(found.sort("_id", 1), limit)
         return [_item(each, 0) for each in await self._operations.scan(partial(oldest.to_list, limit))]
 
     async def find(self, number: int) -> Document | None:

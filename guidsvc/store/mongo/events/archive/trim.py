@@ -18,7 +18,7 @@ from guidsvc.store.mongo.events.archive.collection import Archive, owner_in
 from guidsvc.store.mongo.events.entry_documents import checksum_in
 from guidsvc.store.mongo.events.operations import Operations
 from guidsvc.store.mongo.events.sequencer import BOUNDS_ID, BY_OWNER, Head
-from guidsvc.store.mongo.repository import Collection
+from guidsvc.store.mongo.repository import Collection, in_one_reply
 
 COUNTED = 2000
 """Number of entries that are counted in one step."""
@@ -93,7 +93,7 @@ class SharedTrim:
     async def _count(self, shares: Shares, head: Head) -> bool:
         """Count entries; return whether all are counted."""
         wanted = {"_id": {"$gt": shares.counted_to, "$lte": head.number}}
-        uncounted = self._log.find(wanted, {"owner": 1, "total": 1}).sort("_id", 1).limit(COUNTED)
+        uncounted = in_one_reply(self._log.find(wanted, {"owner": 1, "total": 1}).sort("_id", 1), COUNTED)
         for each in await self._operations.scan(partial(uncounted.to_list, COUNTED)):
             total = each.get("total")
             shares.count(each["_id"], owner_in(each), total if isinstance(total, int) else shares.counted_bytes)
