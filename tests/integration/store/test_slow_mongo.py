@@ -1,4 +1,4 @@
-"""MongoDB that answers slowly: an operation sends few commands."""
+"""MongoDB that answers slowly: an operation sends few commands, and the sequencer takes smaller batches."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,9 +10,12 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.selection import Selection
+from guidsvc.errors import StoreUnavailable
+from guidsvc.store.mongo.events import log as event_log
 from guidsvc.store.mongo.events.log import MongoEventLog
-from guidsvc.store.mongo.events.sequencer import BATCH, MIN_REPLY
+from guidsvc.store.mongo.events.sequencer import BATCH, GROWTH, MIN_REPLY, Sequencer
 from guidsvc.store.mongo.store import MongoStore, open_mongo
+from tests.conftest import ExpectedLogs
 from tests.support.events import ALL
 from tests.support.factories import record
 from tests.support.mongo_proxy import MongoProxy
@@ -21,6 +24,7 @@ COUNT = BATCH
 """More documents than the 101 that MongoDB sends first unless it is told otherwise."""
 FURTHER = {"getMore", "killCursors"}
 """Commands that follow another one in the same operation."""
+RUN_SEQUENCER = MongoEventLog.run_sequencer
 
 
 @pytest.fixture
@@ -148,3 +152,72 @@ async def test_large_events_are_read_in_smaller_replies(store: MongoStore, now: 
     for _ in range(3):
         await sequencer.run_round()
     assert sequencer._reply_size == BATCH + 1
+
+
+async def test_batch_is_halved_after_a_failure_and_grows_slowly(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequencer, outcomes = store.events._sequencer, iter([None, None, 1, 1, *[1] * BATCH])
+
+    async def next_outcome(_: Sequencer, guid: str | None) -> int:
+        outcome = next(outcomes)
+        if outcome is None:
+            raise StoreUnavailable("MongoDB: no answer in time")
+        return outcome
+
+    monkeypatch.setattr(Sequencer, "_move", next_outcome)
+    limits = [sequencer._limit]
+    for is_failure in (True, True, False, False):
+        if is_failure:
+            with pytest.raises(StoreUnavailable):
+                await sequencer.run_round()
+        else:
+            await sequencer.run_round()
+        limits.append(sequencer._limit)
+    assert limits == [BATCH, BATCH // 2, BATCH // 4, BATCH // 4 + GROWTH, BATCH // 4 + 2 * GROWTH]
+    for _ in range(BATCH // GROWTH):
+        await sequencer.run_round()
+    assert sequencer._limit == BATCH
+
+
+async def test_sequencer_that_fails_now_and_then_is_not_reported(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other round succeeds, for longer than the time after which a failing sequencer is reported."""
+    monkeypatch.setattr(event_log, "FAILING_SECONDS", 0.1)
+    monkeypatch.setattr(event_log, "RETRY_SECONDS", 0.01)
+    rounds = 0
+
+    async def fail_every_other(_: Sequencer) -> int:
+        nonlocal rounds
+        rounds += 1
+        if rounds % 2:
+            return 1
+        raise StoreUnavailable("MongoDB: no answer in time")
+
+    monkeypatch.setattr(Sequencer, "run_round", fail_every_other)
+    running = asyncio.create_task(RUN_SEQUENCER(store.events))
+    while rounds < 10:
+        await asyncio.sleep(0.01)
+    running.cancel()
+
+
+async def test_sequencer_that_fails_is_reported_once(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_logs.add("event sequencer failing")
+    monkeypatch.setattr(event_log, "FAILING_SECONDS", 0.0)
+    monkeypatch.setattr(event_log, "RETRY_SECONDS", 0.01)
+    rounds = 0
+
+    async def fail(_: Sequencer) -> int:
+        nonlocal rounds
+        rounds += 1
+        raise StoreUnavailable("MongoDB: no answer in time")
+
+    monkeypatch.setattr(Sequencer, "run_round", fail)
+    running = asyncio.create_task(RUN_SEQUENCER(store.events))
+    while rounds < 3:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    assert sum("event sequencer failing" in line.getMessage() for line in caplog.records) == 1

@@ -84,6 +84,8 @@ class MongoEventLog:
         self._steps = Steps(records, bounds, operations, policy, meter, self.note_gap)
         self._written = asyncio.Event()
         self._outage = Outage(_log, "event sequencer failing", "event sequencer works again")
+        self._failing_since: float | None = None
+        """When the sequencer failed first since its last success, by the time of the event loop."""
 
     async def newest(self) -> int:
         return (await self._sequencer.head()).number
@@ -144,21 +146,19 @@ class MongoEventLog:
 
     async def run_sequencer(self) -> None:
         """Move entries from the outboxes to the log, for as long as this process holds the lease; until cancelled."""
-        failing_since: float | None = None
         timer = asyncio.get_running_loop().time
         while True:
             await self._wait_for_write()
             try:
                 await self._move_all()
             except GuidsvcError as error:
-                failing_since = timer() if failing_since is None else failing_since
-                if timer() - failing_since >= FAILING_SECONDS:
+                self._failing_since = timer() if self._failing_since is None else self._failing_since
+                if timer() - self._failing_since >= FAILING_SECONDS:
                     self._outage.begin(error=str(error))
                 await self._look()
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                failing_since = None
-                self._outage.end()
+                self._note_success()
 
     async def release_leases(self) -> None:
         """Release the leases, so that another process continues at once."""
@@ -179,11 +179,16 @@ class MongoEventLog:
         """Run rounds until no entry is left to move."""
         while await self._sequencing.hold():
             moved = await self._sequencer.run_round()
+            self._note_success()
             self._note_lag()
             if not moved:
                 return
         self._looked_at = self._timer()
         self._meter.sequencer_lag_seconds = None  # another process holds the lease, and measures it
+
+    def _note_success(self) -> None:
+        self._failing_since = None
+        self._outage.end()
 
     async def _look(self) -> None:
         """Record the lag after a failure, because perhaps no process moves entries, whichever holds the lease."""

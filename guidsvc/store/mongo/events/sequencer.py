@@ -46,6 +46,8 @@ BATCH = 200
 """Maximum number of entries that are appended at once."""
 BATCH_BYTES = 1024 * 1024
 """A batch ends early once its entries take this many bytes."""
+GROWTH = BATCH // 10
+"""By how many entries a batch may grow after each success, once it was halved because a round failed."""
 MIN_REPLY = 50
 """Minimum number of outboxes to ask for at once, even if few have filled the last batch."""
 BY_EVENT, BY_OWNER = "event", "owner"
@@ -105,7 +107,7 @@ class Sequencer:
             self._limit = max(1, self._limit // 2)
             raise
         if moved:
-            self._limit = min(2 * self._limit, BATCH)
+            self._limit = min(self._limit + GROWTH, BATCH)
         return moved
 
     async def _move(self, guid: str | None) -> int:
