@@ -147,7 +147,7 @@ def record_response(
     headers = _headers_of(record)
     if request.max_age and request.method in {"GET", "HEAD"}:
         headers = _CACHEABLE | headers
-        if service.lives_for(record, request.max_age):
+        if service.lives_for(record, request.max_age + (request.valid_for or 0)):
             headers["Cache-Control"] = max_age_control(request.max_age)
     if status == CREATED:
         headers["Location"] = f"/guid/{record.guid}"

@@ -24,8 +24,20 @@ class ReadRenderer:
         self._start = b""  # up to the request id
         self._until = 0.0  # expiry of that, by `continuous_clock`
 
-    def render(self, record: Record, request_id: str, now: float, extra_lines: str = "", *, secure: bool) -> bytes:
-        """Return the response to a GET; `now` is the time by `continuous_clock`, `extra_lines` are header lines."""
+    def render(
+        self,
+        record: Record,
+        request_id: str,
+        now: float,
+        extra_lines: str = "",
+        *,
+        secure: bool,
+        valid_for: int = 0,  # noqa: ARG002  # it matters only if clients cache
+    ) -> bytes:
+        """Return the response to a GET that demands `valid_for` seconds, if not 0.
+
+        `now` is the time by `continuous_clock`, `extra_lines` are header lines.
+        """
         if now >= self._until:
             self._until = now + 1 - time() % 1
             self._start, _ = split_at_request_id(_ANY_READ, varies=self._varies)
@@ -40,7 +52,7 @@ class ReadRenderer:
 
 
 class CacheableReadRenderer(ReadRenderer):
-    """A renderer for clients that may cache a record for `max_age` seconds, unless it expires within that time."""
+    """A renderer for clients that may cache a record for `max_age` seconds, if the read would succeed until then."""
 
     def __init__(self, service: GuidService, *, varies: bool, max_age: int) -> None:
         super().__init__(service, varies=varies)
@@ -48,7 +60,16 @@ class CacheableReadRenderer(ReadRenderer):
         self._cacheable = Response(OK, {"Cache-Control": max_age_control(max_age)}, b"")
         self._cacheable_start = b""
 
-    def render(self, record: Record, request_id: str, now: float, extra_lines: str = "", *, secure: bool) -> bytes:
+    def render(
+        self,
+        record: Record,
+        request_id: str,
+        now: float,
+        extra_lines: str = "",
+        *,
+        secure: bool,
+        valid_for: int = 0,
+    ) -> bytes:
         if now >= self._until:
             self._until = now + 1 - time() % 1
             self._start, _ = split_at_request_id(_ANY_READ, varies=self._varies)
@@ -60,7 +81,7 @@ class CacheableReadRenderer(ReadRenderer):
             record.render_cache[_PART] = rest
         if extra_lines or secure:
             rest = insert_header_lines(rest, extra_lines, secure=secure)
-        is_cacheable = self._service.lives_for(record, self._max_age)
+        is_cacheable = self._service.lives_for(record, self._max_age + valid_for)
         return (self._cacheable_start if is_cacheable else self._start) + request_id.encode() + rest
 
 

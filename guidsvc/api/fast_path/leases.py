@@ -232,7 +232,7 @@ class LeaseFastPath:
             return self._send_failure(request, error, request_id, None, start)
         source = self._cache.source(misses)
         extra_lines = "" if session is None else session.allowance.header_lines()
-        response = self._renderer.render(record, request_id, start, extra_lines, secure=secure)
+        response = self._renderer.render(record, request_id, start, extra_lines, secure=secure, valid_for=seconds)
         duration = continuous_clock() - start
         path = f"/guid/{guid}"
         self._pipeline.record_completion(ROUTE, "GET", path, _OK, duration, request_id, address, source)

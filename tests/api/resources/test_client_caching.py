@@ -25,7 +25,6 @@ async def test_clients_may_cache_a_record_that_lives_long_enough(
                     (PATH, {}),
                     (PATH, condition),
                     (f"{PATH}?view=full", {}),
-                    (f"{PATH}?valid_for=5", {}),
                 ):
                     for method in ("GET", "HEAD"):
                         reply = await client.ask(method, path, headers=headers)
@@ -33,6 +32,22 @@ async def test_clients_may_cache_a_record_that_lives_long_enough(
                         assert reply.headers["Vary"] == "Accept, Authorization"
         page = await client.get(PATH, headers={"Accept": "text/html"})
         assert page.headers["Cache-Control"] == "no-store"
+
+
+async def test_clients_cache_no_read_that_demands_more_than_will_be_left(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    async with serving(**combination, max_age=10) as client:
+        clock.now = clock.seconds * 1000
+        created = await client.put(PATH, {"user": USER, "ttl": 60})
+        condition = {"If-None-Match": created.headers["ETag"]}
+        for remaining, expected in ((15, "private, max-age=10"), (14, "private, no-cache")):
+            clock.now = (int(created.json["expire"]) - remaining) * 1000
+            for _ in range(2):
+                for query, headers in (("", {}), ("", condition), ("&view=full", {})):
+                    for method in ("GET", "HEAD"):
+                        reply = await client.ask(method, f"{PATH}?valid_for=5{query}", headers=headers)
+                        assert reply.headers["Cache-Control"] == expected, (remaining, query, method)
 
 
 async def test_clients_ask_each_time_by_default(serving: Serving, combination: dict[str, str]) -> None:
