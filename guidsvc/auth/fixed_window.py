@@ -15,8 +15,11 @@ MAX_SECONDS = 366 * 24 * 3600
 class Counters(Protocol):
     """Counters that all processes share."""
 
-    async def add(self, key: str, amount: int, seconds: int) -> int:
-        """Add `amount` to a counter that lives for at least `seconds`; return the sum, or raise CacheUnavailable."""
+    async def add(self, key: str, amount: int, seconds: int, *, before: int = 0) -> int:
+        """Add `amount` to a counter that lives for at least `seconds`; return the sum, or raise CacheUnavailable.
+
+        `before` is what this process has counted before: what the counter lacks of it is added, too.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,14 @@ class SharedLimit(NamedTuple):
         """The amount for this process while it counts alone: its share, at least 1."""
         return max(1, int(self.limit.amount * self.share))
 
-    async def add(self, name: str, window: int, amount: int) -> int:
+    async def add(self, name: str, window: int, amount: int, *, before: int) -> int:
         """Add `amount` to the shared count of a name in a window, and return it; raise CacheUnavailable without one.
 
-        The counter lives for two windows, because clocks of other processes may be behind.
+        `before` is what this process has counted before, in this window. The counter lives for two windows, because
+        clocks of other processes may be behind.
         """
         if self.counters is None:
             raise CacheUnavailable("there are no shared counters")
         limit = self.limit
-        return await self.counters.add(f"{name}:{limit.amount}/{limit.seconds}:{window}", amount, 2 * limit.seconds)
+        key = f"{name}:{limit.amount}/{limit.seconds}:{window}"
+        return await self.counters.add(key, amount, 2 * limit.seconds, before=before)

@@ -29,13 +29,12 @@ MAX_KNOWN = 10_000
 class _Failures:
     """The failed logins from an address in a window."""
 
-    __slots__ = ("is_locked", "is_private", "local_count", "lookups", "second", "shared_count", "window")
+    __slots__ = ("is_locked", "is_private", "local_count", "lookups", "second", "window")
 
     def __init__(self, window: int, *, is_private: bool) -> None:
         self.window = window
         self.is_private = is_private  # whether failures are not shared with other processes
         self.local_count = 0  # failures in this process
-        self.shared_count = 0  # of these, shared with other processes
         self.is_locked = False
         self.lookups = self.second = 0  # lookups in this second while locked out
 
@@ -94,13 +93,10 @@ class LoginLockout:
         return failures
 
     async def _share_failures(self, network: str, failures: _Failures, shared_limit: SharedLimit) -> bool:
-        """Share this failure and any unshared earlier ones with other processes; return whether that succeeded."""
-        unshared = failures.local_count - failures.shared_count
-        failures.shared_count = failures.local_count
+        """Share the failures that the shared counters do not include yet; return whether that succeeded."""
         try:
-            count = await shared_limit.add(f"logins:{network}", failures.window, unshared)
+            count = await shared_limit.add(f"logins:{network}", failures.window, 0, before=failures.local_count)
         except CacheUnavailable:
-            failures.shared_count -= unshared
             return False
         failures.is_locked |= count >= shared_limit.limit.amount
         return True

@@ -54,7 +54,6 @@ class RateAllowance:
         "_reserved",
         "_shared_limit",
         "_spent_at",
-        "_unreported",
         "_unreserved",
         "_waiting",
         "_window",
@@ -80,7 +79,6 @@ class RateAllowance:
         self._unreserved = limit.amount  # quota that remained to be reserved after the last reservation
         self._is_authoritative = False  # `_unreserved` is: if it is 0, no reservation is tried in this window
         self._reserved = 0  # all reservations of this window
-        self._unreported = 0  # of these, what the shared counters do not include yet, because they were unavailable
 
     def try_spend(self) -> bool:
         """Spend one request; return False if more must be reserved first."""
@@ -205,16 +203,15 @@ class RateAllowance:
         """Begin a window, unless it is the current one."""
         if window != self._window:
             self._window, self._window_end = window, self._limit.end(window)
-            self._remaining = self._reserved = self._unreported = 0
+            self._remaining = self._reserved = 0
 
     async def _reserve_shared(self, wanted: int) -> None:
-        """Reserve up to `wanted` of the shared quota, and report what was reserved while the counters were unavailable.
+        """Reserve up to `wanted` of the shared quota.
 
-        A reservation whose reply is lost stays unused in this window: too few requests are allowed, never too many.
+        The counters also learn what was reserved while they were unavailable, and what they have lost. A reservation
+        whose reply is lost stays unused in this window: too few requests are allowed, never too many.
         """
-        unreported = self._unreported
-        count = await self._shared_limit.add(self._name, self._window, wanted + unreported)
-        self._unreported -= unreported
+        count = await self._shared_limit.add(self._name, self._window, wanted, before=self._reserved)
         amount = self._limit.amount
         self._add_reserved(min(wanted, max(0, amount - count + wanted)), max(0, amount - count))
         self._is_authoritative = True
@@ -222,7 +219,6 @@ class RateAllowance:
     def _reserve_local(self, wanted: int) -> None:
         free = max(0, self._local_limit - self._reserved)
         reserved = min(wanted, free)
-        self._unreported += reserved
         self._add_reserved(reserved, free - reserved)
         self._is_authoritative = self._shared_limit.counters is None
 

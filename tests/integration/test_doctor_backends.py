@@ -129,17 +129,14 @@ def test_full_memory_of_redis_is_found(own_redis: Server) -> None:
 
 
 def test_missing_right_in_redis_is_found_with_the_grant(tmp_path: Path) -> None:
-    rights = (
-        "+ping +info +script|load +evalsha +get +set +del +pttl +pexpire +zadd +zrem +zremrangebyscore +zcount +time"
-    )
-    user = f"guidsvc on >s3cret ~gs:* {rights} +incrby"
+    user = f"guidsvc on >s3cret ~gs:* {RIGHTS}"
     with redis_server(tmp_path, "--user", *user.split()) as server:
         found = examined(redis.checks(url_of(server, "guidsvc:s3cret@")))
 
     assert found["redis.rights"].status == "fail"
-    assert found["redis.rights"].found == "Redis denies EXPIRE"
+    assert found["redis.rights"].found == "Redis denies INCRBY"
     assert (
-        found["redis.rights"].remedy == "grant the rights: ACL SETUSER NAME ~gs:* +expire (docs/operations.md#rights)"
+        found["redis.rights"].remedy == "grant the rights: ACL SETUSER NAME ~gs:* +incrby (docs/operations.md#rights)"
     )
     assert found["redis.memory"].status == "ok"
 

@@ -1,5 +1,8 @@
 """Counters in Redis, shared by all processes, with an expiry. Independent of what they count.
 
+Redis may lose them, by a restart or a flush. So each process also has the part that it has added, and adds again what
+is missing. A full Redis counts, too: otherwise a client that fills it would switch off the limits of all processes.
+
 After Redis times out or fails, `add` raises at once, without waiting, until Redis answers a probe, which is sent
 every second.
 """
@@ -7,14 +10,15 @@ every second.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_hex
 from typing import Any
 
 import structlog
-from limits.aio.storage import RedisStorage
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import InvalidResponse, RedisError
 
 from guidsvc.cache import is_private
+from guidsvc.cache.redis.lua_scripts import COUNT
 from guidsvc.cache.redis.pool import CONNECT_SECONDS, pool_of, reason, within
 from guidsvc.errors import CacheUnavailable
 from guidsvc.runtime.background import running_in_background
@@ -45,9 +49,7 @@ async def open_counters(
         yield None
         return
     pool: Any = pool_of(url, BlockingConnectionPool, max_connections=CONNECTIONS, timeout=None)
-    storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)
-    client = Redis(connection_pool=pool)
-    counters = RedisCounters(storage, client, timeout_seconds=timeout_seconds, probe_seconds=probe_seconds)
+    counters = RedisCounters(Redis(connection_pool=pool), timeout_seconds=timeout_seconds, probe_seconds=probe_seconds)
     try:
         async with running_in_background(counters.keep):
             await counters.first_probe_done.wait()
@@ -57,14 +59,15 @@ async def open_counters(
 
 
 class RedisCounters:
-    """Counters in `storage`, which must answer within `timeout_seconds`; else it is probed every `probe_seconds`.
+    """Counters in the Redis of `client`, which must answer within `timeout_seconds`.
 
-    `client` probes it, not the `check` of the storage, which catches everything, even the cancellation of its task.
+    If it does not, it is probed every `probe_seconds`.
     """
 
-    def __init__(self, storage: RedisStorage, client: Redis, *, timeout_seconds: float, probe_seconds: float) -> None:
-        self._storage = storage
+    def __init__(self, client: Redis, *, timeout_seconds: float, probe_seconds: float) -> None:
         self._client = client
+        self._count = client.register_script(COUNT.source)
+        self._process = token_hex(8)
         self._timeout_seconds = timeout_seconds
         self._probe_seconds = probe_seconds
         self._outage = Outage(
@@ -83,15 +86,22 @@ class RedisCounters:
         """Whether requests are sent to Redis."""
         return not self._down.is_set()
 
-    async def add(self, key: str, amount: int, seconds: int) -> int:
+    async def add(self, key: str, amount: int, seconds: int, *, before: int = 0) -> int:
         """Add an amount, which lasts at least `seconds`, and return the total of all processes.
+
+        `before` is what this process has added to it, or counted while Redis was down. What is missing of it is added,
+        too.
 
         CacheUnavailable if Redis does not answer; the amount may have been added nevertheless.
         """
         if not self.up:
             raise CacheUnavailable("Redis does not answer")
         try:
-            count: object = await within(self._timeout_seconds, self._storage.incr(key, seconds, amount))
+            name = f"{PREFIX}:{key}"
+            count: object = await within(
+                self._timeout_seconds,
+                self._count([name, f"{name}:{self._process}"], [before, amount, seconds * 1000]),
+            )
             if not isinstance(count, int) or count < amount:
                 await self._client.connection_pool.disconnect()
                 raise InvalidResponse("the reply is no count")

@@ -1,4 +1,4 @@
-"""The Lua scripts of the cache protocol. Each first checks that the memory of Redis was not lost or replaced."""
+"""The Lua scripts. Those of the cache protocol first check that the memory of Redis was not lost or replaced."""
 
 import re
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ class Script(NamedTuple):
     digest: str
 
     @classmethod
-    def load(cls, name: str) -> "Script":
-        """Read a script from `scripts/`, and prepend the common part, `history.lua`."""
-        parts = (
-            (Path(__file__).parent / "scripts" / f"{part}.lua").read_text(encoding="utf-8")
-            for part in ("history", name)
+    def load(cls, *names: str) -> "Script":
+        """Read a script from `scripts/`, in one or more parts."""
+        source = "".join(
+            (Path(__file__).parent / "scripts" / f"{name}.lua").read_text(encoding="utf-8") for name in names
         )
-        source = "".join(parts)
         return cls(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 READ, FILL, BEGIN, END, LOOK, ADOPT = SCRIPTS = [
-    Script.load(name) for name in ("read", "fill", "begin", "end", "look", "adopt")
+    Script.load("history", name) for name in ("read", "fill", "begin", "end", "look", "adopt")
 ]
+"""The scripts of the cache protocol."""
+COUNT = Script.load("count")
+"""The script of `guidsvc.cache.redis.counters`."""
 
 _EPOCH = re.compile(rb"\w+\.[0-9]{1,18}\.\w+")
 

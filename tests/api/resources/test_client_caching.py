@@ -34,7 +34,7 @@ async def test_clients_may_cache_a_record_that_lives_long_enough(
         assert page.headers["Cache-Control"] == "no-store"
 
 
-async def test_clients_cache_no_read_that_demands_more_than_will_be_left(
+async def test_no_client_caches_a_read_longer_than_its_valid_for_holds(
     serving: Serving, combination: dict[str, str], clock: FakeClock
 ) -> None:
     async with serving(**combination, max_age=10) as client:
