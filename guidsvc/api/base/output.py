@@ -64,21 +64,23 @@ class OutputHandler(InputHandler):
             self.clear_header("Content-Type")
         self.respond(response.status, response.body)
 
-    async def send_idempotent(
+    async def send_idempotent(  # noqa: PLR0913  # one argument per form of the response
         self,
         work: Work,
         *,
         repeatable: bool = True,
         brief: Callable[[], Response] | None = None,
         refresh: Callable[[Response], Awaitable[Response]] | None = None,
+        show: Callable[[Response], Response] | None = None,
         resume: Resume | None = None,
         needs_receipt: bool = True,
     ) -> None:
         """Finish the request with the response of `work`, or with the stored one if its key was used before.
 
         A request that needs no receipt accepts a key and ignores it. `brief` makes the form in which a response too
-        large to store is stored. `refresh` updates a new response after it was stored, which may take seconds. `resume`
-        executes again what a stored response leaves unknown.
+        large to store is stored. `refresh` updates a new response after it was stored, which may take seconds. `show`
+        makes the response to the client from what is stored, also if that is new. `resume` executes again what a stored
+        response leaves unknown.
         """
         received = bytes(self._received)
         request = parse_key(
@@ -100,9 +102,10 @@ class OutputHandler(InputHandler):
         if is_replayed:
             self.set_header(REPLAYED.name, "true")
         if new_response is None:
-            self.send(await decode_response(stored))
+            response = await decode_response(stored)
         else:
-            self.send(new_response if refresh is None else await refresh(new_response))
+            response = new_response if refresh is None else await refresh(new_response)
+        self.send(response if show is None else show(response))
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_done: bool = False) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.

@@ -97,12 +97,17 @@ async def execute_renewal(
     service: GuidService, request: GuidRequest, asked: RenewCommand, preconditions: Conditions
 ) -> Response:
     """Execute a renewal whose body has been read."""
-    renewal = service.renewer.at_hand(request.guid, service.renewal_terms(asked, preconditions))
-    if renewal is None:
-        renewal = await service.renew(request.guid, asked, preconditions)
-    else:
-        service.renewer.count_unchanged()
+    renewal = await renew_lease(service, request.guid, asked, preconditions)
     return renewal_response(request, renewal, is_shown=service.may_read)
+
+
+async def renew_lease(service: GuidService, guid: str, asked: RenewCommand, preconditions: Conditions) -> Renewal:
+    """Renew a GUID, from the cache alone if that shows that nothing changes."""
+    renewal = service.renewer.at_hand(guid, service.renewal_terms(asked, preconditions))
+    if renewal is None:
+        return await service.renew(guid, asked, preconditions)
+    service.renewer.count_unchanged()
+    return renewal
 
 
 def read_renewal(request: GuidRequest) -> RenewCommand:
@@ -144,7 +149,7 @@ def record_response(
 
     `is_own` if the record holds only what the caller wrote, so that it needs no scope to be shown.
     """
-    headers = _headers_of(record)
+    headers = headers_of(record)
     if request.max_age and request.method in {"GET", "HEAD"}:
         headers = _CACHEABLE | headers
         if service.lives_for(record, request.max_age + (request.valid_for or 0)):
@@ -169,31 +174,37 @@ def max_age_control(seconds: int) -> str:
 
 def renewal_response(request: GuidRequest, renewal: Renewal, *, is_shown: bool) -> Response:
     """Return the response to a renewal, honouring the client's preferences. `is_shown` if the caller may see it."""
-    headers = _headers_of(renewal.record)
+    return preferred_renewal(request, headers_of(renewal.record), renewal_json(renewal) if is_shown else None)
+
+
+def preferred_renewal(request: GuidRequest, headers: dict[str, str], body: bytes | None) -> Response:
+    """Return the response to a renewal in the form that the client prefers. `body` is None if it may not be shown."""
     if _is_minimal(request):
         return Response(NO_CONTENT, headers | _MINIMAL, None)
-    if not is_shown:
-        return Response(NO_CONTENT, headers, None)
-    return Response(OK, headers, renewal_json(renewal))
+    return Response(NO_CONTENT if body is None else OK, headers, body)
 
 
 def renewal_json(renewal: Renewal) -> bytes:
-    """Return a renewal as clients see it: a JSON object. Times and durations are strings of digits."""
+    """Return a renewal as clients see it: a JSON object."""
+    return to_json(renewal_members(renewal))
+
+
+def renewal_members(renewal: Renewal) -> dict[str, str | bool | None]:
+    """Return the members of a renewal as clients see it. Times and durations are strings of digits."""
     record, next_time = renewal.record, renew_at(renewal.record)
-    return to_json(
-        {
-            "guid": record.guid,
-            "expire": str(record.expire),
-            "renewed": renewal.renewed,
-            "granted": str(renewal.granted),
-            "capped": renewal.capped,
-            "max_expire": None if renewal.max_expire is None else str(renewal.max_expire),
-            "renew_at": None if next_time is None else str(next_time),
-        }
-    )
+    return {
+        "guid": record.guid,
+        "expire": str(record.expire),
+        "renewed": renewal.renewed,
+        "granted": str(renewal.granted),
+        "capped": renewal.capped,
+        "max_expire": None if renewal.max_expire is None else str(renewal.max_expire),
+        "renew_at": None if next_time is None else str(next_time),
+    }
 
 
-def _headers_of(record: Record) -> dict[str, str]:
+def headers_of(record: Record) -> dict[str, str]:
+    """Return the headers of a response with a record, or about it."""
     return {
         "ETag": f'"{etag_of(record)}"',
         "Last-Modified": _date_of(record.updated // 1000),

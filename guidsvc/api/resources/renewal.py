@@ -18,6 +18,7 @@ from guidsvc.api.resources.guid import (
     GuidHandler,
     RecordHandler,
 )
+from guidsvc.api.resources.stored_renewal import shown_form, stored_form
 from guidsvc.domain.commands import NoQuery, RenewCommand
 from guidsvc.domain.record import parse_guid
 from guidsvc.errors import Expired, InvalidGuid, NotFound, PreconditionRequired
@@ -63,8 +64,15 @@ class RenewalHandler(RecordHandler):
             asked = await self.read_body(RenewCommand)
             conditions = self.read_conditions()
 
-            async def renew(guid_factory: GuidFactory | None) -> Response:  # noqa: ARG001  # it generates no GUID
-                return await guid_actions.execute_renewal(self.service, self.guid_request(text), asked, conditions)
+            request = self.guid_request(text)
+
+            async def renew(guid_factory: GuidFactory | None) -> Response:
+                if guid_factory is None:  # no receipt
+                    return await guid_actions.execute_renewal(self.service, request, asked, conditions)
+                return stored_form(await guid_actions.renew_lease(self.service, text, asked, conditions))
+
+            def show(stored: Response) -> Response:
+                return shown_form(stored, request, self.service.now(), is_shown=self.service.may_read)
 
             await self.confirm()  # last, as a large body waits for its turn
-            await self.send_idempotent(renew, repeatable=False)
+            await self.send_idempotent(renew, repeatable=False, show=show)

@@ -157,11 +157,34 @@ async def test_repeated_renewal_with_a_key_is_replayed(client: Client, clock: Fa
     await client.put(PATH, {"user": USER, "ttl": 60})
     key = {"Idempotency-Key": "heartbeat-1"}
     first = await renew(client, key, ttl=600)
+    assert first.json.keys() == (await renew(client, ttl=600)).json.keys()
     clock.advance(seconds=5)
     retry = await renew(client, key, ttl=600)
 
-    assert (retry.body, retry.headers["Idempotent-Replayed"]) == (first.body, "true")
+    assert retry.headers["Idempotent-Replayed"] == "true"
+    assert retry.headers["ETag"] == first.headers["ETag"]
+    assert retry.json == first.json | {"granted": str(int(first.json["granted"]) - 5)}, "what is left by now"
     assert_problem(await renew(client, key, ttl=601), 422, "idempotency-mismatch")
+
+
+@pytest.mark.parametrize("prefer", [{}, {"Prefer": "return=minimal"}])
+async def test_replay_never_confirms_a_lease_that_has_ended(
+    client: Client, clock: FakeClock, prefer: dict[str, str]
+) -> None:
+    """Another client may hold it by now; the first one would count the time from its last request."""
+    clock.now = clock.seconds * 1000
+    created = await client.put(PATH, {"user": USER, "ttl": 3})
+    headers = {"Idempotency-Key": "heartbeat-1", "If-Match": created.headers["ETag"], **prefer}
+    first = await renew(client, headers, ttl=5)
+    assert first.status == (204 if prefer else 200)
+    clock.advance(seconds=4)
+    retry = await renew(client, headers, ttl=5)
+    assert (retry.status, retry.headers["Idempotent-Replayed"]) == (first.status, "true")
+    clock.advance(seconds=1)
+    assert_problem(await renew(client, headers, ttl=5), 410, "expired")
+    taken_over = await client.put(PATH, {"user": "another", "ttl": 60})
+    assert taken_over.status == 200
+    assert_problem(await renew(client, headers, ttl=5), 410, "expired")
 
 
 async def test_faults_of_a_renewal_are_told_all_at_once(client: Client) -> None:

@@ -1,0 +1,37 @@
+"""The response to a renewal with an `Idempotency-Key`: as its receipt stores it, and as clients see it.
+
+A client counts `granted` from the time before it sent the request. So a replay, which may come much later, must not
+repeat it: it says what is left, and fails if the lease has ended.
+"""
+
+from http.client import OK
+
+from pydantic_core import from_json, to_json
+
+from guidsvc.api.execution.guid_actions import GuidRequest, headers_of, preferred_renewal, renewal_members
+from guidsvc.domain.leases.renewal import Renewal
+from guidsvc.errors import Expired
+from guidsvc.http.response import Response
+
+
+def stored_form(renewal: Renewal) -> Response:
+    """Return the response that a receipt stores: whatever the client prefers or may see, it has all members."""
+    members = renewal_members(renewal) | {"purge_at": str(renewal.record.purge_at)}
+    return Response(OK, headers_of(renewal.record), to_json(members))
+
+
+def shown_form(stored: Response, request: GuidRequest, now: int, *, is_shown: bool) -> Response:
+    """Return the response to the client at `now`, in Unix milliseconds; raise Expired if the lease has ended.
+
+    `is_shown` if the client may see the renewal.
+    """
+    if stored.body is None:  # stored by a version that left out what the client did not want
+        return stored
+    members = from_json(stored.body)
+    expire = int(members["expire"])
+    left_ms = expire * 1000 - now
+    purge_at = int(members.pop("purge_at", expire))  # earlier versions did not store it
+    if left_ms <= 0:
+        raise Expired(members["guid"], expired_at=expire, renewable_until=purge_at, is_renewal=True)
+    members["granted"] = str(min(int(members["granted"]), left_ms // 1000))
+    return preferred_renewal(request, stored.headers, to_json(members) if is_shown else None)
