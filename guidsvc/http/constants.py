@@ -16,6 +16,10 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
+CLIENT_CLOSED_REQUEST = 499
+"""Status of a request whose client disconnected before the response, in metrics and the access log (as in nginx).
+
+It is no failure of the service, so not a 5xx. It is never sent: nobody could receive it."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_AFTER = "1"
 """Seconds to wait before retrying a request that failed because a component was unavailable."""

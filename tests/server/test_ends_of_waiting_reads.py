@@ -136,7 +136,7 @@ async def test_read_that_waits_is_the_last_at_the_connection_limit(
 
 
 async def test_read_whose_client_disconnects_is_counted_as_gone(serving: Serving, waiting_reads: WaitingReads) -> None:
-    """It is not an answered request. Until Redis answers, it holds nothing but the read of Redis."""
+    """It is not an answered request but a 499. Until Redis answers, it holds nothing but the read of Redis."""
     async with running_service(serving, waiting_reads) as service:
         connections = [await service.connect() for _ in range(READS)]
         before = await scrape(service.client)
@@ -152,6 +152,8 @@ async def test_read_whose_client_disconnects_is_counted_as_gone(serving: Serving
     assert answered(after) == answered(before) + 1
     name = "guidsvc_requests_refused_total"
     assert value(after, name, reason="gone") == value(before, name, reason="gone") + READS
+    labels = {"route": "/guid/{guid}", "method": "GET", "status": "499"}
+    assert value(after, "guidsvc_requests_total", **labels) == value(before, "guidsvc_requests_total", **labels) + READS
 
 
 def answered(samples: Samples) -> float:

@@ -22,6 +22,7 @@ from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import Overloaded
 from guidsvc.http.headers.proxy import TrustedProxies
+from guidsvc.monitoring.logs.access_log import AccessLog
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.clock import system_clock
@@ -35,21 +36,26 @@ from guidsvc.store.lease import LeaseClock
 from guidsvc.telemetry.metrics import RequestMetrics
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.api_context import api_context, request_pipeline
-from tests.support.fast_path import RecordingAccessLog
+from tests.support.fast_path import Lines, RecordingAccessLog
 from tests.support.gated_store import GatedStore, run_ready_tasks
 from tests.support.http_client import Client, Reply, hang_up, read_reply, reset
-from tests.support.metrics import read, value
+from tests.support.metrics import read, scrape, value
 
 pytestmark = pytest.mark.both_servers
 
 SLOTS = 2
 GUIDS = [f"{number:032X}" for number in range(40)]
 NEW = {"user": "x"}
+BATCH = "/guid:batch"
 
 
 @asynccontextmanager
 async def service(
-    store: GatedStore | Database, server: str, proxies: tuple[str, ...] = (), **limits: float
+    store: GatedStore | Database,
+    server: str,
+    proxies: tuple[str, ...] = (),
+    access_log: AccessLog | None = None,
+    **limits: float,
 ) -> AsyncIterator[tuple[Client, Admission]]:
     """Serve a store inside the block, with few slots and with these trusted proxies."""
     records = store if isinstance(store, GatedStore) else store.records
@@ -65,6 +71,7 @@ async def service(
         service=guids,
         statistics=RecordStatistics(records, system_clock),
         admission=admission,
+        access_log=access_log,
         trusted_proxies=TrustedProxies(proxies),
     )
     pipeline = RequestPipeline(context)
@@ -362,7 +369,8 @@ async def _hang_up_after(client: Client, request: bytes, condition: Callable[[],
 
 
 def _request(method: str, path: str) -> bytes:
-    body = b"" if method == "GET" else json.dumps(NEW).encode()
+    value = {"operations": [{"op": "get", "guid": GUIDS[0]}]} if path == BATCH else NEW
+    body = b"" if method == "GET" else json.dumps(value).encode()
     content_type = b"Content-Type: application/json\r\n"
     return b"%b %b HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (
         method.encode(), path.encode(), content_type, len(body), body,
@@ -382,6 +390,39 @@ async def test_work_of_a_disconnected_client_is_dropped(server: str, method: str
         assert admission.dropped == 1
         store.open.set()
         assert (await client.get(f"/guid/{GUIDS[0]}")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("route", "method", "path"),
+    [
+        ("/guid/{guid}", "PUT", f"/guid/{GUIDS[0]}"),
+        ("/guid/{guid}", "PUT", f"/guid/{GUIDS[0]}?view=full"),
+        ("/guid/{guid}", "GET", f"/guid/{GUIDS[0]}"),
+        ("/guid/{guid}/renewal", "POST", f"/guid/{GUIDS[0]}/renewal"),
+        ("/guid", "POST", "/guid"),
+        ("/guid", "GET", "/guid"),
+        (BATCH, "POST", BATCH),
+    ],
+)
+async def test_request_of_a_disconnected_client_is_no_5xx(server: str, route: str, method: str, path: str) -> None:
+    """It has the status 499 in the metrics and in the access log, so that it never counts as a failed request."""
+    store, lines = GatedStore(), Lines()
+    store.open.clear()
+    async with service(store, server, access_log=RecordingAccessLog(lines.append), seconds=30, budget=30) as (
+        client, admission,
+    ):  # fmt: skip
+        running = [put(client, number) for number in range(1, 1 + SLOTS)]
+        await until(lambda: admission.in_progress == SLOTS)
+        await _hang_up_after(client, _request(method, path), lambda: admission.waiting == 1)
+        await until(lambda: bool(lines))
+        store.open.set()
+        assert {(await task).status for task in running} == {201}
+        samples = await scrape(client)
+
+    assert [line[:3] for line in lines if line[2] >= 400] == [(method, path.partition("?")[0], 499)]
+    failed = {dict(labels)["status"] for name, labels in samples if name == "guidsvc_requests_total"} - {"201"}
+    assert failed == {"499"}
+    assert value(samples, "guidsvc_requests_total", route=route, method=method, status="499") == 1
 
 
 @pytest.mark.parametrize("path", [f"/guid/{GUIDS[0]}", f"/guid/{GUIDS[0]}?view=full"])

@@ -47,6 +47,8 @@ class Handler(OutputHandler):
     request_id: str
     failure: Failure | None = None
     """Why the request failed, for the access log."""
+    is_abandoned = False
+    """Whether the client disconnected before the response, and the service cancelled the request."""
     is_aborted = False
     """Whether the response was broken off, or the service ended before it; the access log has a line that says so."""
 
@@ -173,6 +175,7 @@ class Handler(OutputHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002  # Tornado's signature
         error = kwargs["exc_info"][1]
         self.failure = self.pipeline.describe(error, self.session)
+        self.is_abandoned = isinstance(error, ClientDisconnected)
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in problems.headers_of(error).items():
             self.set_header(name, value)

@@ -15,7 +15,7 @@ from guidsvc.auth.session import Session
 from guidsvc.domain.caller import Caller
 from guidsvc.errors import ClientDisconnected, DeadlineExceeded, Overloaded, ShuttingDown
 from guidsvc.http.client_address import network_of
-from guidsvc.http.constants import METHODS
+from guidsvc.http.constants import CLIENT_CLOSED_REQUEST, METHODS
 from guidsvc.http.response import Response
 from guidsvc.monitoring.logs.access_log import Failure, without_secrets
 from guidsvc.runtime import cancel_scope
@@ -240,6 +240,14 @@ class RequestPipeline:
             return None
         members = {name: without_secrets(text) for name, text in problems.log_members(error).items()}
         return members if session is None else members | {"caller": session.caller.name, "owner": session.caller.owner}
+
+
+def recorded_status(error: BaseException) -> int:
+    """Return the status of a failed request in metrics, the access log and traces: that of its problem document.
+
+    If the client disconnected, nobody gets one: CLIENT_CLOSED_REQUEST.
+    """
+    return CLIENT_CLOSED_REQUEST if isinstance(error, ClientDisconnected) else problems.problem_of(error).status
 
 
 def queue_name(session: Session | None, address: str) -> str:

@@ -16,6 +16,7 @@ from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.load_shedding import LoadShedder
 from guidsvc.domain.caller import ANYONE, authorize
 from guidsvc.domain.record import Record
+from guidsvc.http.constants import CLIENT_CLOSED_REQUEST
 from guidsvc.runtime.clock import continuous_clock
 from guidsvc.telemetry.tracing import REDIS
 
@@ -47,8 +48,10 @@ class DirectRead(DirectRequest):
 
     def _on_reply(self, callback: Callable[[bytes | None], object]) -> None:
         record, response = None if self._begun is None else self._begun.record, None
-        if self._cancel_scope.is_cancelled:  # the client has disconnected: nobody gets an answer that could be counted
+        if self._cancel_scope.is_cancelled:  # the client has disconnected: nobody gets an answer
             self._pipeline.admission.count_cancellation(self._cancel_scope)
+            if not self._is_aborted:
+                self._record(CLIENT_CLOSED_REQUEST, None, self._cancel_scope.error())
             callback(None)
             return
         try:
@@ -67,6 +70,12 @@ class DirectRead(DirectRequest):
         lines = rate_limit_header_lines(session)
         response = self._renderer.render(record, self._request_id, continuous_clock(), lines, secure=request.secure)
         pipeline.in_flight.discard(self)
-        seconds = perf_counter() - self._started_at
-        pipeline.record_completion(ROUTE, "GET", request.path, OK, seconds, self._request_id, request.address, REDIS)
+        self._record(OK, REDIS)
         return response
+
+    def _record(self, status: int, source: str | None, error: Exception | None = None) -> None:
+        pipeline, request, seconds = self._pipeline, self._request, perf_counter() - self._started_at
+        failure = None if error is None else pipeline.describe(error, self._session)
+        pipeline.record_completion(
+            ROUTE, "GET", request.path, status, seconds, self._request_id, request.address, source, failure
+        )

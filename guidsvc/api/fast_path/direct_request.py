@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import NamedTuple
 
-from guidsvc.api.contract import problems
 from guidsvc.api.execution.guid_actions import ACTIONS, RENEWAL, RENEWAL_ROUTE, ROUTE, Action, GuidRequest
-from guidsvc.api.execution.pipeline import ABORTED, RequestPipeline, queue_name
+from guidsvc.api.execution.pipeline import ABORTED, RequestPipeline, queue_name, recorded_status
 from guidsvc.api.execution.responses import log_failure, serialize, serialize_problem
 from guidsvc.api.fast_path.eligibility import request_id_for
 from guidsvc.api.fast_path.load_shedding import LoadShedder
@@ -127,7 +126,7 @@ class DirectRequest:
             response_bytes = self._render(response, trace, source, start)
         except Exception as error:  # noqa: BLE001  # answered, and logged if an operator must see it
             log_failure(error, self._request_id)
-            status, source = problems.problem_of(error).status, None
+            status, source = recorded_status(error), None
             failure = pipeline.describe(error, self._session)
             trace.is_opaque = isinstance(error, NotFound)
             response_bytes = self._render(error, trace, source, start)
