@@ -100,6 +100,11 @@ def members_of(text: str | bytes) -> dict[str, Any]:
     return members if isinstance(members, dict) else {}
 
 
+def is_readiness(report: Mapping[str, object]) -> bool:
+    """Return whether these members are those of a successful /readyz. Another program may answer 200 to any path."""
+    return report.get("ready") is True and report.get("status") in {"ready", "degraded"} and "store" in report
+
+
 def states(report: Mapping[str, object]) -> str:
     """Return the states of the parts that /readyz reports in words, for example `store up, cache down`."""
     return ", ".join(f"{part} {report[part]}" for part in _PARTS if part in report)

@@ -69,9 +69,9 @@ def _ready(settings: Settings) -> Finding:
     response = http_probe.get(settings, "/readyz", max_bytes=BODY_BYTES)
     report = http_probe.members_of(response.body)
     parts = http_probe.states(report)
-    if response.status == OK and report.get("status") == "ready":
-        return ok(f"ready: {parts}")
-    if response.status == OK:
+    if response.status == OK and http_probe.is_readiness(report):
+        if report["status"] == "ready":
+            return ok(f"ready: {parts}")
         return warn(f"degraded: {parts}", "see the findings about that part, and docs/operations.md#health")
     if response.status == SERVICE_UNAVAILABLE and parts:
         return fail(f"not ready: {parts}", "see the findings about that part, and the log of the service")

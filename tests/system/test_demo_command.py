@@ -72,6 +72,7 @@ async def test_list_that_would_never_end_is_a_failure(tmp_path: Path, pages: str
         (b"{}", ()),
         (b'{"a": 1}', ()),
         (b'{"results": 1}', ()),
+        (b'{"results": []}', ()),
         (b'{"results": [{"problem": "a", "status": 1}]}', ()),
         (b'{"items": [1], "next": null}', ("--remove",)),
         (b'{"items": [{"guid": 1}], "next": 1}', ("--remove",)),

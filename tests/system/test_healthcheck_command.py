@@ -244,6 +244,15 @@ def test_bad_response_is_shown_in_one_truncated_line(tmp_path: Path) -> None:
     assert len(errors) < 500
 
 
+@pytest.mark.parametrize("flags", [(), ("--ready",)])
+def test_success_of_another_program_is_none(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    for body in (b"", b"ok", b"[]", b"{}", b'{"status": "ready"}', b'{"ready": true, "status": "up", "store": "up"}'):
+        _, errors = reply_with(tmp_path, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), *flags)
+
+        assert errors.endswith("z: another program answers; name the --port of the service\n")
+        assert len(errors.splitlines()) == 1
+
+
 def test_deeply_nested_response_is_no_report(tmp_path: Path) -> None:
     _, errors = reply_with(tmp_path, b"HTTP/1.1 503 No\r\nContent-Length: 4000\r\n\r\n" + b"[" * 4000, "--ready")
 

@@ -141,7 +141,10 @@ class _Service:
         """Execute operations; raise StartError, with the first problem, if any fails."""
         members = self.call("POST", "/guid:batch", {"operations": operations})
         with self.reading():
-            for result in members["results"]:
+            results = members["results"]
+            if len(results) != len(operations):
+                raise self._foreign()
+            for result in results:
                 if "problem" in result:
                     raise self._failure(result["problem"], result["status"])
 

@@ -1,10 +1,10 @@
 """`guidsvc healthcheck`: check whether the service on this host is alive, or ready.
 
 It reads the same settings as the service, so it finds the address, port, Unix socket and TLS by itself. It exits with 0
-if the response is 200, else with 1 and a one-line reason; with 2 if a flag or setting is invalid.
+if the response is 200 and the service's own, else with 1 and a one-line reason; with 2 if a flag or setting is invalid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import OK, HTTPException
 from pathlib import Path
 
@@ -48,13 +48,16 @@ def run(flags: Sequence[str], *, is_ready: bool, first_process: Path = FIRST_PRO
     text = " ".join(body.decode(errors="replace").split())
     if status != OK:
         raise StartError(f"healthcheck: {where}: {_refusal(status, text)}")
-    output.write(f"{escape(_readiness(text, where) if is_ready else f'alive: {where}')}\n")
-
-
-def _readiness(text: str, where: str) -> str:
-    """Describe the response of /readyz; include the state of each part if the status is not `ready`."""
     report = http_probe.members_of(text)
-    status = report.get("status", "ready")
+    if not (http_probe.is_readiness(report) if is_ready else report.get("status") == "live"):
+        place = "--port" if settings.unix_socket is None else "--unix-socket"
+        raise StartError(f"healthcheck: {where}: another program answers; name the {place} of the service")
+    output.write(f"{escape(_readiness(report, where) if is_ready else f'alive: {where}')}\n")
+
+
+def _readiness(report: Mapping[str, object], where: str) -> str:
+    """Describe the response of /readyz; include the state of each part if the status is not `ready`."""
+    status = report["status"]
     return f"ready: {where}" if status == "ready" else f"{status}: {where}: {http_probe.states(report)}"
 
 
