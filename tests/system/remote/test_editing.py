@@ -1,5 +1,6 @@
 """`edit`: an editor that is a script; conflicts and invalid texts, of which nothing is lost."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -130,7 +131,9 @@ def test_draft_of_another_record_is_refused(cli: CommandLine, guid: str, tmp_pat
 def test_damaged_base_of_a_draft_is_named(cli: CommandLine, guid: str, tmp_path: Path) -> None:
     draft = draft_of(cli("edit", guid, EDITOR=editor(tmp_path, 'echo typed > "$1"')))
     base = draft.with_name(f"{draft.name}.base")
-    for text in ("{", "[" * 5000):
+    members = json.loads(base.read_text())
+    others = [members | {name: value} for name, value in (("version", []), ("version", True), ("guid", 1), ("text", 1))]
+    for text in ("{", "[" * 5000, *map(json.dumps, [[members], *others])):
         base.write_text(text)
         done = cli("edit", guid, "--file", str(draft), EDITOR="true")
 

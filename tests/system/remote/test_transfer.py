@@ -335,7 +335,11 @@ def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> No
     lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     ImportProcess(line, lines).kill_after(1000)
     (journal,) = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports").iterdir()
-    for text in ("{", "[" * 5000):
+    place = json.loads(journal.read_text())["place"]
+    wrong: dict[str, tuple[Any, ...]] = {name: (None, [], {}, "x", -1, 0.5, True, {"created": 1}) for name in place}
+    others = [{"place": place | {name: value}} for name, values in wrong.items() for value in values]
+    assert len(wrong) == 5
+    for text in ("{", "[" * 5000, *map(json.dumps, [place, {"place": []}, *others])):
         journal.write_text(text)
         done = line("import", lines, "--resume")
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkstemp
+from types import NoneType
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -78,13 +79,22 @@ def open_draft(path: Path, guid: str) -> Draft:
     except FileNotFoundError:
         return Draft(path, None)
     try:
-        base = Base(**from_json(content))
-        parse_object(base.text)
+        base = _parse_base(content)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{_base_path(path)} is damaged; remove it to write the whole text") from error
     if base.guid != guid:
         raise ValueError(f"it is a text for {base.guid}; name that GUID, or another file")
     return Draft(path, base)
+
+
+def _parse_base(content: bytes) -> Base:
+    """Return the record that a text began with. Raise ValueError or TypeError if `_write_base` did not write this."""
+    members: dict[str, Any] = from_json(content)
+    base = Base(**members)
+    if type(members["guid"]) is not str or type(members["version"]) not in {int, NoneType}:  # a bool is no version
+        raise ValueError("the GUID or the version is not of its type")
+    parse_object(base.text)
+    return base
 
 
 def record_text(record: Record) -> str:

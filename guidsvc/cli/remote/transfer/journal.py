@@ -7,9 +7,10 @@ already: its idempotency key depends on the journal alone, so the repetition doe
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from uuid import uuid4
 
 import platformdirs
@@ -19,6 +20,8 @@ from guidsvc.bounded_file import read_text
 from guidsvc.cli.remote.transfer.sending import Kind
 from guidsvc.errors import StartError
 from guidsvc.system_errors import plain_reason
+
+_HEX = re.compile("[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,7 @@ class Journal:
     def load(self) -> Place | None:
         """Return where the last import of this file has stopped; None if there was none, or it is complete."""
         try:
-            document = from_json(read_text(self.path))
-            return Place(**document["place"])
+            return _place_of(from_json(read_text(self.path)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -77,6 +79,21 @@ class Journal:
     def remove(self) -> None:
         """Remove the journal of a complete import."""
         self.path.unlink(missing_ok=True)
+
+
+def _place_of(document: Any) -> Place:
+    """Return the place in a journal. Raise ValueError, LookupError or TypeError if no import wrote it."""
+    place = Place(**document["place"])
+    values: dict[str, Any] = asdict(place)
+    counts = values["counts"]
+    if not isinstance(counts, dict) or set(counts) != set(get_args(Kind)):
+        raise ValueError("the counts are others")
+    numbers = [values["size_bytes"], values["line"], *counts.values()]
+    if not all(type(each) is int and each >= 0 for each in numbers):  # a bool is no number
+        raise ValueError("a number is missing")
+    if _HEX.fullmatch(place.seed + place.digest) is None:
+        raise ValueError("the seed or the digest is not hexadecimal")
+    return place
 
 
 def _fault(error: Exception) -> str:
