@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 
+from guidsvc_client.clock import clock
 from guidsvc_client.errors import Disconnected, TimedOut, Unreachable
 from guidsvc_client.protocol.call import Call, Reply
 from guidsvc_client.protocol.retrying import Attempts, Policy
@@ -23,6 +24,7 @@ from guidsvc_client.version import __version__
 MAX_REPLY_BYTES = 64 << 20
 EXAMPLE_URL = "http://127.0.0.1:8888"
 MAX_PORT = 65_535
+LATE = "no response in time; a change may have taken effect"
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _REASONS: Mapping[type[httpx2.RequestError], str] = {
     httpx2.PoolTimeout: "all connections of the client are in use",
@@ -122,8 +124,8 @@ def own_errors(request_id: str) -> Generator[None]:
         yield
     except _NOT_CONNECTED as error:
         raise Unreachable(f"no connection to the service: {_reason(error)}", request_id) from error
-    except httpx2.TimeoutException as error:
-        raise TimedOut("no response in time; a change may have taken effect", request_id) from error
+    except (httpx2.TimeoutException, TimeoutError) as error:
+        raise TimedOut(LATE, request_id) from error
     except httpx2.RequestError as error:
         reason = f"the connection broke off: {_reason(error)}; a change may have taken effect"
         raise Disconnected(reason, request_id) from error
@@ -156,19 +158,21 @@ def _reason_of_system(error: BaseException) -> str | None:
 
 
 class BoundedReply:
-    """The parts of a response, joined up to a size."""
+    """The parts of a response, joined up to a size, and up to a time of `clock`."""
 
-    def __init__(self, response: httpx2.Response, url: str) -> None:
-        self._response, self._url = response, url
+    def __init__(self, response: httpx2.Response, url: str, ends_at: float) -> None:
+        self._response, self._url, self._ends_at = response, url, ends_at
         self._parts: list[bytes] = []
         self._size_bytes = 0
 
     def add(self, part: bytes) -> None:
-        """Add a part; Disconnected if the response is too large."""
+        """Add a part. Raise Disconnected if the response is too large, TimedOut if its time is over."""
         self._parts.append(part)
         self._size_bytes += len(part)
         if self._size_bytes > MAX_REPLY_BYTES:
             raise Disconnected(f"the response has more than {MAX_REPLY_BYTES} bytes; a change may have taken effect")
+        if clock() > self._ends_at:
+            raise TimedOut(LATE)
 
     def reply(self) -> Reply:
         """Return the whole response."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from guidsvc_client.clock import clock
 from guidsvc_client.errors import GuidsvcError, NoResponse
 from guidsvc_client.protocol.call import Call, Flow, Pause, Reply
 from guidsvc_client.protocol.ndjson import LineReader, truncated
@@ -35,7 +36,7 @@ class AsyncSession:
             async for attempt in attempts.async_context():
                 with attempt:
                     async with aclosing(await self._open(attempts)) as response:
-                        return attempts.result(await self._read(response, attempts.request_id))
+                        return attempts.result(await self._read(response, attempts))
         raise AssertionError("the last attempt returns or raises")
 
     async def lines(self, call: Call[None], read: Callable[[Any], T]) -> AsyncGenerator[T, None]:
@@ -78,18 +79,19 @@ class AsyncSession:
                 if response.is_success:
                     return response
                 async with aclosing(response):
-                    attempts.result(await self._read(response, attempts.request_id))
+                    attempts.result(await self._read(response, attempts))
         raise AssertionError("the last attempt returns or raises")
 
     async def _open(self, attempts: Attempts[Any]) -> httpx2.Response:
         """Send a request, and return its response before its content."""
         with own_errors(attempts.request_id):
             request = self._http.build_request(**self._service.request(attempts))
-            return await self._http.send(request, stream=True)
+            async with asyncio.timeout(attempts.ends_at - clock()):
+                return await self._http.send(request, stream=True)
 
-    async def _read(self, response: httpx2.Response, request_id: str) -> Reply:
-        whole = BoundedReply(response, self._service.public_url)
-        with own_errors(request_id):
+    async def _read(self, response: httpx2.Response, attempts: Attempts[Any]) -> Reply:
+        whole = BoundedReply(response, self._service.public_url, attempts.ends_at)
+        with own_errors(attempts.request_id):
             async for part in response.aiter_raw():
                 whole.add(part)
         return whole.reply()

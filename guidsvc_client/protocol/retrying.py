@@ -61,12 +61,13 @@ class Sent:
 
 
 class Options(TypedDict, total=False):
-    """The options of a client: `timeout` in seconds, `retries`, and hooks.
+    """The options of a client: `timeout` and `total_timeout` in seconds, `retries`, and hooks.
 
     `on_request` is called before each request, `on_retry` before each repetition, with the error that caused it.
     """
 
     timeout: float
+    total_timeout: float
     retries: int
     on_request: Callable[[Sent], None]
     on_retry: Callable[[Sent, GuidsvcError], None]
@@ -77,7 +78,9 @@ class Policy:
     """The timeouts and the retries of requests, and the hooks."""
 
     timeout_seconds: float = 6.0
-    """Maximum wait for a response: longer than the time limit of the service, which is 5 seconds."""
+    """Maximum wait for each part of a response: longer than the time limit of the service, which is 5 seconds."""
+    total_seconds: float = 60.0
+    """Maximum time of a request whose parts all arrive in time, at least `timeout_seconds`. Streams have none."""
     retries: int = 3
     retry_seconds: float = 10.0
     """Maximum time between the first attempt and the start of a repetition."""
@@ -95,6 +98,8 @@ class Policy:
         given: dict[str, Any] = dict(options)
         if "timeout" in given:
             given["timeout_seconds"] = given.pop("timeout")
+        if "total_timeout" in given:
+            given["total_seconds"] = given.pop("total_timeout")
         return cls(**given)
 
     def within(self, seconds: float) -> "Policy":
@@ -102,6 +107,7 @@ class Policy:
         return replace(
             self,
             timeout_seconds=min(self.timeout_seconds, seconds),
+            total_seconds=min(self.total_seconds, seconds),
             retry_seconds=min(self.retry_seconds, seconds),
         )
 
@@ -132,6 +138,8 @@ class Attempts(Generic[T]):
     _is_settled: bool = False
     """Whether the outcome is decided, so that nothing is repeated."""
     _began: float = field(default_factory=clock)
+    ends_at: float = 0.0
+    """The time of `clock` at which the current attempt has used up its total time."""
 
     @contextmanager
     def judged(self) -> Generator[None]:
@@ -168,6 +176,7 @@ class Attempts(Generic[T]):
         if self._error is not None and clock() >= self._began + self.policy.retry_seconds + LATE_SECONDS:
             raise self._error
         self._count += 1
+        self.ends_at = clock() + max(self.policy.total_seconds, self.policy.timeout_seconds) + self.call.wait_seconds
         sent = Sent(method=self.call.method, target=self.call.target, request_id=self.request_id, attempt=self._count)
         log.debug("%s %s, attempt %d, request %s", sent.method, sent.target, sent.attempt, sent.request_id)
         if self._error is not None and self.policy.on_retry:

@@ -34,7 +34,7 @@ class Session:
         with attempts.judged():
             for attempt in attempts.context():
                 with attempt, closing(self._open(attempts)) as response:
-                    return attempts.result(self._read(response, attempts.request_id))
+                    return attempts.result(self._read(response, attempts))
         raise AssertionError("the last attempt returns or raises")
 
     def lines(self, call: Call[None], read: Callable[[Any], T]) -> Iterator[T]:
@@ -76,7 +76,7 @@ class Session:
                 if response.is_success:
                     return response
                 with closing(response):
-                    attempts.result(self._read(response, attempts.request_id))
+                    attempts.result(self._read(response, attempts))
         raise AssertionError("the last attempt returns or raises")
 
     def _open(self, attempts: Attempts[Any]) -> httpx2.Response:
@@ -85,9 +85,9 @@ class Session:
             request = self._http.build_request(**self._service.request(attempts))
             return self._http.send(request, stream=True)
 
-    def _read(self, response: httpx2.Response, request_id: str) -> Reply:
-        whole = BoundedReply(response, self._service.public_url)
-        with own_errors(request_id):
+    def _read(self, response: httpx2.Response, attempts: Attempts[Any]) -> Reply:
+        whole = BoundedReply(response, self._service.public_url, attempts.ends_at)
+        with own_errors(attempts.request_id):
             for part in response.iter_raw():
                 whole.add(part)
         return whole.reply()

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from guidsvc_client import AsyncClient, GuidsvcError, LeaseLost, RepeatedCursor, UnexpectedResponse
+from guidsvc_client import AsyncClient, GuidsvcError, LeaseLost, RepeatedCursor, TimedOut, UnexpectedResponse
 from guidsvc_client.models import EventPage
 from guidsvc_client.protocol.call import Pause
 from guidsvc_client.protocol.workflows import EARLY_SECONDS, FeedPlan, PageTurner, next_page
@@ -249,3 +249,22 @@ async def test_endless_response_does_not_hold_up_the_block(kind: str, target: st
         except LeaseLost:
             assert lease.is_lost
     assert begun.is_set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("async", "head"), ("async", "body"), ("async", "error"), ("sync", "body"), ("sync", "error")]
+)
+async def test_request_ends_though_each_byte_comes_in_time(kind: str, part: str) -> None:
+    """The sync client has no limit for the head: httpx2 limits only the wait for each of its bytes."""
+
+    async def dripping() -> AsyncIterator[bytes]:
+        status = b"500" if part == "error" else b"200"
+        yield b"HTTP/1.1 %b -\r\n" % status + (b"" if part == "head" else b"Content-Length: 1000000\r\n\r\n")
+        while True:
+            yield b"x: y\r\n" if part == "head" else b" "
+            await asyncio.sleep(0.01)
+
+    limits = {"timeout": 0.2, "total_timeout": 0.5, "retries": 0}
+    async with scripted_server(lambda _: dripping()) as server, client_of(kind, server.url, **limits) as guids:
+        with pytest.raises(TimedOut):
+            await guids.get(GUID)

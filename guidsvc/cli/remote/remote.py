@@ -2,14 +2,36 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
+
+import httpx2
 
 from guidsvc.cli import output
 from guidsvc.cli.remote.curl import capturing_http
 from guidsvc.cli.remote.target import Target
 from guidsvc.cli.rendering import Rendering
 from guidsvc.program import program
+from guidsvc.time_limit import TimeLimitExceeded, within
 from guidsvc_client import Client, GuidsvcError, Problem, Sent
+
+TOTAL_SECONDS = 60.0
+"""Maximum time of a request, except for the lines of a stream: the default of the client library."""
+
+
+class TimeLimitedHttp(httpx2.Client):
+    """An HTTP client that limits the time until the head of a response has arrived.
+
+    The client library limits the time of the rest. It cannot limit that of a head: httpx2 limits only the wait for each
+    of its bytes, and a server may send single bytes without end. A request runs on a thread, abandoned after the limit.
+    """
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request. Raise ReadTimeout if the head of its response has not arrived in time."""
+        try:
+            return within(TOTAL_SECONDS, partial(super().send, request, **options))
+        except TimeLimitExceeded as error:
+            raise httpx2.ReadTimeout(str(error), request=request) from error
 
 
 @dataclass
@@ -20,6 +42,7 @@ class Remote:
     rendering: Rendering
     is_curl: bool
     _has_retried: bool = False
+    _http: TimeLimitedHttp | None = None
 
     @property
     def is_table(self) -> bool:
@@ -33,12 +56,13 @@ class Remote:
             key = "a key" if self.target.key else ""
             return Client(self.target.url, key=key, http=capturing_http(), retries=0)
         key = self.target.key.read() if self.target.key else ""
-        return Client(self.target.url, key=key, on_retry=self._note_retry)
+        self._http = TimeLimitedHttp()
+        return Client(self.target.url, key=key, http=self._http, total_timeout=TOTAL_SECONDS, on_retry=self._note_retry)
 
     def close(self) -> None:
         """Close the connections."""
-        if "client" in self.__dict__:
-            self.client.close()
+        if self._http is not None:
+            self._http.close()
 
     def note(self, text: str) -> None:
         """Write a note to standard error, unless the command is quiet."""

@@ -3,12 +3,14 @@
 import asyncio
 import re
 import signal
+from collections.abc import AsyncIterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guidsvc.cli.remote import remote
 from tests.support.backing_servers import ROOT, START_SECONDS, Service, pdapt
 from tests.support.command_line import CommandLine
 from tests.support.guarded_service import GuardedService
@@ -97,6 +99,24 @@ def test_write_without_the_scope_read_is_done(guarded: GuardedService, tmp_path:
     assert done.out == ""
     assert "the write is done" in done.err
     assert admin("get", GUID, GUIDSVC_KEY=writer).code == 5
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+async def test_command_ends_though_each_byte_comes_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr(remote, "TOTAL_SECONDS", 0.5)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"HTTP/1.1 200 -\r\n" + (b"" if part == "head" else b"Content-Length: 1000000\r\n\r\n")
+        while True:
+            yield b"x: y\r\n" if part == "head" else b" "
+            await asyncio.sleep(0.01)
+
+    async with scripted_server(lambda _: dripping()) as server, asyncio.timeout(START_SECONDS):
+        done = await asyncio.to_thread(CommandLine(tmp_path, server.url), *WRITE[:1], "--user", "a")
+    assert done.code == 7
+    assert "no response in time" in done.err
 
 
 async def test_interrupted_command_has_the_code_130(tmp_path: Path) -> None:
