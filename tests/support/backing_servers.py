@@ -34,6 +34,8 @@ FORKED_MONGO = "SecantusDB, forked"
 Process = subprocess.Popen[bytes] | ForkedProgram | ForkedMongo
 _PORTS = range(10_240, 32_768)
 """Below the range from which Linux chooses ports (`net.ipv4.ip_local_port_range`)."""
+_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.01, 0.2
+"""The least and the longest pause between two checks of a condition, in seconds."""
 _LIMIT_FILES = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (%d, %d))
@@ -104,11 +106,17 @@ class Server:
 def wait_until(
     condition: Callable[[], bool], what: str, log: Path | None = None, seconds: float = START_SECONDS
 ) -> None:
-    """Wait until the condition holds. Fail, and show the log, if it never does."""
-    deadline = time.monotonic() + seconds
+    """Wait until the condition holds. Fail, and show the log, if it never does.
+
+    A pause is as long as the check before it, so that the checks do not keep the machine from what they wait for.
+    """
+    started = time.monotonic()
+    deadline = started + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s\n{log.read_text() if log else ''}"
-        time.sleep(0.01)
+        now = time.monotonic()
+        assert now < deadline, f"{what}: not within {seconds} s\n{log.read_text() if log else ''}"
+        time.sleep(min(max(now - started, _PAUSE_SECONDS), _MAX_PAUSE_SECONDS))
+        started = time.monotonic()
 
 
 def suspend(process: Process) -> None:
@@ -136,7 +144,7 @@ def children_of(parent: int) -> list[int]:
     `/proc/PID/task/*/children` is no substitute: its files vanish with their thread, and may miss processes while
     others end (proc(5)).
     """
-    return sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent_of(entry) == parent)
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit() and _parent_of(name) == parent)  # noqa: PTH208
 
 
 def is_alive(pid: int) -> bool:
@@ -151,11 +159,11 @@ def _state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[0]
 
 
-def _parent_of(entry: Path) -> int | None:
+def _parent_of(pid: str) -> int | None:
     """Return the parent of a process; None if it has ended."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        state, parent = (entry / "stat").read_text().rpartition(") ")[2].split()[:2]
-        return int(parent) if state != "Z" else None
+    with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        state, parent = file.read().rpartition(b") ")[2].split()[:2]
+        return int(parent) if state != b"Z" else None
     return None
 
 

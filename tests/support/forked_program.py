@@ -17,6 +17,7 @@ from multiprocessing.forkserver import set_forkserver_preload
 from pathlib import Path
 
 from guidsvc.cli.commands import COMMANDS
+from tests.support import forked_workers
 
 PROGRAM = Path(__file__).parents[2] / "pdapt.py"
 _PRELOADED = [
@@ -102,6 +103,7 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str], stdout
     _redirect(stdout, stderr)
     sys.argv = [str(PROGRAM), *arguments]
     sys.orig_argv = [sys.executable, *sys.argv]
+    forked_workers.install(main)
     main()
 
 
