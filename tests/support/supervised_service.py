@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.backing_servers import Service, service, wait_until
+from tests.support.forked_program import PROGRAM
 
 LAST_LINE_OF_BANNER = "curl"
 
@@ -19,10 +20,14 @@ def workers(
     redis_url: str,
     *options: str,
     count: int = 2,
-    program: Path | None = None,
+    program: Path = PROGRAM,
+    is_forked: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
-    """Run the service with several workers within the block, which starts once all of them serve."""
+    """Run the service with several workers within the block, which starts once all of them serve.
+
+    `is_forked` is about the supervisor and the workers alike.
+    """
     all_options = [
         "--workers",
         str(count),
@@ -33,7 +38,7 @@ def workers(
         "--no-access-log",
         *options,
     ]
-    with service(folder, *all_options, program=program, environment=environment) as running:
+    with service(folder, *all_options, program=program, is_forked=is_forked, environment=environment) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)
         yield running
 

@@ -51,7 +51,7 @@ def suspendable_service(folder: Path, *options: str) -> Iterator[SuspendableHost
     """Run a service inside the block, on a host that can be suspended."""
     folder.mkdir(exist_ok=True)
     (folder / STATE).write_bytes(_SECONDS.pack(0.0))
-    with service(folder, *options, program=Path(__file__)) as running:
+    with service(folder, *options, program=Path(__file__), is_forked=False) as running:
         yield SuspendableHost(running, folder / STATE)
 
 

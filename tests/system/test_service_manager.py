@@ -11,7 +11,6 @@ import pytest
 from guidsvc.process.worker import MISSED_HEARTBEATS
 from tests.support.backing_servers import Service, children_of, pdapt, service, suspend, wait_until
 from tests.support.certificates import Certificate
-from tests.support.forked_program import PROGRAM
 from tests.support.notify_socket import notify_socket
 from tests.support.supervised_service import is_responding, lines_of, replace_workers, workers
 
@@ -56,7 +55,7 @@ def environment_of(pid: int) -> set[str]:
 def test_supervisor_reports_for_all_its_workers(tmp_path: Path, redis_url: str) -> None:
     with notify_socket(tmp_path) as notify:
         environment = notify.environment(WATCHDOG_SECONDS)
-        with workers(tmp_path, redis_url, program=PROGRAM, environment=environment) as running:
+        with workers(tmp_path, redis_url, is_forked=False, environment=environment) as running:
             notify.wait_for("READY=1", log=running.log)
             for pid in children_of(running.process.pid):
                 assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & environment_of(pid)

@@ -1,6 +1,6 @@
 """Several workers under a supervisor, as processes: they start, are replaced and stop, and none is left behind.
 
-With `program=PROGRAM`, the supervisor starts its workers as new Python processes, else it forks them.
+With `is_forked=False`, the supervisor starts its workers as new Python processes; else it forks them.
 """
 
 import asyncio
@@ -28,7 +28,6 @@ from guidsvc.process.worker_channel import MARGIN_SECONDS
 from guidsvc.server.sockets import open_listeners
 from tests.support.backing_servers import Service, children_of, free_port, is_alive, pdapt, service, wait_until
 from tests.support.certificates import Certificate
-from tests.support.forked_program import PROGRAM
 from tests.support.http_client import Client, read_reply
 from tests.support.load_generator import KEYS, HttpLoad
 from tests.support.metrics import Samples, read, value
@@ -232,7 +231,7 @@ def test_workers_with_local_caches_are_rejected_with_a_remedy(tmp_path: Path) ->
 
 
 def test_banner_is_printed_once_when_all_workers_serve(tmp_path: Path, redis_url: str) -> None:
-    with workers(tmp_path, redis_url, count=3, program=PROGRAM) as running:
+    with workers(tmp_path, redis_url, count=3, is_forked=False) as running:
         log = running.log.read_text()
         assert len(children(running)) == 3
         assert len(re.findall("curl", log)) == 1
@@ -371,7 +370,7 @@ def test_long_lived_worker_is_replaced_at_once() -> None:
 
 def test_descriptor_shortage_ends_neither_supervisor_nor_workers(tmp_path: Path, redis_url: str) -> None:
     """The supervisor runs out of descriptors at each point of a worker's start."""
-    with workers(tmp_path, redis_url, program=PROGRAM) as running:
+    with workers(tmp_path, redis_url, is_forked=False) as running:
         supervisor = running.process.pid
         limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
         for spare in range(5):
@@ -510,7 +509,7 @@ def test_worker_hung_beyond_the_grace_is_killed_and_logged(tmp_path: Path, redis
 
 def test_signal_to_the_whole_group_counts_once(tmp_path: Path, redis_url: str) -> None:
     with (
-        workers(tmp_path, redis_url, program=PROGRAM) as running,
+        workers(tmp_path, redis_url, is_forked=False) as running,
         socket.create_connection(("127.0.0.1", running.port)) as client,
     ):
         client.sendall(b"PUT /guid/" + b"A" * 32 + b' HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"user"')
@@ -542,7 +541,7 @@ def test_second_signal_ends_all_processes_at_once(
 
 
 def test_metrics_folder_exists_while_workers_run(tmp_path: Path, redis_url: str) -> None:
-    with workers(tmp_path, redis_url, program=PROGRAM) as running:
+    with workers(tmp_path, redis_url, is_forked=False) as running:
         environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in children(running)]
         folders = {re.search(rb"PROMETHEUS_MULTIPROC_DIR=([^\0]+)", each)[1] for each in environments}  # type: ignore[index]
         (folder,) = (Path(os.fsdecode(each)) for each in folders)
@@ -585,7 +584,7 @@ async def test_replacements_under_load_fail_no_request(tmp_path: Path, redis_url
 
 
 def test_old_workers_stay_if_new_ones_cannot_start(tmp_path: Path, redis_url: str) -> None:
-    with workers(tmp_path, redis_url, program=PROGRAM) as running:
+    with workers(tmp_path, redis_url, is_forked=False) as running:
         pids = children(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=nonsense\n")
         running.process.send_signal(signal.SIGHUP)
