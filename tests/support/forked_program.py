@@ -14,8 +14,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from multiprocessing.forkserver import set_forkserver_preload
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any, Self
 
 from guidsvc.cli.commands import COMMANDS
 from tests.support import forked_workers
@@ -60,11 +63,32 @@ class ForkedProgram:
         stderr: Path | None = None,
         program: Path = PROGRAM,
     ) -> None:
+        with ExitStack() as opened:
+            streams = [_opened(opened, Path(os.devnull), os.O_RDONLY)]
+            streams += [
+                _opened(opened, path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for path in (stdout, stderr or stdout)
+            ]
+            self._start([str(program), *arguments], cwd, env, streams)
+
+    @classmethod
+    def on_streams(
+        cls, arguments: Sequence[str], folder: int, env: Mapping[str, str], streams: Sequence[int | None]
+    ) -> Self:
+        """Run the program in the folder of a descriptor, with these descriptors as standard streams; None is closed."""
+        process = cls.__new__(cls)
+        process._start([str(PROGRAM), *arguments], _Inherited(folder), env, streams)
+        return process
+
+    def _start(
+        self,
+        command: Sequence[str],
+        folder: "Path | _Inherited",
+        env: Mapping[str, str],
+        streams: Sequence[int | None],
+    ) -> None:
         set_forkserver_preload(_PRELOADED)
-        for path in filter(None, (stdout, stderr)):
-            path.touch()  # so that it can be read at once
-        command = [str(program), *arguments]
-        self._process = _fork_server.Process(target=_run, args=(command, cwd, dict(env), stdout, stderr))
+        inherited = [None if each is None else _Inherited(each) for each in streams]
+        self._process = _fork_server.Process(target=_run, args=(list(command), folder, dict(env), inherited))
         self._process.start()
 
     @property
@@ -103,17 +127,39 @@ class ForkedProgram:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str], stdout: Path, stderr: Path | None) -> None:
+class _Inherited:
+    """A descriptor that is passed to the forked process, where it is a number."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self._descriptor),)
+
+
+def _received(descriptor: Any) -> int:
+    return int(descriptor.detach())
+
+
+def _opened(opened: ExitStack, path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags, 0o666)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _run(command: list[str], folder: Path | int, environment: dict[str, str], streams: list[int | None]) -> None:
     """Become `python COMMAND`, in the forked process."""
     from guidsvc.cli.main import main
 
     gc.freeze()  # a collection would copy the memory that is shared with the other processes
     os.chdir(folder)
+    if isinstance(folder, int):
+        os.close(folder)
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or in the background of a shell, which ignores it
-    _redirect(stdout, stderr)
+    _redirect(streams)
     sys.argv = command
     sys.orig_argv = [sys.executable, *command]
     forked_workers.install(main)
@@ -123,16 +169,14 @@ def _run(command: list[str], folder: Path, environment: dict[str, str], stdout: 
         runpy.run_path(command[0], run_name="__main__")
 
 
-def _redirect(stdout: Path, stderr: Path | None) -> None:
-    """Replace the standard streams: nothing to read, and two files to write to."""
-    _open(Path(os.devnull), os.O_RDONLY, 0)
-    _open(stdout, os.O_WRONLY | os.O_APPEND, 1)
-    _open(stderr or stdout, os.O_WRONLY | os.O_APPEND, 2)
-    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-
-
-def _open(path: Path, flags: int, descriptor: int) -> None:
-    source = os.open(path, flags)
-    os.dup2(source, descriptor)
-    os.close(source)
+def _redirect(streams: Sequence[int | None]) -> None:
+    """Replace the standard streams, and close the descriptors that were received."""
+    for number, descriptor in enumerate(streams):
+        if descriptor is None:
+            os.close(number)
+        else:
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+    sys.stdin = os.fdopen(0, closefd=False) if streams[0] is not None else None
+    sys.stdout = os.fdopen(1, "w", closefd=False) if streams[1] is not None else None
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False) if streams[2] is not None else None

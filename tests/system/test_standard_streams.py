@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from guidsvc.monitoring.logs.standard_streams import PIECE_BYTES, BoundedStream
-from tests.support.backing_servers import PLAIN_PYTHON, ROOT, START_SECONDS, free_port, wait_until
+from tests.support.backing_servers import PLAIN_PYTHON, ROOT, START_SECONDS, free_port, pdapt, wait_until
+from tests.support.forked_program import PROGRAM, ForkedProgram
+from tests.support.forked_shell import ProgramStarts, program_starts
 from tests.support.http_client import Client
 from tests.support.metrics import scrape, value
 
@@ -196,13 +198,34 @@ def test_many_threads_can_write(tmp_path: Path) -> None:
 
 
 class ServiceProcess:
-    """The service as a process, with the shell redirections `streams`."""
+    """The service as a process, with the shell redirections `streams`: forked, or started anew."""
 
-    def __init__(self, folder: Path, *options: str, streams: str = "", before: str = "", **descriptors: Any) -> None:
+    process: "subprocess.Popen[bytes] | ForkedProgram"
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        streams: str = "",
+        before: str = "",
+        is_forked: bool = True,
+        **descriptors: Any,
+    ) -> None:
         self.port = free_port()
-        arguments = [sys.executable, str(ROOT / "pdapt.py"), "--port", str(self.port), *options]
-        command = ["sh", "-c", f'{before} exec "$@" {streams}', "sh", *arguments]
-        self.process = subprocess.Popen(command, cwd=folder, env=os.environ | PLAIN_PYTHON, **descriptors)
+        with program_starts() as starts:
+            start = starts.command if is_forked else [sys.executable, str(PROGRAM)]
+            arguments = [*start, "--port", str(self.port), *options]
+            command = ["sh", "-c", f'{before} exec "$@" {streams}', "sh", *arguments]
+            self.process = subprocess.Popen(command, cwd=folder, env=os.environ | PLAIN_PYTHON, **descriptors)
+            if is_forked:
+                self.process = self._forked(starts, self.process)
+
+    @staticmethod
+    def _forked(starts: ProgramStarts, shell: "subprocess.Popen[bytes]") -> ForkedProgram:
+        program, connection = starts.accept()
+        connection.close()
+        shell.wait(START_SECONDS)  # it has the streams, too
+        return program
 
     def accepts(self) -> bool:
         """Return whether it accepts connections."""
@@ -348,11 +371,10 @@ async def test_full_named_pipe_diverts_audit_lines_to_the_log(tmp_path: Path, se
 
 def test_named_pipe_without_reader_stops_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "audit")
-    service = ServiceProcess(tmp_path, "--audit-log", "audit", stderr=subprocess.PIPE, text=True)
+    result = pdapt(tmp_path, "--port", str(free_port()), "--audit-log", "audit")
 
-    _, errors = service.process.communicate(timeout=START_SECONDS)
-    assert service.process.returncode == 1
-    assert errors == "pdapt.py: --audit-log: cannot write audit: no process reads this pipe\n"
+    assert result.returncode == 1
+    assert result.stderr == "pdapt.py: --audit-log: cannot write audit: no process reads this pipe\n"
 
 
 OUTPUT_REDIRECTIONS = ["", "<&-", ">&-", ">/dev/full", "<&- >&-"]
@@ -360,10 +382,11 @@ ERROR_REDIRECTIONS = ["", "2>&-", "2>/dev/full"]
 WORKER_REDIRECTIONS = ["<&- >&- 2>&-", ">&- 2>/dev/full", ">/dev/full 2>&-", ">/dev/full 2>/dev/full"]
 
 
-async def check_start_reply_and_stop(folder: Path, streams: str, *options: str) -> None:
+async def check_start_reply_and_stop(folder: Path, streams: str, *options: str, is_forked: bool = True) -> None:
     """Run the service with these streams; a closed stream must be /dev/null in it."""
-    no_streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    with run_service(folder, *options, "--log-format", "json", streams=streams, **no_streams) as service:
+    given: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    given |= {"streams": streams, "is_forked": is_forked}
+    with run_service(folder, *options, "--log-format", "json", **given) as service:
         client = Client(service.port)
         assert (await client.put(f"/guid/{GUID}", {"user": "a"})).status == 201
         assert (await client.get(f"/guid/{GUID}")).json["user"] == "a"
@@ -382,7 +405,9 @@ async def test_service_starts_answers_and_ends_with_any_streams(tmp_path: Path, 
 
 @pytest.mark.parametrize("streams", WORKER_REDIRECTIONS)
 async def test_workers_start_answer_and_end_with_any_streams(tmp_path: Path, redis_url: str, streams: str) -> None:
-    await check_start_reply_and_stop(tmp_path, streams, "--workers", "2", "--cache-url", redis_url)
+    options = ["--workers", "2", "--cache-url", redis_url]
+    is_forked = streams != WORKER_REDIRECTIONS[0]  # that one shows what Python does at its start
+    await check_start_reply_and_stop(tmp_path, streams, *options, is_forked=is_forked)
 
 
 @pytest.mark.parametrize(

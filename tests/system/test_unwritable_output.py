@@ -2,16 +2,15 @@
 
 import os
 import re
-import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.backing_servers import PLAIN_PYTHON, ROOT, START_SECONDS, pdapt
+from tests.support.backing_servers import pdapt
+from tests.support.forked_shell import run_shell
 
 CREATE = "keys create --owner a"
 PRINTING = ["keys list", "keys list --json", "backup copy.db", "--help", "--version", "keys --help", "keys --version"]
@@ -27,18 +26,8 @@ def shell(tmp_path: Path) -> Shell:
     """Run `pdapt.py` in a shell with arguments and redirections, in a folder with a store and one key."""
     assert pdapt(tmp_path, *CREATE.split(), "--new-store").returncode == 0
 
-    def run(arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-        command = ["/bin/sh", "-c", f"exec {sys.executable} {shlex.quote(str(ROOT / 'pdapt.py'))} {arguments}"]
-        return subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=os.environ | PLAIN_PYTHON,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
+    def run(arguments: str, stdout: int | None = None) -> subprocess.CompletedProcess[str]:
+        return run_shell(f"guidsvc {arguments}", tmp_path, stdout=stdout)
 
     return run
 

@@ -5,7 +5,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from uuid import UUID
 import pytest
 
 from guidsvc_client import Client, Result
-from tests.support.backing_servers import ROOT, START_SECONDS, Service, pdapt, service, wait_until
+from tests.support.backing_servers import START_SECONDS, Service, pdapt, service, wait_until
 from tests.support.command_line import CommandLine
+from tests.support.forked_shell import run_program
 
 
 def write_lines(path: Path, count: int, **members: Any) -> str:
@@ -103,14 +103,11 @@ def test_ended_export_leaves_no_part_of_a_file(empty: Service, tmp_path: Path, n
 @pytest.mark.slow
 def test_progress_is_shown_on_a_terminal(empty: Service, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in", 3000)
-    for words in (["import", lines], ["export", str(tmp_path / "all")], ["check", "--seconds", "2"]):
+    for words in (["import", lines], ["export", str(tmp_path / "all")], ["check", "--seconds", "1"]):
         for flags, is_shown in (([], True), (["--quiet"], False)):
             reading, writing = pty.openpty()
-            command = [sys.executable, str(ROOT / "pdapt.py"), *words, *flags]
             environment = os.environ | {"GUIDSVC_URL": empty.url, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}
-            subprocess.run(
-                command, env=environment, stdout=subprocess.DEVNULL, stderr=writing, timeout=START_SECONDS, check=True
-            )
+            assert run_program([*words, *flags], env=environment, stdout=subprocess.DEVNULL, stderr=writing) == 0
             os.close(writing)
             assert (f"{words[0]}  [" in _read(reading)) == is_shown, words
             os.close(reading)

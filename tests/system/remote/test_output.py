@@ -1,15 +1,14 @@
 """Commands whose standard output is full, closed, or has no reader any more."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from guidsvc_client import Client, NotFound
-from tests.support.backing_servers import PLAIN_PYTHON, ROOT, START_SECONDS, Service
+from tests.support.backing_servers import Service
+from tests.support.forked_shell import run_shell
 
 FULL = "standard output cannot be written: No space left on device"
 CLOSED = "standard output cannot be written: it is closed"
@@ -17,16 +16,7 @@ CLOSED = "standard output cannot be written: it is closed"
 
 def shell(line: str, url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a line in which `guidsvc` is the program."""
-    program = f"guidsvc() {{ '{sys.executable}' '{ROOT / 'pdapt.py'}' \"$@\"; }}"
-    return subprocess.run(
-        ["/bin/bash", "-c", f"{program}\n{line}"],
-        cwd=folder,
-        env=os.environ | PLAIN_PYTHON | {"GUIDSVC_URL": url, "XDG_STATE_HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-        check=False,
-    )
+    return run_shell(line, folder, {"GUIDSVC_URL": url, "XDG_STATE_HOME": str(folder)})
 
 
 @pytest.mark.parametrize("words", ["ls", "ls -o json", "ls -o table", "whoami", "status", "export -", "ls --curl"])
