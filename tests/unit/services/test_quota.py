@@ -493,17 +493,17 @@ async def test_two_processes_on_the_same_guids_never_exceed_the_quota(processes:
 
 @pytest.mark.slow
 async def test_three_processes_on_same_guids_fill_the_quota_exactly(processes: Processes, clock: FakeClock) -> None:
-    all_processes = [await processes.start(100) for _ in range(3)]
+    all_processes = [await processes.start(40) for _ in range(3)]
     for trial in range(2):
-        guids = [f"{trial * 1000 + number:032X}" for number in range(128)]
+        guids = [f"{trial * 1000 + number:032X}" for number in range(52)]
         writes = [
             put_unless_rejected(process, guid)
             for process in all_processes
             for guid in Random(trial).sample(guids, len(guids))
         ]
         Random(trial).shuffle(writes)
-        await run_and_check_limit(all_processes, writes, 100)
-        assert await all_processes[0].live("", clock) == 100
+        await run_and_check_limit(all_processes, writes, 40)
+        assert await all_processes[0].live("", clock) == 40
         stored = await all_processes[0].store.records.find(Selection(), "", 1000)
         await asyncio.gather(*(all_processes[0].service.delete(item.guid) for item in stored))
 
