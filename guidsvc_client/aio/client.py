@@ -21,7 +21,7 @@ from guidsvc_client.protocol.lease_flows import LeaseOptions, plan_of
 from guidsvc_client.protocol.retrying import Options, Policy
 from guidsvc_client.protocol.values import Duration, Guid, Version
 from guidsvc_client.protocol.workflows import FeedPlan
-from guidsvc_client.transport import Service
+from guidsvc_client.transport import Service, tls_context
 
 
 class AsyncClient:
@@ -40,7 +40,7 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> None:
         self._service = Service.named(url, key)
-        self._http = http or httpx2.AsyncClient()
+        self._http = http or httpx2.AsyncClient(verify=tls_context(self._service))
         self._is_own_http = http is None
         self._options = options
         self._session = AsyncSession(self._service, Policy.of(options), self._http)

@@ -20,7 +20,7 @@ from guidsvc_client.sync.keys import Keys
 from guidsvc_client.sync.leases import Lease
 from guidsvc_client.sync.lists import EventFeed, RecordList
 from guidsvc_client.sync.session import Session
-from guidsvc_client.transport import Service
+from guidsvc_client.transport import Service, tls_context
 
 
 class Client:
@@ -39,7 +39,7 @@ class Client:
         **options: Unpack[Options],
     ) -> None:
         self._service = Service.named(url, key)
-        self._http = http or httpx2.Client()
+        self._http = http or httpx2.Client(verify=tls_context(self._service))
         self._is_own_http = http is None
         self._options = options
         self._session = Session(self._service, Policy.of(options), self._http)

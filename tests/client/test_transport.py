@@ -1,9 +1,12 @@
 """What the client does with responses that are too large, cut off, or not of the service; and what it sends along."""
 
 import asyncio
+import os
+import ssl
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,6 +24,7 @@ from guidsvc_client import (
 )
 from guidsvc_client.protocol.values import expiry_of, guid_of, seconds_of, version_of
 from tests.support.backing_servers import Service
+from tests.support.certificates import Certificate
 from tests.support.client_in_thread import client_of
 from tests.support.scripted_server import RESET, problem, response, scripted_server
 
@@ -92,6 +96,39 @@ async def test_redirects_without_end_are_an_error_of_the_client(kind: str) -> No
             with pytest.raises(Disconnected, match="redirect the request without end"):
                 await guids.get(GUID)
         await (made.aclose() if isinstance(made, httpx2.AsyncClient) else asyncio.to_thread(made.close))
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "are_loaded"),
+    [
+        ("http://a", {}, False),
+        ("HTTP://a/https:", {"NO_PROXY": "b"}, False),
+        ("https://a", {}, True),
+        ("HTTPS://a", {}, True),
+        ("http://a", {"http_proxy": "https://b"}, True),
+        ("http://a", {"ALL_PROXY": "https://b"}, True),
+    ],
+)
+async def test_authorities_are_loaded_only_for_tls(
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    variables: dict[str, str],
+    *,
+    are_loaded: bool,
+) -> None:
+    """To load them takes many times as long as all else that a client does. Without them, none is trusted."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in ({"SSL_CERT_FILE": str(Certificate(tmp_path).ca)} | variables).items():
+        monkeypatch.setenv(name, value)
+    async with client_of(kind, url) as guids:
+        http = (guids if kind == "async" else guids._inner)._http
+        context = http._transport._pool._ssl_context
+        assert (context.cert_store_stats()["x509_ca"] > 0) == are_loaded
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.check_hostname
 
 
 async def test_stream_that_has_not_begun_is_opened_again(kind: str) -> None:
