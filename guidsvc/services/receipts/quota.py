@@ -1,5 +1,7 @@
 """Storage limit of receipts, per owner and in total, and the encoding of responses in receipts.
 
+An owner leaves as much of the total free as it uses. So a few owners cannot fill it, and others always find some.
+
 Usage is read from the store at most once a minute, for each owner and in total; in between, each process adds what it
 writes. So several processes may exceed the limit by what they write between two counts.
 """
@@ -87,13 +89,18 @@ class _Tally:
         self.counted = self.written = self.counted_at = self.good_ms = 0
         self.is_counting = False
 
+    @property
+    def used(self) -> int:
+        """The bytes used, as far as this process knows."""
+        return self.counted + self.written
+
     def is_due(self, now: int) -> bool:
         """Whether to count again: the count has expired, or the clock was set back."""
         return not (self.is_counting or 0 <= now - self.counted_at < self.good_ms)
 
 
 class ReceiptRoom:
-    """The storage limit of receipts: `owner_bytes` for each owner, `total_bytes` for all."""
+    """The storage limit of receipts: `owner_bytes` for each owner, and no more than is free of the `total_bytes`."""
 
     def __init__(
         self,
@@ -116,12 +123,13 @@ class ReceiptRoom:
     async def reserve(self, owner: str) -> None:
         """Reserve room for a new receipt of an owner; raise ReceiptsFull if the limit is reached."""
         prefix = prefix_of(owner)
-        bounds = ((self._tally(prefix), prefix, self._owner_bytes), (self._total, "", self._total_bytes))
-        for tally, counted, most in bounds:
+        own = self._tally(prefix)
+        for tally, counted in ((own, prefix), (self._total, "")):
             if tally.is_due(self._clock()):
                 await self._refresh(tally, counted)
-            if tally.counted + tally.written + RECEIPT_BYTES > most:
-                raise ReceiptsFull(most)
+        most = min(self._owner_bytes, self._total_bytes - self._total.used)
+        if own.used + RECEIPT_BYTES > most:
+            raise ReceiptsFull(max(most, 0))
         self.add(owner, RECEIPT_BYTES)
 
     def add(self, owner: str, size: int) -> None:

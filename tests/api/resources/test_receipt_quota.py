@@ -59,6 +59,10 @@ async def large_response(_: GuidFactory | None) -> bytes:
     return to_json([200, {}, "x" * ANSWER_BYTES])
 
 
+async def small_response(_: GuidFactory | None) -> bytes:
+    return b"done"
+
+
 def request_of(owner: str, number: int) -> Request:
     """Return a request of an owner with an idempotency key of its own."""
     return Request(caller=owner, key=f"{number}", fingerprint="f" * 64)
@@ -107,7 +111,7 @@ async def test_store_counts_receipts_of_an_owner_and_in_total(backend: Database,
 async def test_new_request_at_the_bound_is_rejected_before_execution(
     backend: Database, clock: FakeClock, bound: str
 ) -> None:
-    max_bytes = 10 * (ANSWER_BYTES + RECEIPT_BYTES)
+    max_bytes = (10 if bound == "owner_bytes" else 20) * (ANSWER_BYTES + RECEIPT_BYTES)
     idempotency = open_idempotency(backend, clock, **{bound: max_bytes})
     executed = 0
 
@@ -126,17 +130,29 @@ async def test_new_request_at_the_bound_is_rejected_before_execution(
     assert await idempotency.once(request_of("a", 0), counted_work) == (await large_response(None), True), (
         "a stored response is replayed"
     )
-    if bound == "total_bytes":
-        with pytest.raises(ReceiptsFull):
-            await idempotency.once(request_of("b", 0), counted_work)
-    else:
-        await idempotency.once(request_of("b", 0), counted_work)
+    await idempotency.once(request_of("b", 0), counted_work)
     other_process = open_idempotency(backend, clock, **{bound: max_bytes})  # as in another process
     with pytest.raises(ReceiptsFull):
         await other_process.once(request_of("a", 100), counted_work)
     clock.advance(seconds=KEPT_SECONDS + 1)
     await backend.receipts.purge(clock.seconds, 1000)
     await idempotency.once(request_of("a", 101), counted_work)
+
+
+async def test_each_owner_leaves_as_much_room_as_it_takes(backend: Database, clock: FakeClock) -> None:
+    idempotency = open_idempotency(backend, clock, total_bytes=64 * RECEIPT_BYTES)
+
+    async def fill_room(owner: str) -> int:
+        for number in range(100):
+            try:
+                await idempotency.once(request_of(owner, number), small_response)
+            except ReceiptsFull:
+                return number
+        return 100
+
+    counts = [await fill_room(owner) for owner in "abcde"]
+    assert counts == [32, 16, 8, 4, 2]
+    assert await fill_room("f") == 1, "some room is always left"
 
 
 async def test_expired_receipts_take_no_room(backend: Database, clock: FakeClock) -> None:

@@ -37,7 +37,7 @@ async def test_failed_count_is_logged_once_a_minute(
     expected_logs.add(FAULT)
     async with open_store(sqlite_url, exclusive=False) as store:
         receipts = SlowCount(store)
-        room = ReceiptRoom(receipts, clock=clock, total_bytes=11 * RECEIPT_BYTES)
+        room = ReceiptRoom(receipts, clock=clock, total_bytes=22 * RECEIPT_BYTES)
         for _ in range(10):
             await room.reserve("a")
         assert lines(caplog) == receipts.counts == 2, "one count of the owner, and one of all"
