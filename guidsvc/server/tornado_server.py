@@ -1,7 +1,7 @@
 """Tornado's HTTP server, an alternative to `guidsvc.server.server`: much slower, but widely known."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from socket import socket
 from ssl import SSLContext, SSLError
@@ -29,13 +29,16 @@ from guidsvc.server.abort import is_lingering, is_open_ended
 from guidsvc.server.accepting.connection_limit import ConnectionLimitLog
 from guidsvc.server.accepting.rejection import dismiss
 from guidsvc.server.client_networks import address_of
-from guidsvc.server.protocol.request import TLS_START, other_protocol
+from guidsvc.server.protocol.request import TLS_START, other_protocol, without_query
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.server import CLOSE_SECONDS, LAME_SECONDS, RETIRING_TICK_SECONDS
 from guidsvc.server.ticks import TICK_SECONDS, Ticks
 from guidsvc.server.tls import log_failed_handshake
 from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced
+
+BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+"""What Tornado sends if it cannot read a request."""
 
 
 class TornadoServer(HTTPServer):
@@ -75,7 +78,8 @@ class TornadoServer(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a new connection."""
-        self._clients[stream] = _Client(stream, self._budget, network_of(address_of(address)))
+        network = network_of(address_of(address))
+        self._clients[stream] = _Client(stream, self._budget, network, self._hooks.cors_lines)
         super().handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
@@ -123,8 +127,11 @@ class TornadoServer(HTTPServer):
 class _Client:
     """The client of a Tornado stream, and its unsent bytes, which Tornado does not report."""
 
-    def __init__(self, stream: IOStream, budget: SendBudget, network: str) -> None:
+    def __init__(
+        self, stream: IOStream, budget: SendBudget, network: str, cors_lines: Callable[[str | None], str]
+    ) -> None:
         self._stream = stream
+        self._cors_lines = cors_lines
         self.network = network
         self._budget = budget
         self._written_bytes = 0
@@ -156,9 +163,18 @@ class _Client:
         vars(self._stream).pop("read_until_regex", None)
 
     def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        if data == BARE_REFUSAL:
+            data = self._readable_refusal()
         future = self._write(data)
         self.measure()
         return future
+
+    def _readable_refusal(self) -> bytes:
+        """Return the bare 400 of Tornado as pages of allowed origins may read it, if their Origin was read."""
+        connection: Any = self.connection  # an HTTP1Connection
+        headers = None if connection is None else connection._request_headers  # noqa: SLF001  # None without a head
+        lines = self._cors_lines(None if headers is None else headers.get("Origin"))
+        return BARE_REFUSAL[:-2] + lines.encode("latin-1") + b"\r\n"
 
     @property
     def is_incomplete(self) -> bool:
@@ -213,6 +229,8 @@ class _BoundedHead(HTTPMessageDelegate):
             self._connection._disconnect_on_finish = True  # noqa: SLF001  # Tornado compares the whole value with `close`
         if start_line.version == "HTTP/1.0":
             headers.pop("Expect", None)  # RFC 9110, 10.1.1: such a client does not know 100 (Continue)
+        if isinstance(start_line, RequestStartLine) and start_line.method == "OPTIONS":
+            start_line = start_line._replace(path=without_query(start_line.path))
         return self._delegate.headers_received(start_line, headers)
 
 

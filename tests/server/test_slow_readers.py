@@ -225,7 +225,7 @@ async def test_tornado_response_counts_whole_until_sent_too() -> None:
     client_socket.setblocking(False)
     with client_socket:
         stream = IOStream(server_socket)
-        reader = _Client(stream, budget, "127.0.0.1")
+        reader = _Client(stream, budget, "127.0.0.1", lambda _: "")
         sent = stream.write(b"x" * MIB)
         received = 0
         while received < MIB:

@@ -30,6 +30,10 @@ class ServerHooks:
     def requires_admission(self, target: bytes) -> bool:
         return requires_admission(target)
 
+    def cors_lines(self, origin: str | None) -> str:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in self._cors.headers_for(origin).items())
+        return f"Vary: {responses.VARY}\r\n{lines}" if self._cors.any else ""
+
     def reject_request(self, error: Exception, *, origin: str | None, secure: bool) -> bytes:
         request_id, problem = new_request_id(), problems.problem_of(error)
         self._metrics.refused[problem.status] += 1

@@ -14,7 +14,7 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, 
 
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
-from guidsvc.server.protocol.request import RawRequest
+from guidsvc.server.protocol.request import RawRequest, without_query
 from guidsvc.server.protocol.response_writer import ResponseSink, ResponseWriter
 from guidsvc.server.protocol.state import DirectRequest
 
@@ -114,6 +114,8 @@ class RequestCycle:
                 self.feed_body()
             return
         method, target = message.method.decode("latin-1"), message.target.decode("latin-1")
+        if method == "OPTIONS":
+            target = without_query(target)
         self._writer = ResponseWriter(connection, method, message.version, last=message.last)
         delegate = app.start_request(connection, self._writer)
         token = None if self._admission is None else CURRENT.set(self._cancel_scope)

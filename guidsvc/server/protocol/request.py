@@ -178,6 +178,14 @@ def origin_of(headers: RawHeaders) -> str | None:
     return ",".join(origins) if origins else None
 
 
+def without_query(target: str) -> str:
+    """Return the target of an OPTIONS request without its query, which says nothing about what a resource can do.
+
+    So a preflight succeeds even if its query is refused: the page may then read why its request is.
+    """
+    return target.partition("?")[0]
+
+
 def size_of(target: bytes, headers: RawHeaders) -> int:
     """Return the approximate size of a head in bytes."""
     return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)

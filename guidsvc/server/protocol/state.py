@@ -84,6 +84,9 @@ class ApplicationHooks(Protocol):
     def requires_admission(self, target: bytes) -> bool:
         """Whether a request for this target needs an admission slot."""
 
+    def cors_lines(self, origin: str | None) -> str:
+        """Return the header lines by which a page of this origin may read a response, each with its line break."""
+
     def reject_request(self, error: Exception, *, origin: str | None, secure: bool) -> bytes:
         """Count and log a request that cannot be served; return its response, after which the connection closes.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.httputil import HTTPHeaders
 
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from tests.conftest import ExpectedLogs, FakeClock, Serving
@@ -103,6 +104,39 @@ async def test_page_may_read_refusals_before_a_handler(serving: Serving) -> None
     assert {reply.json["code"] for reply in replies.values()} >= REFUSED_EARLY
 
 
+@pytest.mark.parametrize("server", ["tornado"])
+async def test_page_may_read_refusals_of_tornado(serving: Serving) -> None:
+    """Each 400 after its Origin was read; Tornado closes the connection without a response in the other cases."""
+    names = (
+        "65 query parameters",
+        "two Hosts",
+        "an Origin after the fault",
+        "a malformed chunk",
+        "an unknown transfer coding",
+    )
+    async with serving(cors_origins=ALLOWED) as client:
+        for name in names:
+            request = EARLY_REFUSALS[name][1]
+            assert await head_of_refusal(client, request) == {"origin": ORIGIN, "vary": "Origin"}, name
+            for other in (f"Origin: {OTHER}\r\n".encode(), b""):
+                assert await head_of_refusal(client, request.replace(LINE, other)) == {"origin": None, "vary": "Origin"}
+    async with serving() as client:
+        assert await head_of_refusal(client, EARLY_REFUSALS["two Hosts"][1]) == {"origin": None, "vary": None}
+
+
+@pytest.mark.both_servers
+async def test_preflight_of_a_refused_query_succeeds(serving: Serving) -> None:
+    """Else the page would not send the request, and not see why it is refused."""
+    headers = b"Access-Control-Request-Method: PUT\r\n\r\n"
+    async with serving(cors_origins=ALLOWED) as client:
+        for query in (b"&".join([b"a"] * 65), b"unknown=1", b"%ff"):
+            reply = await raw(
+                client, b"OPTIONS /guid/%b?%b HTTP/1.1\r\nHost: a\r\n" % (b"A" * 32, query) + LINE + headers
+            )
+            assert (reply.status, reply.headers.get("Access-Control-Allow-Origin")) == (204, ORIGIN)
+            assert "PUT" in reply.headers["Access-Control-Allow-Methods"]
+
+
 async def test_page_may_read_refusal_for_the_incoming_budget(serving: Serving) -> None:
     async with serving(cors_origins=ALLOWED, max_incoming_bytes=BUDGET) as client, AsyncExitStack() as stack:
         connections = [await asyncio.open_connection("127.0.0.1", client.port) for _ in range(3 * BUDGET // 60_000)]
@@ -153,6 +187,19 @@ async def second_reply(client: Client, request: bytes) -> Reply:
     assert first.status == 415
     await hang_up(writer)
     return second
+
+
+async def head_of_refusal(client: Client, request: bytes) -> dict[str, str | None]:
+    """Send a request that is refused with a 400 of Tornado; return who may read it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(request)
+    async with within(30, "a response"):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    await hang_up(writer)
+    start, _, fields = head.partition("\r\n")
+    assert start == "HTTP/1.1 400 Bad Request"
+    headers = HTTPHeaders.parse(fields)
+    return {"origin": headers.get("Access-Control-Allow-Origin"), "vary": headers.get("Vary")}
 
 
 async def ask_if_ready(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Reply:
