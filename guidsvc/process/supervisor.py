@@ -13,7 +13,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from socket import socket
 
@@ -72,7 +72,9 @@ class _Slot:
     """The current worker, or the last one."""
     backoff: Backoff = field(default_factory=Backoff)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a new worker is being started."""
+    """Held while a new worker is being started, and during the pauses between attempts."""
+    attempting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held during an attempt to start a worker in place of a dead one."""
 
 
 def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], None], manager: ServiceManager) -> None:
@@ -209,7 +211,8 @@ class Supervisor:
         while slot.worker is dead:
             await asyncio.sleep(delay)
             try:
-                slot.worker = await self._start_worker(slot)
+                async with slot.attempting:
+                    slot.worker = await self._start_worker(slot)
             except StartError as error:
                 self._count_death()
                 delay = slot.backoff.after(0)
@@ -245,7 +248,7 @@ class Supervisor:
         """Replace the workers one by one. Stop at the first one that cannot be started."""
         _log.info("reload started", workers=len(self._slots))
         replaced = 0
-        former, self._settings = self._settings, ""
+        former = await self._forget_settings()
         for slot in self._slots:
             if slot.changing.locked():
                 continue  # its worker has died, and a new one is starting
@@ -260,6 +263,18 @@ class Supervisor:
             _log.info("reload finished", workers=replaced)
         else:
             _log.warning("reload skipped, all workers are starting", workers=len(self._slots))
+
+    async def _forget_settings(self) -> str:
+        """Let the next worker have any settings; return the former ones.
+
+        Wait until no attempt to restart a worker is in progress: such a worker may have read the former settings, which
+        the first new worker would differ from. The reload replaces it, too.
+        """
+        async with AsyncExitStack() as stack:
+            for slot in self._slots:
+                await stack.enter_async_context(slot.attempting)
+            former, self._settings = self._settings, ""
+        return former
 
     async def _replace(self, slot: _Slot) -> None:
         async with slot.changing:
