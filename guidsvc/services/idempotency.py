@@ -28,7 +28,8 @@ the response with their results. So nothing that was known to be done is execute
 GUIDs that the request names stay unknown.
 
 A repeatable request is not acknowledged unless its response was stored. Otherwise its client could delete the created
-record, and a repetition would create it again.
+record, and a repetition would create it again. So a response that is too large to store needs a shorter form that
+always fits.
 
 Unavailable says that nothing was changed, which a repetition can say of itself alone. So if the receipt shows an
 earlier attempt, and the repetition cannot be executed, for example because the store rejects writes, it raises
@@ -52,7 +53,7 @@ from guidsvc.errors import IdempotencyMismatch, InProgress, OutcomeUnknown, Unav
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
-from guidsvc.services.receipts.lease import Brief, LeasedGenerator, LeasedReceipt, LeaseTerm
+from guidsvc.services.receipts.lease import LeasedGenerator, LeasedReceipt, LeaseTerm, ShorterForms
 from guidsvc.services.receipts.quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
 from guidsvc.services.receipts.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.writes import write_attempt
@@ -124,7 +125,7 @@ class Idempotency:
         self._term = LeaseTerm(clock, lease_clock, lease_seconds)
 
     async def once(
-        self, request: Request, work: RequestBody, brief: Brief | None = None, resume: Resume | None = None
+        self, request: Request, work: RequestBody, shorter: ShorterForms | None = None, resume: Resume | None = None
     ) -> tuple[bytes, bool]:
         """Return the response to a request, and whether it is a replay. It is opaque text, stored as it is.
 
@@ -136,7 +137,7 @@ class Idempotency:
             receipt, fresh = await self._claim(request)
             if receipt.answer is None:
                 with self._doubt(request, None if fresh else receipt):
-                    return await self._execute(request, receipt, deadline, work, brief, resume, fresh=fresh), False
+                    return await self._execute(request, receipt, deadline, work, shorter, resume, fresh=fresh), False
             answer = await self._replay(request, receipt.answer)
             unknown = None if resume is None else await resume(answer)
             if unknown is None:
@@ -144,7 +145,7 @@ class Idempotency:
             deadline = self._term.deadline
             try:
                 receipt = await self._claim_again(receipt)
-                return await self._execute(request, receipt, deadline, unknown, brief, resume), False
+                return await self._execute(request, receipt, deadline, unknown, shorter, resume), False
             except Unavailable as error:
                 _log.info("unknown results not executed again, response repeated", key=request.name, error=str(error))
                 return answer, True
@@ -155,7 +156,7 @@ class Idempotency:
         receipt: Receipt,
         deadline: float,
         work: RequestBody,
-        brief: Brief | None,
+        shorter: ShorterForms | None,
         resume: Resume | None,
         *,
         fresh: bool = False,
@@ -167,7 +168,7 @@ class Idempotency:
             answer = await work(lambda index: LeasedGenerator(self._seeded(seed, index, receipt.claimed), lease))
             if attempt.should_store:
                 is_final = resume is None or await resume(answer) is None
-                await self._store(request, lease, answer, brief, is_final=is_final)
+                await self._store(request, lease, answer, shorter, is_final=is_final)
             else:
                 await self._end(request, lease, is_unused=fresh and not attempt.has_begun)
         return answer
@@ -187,16 +188,16 @@ class Idempotency:
             raise OutcomeUnknown(message, guid=guid, is_repeatable=True) from error
 
     async def _store(
-        self, request: Request, lease: LeasedReceipt, answer: bytes, brief: Brief | None, *, is_final: bool
+        self, request: Request, lease: LeasedReceipt, answer: bytes, shorter: ShorterForms | None, *, is_final: bool
     ) -> None:
         """Store a response; raise OutcomeUnknown if that fails and the request must be repeated for that reason."""
         earlier_bytes = lease.stored_bytes
-        size_bytes = await lease.complete(answer, brief, is_final=is_final)
-        if size_bytes is None and (request.repeatable or earlier_bytes):
+        size_bytes = await lease.complete(answer, shorter, is_final=is_final)
+        if size_bytes is not None:
+            self._room.add(request.caller, size_bytes - earlier_bytes)
+        elif request.repeatable or earlier_bytes:
             message = "the request was done, but its answer could not be stored; send it again"
             raise OutcomeUnknown(message, is_repeatable=True)
-        if size_bytes:
-            self._room.add(request.caller, size_bytes - earlier_bytes)
 
     async def _replay(self, request: Request, answer: str) -> bytes:
         queue_name = request.caller if request.queue_name is None else request.queue_name

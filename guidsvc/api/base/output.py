@@ -1,7 +1,7 @@
 """Writing of responses: whole, idempotent, or streamed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from http.client import NOT_FOUND, NOT_MODIFIED
 
@@ -69,7 +69,7 @@ class OutputHandler(InputHandler):
         work: Work,
         *,
         repeatable: bool = True,
-        brief: Callable[[], Response] | None = None,
+        shorter: Callable[[], Iterable[Response]] | None = None,
         refresh: Callable[[Response], Awaitable[Response]] | None = None,
         show: Callable[[Response], Response] | None = None,
         resume: Resume | None = None,
@@ -77,10 +77,10 @@ class OutputHandler(InputHandler):
     ) -> None:
         """Finish the request with the response of `work`, or with the stored one if its key was used before.
 
-        A request that needs no receipt accepts a key and ignores it. `brief` makes the form in which a response too
-        large to store is stored. `refresh` updates a new response after it was stored, which may take seconds. `show`
-        makes the response to the client from what is stored, also if that is new. `resume` executes again what a stored
-        response leaves unknown.
+        A request that needs no receipt accepts a key and ignores it. `shorter` makes the forms in which a response too
+        large to store may be stored, in a thread. `refresh` updates a new response after it was stored, which may take
+        seconds. `show` makes the response to the client from what is stored, also if that is new. `resume` executes
+        again what a stored response leaves unknown.
         """
         received = bytes(self._received)
         request = parse_key(
@@ -97,8 +97,8 @@ class OutputHandler(InputHandler):
             new_response = await work(guid_factory)
             return encode_response(new_response)
 
-        encoded_brief = None if brief is None else lambda: encode_response(brief())
-        stored, is_replayed = await self.context.idempotency.once(request, encode_new, encoded_brief, resume)
+        encoded_forms = None if shorter is None else lambda: map(encode_response, shorter())
+        stored, is_replayed = await self.context.idempotency.once(request, encode_new, encoded_forms, resume)
         if is_replayed:
             self.set_header(REPLAYED.name, "true")
         if new_response is None:

@@ -1,7 +1,7 @@
 """The lease of a receipt: while it holds, this process alone executes the request, and may store its response."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import structlog
@@ -21,13 +21,14 @@ RENEW_SECONDS = 4.0
 CLOCKS_SECONDS = 1.0
 """Allowed difference between the clocks of hosts: the holder of a lease treats it as expired this much earlier."""
 MAX_ANSWER_BYTES = 64 * 1024
-"""Maximum size of a stored response, compressed. A larger one is replaced by its brief form; without one, the receipt
-is released, as if the process had died."""
+"""Maximum size of a stored response, compressed. A larger one is replaced by a shorter form."""
 
 _log = structlog.get_logger(__name__)
 
-Brief = Callable[[], bytes]
-"""Returns the last response without the parts that can be read again: stored if the full one is too large."""
+ShorterForms = Callable[[], Iterable[bytes]]
+"""Returns shorter forms of the last response, longest first.
+
+The first that fits is stored if the full response is too large. It is called in a thread."""
 
 
 class LeaseTerm(NamedTuple):
@@ -79,24 +80,25 @@ class LeasedReceipt:
         """The size of the response in the receipt; 0 if it has none."""
         return utf8_bytes(self._receipt.answer or "")
 
-    async def complete(self, answer: bytes, brief: Brief | None, *, is_final: bool = True) -> int | None:
-        """Store the response, or its brief form, and return the stored size; None if the write may have failed.
+    async def complete(self, answer: bytes, shorter: ShorterForms | None, *, is_final: bool = True) -> int | None:
+        """Store the response, or the first shorter form that fits, and return the stored size.
 
         If it is not final, the lease ends: the next request can claim the receipt, and execute the unknown parts again.
-        Return 0 if both are too large: the receipt is released, so that the request can be executed again.
+        Return None if no form fits, or if the write may have failed. In the first case, the receipt is released.
         """
         packed = await _pack(answer)
-        if utf8_bytes(packed) > MAX_ANSWER_BYTES and brief is not None:
-            packed = await _pack(brief())
-        size_bytes = utf8_bytes(packed)
-        if size_bytes <= MAX_ANSWER_BYTES:
-            members = {"answer": packed} if is_final else {"answer": packed, "leased_until": 0}
-            if not await self._put(**members):
+        if not _is_storable(packed):
+            shorter_packed = None if shorter is None else await in_thread(_pack_shorter, shorter)
+            if shorter_packed is None:
+                _log.error("response does not fit into its receipt", key=self._receipt.key, size_bytes=len(answer))
+                await self.release()
                 return None
-            self._is_complete = True
-            return size_bytes
-        await self.release()
-        return 0
+            packed = shorter_packed
+        members = {"answer": packed} if is_final else {"answer": packed, "leased_until": 0}
+        if not await self._put(**members):
+            return None
+        self._is_complete = True
+        return utf8_bytes(packed)
 
     async def renew(self) -> None:
         """Extend the lease, unless the response of this attempt is stored already."""
@@ -145,3 +147,12 @@ class LeasedGenerator:
 
 async def _pack(answer: bytes) -> str:
     return pack(answer) if len(answer) <= MAX_ANSWER_BYTES else await in_thread(pack, answer)
+
+
+def _pack_shorter(shorter: ShorterForms) -> str | None:
+    """Return the first of these forms that fits into a receipt, or None."""
+    return next(filter(_is_storable, map(pack, shorter())), None)
+
+
+def _is_storable(packed: str) -> bool:
+    return utf8_bytes(packed) <= MAX_ANSWER_BYTES

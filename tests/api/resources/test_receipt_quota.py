@@ -3,17 +3,24 @@
 import asyncio
 import json
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
 from pydantic_core import to_json
 
+from guidsvc.api.contract.problems import TABLE
+from guidsvc.api.execution.response_codec import encode_response
+from guidsvc.api.resources.batch.stored_results import MINIMAL, shorten
 from guidsvc.domain import guid_generator
+from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.errors import ReceiptsFull
+from guidsvc.http.response import Response
 from guidsvc.services.idempotency import KEPT_SECONDS, GuidFactory, Idempotency, Request
 from guidsvc.services.receipts.lease import MAX_ANSWER_BYTES
 from guidsvc.services.receipts.quota import (
@@ -237,6 +244,43 @@ async def test_receipt_of_large_response_omits_the_records(client: Client, combi
     assert retry.headers["Preference-Applied"] == "return=minimal"
     assert retry.json["results"] == [without_record(result) for result in first.json["results"]]
     assert (await usage(combination["store_url"])).answer_bytes <= MAX_ANSWER_BYTES
+
+
+async def test_receipt_of_long_problems_omits_their_details(client: Client) -> None:
+    """Otherwise the batch would be executed again, and create the record that its client has deleted."""
+    unknown_members = [{"user": USER, token_urlsafe(45): 1} for _ in range(998)]
+    for key, other in (("repeatable", {"user": USER}), ("named", {"guid": GUID, "user": USER})):
+        document = {"operations": [{"user": USER}, other, *unknown_members]}
+        first = await client.post(BATCH, document, headers={"Idempotency-Key": key})
+        created, *_, failed = first.json["results"]
+        assert (created["status"], failed["status"]) == (201, 400)
+        assert (await client.delete(f"/guid/{created['guid']}")).status == 204
+        retry = await client.post(BATCH, document, headers={"Idempotency-Key": key})
+        assert (await client.get(f"/guid/{created['guid']}")).status == 404
+        assert retry.headers["Idempotent-Replayed"] == "true"
+        assert retry.headers["Preference-Applied"] == "return=minimal"
+        assert retry.json["results"][0] == {name: created[name] for name in ("status", "guid", "etag")}
+        problem = {name: failed["problem"][name] for name in ("type", "title", "status", "code", "request_id")}
+        detail = "The details of this error were not stored, because the response was too large."
+        assert retry.json["results"][-1] == {"status": 400, "problem": problem | {"detail": detail}}
+
+
+def test_shortest_results_of_a_batch_fit_into_a_receipt() -> None:
+    """Whatever the client has sent, and whatever codes the results have."""
+    problems = [problem for problem in TABLE.values() if problem.code != "invalid-request"]
+
+    def result(number: int) -> dict[str, Any]:
+        head = {"guid": os.urandom(16).hex().upper(), "etag": f'"{random.randrange(10**15)}"'}
+        if number % 3:
+            return {"status": 201, **head, "record": {"user": os.urandom(100).hex()}}
+        code, status, title = random.choice(problems)
+        members = {"type": f"https://host.example/problems/{code}", "title": title, "status": status, "code": code}
+        problem = members | {"detail": os.urandom(100).hex(), "request_id": "1" * 64, "guid": head["guid"]}
+        return {"status": status, **head, "problem": problem}
+
+    texts = [shorten(to_json(result(number))) for number in range(MAX_OPERATIONS)]
+    response = encode_response(Response(200, MINIMAL, b'{"results":[%b]}' % b",".join(texts)))
+    assert len(pack(response)) <= MAX_ANSWER_BYTES * 0.9
 
 
 async def test_batch_without_changes_frees_its_key(client: Client) -> None:

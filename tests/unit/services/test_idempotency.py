@@ -70,6 +70,8 @@ class RecordedWork:
 
     def __init__(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
         self.drawn: list[str] = []
+        self.answer: bytes | None = None
+        """The response, if it is not that of each run."""
         self._then = then
 
     async def __call__(self, draws: GuidFactory | None) -> bytes:
@@ -77,7 +79,7 @@ class RecordedWork:
         self.drawn.append(draws(0)(0))
         if self._then is not None:
             await self._then()
-        return to_json({"guid": self.drawn[-1], "answer": len(self.drawn)})
+        return self.answer or to_json({"guid": self.drawn[-1], "answer": len(self.drawn)})
 
 
 def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
@@ -421,7 +423,28 @@ async def test_long_request_renews_its_lease(backend: Database, clock: FakeClock
     assert await idempotency.once(REQUEST, work) == (response, True)
 
 
-async def test_oversized_response_is_not_stored(idempotency: Idempotency) -> None:
+async def test_oversized_response_is_stored_in_a_shorter_form(idempotency: Idempotency) -> None:
+    too_long = os.urandom(MAX_ANSWER_BYTES).hex().encode()
+    for repeatable in (True, False):
+        request, part = REQUEST._replace(key=str(repeatable), repeatable=repeatable), Resumable(do_nothing)
+
+        async def work(_: GuidFactory | None) -> bytes:
+            return too_long
+
+        response, _ = await idempotency.once(request, work, lambda: [too_long, b"a shorter form", b"the shortest"])
+        assert response == too_long
+        assert await idempotency.once(request, work) == (b"a shorter form", True)
+        resumed = request._replace(key=f"resumed {repeatable}")
+        await idempotency.once(resumed, part.first, resume=part.resume)
+        part.again.answer = too_long
+        assert await idempotency.once(resumed, part.first, lambda: [b"short"], part.resume) == (too_long, False)
+        assert await idempotency.once(resumed, part.first, resume=part.resume) == (b"short", True)
+
+
+async def test_response_of_which_no_form_fits_is_not_acknowledged(
+    idempotency: Idempotency, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("response does not fit into its receipt")
     runs = 0
 
     async def work(_: GuidFactory | None) -> bytes:
@@ -430,9 +453,15 @@ async def test_oversized_response_is_not_stored(idempotency: Idempotency) -> Non
         return os.urandom(MAX_ANSWER_BYTES).hex().encode()
 
     for _ in range(2):
-        _, replayed = await idempotency.once(REQUEST, work)
-        assert not replayed
+        with pytest.raises(OutcomeUnknown, match="send it again"):
+            await idempotency.once(REQUEST, work)
     assert runs == 2
+
+    part = Resumable(do_nothing)
+    await idempotency.once(REQUEST._replace(key="resumed", repeatable=False), part.first, resume=part.resume)
+    part.again.answer = os.urandom(MAX_ANSWER_BYTES).hex().encode()
+    with pytest.raises(OutcomeUnknown, match="send it again"):
+        await idempotency.once(REQUEST._replace(key="resumed", repeatable=False), part.first, resume=part.resume)
 
     unrepeatable = REQUEST._replace(key="another", repeatable=False)
     await idempotency.once(unrepeatable, work)

@@ -5,7 +5,7 @@ for whole results, in order.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import islice
@@ -16,7 +16,7 @@ from guidsvc.api.parsing import body
 from guidsvc.api.parsing.validation_errors import pointer, unknown_name
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_values
 from guidsvc.api.resources.batch.served_record import ServedRecord
-from guidsvc.api.resources.batch.stored_results import StoredResults, find_unknown
+from guidsvc.api.resources.batch.stored_results import MINIMAL, StoredResults, find_unknown, shorten
 from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import ClaimedGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, ShuttingDown
@@ -126,11 +126,13 @@ class DocumentBatch:
         errors = {index: self._executor.error_of(served) for index, served in self._served.items()}
         return {index: error for index, error in errors.items() if error is not None}
 
-    def brief(self) -> Response:
-        """Return the response without records. A stored response keeps its records."""
+    def shorter(self) -> Iterator[Response]:
+        """Yield the response without records, and then without details; of a stored response, see `StoredResults`."""
         if self._stored is not None:
-            return self._stored.brief()
-        return Response(200, {"Preference-Applied": "return=minimal"}, _document(self._brief_results))
+            yield from self._stored.shorter()
+            return
+        yield Response(200, MINIMAL, _document(self._brief_results))
+        yield Response(200, MINIMAL, _document(list(map(shorten, self._brief_results))))
 
     async def _execute_group(self, values: Sequence[Any], start: int, guid_factory: GuidFactory | None) -> list[Result]:
         if self._must_end and start and guid_factory is None:

@@ -233,7 +233,7 @@ class BatchHandler(Handler):
         await self.send_idempotent(
             batch.perform,
             repeatable=all(map(is_repeatable, values)),
-            brief=batch.brief,
+            shorter=batch.shorter,
             refresh=batch.refresh,
             resume=batch.resumption,
             needs_receipt=self._needs_receipt(values),

@@ -5,13 +5,17 @@ that exist already. All other results are repeated as they were stored. Operatio
 not executed again, because others may have changed these GUIDs since.
 
 A result stays unknown until its creation succeeds: an error of a repetition says nothing about an earlier attempt.
+
+The shortest form of a result always fits: a receipt has room for those of the largest batch, whatever its client sent.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from guidsvc.api.execution.response_codec import SMALL_BYTES, decode_response
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, Result, is_creation
@@ -23,6 +27,11 @@ _UNKNOWN = frozenset({GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR})
 """Statuses of operations that may have taken effect, or may not."""
 _HINT = re.compile(rb'\\"status\\":50[04]\b')
 """Found in every encoded response with such a result, and in few others: its body is a string in JSON."""
+MINIMAL = {"Preference-Applied": "return=minimal"}
+"""The headers of a response without records."""
+_OMITTED = "The details of this error were not stored, because the response was too large."
+_SHORT_MEMBERS = "status", "guid", "etag"
+_SHORT_PROBLEM_MEMBERS = "type", "title", "status", "code", "request_id"
 _START, _END = '{"results":[', "]}"
 _DECODER = json.JSONDecoder()
 
@@ -47,12 +56,23 @@ class StoredResults:
         """Return the response with the current results."""
         return self._response(self._texts)
 
-    def brief(self) -> Response:
-        """Return the response without the records of the results that were replaced."""
-        return self._response(self._brief_texts)
+    def shorter(self) -> Iterator[Response]:
+        """Yield the response without the records of the results that were replaced, and then without any details."""
+        yield self._response(self._brief_texts)
+        shortest = [shorten(text.encode()).decode() for text in self._brief_texts]
+        yield self._response(shortest)._replace(headers=MINIMAL)
 
     def _response(self, texts: Sequence[str]) -> Response:
         return Response(200, self._headers, f"{_START}{','.join(texts)}{_END}".encode())
+
+
+def shorten(text: bytes) -> bytes:
+    """Return a result without its record, and its problem without what a client may have chosen."""
+    result = from_json(text)
+    members = {name: result[name] for name in _SHORT_MEMBERS if name in result}
+    if "problem" in result:
+        members["problem"] = {name: result["problem"][name] for name in _SHORT_PROBLEM_MEMBERS} | {"detail": _OMITTED}
+    return to_json(members)
 
 
 async def find_unknown(encoded: bytes, values: Sequence[Any], max_bytes: int) -> StoredResults | None:
