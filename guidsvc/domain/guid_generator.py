@@ -5,20 +5,9 @@ import os
 import uuid
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Protocol
 
 GuidGenerator = Callable[[int], str]
 """Generates a GUID for a time in Unix milliseconds."""
-
-
-class ClaimedGenerator(Protocol):
-    """A GuidGenerator for a repeatable request: its GUIDs may be created while the request's claim holds."""
-
-    def __call__(self, now: int, /) -> str:
-        """Generate a GUID: the same one each time the request is repeated."""
-
-    async def not_after(self) -> int:
-        """Return the end of the claim, as `RecordRepository.swap` expects it; raise LeaseExpired if it has passed."""
 
 
 def random_generator(make: Callable[[int, bytes], str]) -> GuidGenerator:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
 from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand, RenewCommand
-from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
+from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.leases.limits import UNLIMITED
 from guidsvc.domain.leases.renewal import Renewal, renew_at
@@ -215,7 +215,7 @@ class GuidService:
         return [Written(each[1], each[0] is None) if isinstance(each, tuple) else each for each in results]
 
     async def create(
-        self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, generator: ClaimedGenerator | None = None
+        self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, generator: GuidGenerator | None = None
     ) -> Record:
         """Create a record under a generated GUID; raise InvalidRequest if the change lacks a required member.
 

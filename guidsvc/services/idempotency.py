@@ -13,8 +13,9 @@ OutcomeUnknown, because others may have changed the GUIDs that it names.
     lease valid              InProgress
     lease expired            repeatable: claim it and execute again from the same seed; otherwise OutcomeUnknown
 
-A process may be suspended until its lease expires and another executes the request. So the store rejects creations
-after the end of the lease, as last renewed.
+A process may be suspended until its lease expires and another executes the request, or responds with OutcomeUnknown.
+So the store rejects all writes of the request after the end of the lease, as last renewed. Before a request gets
+OutcomeUnknown, the receipt is changed, so that the suspended process can no longer renew its lease.
 
 A receipt belongs to an owner, a kind of credential and a set of scopes: responses are never replayed to callers with
 other rights. A request that fails before its first write, for whatever reason, leaves no receipt. Once claimed, a
@@ -47,13 +48,13 @@ from typing import NamedTuple
 import structlog
 from pydantic_core import to_json
 
-from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
+from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import IdempotencyMismatch, InProgress, OutcomeUnknown, Unavailable
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
-from guidsvc.services.receipts.lease import LeasedGenerator, LeasedReceipt, LeaseTerm, ShorterForms
+from guidsvc.services.receipts.lease import LeasedReceipt, LeaseTerm, ShorterForms
 from guidsvc.services.receipts.quota import OWNER_BYTES, RECEIPT_BYTES, TOTAL_BYTES, ReceiptRoom, prefix_of
 from guidsvc.services.receipts.stored_response import WAIT_SECONDS, StoredResponseReader
 from guidsvc.services.writes import write_attempt
@@ -67,7 +68,7 @@ KEPT_SECONDS = 24 * 3600
 LEASE_SECONDS = 10.0
 """Time after which a request whose process died may be executed again. Running requests renew their lease."""
 
-GuidFactory = Callable[[int], ClaimedGenerator]
+GuidFactory = Callable[[int], GuidGenerator]
 """Returns the generator for the operation at this position in a request: the same GUIDs at each repetition."""
 RequestBody = Callable[[GuidFactory | None], Awaitable[bytes]]
 """Executes a request, and returns its response as text; the factory supplies GUIDs that a repetition draws again."""
@@ -165,7 +166,7 @@ class Idempotency:
         cancel_scope.persist()
         async with self._leased(request, receipt, deadline, fresh=fresh) as (lease, attempt):
             seed = bytes.fromhex(receipt.seed)
-            answer = await work(lambda index: LeasedGenerator(self._seeded(seed, index, receipt.claimed), lease))
+            answer = await work(lambda index: self._seeded(seed, index, receipt.claimed))
             if attempt.should_store:
                 is_final = resume is None or await resume(answer) is None
                 await self._store(request, lease, answer, shorter, is_final=is_final)
@@ -216,6 +217,8 @@ class Idempotency:
         elif stored.answer is not None:
             return stored, False
         elif stored.leased_until <= now and not request.repeatable:
+            with self._doubt(request, stored):
+                await self._end_claim(stored)
             raise OutcomeUnknown("the first request with this key was begun, but its answer was not stored")
         else:
             with self._doubt(request, stored):
@@ -223,6 +226,18 @@ class Idempotency:
         if not await self._receipts.swap(stored, claim):
             raise InProgress
         return claim, fresh
+
+    async def _end_claim(self, stored: Receipt) -> None:
+        """End the expired claim of an earlier attempt for good; raise InProgress if it may have been renewed."""
+        if not stored.leased_until:
+            return
+        ended = stored.model_copy(update={"attempt": stored.attempt + 1, "leased_until": 0})
+        try:
+            has_ended = await self._receipts.swap(stored, ended)
+        except OutcomeUnknown as error:
+            raise InProgress from error
+        if not has_ended:
+            raise InProgress
 
     async def _claim_again(self, stored: Receipt) -> Receipt:
         """Return the receipt, claimed from an earlier attempt; raise InProgress if that has not ended."""
@@ -249,7 +264,8 @@ class Idempotency:
         self, request: Request, receipt: Receipt, deadline: float, *, fresh: bool
     ) -> AsyncIterator[tuple[LeasedReceipt, Attempt]]:
         """Hold and renew the lease of a receipt inside the block; release or delete the receipt on an exception."""
-        lease, attempt = LeasedReceipt(self._receipts, receipt, self._term, deadline), Attempt()
+        lease = LeasedReceipt(self._receipts, receipt, self._term, deadline)
+        attempt = Attempt(lease.not_after)
         token = write_attempt.CURRENT.set(attempt)
         try:
             async with running_in_background(partial(self._renew, lease)):

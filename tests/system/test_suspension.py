@@ -25,6 +25,7 @@ KEY_SECONDS = 8
 """The life of a key, within which a busy machine must create it and use it once."""
 CREATIONS = 300
 """In one batch. It must be suspended after the first of them, and before the last."""
+NAMED = [f"{number:032X}" for number in range(CREATIONS)]
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
@@ -83,11 +84,21 @@ async def test_key_that_expired_during_a_suspension_is_rejected(tmp_path: Path, 
 
 def create_all(port: int) -> tuple[int, bytes]:
     """Send a batch of creations with a key, and wait for the response; return its status and body."""
-    operations = json.dumps({"operations": [{"user": "a"}] * CREATIONS})
+    return send_batch(port, [{"user": "a"}] * CREATIONS)
+
+
+def put_all(port: int) -> tuple[int, bytes]:
+    """Send a batch that creates `NAMED` with a key, and wait for the response; return its status and body."""
+    return send_batch(port, [{"guid": guid, "user": "old"} for guid in NAMED])
+
+
+def send_batch(port: int, operations: list[dict[str, str]]) -> tuple[int, bytes]:
+    """Send a batch with a key, and wait for the response; return its status and body."""
+    document = json.dumps({"operations": operations})
     headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
     connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
     with closing(connection):
-        connection.request("POST", "/guid:batch", operations, headers)
+        connection.request("POST", "/guid:batch", document, headers)
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -138,3 +149,36 @@ async def test_batch_ends_with_its_claim_in_a_suspension(tmp_path: Path, mongo_u
                 await delete_all(second)
             await batch
             assert await guids_of(second) == []
+
+
+async def until_outcome_unknown(port: int) -> None:
+    """Repeat the batch of named GUIDs in another process until that reports an unknown outcome."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await asyncio.to_thread(put_all, port))[0] != HTTPStatus.GATEWAY_TIMEOUT:
+            await asyncio.sleep(0.5)
+
+
+async def test_named_operations_end_with_the_claim_of_their_batch(
+    tmp_path: Path, mongo_url: str, redis_url: str
+) -> None:
+    """Otherwise they would undo what clients do once they know that its outcome is unknown."""
+    options = ("--store-url", mongo_url, "--cache-url", redis_url)
+    with (
+        suspendable_service(tmp_path / "suspended", *options) as host,
+        service(other_folder(tmp_path), *options) as other,
+    ):
+        async with aclosing(Client(other.port)) as second:
+            batch = asyncio.create_task(asyncio.to_thread(put_all, host.port))
+            while not await guids_of(second):
+                await asyncio.sleep(0)
+            with host.suspended():
+                await until_outcome_unknown(other.port)
+                done = await guids_of(second)
+                assert len(done) < CREATIONS, "the batch had ended before the suspension"
+                assert (await second.put(f"/guid/{NAMED[-1]}", {"user": "new"})).status == 201
+            status, body = await batch
+            statuses = [result["status"] for result in json.loads(body)["results"]]
+            assert (status, statuses[-1]) == (200, 503)
+            assert sorted(await guids_of(second)) == sorted([*done, NAMED[-1]])
+            assert (await second.get(f"/guid/{NAMED[-1]}")).json["user"] == "new"
+            assert (await asyncio.to_thread(put_all, other.port))[0] == HTTPStatus.GATEWAY_TIMEOUT

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import structlog
 
-from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.receipt import Receipt
 from guidsvc.errors import LeaseExpired, OutcomeUnknown, Unavailable
-from guidsvc.runtime.background import in_thread
+from guidsvc.runtime.background import SingleFlight, in_thread
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.receipts.quota import pack
 from guidsvc.store.contract import ReceiptRepository
@@ -17,7 +16,7 @@ from guidsvc.store.lease import LeaseClock
 from guidsvc.utf8 import utf8_bytes
 
 RENEW_SECONDS = 4.0
-"""A lease with less time left is renewed before a creation, which may take the store some seconds."""
+"""A lease with less time left is renewed before a write, which may take the store some seconds."""
 CLOCKS_SECONDS = 1.0
 """Allowed difference between the clocks of hosts: the holder of a lease treats it as expired this much earlier."""
 MAX_ANSWER_BYTES = 64 * 1024
@@ -58,6 +57,9 @@ class LeasedReceipt:
         self._term = term
         self._deadline = deadline
         self._is_complete = False
+        self._is_lost = False
+        """Whether another process has changed the receipt, so that this one can never write it again."""
+        self._renewal = SingleFlight(self.renew)
         self._lock = asyncio.Lock()
 
     async def not_after(self) -> int:
@@ -65,8 +67,8 @@ class LeasedReceipt:
 
         Raise LeaseExpired if it has ended.
         """
-        if self._seconds_left < RENEW_SECONDS:
-            await asyncio.shield(self.renew())
+        if self._seconds_left < RENEW_SECONDS and not self._is_lost:
+            await self._renewal.run()
         if self._seconds_left <= 0:
             raise LeaseExpired("the lease of this Idempotency-Key has ended; send the request again")
         return await self._term.lease_clock.not_after(self._deadline)
@@ -103,7 +105,7 @@ class LeasedReceipt:
     async def renew(self) -> None:
         """Extend the lease, unless the response of this attempt is stored already."""
         deadline = self._term.deadline
-        if not self._is_complete and await self._put(leased_until=self._term.until):
+        if not (self._is_complete or self._is_lost) and await self._put(leased_until=self._term.until):
             self._deadline = deadline
 
     async def release(self) -> None:
@@ -125,24 +127,12 @@ class LeasedReceipt:
 
     async def _swap(self, new: Receipt | None) -> bool:
         try:
-            return await self._receipts.swap(self._receipt, new)
+            swapped = await self._receipts.swap(self._receipt, new)
         except (Unavailable, OutcomeUnknown) as error:
             _log.warning("receipt not written", key=self._receipt.key, error=str(error))
             return False
-
-
-class LeasedGenerator:
-    """The ClaimedGenerator of one operation, under the lease of its request."""
-
-    def __init__(self, generator: GuidGenerator, lease: LeasedReceipt) -> None:
-        self._generator = generator
-        self._lease = lease
-
-    def __call__(self, now: int) -> str:
-        return self._generator(now)
-
-    async def not_after(self) -> int:
-        return await self._lease.not_after()
+        self._is_lost = not swapped
+        return swapped
 
 
 async def _pack(answer: bytes) -> str:

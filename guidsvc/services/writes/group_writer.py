@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller, authorize
+from guidsvc.domain.events.entry import Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
     GuidsvcError,
@@ -18,9 +19,10 @@ from guidsvc.runtime import cancel_scope
 from guidsvc.services.quota import NO_QUOTA
 from guidsvc.services.writes.change_audit import Outcome, action_of, is_unknown, origin_of
 from guidsvc.services.writes.record_writer import RecordWriter
-from guidsvc.services.writes.write_attempt import begin_write
+from guidsvc.services.writes.write_attempt import CURRENT, begin_write
 from guidsvc.services.writes.write_chain import REJECTIONS
 from guidsvc.store.contract import WOULD_BLOCK, Swap
+from guidsvc.store.lease import earliest
 
 MakeAt = Callable[[int, Record | None, int, int], Record]
 """As `Make`, for the write at a place in its group, which comes first."""
@@ -48,6 +50,13 @@ class GroupWriter(RecordWriter):
         results: list[GroupResult] = [None] * len(guids)
         if self._quota is not NO_QUOTA:
             return results
+        claimed_until: int | None = None
+        attempt = CURRENT.get()
+        if attempt is not None:
+            try:
+                claimed_until = await attempt.not_after()
+            except GuidsvcError:
+                return results
         with self._locks.acquire_free(guids) as free:
             begun = self._lease_clock.timer()
             places = [place for place, guid in enumerate(guids) if guid in free]
@@ -57,7 +66,9 @@ class GroupWriter(RecordWriter):
                 planned = [each for each in planned if each.stored is not None]
             if planned and not self._is_cancelled():
                 with cancel_scope.shielded():
-                    await self._swap_together(planned, creations_until, caller, results)
+                    creations_until = earliest(creations_until, claimed_until)
+                    swaps = _swaps(planned, creations_until, claimed_until, origin_of(caller))
+                    await self._swap_together(planned, swaps, caller, results)
         return results
 
     def _plan(
@@ -109,14 +120,10 @@ class GroupWriter(RecordWriter):
         return scope is not None and scope.is_cancelled
 
     async def _swap_together(
-        self, planned: Sequence[_Planned], creations_until: int | None, caller: Caller, results: list[GroupResult]
+        self, planned: Sequence[_Planned], swaps: Sequence[Swap], caller: Caller, results: list[GroupResult]
     ) -> None:
         """Swap in the store, and log each write that was done or whose outcome is unknown."""
         begin_write()
-        origin = origin_of(caller)
-        swaps = [
-            Swap(stored, new, creations_until if stored is None else None, origin) for _, stored, _, new in planned
-        ]
         outcomes: Sequence[bool | Exception]
         try:
             outcomes = await self._records.swap_many(swaps)
@@ -141,3 +148,12 @@ class GroupWriter(RecordWriter):
         stored, new = write.stored, write.new
         record = new if stored is None or not new.is_deleted else stored
         self.note(action_of(write.old, new), record, caller, outcome)
+
+
+def _swaps(
+    planned: Sequence[_Planned], creations_until: int | None, others_until: int | None, origin: Origin
+) -> list[Swap]:
+    """Return the swaps of these writes, with their deadlines."""
+    return [
+        Swap(stored, new, creations_until if stored is None else others_until, origin) for _, stored, _, new in planned
+    ]

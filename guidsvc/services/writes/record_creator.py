@@ -6,7 +6,7 @@ If the outcome of a creation is unknown, the error contains the GUID: the caller
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.commands import PutCommand
-from guidsvc.domain.guid_generator import ClaimedGenerator, GuidGenerator
+from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import Conditions
@@ -58,9 +58,9 @@ class RecordCreator:
         conditions: Conditions,
         caller: Caller,
         policy: RetentionPolicy,
-        generator: ClaimedGenerator,
+        generator: GuidGenerator,
     ) -> Record:
-        """Create a record while the claim of its request holds; return it if an earlier attempt has created it.
+        """Create a record under a GUID that each attempt generates; return it if an earlier attempt has created it.
 
         A creation that came too late is retried under the same GUID: a later attempt would not find another one.
         """
@@ -71,8 +71,7 @@ class RecordCreator:
             record = self._first_record(guid, change, conditions, caller, policy, stored)
             rejection: QuotaExceeded | None = None
             try:
-                not_after = await generator.not_after()
-                if await self._writer.swap("create", stored, record, caller, not_after=not_after):
+                if await self._writer.swap("create", stored, record, caller):
                     return record
             except QuotaExceeded as error:
                 rejection = error

@@ -13,7 +13,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
 from guidsvc.services.writes.change_audit import Action, ChangeAudit, Outcome, action_of, is_unknown, origin_of
-from guidsvc.services.writes.write_attempt import begin_write
+from guidsvc.services.writes.write_attempt import CURRENT, begin_write
 from guidsvc.services.writes.write_chain import WriteChains
 from guidsvc.services.writes.write_turns import Change, Make, QueuedWrite, WriteTurns
 from guidsvc.store.contract import RecordRepository, Swap
@@ -112,8 +112,12 @@ class RecordWriter:
         """Swap in the store. Once sent, the write is shielded from cancellation and completes, in the cache too.
 
         Raise QuotaExceeded if the record would become live and its owner's quota is used up. Return False, with
-        nothing changed, if the race is lost, or if `not_after` or the end of the reservation has passed.
+        nothing changed, if the race is lost, or if `not_after`, the end of the reservation or that of the claim of a
+        request with an Idempotency-Key has passed. Raise LeaseExpired if that claim had ended before.
         """
+        attempt = CURRENT.get()
+        if attempt is not None:
+            not_after = earliest(not_after, await attempt.not_after())
         counted = lifecycle.existing(old, self._clock())  # a tombstone holds no place
         async with self._quota.reserve(counted, new) as reserved_until:
             cancel_scope.checkpoint()

@@ -1,18 +1,24 @@
-"""Progress of one attempt at an idempotent request. It decides whether the receipt may be deleted at the end.
+"""One attempt at an idempotent request: the end of its claim, and its progress.
 
-The attempt is a context variable. The service marks it before it sends the first write to the store. After an error
-without that mark, nothing was changed.
+The attempt is a context variable. Each of its writes must take effect before its claim ends. Afterwards, another
+attempt may be executed, or the client may have been told that the outcome is unknown.
+
+The service marks the attempt before it sends the first write to the store. After an error without that mark, nothing
+was changed, and the receipt may be deleted.
 """
 
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
 
 class Attempt:
     """One attempt at a request that has a receipt."""
 
-    __slots__ = ("has_begun", "has_done")
+    __slots__ = ("has_begun", "has_done", "not_after")
 
-    def __init__(self) -> None:
+    def __init__(self, not_after: Callable[[], Awaitable[int]]) -> None:
+        self.not_after = not_after
+        """Returns the end of the claim, as `RecordRepository.swap` expects it; LeaseExpired if it has ended."""
         self.has_begun = False
         """Whether a write was sent to the store."""
         self.has_done: bool | None = None

@@ -32,7 +32,7 @@ from guidsvc.errors import (
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.writes.change_audit import ChangeAudit, action_of, is_unknown, origin_of
-from guidsvc.services.writes.write_attempt import begin_write
+from guidsvc.services.writes.write_attempt import CURRENT, begin_write
 from guidsvc.services.writes.write_turns import QueuedWrite, WriteTurns
 from guidsvc.store.contract import RecordRepository, Swap
 
@@ -106,10 +106,11 @@ class WriteChains:
     def _link(self, write: QueuedWrite, old: Record) -> Link | None:
         """Compute the record that a write leaves; None if it needs more than a swap, and so a turn of its own.
 
-        That is the case if it makes a record live, has a deadline or needs a place under the quota.
+        That is the case if it makes a record live, has a deadline, as each write of a request with an Idempotency-Key
+        has, or needs a place under the quota.
         """
         now = self._clock()
-        if write.while_live or not lifecycle.is_live(old, now):
+        if write.while_live or write.context.get(CURRENT) is not None or not lifecycle.is_live(old, now):
             return None
         try:
             if authorize(old, write.caller) is None:

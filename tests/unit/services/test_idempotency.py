@@ -3,19 +3,22 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 from pydantic_core import to_json
 
 from guidsvc.domain import guid_generator, lifecycle
-from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.commands import PatchCommand, PutCommand, RenewCommand
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
+from guidsvc.domain.preconditions import UNCONDITIONAL
 from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import (
+    GuidsvcError,
     IdempotencyMismatch,
     InProgress,
     InvalidRequest,
@@ -34,12 +37,12 @@ from guidsvc.services.receipts.quota import pack
 from guidsvc.services.writes.write_attempt import begin_write
 from guidsvc.store import open_store
 from guidsvc.store.cache_fence import FenceReader, FenceReading
-from guidsvc.store.contract import Database, RecordRepository
+from guidsvc.store.contract import Database, RecordRepository, Swap
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.mongo.store import open_mongo
 from tests.conftest import ExpectedLogs, FakeClock
-from tests.support.factories import record
+from tests.support.factories import GUID, record
 
 REQUEST = Request(caller="", key="a key", fingerprint="f" * 64)
 
@@ -562,7 +565,7 @@ class StallingProcess:
         self.receipts = store.receipts
         self.records = RecordsOfStallingProcess(store.records, self)
         self.fence = FenceOfStallingProcess(store.fence, self)
-        self.meanwhile: list[Callable[[], Awaitable[None]]] = []
+        self.meanwhile: list[Callable[[], Coroutine[Any, Any, None]]] = []
         """Each is run once, during a stall that is longer than a lease."""
 
     def timer(self) -> float:
@@ -590,13 +593,24 @@ class RecordsOfStallingProcess(DelegatingRecords):
     async def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> bool:
+        await self._stall()
+        return await self._records.swap(old, new, not_after=self._by_store(not_after), origin=origin)
+
+    async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        await self._stall()
+        return await self._records.swap_many(
+            [each._replace(not_after=self._by_store(each.not_after)) for each in swaps]
+        )
+
+    async def _stall(self) -> None:
         process = self._process
         if process.meanwhile:
             process.seconds += 11
             process.clock.advance(seconds=11)
-            await process.meanwhile.pop()()
-        store_deadline = not_after and not_after - round(process.seconds * 1000)
-        return await self._records.swap(old, new, not_after=store_deadline, origin=origin)
+            await asyncio.create_task(process.meanwhile.pop()(), context=Context())  # it is not part of the request
+
+    def _by_store(self, not_after: int | None) -> int | None:
+        return not_after and not_after - round(self._process.seconds * 1000)
 
 
 class HasRecords(Protocol):
@@ -609,19 +623,23 @@ class HasRecords(Protocol):
     def fence(self) -> FenceReader: ...
 
 
+def service_of(store: HasRecords, clock: FakeClock, quota: Quota = NO_QUOTA) -> GuidService:
+    """Return a service on these records."""
+    return GuidService(
+        store.records,
+        LeaseClock(store.fence),
+        clock=clock,
+        generator=guid_generator.random_generator(guid_generator.guid_v4),
+        policy=lifecycle.RetentionPolicy(lifetime=3600, retention=600),
+        quota=quota,
+    )
+
+
 class CreateRecord:
     """The work of a request that creates a record."""
 
     def __init__(self, store: HasRecords, clock: FakeClock, quota: Quota = NO_QUOTA) -> None:
-        policy = lifecycle.RetentionPolicy(lifetime=3600, retention=600)
-        self._service = GuidService(
-            store.records,
-            LeaseClock(store.fence),
-            clock=clock,
-            generator=guid_generator.random_generator(guid_generator.guid_v4),
-            policy=policy,
-            quota=quota,
-        )
+        self._service = service_of(store, clock, quota)
 
     async def __call__(self, draws: GuidFactory | None) -> bytes:
         assert draws is not None
@@ -670,6 +688,85 @@ async def test_stalled_request_without_successor_continues(backend: Database, cl
 
 async def do_nothing() -> None:
     pass
+
+
+Change = Callable[[GuidService], Awaitable[object]]
+"""A change of the record of `GUID`."""
+
+
+async def put_together(service: GuidService) -> None:
+    """Put the record, as a batch does, and raise the error of the write."""
+    (result,) = await service.put_together([(GUID, PutCommand(user="late"), UNCONDITIONAL)])
+    if isinstance(result, Exception):
+        raise result
+    if result is None:
+        await service.put(GUID, PutCommand(user="late"))
+
+
+CHANGES: Mapping[str, Change] = {
+    "put": lambda service: service.put(GUID, PutCommand(user="late")),
+    "put_together": put_together,
+    "patch": lambda service: service.patch(GUID, PatchCommand(user="late")),
+    "renew": lambda service: service.renew(GUID, RenewCommand(ttl=100_000)),
+    "delete": lambda service: service.delete(GUID),
+}
+
+
+@pytest.mark.parametrize("has_changed", [True, False])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+async def test_stalled_change_is_not_done_after_its_claim(
+    backend: Database, clock: FakeClock, change: Change, has_changed: bool
+) -> None:
+    """A retry has reported an unknown outcome, so the client has read the record, and may have changed it."""
+    stalling, service = StallingProcess(backend, clock), service_of(backend, clock)
+    stalled_service = service_of(stalling, clock)
+    stalled, other = (
+        Idempotency(database.receipts, LeaseClock(database.fence, timer=stalling.timer), clock=clock, seeded=seeded)
+        for database in (stalling, backend)
+    )
+    request = REQUEST._replace(repeatable=False)
+    await service.put(GUID, PutCommand(user="before"))
+    seen: list[Record] = []
+
+    async def work(_: GuidFactory | None) -> bytes:
+        await change(stalled_service)
+        return b"done"
+
+    async def meanwhile() -> None:
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknown):
+                await other.once(request, work)
+        if has_changed:
+            await service.put(GUID, PutCommand(user="since"))
+        seen.append((await service.get(GUID)).record)
+
+    stalling.meanwhile = [meanwhile]
+    with pytest.raises(LeaseExpired):
+        await stalled.once(request, work)
+    assert [(await service.get(GUID)).record] == seen
+
+
+async def test_expired_claim_that_is_renewed_in_time_goes_on(backend: Database, clock: FakeClock) -> None:
+    """The renewal of the claim was sent before a retry could end the claim, so the retry must wait."""
+    idempotency = Idempotency(backend.receipts, LeaseClock(backend.fence), clock=clock, seeded=seeded)
+    request = REQUEST._replace(repeatable=False)
+    claimed, _ = await idempotency._claim(request)
+    clock.advance(seconds=10)
+
+    class RenewedReceipts:
+        """Receipts of which one is renewed between the read and the write of a retry."""
+
+        get, usage, purge = backend.receipts.get, backend.receipts.usage, backend.receipts.purge
+
+        async def swap(self, old: Receipt | None, new: Receipt | None) -> bool:
+            renewed = claimed.model_copy(update={"attempt": claimed.attempt + 1, "leased_until": clock() + 10_000})
+            assert await backend.receipts.swap(claimed, renewed)
+            return await backend.receipts.swap(old, new)
+
+    retry = Idempotency(RenewedReceipts(), LeaseClock(backend.fence), clock=clock, seeded=seeded)
+    with pytest.raises(InProgress):
+        await retry.once(request, RecordedWork())
+    assert (await backend.receipts.get(request.name) or claimed).leased_until > clock()
 
 
 async def test_repeated_request_at_the_quota_finds_its_own_records(backend: Database, clock: FakeClock) -> None:

@@ -18,7 +18,7 @@ from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecut
 from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.api.resources.batch.stored_results import MINIMAL, StoredResults, find_unknown, shorten
 from guidsvc.domain.commands import MAX_OPERATIONS
-from guidsvc.domain.guid_generator import ClaimedGenerator
+from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, ShuttingDown
 from guidsvc.http.constants import NDJSON
 from guidsvc.http.response import Response
@@ -140,6 +140,7 @@ class DocumentBatch:
         operations = await self._read(values)
         async with self._slot(patient=start > 0):
             try:
+                await _require_claim()
                 results = await self._executor.perform(operations, guid_factory)
             except GuidsvcError as error:
                 if not start:  # nothing was executed: reject the whole request
@@ -189,14 +190,21 @@ def _document(results: Sequence[bytes]) -> bytes:
     return b'{"results":[%b]}' % b",".join(results)
 
 
-def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> ClaimedGenerator:
+def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> GuidGenerator:
     """Generate a GUID for an operation of the group that starts at `start`."""
     return guid_factory(start + index)
 
 
-def _guid_of(guid_factory: GuidFactory, indexes: Sequence[int], index: int) -> ClaimedGenerator:
+def _guid_of(guid_factory: GuidFactory, indexes: Sequence[int], index: int) -> GuidGenerator:
     """Generate a GUID for one of the operations with these positions."""
     return guid_factory(indexes[index])
+
+
+async def _require_claim() -> None:
+    """Raise LeaseExpired if the claim of a request with an Idempotency-Key has ended: a retry was told so."""
+    attempt = write_attempt.CURRENT.get()
+    if attempt is not None:
+        await attempt.not_after()
 
 
 def _record_outcome(*, has_done: bool) -> None:

@@ -16,7 +16,7 @@ from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.domain.bulk.plain_puts import read_plain_puts
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
-from guidsvc.domain.guid_generator import ClaimedGenerator
+from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.leases.renewal import Renewal
 from guidsvc.domain.preconditions import Conditions, etag_of
 from guidsvc.domain.record import Record
@@ -226,7 +226,7 @@ class BatchExecutor:
             elif result is not None:
                 results[index] = self._success(201 if result.created else 200, result.record, is_own=result.created)
 
-    async def _result(self, parsed: ParsedOperation, generator: ClaimedGenerator | None) -> Result:
+    async def _result(self, parsed: ParsedOperation, generator: GuidGenerator | None) -> Result:
         if isinstance(parsed.operation, Exception):
             return self._failure(parsed.operation, parsed.line)
         try:
@@ -234,7 +234,7 @@ class BatchExecutor:
         except Exception as error:  # noqa: BLE001  # a failed operation must not stop the others
             return self._failure(error, parsed.line)
 
-    async def _execute(self, operation: BatchOperation, generator: ClaimedGenerator | None, line: int | None) -> Result:
+    async def _execute(self, operation: BatchOperation, generator: GuidGenerator | None, line: int | None) -> Result:
         await self._authority.confirm()  # earlier operations on the GUID may have taken long
         self._authority.require_scope(OPERATION_SCOPES[operation.op])
         preconditions = conditions.of_operation(operation)
