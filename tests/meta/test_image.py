@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from tests.support.backing_servers import ROOT, START_SECONDS, free_port, wait_until
-from tests.support.image import Image, install_image, interpolate, stages
+from tests.support.image import COMMANDS, Image, install_image, interpolate, stages
 from tests.support.installed_wheel import INSTALL_SECONDS
+from tests.support.shared_folder import shared_folder
 
 COMPOSE: dict[str, Any] = yaml.safe_load(interpolate((ROOT / "docker-compose.yml").read_text()))
 pytestmark = pytest.mark.timeout(2 * INSTALL_SECONDS)
@@ -36,7 +37,7 @@ CONTAINER_COMMANDS = [
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install_image(tmp_path_factory.mktemp("image"))
+    return shared_folder(tmp_path_factory, "image", install_image) / COMMANDS
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class Certificate:
         self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, ciphers: str | None = None
     ) -> ssl.SSLContext:
         """Return the TLS context of a client that trusts the certificate, with at most this version."""
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.authority.configure_trust(context)
         context.maximum_version = version
         if ciphers is not None:

@@ -17,6 +17,8 @@ from tests.support.installed_wheel import add_wheel, build_wheel, install_wheel
 
 _BASE_PATH = "/usr/local/bin:/usr/bin:/bin"
 _VENV = "/venv"
+COMMANDS = Path("venv", "bin")
+"""The commands of an image, in the folder that `install_image` has filled."""
 
 
 class Stage:
@@ -39,8 +41,8 @@ def stages() -> list[Stage]:
     return [Stage(f"FROM {stage}") for stage in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]]
 
 
-def install_image(folder: Path) -> Path:
-    """Build like the first stage, only with the files that it copies; return the folder of commands of the image."""
+def install_image(folder: Path) -> None:
+    """Build like the first stage, only with the files that it copies."""
     context = folder / "context"
     context.mkdir()
     for line in stages()[0].arguments_of("COPY"):
@@ -48,12 +50,12 @@ def install_image(folder: Path) -> Path:
         destination = context / target / ("" if (ROOT / source).is_dir() else source)
         (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, destination)
     commands = install_wheel(build_wheel(context, folder / "dist"), folder / "venv")
+    assert commands == folder / COMMANDS
     add_wheel(build_wheel(context / "guidsvc_client", folder / "client"), commands)
-    return commands
 
 
 class Image:
-    """An image, whose root is a folder; `commands` is the folder that `install_image` returned."""
+    """An image, whose root is a folder; `commands` is its folder of commands."""
 
     def __init__(self, root: Path, commands: Path) -> None:
         self.root = root
