@@ -2,74 +2,28 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from cachebox import LRUCache
 
 from guidsvc.auth.authenticator import SESSION_BYTES, SESSION_CACHE_BYTES, Authenticator
 from guidsvc.cache.byte_lru import bounded, put
-from guidsvc.cache.memory import MemoryCache
-from guidsvc.domain.record import SMALL_BYTES, Record
-from guidsvc.store.contract import WOULD_BLOCK, WouldBlock
+from guidsvc.domain.record import SMALL_BYTES
 from tests.conftest import FakeClock
 from tests.support.backing_servers import ROOT
+from tests.support.cache_growth import METADATA, NOW, SIZE_BYTES, metadata
 from tests.support.factories import record
 from tests.support.gated_store import GatedStore
 
-NOW = 1_795_000_000_000
-METADATA = {
-    "none": "",
-    "a little": "x" * 100,
-    "almost large": "x" * 4_000,
-    "large": "x" * 16_000,
-    "not ASCII": "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1_500,
-    "large and not ASCII": "\N{GRINNING FACE}" * 4_000,
-}
-SIZE_BYTES = 48 * 2**20
 SLACK_BYTES = 12 * 2**20
 """Memory that the allocator retains and the interpreter takes."""
-WIRE_HEAD_BYTES = 420
-"""The approximate size of a response head."""
-
-
-def metadata(text: str) -> str | None:
-    return f'{{"a":"{text}"}}' if text else None
-
-
-class GeneratingStore(GatedStore):
-    """A store that creates each record on request, as a store on disk would read it."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._metadata = metadata(text)
-
-    def get_nowait(self, guid: str, /) -> Record | WouldBlock | None:
-        generated = record(NOW, guid=guid, user=f"user {guid}", metadata=self._metadata)
-        return Record.model_validate_json(generated.model_dump_json())
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-def growth(text: str) -> tuple[int, int]:
-    """Read more records than the cache can hold; return the growth of the process and the number of entries."""
-    cache = MemoryCache(GeneratingStore(text), clock=lambda: NOW, size_bytes=SIZE_BYTES)
-    bytes_before = resident_bytes()
-    for number in range(2 * SIZE_BYTES // record(NOW, metadata=metadata(text)).memory_bytes):
-        cached = cache.get_nowait(f"{number:032X}")
-        assert cached is not None
-        assert cached is not WOULD_BLOCK
-        cached.render_cache["answer"] = b"x" * WIRE_HEAD_BYTES + cached.json_body  # as the connection does
-    return resident_bytes() - bytes_before, len(cache._entries)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", METADATA)
 def test_full_cache_takes_no_more_than_its_size(kind: str) -> None:
-    program = f"from tests.unit.cache.test_memory_bounds import *; print(*growth(METADATA[{kind!r}]))"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.support.cache_growth", kind]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
     growth_bytes, entry_count = map(int, result.stdout.split())
