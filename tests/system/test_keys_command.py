@@ -2,10 +2,10 @@
 
 import http.client
 import json
+import os
 import re
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,8 +19,9 @@ from guidsvc.cli.keys.command import keys as keys_command
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.durations import Moment
 from guidsvc.store.sqlite.schema import open_writer
-from tests.support.backing_servers import ROOT, Service, pdapt, service, wait_until
+from tests.support.backing_servers import START_SECONDS, Service, pdapt, service, wait_until
 from tests.support.factories import GUID
+from tests.support.forked_program import ForkedProgram
 from tests.support.supervised_service import workers
 
 TEXT = r"gs_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}\n"
@@ -413,16 +414,16 @@ def test_concurrent_commands_lose_nothing(
 ) -> None:
     """Even if the first of them creates the store."""
     url = request.getfixturevalue(f"{store}_url")
-    arguments = [sys.executable, str(ROOT / "pdapt.py"), "keys", "create", "--new-store", "--store-url", url, "--owner"]
+    arguments = ["keys", "create", "--new-store", "--store-url", url, "--owner"]
+    outputs, errors = ([tmp_path / f"{owner}.{stream}" for owner in "abcd"] for stream in ("out", "err"))
     started = [
-        subprocess.Popen([*arguments, owner], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for owner in "abcd"
+        ForkedProgram([*arguments, owner], cwd=tmp_path, env=os.environ, stdout=output, stderr=error)
+        for owner, output, error in zip("abcd", outputs, errors, strict=True)
     ]
-    outputs = [each.communicate(timeout=30) for each in started]
 
-    assert [each.returncode for each in started] == [0] * 4, outputs
+    assert [each.wait(START_SECONDS) for each in started] == [0] * 4, [path.read_text() for path in errors]
     listed = list_keys(command, "--store-url", url)
-    assert [listed[id_of(text.strip())]["owner"] for text, _ in outputs] == list("abcd")
+    assert [listed[id_of(path.read_text().strip())]["owner"] for path in outputs] == list("abcd")
 
 
 @pytest.mark.parametrize("store", ["sqlite", "mongo"])
