@@ -71,7 +71,7 @@ class Share:
     `caller` must be set before anything is taken, except for work of the service itself.
     """
 
-    __slots__ = ("_buffered_bytes", "_files", "_space", "caller", "limit_bytes", "used_bytes")
+    __slots__ = ("_buffered_bytes", "_files", "_is_closed", "_space", "caller", "limit_bytes", "used_bytes")
 
     def __init__(self, space: TemporarySpace, limit_bytes: int) -> None:
         self._space = space
@@ -79,6 +79,7 @@ class Share:
         self.used_bytes = 0
         self._files = 0
         self._buffered_bytes = 0
+        self._is_closed = False
         self.caller: str | None = None
 
     @property
@@ -101,18 +102,26 @@ class Share:
 
     def take_file(self) -> None:
         """Take a file descriptor for one more temporary file. Raise Overloaded if other requests have taken them."""
+        self._require_open()
         self._space.take_file(self.caller)
         self._files += 1
 
     def hold(self, size: int) -> None:
         """Set the memory that waiting batch lines hold to `size` bytes. Raise Overloaded if batches hold too much."""
+        self._require_open()
         self._space.hold(size - self._buffered_bytes, self.caller)
         self._buffered_bytes = size
 
     def close(self) -> None:
-        """Return everything taken. Nothing can be taken afterwards."""
-        self.hold(0)
+        """Return everything taken. Nothing can be taken afterwards: an operation may outlast its request."""
+        self._is_closed = True
+        self._space.hold(-self._buffered_bytes, self.caller)
+        self._buffered_bytes = 0
         self._space.give_files_back(self._files, self.caller)
         self._files = 0
         self.give_back(self.used_bytes)
         self.limit_bytes = 0
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise Overloaded("the request has ended")

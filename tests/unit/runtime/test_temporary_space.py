@@ -1,8 +1,10 @@
 """Temporary space is shared: no caller, and no two callers, can take all of it."""
 
+from functools import partial
+
 import pytest
 
-from guidsvc.errors import Overloaded
+from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.runtime.fairness.fair_budget import FairBudget
 from guidsvc.runtime.temporary_space import BUFFERED_PART, TemporarySpace
 
@@ -63,7 +65,8 @@ def test_open_files_are_bounded_and_one_caller_has_half() -> None:
             with pytest.raises(Overloaded):
                 share.take_file()
         anyone.close()
-        anyone.take_file()
+        with space.share() as next_share:
+            next_share.take_file()
     assert_empty(space._files, 8)
 
 
@@ -93,3 +96,20 @@ def test_one_caller_holds_at_most_half_of_the_memory_for_lines() -> None:
 
 def assert_empty(budget: FairBudget, total: int) -> None:
     assert (budget._free, budget._taken) == (total, {})
+
+
+def test_request_that_has_ended_takes_nothing_more() -> None:
+    """An operation may still run when its client has disconnected, and nobody would return what it takes."""
+    space = TemporarySpace(request_bytes=10, total_bytes=40, files=4)
+    with space.share() as share:
+        share.take_file()
+        share.hold(5)
+        share.take(10)
+    for take in (share.take_file, partial(share.hold, 1)):
+        with pytest.raises(Overloaded, match="the request has ended"):
+            take()
+    with pytest.raises(SpaceUsed):
+        share.take(1)
+    assert_empty(space._bytes, 40)
+    assert_empty(space._files, 4)
+    assert_empty(space._buffered_bytes, 40 // BUFFERED_PART)
