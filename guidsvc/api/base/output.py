@@ -128,6 +128,7 @@ class OutputHandler(InputHandler):
         async with aclosing(parts):
             while True:
                 if is_done:
+                    await asyncio.sleep(0)  # else nothing waits while the client reads fast
                     part = await anext(parts, None)
                 else:
                     async with self.slot(patient=not is_first):

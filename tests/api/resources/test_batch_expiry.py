@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
 from guidsvc.api.resources.batch import line_batch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor
-from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
+from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS, LineBatch
+from guidsvc.api.resources.batch.served_record import ServedRecord, replace_served
+from guidsvc.runtime.background import running_in_background
 from guidsvc.services.receipts.lease import LeasedReceipt
 from tests.conftest import FakeClock, Serving
 from tests.support.http_client import Client, Reply, chunk, hang_up, read_reply
@@ -175,3 +179,42 @@ async def test_record_expired_while_receipt_is_stored_is_replaced(
         assert first[0]["problem"]["code"] == "expired"
         assert [result["status"] for result in replay] == [200, 200, 201]
         assert replay[1:] == first[1:]
+
+
+def test_metadata_that_looks_like_results_costs_no_more() -> None:
+    """It was searched once for each result that it looks like, each time to the end of the line."""
+    head = b'{"status":200,"guid":"%b"' % SOON.encode()
+    metadata = [head + b"}" for _ in range(1_000)], [b"-" * len(head + b"}") for _ in range(1_000)]
+    lines = [head + b',"metadata":[%b]}\n' % b",".join(each) for each in metadata]
+    expired = ServedRecord(SOON, 1, 2, 0)
+    marked = head + b"}" + expired.mark(7) + b"\n"
+    seconds = []
+    for text in lines:
+        start = time.process_time()
+        assert replace_served(text * 3 + marked + text, lambda *_: b"replaced") == text * 3 + b"replaced\n" + text
+        seconds.append(time.process_time() - start)
+
+    assert seconds[0] < 20 * seconds[1] + 0.01, "in linear time"
+
+
+async def test_others_run_between_the_parts_of_results(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast the client reads."""
+    turns: list[int] = []
+    count = 0
+
+    async def take_turns() -> None:
+        nonlocal count
+        while True:
+            count += 1
+            await asyncio.sleep(0)
+
+    async def results(_: LineBatch) -> AsyncGenerator[bytes]:
+        for _each in range(5):
+            turns.append(count)
+            yield b"{}\n"
+
+    monkeypatch.setattr(LineBatch, "results", results)
+    async with serving() as client, running_in_background(take_turns):
+        await client.ask("POST", BATCH, headers={"Content-Type": "application/x-ndjson"}, body=b'{"user":"a"}\n')
+
+    assert len(turns) == len(set(turns)) == 5

@@ -17,7 +17,8 @@ MARK_BYTES = 64
 """Maximum size of a mark."""
 _MARK = re.compile(rb"\x1f[0-9 ]+")
 _NUMBERS = rb"\x1f([0-9]+) ([0-9]+) ([0-9]+) ([0-9]+)"
-_MARKED_LINE = re.compile(rb'(\{"status":[0-9]+,"guid":"([0-9A-F]{32})"[^\x1f\n]*+)' + _NUMBERS)
+_MARKED_LINE = re.compile(rb'^(\{"status":[0-9]+,"guid":"([0-9A-F]{32})"[^\x1f\n]*+)' + _NUMBERS, re.MULTILINE)
+"""Only at the beginning of a line: metadata may contain the same text many times, up to a line without a mark."""
 
 
 class ServedRecord(NamedTuple):
