@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from http.client import NOT_FOUND, NOT_MODIFIED
+from typing import Protocol
 
 from pydantic_core import to_json
 from tornado.iostream import StreamClosedError
@@ -16,11 +17,27 @@ from guidsvc.api.html import page
 from guidsvc.api.parsing.idempotency_key import parse as parse_key
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
-from guidsvc.services.idempotency import GuidFactory, Resume
+from guidsvc.services.idempotency import GuidFactory, RequestBody
 from guidsvc.telemetry.tracing import RequestTrace
 
 Work = Callable[[GuidFactory | None], Awaitable[Response]]
 """Executes a request. The factory supplies the GUIDs, the same for each repetition of the request."""
+
+
+class PartedWork(Protocol):
+    """Work whose response has parts, such as a batch: their outcomes may be unknown, and their forms shorter."""
+
+    def encode(self, response: Response) -> bytes:
+        """Encode the new response."""
+
+    def shorter(self) -> Iterable[bytes]:
+        """Return encoded shorter forms of the response, of which one may be stored. Called in a thread."""
+
+    async def resume(self, encoded: bytes) -> RequestBody | None:
+        """Return what executes the parts with unknown outcome of a stored response; None if there are none."""
+
+    async def refresh(self, response: Response) -> Response:
+        """Update a new response after it was stored, which may take seconds."""
 
 
 class OutputHandler(InputHandler):
@@ -69,18 +86,14 @@ class OutputHandler(InputHandler):
         work: Work,
         *,
         repeatable: bool = True,
-        shorter: Callable[[], Iterable[Response]] | None = None,
-        refresh: Callable[[Response], Awaitable[Response]] | None = None,
+        parted: PartedWork | None = None,
         show: Callable[[Response], Response] | None = None,
-        resume: Resume | None = None,
         needs_receipt: bool = True,
     ) -> None:
         """Finish the request with the response of `work`, or with the stored one if its key was used before.
 
-        A request that needs no receipt accepts a key and ignores it. `shorter` makes the forms in which a response too
-        large to store may be stored, in a thread. `refresh` updates a new response after it was stored, which may take
-        seconds. `show` makes the response to the client from what is stored, also if that is new. `resume` executes
-        again what a stored response leaves unknown.
+        A request that needs no receipt accepts a key and ignores it. `show` makes the response to the client from what
+        is stored, also if that is new.
         """
         received = bytes(self._received)
         request = parse_key(
@@ -95,17 +108,18 @@ class OutputHandler(InputHandler):
         async def encode_new(guid_factory: GuidFactory | None) -> bytes:
             nonlocal new_response
             new_response = await work(guid_factory)
-            return encode_response(new_response)
+            return encode_response(new_response) if parted is None else parted.encode(new_response)
 
-        encoded_forms = None if shorter is None else lambda: map(encode_response, shorter())
-        stored, is_replayed = await self.context.idempotency.once(request, encode_new, encoded_forms, resume)
+        forms = (None, None) if parted is None else (parted.shorter, parted.resume)
+        stored, is_replayed = await self.context.idempotency.once(request, encode_new, *forms)
         if is_replayed:
             self.set_header(REPLAYED.name, "true")
         if new_response is None:
-            response = await decode_response(stored)
-        else:
-            response = new_response if refresh is None else await refresh(new_response)
-        self.send(response if show is None else show(response))
+            new_response = await decode_response(stored)
+        elif parted is not None:
+            new_response = await parted.refresh(new_response)
+        del stored  # as large as the response
+        self.send(new_response if show is None else show(new_response))
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_done: bool = False) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.

@@ -1,7 +1,8 @@
 """Reader of the responses stored in receipts.
 
 A few KiB of compressed text may unpack to megabytes. Large responses are unpacked in threads, with bounded concurrency
-and fairly between callers, so that replays never block the event loop.
+and fairly between callers, so that replays never block the event loop. What follows must be cheap: the place of a
+response is free by then.
 """
 
 from guidsvc.runtime.background import in_thread

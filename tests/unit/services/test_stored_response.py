@@ -3,13 +3,16 @@
 import asyncio
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
+from pydantic_core import to_json
 
-from guidsvc.api.execution.response_codec import decode_response, encode_response
+from guidsvc.api.execution.response_codec import decode_response, encode_response, parts_of
+from guidsvc.api.resources.batch.stored_results import encode_results, find_unknown, render_results
 from guidsvc.domain import guid_generator
 from guidsvc.errors import CorruptRecord, Overloaded
 from guidsvc.http.response import Response
@@ -20,7 +23,8 @@ from guidsvc.store import open_store
 from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock
 
-LARGE = Response(200, {"A": "b"}, json.dumps({"results": ["x" * 100] * 20_000}).encode())
+LARGE_BODY = json.dumps({"results": ["x" * 100] * 20_000}).encode()
+LARGE = Response(200, {"A": "b"}, LARGE_BODY)
 TEXT = encode_response(LARGE)
 REPLAYS = 48
 MOST_SECONDS = 0.04
@@ -123,6 +127,19 @@ def test_only_small_responses_are_unpacked_on_the_event_loop(size: int) -> None:
     assert unpack_small(text) == (b"x" * size if size <= SMALL_BYTES else None)
 
 
+@pytest.mark.parametrize("character", ["x", "🜁", '"'])
+async def test_large_response_is_decoded_with_one_copy(character: str) -> None:
+    body = to_json({"results": [character * 1000] * 1000})
+    text = encode_response(Response(200, {}, body))
+    tracemalloc.start()
+    try:
+        assert await decode_response(text) == Response(200, {}, body)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1.1 * len(body)
+
+
 @pytest.mark.parametrize("text", ["", "1", "[]", "{}", "[200]", '["200",{},null]', "[200,{},1]", '[200,{"a":1},null]'])
 async def test_invalid_response_is_corrupt(text: str) -> None:
     with pytest.raises(CorruptRecord):
@@ -132,4 +149,21 @@ async def test_invalid_response_is_corrupt(text: str) -> None:
 async def test_response_is_decoded_as_it_was_encoded() -> None:
     for response in (LARGE, Response(204, {}, None), Response(201, {"Location": "/guid/A"}, "Zürich🜁".encode())):
         assert await decode_response(encode_response(response)) == response
+        assert await decode_response(to_json(response)) == response, "the format of versions up to 0.1.0"
     assert encode_response(Response(204, {"A": "b"}, None)) == b'[204,{"A":"b"},null]', "the format in the stores"
+    assert encode_response(LARGE) == b'[200,{"A":"b"}]\n%b' % LARGE_BODY, "the format in the stores"
+
+
+async def test_only_the_array_says_which_results_are_unknown() -> None:
+    """No metadata of a client can, so none can make replays costly."""
+    texts = [b'{"status":200,"record":{"metadata":{"status":504}}}', b'[3,{},[1],[2]]\n{"status":504}'] * 1000
+    for chosen in (texts, texts[:2]):
+        assert parts_of(encode_results({}, chosen, [])) is None
+        encoded = encode_results({}, chosen, [1])
+        assert parts_of(encoded) == ([1], [len(text) for text in chosen])
+        assert (await decode_response(encoded)).body == render_results(chosen)
+        found = await find_unknown(encoded, len(chosen), 10_000_000)
+        assert found is not None
+        assert (found.unknown, found.encode()) == ([1], encoded)
+        with pytest.raises(CorruptRecord):
+            await find_unknown(encoded, len(chosen) + 1, 10_000_000)

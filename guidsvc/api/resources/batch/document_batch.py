@@ -11,12 +11,21 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from guidsvc.api.execution.response_codec import encode_response
+from guidsvc.api.execution.response_codec import Parts, encode_response
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.validation_errors import pointer, unknown_name
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_values
 from guidsvc.api.resources.batch.served_record import ServedRecord
-from guidsvc.api.resources.batch.stored_results import MINIMAL, StoredResults, find_unknown, shorten
+from guidsvc.api.resources.batch.stored_results import (
+    MINIMAL,
+    StoredResults,
+    encode_results,
+    find_unknown,
+    is_unknown,
+    parts_with,
+    render_results,
+    shorten,
+)
 from guidsvc.domain.commands import MAX_OPERATIONS
 from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, ShuttingDown
@@ -54,6 +63,8 @@ class DocumentBatch:
         self._results: list[bytes] = []
         self._brief_results: list[bytes] = []
         self._served: dict[int, ServedRecord] = {}
+        self._unknown: list[int] = []  # positions of creations with an unknown outcome
+        self._parts: Parts | None = None
         self._stored: StoredResults | None = None
         self._must_end = False
 
@@ -78,10 +89,13 @@ class DocumentBatch:
                 if served is not None:
                     self._served[len(results)] = served
                 room -= (len(text) if served is None else max(len(text), BRIEF_BYTES)) - BRIEF_BYTES
+                if is_unknown(self._values[len(results)], result):
+                    self._unknown.append(len(results))
                 results.append(text)
                 self._brief_results.append(result.brief)
         await self._replace_outdated()
-        response = Response(200, self._preference_headers, _document(results))
+        response = Response(200, self._preference_headers, render_results(results))
+        self._parts = parts_with(results, self._unknown)
         if not self._served:  # no result can become outdated
             results.clear()
         return response
@@ -89,11 +103,15 @@ class DocumentBatch:
     async def refresh(self, response: Response) -> Response:
         """Return the response, with the results of reads replaced that would fail by now."""
         has_changed = await self._replace_outdated()
-        return Response(200, self._preference_headers, _document(self._results)) if has_changed else response
+        return Response(200, self._preference_headers, render_results(self._results)) if has_changed else response
 
-    async def resumption(self, encoded: bytes) -> RequestBody | None:
+    def encode(self, response: Response) -> bytes:
+        """Encode the response of `perform`, and which of its results are unknown."""
+        return encode_response(response, self._parts)
+
+    async def resume(self, encoded: bytes) -> RequestBody | None:
         """Return a function that repeats the creations with unknown outcome in a response; None if there are none."""
-        stored = await find_unknown(encoded, self._values, MAX_RESULT_BYTES)
+        stored = await find_unknown(encoded, len(self._values), MAX_RESULT_BYTES)
         return None if stored is None else partial(self._resume, stored)
 
     async def _resume(self, stored: StoredResults, guid_factory: GuidFactory | None) -> bytes:
@@ -106,7 +124,7 @@ class DocumentBatch:
             for index, result in zip(indexes, await self._execute_group(values, start, guids), strict=True):
                 if not result.is_failure:
                     stored.replace(index, result)
-        return encode_response(stored.response())
+        return stored.encode()
 
     async def _replace_outdated(self) -> bool:
         """Replace the results of reads that would fail by now; return whether there were any."""
@@ -126,13 +144,13 @@ class DocumentBatch:
         errors = {index: self._executor.error_of(served) for index, served in self._served.items()}
         return {index: error for index, error in errors.items() if error is not None}
 
-    def shorter(self) -> Iterator[Response]:
+    def shorter(self) -> Iterator[bytes]:
         """Yield the response without records, and then without details; of a stored response, see `StoredResults`."""
         if self._stored is not None:
             yield from self._stored.shorter()
             return
-        yield Response(200, MINIMAL, _document(self._brief_results))
-        yield Response(200, MINIMAL, _document(list(map(shorten, self._brief_results))))
+        yield encode_results(MINIMAL, self._brief_results, self._unknown)
+        yield encode_results(MINIMAL, list(map(shorten, self._brief_results)), self._unknown)
 
     async def _execute_group(self, values: Sequence[Any], start: int, guid_factory: GuidFactory | None) -> list[Result]:
         if self._must_end and start and guid_factory is None:
@@ -184,10 +202,6 @@ def operations_of(document: Any) -> list[Any]:
         detail = f"has over {MAX_OPERATIONS} operations; send them as lines ({NDJSON})"
         raise InvalidRequest(InvalidField("/operations", detail))
     return operations
-
-
-def _document(results: Sequence[bytes]) -> bytes:
-    return b'{"results":[%b]}' % b",".join(results)
 
 
 def _guid_at(guid_factory: GuidFactory, start: int, index: int) -> GuidGenerator:

@@ -233,9 +233,7 @@ class BatchHandler(Handler):
         await self.send_idempotent(
             batch.perform,
             repeatable=all(map(is_repeatable, values)),
-            shorter=batch.shorter,
-            refresh=batch.refresh,
-            resume=batch.resumption,
+            parted=batch,
             needs_receipt=self._needs_receipt(values),
         )
 

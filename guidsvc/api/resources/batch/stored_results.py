@@ -9,61 +9,73 @@ A result stays unknown until its creation succeeds: an error of a repetition say
 The shortest form of a result always fits: a receipt has room for those of the largest batch, whatever its client sent.
 """
 
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR
-from typing import Any
+from itertools import accumulate
 
 from pydantic_core import from_json, to_json
 
-from guidsvc.api.execution.response_codec import SMALL_BYTES, decode_response
+from guidsvc.api.execution.response_codec import Parts, decode_response, encode_response, parts_of
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, Result, is_creation
 from guidsvc.errors import CorruptRecord
 from guidsvc.http.response import Response
-from guidsvc.runtime.background import in_thread
 
-_UNKNOWN = frozenset({GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR})
-"""Statuses of operations that may have taken effect, or may not."""
-_HINT = re.compile(rb'\\"status\\":50[04]\b')
-"""Found in every encoded response with such a result, and in few others: its body is a string in JSON."""
 MINIMAL = {"Preference-Applied": "return=minimal"}
 """The headers of a response without records."""
+_UNKNOWN = frozenset({GATEWAY_TIMEOUT, INTERNAL_SERVER_ERROR})
+"""Statuses of operations that may have taken effect, or may not."""
 _OMITTED = "The details of this error were not stored, because the response was too large."
 _SHORT_MEMBERS = "status", "guid", "etag"
 _SHORT_PROBLEM_MEMBERS = "type", "title", "status", "code", "request_id"
-_START, _END = '{"results":[', "]}"
-_DECODER = json.JSONDecoder()
+_START, _END = b'{"results":[', b"]}"
+
+
+def render_results(texts: Sequence[bytes]) -> bytes:
+    """Return the document with these results."""
+    return b"%b%b%b" % (_START, b",".join(texts), _END)
+
+
+def encode_results(headers: Mapping[str, str], texts: Sequence[bytes], unknown: Sequence[int]) -> bytes:
+    """Return the encoded response with these results, of which those at the positions `unknown` are unknown."""
+    return encode_response(Response(200, dict(headers), render_results(texts)), parts_with(texts, unknown))
+
+
+def parts_with(texts: Sequence[bytes], unknown: Sequence[int]) -> Parts | None:
+    """Return the parts of a response with these results; None if none is unknown."""
+    return Parts(list(unknown), list(map(len, texts))) if unknown else None
+
+
+def is_unknown(value: object, result: Result) -> bool:
+    """Whether the operation of this JSON value must be executed again to know its outcome."""
+    return result.status in _UNKNOWN and is_creation(value)
 
 
 class StoredResults:
     """The results of a stored response, as texts. `unknown` are the positions of creations with an unknown outcome."""
 
-    def __init__(self, response: Response, texts: Sequence[str], unknown: Sequence[int], max_bytes: int) -> None:
+    def __init__(self, headers: Mapping[str, str], texts: list[bytes], unknown: Sequence[int], max_bytes: int) -> None:
         self.unknown = unknown
-        self._headers = response.headers
-        self._texts, self._brief_texts = list(texts), list(texts)
-        self._is_brief = "Preference-Applied" in response.headers
-        self._room = max_bytes - sum(max(len(text.encode()), BRIEF_BYTES) + 1 for text in texts)
+        self._headers = headers
+        self._texts, self._brief_texts = texts, list(texts)
+        self._still_unknown = dict.fromkeys(unknown)
+        self._is_brief = "Preference-Applied" in headers
+        self._room = max_bytes - sum(max(len(text), BRIEF_BYTES) + 1 for text in texts)
 
     def replace(self, index: int, result: Result) -> None:
         """Replace an unknown result by this one, in brief form if the response has no records or no space."""
         text = result.brief if self._is_brief else result.fit(BRIEF_BYTES + max(0, self._room))
         self._room -= max(0, len(text) - BRIEF_BYTES)
-        self._texts[index], self._brief_texts[index] = text.decode(), result.brief.decode()
+        self._texts[index], self._brief_texts[index] = text, result.brief
+        del self._still_unknown[index]
 
-    def response(self) -> Response:
-        """Return the response with the current results."""
-        return self._response(self._texts)
+    def encode(self) -> bytes:
+        """Return the encoded response with the current results."""
+        return encode_results(self._headers, self._texts, list(self._still_unknown))
 
-    def shorter(self) -> Iterator[Response]:
+    def shorter(self) -> Iterator[bytes]:
         """Yield the response without the records of the results that were replaced, and then without any details."""
-        yield self._response(self._brief_texts)
-        shortest = [shorten(text.encode()).decode() for text in self._brief_texts]
-        yield self._response(shortest)._replace(headers=MINIMAL)
-
-    def _response(self, texts: Sequence[str]) -> Response:
-        return Response(200, self._headers, f"{_START}{','.join(texts)}{_END}".encode())
+        yield encode_results(self._headers, self._brief_texts, list(self._still_unknown))
+        yield encode_results(MINIMAL, list(map(shorten, self._brief_texts)), list(self._still_unknown))
 
 
 def shorten(text: bytes) -> bytes:
@@ -75,38 +87,17 @@ def shorten(text: bytes) -> bytes:
     return to_json(members)
 
 
-async def find_unknown(encoded: bytes, values: Sequence[Any], max_bytes: int) -> StoredResults | None:
-    """Return the results of an encoded response to these operations; None if the outcome of each creation is known.
+async def find_unknown(encoded: bytes, count: int, max_bytes: int) -> StoredResults | None:
+    """Return the results of an encoded response to `count` operations; None if the outcome of each creation is known.
 
     A response with other results than the unknown ones has at most `max_bytes`.
     """
-    if _HINT.search(encoded) is None:
+    parts = parts_of(encoded)
+    if parts is None:
         return None
-    response = await decode_response(encoded)
-    if len(encoded) <= SMALL_BYTES:
-        return _find_unknown(response, values, max_bytes)
-    return await in_thread(_find_unknown, response, values, max_bytes)
-
-
-def _find_unknown(response: Response, values: Sequence[Any], max_bytes: int) -> StoredResults | None:
-    texts, statuses = _split((response.body or b"").decode())
-    if len(texts) != len(values):
-        raise CorruptRecord(f"a stored answer has {len(texts)} results for {len(values)} operations")
-    unknown = [index for index, status in enumerate(statuses) if status in _UNKNOWN and is_creation(values[index])]
-    return StoredResults(response, texts, unknown, max_bytes) if unknown else None
-
-
-def _split(body: str) -> tuple[list[str], list[int]]:
-    """Return the text of each result in a body, unchanged, and its status."""
-    texts: list[str] = []
-    statuses: list[int] = []
-    start = len(_START)
-    try:
-        while body[start - 1] in "[,":
-            value, end = _DECODER.raw_decode(body, start)
-            texts.append(body[start:end])
-            statuses.append(value["status"])
-            start = end + 1
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CorruptRecord(f"a stored answer is not valid: {error}") from error
-    return texts, statuses
+    _, headers, body = await decode_response(encoded)
+    starts = list(accumulate((size + 1 for size in parts.sizes), initial=len(_START)))
+    if len(parts.sizes) != count or body is None or starts[-1] - 1 + len(_END) != len(body):
+        raise CorruptRecord(f"a stored answer has no results for {count} operations, or others")
+    texts = [body[start : start + size] for start, size in zip(starts, parts.sizes, strict=False)]
+    return StoredResults(headers, texts, parts.unknown, max_bytes)
