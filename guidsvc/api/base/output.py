@@ -81,7 +81,7 @@ class OutputHandler(InputHandler):
             self.clear_header("Content-Type")
         self.respond(response.status, response.body)
 
-    async def send_idempotent(  # noqa: PLR0913  # one argument per form of the response
+    async def send_idempotent(
         self,
         work: Work,
         *,
