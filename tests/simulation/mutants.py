@@ -54,7 +54,7 @@ MUTANTS = (
     )}),
     Mutant("a chain gets no deadline", {"cache/redis/cache.py": (
         "each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps", "each for each in swaps",
-    )}, seeds=200, faults=("stragglers",)),
+    )}, seeds=600, faults=("stragglers",)),
     Mutant("a chain stays in L1", {"cache/redis/cache.py": ("        guid = swaps[0].guid\n        with self._excluded_from_l1(guid):\n", "        guid = swaps[0].guid\n        if guid:\n")}, seeds=600),
     Mutant("marker expires before its write", {"cache/write_window.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
     Mutant("cache filled by a read that is not linearizable", {"cache/redis/cache.py": ("await self._records.get_linearizable(guid)", "await self._records.get(guid)")}, seeds=200, faults=("stall",)),
