@@ -241,14 +241,17 @@ class BaseConnection(asyncio.Protocol):
         return limits.idle_seconds if self._parser.is_between_requests else limits.head_seconds
 
     def _linger(self) -> None:
-        """Close after the client has read the answer: a client cut off while sending may never see it."""
+        """Close after the client has read the answer: a client cut off while sending may never see it.
+
+        TLS has no half-closed connections: there the client learns only from the answer that it is the last.
+        """
         self._parser.is_finished = self._is_lingering = True
         self._queued.clear()
         self._count_incoming()
         self._timeout_start = self._state.tick
-        if self._has_eof or not self._transport.can_write_eof():
+        if self._has_eof:
             self.close()
-        elif not self._send_buffer.is_closing:
+        elif self._transport.can_write_eof() and not self._send_buffer.is_closing:
             with suppress(OSError):  # the client has just reset the connection
                 self._transport.write_eof()
 
