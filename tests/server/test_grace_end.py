@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -210,3 +210,21 @@ async def test_stream_of_events_ends_at_shutdown_and_has_a_line(
         assert end in reply.body
         await shutdown
     assert line_of(capsys)["status"] == 200
+
+
+async def test_client_that_keeps_sending_does_not_hold_up_the_end(serving: Serving) -> None:
+    """It has two seconds to read its 503, and then its connection is closed."""
+
+    async def keep_sending(writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"1\r\n \r\n")
+                await writer.drain()
+                await asyncio.sleep(0.001)
+
+    async with stoppable(serving, grace=0.2) as running:
+        _, writer = await running.send(UPLOADS["put-chunks"])
+        await running.client.get("/livez")
+        sending = asyncio.create_task(keep_sending(writer))
+        await running.begin_shutdown()
+        await sending
