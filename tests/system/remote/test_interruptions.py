@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import click
 import pytest
 
 from guidsvc_client import Client, Result
@@ -97,6 +98,29 @@ def test_ended_export_leaves_no_part_of_a_file(empty: Service, tmp_path: Path, n
     process.send_signal(number)
 
     assert process.wait(START_SECONDS) == 128 + number
+    assert list(folder.iterdir()) == []
+
+
+def test_export_interrupted_as_its_file_appears_leaves_none(
+    running: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_file = os.open
+
+    def interrupted(path: str, flags: int, mode: int = 0o777, **options: Any) -> int:
+        descriptor = open_file(path, flags, mode, **options)
+        if str(path).endswith(".part"):
+            os.close(descriptor)
+            raise KeyboardInterrupt
+        return descriptor
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    cli = CommandLine(tmp_path, running.url)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", interrupted)
+        with pytest.raises(click.Abort):
+            cli("export", str(folder / "all"))
+
     assert list(folder.iterdir()) == []
 
 

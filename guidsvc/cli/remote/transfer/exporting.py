@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from secrets import token_hex
 from typing import Any
 
 import click
@@ -97,19 +97,22 @@ def _opened_device(path: Path) -> Iterator[Write]:
 @contextmanager
 def _opened_file(path: Path) -> Iterator[Write]:
     """Write a new file next to the target, which it replaces at the end."""
-    with NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".part", delete=False
-    ) as file:
-        try:
+    part = path.with_name(f".{path.name[:90]}.{token_hex(8)}.part")
+    try:  # before the file is created: a signal may arrive at any time
+        with open(part, "x", encoding="utf-8", opener=_open_private) as file:
             yield file.write
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o666 & ~_umask())
-            os.replace(file.name, path)  # noqa: PTH105  # as one step
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(file.name)  # noqa: PTH108
-            raise
+            part.replace(path)  # as one step
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _umask() -> int:
