@@ -321,6 +321,27 @@ def test_stopped_backup_leaves_no_partial_copy(tmp_path: Path, store: Path, numb
     assert not list(tmp_path.glob(".copy.db*"))
 
 
+def test_backup_interrupted_as_its_file_appears_leaves_none(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_file = os.open
+
+    def interrupted(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = open_file(path, flags, mode)
+        if path.suffix == ".tmp":
+            os.close(descriptor)
+            raise KeyboardInterrupt
+        return descriptor
+
+    names = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            back_up(store, tmp_path / "backup.db", overwrite=False)
+
+    assert sorted(tmp_path.iterdir()) == names
+
+
 def test_damaged_store_is_reported_and_leaves_no_backup(tmp_path: Path, serving: Serving) -> None:
     async def fill() -> None:
         async with serving() as client:

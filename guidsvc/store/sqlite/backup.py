@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 from guidsvc.errors import StartError, write_fault
@@ -127,11 +128,12 @@ def _writable(target: Path) -> Iterator[None]:
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """Create an empty file beside the target that only its owner can read; remove it at the end if it still exists."""
-    made = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    made = target.with_name(f".{target.name}.{token_hex(4)}.tmp")
     with _writable(target):
         made.with_name(made.name + JOURNAL_SUFFIX).exists()  # an OSError if the name is too long
-        os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
-    try:
+    try:  # before the file is created: a signal may arrive at any time
+        with _writable(target):
+            os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
         yield made
     finally:
         for suffix in ("", JOURNAL_SUFFIX, "-wal", "-shm"):
