@@ -247,7 +247,7 @@ def test_import_goes_on_after_kills_and_does_nothing_twice(
     assert sum(done.json.values()) == LINES
     assert stored(empty.url) == expected(range(LINES))
     assert set(map(tuple, changes(empty.url).values())) == {("guid.created",)}
-    assert "nothing to resume" in line.ok("import", *words).err
+    assert "nothing to resume" in line.ok("import", lines, "--on-conflict", "skip", "--resume").err
 
 
 def test_interrupted_import_prints_how_to_continue(line: CommandLine, empty: Service, tmp_path: Path) -> None:
