@@ -8,6 +8,7 @@ or uses a store. `now` is in Unix milliseconds.
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +17,15 @@ from pydantic_core import from_json
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
 from guidsvc.domain.leases.errors import ExpiresTooSoon, beyond_limit, cannot_revive, nothing_left
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
-from guidsvc.domain.record import DELETED_EXPIRE, MAX_TIME, Record, State, check_metadata_patch, render_metadata
+from guidsvc.domain.record import (
+    DELETED_EXPIRE,
+    MAX_TIME,
+    RENDERED,
+    Record,
+    State,
+    check_metadata_patch,
+    render_metadata,
+)
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
 
 CREATION_SECONDS = 10
@@ -26,8 +35,12 @@ TOMBSTONE_SECONDS = 60
 TOMBSTONE_USER = "deleted"
 _FIELDS = tuple(Record.model_fields)
 _values_of = attrgetter(*_FIELDS)
-_record: Callable[[dict[str, Any]], Record] = Record.__pydantic_validator__.validate_python
-"""Makes a record of its members, as its constructor does in twice the time."""
+_record: Callable[[dict[str, Any]], Record] = partial(Record.__pydantic_validator__.validate_python, context=RENDERED)
+"""Makes a record of its members, as its constructor does in twice the time.
+
+Metadata is not decoded: it is that of a record, or was rendered by the command or here. Decoding 16 KiB would take up
+to 0.5 ms, for each change of any member.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ true stay distinct; integers have up to 4,300 digits, other numbers are IEEE dou
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from json.encoder import encode_basestring
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError, from_json, to_json
 
 from guidsvc.errors import InvalidGuid
@@ -154,8 +154,20 @@ def _is_deeper(outline: bytes, levels: int) -> bool:
     return bool(brackets)
 
 
-def _check_metadata_text(text: str) -> str:
+MetadataCheck = Callable[[str], bool]
+"""Returns whether a text is known to be valid metadata, at less cost than decoding it. Pass it as validation context.
+
+If it returns False, the text is decoded. So it may reject valid texts, but must never accept an invalid one.
+"""
+RENDERED: MetadataCheck = bool
+"""Accepts metadata that `render_metadata` returned, or that a record has already."""
+
+
+def _check_metadata_text(text: str, info: ValidationInfo) -> str:
     """Validate the JSON text of an object. It must not contain NaN or Infinity, which JSON does not define."""
+    is_valid: MetadataCheck | None = info.context
+    if is_valid is not None and is_valid(text):
+        return text
     try:
         value = from_json(text, allow_inf_nan=False)
     except ValueError as error:
