@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
+from guidsvc.domain.record import MetadataCheck
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime.background import WorkerThreads, in_thread, spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
-from guidsvc.store.sqlite.tables import RECORDS, Change, Row, Table
+from guidsvc.store.sqlite.tables import RECORDS, Change, Row, Table, metadata_check
 from guidsvc.store.sqlite.writer import Write, Writer, failure
 from guidsvc.telemetry.metrics import BatchMetrics, StoreMetrics
 
@@ -80,6 +81,8 @@ class SqliteEngine:
         self.files = finder.files = StoreFiles(Path(self._file), is_claimed=is_claimed)
         self.writer = Writer(writer, self.files)
         self.reader = reader
+        self.metadata_check = metadata_check(reader)
+        """For rows that are converted on the event loop."""
         self.finder = finder
         self._write_seconds = write_seconds
         self._thread = WorkerThreads(1, "sqlite-writer")
@@ -119,7 +122,7 @@ class SqliteEngine:
             values = self.reader.execute(table.select, (key,)).fetchone()
         except sqlite3.Error as error:
             raise failure(error, self._file) from error
-        return None if values is None else row_of(table, key, values)
+        return None if values is None else row_of(table, key, values, self.metadata_check)
 
     async def read_linearizable(self, guid: str) -> tuple[object, ...] | None:
         """Return the row of a record once no earlier write is half done, in any process."""
@@ -279,9 +282,9 @@ class LogPauses:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def row_of(table: Table[Row], key: str, values: tuple[object, ...]) -> Row:
+def row_of(table: Table[Row], key: str, values: tuple[object, ...], check: MetadataCheck | None = None) -> Row:
     """Convert the values of a row to a model; CorruptRecord if they are invalid."""
     try:
-        return table.row(values)
+        return table.row(values, check)
     except ValidationError as error:
         raise CorruptRecord(f"the row of {key} is not a valid {table.model.__name__}: {error}") from error

@@ -13,7 +13,7 @@ from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.receipt import Receipt, ReceiptUsage
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import MetadataCheck, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, GuidsvcError
 from guidsvc.store.cache_fence import Fence, FenceReading, Mode
@@ -71,11 +71,11 @@ class SqliteRecords:
     def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record]:
         with self._engine.failures():
             rows = self._engine.reader.execute(RECORDS.select_many, (to_json(guids).decode(),)).fetchall()
-        return {record.guid: record for record in _records_of(rows)}
+        return {record.guid: record for record in _records_of(rows, self._engine.metadata_check)}
 
     async def get_linearizable(self, guid: str, /) -> Record | None:
         found = await self._engine.read_linearizable(guid)
-        return None if found is None else row_of(RECORDS, guid, found)
+        return None if found is None else row_of(RECORDS, guid, found, self._engine.metadata_check)
 
     def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
@@ -175,12 +175,12 @@ def _counts(connection: sqlite3.Connection, values: Mapping[str, object]) -> lis
     return [int(count) for (count,) in connection.execute(COUNT_BY_EXPIRE, values)]
 
 
-def _records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
+def _records_of(rows: Sequence[tuple[object, ...]], check: MetadataCheck) -> list[Record]:
     """Convert rows to records; CorruptRecord, which names the row, if one is invalid."""
     try:
-        return records_of(rows)
+        return records_of(rows, check)
     except ValidationError:
-        return [row_of(RECORDS, str(row[0]), row) for row in rows]
+        return [row_of(RECORDS, str(row[0]), row, check) for row in rows]
 
 
 def _fence_of(row: tuple[str, int, str] | None) -> Fence:

@@ -34,14 +34,14 @@ from pydantic_core import to_json
 
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import ReceiptUsage
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import MetadataCheck, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import StoreUnavailable
 from guidsvc.runtime.background import WorkerThreads, in_thread
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import open_reader
-from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, RECORDS
+from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, RECORDS, metadata_check
 from guidsvc.store.sqlite.writer import code_of
 from guidsvc.store.work_time import add_work
 
@@ -69,7 +69,7 @@ _BY_EXPIRE, _EXPIRE_PAGE = "INDEXED BY records_expire", "ORDER BY expire, guid L
 _AFTER_EXPIRE = "(expire, guid) > (:after_expire, :after)"
 _EXPIRE_RANGE = f"{_AFTER_EXPIRE} AND expire < :expire_before"
 _EXPIRE_ENTRIES = f"SELECT expire, guid FROM records {_BY_EXPIRE} WHERE {_EXPIRE_RANGE} ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
-Make = Callable[[Sequence[tuple[object, ...]]], list[Record]]
+Make = Callable[[Sequence[tuple[object, ...]], MetadataCheck], list[Record]]
 """Converts rows to records."""
 _Found = TypeVar("_Found")
 
@@ -115,7 +115,7 @@ class Finder:
                     raise
                 # The damage may affect only an index used as a short cut: in key order the page may be whole.
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
-            return make(rows)
+            return make(rows, metadata_check(connection))
 
         return await self.run(work, selection.turn)
 
@@ -125,7 +125,7 @@ class Finder:
         values = values_of(selection, place[1]) | {"after_expire": place[0], "limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
-            return make(_page_by_expire(connection, selection, values))
+            return make(_page_by_expire(connection, selection, values), metadata_check(connection))
 
         return await self.run(work, selection.turn)
 

@@ -14,9 +14,12 @@ from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.bulk.construction import construct
 from guidsvc.domain.quota_ledger import QuotaLedger
 from guidsvc.domain.receipt import Receipt
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import MetadataCheck, Record
 
 Row = TypeVar("Row", bound=BaseModel)
+
+SMALL_CHARACTERS = 1024
+"""Metadata up to this length is decoded to validate it: the parser of SQLite would take longer to call."""
 
 
 class Change(NamedTuple):
@@ -55,11 +58,11 @@ class Table(Generic[Row]):
         self._all_columns = (*columns, *extras)
         self.model = model
         # As `model_validate`, without its checks of options that are not used here
-        self._validate: Callable[[object], Row] = model.__pydantic_validator__.validate_python
+        self._validate: Callable[..., Row] = model.__pydantic_validator__.validate_python
 
-    def row(self, values: tuple[object, ...]) -> Row:
+    def row(self, values: tuple[object, ...], check: MetadataCheck | None = None) -> Row:
         """Convert the values of a row to a model; raise ValidationError if they are invalid."""
-        return self._validate(dict(zip(self.columns, values, strict=True)))
+        return self._validate(dict(zip(self.columns, values, strict=True)), context=check)
 
     def change(self, old: Row | None, new: Row | None, *, not_after: int | None = None) -> Change:
         """Return the statement that replaces `old` with `new`; None for either means absent."""
@@ -148,15 +151,42 @@ def record_values(record: Record, *extras: object) -> tuple[object, ...]:
     return (guid, user, expire, metadata or "", *others, *extras)
 
 
+def metadata_check(connection: sqlite3.Connection) -> MetadataCheck:
+    """Return a check of large metadata by the JSON parser of SQLite, for the thread that uses the connection.
+
+    It takes an eighth of the time that decoding may take, which creates thousands of objects. It accepts all of RFC
+    8259: so also integers of more than 4,300 digits, and more than 8 levels, which no client can have written.
+    """
+    execute = connection.execute
+
+    def is_valid(text: str) -> bool:
+        if len(text) <= SMALL_CHARACTERS or text[0] != "{" or _may_mislead(text):
+            return False
+        (is_json,) = execute("SELECT json_valid(?)", (text,)).fetchone()
+        return bool(is_json)
+
+    return is_valid
+
+
+def _may_mislead(text: str) -> bool:
+    """Whether SQLite may accept the text although it is invalid: it stops at U+0000, and accepts escaped surrogates."""
+    if "\0" in text:
+        return True
+    if "\\u" not in text:
+        return False
+    escapes = text.replace("\\\\", "")
+    return "\\ud" in escapes or "\\uD" in escapes
+
+
 @cache
-def _record_rows() -> Callable[[object], list[tuple[Any, ...]]]:
+def _record_rows() -> Callable[..., list[tuple[Any, ...]]]:
     """Return a validator of rows, by the types of the fields of a record."""
     types = tuple(field.rebuild_annotation() for field in Record.model_fields.values())
     adapter: TypeAdapter[Any] = TypeAdapter(list[tuple[types]], config=ConfigDict(strict=True))  # type: ignore[valid-type]  # made here
     return adapter.validator.validate_python
 
 
-def records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
+def records_of(rows: Sequence[tuple[object, ...]], check: MetadataCheck | None = None) -> list[Record]:
     """Convert rows to records like `Table.row`, in a third of the time, without a call for each.
 
     Raise ValidationError if one is invalid.
@@ -173,7 +203,9 @@ def records_of(rows: Sequence[tuple[object, ...]]) -> list[Record]:
             "updated": updated,
             "purge_at": purge_at,
         }
-        for guid, user, expire, metadata, owner, version, created, updated, purge_at in _record_rows()(rows)
+        for guid, user, expire, metadata, owner, version, created, updated, purge_at in _record_rows()(
+            rows, context=check
+        )
     ]
     return construct(Record, members, repeat(_RECORD_NAMES))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from guidsvc.domain import api_key as keys
+from guidsvc.domain import record as record_module
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
@@ -246,7 +247,25 @@ def test_commit_without_sync_has_unknown_outcome() -> None:
     assert isinstance(failure(error, "a.db"), StoreUnavailable)
 
 
-@pytest.mark.parametrize("column", ["user = ''", "expire = 'soon'", "metadata = '{'", "version = NULL"])
+async def test_reads_decode_no_large_metadata(
+    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although they validate it: decoding 16 KiB would stop the event loop for up to 0.5 ms."""
+    stored = record(clock(), metadata=f'{{"a":[{",".join(["[[[[]]]]"] * 1700)}]}}')
+    await store.records.swap(None, stored)
+    monkeypatch.setattr(record_module, "from_json", pytest.fail)
+
+    assert await store.records.get(GUID) == store.records.get_nowait(GUID) == stored
+    assert store.records.get_many_for_update([GUID]) == {GUID: stored}
+    assert await store.records.get_linearizable(GUID) == stored
+    assert await store.records.find(Selection(), "", 9) == [stored]
+    assert await store.records.find_by_expire(Selection(expire_from=1), Position("", 0), 9) == [stored]
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["user = ''", "expire = 'soon'", "metadata = '{'", "metadata = printf('{\"a\":%01100d', 1)", "version = NULL"],
+)
 async def test_corrupt_row_is_reported_and_others_are_served(
     store: SqliteStore, writer: sqlite3.Connection, clock: FakeClock, column: str
 ) -> None:
