@@ -13,10 +13,14 @@ import yaml
 
 import guidsvc
 from guidsvc.api.app import make_routes
+from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES
+from guidsvc.api.resources.batch.slots import DOCUMENTS, SMALL_DOCUMENTS
 from guidsvc.config import PREFIX, Settings
 from guidsvc.process.worker_channel import MARGIN_SECONDS
+from guidsvc.runtime.temporary_space import BUFFERED_PART, MIB
 from tests.support.backing_servers import ROOT
 from tests.support.image import stages
+from tests.support.open_requests import OPEN_REQUEST_BYTES
 from tests.support.optional_program import find, run
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -54,6 +58,25 @@ def pod() -> Document:
 def container(pod: Document) -> Document:
     (one,) = pod["containers"]
     return dict(one)
+
+
+def test_memory_limit_covers_all_that_the_bounds_allow(container: Document) -> None:
+    settings = Settings(access="off")
+    parts = {
+        "cache": settings.cache_size,
+        "requests, twice while they are decoded": 2 * settings.max_incoming_bytes,
+        "responses": settings.max_unsent_bytes,
+        "waiting lines": settings.temp_bytes // BUFFERED_PART,
+        "results of documents": (DOCUMENTS + SMALL_DOCUMENTS) * MAX_RESULT_BYTES,
+        "open requests": settings.max_connections * OPEN_REQUEST_BYTES,
+        "program": 64 * MIB,
+    }
+    assert container["resources"]["limits"]["memory"] == "1280Mi"
+    assert sum(parts.values()) <= 1280 * MIB, parts
+    section = (ROOT / "docs" / "security.md").read_text().partition("### Memory")[2].partition("\n#")[0]
+    assert [int(size) for size in re.findall(r"^\|.*\| (\d+) MiB \|", section, re.MULTILINE)] == [
+        -(-size // MIB) for size in parts.values()
+    ]
 
 
 def test_every_manifest_names_its_kind() -> None:

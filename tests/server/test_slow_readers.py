@@ -20,13 +20,14 @@ from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Service, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.factories import USER
+from tests.support.open_requests import OPEN_REQUEST_BYTES
 from tests.support.slow_readers import hosting, is_reset, narrow
 
 pytestmark = pytest.mark.both_servers
 
 MIB = 1024 * 1024
 BUDGET = 32 * MIB
-READERS = 200
+READERS, BATCHES = 200, 800
 LARGE = {
     "page": b"GET /guid?limit=500 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "stream": b"GET /guid HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n",
@@ -86,6 +87,22 @@ def test_slow_readers_take_little_memory_and_return_it(server: str, tmp_path: Pa
                 with connect(running.port, b"GET /guid?limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
                     assert connection.recv(12) == b"HTTP/1.1 200"
             wait_until(lambda: resident(running) < memory_before + 40 * MIB, f"memory of {READERS} readers of a {kind}")
+
+
+@pytest.mark.usefixtures("_many_descriptors")
+@pytest.mark.parametrize("query", ["", "?validate_only=true"])
+def test_incomplete_batch_takes_little_memory(server: str, tmp_path: Path, query: str) -> None:
+    head = (
+        f"POST /guid:batch{query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
+    )
+    with service(tmp_path, "--no-access-log", "--server", server) as running, ExitStack() as stack:
+        for _ in range(100):  # what the first ones take is kept for others
+            stack.enter_context(connect(running.port, head.encode()))
+        memory_before = _settled(running)
+        for _ in range(BATCHES):
+            stack.enter_context(connect(running.port, head.encode()))
+        assert (_settled(running) - memory_before) / BATCHES < OPEN_REQUEST_BYTES
 
 
 def _settled(running: Service) -> int:
