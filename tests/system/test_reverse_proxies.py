@@ -3,14 +3,15 @@
 Each installed proxy runs with its example. Tests of the text of an example run without the program.
 """
 
+import asyncio
 import json
 import re
 import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from http.client import HTTPMessage, HTTPResponse, HTTPSConnection
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPMessage, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from guidsvc.config import Settings
 from tests.support.backing_servers import START_SECONDS, Server, Service, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.reverse_proxy import FILES, HOST, SERVICE, reverse_proxy, text_of
+from tests.support.stream_server import stream_server
 
 GUID = "A" * 32
 FLAGS = re.compile(r"^#   guidsvc (.*)$", re.MULTILINE)
@@ -223,6 +225,41 @@ def test_proxy_uses_the_service_again_after_its_restart(tmp_path: Path, certific
         wait_until(lambda: proxied.ask("GET", "/readyz").status == 200, "the service", proxied.proxy.log)
 
 
+@every_proxy
+async def test_proxy_repeats_no_write_that_was_sent(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    """It may have been executed, and a `PUT /guid` creates another GUID each time. To nginx, a PUT is idempotent."""
+    writes, received = ["PUT", "DELETE", "POST", "PATCH"], []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):  # the proxy has closed the connection
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                length = re.search(r"(?i)\ncontent-length: *(\d+)", head)
+                await reader.readexactly(int(length[1]) if length else 0)
+                if head.split()[0] in writes:
+                    received.append(head.split()[0])
+                    return
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    def write_all(port: int) -> None:
+        with reverse_proxy(name, tmp_path / name, port, certificate) as proxy:
+            if proxy is None:
+                received.extend(writes)
+                return
+            for method in writes:
+                connection = HTTPSConnection(
+                    "127.0.0.1", proxy.port, timeout=START_SECONDS, context=certificate.trusting()
+                )
+                with closing(connection), suppress(RemoteDisconnected):  # HAProxy disconnects instead of a 502
+                    # The proxy keeps this connection to the service, and uses it for the write.
+                    wait_until(lambda: ask(connection, "GET", "/guid").status == 200, "the upstream", proxy.log)  # noqa: B023
+                    assert ask(connection, method, "/guid", user("a")).status == 502
+
+    async with stream_server(serve) as port:
+        await asyncio.to_thread(write_all, port)
+    assert received == writes
+
+
 # The text of the examples, which is checked everywhere
 
 
@@ -234,6 +271,8 @@ SETTINGS = {
         "keepalive_timeout": "60s",
         "proxy_read_timeout": "90s",
         "client_max_body_size": "4m",
+        "proxy_next_upstream": "off",
+        "error_page": "418 = @writes",
     },
     "haproxy": {"timeout server": "90s", "timeout client": "90s", "retry-on": "conn-failure", "http-reuse": "safe"},
     "caddy": {"flush_interval": "-1", "keepalive": "60s", "versions": "1.1", "max_size": "4MiB", "compression": "off"},
