@@ -19,7 +19,7 @@ from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown
 from guidsvc.runtime.clock import Clock
-from guidsvc.store.contract import WOULD_BLOCK, RecordRepository, Swap, WouldBlock
+from guidsvc.store.contract import WOULD_BLOCK, RecordRepository, Swap, TakeTurn, WouldBlock
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.tracing import record_source
@@ -104,7 +104,9 @@ class MemoryCache(DelegatingRecords):
         self._unmark(guid)
         return swapped
 
-    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:
+    async def get_many_for_update(
+        self, guids: Sequence[str], take_turn: TakeTurn, /
+    ) -> Mapping[str, Record] | WouldBlock:
         entries, now = self._entries, self._clock()
         cached: dict[str, Record] = {}
         for guid in guids:
@@ -112,7 +114,7 @@ class MemoryCache(DelegatingRecords):
             if entry is not None and lifecycle.is_live(entry, now):
                 cached[guid] = entry
         absent = [guid for guid in guids if guid not in cached]
-        read = self._records.get_many_for_update(absent)
+        read = await self._records.get_many_for_update(absent, take_turn)
         if read is WOULD_BLOCK:
             return read
         self._meter.l1_hits += len(cached)

@@ -25,6 +25,7 @@ from guidsvc.domain.preconditions import UNCONDITIONAL, Conditions, check_change
 from guidsvc.domain.record import Record
 from guidsvc.errors import NotFound, StoreUnavailable
 from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.fairness.decoding_turns import DecodingTurns
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.runtime.temporary_space import Share
 from guidsvc.services.leases.renewer import LeaseRenewer, RenewalTerms
@@ -72,6 +73,7 @@ class GuidService:
         audit: ChangeAudit | None = None,
         draw: Draw = randrange,
         renewals: MutableMapping[str, int] | None = None,
+        decoding_turns: DecodingTurns | None = None,
     ) -> None:
         self._records = records
         self._lease_clock = lease_clock
@@ -82,7 +84,17 @@ class GuidService:
         self._attempts = attempts
         self._quota = quota
         self._draw = draw
-        self._writer = GroupWriter(records, lease_clock, clock=clock, quota=quota, audit=audit, attempts=attempts)
+        self.decoding_turns = DecodingTurns() if decoding_turns is None else decoding_turns
+        """The turns of requests, too, for decoding their bodies."""
+        self._writer = GroupWriter(
+            records,
+            lease_clock,
+            clock=clock,
+            quota=quota,
+            audit=audit,
+            attempts=attempts,
+            decoding_turns=self.decoding_turns,
+        )
         self._creator = RecordCreator(
             records, self._writer, clock=clock, generator=generator, attempts=attempts, draw=draw
         )
@@ -237,7 +249,7 @@ class GuidService:
             check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
             return lifecycle.patch(old, patch, now, self._policy)
 
-        _, new = await self._writer.write(guid, make, self._caller)
+        _, new = await self._writer.write(guid, make, self._caller, merges_metadata=patch.metadata is not None)
         return new
 
     async def renew(self, guid: str, asked: RenewCommand, conditions: Conditions = UNCONDITIONAL) -> Renewal:
@@ -304,6 +316,7 @@ class GuidService:
                 attempts=self._attempts,
                 quota=self._quota.dry_run(),
                 draw=self._draw,
+                decoding_turns=self.decoding_turns,
             )
             service.is_dry_run = True
             yield service.acting_for(self._caller)

@@ -3,7 +3,7 @@
 A cache wraps the repository of records; instruments wrap every repository.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -42,6 +42,8 @@ class WouldBlock(Enum):
 
 
 WOULD_BLOCK = WouldBlock.WOULD_BLOCK
+TakeTurn = Callable[[], Awaitable[None]]
+"""Waits for a turn of work that blocks the event loop. The work must follow without another wait."""
 
 
 class Repository(Protocol[Item]):
@@ -86,10 +88,13 @@ class RecordRepository(Repository[Record], Protocol):
     async def get_for_update(self, guid: str, /) -> Record | None:
         """Return what `get` would, for a caller that is about to change it. The Redis cache reads from the store."""
 
-    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:
+    async def get_many_for_update(
+        self, guids: Sequence[str], take_turn: TakeTurn, /
+    ) -> Mapping[str, Record] | WouldBlock:
         """Return what `get_for_update` would for each GUID, without those that are absent.
 
-        WOULD_BLOCK if that needs waiting, or if `swap_many` is not supported.
+        WOULD_BLOCK if that needs waiting for the store, or if `swap_many` is not supported. Large metadata is validated
+        in parts, and `take_turn` waits between them, so that other requests run.
         """
 
     async def get_linearizable(self, guid: str, /) -> Record | None:
@@ -174,7 +179,12 @@ class WithoutGroups:
                 results.append(error)
         return results
 
-    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:  # noqa: ARG002  # no swap follows
+    async def get_many_for_update(
+        self,
+        guids: Sequence[str],  # noqa: ARG002  # no swap follows
+        take_turn: TakeTurn,  # noqa: ARG002  # as above
+        /,
+    ) -> Mapping[str, Record] | WouldBlock:
         return WOULD_BLOCK
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:

@@ -25,6 +25,7 @@ from guidsvc.store.contract import (
     RecordRepository,
     Repository,
     Swap,
+    TakeTurn,
     WouldBlock,
 )
 from guidsvc.store.delegating import DelegatingRecords
@@ -142,10 +143,19 @@ class InstrumentedRecords(DelegatingRecords):
         with _Operation(self._meter, "get"):
             return await self._records.get_for_update(guid)
 
-    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record] | WouldBlock:
+    async def get_many_for_update(
+        self, guids: Sequence[str], take_turn: TakeTurn, /
+    ) -> Mapping[str, Record] | WouldBlock:
         begun = perf_counter()
+
+        async def take_unmeasured_turn() -> None:
+            nonlocal begun
+            waits_since = perf_counter()
+            await take_turn()
+            begun += perf_counter() - waits_since
+
         try:
-            records = self._records.get_many_for_update(guids)
+            records = await self._records.get_many_for_update(guids, take_unmeasured_turn)
         except GuidsvcError:
             self._meter.failed("get")
             raise

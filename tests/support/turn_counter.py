@@ -9,6 +9,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+async def no_turn() -> None:
+    """Fail: the work needs no turn."""
+    raise AssertionError("a turn was taken")
+
+
 class TurnCounter:
     """Counts the calls of a function: `most` is the highest number in one turn of the event loop."""
 
@@ -16,11 +21,11 @@ class TurnCounter:
         self.most = 0
         self._calls = 0
 
-    def counted(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Wrap a function so that its calls are counted."""
+    def counted(self, function: Callable[P, R], weigh: Callable[P, int] = lambda *_, **__: 1) -> Callable[P, R]:
+        """Wrap a function so that its calls are counted, each with its weight."""
 
         def call(*arguments: P.args, **options: P.kwargs) -> R:
-            self._calls += 1
+            self._calls += weigh(*arguments, **options)
             self.most = max(self.most, self._calls)
             return function(*arguments, **options)
 

@@ -28,8 +28,6 @@ from guidsvc.telemetry.tracing import OTHER, Completion, RequestTrace
 
 LOGGED_PATH = 200
 """Maximum characters of a path in a log line."""
-READERS = 4
-"""Maximum number of large bodies, or parts of batches, that are decoded in one iteration of the event loop."""
 PUBLIC_REQUESTS = 16
 """Maximum number of requests for public paths, and of logins, that begin in one iteration of the event loop."""
 ABORTED = "the service ended before the response was complete"
@@ -44,8 +42,7 @@ class RequestPipeline:
         self.context = context
         self.in_flight = context.in_flight
         self.admission = context.admission
-        self.readers = FairSemaphore(READERS)
-        """Turns for decoding, which blocks the event loop."""
+        self.readers = context.service.decoding_turns
         self.public_turns = FairSemaphore(PUBLIC_REQUESTS)
         """Turns of requests without a known caller, which need no admission slot."""
         self.is_access_controlled = context.authenticator is not None

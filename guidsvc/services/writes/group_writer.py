@@ -60,7 +60,7 @@ class GroupWriter(RecordWriter):
         with self._locks.acquire_free(guids) as free:
             begun = self._lease_clock.timer()
             places = [place for place, guid in enumerate(guids) if guid in free]
-            planned = self._plan(guids, places, make, caller, results)
+            planned = await self._plan(guids, places, make, caller, results)
             creations_until = await self._deadline(planned, begun)
             if creations_until is None:
                 planned = [each for each in planned if each.stored is not None]
@@ -71,7 +71,7 @@ class GroupWriter(RecordWriter):
                     await self._swap_together(planned, swaps, caller, results)
         return results
 
-    def _plan(
+    async def _plan(
         self, guids: Sequence[str], places: Sequence[int], make: MakeAt, caller: Caller, results: list[GroupResult]
     ) -> list[_Planned]:
         """Compute the new records at these places of the group.
@@ -79,7 +79,9 @@ class GroupWriter(RecordWriter):
         Put the results of writes that change nothing, or are rejected, into `results`.
         """
         try:
-            stored_records = self._records.get_many_for_update([guids[place] for place in places])
+            stored_records = await self._records.get_many_for_update(
+                [guids[place] for place in places], self._decoding_turns.take_own_turn
+            )
         except GuidsvcError:
             return []
         if stored_records is WOULD_BLOCK:

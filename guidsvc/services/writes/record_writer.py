@@ -10,6 +10,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, NotFound, QuotaExceeded
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.fairness.decoding_turns import DecodingTurns, MergeBudget
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
 from guidsvc.services.writes.change_audit import Action, ChangeAudit, Outcome, action_of, is_unknown, origin_of
@@ -35,7 +36,7 @@ class Written(NamedTuple):
 class RecordWriter:
     """Writes records. A write that loses `attempts` races in a row raises Contention."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # its collaborators, by name
         self,
         records: RecordRepository,
         lease_clock: LeaseClock,
@@ -44,6 +45,7 @@ class RecordWriter:
         quota: Quota,
         audit: ChangeAudit | None,
         attempts: int,
+        decoding_turns: DecodingTurns,
     ) -> None:
         self._records = records
         self._lease_clock = lease_clock
@@ -53,9 +55,12 @@ class RecordWriter:
         self._attempts = attempts
         self._locks = KeyedLock()
         self._turns = WriteTurns()
-        self._chains = WriteChains(records, self._turns, clock=clock, quota=quota, audit=audit)
+        self._decoding_turns = decoding_turns
+        self._chains = WriteChains(records, self._turns, decoding_turns, clock=clock, quota=quota, audit=audit)
 
-    async def write(self, guid: str, make: Make, caller: Caller, *, while_live: bool = False) -> Change:
+    async def write(
+        self, guid: str, make: Make, caller: Caller, *, while_live: bool = False, merges_metadata: bool = False
+    ) -> Change:
         """Replace a record by the result of `make`, atomically; return the old and the new record.
 
         `make` receives the record (None if absent), the time, and the version that a new record must exceed. After a
@@ -63,21 +68,28 @@ class RecordWriter:
 
         A creation has a deadline: until then, the tombstone of any record that came between is still stored.
         With `while_live`, so has the change of a live record: it takes effect before that expires, or not at all.
+        With `merges_metadata`, `make` decodes the metadata of the record: if that is large, the write takes a turn.
         """
         if not self._locks.is_held(guid):
-            return await self._write(guid, make, caller, while_live=while_live)
+            return await self._write(guid, make, caller, while_live=while_live, merges_metadata=merges_metadata)
         if not caller.is_admin:
             await self._reject_other_owner(guid, caller)
-        async with self._turns.turn(guid, QueuedWrite(make, caller, while_live=while_live)) as result:
-            return result or await self._write(guid, make, caller, while_live=while_live)
+        queued = QueuedWrite(make, caller, while_live=while_live, merges_metadata=merges_metadata)
+        async with self._turns.turn(guid, queued) as result:
+            if result is not None:
+                return result
+            return await self._write(guid, make, caller, while_live=while_live, merges_metadata=merges_metadata)
 
-    async def _write(self, guid: str, make: Make, caller: Caller, *, while_live: bool) -> Change:
+    async def _write(self, guid: str, make: Make, caller: Caller, *, while_live: bool, merges_metadata: bool) -> Change:
         async with self._locks.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:
                     await back_off(attempt)
                 begun = self._lease_clock.timer()
-                stored, now = await self._records.get_for_update(guid), self._clock()
+                stored = await self._records.get_for_update(guid)
+                if merges_metadata and stored is not None:
+                    await MergeBudget(self._decoding_turns).spend(stored.metadata)
+                now = self._clock()
                 old = lifecycle.existing(stored, now)
                 if old is not None and authorize(old, caller) is None:
                     raise NotFound(guid)
@@ -123,7 +135,7 @@ class RecordWriter:
             cancel_scope.checkpoint()
             until = earliest(reserved_until, not_after)
             with cancel_scope.shielded():
-                links = self._chains.plan(old, new)
+                links = await self._chains.plan(old, new)
                 if links:
                     begin_write()
                     return await self._chains.execute(Swap(old, new, until, origin_of(caller)), caller, links)

@@ -30,6 +30,7 @@ from guidsvc.errors import (
     PreconditionRequired,
 )
 from guidsvc.runtime.clock import Clock
+from guidsvc.runtime.fairness.decoding_turns import DecodingTurns, MergeBudget
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.writes.change_audit import ChangeAudit, action_of, is_unknown, origin_of
 from guidsvc.services.writes.write_attempt import CURRENT, begin_write
@@ -64,25 +65,50 @@ class WriteChains:
     """Plans and executes the writes that wait for a GUID, with the write that has the turn."""
 
     def __init__(
-        self, records: RecordRepository, turns: WriteTurns, *, clock: Clock, quota: Quota, audit: ChangeAudit | None
+        self,
+        records: RecordRepository,
+        turns: WriteTurns,
+        decoding_turns: DecodingTurns,
+        *,
+        clock: Clock,
+        quota: Quota,
+        audit: ChangeAudit | None,
     ) -> None:
         self._records = records
         self._turns = turns
+        self._decoding_turns = decoding_turns
         self._clock = clock
         self._quota = quota
         self._audit = audit
 
-    def plan(self, old: Record | None, new: Record) -> list[Link]:
-        """Take the writes that can follow the one that replaces `old` by `new`. The caller must execute them."""
+    async def plan(self, old: Record | None, new: Record) -> list[Link]:
+        """Take the writes that can follow the one that replaces `old` by `new`. The caller must execute them.
+
+        Between those that merge large metadata, other requests run.
+        """
         links: list[Link] = []
-        while old is not None and len(links) < LONGEST and (write := self._turns.first(new.guid)) is not None:
+        if old is None or self._turns.first(new.guid) is None:
+            return links
+        try:
+            await self._plan(new, links)
+        except BaseException:
+            self._turns.put_back(new.guid, [link.write for link in links])
+            raise
+        return links
+
+    async def _plan(self, new: Record, links: list[Link]) -> None:
+        budget = MergeBudget(self._decoding_turns)
+        while len(links) < LONGEST and (write := self._turns.first(new.guid)) is not None:
+            if write.merges_metadata:
+                await budget.spend(new.metadata)
+                if write is not self._turns.first(new.guid):  # its request has ended meanwhile
+                    continue
             link = self._link(write, new)
             if link is None:
                 break
             self._turns.take(new.guid)
             links.append(link)
             new = link.new
-        return links
 
     async def execute(self, swap: Swap, caller: Caller, links: Sequence[Link]) -> bool:
         """Execute the swap of a caller as `RecordRepository.swap` does, and then the planned writes."""

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Generic
 
 from pydantic import ValidationError
@@ -16,8 +17,9 @@ from guidsvc.domain.receipt import Receipt, ReceiptUsage
 from guidsvc.domain.record import MetadataCheck, Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, GuidsvcError
+from guidsvc.runtime.fairness.decoding_turns import VALIDATED_BYTES
 from guidsvc.store.cache_fence import Fence, FenceReading, Mode
-from guidsvc.store.contract import Swap
+from guidsvc.store.contract import Swap, TakeTurn
 from guidsvc.store.sqlite.engine import SqliteEngine, row_of
 from guidsvc.store.sqlite.events.appender import RecordSwap
 from guidsvc.store.sqlite.tables import (
@@ -34,6 +36,8 @@ from guidsvc.store.sqlite.tables import (
     records_of,
 )
 from guidsvc.store.sqlite.writer import SwapChain, Write, monotonic_ms
+
+_metadata_of = itemgetter(RECORDS.columns.index("metadata"))
 
 
 class SqliteRepository(Generic[Row]):
@@ -68,10 +72,15 @@ class SqliteRecords:
     async def get_for_update(self, guid: str, /) -> Record | None:
         return self._engine.read(RECORDS, guid)
 
-    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record]:
+    async def get_many_for_update(self, guids: Sequence[str], take_turn: TakeTurn, /) -> Mapping[str, Record]:
         with self._engine.failures():
             rows = self._engine.reader.execute(RECORDS.select_many, (to_json(guids).decode(),)).fetchall()
-        return {record.guid: record for record in _records_of(rows, self._engine.metadata_check)}
+        records: dict[str, Record] = {}
+        for number, part in enumerate(_parts_of(rows)):
+            if number:
+                await take_turn()
+            records.update((record.guid, record) for record in _records_of(part, self._engine.metadata_check))
+        return records
 
     async def get_linearizable(self, guid: str, /) -> Record | None:
         found = await self._engine.read_linearizable(guid)
@@ -173,6 +182,22 @@ class SqliteFence:
 
 def _counts(connection: sqlite3.Connection, values: Mapping[str, object]) -> list[int]:
     return [int(count) for (count,) in connection.execute(COUNT_BY_EXPIRE, values)]
+
+
+def _parts_of(rows: list[tuple[object, ...]]) -> list[list[tuple[object, ...]]]:
+    """Split the rows of records into parts of at most VALIDATED_BYTES of metadata each, or of one row."""
+    if sum(map(len, filter(None, map(_metadata_of, rows)))) <= VALIDATED_BYTES:  # without a call for each
+        return [rows]
+    parts: list[list[tuple[object, ...]]] = [[]]
+    part_bytes = 0
+    for row in rows:
+        row_bytes = len(_metadata_of(row) or "")
+        if parts[-1] and part_bytes + row_bytes > VALIDATED_BYTES:
+            parts.append([])
+            part_bytes = 0
+        parts[-1].append(row)
+        part_bytes += row_bytes
+    return parts
 
 
 def _records_of(rows: Sequence[tuple[object, ...]], check: MetadataCheck) -> list[Record]:

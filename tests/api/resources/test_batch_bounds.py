@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.execution.pipeline import READERS
 from guidsvc.api.parsing import body
 from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES, DocumentBatch
 from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP
@@ -22,6 +21,7 @@ from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
 from guidsvc.api.resources.batch.slots import DOCUMENTS, GROUPS, SMALL_DOCUMENTS
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.process import file_descriptors as descriptors
+from guidsvc.runtime.fairness.decoding_turns import READERS
 from guidsvc.runtime.temporary_space import MIB, Share, TemporarySpace
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.backing_servers import Service, service, service_with_file_limit, wait_until

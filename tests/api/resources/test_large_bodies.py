@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from guidsvc.api.execution.pipeline import READERS
 from guidsvc.api.parsing import body
+from guidsvc.runtime.fairness.decoding_turns import READERS
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
 from tests.support.secured_service import SecuredService

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from guidsvc.api.base.input import DISCARD_BYTES
-from guidsvc.api.execution.pipeline import READERS
 from guidsvc.api.resources.batch import line_batch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result, read_line
 from guidsvc.api.resources.batch.handler import BatchHandler
@@ -20,6 +19,7 @@ from guidsvc.api.resources.batch.line_batch import MAX_UNREADABLE, READ_AT_ONCE,
 from guidsvc.errors import DeadlineExceeded, Overloaded
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.admission import Slot
+from guidsvc.runtime.fairness.decoding_turns import READERS
 from guidsvc.server.protocol.connection import Connection
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.factories import GUID, USER

@@ -40,6 +40,7 @@ from tests.conftest import FakeClock
 from tests.support.backing_servers import pdapt
 from tests.support.factories import GUID, record
 from tests.support.ordinary_user import ordinary_user
+from tests.support.turn_counter import no_turn
 
 
 @pytest.fixture
@@ -256,7 +257,7 @@ async def test_reads_decode_no_large_metadata(
     monkeypatch.setattr(record_module, "from_json", pytest.fail)
 
     assert await store.records.get(GUID) == store.records.get_nowait(GUID) == stored
-    assert store.records.get_many_for_update([GUID]) == {GUID: stored}
+    assert await store.records.get_many_for_update([GUID], no_turn) == {GUID: stored}
     assert await store.records.get_linearizable(GUID) == stored
     assert await store.records.find(Selection(), "", 9) == [stored]
     assert await store.records.find_by_expire(Selection(expire_from=1), Position("", 0), 9) == [stored]

@@ -20,6 +20,7 @@ from guidsvc.store.sqlite.store import SqliteStore
 from guidsvc.telemetry.metrics import StoreMetrics
 from tests.conftest import FakeClock
 from tests.support.factories import record
+from tests.support.turn_counter import no_turn
 
 
 @pytest.fixture
@@ -59,7 +60,9 @@ async def test_each_swap_of_a_group_has_its_own_result(store: SqliteStore, clock
 
     assert await store.records.swap_many(swaps) == [False, True, True, True, False, False]
     guids = [item.guid for item in (present, deleted, changed, created, expired)]
-    assert store.records.get_many_for_update(guids) == {item.guid: item for item in (present, updated, created)}
+    assert await store.records.get_many_for_update(guids, no_turn) == {
+        item.guid: item for item in (present, updated, created)
+    }
 
 
 async def test_groups_share_transactions_up_to_a_limit(store: SqliteStore, clock: FakeClock) -> None:
@@ -82,8 +85,8 @@ async def test_unreadable_row_hides_no_group(store: SqliteStore, path: Path, clo
         connection.execute("UPDATE records SET user = '' WHERE guid = ?", (first.guid,))
 
     with pytest.raises(CorruptRecord, match=first.guid):
-        store.records.get_many_for_update([first.guid, second.guid])
-    assert store.records.get_many_for_update([second.guid, "F" * 32]) == {second.guid: second}
+        await store.records.get_many_for_update([first.guid, second.guid], no_turn)
+    assert await store.records.get_many_for_update([second.guid, "F" * 32], no_turn) == {second.guid: second}
 
 
 @pytest.mark.parametrize("write_seconds", [0.2])
@@ -99,9 +102,9 @@ async def test_overdue_group_is_unknown_only_if_it_was_sent(store: SqliteStore, 
         lock.execute("ROLLBACK")
 
     assert [type(item) for item in (*queued, *await running)] == [*[StoreUnavailable] * 2, *[OutcomeUnknown] * 2]
-    while len(store.records.get_many_for_update([swap.guid for group in groups for swap in group])) != 2:
+    while len(await store.records.get_many_for_update([swap.guid for group in groups for swap in group], no_turn)) != 2:
         await asyncio.sleep(0)
-    assert store.records.get_many_for_update([swap.guid for swap in groups[1]]) == {}
+    assert await store.records.get_many_for_update([swap.guid for swap in groups[1]], no_turn) == {}
 
 
 async def test_group_of_a_cancelled_scope_is_not_sent(store: SqliteStore, clock: FakeClock) -> None:
@@ -112,7 +115,7 @@ async def test_group_of_a_cancelled_scope_is_not_sent(store: SqliteStore, clock:
     scope.cancel(is_disconnected=False)
 
     assert [type(item) for item in await write] == [DeadlineExceeded] * 2
-    assert store.records.get_many_for_update([item.guid for item in new_records(clock, 2)]) == {}
+    assert await store.records.get_many_for_update([item.guid for item in new_records(clock, 2)], no_turn) == {}
 
 
 async def test_chain_shares_the_transaction_of_other_writes(store: SqliteStore, clock: FakeClock) -> None:

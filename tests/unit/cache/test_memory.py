@@ -10,11 +10,12 @@ from guidsvc.cache import memory
 from guidsvc.cache.memory import MemoryCache
 from guidsvc.domain.record import Record
 from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
-from guidsvc.store.contract import WOULD_BLOCK, Swap, WouldBlock
+from guidsvc.store.contract import WOULD_BLOCK, Swap, TakeTurn, WouldBlock
 from guidsvc.telemetry.metrics import CacheMetrics
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore, run_ready_tasks
+from tests.support.turn_counter import no_turn
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ class GroupStore(GatedStore):
         super().__init__()
         self.results = results
 
-    def get_many_for_update(self, guids: Sequence[str], /) -> Mapping[str, Record]:
+    async def get_many_for_update(self, guids: Sequence[str], take_turn: TakeTurn, /) -> Mapping[str, Record]:
         self.gets += len(guids)
         return {guid: self.records[guid] for guid in guids if guid in self.records}
 
@@ -385,12 +386,12 @@ async def test_group_is_read_from_the_cache_if_it_is_live(clock: FakeClock, reco
     await cache.get(records[0].guid)
     gets, guids = store.gets, [item.guid for item in records]
 
-    assert cache.get_many_for_update(guids) == store.records
+    assert await cache.get_many_for_update(guids, no_turn) == store.records
     assert (store.gets - gets, meter.l1_hits, meter.misses) == (2, 1, 3)
     clock.advance(seconds=3601)
-    cache.get_many_for_update(guids)
+    await cache.get_many_for_update(guids, no_turn)
     assert store.gets - gets == 5, "an expired record is read again"
 
 
 async def test_cache_around_a_store_without_groups_has_none(cache: MemoryCache) -> None:
-    assert cache.get_many_for_update([GUID]) is WOULD_BLOCK
+    assert await cache.get_many_for_update([GUID], no_turn) is WOULD_BLOCK

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 import pytest
 
@@ -9,9 +10,17 @@ from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import ANYONE, Caller
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
-from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, PreconditionFailed, StoreUnavailable
+from guidsvc.errors import (
+    ClientDisconnected,
+    GuidsvcError,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    StoreUnavailable,
+)
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.runtime.fairness.decoding_turns import DecodingTurns
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.store import open_store
@@ -67,7 +76,16 @@ class Writers:
         self.admission = Admission(8, seconds=60, budget=60)
         self.audit: list[tuple[object, ...]] = []
         lease_clock = LeaseClock(records.database.fence)
-        self._writer = RecordWriter(records, lease_clock, clock=clock, quota=quota, audit=self._note, attempts=5)
+        self.merges_metadata = False
+        self._writer = RecordWriter(
+            records,
+            lease_clock,
+            clock=clock,
+            quota=quota,
+            audit=self._note,
+            attempts=5,
+            decoding_turns=DecodingTurns(),
+        )
         self.scopes: list[CancelScope] = []
         self.tasks: list[asyncio.Task[Record]] = []
 
@@ -89,7 +107,7 @@ class Writers:
 
         tracing.CURRENT.set(RequestTrace(request_id))
         async with self.admission.slot(scope, "alice"):
-            return (await self._writer.write(GUID, make, ANYONE))[1]
+            return (await self._writer.write(GUID, make, ANYONE, merges_metadata=self.merges_metadata))[1]
 
     async def results(self) -> list[Record | BaseException]:
         """Wait until all but two writes wait for their turn; let the first continue, and return all results."""
@@ -110,6 +128,15 @@ class Writers:
 @pytest.fixture
 def writers(records: GatedRecords, clock: FakeClock) -> Writers:
     return Writers(records, clock)
+
+
+@pytest.fixture
+async def merging(writers: Writers) -> Writers:
+    """Writers that merge large metadata, so that other tasks run while a chain is planned."""
+    store, writers.merges_metadata = writers.records.database.records, True
+    large = renamed("old", metadata='{"a":"%s"}' % ("x" * 16_000))
+    assert await store.swap(old := await writers.stored(), large(old))
+    return writers
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -209,6 +236,50 @@ async def test_error_of_a_write_leaves_those_after_it_undone(writers: Writers) -
     assert [each.user for each in results if isinstance(each, Record)] == ["a", "b", "c", "e", "f"]
     assert isinstance(last, PreconditionFailed)
     assert [line[2:] for line in writers.audit] == [(name, "unknown" if name == "d" else "done") for name in "abcdef"]
+
+
+async def test_chain_of_large_merges_is_executed_in_one_call(merging: Writers) -> None:
+    merging.begin(*(renamed(f"user {number}") for number in range(20)))
+    results = await merging.results()
+
+    assert [each.user for each in results if isinstance(each, Record)] == [f"user {number}" for number in range(20)]
+    assert merging.records.calls == [1, 19]
+
+
+@pytest.mark.parametrize("ended", range(2, 9))
+async def test_request_may_end_while_its_chain_is_planned(merging: Writers, ended: int) -> None:
+    """Its write is executed if it was planned before that; those of the others are."""
+
+    def end_next(old: Record) -> Record:
+        disconnect = partial(merging.scopes[ended].cancel, is_disconnected=True)
+        asyncio.get_running_loop().call_soon(disconnect)
+        return renamed("ending")(old)
+
+    changes = [renamed(f"user {number}") for number in range(10)]
+    changes[ended - 1] = end_next
+    merging.begin(*changes)
+    results = await merging.results()
+
+    own = results.pop(ended)
+    assert isinstance(own, Record | ClientDisconnected)
+    assert all(isinstance(each, Record) for each in results)
+    assert await merging.stored() == results[-1]
+    assert len(merging.audit) == 9 + isinstance(own, Record)
+
+
+async def test_writes_survive_the_end_of_the_writer_that_plans_them(merging: Writers) -> None:
+    def cancel_writer(old: Record) -> Record:
+        merging.tasks[1].cancel()
+        return renamed("cancelling")(old)
+
+    merging.begin(renamed("a"), renamed("b"), renamed("c"), cancel_writer, *(renamed("d") for _ in range(9)))
+    first, cancelled, *others = await merging.results()
+
+    assert isinstance(first, Record)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert [each.user for each in others if isinstance(each, Record)] == ["c", "cancelling", *["d"] * 9]
+    assert "b" not in {line[2] for line in merging.audit}
+    assert len(merging.audit) == 12
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("no disk"), RuntimeError("a fault")])

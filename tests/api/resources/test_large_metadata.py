@@ -1,0 +1,80 @@
+"""Small requests for records with large metadata hardly delay other requests: few of them are processed in a turn."""
+
+import asyncio
+
+import pytest
+
+from guidsvc.domain import lifecycle
+from guidsvc.runtime.fairness.decoding_turns import MERGED_BYTES, READERS, VALIDATED_BYTES
+from guidsvc.store.sqlite import repositories
+from guidsvc.store.sqlite.tables import records_of
+from tests.support.factories import USER
+from tests.support.http_client import Client
+from tests.support.turn_counter import TurnCounter
+
+BATCH = "/guid:batch"
+PATCH = "application/merge-patch+json"
+METADATA: dict[str, list[object]] = {"a": [[]] * 5_000}
+"""Of nearly 16 KiB as compact JSON."""
+METADATA_BYTES = 15_006
+
+
+async def create(client: Client, count: int) -> list[str]:
+    """Create records with large metadata, and return their GUIDs."""
+    guids = [f"{number:032X}" for number in range(count)]
+    for guid in guids:
+        assert (await client.ask("PUT", f"/guid/{guid}", json={"user": USER, "metadata": METADATA})).status == 201
+    return guids
+
+
+@pytest.mark.parametrize("count", [1, 32], ids=["one GUID", "many GUIDs"])
+async def test_little_metadata_is_patched_per_loop_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """A patch decodes, merges and renders all of it: up to a millisecond for 16 KiB."""
+    counter = TurnCounter()
+    guids = await create(client, count)
+    monkeypatch.setattr(lifecycle, "patch", counter.counted(lifecycle.patch))
+    async with counter.following_turns():
+        replies = await asyncio.gather(
+            *(
+                client.ask(
+                    "PATCH",
+                    f"/guid/{guids[number % count]}",
+                    json={"metadata": {f"b{number}": number}},
+                    headers={"Content-Type": PATCH},
+                )
+                for number in range(32)
+            )
+        )
+    assert {reply.status for reply in replies} == {200}
+    assert 1 <= counter.most <= READERS * MERGED_BYTES // METADATA_BYTES
+    patched = [(await client.ask("GET", f"/guid/{guid}")).json["metadata"] for guid in guids]
+    assert sum(len(each) - 1 for each in patched) == 32, "each patch is in its record"
+
+
+async def test_little_metadata_of_rows_is_validated_per_loop_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many records a batch changes, because all other requests wait for the end of a turn."""
+    counter = TurnCounter()
+    guids = await create(client, 64)
+    monkeypatch.setattr(repositories, "records_of", counter.counted(records_of, lambda rows, *_: len(rows)))
+    operations = [{"guid": guid, "user": "b"} for guid in guids]
+    async with counter.following_turns():
+        reply = await client.ask("POST", BATCH, json={"operations": operations}, headers={"Prefer": "return=minimal"})
+
+    assert [result["status"] for result in reply.json["results"]] == [200] * len(guids)
+    assert 2 <= counter.most <= READERS * VALIDATED_BYTES // METADATA_BYTES
+
+
+async def test_small_metadata_is_changed_without_turns(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    guids = [f"{number:032X}" for number in range(16)]
+    operations = [{"guid": guid, "user": USER, "metadata": {"a": 1}} for guid in guids]
+    assert (await client.ask("POST", BATCH, json={"operations": operations})).status == 200
+    monkeypatch.setattr("guidsvc.runtime.fairness.decoding_turns.DecodingTurns.take_own_turn", pytest.fail)
+
+    patch = {"metadata": {"b": 2}}
+    reply = await client.ask("PATCH", f"/guid/{guids[0]}", json=patch, headers={"Content-Type": PATCH})
+    assert reply.json["metadata"] == {"a": 1, "b": 2}
+    assert (await client.ask("POST", BATCH, json={"operations": operations})).status == 200
