@@ -160,7 +160,7 @@ MetadataCheck = Callable[[str], bool]
 If it returns False, the text is decoded. So it may reject valid texts, but must never accept an invalid one.
 """
 RENDERED: MetadataCheck = bool
-"""Accepts metadata that `render_metadata` returned, or that a record has already."""
+"""Accepts metadata that `render_metadata` returned, or that a record of this process had."""
 
 
 def _check_metadata_text(text: str, info: ValidationInfo) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import RENDERED, Record
 from guidsvc.errors import TemporaryFileUnavailable
 from guidsvc.runtime.temporary_space import MEMORY_BYTES, Share, TemporarySpace
 from guidsvc.store.contract import WOULD_BLOCK, RecordRepository, WouldBlock
@@ -63,7 +63,7 @@ class OverlayRecords(DelegatingRecords):
         if not rows:
             return await self._records.get(guid)
         ((text,),) = rows
-        return None if text is None else Record.model_validate_json(str(text))
+        return None if text is None else Record.model_validate_json(str(text), context=RENDERED)
 
     get_for_update = get
 
