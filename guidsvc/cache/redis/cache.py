@@ -37,6 +37,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock, ContinuousClock, continuous_clock
+from guidsvc.runtime.fairness.decoding_turns import FREE_BYTES, DecodingTurns
 from guidsvc.store.cache_fence import FenceStore
 from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, Swap, WouldBlock
 from guidsvc.store.delegating import DelegatingRecords
@@ -150,6 +151,7 @@ class RedisCache(DelegatingRecords):
         self._entries = bounded(size_bytes // 2, _weigh_entry)
         self._key_readers: dict[str, _KeyReaders] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
+        self._decoding_turns = DecodingTurns()
         self._background = BackgroundTasks()
         self.monitor = FenceMonitor(fence, link, timing=timing, timer=timer, meter=meter)
         self._windows = WriteWindows(link, self.monitor, timing=timing, timer=timer, spawn=self._run_in_background)
@@ -240,6 +242,8 @@ class RedisCache(DelegatingRecords):
         with _RegisteredReader(self._key_readers, guid) as readers:
             with suppress(CacheUnavailable):
                 reply = await self._link.read(guid, epoch)
+            if reply is not None and reply.value is not None and len(reply.value) > FREE_BYTES:
+                await self._decoding_turns.take_own_turn()
             record = self._cached(guid, reply, readers)
         return await self._uncached(guid, epoch, reply) if record is None else record
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import uvloop
+from pydantic_core import from_json
 from structlog.testing import capture_logs
 
 from guidsvc.cache.byte_lru import bounded
@@ -20,10 +21,12 @@ from guidsvc.cache.redis.cache import RedisCache, _weigh_decoding, _weigh_entry
 from guidsvc.cache.redis.link import open_link
 from guidsvc.cache.redis.lua_scripts import FILL
 from guidsvc.cache.timings import CacheTimings
+from guidsvc.domain import record as record_module
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.cancel_scope import CancelScope
+from guidsvc.runtime.fairness.decoding_turns import READERS
 from guidsvc.store.cache_fence import Fence, Mode
 from guidsvc.store.contract import WOULD_BLOCK, Swap
 from guidsvc.telemetry import tracing
@@ -33,6 +36,7 @@ from tests.support.backing_servers import Server, redis_server
 from tests.support.factories import GUID, record
 from tests.support.gated_store import GatedStore, run_ready_tasks
 from tests.support.redis_cache import DOWN, NAME, OFF, TIMING, open_cache, wait_until_idle, wait_until_on
+from tests.support.turn_counter import TurnCounter
 
 LONG_LEASE_TIMING = replace(TIMING, lease=5.0)
 """Timings with a lease that outlasts a test."""
@@ -711,6 +715,25 @@ async def test_full_redis_grants_no_lease(
         assert gated.gets == 0, "the cache serves it"
         assert second.get_nowait(GUID) is WOULD_BLOCK
         raw.config_set("maxmemory", 0)
+
+
+async def test_few_large_values_are_decoded_per_loop_turn(
+    caches: list[RedisCache], gated: GatedStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many a batch reads, because all other requests wait for the end of a turn."""
+    counter, metadata = TurnCounter(), f'{{"a":[{",".join(["[]"] * 5_000)}]}}'
+    guids = [f"{number:032X}" for number in range(32)]
+    gated.records |= {guid: record(clock(), guid=guid, metadata=metadata) for guid in guids}
+    await asyncio.gather(*map(caches[0].get, guids))
+    await wait_until_idle(caches[0])
+    monkeypatch.setattr(record_module, "from_json", counter.counted(from_json))
+    gated.gets = 0
+    async with counter.following_turns():
+        found = await asyncio.gather(*map(caches[1].get, guids))
+
+    assert found == list(gated.records.values())
+    assert gated.gets == 0
+    assert 1 <= counter.most <= READERS
 
 
 @pytest.mark.parametrize("value", [b"R", b"Rgarbage", b'R{"guid": 1}', b"R[]"])
