@@ -102,6 +102,7 @@ class Finder:
         self._open = ExitStack()
         self._idle: list[sqlite3.Connection] = []
         self._running: set[sqlite3.Connection] = set()
+        self._metadata_checks: dict[sqlite3.Connection, MetadataCheck] = {}
 
     async def find(self, selection: Selection, after: str, limit: int, make: Make) -> list[Record]:
         """Return the records of a page. `make` runs in the thread, too."""
@@ -115,7 +116,7 @@ class Finder:
                     raise
                 # The damage may affect only an index used as a short cut: in key order the page may be whole.
                 rows = connection.execute(statement(selection, few=False), values).fetchall()
-            return make(rows, metadata_check(connection))
+            return make(rows, self._metadata_checks[connection])
 
         return await self.run(work, selection.turn)
 
@@ -125,7 +126,7 @@ class Finder:
         values = values_of(selection, place[1]) | {"after_expire": place[0], "limit": limit, "near": self._near}
 
         def work(connection: sqlite3.Connection) -> list[Record]:
-            return make(_page_by_expire(connection, selection, values), metadata_check(connection))
+            return make(_page_by_expire(connection, selection, values), self._metadata_checks[connection])
 
         return await self.run(work, selection.turn)
 
@@ -223,7 +224,9 @@ class Finder:
     def _connect(self) -> sqlite3.Connection:
         if self.files is not None:
             self.files.check()
-        return self._open.enter_context(closing(open_reader(self._path)))
+        connection = self._open.enter_context(closing(open_reader(self._path)))
+        self._metadata_checks[connection] = metadata_check(connection)
+        return connection
 
 
 class _TimedWork(Generic[_Found]):
