@@ -1,5 +1,6 @@
 """An ApiContext and a RequestPipeline, for tests that build the application themselves."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 from guidsvc.api.execution.context import ApiContext
@@ -11,6 +12,7 @@ from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring.health import Health
 from guidsvc.monitoring.process_monitor import ProcessMonitor
 from guidsvc.runtime.admission import Admission
+from guidsvc.runtime.fairness.decoding_turns import DecodingTurns
 from guidsvc.runtime.in_flight import InFlightRequests
 from guidsvc.runtime.temporary_space import TemporarySpace
 from guidsvc.services.guid_service import GuidService
@@ -22,7 +24,7 @@ from guidsvc.services.statistics import RecordStatistics
 def api_context(**members: Any) -> ApiContext:
     """Return a context with these members; the services that are not given must not be used."""
     defaults: dict[str, Any] = {
-        "service": cast(GuidService, None),
+        "service": cast(GuidService, SimpleNamespace(decoding_turns=DecodingTurns())),
         "idempotency": cast(Idempotency, None),
         "keys": cast(KeyService, None),
         "feed": None,

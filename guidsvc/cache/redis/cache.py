@@ -271,8 +271,7 @@ class RedisCache(DelegatingRecords):
         at_hand = self._records.get_nowait(guid)
         record = await self._records.get_linearizable(guid) if at_hand is WOULD_BLOCK else at_hand
         if record is not None and lifecycle.is_live(record, self._clock()):
-            known = record if at_hand is WOULD_BLOCK else None
-            self._run_in_background(self._fill(guid, known, token, epoch))
+            self._run_in_background(self._fill(guid, record if at_hand is WOULD_BLOCK else None, token, epoch))
         return record
 
     async def _fill(self, guid: str, known: Record | None, token: str, epoch: str) -> None:

@@ -253,7 +253,7 @@ async def test_fast_path_closes_connections_during_shutdown(
 
 
 def test_remembered_request_heads_are_bounded() -> None:
-    service_without_records = cast(GuidService, SimpleNamespace(get_nowait=None))
+    service_without_records = cast(GuidService, SimpleNamespace(get_nowait=None, decoding_turns=None))
     dispatcher = FastPathDispatcher(request_pipeline(service=service_without_records))
     dispatcher._can_remember = True
     for number in range(2000):

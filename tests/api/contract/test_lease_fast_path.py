@@ -102,9 +102,8 @@ async def test_pipelined_heartbeat_is_not_remembered(tmp_path: Path, clock: Fake
 
 def test_remembered_lease_requests_are_bounded() -> None:
     terms = SimpleNamespace(strict=False)
-    service_without_records = cast(
-        GuidService, SimpleNamespace(acting_for=lambda _: SimpleNamespace(renewal_terms=lambda *_: terms))
-    )
+    acting = SimpleNamespace(renewal_terms=lambda *_: terms)
+    service_without_records = cast(GuidService, SimpleNamespace(acting_for=lambda _: acting, decoding_turns=None))
     leases = FastPathDispatcher(request_pipeline(service=service_without_records))._leases
     body = b'{"if_below": 30}'
     for number in range(2000):
@@ -123,7 +122,7 @@ def test_remembered_lease_requests_are_bounded() -> None:
 
 
 def test_renewal_of_another_connection_is_not_remembered() -> None:
-    leases = FastPathDispatcher(request_pipeline(service=cast(GuidService, None)))._leases
+    leases = FastPathDispatcher(request_pipeline())._leases
     target = b"/guid/" + b"A" * 32 + b"/renewal"
     leases._head = _Head(target, None, {"Content-Type": "application/json", "Content-Length": "16"})
 
