@@ -1,4 +1,4 @@
 """The memory of a request that is not complete."""
 
-OPEN_REQUEST_BYTES = 28 * 1024
+OPEN_REQUEST_BYTES = 32 * 1024
 """Most that one takes beside its bytes: a batch of lines with `validate_only`."""

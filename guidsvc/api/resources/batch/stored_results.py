@@ -58,7 +58,7 @@ class StoredResults:
         self._headers = headers
         self._texts, self._brief_texts = texts, list(texts)
         self._still_unknown = dict.fromkeys(unknown)
-        self._is_brief = "Preference-Applied" in headers
+        self._is_brief = MINIMAL.items() <= headers.items()
         self._room = max_bytes - sum(max(len(text), BRIEF_BYTES) + 1 for text in texts)
 
     def replace(self, index: int, result: Result) -> None:
