@@ -26,8 +26,17 @@ class Receipt(BaseModel):
     purge_at: Time
 
 
+SMALL_ANSWER_BYTES, PAGE_BYTES = 700, 4096
+"""A row with an answer of up to this size shares a page of the SQLite file. A larger one takes pages of its own."""
+
+
+def stored_size(answer_bytes: int) -> int:
+    """Return the bytes of a store that an answer takes: from SMALL_ANSWER_BYTES on, whole pages."""
+    return answer_bytes if answer_bytes <= SMALL_ANSWER_BYTES else -(-answer_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
 class ReceiptUsage(NamedTuple):
-    """The storage used by receipts: their number, and the total bytes of their answers."""
+    """The storage used by receipts: their number, and the total of the `stored_size` of their answers."""
 
     number: int
     answer_bytes: int

@@ -49,7 +49,7 @@ import structlog
 from pydantic_core import to_json
 
 from guidsvc.domain.guid_generator import GuidGenerator
-from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.receipt import Receipt, stored_size
 from guidsvc.errors import IdempotencyMismatch, InProgress, OutcomeUnknown, Unavailable
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
@@ -195,7 +195,7 @@ class Idempotency:
         earlier_bytes = lease.stored_bytes
         size_bytes = await lease.complete(answer, shorter, is_final=is_final)
         if size_bytes is not None:
-            self._room.add(request.caller, size_bytes - earlier_bytes)
+            self._room.add(request.caller, stored_size(size_bytes) - stored_size(earlier_bytes))
         elif request.repeatable or earlier_bytes:
             message = "the request was done, but its answer could not be stored; send it again"
             raise OutcomeUnknown(message, is_repeatable=True)

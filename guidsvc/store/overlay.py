@@ -19,9 +19,9 @@ from guidsvc.store.delegating import DelegatingRecords
 
 _SCHEMA = """
     PRAGMA journal_mode = OFF;
-    CREATE TABLE rehearsed (guid TEXT PRIMARY KEY, record TEXT) WITHOUT ROWID;
+    CREATE TABLE rehearsed (guid TEXT PRIMARY KEY, record TEXT);
 """
-
+# Not WITHOUT ROWID: a row of more than a kilobyte would take pages of its own.
 
 _STEP_BYTES = 256 * 1024
 """Temporary space is reserved in steps of this many bytes."""

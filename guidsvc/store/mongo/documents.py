@@ -9,7 +9,7 @@ from pymongo import InsertOne, UpdateOne
 
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.quota_ledger import QuotaLedger
-from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.receipt import PAGE_BYTES, SMALL_ANSWER_BYTES, Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord
@@ -93,7 +93,10 @@ LEASED = {"answer": {"$type": "null"}, "leased_until": {"$gt": 0}}
 def usage_of(keys: Document, limit: int) -> list[Document]:
     """Return the pipeline that counts the first `limit` receipts in a range of keys; `last` is the key of the last."""
     size = {"$strLenBytes": {"$ifNull": ["$answer", ""]}}
-    totals = {"number": {"$sum": 1}, "answer_bytes": {"$sum": size}, "last": {"$max": "$_id"}}
+    up_to_page = {"$add": [size, PAGE_BYTES - 1]}
+    in_pages = {"$subtract": [up_to_page, {"$mod": [up_to_page, PAGE_BYTES]}]}
+    stored = {"$cond": [{"$lte": [size, SMALL_ANSWER_BYTES]}, size, in_pages]}
+    totals = {"number": {"$sum": 1}, "answer_bytes": {"$sum": stored}, "last": {"$max": "$_id"}}
     return [{"$match": {"_id": keys}}, {"$sort": {"_id": 1}}, {"$limit": limit}, {"$group": {"_id": None} | totals}]
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from guidsvc.domain.api_key import ApiKey
 from guidsvc.domain.bulk.construction import construct
 from guidsvc.domain.quota_ledger import QuotaLedger
-from guidsvc.domain.receipt import Receipt
+from guidsvc.domain.receipt import PAGE_BYTES, SMALL_ANSWER_BYTES, Receipt
 from guidsvc.domain.record import MetadataCheck, Record
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -231,4 +231,10 @@ The ranges are materialized, or their JSON would be parsed for each record, whic
 
 AFTER_HEX = "g"
 """Sorts after every hexadecimal digit."""
-RECEIPT_USAGE = "SELECT count(*), ifnull(sum(length(CAST(answer AS BLOB))), 0) FROM receipts WHERE key >= ? AND key < ?"
+RECEIPT_USAGE = f"""
+    SELECT count(*), ifnull(sum(CASE
+        WHEN size <= {SMALL_ANSWER_BYTES} THEN size
+        ELSE (size + {PAGE_BYTES} - 1) / {PAGE_BYTES} * {PAGE_BYTES}
+    END), 0)
+    FROM (SELECT length(CAST(answer AS BLOB)) AS size FROM receipts WHERE key >= ? AND key < ?)
+"""  # noqa: S608  # nosec B608  # our own numbers

@@ -44,7 +44,7 @@ from tests.support.secured_service import SecuredService
 
 BATCH = "/guid:batch"
 KEY = {"Idempotency-Key": "k"}
-ANSWER_BYTES = 1000
+ANSWER_BYTES = 650
 
 
 @pytest.fixture(params=["sqlite", "mongo"])
