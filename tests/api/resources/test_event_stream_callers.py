@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
 import pytest
 
+from guidsvc.api.resources.events.handler import EventsHandler
 from guidsvc.domain.caller import ADMIN
+from guidsvc.services.events.feed import PART_EVENTS
 from guidsvc.store.event_log import LogPage
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from tests.conftest import FakeClock, Serving
@@ -57,6 +60,38 @@ async def test_stream_ends_when_its_key_ends(
             reply = await service.client.get("/events", headers=SSE | key.headers)
             assert reply.status == (403 if "scopes" in change else 401)
             assert "guidsvc_streams 0.0" in (await service.client.get("/metrics", headers=other.headers)).body.decode()
+
+
+async def test_caller_is_confirmed_after_each_read_of_events(
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read may wait for its turn and for the store; meanwhile the key may end."""
+    calls: list[str] = []
+    read, confirm, write = SqliteEventLog.read, EventsHandler.confirm, EventsHandler.write
+
+    async def recorded_read(*arguments: Any, **options: Any) -> LogPage:
+        calls.append("read")
+        return await read(*arguments, **options)
+
+    async def recorded_confirm(handler: EventsHandler) -> None:
+        calls.append("confirm")
+        await confirm(handler)
+
+    def recorded_write(handler: EventsHandler, chunk: Any) -> None:
+        calls.append("write")
+        write(handler, chunk)
+
+    async with secured(serving, sqlite_url, clock) as service:
+        key = await service.create_key()
+        operations = [{"user": "a"} for _ in range(3 * PART_EVENTS)]
+        assert (await service.client.post("/guid:batch", {"operations": operations}, headers=key.headers)).status == 200
+        monkeypatch.setattr(SqliteEventLog, "read", recorded_read)
+        monkeypatch.setattr(EventsHandler, "confirm", recorded_confirm)
+        monkeypatch.setattr(EventsHandler, "write", recorded_write)
+        reply = await service.client.get("/events", headers=LINES | key.headers)
+        assert len(reply.lines) >= len(operations)
+    assert calls.count("read") >= 3
+    assert ("read", "write") not in pairwise(calls)
 
 
 async def test_owner_sees_only_own_events(serving: Serving, sqlite_url: str, clock: FakeClock) -> None:

@@ -190,7 +190,9 @@ class EventsHandler(Handler):
     async def _read(self, place: Cursor, selection: EventSelection, limit: int) -> EventPage:
         """Read from the store for a reader that was waiting. It holds a slot only while it reads."""
         async with self.feed.pages.slot(self.queue_name), self.slot(patient=True):
-            return await self.feed.read(place, selection, limit, self.queue_name, PART_BYTES)
+            page = await self.feed.read(place, selection, limit, self.queue_name, PART_BYTES)
+        await self.confirm()  # last, as it may wait for its turn and for the store
+        return page
 
     def _view(self, query: EventQuery) -> EventView:
         return EventView(has_owner=self.caller.is_admin, has_record=query.view is None)
