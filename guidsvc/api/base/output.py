@@ -87,7 +87,7 @@ class OutputHandler(InputHandler):
         *,
         repeatable: bool = True,
         parted: PartedWork | None = None,
-        show: Callable[[Response], Response] | None = None,
+        show: Callable[[Response], Awaitable[Response]] | None = None,
         needs_receipt: bool = True,
     ) -> None:
         """Finish the request with the response of `work`, or with the stored one if its key was used before.
@@ -119,7 +119,7 @@ class OutputHandler(InputHandler):
         elif parted is not None:
             new_response = await parted.refresh(new_response)
         del stored  # as large as the response
-        self.send(new_response if show is None else show(new_response))
+        self.send(new_response if show is None else await show(new_response))
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_done: bool = False) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.

@@ -18,7 +18,7 @@ from guidsvc.api.resources.guid import (
     GuidHandler,
     RecordHandler,
 )
-from guidsvc.api.resources.stored_renewal import shown_form, stored_form
+from guidsvc.api.resources.stored_renewal import require_unchanged, shown_form, stored_form
 from guidsvc.domain.commands import NoQuery, RenewCommand
 from guidsvc.domain.record import parse_guid
 from guidsvc.errors import Expired, InvalidGuid, NotFound, PreconditionRequired
@@ -64,14 +64,18 @@ class RenewalHandler(RecordHandler):
             asked = await self.read_body(RenewCommand)
             conditions = self.read_conditions()
 
-            request = self.guid_request(text)
+            request, is_replay = self.guid_request(text), True
 
             async def renew(guid_factory: GuidFactory | None) -> Response:
+                nonlocal is_replay
+                is_replay = False
                 if guid_factory is None:  # no receipt
                     return await guid_actions.execute_renewal(self.service, request, asked, conditions)
                 return stored_form(await guid_actions.renew_lease(self.service, text, asked, conditions))
 
-            def show(stored: Response) -> Response:
+            async def show(stored: Response) -> Response:
+                if is_replay:
+                    await require_unchanged(self.service, text, stored)
                 return shown_form(stored, request, self.service.now(), is_shown=self.service.may_read)
 
             await self.confirm()  # last, as a large body waits for its turn

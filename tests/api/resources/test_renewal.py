@@ -184,7 +184,19 @@ async def test_replay_never_confirms_a_lease_that_has_ended(
     assert_problem(await renew(client, headers, ttl=5), 410, "expired")
     taken_over = await client.put(PATH, {"user": "another", "ttl": 60})
     assert taken_over.status == 200
-    assert_problem(await renew(client, headers, ttl=5), 410, "expired")
+    assert_problem(await renew(client, headers, ttl=5), 412, "precondition-failed")
+
+
+async def test_replay_never_confirms_a_revoked_lease(client: Client) -> None:
+    created = await client.put(PATH, {"user": USER, "ttl": 60})
+    headers = {"Idempotency-Key": "heartbeat-1", "If-Match": created.headers["ETag"]}
+    assert (await renew(client, headers, ttl=600)).status == 200
+    assert (await client.put(PATH, {"expire": 0})).status == 200
+    assert_problem(await renew(client, headers, ttl=600), 410, "expired")
+    assert (await client.delete(PATH)).status == 204
+    assert_problem(await renew(client, headers, ttl=600), 404, "not-found")
+    assert (await client.put(PATH, {"user": "another", "ttl": 60})).status == 201
+    assert_problem(await renew(client, headers, ttl=600), 412, "precondition-failed")
 
 
 async def test_faults_of_a_renewal_are_told_all_at_once(client: Client) -> None:
