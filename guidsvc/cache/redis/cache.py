@@ -19,7 +19,6 @@ entry of that epoch; see `guidsvc.cache.fence_monitor`.
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from types import TracebackType
 from typing import NamedTuple
 
 import structlog
@@ -27,6 +26,7 @@ import structlog
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.cache.fence_monitor import FenceMonitor
 from guidsvc.cache.redis.begun_read import BegunRead
+from guidsvc.cache.redis.key_readers import KeyReaders, RegisteredReader
 from guidsvc.cache.redis.link import RedisLink, ScriptResult, open_link
 from guidsvc.cache.redis.lua_scripts import FILL
 from guidsvc.cache.timings import CacheTimings, milliseconds
@@ -92,41 +92,6 @@ class _Entry(NamedTuple):
     until: float
 
 
-class _KeyReaders:
-    """The current readers of a key. `is_invalidated`: the key is being written, so L1 must not store their result."""
-
-    __slots__ = ("count", "is_invalidated")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.is_invalidated = False
-
-
-class _RegisteredReader:
-    """Registers a reader of a key for the block; its `_KeyReaders` shows whether the key is written meanwhile."""
-
-    __slots__ = ("_all_readers", "_guid", "_readers")
-
-    def __init__(self, all_readers: dict[str, _KeyReaders], guid: str) -> None:
-        self._all_readers = all_readers
-        self._guid = guid
-
-    def __enter__(self) -> _KeyReaders:  # see the class
-        readers = self._all_readers.get(self._guid)
-        if readers is None:
-            readers = self._all_readers[self._guid] = _KeyReaders()
-        self._readers = readers
-        readers.count += 1
-        return readers
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._readers.count -= 1
-        if not self._readers.count:
-            del self._all_readers[self._guid]
-
-
 class RedisCache(DelegatingRecords):
     """The `records` of a store, cached in a Redis that processes share, and in `size_bytes` of local memory."""
 
@@ -149,7 +114,7 @@ class RedisCache(DelegatingRecords):
         self._timing = timing
         self._timer = timer
         self._entries = bounded(size_bytes // 2, _weigh_entry)
-        self._key_readers: dict[str, _KeyReaders] = {}
+        self._key_readers: dict[str, KeyReaders] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
         self._decoding_turns = DecodingTurns()
         self._background = BackgroundTasks()
@@ -233,13 +198,13 @@ class RedisCache(DelegatingRecords):
         reply = None if epoch is None else self._link.begin_read(guid, epoch)
         if epoch is None or reply is None:
             return None
-        registration = _RegisteredReader(self._key_readers, guid)
+        registration = RegisteredReader(self._key_readers, guid)
         cached, uncached = partial(self._cached, guid), partial(self._uncached, guid, epoch)
         return BegunRead(reply, registration, cached, uncached, self._meter.redis_latency)
 
     async def _from_redis(self, guid: str, epoch: str) -> Record | None:
         reply: ScriptResult | None = None
-        with _RegisteredReader(self._key_readers, guid) as readers:
+        with RegisteredReader(self._key_readers, guid) as readers:
             with suppress(CacheUnavailable):
                 reply = await self._link.read(guid, epoch)
             if reply is not None and reply.value is not None and len(reply.value) > FREE_BYTES:
@@ -247,7 +212,7 @@ class RedisCache(DelegatingRecords):
             record = self._cached(guid, reply, readers)
         return await self._uncached(guid, epoch, reply) if record is None else record
 
-    def _cached(self, guid: str, reply: ScriptResult | None, readers: _KeyReaders) -> Record | None:
+    def _cached(self, guid: str, reply: ScriptResult | None, readers: KeyReaders) -> Record | None:
         """Return the live record that a reply holds, if any, and store it in L1 if it is leased."""
         if reply is None or reply.value is None or reply.value[:1] not in {b"R", b"r"}:
             return None
@@ -280,13 +245,13 @@ class RedisCache(DelegatingRecords):
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:
             return
-        with _RegisteredReader(self._key_readers, guid) as readers:
+        with RegisteredReader(self._key_readers, guid) as readers:
             fill = (token, record.model_dump_json(), life, self._link.me, milliseconds(self._timing.lease))
             value, sent_at, _ = await self._link.call(FILL, guid, *fill, epoch=epoch)
             if value == 1:
                 self._store_in_l1(record, sent_at, readers)
 
-    def _store_in_l1(self, record: Record, sent_at: float, readers: _KeyReaders) -> None:
+    def _store_in_l1(self, record: Record, sent_at: float, readers: KeyReaders) -> None:
         """Store a record in L1 for the lease noted in Redis, unless the key is being written in this process.
 
         The lease ends long before the fence can be ON in another epoch.
@@ -318,7 +283,7 @@ class RedisCache(DelegatingRecords):
     def _excluded_from_l1(self, guid: str) -> Iterator[None]:
         """Keep a key out of L1 for the block, because BEGIN does not wait for leases of this process."""
         self._entries.pop(guid, None)
-        with _RegisteredReader(self._key_readers, guid) as readers:
+        with RegisteredReader(self._key_readers, guid) as readers:
             readers.is_invalidated = True  # for current readers too
             yield
 
