@@ -5,11 +5,12 @@ trips. This module knows none of them.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import copy_context
+from enum import Enum
 from time import perf_counter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.telemetry import tracing
@@ -21,6 +22,16 @@ Result = TypeVar("Result")
 
 SCANS = 10
 """Scans for timed-out items per timeout."""
+
+
+class NotServed(Enum):
+    """The answer to an item for which a call had no room: the item goes out with the next call, before all others."""
+
+    NOT_SERVED = "not served"
+
+
+NOT_SERVED = NotServed.NOT_SERVED
+_Call: TypeAlias = asyncio.Future[Sequence[Result | Exception | NotServed]]
 
 
 class Patience(NamedTuple, Generic[Item]):
@@ -38,15 +49,18 @@ class _Pending(NamedTuple, Generic[Item, Result]):
     future: asyncio.Future[Result]
     since: float
     scope: CancelScope | None  # None if the item is not droppable
+    group: Hashable
 
 
 class Batcher(Generic[Item, Result]):
     """Collects items and passes them to `run`, which returns one answer for each, in order.
 
     If `run` raises, all callers of that batch get the error. An answer that is an exception is raised to its caller
-    only.
+    only. At least one answer of a call is not NOT_SERVED.
 
-    A call carries at most `limit` items, and at most `in_flight` calls run at once; items wait in order of arrival.
+    A call carries at most `limit` items, and at most `in_flight` calls run at once. After a call without room for all
+    of its items, the next calls carry fewer. Groups take turns, such as the owners of requests; items of one group wait
+    in order of arrival.
     An item is dropped if its caller was cancelled or timed out before it was sent. A `droppable` item is also dropped
     if its cancel scope was cancelled before that; its caller gets the scope's error.
 
@@ -59,7 +73,7 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(  # noqa: PLR0913  # in what its users differ
         self,
-        run: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        run: Callable[[list[Item]], Awaitable[Sequence[Result | Exception | NotServed]]],
         *,
         limit: int,
         in_flight: int,
@@ -70,24 +84,24 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._run = run
         self._size = size
-        self._limit = limit
+        self._limit = self._room = limit
         self._max_in_flight = in_flight
         self._patience = patience
         self._droppable = droppable
         self._meter = BatchMetrics() if meter is None else meter
-        self._meter.waiting = lambda: len(self._waiting)
+        self._meter.waiting = lambda: sum(map(len, self._waiting.values()))
         self._context = copy_context()
-        self._waiting: deque[_Pending[Item, Result]] = deque()
+        self._waiting: OrderedDict[Hashable, deque[_Pending[Item, Result]]] = OrderedDict()  # next turn first
         self._scheduled = False
-        self._calls: dict[asyncio.Future[Sequence[Result | Exception]], list[_Pending[Item, Result]]] = {}
+        self._calls: dict[_Call[Result], list[_Pending[Item, Result]]] = {}
         self._scan_timer: asyncio.TimerHandle | None = None
         self._traces: dict[asyncio.Future[Result], RequestTrace] = {}  # of the callers that are sampled
-        self._begun: dict[asyncio.Future[Sequence[Result | Exception]], float] = {}  # when their calls began
+        self._begun: dict[_Call[Result], float] = {}  # when the calls began
 
-    async def ask(self, item: Item) -> Result:
+    async def ask(self, item: Item, group: Hashable = None) -> Result:
         """Submit an item, and return its answer."""
         scope = CURRENT.get() if self._droppable is not None and self._droppable(item) else None
-        future = self.submit(item, scope)
+        future = self.submit(item, scope, group)
         trace = tracing.CURRENT.get()
         if trace is not None and trace.waits is not None:
             self._traces[future] = trace
@@ -98,11 +112,13 @@ class Batcher(Generic[Item, Result]):
                 self._traces.pop(future, None)
             del future  # otherwise it and the traceback of its error would form a cycle
 
-    def submit(self, item: Item, scope: CancelScope | None = None) -> asyncio.Future[Result]:
+    def submit(self, item: Item, scope: CancelScope | None = None, group: Hashable = None) -> asyncio.Future[Result]:
         """Submit an item, and return the future of its answer. No trace records it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append(_Pending(item, future, loop.time(), scope))
+        if group not in self._waiting:
+            self._waiting[group] = deque()
+        self._waiting[group].append(_Pending(item, future, loop.time(), scope, group))
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._send, context=self._context)
@@ -138,32 +154,52 @@ class Batcher(Generic[Item, Result]):
             call.add_done_callback(self._deliver)
 
     def _next_batch(self) -> list[_Pending[Item, Result]]:
-        """Remove and return the first items that still wait."""
+        """Remove and return the first items that still wait, one of each group in turn."""
         batch: list[_Pending[Item, Result]] = []
-        while self._waiting and len(batch) < self._limit:
-            pending = self._waiting.popleft()
+        while self._waiting and len(batch) < self._room:
+            group, items = self._waiting.popitem(last=False)
+            pending = items.popleft()
+            if items:
+                self._waiting[group] = items
             if not pending.future.done():
                 batch.append(pending)
         return batch
 
+    def _put_back(self, not_served: list[_Pending[Item, Result]]) -> None:
+        """Queue the items again, before all others, so that the next call serves them first."""
+        for pending in reversed(not_served):
+            if pending.group not in self._waiting:
+                self._waiting[pending.group] = deque()
+            self._waiting[pending.group].appendleft(pending)
+            self._waiting.move_to_end(pending.group, last=False)
+
     def _drop(self) -> None:
         if self._droppable is None:
             return
-        for pending in self._waiting:
-            if pending.scope is not None and pending.scope.is_cancelled and not pending.future.done():
-                pending.future.set_exception(pending.scope.error())
+        for items in self._waiting.values():
+            for pending in items:
+                if pending.scope is not None and pending.scope.is_cancelled and not pending.future.done():
+                    pending.future.set_exception(pending.scope.error())
 
-    def _deliver(self, call: asyncio.Future[Sequence[Result | Exception]]) -> None:
+    def _deliver(self, call: _Call[Result]) -> None:
         batch = self._calls.pop(call)
         if self._begun:
             self._record_call(batch, self._begun.pop(call, None))
+        not_served: list[_Pending[Item, Result]] = []
         for pending, result in zip(batch, _results_of(call, len(batch)), strict=True):
             if pending.future.done():
                 continue
-            if isinstance(result, Exception):
+            if result is NOT_SERVED:
+                not_served.append(pending)
+            elif isinstance(result, Exception):
                 pending.future.set_exception(result)
             else:
                 pending.future.set_result(result)
+        if not_served:
+            self._room = max(1, 2 * (len(batch) - len(not_served)))
+            self._put_back(not_served)
+        elif self._room < self._limit:
+            self._room = min(2 * self._room, self._limit)
         self._send()
 
     def _record_call(self, batch: list[_Pending[Item, Result]], begun: float | None) -> None:
@@ -178,7 +214,7 @@ class Batcher(Generic[Item, Result]):
         """Time out items. One scan of all costs less than a timer for each."""
         loop = asyncio.get_running_loop()
         self._drop()
-        submitted = [pending for batch in (self._waiting, *self._calls.values()) for pending in batch]
+        submitted = [pending for items in (*self._waiting.values(), *self._calls.values()) for pending in items]
         unanswered = [pending for pending in submitted if not pending.future.done()]
         for pending in unanswered:
             is_overdue = loop.time() - pending.since >= patience.seconds
@@ -188,7 +224,7 @@ class Batcher(Generic[Item, Result]):
         self._scan_timer = loop.call_later(patience.seconds / SCANS, self._scan, patience) if unanswered else None
 
 
-def _results_of(call: asyncio.Future[Sequence[Result | Exception]], count: int) -> Sequence[Result | Exception]:
+def _results_of(call: _Call[Result], count: int) -> Sequence[Result | Exception | NotServed]:
     """Return `count` answers of a call. If it failed, each is its error; a missing answer is a ValueError.
 
     The error is not raised here: its traceback would reference the waiting futures, and they the error. A library in

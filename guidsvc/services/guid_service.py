@@ -161,9 +161,12 @@ class GuidService:
             return None
         return None if record is None else self._read(guid, record, conditions, valid_for)
 
-    def begin_get(self, guid: str) -> BegunGet | None:
-        """Begin to read a record that `get_nowait` did not find; None if only `get` can. It authorizes nobody."""
-        return self._records.begin_get(guid)
+    def begin_get(self, guid: str, caller: str) -> BegunGet | None:
+        """Begin to read a record that `get_nowait` did not find; None if only `get` can. It authorizes nobody.
+
+        `caller` is the name under which the caller takes its turns.
+        """
+        return self._records.begin_get(guid, caller)
 
     async def get(
         self,

@@ -82,8 +82,11 @@ class RecordRepository(Repository[Record], Protocol):
     def get_nowait(self, guid: str, /) -> "Record | WouldBlock | None":
         """Return what `get` would if that needs no waiting, else WOULD_BLOCK."""
 
-    def begin_get(self, guid: str, /) -> BegunGet | None:
-        """Begin a `get` without a task, after `get_nowait` returned WOULD_BLOCK; None if no cache needs to be asked."""
+    def begin_get(self, guid: str, caller: str, /) -> BegunGet | None:
+        """Begin a `get` without a task, after `get_nowait` returned WOULD_BLOCK; None if no cache needs to be asked.
+
+        It takes a turn of the caller.
+        """
 
     async def get_for_update(self, guid: str, /) -> Record | None:
         """Return what `get` would, for a caller that is about to change it. The Redis cache reads from the store."""
@@ -164,7 +167,7 @@ class _SwapsRecords(Protocol):
 class WithoutGroups:
     """A base of record repositories that swap records one by one only, and ask no cache."""
 
-    def begin_get(self, guid: str, /) -> BegunGet | None:  # noqa: ARG002  # see the class
+    def begin_get(self, guid: str, caller: str, /) -> BegunGet | None:  # noqa: ARG002  # see the class
         return None
 
     async def swap_chain(self: "_SwapsRecords", swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from guidsvc.cache.redis import link as redis_link
 from guidsvc.cache.redis.cache import RedisCache
 from guidsvc.cache.redis.link import RedisLink
 from guidsvc.cache.redis.lua_scripts import ADOPT
@@ -38,6 +39,8 @@ MARKERS = 10.0, 2.5
 """Lifetimes of markers: the usual one, or so short that slow writes outlast it."""
 FENCES = (2.0, 0.5), (0.8, 0.2)
 """The time for which a fence reading is valid, and the interval between readings."""
+READ_BYTES = redis_link.READ_BYTES, 1
+"""The size of the values in a reply to READ: the usual one, or so small that each reply has one value."""
 CHAIN_SHARE = 0.3
 """The share of updates that another update of the same chain follows."""
 EPOCH_MS = 1_700_000_000_000
@@ -91,7 +94,9 @@ class CacheProcess(Process):
             return offset + world.now * rate
 
         pool: Any = Pool(world, self._redis, self.to_redis)
-        link = RedisLink(pool, name="s", timing=timing, timer=timer, random_name=world.draw)
+        link = RedisLink(
+            pool, name="s", timing=timing, timer=timer, random_name=world.draw, read_bytes=READ_BYTES[world.seed % 2]
+        )
         store: Any = StoreOfProcess(world, self._store, self.to_store, near=self._near, timer=timer)
         cache = RedisCache(
             store, store.fence, link, clock=self._clock, size_bytes=1_000_000, timing=timing, timer=timer
@@ -136,7 +141,7 @@ class CacheProcess(Process):
 
     async def _begun_read(self, cache: RedisCache, guid: str) -> Record | None:
         """Read as the fast path does: without a task until Redis has replied."""
-        begun, replied = cache.begin_get(guid), asyncio.Event()
+        begun, replied = cache.begin_get(guid, "caller"), asyncio.Event()
         if begun is None:
             return await cache.get(guid)
         begun.on_reply(replied.set)

@@ -10,7 +10,7 @@ from http.client import OK
 from time import perf_counter
 
 from guidsvc.api.execution.guid_actions import ROUTE
-from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines
+from guidsvc.api.execution.pipeline import RequestPipeline, queue_name, rate_limit_header_lines
 from guidsvc.api.execution.read_renderer import ReadRenderer
 from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.load_shedding import LoadShedder
@@ -36,7 +36,8 @@ class DirectRead(DirectRequest):
         """Begin to read the record from the shared cache, and return whether there is one."""
         begun = None
         if not self._pipeline.in_flight.draining:
-            begun = self._begun = self._pipeline.context.service.begin_get(self._request.guid)
+            caller = queue_name(self._session, self._request.address)
+            begun = self._begun = self._pipeline.context.service.begin_get(self._request.guid, caller)
         if begun is None:
             return False
         self._started_at = perf_counter()

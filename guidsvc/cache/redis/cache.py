@@ -51,6 +51,8 @@ DECODED_BYTES = 1024
 """Values up to this size are cached in decoded form, so they need not be parsed again."""
 ENTRY_BYTES = 256
 """Estimated memory of an L1 entry, without its record."""
+FILL_BYTES = 1024 * 1024
+"""Memory of the records that are on their way to Redis. Beyond it, records that are read are not cached."""
 TIMING = CacheTimings()
 
 _log = structlog.get_logger(__name__)
@@ -117,6 +119,7 @@ class RedisCache(DelegatingRecords):
         self._key_readers: dict[str, KeyReaders] = {}
         self._decodings = bounded(size_bytes // 2, _weigh_decoding)  # never stale: the key is the encoded value
         self._decoding_turns = DecodingTurns()
+        self._filling_bytes = 0
         self._background = BackgroundTasks()
         self.monitor = FenceMonitor(fence, link, timing=timing, timer=timer, meter=meter)
         self._windows = WriteWindows(link, self.monitor, timing=timing, timer=timer, spawn=self._run_in_background)
@@ -192,10 +195,10 @@ class RedisCache(DelegatingRecords):
         """Finish the background work; work that needs an unavailable Redis fails by itself."""
         await self._background.drain()
 
-    def begin_get(self, guid: str, /) -> BegunRead | None:
+    def begin_get(self, guid: str, caller: str, /) -> BegunRead | None:
         """Begin to read from Redis, without a task; None if `get` would not ask Redis."""
         epoch = self.monitor.usable
-        reply = None if epoch is None else self._link.begin_read(guid, epoch)
+        reply = None if epoch is None else self._link.begin_read(guid, epoch, caller)
         if epoch is None or reply is None:
             return None
         registration = RegisteredReader(self._key_readers, guid)
@@ -236,11 +239,23 @@ class RedisCache(DelegatingRecords):
         at_hand = self._records.get_nowait(guid)
         record = await self._records.get_linearizable(guid) if at_hand is WOULD_BLOCK else at_hand
         if record is not None and lifecycle.is_live(record, self._clock()):
-            self._run_in_background(self._fill(guid, record if at_hand is WOULD_BLOCK else None, token, epoch))
+            self._begin_fill(record, token, epoch, is_linearizable=at_hand is WOULD_BLOCK)
         return record
 
-    async def _fill(self, guid: str, known: Record | None, token: str, epoch: str) -> None:
-        """Fill Redis with a linearizable read of the store, unless `known` already is one."""
+    def _begin_fill(self, read: Record, token: str, epoch: str, *, is_linearizable: bool) -> None:
+        """Fill Redis in the background, unless many bytes are already on their way: a fill may be left out."""
+        if self._filling_bytes + read.memory_bytes <= FILL_BYTES:
+            self._filling_bytes += read.memory_bytes
+            self._run_in_background(self._fill(read, token, epoch, is_linearizable=is_linearizable))
+
+    async def _fill(self, read: Record, token: str, epoch: str, *, is_linearizable: bool) -> None:
+        """Fill Redis with the record that was read, or with a linearizable read of its GUID if that read was not."""
+        try:
+            await self._fill_from(read if is_linearizable else None, read.guid, token, epoch)
+        finally:
+            self._filling_bytes -= read.memory_bytes
+
+    async def _fill_from(self, known: Record | None, guid: str, token: str, epoch: str) -> None:
         record = known or await self._records.get_linearizable(guid)
         life = 0 if record is None else min(record.expire * 1000 - self._clock(), milliseconds(self._timing.entry))
         if record is None or life <= 0:

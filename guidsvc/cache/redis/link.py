@@ -1,8 +1,10 @@
 """One pipelined connection to Redis, with a circuit breaker: it runs scripts, each in an epoch.
 
-Calls made while an exchange is in progress go out together in the next one, as one pipeline. An exchange that fails or
-exceeds the time limit breaks the link: every call is rejected at once (the circuit is open) while the link reconnects
-in the background. It knows nothing of records, nor of the fence. The Lua scripts call the epoch `boot`.
+Calls made while an exchange is in progress go out together in the next one, as one pipeline. Callers take turns, and an
+exchange has a bound on its calls and on the values that it reads, so no caller waits long for the calls of another. An
+exchange that fails or exceeds the time limit breaks the link: every call is rejected at once (the circuit is open)
+while the link reconnects in the background. It knows nothing of records, nor of the fence. The Lua scripts call the
+epoch `boot`.
 """
 
 import asyncio
@@ -16,7 +18,7 @@ import structlog
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import InvalidResponse, OutOfMemoryError, RedisError
 
-from guidsvc.cache.redis.lua_scripts import ADOPT, BEGIN, LOOK, READ, MemoryGuard, Script, values_in
+from guidsvc.cache.redis.lua_scripts import ADOPT, BEGIN, LOOK, NOT_LOOKED_UP, READ, MemoryGuard, Script, values_in
 from guidsvc.cache.redis.pool import (
     CONNECT_SECONDS,
     REPLICA,
@@ -31,8 +33,9 @@ from guidsvc.cache.redis.pool import (
 )
 from guidsvc.cache.timings import CacheTimings, milliseconds
 from guidsvc.errors import CacheUnavailable
+from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
-from guidsvc.runtime.batching import Batcher
+from guidsvc.runtime.batching import NOT_SERVED, Batcher, NotServed
 from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 from guidsvc.telemetry.metrics import CacheMetrics
 from guidsvc.telemetry.outage import Outage
@@ -43,6 +46,8 @@ STEADY_SECONDS = 1.0
 """A link that lasted this long reconnects at once when it breaks."""
 PIPELINE = 256
 """Maximum number of calls in one exchange."""
+READ_BYTES = 128 * 1024
+"""Size of the values in a reply to READ after which the remaining reads go into the next exchange."""
 
 _log = structlog.get_logger(__name__)
 
@@ -107,7 +112,7 @@ class RedisLink:
     up_since: float | None = None
     """Since when Redis has answered, by the local timer; None if it does not answer."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one argument per collaborator
         self,
         pool: ConnectionPool,
         *,
@@ -116,6 +121,7 @@ class RedisLink:
         timer: ContinuousClock = continuous_clock,
         random_name: Callable[[], str] = _random_name,
         meter: CacheMetrics | None = None,
+        read_bytes: int = READ_BYTES,
     ) -> None:
         self._meter = CacheMetrics() if meter is None else meter
         self._meter.link(up=False)
@@ -123,6 +129,7 @@ class RedisLink:
         self._name = name
         self._timing = timing
         self._timer = timer
+        self._read_bytes = read_bytes
         self._connection: Connection | None = None
         self._run_id = ""
         self._guard = MemoryGuard()
@@ -137,9 +144,9 @@ class RedisLink:
         """Run READ for a GUID; all reads of one exchange are one atomic command with one token."""
         return self._submit(_Call(READ, guid, (), epoch))
 
-    def begin_read(self, guid: str, epoch: str) -> asyncio.Future[ScriptResult] | None:
+    def begin_read(self, guid: str, epoch: str, caller: str) -> asyncio.Future[ScriptResult] | None:
         """Begin a READ like `read`, without a task; return the future of its result, or None if the link is down."""
-        return None if self._connection is None else self._calls.submit(_Call(READ, guid, (), epoch))
+        return None if self._connection is None else self._calls.submit(_Call(READ, guid, (), epoch), group=caller)
 
     async def call(self, script: Script, guid: str, *arguments: str | bytes | int, epoch: str) -> ScriptResult:
         """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
@@ -168,9 +175,9 @@ class RedisLink:
     async def _submit(self, call: _Call) -> ScriptResult:
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
-        begun = perf_counter()
+        begun, scope = perf_counter(), cancel_scope.CURRENT.get()
         try:  # without a Stopwatch, which costs each read four calls
-            return await self._calls.ask(call)
+            return await self._calls.ask(call, None if scope is None else scope.caller)
         finally:
             self._meter.redis_latency.observe(perf_counter() - begun)
 
@@ -242,19 +249,20 @@ class RedisLink:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _exchange(self, calls: list[_Call]) -> list[ScriptResult]:
+    async def _exchange(self, calls: list[_Call]) -> list[ScriptResult | NotServed]:
         """Run the calls in one round trip."""
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
         sent_at, rounds = self._timer(), self._rounds(calls)
         try:
             replies = await within(self._timing.redis, pipeline(self._connection, [each.command for each in rounds]))
-            results: dict[int, ScriptResult] = {}
+            results: dict[int, ScriptResult | NotServed] = {}
             for reply, (_, token, number, indices) in zip(replies, rounds, strict=True):
                 values = values_in(calls[indices[0]].script, reply, len(indices))
                 self._note(calls[indices[0]], reply, number)
                 results |= {
-                    index: ScriptResult(value, sent_at, token) for index, value in zip(indices, values, strict=True)
+                    index: NOT_SERVED if value == NOT_LOOKED_UP else ScriptResult(value, sent_at, token)
+                    for index, value in zip(indices, values, strict=True)
                 }
         except (RedisError, OSError, TimeoutError, RuntimeError) as error:  # uvloop's, of a closed transport
             await self._break()
@@ -277,7 +285,8 @@ class RedisLink:
                 rounds.append(self._round(call, index))
         for epoch, indices in reads.items():
             token = self.random_name()
-            arguments = (token, milliseconds(self._timing.token), self.me, milliseconds(self._timing.lease))
+            token_ms, lease_ms = milliseconds(self._timing.token), milliseconds(self._timing.lease)
+            arguments = (token, token_ms, self.me, lease_ms, self._read_bytes)
             command = self._command(READ, epoch, [calls[index].guid for index in indices], arguments)
             rounds.append(_Round(command, token, 0, indices))
         return rounds

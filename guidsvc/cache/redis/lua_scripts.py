@@ -31,6 +31,9 @@ READ, FILL, BEGIN, END, LOOK, ADOPT = SCRIPTS = [
 COUNT = Script.load("count")
 """The script of `guidsvc.cache.redis.counters`."""
 
+NOT_LOOKED_UP = b"N"
+"""The value of READ for a GUID for which its reply had no room. The first value is never this."""
+
 _EPOCH = re.compile(rb"\w+\.[0-9]{1,18}\.\w+")
 
 
@@ -44,6 +47,7 @@ def values_in(script: Script, reply: Any, count: int) -> Sequence[Any]:
         return [reply] * count
     if script is READ:
         is_valid = type(reply) is list and len(reply) == count and {*map(type, reply)} == {bytes}
+        is_valid = is_valid and reply[0] != NOT_LOOKED_UP
         values = reply
     else:
         is_valid = type(reply) is bytes and bool(_EPOCH.fullmatch(reply)) if script is ADOPT else type(reply) is int

@@ -66,7 +66,7 @@ class SqliteRecords:
     def get_nowait(self, guid: str, /) -> Record | None:
         return self._engine.read(RECORDS, guid)
 
-    def begin_get(self, guid: str, /) -> None:
+    def begin_get(self, guid: str, caller: str, /) -> None:
         """Return None: `get_nowait` never blocks."""
 
     async def get_for_update(self, guid: str, /) -> Record | None:

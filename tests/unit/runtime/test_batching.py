@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from guidsvc.runtime.batching import Batcher, Patience
+from guidsvc.runtime.batching import NOT_SERVED, Batcher, NotServed, Patience
 from guidsvc.telemetry.metrics import BatchMetrics
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
@@ -44,6 +44,31 @@ async def test_items_during_running_calls_share_the_next_call() -> None:
     calls.gate.set()
     assert await asyncio.gather(*requests) == [0, 10, 20, 30, 40, 50, 60]
     assert calls.batches == [[0, 1], [2, 3], [4, 5], [6]]
+
+
+async def test_groups_take_turns() -> None:
+    calls = Calls()
+    calls.gate.set()
+    batcher = Batcher(calls.run, limit=4, in_flight=1)
+
+    await asyncio.gather(*(batcher.ask(item, "many") for item in range(6)), batcher.ask(6, "few"), batcher.ask(7))
+    assert calls.batches == [[0, 6, 7, 1], [2, 3, 4, 5]]
+
+
+async def test_items_without_room_are_served_first_in_the_next_call() -> None:
+    """Otherwise items that always come last would never be served."""
+    batches: list[list[int]] = []
+
+    async def run(batch: list[int]) -> list[int | NotServed]:
+        batches.append(batch)
+        await asyncio.sleep(0)
+        return [*batch[:2], *[NOT_SERVED] * len(batch[2:])]
+
+    batcher = Batcher(run, limit=4, in_flight=1)
+    groups = ["a", "a", "a", "b", "c", "d", "d"]
+
+    assert await asyncio.gather(*(batcher.ask(item, group) for item, group in enumerate(groups))) == list(range(7))
+    assert batches == [[0, 3, 4, 5], [4, 5, 1, 6], [1, 6, 2], [2]]
 
 
 async def test_cancelled_item_is_dropped_before_its_call() -> None:
