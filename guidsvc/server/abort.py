@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 
 from guidsvc.server.protocol.base_connection import LINGER_SECONDS
+from guidsvc.server.protocol.read_throttle import discard_pause
 from guidsvc.server.protocol.response_writer import ResponseWriter
 from guidsvc.server.protocol.send_buffer import reset_on_close
 
@@ -83,7 +84,28 @@ def _linger(connection: HTTP1Connection) -> None:
         if not isinstance(stream.socket, ssl.SSLSocket):  # TLS has no half-closed connections
             with suppress(OSError):  # the client has gone
                 stream.socket.shutdown(socket.SHUT_WR)
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, stream.close)
+        stream.read_bytes = _Discarding(stream).read_bytes  # type: ignore[method-assign]
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, _end_linger, stream)
+
+
+def _end_linger(stream: IOStream) -> None:
+    vars(stream).pop("read_bytes", None)  # breaks a reference cycle
+    stream.close()
+
+
+class _Discarding:
+    """The reading of a body that is discarded: at a low rate beyond a bound."""
+
+    def __init__(self, stream: IOStream) -> None:
+        self._read_bytes = stream.read_bytes
+        self._discarded_bytes = 0
+
+    async def read_bytes(self, num_bytes: int, partial: bool = False) -> bytes:  # noqa: FBT001, FBT002  # Tornado's signature
+        data = await self._read_bytes(num_bytes, partial)
+        self._discarded_bytes += len(data)
+        if pause := discard_pause(self._discarded_bytes, len(data)):
+            await asyncio.sleep(pause)
+        return data
 
 
 def _do_nothing() -> None:

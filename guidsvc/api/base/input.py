@@ -12,9 +12,7 @@ from guidsvc.domain.preconditions import Conditions
 from guidsvc.http import constants
 from guidsvc.http.errors import TooLarge
 from guidsvc.http.headers import prefer as preferences
-
-DISCARD_BYTES = 16 * 1024 * 1024
-"""Bytes of an oversized body that are read and discarded, so that the client reads the answer before the close."""
+from guidsvc.server.protocol.read_throttle import DISCARD_BYTES
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -11,6 +11,7 @@ from guidsvc.errors import Overloaded
 from guidsvc.server.client_networks import ClientNetwork
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
+from guidsvc.server.protocol.read_throttle import DISCARD_BYTES, DISCARD_BYTES_PER_SECOND
 from guidsvc.server.protocol.request import RawRequest
 from guidsvc.server.protocol.send_buffer import SendBuffer
 from guidsvc.server.protocol.state import Peer, ServerState, has_sent_all, has_unacknowledged, has_unread
@@ -33,6 +34,7 @@ class BaseConnection(asyncio.Protocol):
     __slots__ = (
         "_cycle",
         "_cycle_until_eof",
+        "_discarded_bytes",
         "_drain_waiter",
         "_has_eof",
         "_incoming_bytes",
@@ -77,6 +79,7 @@ class BaseConnection(asyncio.Protocol):
         self._is_throttled = False  # reading is paused by the ReadThrottle
         self._is_parsing_soon = False  # parsing continues in the next turn of the event loop
         self._is_lingering = False  # input is discarded until the client closes
+        self._discarded_bytes = 0  # of this input, since reading last paused
         self._is_leaving = False  # the connection closes after its present request
         self._is_expendable = False  # it leaves, and its client loses nothing without the last response
         self._leave_start = state.tick  # when it was first asked to leave
@@ -255,6 +258,22 @@ class BaseConnection(asyncio.Protocol):
             with suppress(OSError):  # the client has just reset the connection
                 self._transport.write_eof()
 
+    def _discard(self, size: int) -> None:
+        """Count input that is discarded. Beyond the bound, reading pauses for a second after each part."""
+        self._discarded_bytes += size
+        if self._discarded_bytes > DISCARD_BYTES and not self._is_throttled:
+            self._discarded_bytes = DISCARD_BYTES - DISCARD_BYTES_PER_SECOND
+            self._is_throttled = True
+            self._state.read_throttle.add(self)
+            self.regulate()
+
+    def resume_reading(self) -> None:
+        """Read again after a pause. It does not extend the time that is left for the client to read its response."""
+        self._is_throttled = False
+        if not self._is_lingering:
+            self._timeout_start = self._state.tick
+        self.regulate()
+
     def _flush(self) -> None:
         responses, self._responses, self._response_bytes = self._responses, [], 0
         self._transport.write(responses[0] if len(responses) == 1 else b"".join(responses))
@@ -271,6 +290,13 @@ class BaseConnection(asyncio.Protocol):
         self._state.incoming_bytes += added_bytes
         self.network.incoming_bytes += added_bytes
         self._incoming_bytes = total_bytes
+
+    def _refuse_input(self, size: int) -> bool:
+        """Discard `size` bytes after the last response, or reject them over the share; return whether it did either."""
+        if self._is_lingering:
+            self._discard(size)
+            return True
+        return self._reject_over_share(size)
 
     def _reject_over_share(self, size: int) -> bool:
         """Reject `size` more bytes if the connection would exceed its share; return whether it did."""

@@ -59,7 +59,7 @@ class Connection(BaseConnection):
                     self._transport.write(response)
                     return
         count_before, was_answering = parser.request_count, self._cycle is not None
-        if self._state.is_over_budget() and self._reject_over_share(len(data)):
+        if (self._is_lingering or self._state.is_over_budget()) and self._refuse_input(len(data)):
             return
         parser.feed(data)
         if self._responses:
@@ -203,11 +203,6 @@ class Connection(BaseConnection):
             self.close()
         elif self._drain_waiter is None:  # else `resume_writing` does, once the client has read enough
             self._start_next()
-        self.regulate()
-
-    def resume_reading(self) -> None:
-        self._is_throttled = False
-        self._timeout_start = self._state.tick
         self.regulate()
 
     def throttle_reading(self) -> None:

@@ -2,6 +2,9 @@
 
 A client that retries early is not rejected again, which is costly with thousands of clients. Its request waits in the
 kernel buffer, at no cost. Connections of trusted proxies are never paused: they carry the requests of many clients.
+
+The rest of a request whose response came early is read and discarded, as its client may read only once it has sent
+everything. Beyond a bound, it is read at a low rate: then no client waits forever, and none keeps a core busy.
 """
 
 import asyncio
@@ -12,6 +15,15 @@ from guidsvc.http.constants import RETRY_AFTER
 
 SECONDS = float(RETRY_AFTER)
 POLL_SECONDS = 0.05
+DISCARD_BYTES = 16 * 1024 * 1024
+"""Bytes of a request that are read and discarded as fast as they arrive."""
+DISCARD_BYTES_PER_SECOND = 1024 * 1024
+"""Rate at which further bytes are read and discarded."""
+
+
+def discard_pause(discarded_bytes: int, size: int) -> float:
+    """Return for how many seconds reading pauses after `size` bytes, the last of `discarded_bytes`."""
+    return min(size, max(0, discarded_bytes - DISCARD_BYTES)) / DISCARD_BYTES_PER_SECOND
 
 
 class ThrottledConnection(Protocol):

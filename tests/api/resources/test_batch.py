@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.base.input import DISCARD_BYTES
 from guidsvc.api.resources.batch import handler as batch
+from guidsvc.server.protocol.read_throttle import DISCARD_BYTES
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.assertions import assert_problem
 from tests.support.backing_servers import Server

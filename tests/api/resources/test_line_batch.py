@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.base.input import DISCARD_BYTES
 from guidsvc.api.resources.batch import line_batch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result, read_line
 from guidsvc.api.resources.batch.handler import BatchHandler
@@ -21,6 +20,7 @@ from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.fairness.decoding_turns import READERS
 from guidsvc.server.protocol.connection import Connection
+from guidsvc.server.protocol.read_throttle import DISCARD_BYTES
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up, read_reply, reset

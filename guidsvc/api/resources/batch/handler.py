@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from guidsvc.api.base.handler import Handler
-from guidsvc.api.base.input import DISCARD_BYTES
 from guidsvc.api.contract import schemas
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY, PREFER_MINIMAL, PREFERENCE_APPLIED, REPLAYED
 from guidsvc.api.contract.operation import ResponseSpec, operation
@@ -41,6 +40,7 @@ from guidsvc.http.errors import UnsupportedMediaType
 from guidsvc.runtime.background import in_thread
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.server.abort import call_on_leave
+from guidsvc.server.protocol.read_throttle import DISCARD_BYTES, discard_pause
 from guidsvc.telemetry.tracing import CURRENT
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -253,7 +253,10 @@ class BatchHandler(Handler):
     async def _process_lines(self, lines: LineBatch, chunk: bytes) -> None:
         CURRENT.set(self.trace)  # the server calls this in another task
         self._timers.cancel_idle()
-        if self._finished or self._early_response is not None:
+        if self._finished:
+            return
+        if self._early_response is not None:
+            await self._discard(len(chunk))
             return
         if self._error is None and not lines.has_ended:
             await self._feed(lines, chunk)
@@ -263,6 +266,12 @@ class BatchHandler(Handler):
             self._begin_early_response(lines)
         elif not lines.is_abandoned:
             self._start_idle_timer()
+
+    async def _discard(self, size: int) -> None:
+        """Discard what the client sends after the beginning of its early response: at a low rate beyond a bound."""
+        self._discarded_bytes += size
+        if pause := discard_pause(self._discarded_bytes, size):
+            await asyncio.sleep(pause)
 
     async def _feed(self, lines: LineBatch, chunk: bytes) -> None:
         self._is_feeding = True
