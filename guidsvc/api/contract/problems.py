@@ -6,6 +6,7 @@ The table also covers subclasses. An error without a row is an internal error: t
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ STREAMS_AFTER = "5"
 MAX_CLAUSE_BYTES, CUT_CHARACTERS = 280, 40
 """Maximum size of the first error in the `detail` of an invalid request, as JSON, and where a longer one is cut. The
 brief result of an operation in a batch has room for it; the whole is in `errors`."""
+CLASSES = 256
+"""Number of error classes whose problem type is remembered: more than there are."""
 _CREATION = (
     f"Callers that may write can create it: PUT a body such as {json.dumps({'user': EXAMPLE['user']})} to its path. If "
     "that PUT gets 404 too, another owner has it: choose another GUID."
@@ -99,11 +102,16 @@ TABLE: Mapping[type[Exception], Problem] = {
 
 def problem_of(error: BaseException) -> Problem:
     """Return the problem type of an error."""
-    return kind_of(type(error))
+    return _kind_of(type(error))  # type: ignore[arg-type]  # mypy misjudges the hash of a class
 
 
 def kind_of(error: type[BaseException]) -> Problem:
     """Return the problem type of an error class."""
+    return _kind_of(error)  # type: ignore[arg-type]  # see `problem_of`
+
+
+@lru_cache(CLASSES)
+def _kind_of(error: type[BaseException]) -> Problem:
     return found_by_class(TABLE, error) or INTERNAL
 
 
@@ -154,8 +162,16 @@ def render_brief(
 ) -> bytes:
     """Render only the members that every problem has, with the members of `extra_members` added."""
     code, status, title = problem_of(error)
-    head = {"type": f"{base}/problems/{code}", "title": title, "status": status, "code": code}
-    return to_json(head | {"detail": _detail(error), "request_id": request_id} | dict(extra_members))
+    members = {
+        "type": f"{base}/problems/{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": _detail(error),
+        "request_id": request_id,
+    }
+    members.update(extra_members)
+    return to_json(members)
 
 
 def log_members(error: BaseException) -> dict[str, str]:

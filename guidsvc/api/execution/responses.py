@@ -124,7 +124,9 @@ def _message(  # noqa: PLR0913  # the parts of a response
     for name, value in response_headers.items():
         if name not in {"Cache-Control", "Vary"}:
             others += f"{_NAMES.get(name, name)}: {value}\r\n"
-    vary = ", ".join(filter(None, (response_headers.get("Vary"), VARY if varies else "")))
+    vary = response_headers.get("Vary", "")
+    if varies:
+        vary = f"{vary}, {VARY}" if vary else VARY
     vary_line = f"Vary: {vary}\r\n" if vary else ""
     length = "" if status in BODILESS else f"Content-Length: {len(body)}\r\n"
     lines = (

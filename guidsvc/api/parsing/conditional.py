@@ -21,7 +21,9 @@ _BARE_VERSION = re.compile(r"'?([0-9]{1,20})'?")
 def parse(headers: Mapping[str, str]) -> Conditions:
     """Parse the preconditions in request headers; InvalidRequest if one is malformed."""
     if_match, if_none_match = headers.get("If-Match"), headers.get("If-None-Match")
-    return _conditions(if_match, if_none_match, lambda name: InvalidField("", _WRONG, header=name))
+    if if_match is if_none_match is None:
+        return UNCONDITIONAL
+    return _conditions(if_match, if_none_match, lambda name, detail: InvalidField("", detail, header=name))
 
 
 def of_operation(operation: BatchOperation) -> Conditions:
@@ -29,28 +31,33 @@ def of_operation(operation: BatchOperation) -> Conditions:
     if operation.if_match is operation.if_none_match is None:
         return UNCONDITIONAL
     pointers = {"If-Match": "/if_match", "If-None-Match": "/if_none_match"}
-    return _conditions(operation.if_match, operation.if_none_match, lambda name: InvalidField(pointers[name], _WRONG))
-
-
-def _conditions(if_match: str | None, if_none_match: str | None, fault: Callable[[str], InvalidField]) -> Conditions:
-    """Parse both. If-Match uses strong comparison, in which a weak tag never matches; If-None-Match uses weak."""
-    if if_match is if_none_match is None:
-        return UNCONDITIONAL
-    return Conditions(
-        if_match=None if if_match is None else _tags(if_match, fault("If-Match"), weak=False),
-        if_none_match=None if if_none_match is None else _tags(if_none_match, fault("If-None-Match"), weak=True),
+    return _conditions(
+        operation.if_match, operation.if_none_match, lambda name, detail: InvalidField(pointers[name], detail)
     )
 
 
-def _tags(value: str, fault: InvalidField, *, weak: bool) -> frozenset[str]:
+def _conditions(
+    if_match: str | None, if_none_match: str | None, fault: Callable[[str, str], InvalidField]
+) -> Conditions:
+    """Parse both. If-Match uses strong comparison, in which a weak tag never matches; If-None-Match uses weak.
+
+    `fault` makes the error of a header from its name and the detail.
+    """
+    return Conditions(
+        if_match=None if if_match is None else _tags(if_match, "If-Match", fault, weak=False),
+        if_none_match=None if if_none_match is None else _tags(if_none_match, "If-None-Match", fault, weak=True),
+    )
+
+
+def _tags(value: str, name: str, fault: Callable[[str, str], InvalidField], *, weak: bool) -> frozenset[str]:
     if value.strip() == "*":
         return ANY
     if value.count(",") >= MAX_TAGS:
-        raise InvalidRequest(fault._replace(detail=f"may list at most {MAX_TAGS} entity tags"))
+        raise InvalidRequest(fault(name, f"may list at most {MAX_TAGS} entity tags"))
     tags = _TAGS.findall(value) if _LIST.fullmatch(value) is not None else []
     if not tags:
         bare = _BARE_VERSION.fullmatch(value.strip())
         raise InvalidRequest(
-            fault if bare is None else fault._replace(detail=f'must have double quotes around the version: "{bare[1]}"')
+            fault(name, _WRONG if bare is None else f'must have double quotes around the version: "{bare[1]}"')
         )
-    return frozenset(tag for weak_mark, tag in tags if weak or not weak_mark)
+    return frozenset([tag for weak_mark, tag in tags if weak or not weak_mark])
