@@ -9,7 +9,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from guidsvc.api.base.application import ApiApplication
-from guidsvc.api.contract.operation import needs_of
+from guidsvc.api.contract.operation import is_operation, needs_of
 from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.auth.session import Session
@@ -52,17 +52,36 @@ class AuthenticatedHandler(RequestHandler):
 
         Return an awaitable, unless the session is cached or access is not controlled.
         """
-        needs = self.needs()
+        needs, authorization = self.needs(), self.request.headers.get("Authorization")
         if needs is None:
-            return self.pipeline.public_turns.take_turn(self.queue_name)
+            turn = self.pipeline.public_turns.take_turn(self.queue_name)
+            return (
+                turn if authorization is None or not self.counts_without_scope() else self._spend(turn, authorization)
+            )
         if not self.pipeline.is_access_controlled:
             return None
-        authorization = self.request.headers.get("Authorization")
         session = self.pipeline.cached_session(authorization)
         if session is None:
             return self._log_in(authorization, needs)
         self._authorize(session, needs)
         return None
+
+    def counts_without_scope(self) -> bool:
+        """Whether a request without a required scope counts against the rate limit of a known caller.
+
+        Those of public operations do not. OPTIONS is no operation of its own: it only describes those of a path.
+        """
+        method = str(self.request.method)
+        return method == "OPTIONS" or not is_operation(getattr(self, method.lower()))
+
+    async def _spend(self, turn: Awaitable[None], authorization: str) -> None:
+        """Take a turn, and spend a request of the rate limit if the caller is known without a login."""
+        await turn
+        if self.pipeline.usable_session(authorization) is not None:
+            session = self.pipeline.cached_session(authorization)
+            self.session = session or await self.pipeline.authenticate(
+                authorization, str(self.request.remote_ip), self._scope_before_slot()
+            )
 
     async def _log_in(self, authorization: str | None, needs: Needs) -> None:
         scope = self._scope_before_slot()

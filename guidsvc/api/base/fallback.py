@@ -2,6 +2,7 @@
 
 from guidsvc.api.base import near_paths
 from guidsvc.api.base.handler import Handler
+from guidsvc.errors import RateLimited
 from guidsvc.http.constants import METHODS
 from guidsvc.http.errors import MisdirectedRequest, NoSuchPath
 
@@ -23,6 +24,10 @@ class Misdirected(Handler):
 
     head = post = put = patch = delete = options = get
 
+    def counts_without_scope(self) -> bool:
+        """Return False: the host name is checked before the key."""
+        return False
+
     def _translate(self, error: BaseException | None) -> BaseException:
         """Return MisdirectedRequest for unknown methods too."""
         return error if isinstance(error, MisdirectedRequest) else self._misdirected()
@@ -42,7 +47,7 @@ class UnknownPath(Handler):
 
     def _translate(self, error: BaseException | None) -> BaseException:
         """Return NoSuchPath for unknown methods too."""
-        return error if isinstance(error, NoSuchPath) else self._no_such_path()
+        return error if isinstance(error, (NoSuchPath, RateLimited)) else self._no_such_path()
 
     def _no_such_path(self) -> NoSuchPath:
         return NoSuchPath(near_paths.explain(self.request.path, self.application.path_templates))

@@ -76,6 +76,11 @@ def needs_of(method: Callable[..., Any]) -> Needs | None:
     return None if spec is None else spec.required_scope
 
 
+def is_operation(method: Callable[..., Any]) -> bool:
+    """Whether a method is declared as an operation. Those that only reject requests are not."""
+    return hasattr(method, "operation")
+
+
 def operation_of(method: Callable[..., Any]) -> OperationSpec:
     """Return the declaration of a method; AttributeError if it has none."""
     spec: OperationSpec = method.operation  # type: ignore[attr-defined]  # set by the decorator `operation`

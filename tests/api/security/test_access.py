@@ -254,6 +254,36 @@ async def test_rate_limited_caller_is_told_when_to_retry(
         assert (await alice.ask("GET", PATH)).status == 200
 
 
+async def test_requests_for_nothing_count_as_others_do(
+    serving: Serving, combination: dict[str, str], clock: FakeClock
+) -> None:
+    """Unknown paths and methods, and OPTIONS, if the key is known. Preflights have no key; public paths are free."""
+    async with serving(**combination, access="keys", rate_limit="7/minute", cors_origins="https://a.example") as client:
+        alice = await SecuredService(client, combination["store_url"], clock).key_client("alice")
+        assert (await alice.ask("GET", "/nothing")).status == 404, "the key is not known yet"
+        assert (await alice.ask("PUT", PATH, json=BODY)).headers["RateLimit"].startswith('"requests";r=6;t=')
+        remaining = 6
+        for method, path, status in (
+            ("GET", "/nothing", 404),
+            ("POST", "/nothing", 404),
+            ("DELETE", "/guid", 405),
+            ("DELETE", "/livez", 405),
+            ("OPTIONS", "/guid", 204),
+            ("OPTIONS", "*", 204),
+        ):
+            reply = await alice.ask(method, path)
+            remaining -= 1
+            assert reply.status == status
+            assert reply.headers["RateLimit"].startswith(f'"requests";r={remaining};t='), (method, path)
+        for method, path in (("GET", "/nothing"), ("DELETE", "/guid"), ("OPTIONS", "/guid")):
+            reply = await alice.ask(method, path)
+            assert (reply.status, reply.json["code"]) == (429, "rate-limited")
+        assert (await alice.ask("GET", "/readyz")).status == 200
+        preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"}
+        assert (await client.ask("OPTIONS", PATH, headers=preflight)).status == 204
+        assert (await client.ask("GET", "/nothing")).status == 404
+
+
 async def test_lease_requests_are_counted_once(serving: Serving, combination: dict[str, str], clock: FakeClock) -> None:
     """Whether the response comes from the cache or a handler, or is an error."""
     async with serving(**combination, access="keys", rate_limit="20/minute") as client:
