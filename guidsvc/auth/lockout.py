@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 from cachebox import LRUCache
 
+from guidsvc.auth.evicted_counts import EvictedCounts
 from guidsvc.auth.fixed_window import SharedLimit
 from guidsvc.errors import CacheUnavailable
 from guidsvc.http.client_address import network_of
@@ -16,9 +17,8 @@ from guidsvc.runtime.clock import ContinuousClock, continuous_clock
 ADDRESSES = 10_000
 """Maximum number of tracked addresses, and of new ones in a window whose failures are shared with other processes.
 
-The least recently used address is evicted.
+The least recently used address is evicted. Its failures in the window still count.
 """
-
 
 MAX_LOOKUPS = 1000
 """Maximum lookups per second of logins from one locked-out address."""
@@ -31,10 +31,10 @@ class _Failures:
 
     __slots__ = ("is_locked", "is_private", "local_count", "lookups", "second", "window")
 
-    def __init__(self, window: int, *, is_private: bool) -> None:
+    def __init__(self, window: int, local_count: int, *, is_private: bool) -> None:
         self.window = window
         self.is_private = is_private  # whether failures are not shared with other processes
-        self.local_count = 0  # failures in this process
+        self.local_count = local_count  # failures in this process
         self.is_locked = False
         self.lookups = self.second = 0  # lookups in this second while locked out
 
@@ -46,6 +46,7 @@ class LoginLockout:
         self._shared_limit = limit
         self._max_addresses = addresses
         self._failures: LRUCache[str, _Failures] = LRUCache(addresses)
+        self._evicted = EvictedCounts()
         self._window = -1
         self._new_addresses = 0  # number of new addresses in that window
 
@@ -88,9 +89,17 @@ class LoginLockout:
             if window != self._window:
                 self._window, self._new_addresses = window, 0
             self._new_addresses += 1
-            failures = _Failures(window, is_private=self._new_addresses > self._max_addresses)
+            if self._failures.is_full() and network not in self._failures:
+                self._evict()
+            count = self._evicted.count(network, window)
+            failures = _Failures(window, count, is_private=self._new_addresses > self._max_addresses)
             self._failures.insert(network, failures)
         return failures
+
+    def _evict(self) -> None:
+        """Evict the least recently used address, and remember its failures."""
+        network, failures = self._failures.popitem()
+        self._evicted.add(network, failures.window, failures.local_count)
 
     async def _share_failures(self, network: str, failures: _Failures, shared_limit: SharedLimit) -> bool:
         """Share the failures that the shared counters do not include yet; return whether that succeeded."""

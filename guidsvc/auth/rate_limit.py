@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from hashlib import sha256
 from types import MappingProxyType
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from cachebox import LRUCache
 
+from guidsvc.auth.evicted_counts import EvictedCounts
 from guidsvc.auth.fixed_window import SharedLimit
 from guidsvc.errors import CacheUnavailable, RateLimited
 from guidsvc.errors.plurals import counted
@@ -24,7 +26,10 @@ GRANULARITY = 1000
 PARTS = 20
 """A process reserves limit/PARTS at a time; up to that much may stay unused in each process at the window's end."""
 CALLERS = 10_000
-"""Maximum number of cached allowances; the least recently used is evicted and recreated on demand."""
+"""Maximum number of cached allowances, besides those of sessions. The least recently used is evicted.
+
+It is recreated on demand, with what it has spent in its window.
+"""
 
 
 class RateUsage(NamedTuple):
@@ -39,8 +44,10 @@ class RateAllowance:
     """The requests that this process has reserved for a caller. They expire at the end of their window."""
 
     __slots__ = (
+        "__weakref__",
         "_chunk",
         "_clock",
+        "_evicted",
         "_header_lines",
         "_is_authoritative",
         "_limit",
@@ -60,8 +67,9 @@ class RateAllowance:
         "_window_end",
     )
 
-    def __init__(self, name: str, shared_limit: SharedLimit) -> None:
+    def __init__(self, name: str, shared_limit: SharedLimit, evicted: EvictedCounts) -> None:
         limit = shared_limit.limit
+        self._evicted = evicted
         self._name = "requests:" + sha256(name.encode()).hexdigest()[:32]  # of fixed length for any caller name
         self._shared_limit = shared_limit
         self._limit = limit
@@ -79,6 +87,10 @@ class RateAllowance:
         self._unreserved = limit.amount  # quota that remained to be reserved after the last reservation
         self._is_authoritative = False  # `_unreserved` is: if it is 0, no reservation is tried in this window
         self._reserved = 0  # all reservations of this window
+
+    def __del__(self) -> None:
+        """Remember what was spent in this window, for the next allowance of the same caller."""
+        self._evicted.add(self._name, self._window, self._reserved - self._remaining)
 
     def try_spend(self) -> bool:
         """Spend one request; return False if more must be reserved first."""
@@ -202,8 +214,9 @@ class RateAllowance:
     def _begin_window(self, window: int) -> None:
         """Begin a window, unless it is the current one."""
         if window != self._window:
+            self._reserved = self._evicted.count(self._name, window) if self._window < 0 else 0
             self._window, self._window_end = window, self._limit.end(window)
-            self._remaining = self._reserved = 0
+            self._remaining = 0
 
     async def _reserve_shared(self, wanted: int) -> None:
         """Reserve up to `wanted` of the shared quota.
@@ -235,6 +248,9 @@ class _Unlimited(RateAllowance):
     __slots__ = ()
 
     def __init__(self) -> None:
+        pass
+
+    def __del__(self) -> None:
         pass
 
     def try_spend(self) -> bool:
@@ -271,14 +287,16 @@ class RateLimits:
 
     def __init__(self, limit: SharedLimit | None, *, callers: int = CALLERS) -> None:
         self._limit = limit
-        self._allowances: LRUCache[str, RateAllowance] = LRUCache(callers)
+        self._recent: LRUCache[str, RateAllowance] = LRUCache(callers)
+        self._allowances: WeakValueDictionary[str, RateAllowance] = WeakValueDictionary()  # also those of old sessions
+        self._evicted = EvictedCounts()
 
     def allowance_for(self, name: str) -> RateAllowance:
-        """Return the allowance of a caller: the same object each time, unless it was evicted (CALLERS)."""
+        """Return the allowance of a caller: the same object each time, or one that has spent as much in this window."""
         if self._limit is None:
             return UNLIMITED
         allowance: RateAllowance | None = self._allowances.get(name)
         if allowance is None:
-            allowance = RateAllowance(name, self._limit)
-            self._allowances.insert(name, allowance)
+            allowance = self._allowances[name] = RateAllowance(name, self._limit, self._evicted)
+        self._recent.insert(name, allowance)
         return allowance

@@ -201,3 +201,16 @@ async def test_remembered_addresses_are_bounded(
         assert raw.dbsize() == 2 * 50, "a count, and the part of this process"
     await fail(lockouts, "10.1.0.1", 20)
     assert lockouts.lockout_seconds("10.1.0.1"), "a new address is counted too"
+
+
+async def test_failures_of_an_evicted_address_still_count(clock: FakeClock) -> None:
+    lockouts = LoginLockout(SharedLimit(LIMIT, clock), addresses=50)
+    await fail(lockouts, HERE, 19)
+    for number in range(50):
+        await lockouts.record_failure(f"10.0.0.{number}")
+
+    await lockouts.record_failure(HERE)
+    assert lockouts.lockout_seconds(HERE)
+    clock.advance(seconds=60)
+    await fail(lockouts, HERE, 19)
+    assert lockouts.lockout_seconds(HERE) is None

@@ -392,6 +392,30 @@ async def test_caller_has_one_allowance_and_their_number_is_bounded(clock: FakeC
     assert len(limits._allowances) == 10
 
 
+async def test_evicted_caller_has_no_new_allowance_in_its_window(clock: FakeClock) -> None:
+    limits = RateLimits(SharedLimit(parse_limit("5/minute"), clock), callers=10)
+    assert await spend_up_to(limits.allowance_for(NAME), 3) == 3
+    for number in range(10):
+        limits.allowance_for(f"other {number}")
+
+    assert await spend_up_to(limits.allowance_for(NAME)) == 2
+    for number in range(10):
+        limits.allowance_for(f"other {number}")
+    assert await spend_up_to(limits.allowance_for(NAME)) == 0
+    clock.advance(seconds=60)
+    assert await spend_up_to(limits.allowance_for(NAME)) == 5
+
+
+async def test_caller_in_use_keeps_its_allowance(clock: FakeClock) -> None:
+    """A second session of a caller gets it too, however many others came since."""
+    limits = RateLimits(SharedLimit(parse_limit("5/minute"), clock), callers=10)
+    allowance = limits.allowance_for(NAME)
+    for number in range(10):
+        limits.allowance_for(f"other {number}")
+    assert await spend_up_to(allowance, 3) == 3
+    assert await spend_up_to(limits.allowance_for(NAME)) == 2
+
+
 async def test_headers_are_structured_fields_with_the_remainder(
     counters: list[RedisCounters], clock: FakeClock
 ) -> None:
