@@ -58,6 +58,9 @@ class Quota(Protocol):
         Yields the `not_after` for the swap, or None if it has no deadline.
         """
 
+    def note_deletion(self, owner: str) -> None:
+        """Note a deletion for which `reserve` was not called: it makes room for the next creation of the owner."""
+
     def dry_run(self) -> "Quota":
         """Return a quota for a dry run, which applies the same limit and reserves nothing."""
 
@@ -67,6 +70,9 @@ class _NoQuota:
 
     def reserve(self, old: Record | None, new: Record | None) -> AbstractAsyncContextManager[int | None]:  # noqa: ARG002
         return _FREE
+
+    def note_deletion(self, owner: str) -> None:
+        pass
 
     def dry_run(self) -> Quota:
         return self
@@ -135,6 +141,9 @@ class LedgerQuota:
             self._end(account, request)
             raise
         self._end(account, request)
+
+    def note_deletion(self, owner: str) -> None:
+        """Do nothing: each admission counts the live records."""
 
     def dry_run(self) -> Quota:
         return DryRunQuota(self._database.records, clock=self._clock, quota=self._quota)
@@ -216,6 +225,9 @@ class DryRunQuota:
         except BaseException:
             self._live[owner] -= change
             raise
+
+    def note_deletion(self, owner: str) -> None:
+        """Do nothing: in a dry run, `reserve` is called for each write."""
 
     def dry_run(self) -> Quota:
         return self

@@ -81,7 +81,7 @@ class RetentionQuota:
             async with self._live.reserve(old, new) as not_after:
                 yield not_after
             if new is not None and new.is_deleted:
-                self._note_deletion(new.owner)
+                self.note_deletion(new.owner)
             return
         room = await self._admit(new.owner)
         try:
@@ -95,7 +95,7 @@ class RetentionQuota:
         live = self._live.dry_run()
         return RetentionQuota(live, self._records, clock=self._clock, quota=self._quota, is_dry_run=True)
 
-    def _note_deletion(self, owner: str) -> None:
+    def note_deletion(self, owner: str) -> None:
         """Let the next creation of the owner count again."""
         room = self._room(owner)
         room.deletions += 1

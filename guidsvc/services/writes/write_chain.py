@@ -170,6 +170,8 @@ class WriteChains:
                 undone.append(link.write)
                 continue
             if link.has_swap:
+                if outcome is True and link.new.is_deleted:
+                    self._quota.note_deletion(link.new.owner)
                 link.write.context.run(self._note, link.old, link.new, link.write.caller, outcome)
             link.write.settle((link.old, link.new), outcome if isinstance(outcome, Exception) else link.error)
         self._turns.put_back(swap.guid, undone)

@@ -16,12 +16,15 @@ from guidsvc.errors import (
     NotFound,
     OutcomeUnknown,
     PreconditionFailed,
+    QuotaExceeded,
     StoreUnavailable,
 )
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.fairness.decoding_turns import DecodingTurns
+from guidsvc.services import retention_quota
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
+from guidsvc.services.retention_quota import STORED_PER_LIVE, open_quotas
 from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, Swap
@@ -365,6 +368,28 @@ async def test_write_that_needs_a_place_under_the_quota_ends_a_chain(records: Ga
 
     assert [each.user for each in results if isinstance(each, Record)] == ["a", "b", "c", "d", "e"]
     assert records.calls == [1, 2, 2]
+
+
+async def test_deletion_in_a_chain_makes_room_at_once(
+    records: GatedRecords, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even during the time for which a full owner is rejected without a count."""
+    monkeypatch.setattr(retention_quota, "FULL_SECONDS", 60.0)
+    monkeypatch.setattr(retention_quota, "MAX_FULL_SECONDS", 60.0)
+    expired = [record(clock(), guid=f"{number:032X}", expire=1) for number in range(1, STORED_PER_LIVE)]
+    for each in expired:
+        assert await records.database.records.swap(None, each)
+    lease_clock, new = LeaseClock(records.database.fence), record(clock(), guid="E" * 32, expire=1)
+    async with open_quotas(records.database, lease_clock=lease_clock, clock=clock, quota=1) as quota:
+        with pytest.raises(QuotaExceeded):
+            async with quota.reserve(None, new):
+                pass
+        writers = Writers(records, clock, quota)
+        writers.begin(renamed("a"), renamed("b"), lambda old: lifecycle.delete(old, clock()))
+        await writers.results()
+        assert records.calls == [1, 2], "the deletion was in a chain"
+        async with quota.reserve(None, new):
+            pass
 
 
 async def test_long_queue_is_executed_in_several_chains(writers: Writers, monkeypatch: pytest.MonkeyPatch) -> None:
