@@ -16,6 +16,7 @@ from guidsvc_client.protocol.lease_flows import LeaseOptions, plan_of
 from guidsvc_client.protocol.retrying import Options, Policy
 from guidsvc_client.protocol.values import Duration, Guid, Version
 from guidsvc_client.protocol.workflows import FeedPlan
+from guidsvc_client.sync.head_limit import limited
 from guidsvc_client.sync.keys import Keys
 from guidsvc_client.sync.leases import Lease
 from guidsvc_client.sync.lists import EventFeed, RecordList
@@ -39,7 +40,7 @@ class Client:
         **options: Unpack[Options],
     ) -> None:
         self._service = Service.named(url, key)
-        self._http = http or httpx2.Client(verify=tls_context(self._service))
+        self._http = http or limited(httpx2.Client(verify=tls_context(self._service)))
         self._is_own_http = http is None
         self._options = options
         self._session = Session(self._service, Policy.of(options), self._http)

@@ -11,6 +11,7 @@ from guidsvc_client.errors import GuidsvcError, NoResponse
 from guidsvc_client.protocol.call import Call, Flow, Pause, Reply
 from guidsvc_client.protocol.ndjson import LineReader, truncated
 from guidsvc_client.protocol.retrying import Attempts, Policy
+from guidsvc_client.sync.head_limit import ending_at
 from guidsvc_client.transport import BoundedReply, Service, own_errors
 
 T = TypeVar("T")
@@ -83,7 +84,8 @@ class Session:
         """Send a request, and return its response before its content."""
         with own_errors(attempts.request_id):
             request = self._http.build_request(**self._service.request(attempts))
-            return self._http.send(request, stream=True)
+            with ending_at(attempts.ends_at):
+                return self._http.send(request, stream=True)
 
     def _read(self, response: httpx2.Response, attempts: Attempts[Any]) -> Reply:
         whole = BoundedReply(response, self._service.public_url, attempts.ends_at)
