@@ -14,10 +14,13 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPMessage, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 
+from guidsvc.api.parsing.query import MAX_VALUE_BYTES
 from guidsvc.config import Settings
+from guidsvc.domain.record import MAX_USER_CHARACTERS
 from tests.support.backing_servers import START_SECONDS, Server, Service, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.reverse_proxy import FILES, HOST, SERVICE, reverse_proxy, text_of
@@ -134,6 +137,16 @@ def test_conditional_requests_work_through_a_proxy(tmp_path: Path, certificate: 
         assert proxied.ask("PUT", f"/guid/{GUID}", user("bob"), If_Match=tag).status == 200
         rejected = proxied.ask("PUT", f"/guid/{GUID}", user("carol"), If_Match=tag)
         assert (rejected.status, json.loads(rejected.body)["record"]["user"]) == (412, "bob")
+
+
+@every_proxy
+def test_response_with_a_large_head_passes_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
+            return
+        query = urlencode({"user": "\U0001f600" * MAX_USER_CHARACTERS, "limit": "1".zfill(MAX_VALUE_BYTES)})
+        reply = proxied.ask("GET", f"/events?{query}")
+        assert (reply.status, query[-MAX_VALUE_BYTES:] in reply.headers["Link"]) == (200, True)
 
 
 @every_proxy
@@ -273,6 +286,8 @@ SETTINGS = {
         "client_max_body_size": "4m",
         "proxy_next_upstream": "off",
         "error_page": "418 = @writes",
+        "proxy_buffer_size": "12k",
+        f"server {SERVICE}": "max_fails=0",
     },
     "haproxy": {"timeout server": "90s", "timeout client": "90s", "retry-on": "conn-failure", "http-reuse": "safe"},
     "caddy": {"flush_interval": "-1", "keepalive": "60s", "versions": "1.1", "max_size": "4MiB", "compression": "off"},

@@ -14,6 +14,9 @@ MAX_PARAMETERS = 32
 """Maximum number of query parameters, far above that of any model. With more, errors would be longer than requests."""
 MAX_PARSED = 64
 """Maximum number of query parameters on any path. Parsing 256 takes 0.8 ms, so more than these are rejected."""
+MAX_VALUE_BYTES = 1024
+"""Maximum size of the value of a parameter, in UTF-8: a user of 256 characters takes no more. Values with leading zeros
+could be longer. The URL of the next page repeats the values, and a proxy rejects responses with a large head."""
 _Query = TypeVar("_Query", bound=BaseModel)
 
 
@@ -36,9 +39,22 @@ def parse(arguments: Mapping[str, Sequence[bytes]], model: type[_Query], method:
     if undecodable := [name for name, text in texts.items() if text is None]:
         raise InvalidRequest(*(InvalidField("", "is not valid UTF-8", parameter=name) for name in undecodable))
     try:
-        return model.model_validate(texts)
+        query = model.model_validate(texts)
     except ValidationError as error:
         raise InvalidRequest(*query_faults(error, Source(model, texts, "query parameter", method))) from error
+    _require_short({name: len(values[0]) for name, values in decoded.items()})
+    return query
+
+
+def _require_short(sizes: Mapping[str, int]) -> None:
+    """Raise InvalidRequest if the value of a parameter is too large, although it is valid."""
+    faults = [
+        InvalidField("", f"has {size} bytes; send at most {MAX_VALUE_BYTES}", parameter=name)
+        for name, size in sizes.items()
+        if size > MAX_VALUE_BYTES
+    ]
+    if faults:
+        raise InvalidRequest(*faults)
 
 
 def bound_parsing() -> None:

@@ -1,8 +1,12 @@
 """Queries of the event feed that the service rejects: parameters without effect, and filters that nothing can match."""
 
+from urllib.parse import urlencode
+
 import pytest
 
+from guidsvc.api.parsing.query import MAX_VALUE_BYTES
 from guidsvc.domain import api_key
+from guidsvc.domain.record import MAX_USER_CHARACTERS
 from guidsvc.store import open_keys
 from tests.conftest import Serving
 from tests.support.assertions import assert_problem
@@ -10,6 +14,8 @@ from tests.support.event_reader import LINES, SSE, now
 from tests.support.http_client import Client
 
 TYPES = "guid.created, guid.updated, guid.renewed, guid.deleted, guid.expiring, guid.expired, guid.purged"
+HEAD_BYTES = 8 * 1024
+"""The maximum size of the head of a response (docs/security.md)."""
 NOT_LOGGED = "which this service does not log"
 
 
@@ -46,6 +52,20 @@ async def test_parameter_without_effect_is_rejected(
     reply = await client.get(f"/events?{query.replace('CURSOR', cursor)}", headers=headers)
     assert_problem(reply, 400, "invalid-request")
     assert reply.json["errors"] == [{"parameter": parameter, "detail": f"has no effect {fault}"}]
+
+
+@pytest.mark.both_servers
+async def test_head_of_a_response_has_a_bound(client: Client) -> None:
+    """It repeats the query. A proxy with a small buffer for heads, such as nginx with 4 KiB, answers 502 instead."""
+    longest = "1".zfill(MAX_VALUE_BYTES)
+    parameters = {"user": "\U0001f600" * MAX_USER_CHARACTERS, "limit": longest, "wait": "0" * MAX_VALUE_BYTES}
+    parameters |= {"type": TYPES.replace(" ", ""), "guid_prefix": "A" * 32, "from": "now"}
+    head = {"X-Request-Id": "a" * 128, "Origin": f"https://{'a' * 200}.example"}
+    reply = await client.get(f"/events?{urlencode(parameters)}", headers=head)
+
+    assert reply.status == 200, reply.body
+    assert longest in reply.headers["Link"]
+    assert sum(len(f"{name}: {value}\r\n") for name, value in reply.headers.get_all()) < HEAD_BYTES
 
 
 async def test_last_event_id_wins_over_from(client: Client) -> None:

@@ -24,6 +24,7 @@ from guidsvc.api.resources.batch.executor import read_line
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.commands import BatchQuery, CreateCommand, ListQuery, PatchCommand, PutCommand
+from guidsvc.domain.events.query import EventQuery
 from guidsvc.domain.lifecycle import merge
 from guidsvc.errors import GuidsvcError, InvalidRequest
 from guidsvc.http import constants
@@ -163,6 +164,19 @@ def test_query_has_at_most_32_parameters() -> None:
     with pytest.raises(InvalidRequest) as caught:
         query.parse(many, ListQuery)
     assert len(caught.value.faults) == 32
+
+
+@pytest.mark.parametrize("model", [ListQuery, EventQuery])
+@pytest.mark.parametrize("name", ["limit", "expires_after", "wait"])
+def test_long_value_is_rejected_although_it_is_valid(model: type[BaseModel], name: str) -> None:
+    """The URL of the next page would repeat it, in a head that is too large for proxies."""
+    if name not in model.model_fields:
+        return
+    longest = b"1".zfill(query.MAX_VALUE_BYTES)
+    query.parse({name: [longest]}, model)
+    with pytest.raises(InvalidRequest, match="1025 bytes; send at most 1024") as caught:
+        query.parse({name: [b"0" + longest]}, model)
+    assert [fault.parameter for fault in caught.value.faults] == [name]
 
 
 def test_at_most_32_proxies_are_followed() -> None:
