@@ -29,7 +29,7 @@ PAUSE_SECONDS = 0.1
 RECEIVE_BYTES = 32 * 1024
 """Kernel receive buffer of a TLS connection; Linux doubles it.
 
-A TLS connection reads all of it at once, into buffers that last as long as the connection.
+A TLS connection reads all of it at once. Reading pauses then, if the application does not read.
 """
 
 _log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from guidsvc.process.worker_channel import MARGIN_SECONDS
 from guidsvc.runtime.temporary_space import BUFFERED_PART, MIB
 from tests.support.backing_servers import ROOT
 from tests.support.image import stages
-from tests.support.open_requests import OPEN_REQUEST_BYTES
+from tests.support.open_requests import OPEN_REQUEST_BYTES, TLS_CONNECTION_BYTES
 from tests.support.optional_program import find, run
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -77,6 +77,11 @@ def test_memory_limit_covers_all_that_the_bounds_allow(container: Document) -> N
     assert [int(size) for size in re.findall(r"^\|.*\| (\d+) MiB \|", section, re.MULTILINE)] == [
         -(-size // MIB) for size in parts.values()
     ]
+    tls_bytes = settings.max_connections * TLS_CONNECTION_BYTES
+    assert f"{TLS_CONNECTION_BYTES // 1024} KiB" in section
+    assert f"{-(-tls_bytes // MIB)} MiB" in section
+    assert sum(parts.values()) + tls_bytes <= 4.25 * 1024 * MIB
+    assert "4.25 GiB" in section
 
 
 def test_every_manifest_names_its_kind() -> None:

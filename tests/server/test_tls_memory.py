@@ -11,8 +11,9 @@ from guidsvc.server.tls import open_tls
 from tests.support.backing_servers import Service, service
 from tests.support.certificates import Certificate
 from tests.support.http_client import hang_up
+from tests.support.open_requests import TLS_CONNECTION_BYTES
 
-CONNECTIONS = 100
+CONNECTIONS = 200
 BODY_BYTES = 600 * 1024
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES + b"x" * BODY_BYTES
 
@@ -31,6 +32,7 @@ def ask(connection: ssl.SSLSocket, request: bytes) -> None:
 def test_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certificate: Certificate) -> None:
     context = certificate.trusting()
     small = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    padded = small[:-2] + b"X-Padding: %b\r\n\r\n" % (b"a" * 15_000)
     with service(tmp_path, "--no-access-log", *certificate.flags) as running, ExitStack() as stack:
         connections = []
         for _ in range(CONNECTIONS):
@@ -40,7 +42,23 @@ def test_connection_keeps_little_of_what_it_has_read(tmp_path: Path, certificate
         memory_before = resident_bytes(running)
         for connection in connections:
             ask(connection, REQUEST)
-        assert resident_bytes(running) - memory_before < CONNECTIONS * 200 * 1024
+            connection.sendall(padded * 13)  # 200 KiB
+            received = b""
+            while received.count(b'"live"') < 13:
+                received += connection.recv(65_536)
+        assert resident_bytes(running) - memory_before < CONNECTIONS * 60 * 1024
+        stack.close()
+
+
+def test_memory_of_a_connection_is_in_the_sum_of_the_bounds(tmp_path: Path, certificate: Certificate) -> None:
+    """Each receives much before the next one is opened, so that they leave holes in the heap."""
+    context = certificate.trusting()
+    with service(tmp_path, "--no-access-log", *certificate.flags) as running, ExitStack() as stack:
+        memory_before = resident_bytes(running)
+        for _ in range(CONNECTIONS):
+            tcp_socket = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 30))
+            ask(stack.enter_context(context.wrap_socket(tcp_socket, server_hostname="127.0.0.1")), REQUEST)
+        assert resident_bytes(running) - memory_before < CONNECTIONS * TLS_CONNECTION_BYTES
         stack.close()
 
 

@@ -16,6 +16,10 @@ TURN_SECONDS = 0.002
 """Maximum time for handshakes in one event loop iteration; it is exceeded by at most one step of a handshake."""
 STEP_BYTES = 4096
 """Bytes of a handshake that are read at once. Reading then pauses until its turn."""
+RECEIVED_BYTES = 256 * 1024
+"""Bytes that a connection reads at once after its handshake: more than the kernel has, else uvloop reads on and on."""
+PART_BYTES = 16 * 1024
+"""Bytes that its TLS protocol gets at once."""
 SHUTDOWN_SECONDS = 10.0
 """Time for the client to complete the TLS shutdown."""
 
@@ -27,6 +31,8 @@ class HandshakeTurns:
         self._waiting: FairQueue[Handshake] = FairQueue()
         self.buffer = memoryview(bytearray(STEP_BYTES))
         """Maximum bytes of one read; each handshake copies them."""
+        self.received = memoryview(bytearray(RECEIVED_BYTES))
+        """Maximum bytes of one read after a handshake, which are passed on at once."""
         self._is_scheduled = False
 
     def append(self, handshake: "Handshake") -> None:
@@ -94,7 +100,8 @@ class Handshake(asyncio.BufferedProtocol):
         )
         if upgraded is None or self._is_lost:
             raise ConnectionResetError("the client disconnected during the TLS handshake")
-        secure: asyncio.Transport = upgraded
+        secure: Any = upgraded  # asyncio's type has not all of its methods
+        secure.set_read_buffer_limits(PART_BYTES)
         secure.set_protocol(protocol)
         protocol.connection_made(secure)
         early.pass_on(protocol)
@@ -112,7 +119,7 @@ class Handshake(asyncio.BufferedProtocol):
         """Give the transport to the TLS protocol."""
         self._feed()
         if not self._is_lost:
-            transport.set_protocol(self._tls)
+            transport.set_protocol(_Relay(self._tls, self._turns.received))
 
     # Called by the transport
 
@@ -183,6 +190,33 @@ class Handshake(asyncio.BufferedProtocol):
             self._transport.close()
         elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+
+class _Relay(asyncio.BufferedProtocol):
+    """Passes what a connection receives to its TLS protocol, in small parts.
+
+    The TLS protocol has buffers that are as large as the largest part, for as long as the connection lasts.
+    """
+
+    def __init__(self, tls: Any, received: memoryview) -> None:
+        self._tls = tls
+        self._received = received
+        self.eof_received = tls.eof_received  # type: ignore[method-assign]  # saves a call
+        self.connection_lost = tls.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = tls.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = tls.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
+        return self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._received[:nbytes]
+        while data:
+            buffer = self._tls.get_buffer(min(len(data), PART_BYTES))
+            size = min(len(buffer), len(data), PART_BYTES)
+            buffer[:size] = data[:size]
+            self._tls.buffer_updated(size)
+            data = data[size:]
 
 
 class _EarlyData(asyncio.Protocol):
