@@ -51,8 +51,8 @@ IDEMPOTENCY_KEY = Header(
 )
 LAST_EVENT_ID = Header(
     "Last-Event-ID",
-    "The same as `cursor`, which it overrides. Browsers send it when they connect again.",
-    {"type": "string", "pattern": CURSOR_PATTERN},
+    "The same as `cursor`, which it overrides unless it is empty. Browsers send it.",
+    {"type": "string", "pattern": f"^$|{CURSOR_PATTERN}"},
 )
 CLIENT_REQUEST_ID = Header(
     "X-Request-Id",

@@ -300,6 +300,18 @@ POSITIONS = st.builds(
 )
 
 
+def test_schema_of_last_event_id_accepts_an_empty_one() -> None:
+    """The service ignores it."""
+    parameters = DOCUMENT["paths"]["/events"]["get"]["parameters"]
+    schema = next(parameter["schema"] for parameter in parameters if parameter["name"] == "Last-Event-ID")
+    cursor = next(parameter["schema"] for parameter in parameters if parameter["name"] == "cursor")
+
+    assert accepts(schema, "")
+    for text in (" ", "A", "\n", "Ag"):
+        assert not accepts(schema, text), text
+    assert schema["pattern"].endswith(cursor["pattern"])
+
+
 @given(POSITIONS.map(render_cursor) | st.text(max_size=31))
 def test_schema_of_cursor_accepts_what_the_model_accepts(cursor: str) -> None:
     schema = ListQuery.model_json_schema()["properties"]["cursor"]
