@@ -40,9 +40,8 @@ test-browser: $(VENV)/browser.done  ## run the tests that need Chromium, which m
 screenshots: $(VENV)/browser.done  ## take the screenshots of the console in docs/images; needs Chromium
 	$(BIN)/python -m tests.browser.screenshots
 
-fuzz: $(VENV)/dev.done  ## generate 2,000 requests for each operation, and again with each kind of key, and run Hypothesis with many examples; ARGS="500 7": 500 requests, seed 7
+fuzz: $(VENV)/dev.done  ## generate 1,000 requests for each operation, and 250 with each kind of key, and run Hypothesis with many examples; ARGS="500 7": 500 requests, seed 7
 	$(BIN)/python -m tests.fuzz $(ARGS)
-	$(BIN)/python -m tests.fuzz.access $(ARGS)
 	GUIDSVC_TEST_EXAMPLES=20 $(BIN)/python -m pytest -n 4 --dist worksteal --timeout 3600 $(GENERATED)
 
 simulation: $(VENV)/dev.done  ## run the cache in a simulated world: 2,000 seeds, and every mutant of it; ARGS="--seeds 9" runs some seeds

@@ -1,4 +1,4 @@
-"""Random requests generated from `/openapi.json` with each kind of key: `python -m tests.fuzz.access` sends many.
+"""Random requests generated from `/openapi.json` with each kind of key.
 
 The records of a victim contain a canary; hooks point the requests at these records (`tests/fuzz/hooks.py`).
 Only an admin may see the canary or change these records, and every response must match the document.
@@ -6,10 +6,7 @@ Only an admin may see the canary or change these records, and every response mus
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
-import tempfile
 import time
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,8 +17,8 @@ from guidsvc.domain.api_key import EXAMPLE_ID
 from guidsvc.domain.caller import SCOPES
 from guidsvc.domain.record import EXAMPLE_GUID
 from guidsvc.store import open_keys
-from tests.fuzz.__main__ import SEED, whole_document
-from tests.support.backing_servers import ROOT, Service, service
+from tests.fuzz.generated_requests import SEED, send_requests
+from tests.support.backing_servers import Service, service
 
 CANARY = "canary-5d0c"
 VICTIMS = [EXAMPLE_GUID, *(f"{place:032X}" for place in range(1, 4))]
@@ -51,9 +48,6 @@ class FuzzResult(NamedTuple):
     output: str
 
 
-CONFIG = Path(__file__).with_name("schemathesis.toml")
-
-
 def fuzz(folder: Path, kind: str, cases: int, seed: int = SEED, phases: str = PHASES) -> FuzzResult:
     """Start a service; send `cases` requests per operation that needs a key, with a key of this kind."""
     with service(folder, "--no-access-log", "--access", "keys", "--login-limit", "") as running:
@@ -64,9 +58,7 @@ def fuzz(folder: Path, kind: str, cases: int, seed: int = SEED, phases: str = PH
         before = _create_records(running, victim)
         leak_file = folder / "leaks"
         leak_file.touch()
-        process = _run(
-            running, folder, caller_key, "--max-examples", str(cases), "--seed", str(seed), "--phases", phases
-        )
+        process = _send_requests(running, folder, caller_key, cases, seed, phases)
         leaks = leak_file.read_text().splitlines()
         changed = (
             kind == "admin" or _read_records(running, victim) != before
@@ -74,19 +66,23 @@ def fuzz(folder: Path, kind: str, cases: int, seed: int = SEED, phases: str = PH
     return FuzzResult(process.returncode == 0, leaks, changed, process.stdout)
 
 
-def _run(running: Service, folder: Path, key: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "schemathesis.cli",
-        "--config-file",
-        str(ROOT / "tests" / "fuzz" / "schemathesis.toml"),
-    ]
-    command += ["run", *whole_document(running, folder), "--include-path-regex", PATHS, *options]
-    command += ["--checks", CHECKS, *(["-H", f"Authorization: Bearer {key}"] if key else [])]
-    hook_settings = {"FUZZ_CANARY": CANARY, "FUZZ_LEAKS": str(folder / "leaks"), "FUZZ_VICTIMS": " ".join(VICTIMS)}
-    environment = os.environ | hook_settings | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, check=False, text=True, stdout=subprocess.PIPE)
+def judge(folder: Path, kind: str, cases: int, seed: int = SEED) -> tuple[bool, str]:
+    """Fuzz with this kind of key. Return whether that conforms and reveals and changes nothing, and the report."""
+    result = fuzz(folder, kind, cases, seed)
+    is_protected = kind == "admin" or not (result.leaks or result.changed)
+    summary = f"{len(result.leaks)} responses with the canary"
+    return result.conforms and is_protected, "\n".join(
+        [result.output, *(() if is_protected else result.leaks), summary]
+    )
+
+
+def _send_requests(
+    running: Service, folder: Path, key: str, cases: int, seed: int, phases: str
+) -> subprocess.CompletedProcess[str]:
+    options = ["--include-path-regex", PATHS, "--phases", phases, "--checks", CHECKS]
+    options += ["-H", f"Authorization: Bearer {key}"] if key else []
+    settings = {"FUZZ_CANARY": CANARY, "FUZZ_LEAKS": str(folder / "leaks"), "FUZZ_VICTIMS": " ".join(VICTIMS)}
+    return send_requests(running, folder, cases, seed, *options, environment=settings)
 
 
 async def _create_key(url: str, owner: str, scopes: str) -> str:
@@ -118,22 +114,3 @@ def _request(running: Service, key: str, method: str, path: str, body: str | Non
     connection.close()
     assert reply.status < 300, content
     return content
-
-
-def main() -> int:
-    """Send 500 requests per operation with each kind of key, or the number in the first argument; then the seed."""
-    cases, seed = [*map(int, sys.argv[1:]), *(500, SEED)[len(sys.argv) - 1 :]]
-    passed = True
-    for kind in KINDS:
-        with tempfile.TemporaryDirectory() as folder:
-            result = fuzz(Path(folder), kind, cases, seed)
-        is_protected = kind == "admin" or not (result.leaks or result.changed)
-        has_passed = result.conforms and is_protected
-        passed = passed and has_passed
-        print(result.output if not result.conforms else "", *result.leaks if not is_protected else (), sep="\n")
-        print(f"{kind}: {'passed' if has_passed else 'FAILED'}; {len(result.leaks)} responses with the canary")
-    return 0 if passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

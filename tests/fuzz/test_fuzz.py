@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import access as fuzz_access
-from tests.fuzz.__main__ import fuzz
+from tests.fuzz.conformance import fuzz
 
 
 @pytest.mark.slow
