@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -717,10 +717,24 @@ async def test_full_redis_grants_no_lease(
         raw.config_set("maxmemory", 0)
 
 
+async def begin_and_finish(cache: RedisCache, guid: str) -> Record | None:
+    """Read a record without a task until Redis has replied, as a plain GET does."""
+    begun, has_replied = cache.begin_get(guid), asyncio.Event()
+    assert begun is not None
+    begun.on_reply(has_replied.set)
+    await has_replied.wait()
+    return begun.record or await begun.finish()
+
+
+@pytest.mark.parametrize("read", [RedisCache.get, begin_and_finish])
 async def test_few_large_values_are_decoded_per_loop_turn(
-    caches: list[RedisCache], gated: GatedStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    caches: list[RedisCache],
+    gated: GatedStore,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[RedisCache, str], Awaitable[Record | None]],
 ) -> None:
-    """However many a batch reads, because all other requests wait for the end of a turn."""
+    """However many a batch, or many requests, read, because all other requests wait for the end of a turn."""
     counter, metadata = TurnCounter(), f'{{"a":[{",".join(["[]"] * 5_000)}]}}'
     guids = [f"{number:032X}" for number in range(32)]
     gated.records |= {guid: record(clock(), guid=guid, metadata=metadata) for guid in guids}
@@ -729,7 +743,7 @@ async def test_few_large_values_are_decoded_per_loop_turn(
     monkeypatch.setattr(record_module, "from_json", counter.counted(from_json))
     gated.gets = 0
     async with counter.following_turns():
-        found = await asyncio.gather(*map(caches[1].get, guids))
+        found = await asyncio.gather(*(read(caches[1], guid) for guid in guids))
 
     assert found == list(gated.records.values())
     assert gated.gets == 0
