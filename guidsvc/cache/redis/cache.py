@@ -202,8 +202,8 @@ class RedisCache(DelegatingRecords):
         if epoch is None or reply is None:
             return None
         registration = RegisteredReader(self._key_readers, guid)
-        cached, uncached = partial(self._cached_at_once, guid), partial(self._not_cached_at_once, guid, epoch)
-        return BegunRead(reply, registration, cached, uncached, self._meter.redis_latency)
+        uncached, again = partial(self._uncached, guid, epoch), partial(self._from_redis, guid, epoch)
+        return BegunRead(reply, registration, partial(self._cached, guid), uncached, again, self._meter.redis_latency)
 
     async def _from_redis(self, guid: str, epoch: str) -> Record | None:
         reply: ScriptResult | None = None
@@ -226,14 +226,6 @@ class RedisCache(DelegatingRecords):
             self._store_in_l1(record, reply.sent_at, readers)
         self._meter.redis()
         return record
-
-    def _cached_at_once(self, guid: str, reply: ScriptResult | None, readers: _KeyReaders) -> Record | None:
-        """Return the record like `_cached`, unless its value is so large that it is decoded in a turn."""
-        return None if _is_large(reply) else self._cached(guid, reply, readers)
-
-    async def _not_cached_at_once(self, guid: str, epoch: str, reply: ScriptResult | None) -> Record | None:
-        """Return the record that `_cached_at_once` did not. A large value is read again, and decoded in a turn."""
-        return await (self._from_redis(guid, epoch) if _is_large(reply) else self._uncached(guid, epoch, reply))
 
     async def _uncached(self, guid: str, epoch: str, reply: ScriptResult | None) -> Record | None:
         """Return the record from the store, and fill Redis if the reply allows it."""
@@ -313,11 +305,6 @@ class RedisCache(DelegatingRecords):
     def _run_in_background(self, work: Coroutine[None, None, None]) -> None:
         """Run work in the background; failures of Redis and the store are reported elsewhere."""
         self._background.spawn(_quietly(work))
-
-
-def _is_large(reply: ScriptResult | None) -> bool:
-    """Whether a reply holds a value that is decoded in a turn."""
-    return reply is not None and reply.value is not None and len(reply.value) > FREE_BYTES
 
 
 def _weigh_entry(_guid: str, entry: _Entry) -> int:
