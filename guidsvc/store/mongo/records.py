@@ -21,6 +21,7 @@ from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.batching import Batcher, Patience
+from guidsvc.runtime.fairness.decoding_turns import FREE_BYTES, VALIDATED_BYTES, DecodingTurns
 from guidsvc.store.contract import WOULD_BLOCK, WithoutGroups, WouldBlock
 from guidsvc.store.mongo.bulkhead import QUERIES, TIMEOUT_MS, UNANSWERED, Queued
 from guidsvc.store.mongo.documents import (
@@ -102,6 +103,7 @@ class MongoRecords(WithoutGroups):
         self._events = events
         self._few = few
         self._proof_seconds = proof_seconds
+        self._decoding_turns = DecodingTurns()
         meter = StoreMetrics() if meter is None else meter
         find, settle = partial(_find, collection), partial(_find, linearizable(collection))
         self._seconds = seconds = bulkheads.timeout_ms / 1000
@@ -125,7 +127,7 @@ class MongoRecords(WithoutGroups):
         if self._is_primary_proven():
             document = await self._gets.ask(guid)
             if self._is_primary_proven():
-                return None if document is None else model_of(Record, document)
+                return await self._record_of(document)
         return await self.get_linearizable(guid)
 
     def _is_primary_proven(self) -> bool:
@@ -138,8 +140,26 @@ class MongoRecords(WithoutGroups):
         return await self.get(guid)
 
     async def get_linearizable(self, guid: str, /) -> Record | None:
-        document = await self._settled.ask(guid)
-        return None if document is None else model_of(Record, document)
+        return await self._record_of(await self._settled.ask(guid))
+
+    async def _record_of(self, document: Document | None) -> Record | None:
+        """Convert a document, in a turn if its metadata is large: it is validated, and one query finds many."""
+        if document is None:
+            return None
+        if _metadata_size(document) > FREE_BYTES:
+            await self._decoding_turns.take_own_turn()
+        return model_of(Record, document)
+
+    async def _records_of(self, documents: Sequence[Document]) -> list[Record]:
+        """Convert documents, in a turn for each VALIDATED_BYTES of metadata after the first."""
+        records, size_bytes = [], 0
+        for document in documents:
+            size_bytes += _metadata_size(document)
+            if size_bytes > VALIDATED_BYTES:
+                await self._decoding_turns.take_own_turn()
+                size_bytes = _metadata_size(document)
+            records.append(model_of(Record, document))
+        return records
 
     async def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
@@ -163,7 +183,7 @@ class MongoRecords(WithoutGroups):
 
         with read_failures():
             documents = await self._bulkheads.finds.run(page, group=selection.turn)
-        return [model_of(Record, document) for document in documents]
+        return await self._records_of(documents)
 
     async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> list[Record]:
         by_key = _by_key(selection)
@@ -172,7 +192,7 @@ class MongoRecords(WithoutGroups):
         with read_failures():
             page = partial(search.page, after, limit)
             documents = await self._bulkheads.finds.run(page, group=selection.turn)
-        return [model_of(Record, document) for document in documents]
+        return await self._records_of(documents)
 
     async def count(self, selection: Selection) -> int:
         return await self._count(self._collection, selection)
@@ -288,6 +308,11 @@ async def _find(collection: Collection, guids: list[str]) -> list[Document | Non
         found = await collection.find({"_id": {"$in": unique}}, WITHOUT_OUTBOX).to_list(len(unique))
     documents: dict[str, dict[str, Any]] = {document["_id"]: document for document in found}
     return [documents.get(guid) for guid in guids]
+
+
+def _metadata_size(document: Document) -> int:
+    metadata = document.get("metadata")
+    return len(metadata) if isinstance(metadata, str) else 0
 
 
 def _by_key(selection: Selection) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import random
 import time
 from collections.abc import AsyncIterator
@@ -28,8 +29,10 @@ from guidsvc.domain.receipt import Receipt
 from guidsvc.domain.record import Record
 from guidsvc.domain.selection import Selection
 from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.runtime.fairness.decoding_turns import READERS, VALIDATED_BYTES
+from guidsvc.store.mongo import records as records_module
 from guidsvc.store.mongo.bulkhead import TIMEOUT_MS as TIMEOUT_MS_OF_STORE
-from guidsvc.store.mongo.documents import LEASED, document_of, filter_of
+from guidsvc.store.mongo.documents import LEASED, document_of, filter_of, model_of
 from guidsvc.store.mongo.events.log import MongoEventLog
 from guidsvc.store.mongo.expiry_search import NEAR, ExpirySearch
 from guidsvc.store.mongo.failures import write_failure
@@ -39,6 +42,7 @@ from tests.conftest import FakeClock
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, record
 from tests.support.network_proxy import Damage, proxy
+from tests.support.turn_counter import TurnCounter
 
 TIMEOUT_MS = 300
 
@@ -268,6 +272,29 @@ async def test_reads_of_one_loop_turn_share_one_query(store: MongoStore, command
     await asyncio.gather(*(store.records.get(f"{number % 30:032X}") for number in range(90)))
 
     assert [len(command["filter"]["_id"]["$in"]) for command in commands.named("find")] == [30]
+
+
+@pytest.mark.parametrize("way", ["get", "get_linearizable", "find", "find_by_expire"])
+async def test_little_metadata_of_documents_is_validated_per_loop_turn(
+    store: MongoStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """However many documents a query finds, because all other requests wait for the end of a turn."""
+    counter, metadata = TurnCounter(), json.dumps({"a": "b" * (VALIDATED_BYTES // 2 - 100)})
+    made = [record(clock(), guid=f"{number:032X}", metadata=metadata) for number in range(32)]
+    assert all(await asyncio.gather(*(store.records.swap(None, each) for each in made)))
+    await store.fence.read()
+    everything = Selection(kept_at=clock() // 1000)
+    monkeypatch.setattr(records_module, "model_of", counter.counted(model_of))
+    async with counter.following_turns():
+        if way == "find":
+            found: list[Record | None] = list(await store.records.find(everything, "", len(made)))
+        elif way == "find_by_expire":
+            found = list(await store.records.find_by_expire(everything, Position.start("expire"), len(made)))
+        else:
+            found = await asyncio.gather(*(getattr(store.records, way)(each.guid) for each in made))
+
+    assert found == made
+    assert 1 <= counter.most <= 2 * READERS
 
 
 async def test_indexes_are_created_once_and_again_without_harm(store: MongoStore, mongo_url: str) -> None:
