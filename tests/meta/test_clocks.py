@@ -25,6 +25,7 @@ USES = {
     "guidsvc/api/fast_path/direct_request.py": WAITS,
     "guidsvc/api/fast_path/fixed_answers.py": MEASURES,
     "guidsvc/api/fast_path/load_shedding.py": MEASURES,
+    "guidsvc/api/resources/batch/document_batch.py": PACES,
     "guidsvc/api/resources/events/handler.py": WAITS,
     "guidsvc/api/resources/events/stream.py": WAITS,
     "guidsvc/auth/authenticator.py": "delays the response to a failed login",

@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from guidsvc.api.parsing import body
-from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES, DocumentBatch
-from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP
+from guidsvc.api.resources.batch import document_batch
+from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES, READ_AT_ONCE, READ_SECONDS, DocumentBatch
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, ParsedOperation, read_values
 from guidsvc.api.resources.batch.handler import BatchHandler
 from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
 from guidsvc.api.resources.batch.slots import DOCUMENTS, GROUPS, SMALL_DOCUMENTS
@@ -476,6 +477,27 @@ async def test_few_documents_are_decoded_per_loop_turn(client: Client, monkeypat
         replies = await asyncio.gather(*(client.ask("POST", BATCH, json=document) for _ in range(48)))
     assert {reply.status for reply in replies} == {200}
     assert 1 <= counter.most <= READERS
+
+
+@pytest.mark.parametrize(("cost_ms", "most_per_turn"), [(1.0, READ_AT_ONCE), (0.01, 1000 * READ_SECONDS / 0.01)])
+async def test_few_costly_operations_are_validated_per_loop_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch, cost_ms: float, most_per_turn: float
+) -> None:
+    """Those that validation takes a millisecond for; but many of those that it takes little time for."""
+    counter, now = TurnCounter(), 0.0
+
+    def read_slowly(values: Sequence[object]) -> list[ParsedOperation]:
+        nonlocal now
+        now += len(values) * cost_ms / 1000
+        return read_values(values)
+
+    monkeypatch.setattr(document_batch, "perf_counter", lambda: now, raising=False)
+    monkeypatch.setattr(document_batch, "read_values", counter.counted(read_slowly, len))
+    document = {"operations": [{"op": "get", "guid": GUID}] * GROUP}
+    async with counter.following_turns():
+        replies = await asyncio.gather(*(client.ask("POST", BATCH, json=document) for _ in range(4)))
+    assert {reply.status for reply in replies} == {200}
+    assert READ_AT_ONCE <= counter.most <= 4 * most_per_turn
 
 
 @pytest.mark.parametrize("padding", ["", "x" * 70_000], ids=["small", "large"])
