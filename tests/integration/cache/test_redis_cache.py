@@ -719,7 +719,7 @@ async def test_full_redis_grants_no_lease(
 
 async def begin_and_finish(cache: RedisCache, guid: str) -> Record | None:
     """Read a record without a task until Redis has replied, as a plain GET does."""
-    begun, has_replied = cache.begin_get(guid), asyncio.Event()
+    begun, has_replied = cache.begin_get(guid, "caller"), asyncio.Event()
     assert begun is not None
     begun.on_reply(has_replied.set)
     await has_replied.wait()

@@ -15,8 +15,12 @@ import structlog
 from guidsvc.store.sqlite.schema import MAKE_BOUNDS, MAKE_FENCE, MAKE_IDENTITY, start_error
 from guidsvc.store.sqlite.writer import Writer, is_disk_fault
 
-FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1, boot = ''"
-"""Voids all cached entries: the file may have been restored from a backup."""
+FORGET = "UPDATE fence SET mode = 'off', gen = gen + 1 + (random() & 0x3FFFFFFF), boot = ''"
+"""Voids all cached entries: the file may have been restored from a backup.
+
+The generation is random: after any number of steps, that of a restored file could match an epoch of the replaced file,
+which Redis still has. It stays below 2**53, which a script of Redis needs, for sixteen million starts.
+"""
 RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
 """Gives the store a new id."""
 LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
