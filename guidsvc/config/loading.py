@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError, model_validator
-from pydantic_settings import SettingsError
+from pydantic_settings import CliSettingsSource, SettingsError
 
 from guidsvc.bounded_file import read_text
 from guidsvc.config.env_file import Assignment, EnvFile, read_env_file
@@ -40,11 +41,13 @@ def load(arguments: Sequence[str]) -> Settings:
     env = env_file()
     filed, unreadable = _from_files(env)
     faults = [*env.faults, *_unknown_variables(env.assignments), *unreadable.values()]
-    sources = {"_env_file": None, "_cli_parse_args": list(arguments), **_in_env_file(env), **filed}
+    values = {"_env_file": None, **_in_env_file(env), **filed}
+    sources = {"_cli_parse_args": list(arguments), **values}
     names = {*unreadable, *(setting for name in env.broken for setting in _settings_of(name))}
     kind: type[InvalidSettings] = InvalidSettings
     try:
-        settings = Settings(**sources)
+        parsed: Mapping[str, Any] = {"_cli_settings_source": flag_parser()(args=list(arguments))}
+        settings = Settings(**parsed, **values)
     except SettingsError as error:
         usage, invalid = _usage_faults(error, sources, filed)
         kind, faults = UsageError, [*usage, *faults, *invalid.faults]
@@ -56,6 +59,12 @@ def load(arguments: Sequence[str]) -> Settings:
         if not faults:
             return settings
     raise kind(faults, invalid.settings if env.is_complete else None, {*invalid.names, *names})
+
+
+@cache
+def flag_parser() -> CliSettingsSource[Settings]:
+    """Return the parser of the flags. It is built once per process, which takes most of the time of `load`."""
+    return CliSettingsSource(Settings)
 
 
 def _settings_of(variable: str) -> Iterator[str]:

@@ -40,6 +40,7 @@ _PRELOADED = [
     "guidsvc.store.sqlite.store",
     "uvloop",
     *(place.partition(":")[0] for place in COMMANDS.values()),
+    "tests.support.forked_flag_parser",
     *("anyio.streams.tls", "httpcore2"),  # which httpx2 imports for its first request
     __name__,
 ]

@@ -32,6 +32,15 @@ def test_flag_overrides_environment_which_overrides_dotenv(folder: Path, monkeyp
     assert (settings.port, settings.lifetime, settings.retention) == (3, 2, 1)
 
 
+def test_flags_are_forgotten_before_the_next_load() -> None:
+    assert load(["--port", "3", "--no-console"]).port == 3
+
+    with pytest.raises(UsageError):
+        load(["--nonsense"])
+    settings = load(["--grace", "1"])
+    assert (settings.grace, settings.port, settings.console) == (1.0, 8888, True)
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
