@@ -9,7 +9,7 @@ from guidsvc_client import Record
 from tests.support.backing_servers import service
 from tests.support.client_in_thread import client_of
 
-CREATIONS, CREATORS, KILLS = 1000, 8, (200, 500, 800)
+CREATIONS, CREATORS, KILLS = 400, 8, (80, 200, 320)
 
 
 @pytest.mark.slow
