@@ -81,7 +81,7 @@ def test_document_is_valid_openapi() -> None:
     import openapi_spec_validator  # takes a second of CPU to import
 
     assert DOCUMENT["openapi"].startswith("3.1.")
-    for document in (json.loads(RENDERED), DOCUMENT, with_all_methods(DOCUMENT)):
+    for document in (json.loads(RENDERED), with_all_methods(DOCUMENT)):
         openapi_spec_validator.validate(document)
 
 
