@@ -1,4 +1,4 @@
-"""The HTTP contract, line by line, on each server, each store and each cache.
+"""The HTTP contract, line by line, on each combination of store and cache.
 
 Each line starts with one live record, `GUID`, one expired record, `OLD`, and nothing else.
 """
@@ -14,7 +14,7 @@ from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
 from tests.support.http_client import Client, Reply
 
-pytestmark = pytest.mark.each_once
+pytestmark = [pytest.mark.both_servers, pytest.mark.all_backends]
 
 OLD = "00000000000000000000000000000001"
 NEW = "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"
