@@ -243,7 +243,7 @@ class Database(Protocol):
         """The cache fence, and the clock of the store."""
 
     async def store_id(self) -> str:
-        """Return the unique id of this store. Opening the store exclusively replaces it.
+        """Return the unique id of this store. The first process that opens a SQLite store replaces it.
 
         A cache that outlives its processes uses it as a name space. So it never serves the records of another store,
         nor records that were since overwritten by a process that bypassed the cache.

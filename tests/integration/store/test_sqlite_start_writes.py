@@ -96,6 +96,32 @@ async def test_starts_from_one_backup_have_different_generations(path: Path, tmp
     assert before < min(gens) <= max(gens) < 2**40
 
 
+async def test_copies_of_a_store_have_different_names(path: Path, tmp_path: Path) -> None:
+    """A name is that of the key space in Redis. All processes that share a file have the same."""
+    copy = tmp_path / "copy.db"
+    async with open_sqlite(path, exclusive=False) as store, open_sqlite(path, exclusive=False) as second:
+        name = await store.store_id()
+        assert await second.store_id() == name
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        async with open_sqlite(copy, exclusive=False) as copied:
+            assert await copied.store_id() != name
+        assert await store.store_id() == name
+
+
+async def test_name_stays_if_the_start_could_not_write_it(
+    path: Path, used: sqlite3.Connection, clock: FakeClock
+) -> None:
+    """The cache uses it from the start, and so must processes that start later."""
+    with full_disk(path):
+        opened = open_sqlite(path, exclusive=False)
+        store = await opened.__aenter__()
+        name = await store.store_id()
+    assert await store.records.swap(None, record(clock()))
+    assert await store.store_id() == name
+    await opened.__aexit__(None, None, None)
+
+
 async def test_store_gets_its_new_name_with_the_first_write(
     path: Path, used: sqlite3.Connection, clock: FakeClock
 ) -> None:

@@ -3,6 +3,7 @@
 -- Returns the current boot: run id, generation and name; nil if this is a replica.
 -- A boot of another run (restored from disk or copied from another server) or of another history is replaced.
 -- A boot of a later generation is returned unchanged. The stored boot ends with the history in which it was made.
+-- It expires after a year, because a SQLite store has a new name, and so another boot, after each start.
 local now = history()
 if now == '@replica' then return false end
 local boot = redis.call('GET', KEYS[1])
@@ -11,5 +12,5 @@ if boot then
     if run == ARGV[1] and made == now and tonumber(gen) >= tonumber(ARGV[2]) then return name end
 end
 boot = ARGV[1] .. '.' .. ARGV[2] .. '.' .. ARGV[3]
-redis.call('SET', KEYS[1], boot .. now)
+redis.call('SET', KEYS[1], boot .. now, 'PX', 31536000000)
 return boot

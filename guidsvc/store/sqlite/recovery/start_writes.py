@@ -22,7 +22,7 @@ The generation is random: after any number of steps, that of a restored file cou
 which Redis still has. It stays below 2**53, which a script of Redis needs, for sixteen million starts.
 """
 RENAME = "UPDATE identity SET name = lower(hex(randomblob(8)))"
-"""Gives the store a new id."""
+"""Gives the store a new id, so that no process on a copy of the file shares its key space in Redis."""
 LET_GO = "UPDATE receipts SET leased_until = 0 WHERE answer IS NULL"
 """Releases every lease, none of which is that of a running process."""
 
@@ -42,7 +42,7 @@ class StartWrites(NamedTuple):
             return True  # the first process has done it
         try:
             connection.execute("BEGIN IMMEDIATE")
-            self.apply(connection)
+            self.apply(connection, renames=True)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
@@ -60,7 +60,7 @@ class StartWrites(NamedTuple):
         begin, commit = writer.on_begin, writer.on_commit
 
         def apply_first() -> None:
-            self.apply(writer.connection)
+            self.apply(writer.connection, renames=self.exclusive)  # else the id is in use by now
             begin()
 
         def end() -> None:
@@ -71,13 +71,11 @@ class StartWrites(NamedTuple):
         writer.on_begin, writer.on_commit = apply_first, end
         writer.is_failing = True  # so that the checks of the store try a write
 
-    def apply(self, connection: sqlite3.Connection) -> None:
-        """Execute the writes inside a transaction."""
+    def apply(self, connection: sqlite3.Connection, *, renames: bool) -> None:
+        """Execute the writes inside a transaction; `renames` if the store gets a new id."""
         if self.alone:
-            for statement in (MAKE_IDENTITY, MAKE_FENCE, MAKE_BOUNDS, FORGET):
+            for statement in (MAKE_IDENTITY, MAKE_FENCE, MAKE_BOUNDS, FORGET, *([RENAME] if renames else [])):
                 connection.execute(statement)
-        if self.exclusive:
-            connection.execute(RENAME)
 
     def _release_leases(self, connection: sqlite3.Connection) -> None:
         """Release the leases of an earlier process, so that its requests need not wait until they end by themselves.
