@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 
 from guidsvc.api.parsing import body
-from guidsvc.api.resources.batch import document_batch
+from guidsvc.api.resources.batch import document_batch, executor
 from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES, READ_AT_ONCE, READ_SECONDS, DocumentBatch
-from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, ParsedOperation, read_values
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, START_SECONDS, ParsedOperation, read_values
 from guidsvc.api.resources.batch.handler import BatchHandler
 from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
 from guidsvc.api.resources.batch.slots import DOCUMENTS, GROUPS, SMALL_DOCUMENTS
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.process import file_descriptors as descriptors
 from guidsvc.runtime.fairness.decoding_turns import READERS
+from guidsvc.runtime.fairness.iteration_budget import IterationBudget
 from guidsvc.runtime.temporary_space import MIB, Share, TemporarySpace
+from guidsvc.services.guid_service import GuidService
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.backing_servers import Service, service, service_with_file_limit, wait_until
 from tests.support.factories import GUID, USER
@@ -498,6 +500,26 @@ async def test_few_costly_operations_are_validated_per_loop_turn(
         replies = await asyncio.gather(*(client.ask("POST", BATCH, json=document) for _ in range(4)))
     assert {reply.status for reply in replies} == {200}
     assert READ_AT_ONCE <= counter.most <= 4 * most_per_turn
+
+
+async def test_few_operations_that_take_long_start_per_loop_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reads its record as it starts, because all other requests wait for the end of a turn."""
+    counter, now, read = TurnCounter(), 0.0, GuidService.get
+
+    def read_slowly(*arguments: Any) -> Any:
+        nonlocal now
+        now += START_SECONDS / 4
+        return read(*arguments)
+
+    monkeypatch.setattr(executor, "IterationBudget", lambda seconds: IterationBudget(seconds, lambda: now))
+    monkeypatch.setattr(GuidService, "get", counter.counted(read_slowly))
+    document = {"operations": [{"op": "get", "guid": f"{number:032X}"} for number in range(GROUP)]}
+    async with counter.following_turns():
+        reply = await client.ask("POST", BATCH, json=document)
+    assert [result["status"] for result in reply.json["results"]] == [404] * GROUP
+    assert 4 <= counter.most <= 5, "the sum of the fractions is not exact"
 
 
 @pytest.mark.parametrize("padding", ["", "x" * 70_000], ids=["small", "large"])
