@@ -11,6 +11,15 @@ from guidsvc.connection_urls import redact_words
 from guidsvc.monitoring.logs.printable import escape
 
 _CUTOFF = 0.7
+_KEY = ("--key-file", "--key-file FILE, or the variable GUIDSVC_KEY")
+_OF_OTHERS = {
+    "--host": ("--url", "--url http://HOST:8888"),
+    "--port": ("--url", "--url http://127.0.0.1:PORT"),
+    "--key": _KEY,
+    "--api-key": _KEY,
+    "--token": _KEY,
+}
+"""Flags of `serve` and of other programs: the flag that the commands over HTTP have instead, and how to write it."""
 
 
 def usage_report(error: click.UsageError, words: Sequence[str]) -> str:
@@ -56,5 +65,12 @@ def _hints(error: click.UsageError, words: Sequence[str], flags: set[str]) -> st
     if not (isinstance(error, click.NoSuchOption) or re.match("unrecognized arguments", error.message)):
         return ""
     names = dict.fromkeys(word.partition("=")[0] for word in words if word.startswith("--"))
-    pairs = ((each, similarity.nearest(each, flags, min_similarity=_CUTOFF)) for each in names if each not in flags)
-    return "".join(f"; {word}: did you mean {near}?" for word, near in pairs if near is not None)
+    return "".join(_hint(each, flags) for each in names if each not in flags)
+
+
+def _hint(name: str, flags: set[str]) -> str:
+    needed, spelling = _OF_OTHERS.get(name, ("", ""))
+    if needed in flags:
+        return f"; {name}: use {spelling}"
+    near = similarity.nearest(name, flags, min_similarity=_CUTOFF)
+    return "" if near is None else f"; {name}: did you mean {near}?"

@@ -32,6 +32,25 @@ def test_missing_command_is_answered_with_the_commands(capfd: pytest.CaptureFixt
     assert capfd.readouterr().err.endswith("error: name a command: create, list, note, revoke, rotate, show\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["ls", "--port", "9000"], "--port; --port: use --url http://127.0.0.1:PORT"),
+        (["status", "--host=db"], "--host=db; --host: use --url http://HOST:8888"),
+        (["get", "--key", "x"], "--key; --key: use --key-file FILE, or the variable GUIDSVC_KEY"),
+        (["keys", "list", "--token", "x"], "--token; --token: use --key-file FILE, or the variable GUIDSVC_KEY"),
+        (["backup", "--port", "9000", "x"], "--port"),
+    ],
+)
+def test_address_or_key_in_another_flag_gets_the_right_one(
+    words: list[str], hint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(words)
+
+    assert capfd.readouterr().err.endswith(f"error: unrecognized arguments: {hint}\n")
+
+
 @pytest.mark.parametrize("words", [["list", "--frobnicate"], ["zzz"]])
 def test_far_word_gets_no_suggestion(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
