@@ -15,8 +15,12 @@ def program(command: str = "") -> str:
 
 
 def runnable(command: str = "") -> str:
-    """Return a command to run, for texts that other hosts may read: it names no path of this one."""
-    return f"python {program(command)}" if program() == SCRIPT else program(command)
+    """Return a command to run, for texts that other hosts may read: it names no path outside the working directory."""
+    if program() != SCRIPT:
+        return program(command)
+    python = PurePath(_python())
+    is_inside = not python.is_absolute() and ".." not in python.parts
+    return f"{python if is_inside else 'python'} {program(command)}"
 
 
 def command_line(*words: str) -> str:

@@ -30,7 +30,7 @@ def test_help_fits_a_terminal_but_for_examples(monkeypatch: pytest.MonkeyPatch, 
     for command, context in commands(load_command(name), click.Context(root, info_name=program)):
         text, _, examples = command.get_help(context).partition("\nexamples:\n")
         assert [line for line in text.splitlines() if len(line) > COLUMNS] == []
-        programs = re.findall(r"^  (?:python )?(\S+)|[|&] (?:python )?(guidsvc|pdapt\.py)", examples, re.MULTILINE)
+        programs = re.findall(r"^  (?:\S*python )?(\S+)|[|&] (?:\S*python )?(guidsvc|pdapt.py)", examples, re.MULTILINE)
         assert {each for pair in programs for each in pair if each} <= {program}, "also after a pipe"
 
 
