@@ -102,6 +102,7 @@ def test_key_is_needed_with_access_control(tmp_path: Path, certificate: Certific
         at = ("--port", str(running.port), *certificate.flags)
         rejected = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY="")
         assert rejected.returncode == 5
+        assert ": Authentication is required. To create a key, run with" in rejected.stderr
         assert rejected.stderr.endswith("; set GUIDSVC_KEY to a key with the scopes read, write and delete\n")
         rejected = pdapt(tmp_path, "demo", *at, GUIDSVC_KEY=f"{key}0")
         assert (rejected.returncode, ".;" in rejected.stderr) == (5, False)

@@ -18,6 +18,7 @@ from guidsvc.cli.exit_codes import FAILED, TRY_AGAIN, UNKNOWN, CommandFailed, co
 from guidsvc.cli.local.container import with_container_flags
 from guidsvc.cli.parsing.command import SettingsCommand
 from guidsvc.cli.parsing.value_types import Parsed
+from guidsvc.cli.remote.wording import spoken
 from guidsvc.cli.rendering import Rendering, output_options
 from guidsvc.cli.setting_sources import setting_sources
 from guidsvc.config import Settings, flag
@@ -153,7 +154,7 @@ def _problem(members: Mapping[str, Any]) -> str:
     """Return the text of a problem, with a remedy if the key is missing or insufficient."""
     hint = f"; set {KEY_VARIABLE} to a key with the scopes read, write and delete"
     is_about_key = members.get("code") in {"unauthorized", "forbidden"}
-    text = str(members.get("detail") or members.get("title"))
+    text = spoken(str(members.get("detail") or members.get("title")))
     return f"{text.removesuffix('.')}{hint}" if is_about_key else text
 
 

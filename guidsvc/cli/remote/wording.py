@@ -17,6 +17,7 @@ _WORDS = (
     (r"If that PUT gets 404 too", "If that fails, too"),
     (r'PUT(?: it,)? or PATCH it with a future "expire"', "use `{program} patch GUID --expire WHEN` with a future time"),
     (r"To acquire it again, PUT it\.", "To acquire it again, use `{program} put`."),
+    (r"; send a key as Authorization: Bearer gs_\.\.\. To create one,", ". To create a key,"),
 )
 _PATTERNS = tuple((re.compile(pattern), words.replace("{program}", runnable())) for pattern, words in _WORDS)
 

@@ -209,7 +209,11 @@ def test_profile_names_the_service_and_its_key(
 
 @pytest.mark.parametrize(
     ("key", "fault"),
-    [("", "Name a key: set GUIDSVC_KEY, or use --key-file"), ("gs_wrong", "Check the key from GUIDSVC_KEY")],
+    [
+        ("", "Authentication is required. To create a key, run with the --store-url of this service: "),
+        ("", "Name a key: set GUIDSVC_KEY, or use --key-file"),
+        ("gs_wrong", "Check the key from GUIDSVC_KEY"),
+    ],
 )
 def test_missing_and_wrong_keys_are_not_allowed(over_http: Keys, key: str, fault: str) -> None:
     over_http.line.variables["GUIDSVC_KEY"] = key
