@@ -9,6 +9,7 @@ from pydantic_core import from_json
 
 from guidsvc.api.html import page
 from guidsvc.domain.record import Record
+from guidsvc.http.hidden_characters import hidden_count
 from guidsvc.utf8 import utf8_bytes
 
 _SECONDS, _MILLISECONDS = {"expire", "purge_at", "renew_at", "max_expire"}, {"created", "updated"}
@@ -18,6 +19,9 @@ _STATES = ("live", "expired", "all")
 
 MAX_LIST_BYTES = 1024 * 1024
 """Maximum size of the records on the page of a list: escaping can make their text six times as long."""
+
+HIDDEN_BYTES = 24
+"""Size that a hidden character counts in addition. It takes as long to render as this many others."""
 
 MAX_LIST_RECORDS = 100
 """Maximum number of records on the page of a list. 500 would keep the event loop busy for 10 milliseconds."""
@@ -65,7 +69,8 @@ def fitting(records: Sequence[RenderedRecord]) -> Sequence[RenderedRecord]:
     size_bytes = 0
     records = records[:MAX_LIST_RECORDS]
     for place, (_, json_text) in enumerate(records):
-        size_bytes += utf8_bytes(page.visible(json_text.decode()))
+        text = json_text.decode()
+        size_bytes += utf8_bytes(escape(text)) + HIDDEN_BYTES * hidden_count(text)
         if size_bytes > MAX_LIST_BYTES and place:
             return records[:place]
     return records

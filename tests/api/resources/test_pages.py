@@ -12,6 +12,7 @@ import guidsvc
 from guidsvc.api.fast_path.eligibility import DISQUALIFYING_HEADERS
 from guidsvc.api.html.error_page import error_page
 from guidsvc.api.html.page import MAY_PREFER_HTML, prefers_html
+from guidsvc.api.html.record_pages import HIDDEN_BYTES, MAX_LIST_BYTES
 from guidsvc.errors import InvalidField, InvalidRequest, NotFound, Unauthorized
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID, USER
@@ -196,7 +197,10 @@ async def test_cells_of_a_list_have_names_for_narrow_screens(client: Client) -> 
     assert ["guid", *re.findall(r'<td role="cell" data-name="(\w+)">', text)] == columns
 
 
-@pytest.mark.parametrize(("number", "text"), [(80, '"&' * 3000), (90, '"' * 1900 + "\U0001f600" * 3000), (120, "")])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(80, '"&' * 3000), (90, '"' * 1900 + "\U0001f600" * 3000), (120, ""), (30, "\u202e" * 5_000)],
+)
 async def test_list_page_has_a_bound_and_misses_no_record(client: Client, number: int, text: str) -> None:
     body = {"user": USER, "metadata": {"m": text}}
     guids = sorted([(await client.post("/guid", body)).json["guid"] for _ in range(number)])
@@ -208,6 +212,7 @@ async def test_list_page_has_a_bound_and_misses_no_record(client: Client, number
         page_guids = [link.removeprefix("guid/") for link in links if link.startswith("guid/")]
         assert len(reply.body) < 1_200_000
         assert len(page_guids) <= 100
+        assert reply.body.count(rb"\u202e") <= MAX_LIST_BYTES // HIDDEN_BYTES, "they take long to render"
         listed_guids += page_guids
         path = next((f"/{link}" for link in links if "cursor=" in link), "")
     assert listed_guids == guids
