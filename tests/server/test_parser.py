@@ -8,7 +8,13 @@ from httptools import HttpRequestParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guidsvc.server.protocol.parser import CHUNKED_SLICE_BYTES, CHUNKED_SLICES, HEAD_SLICE_BYTES, RequestParser
+from guidsvc.server.protocol.parser import (
+    CHUNKED_SLICE_BYTES,
+    CHUNKED_SLICES,
+    HEAD_SLICE_BYTES,
+    REQUESTS,
+    RequestParser,
+)
 from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest
 
 _LIVE = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
@@ -152,6 +158,21 @@ def test_small_chunks_are_parsed_over_many_turns() -> None:
     assert callbacks.waiting[0].is_complete
     assert sum(map(len, callbacks.waiting[0].chunks)) == chunks
     assert callbacks.bodies <= turns * CHUNKED_SLICES
+
+
+def test_few_pipelined_requests_are_parsed_in_a_turn() -> None:
+    """The connections of a client take turns for the rest."""
+    callbacks, request = QueueingCallbacks(10**9), _REQUESTS[0]
+    parser = RequestParser(callbacks, 16 * 1024)
+    parser.feed(request * 1_000)
+    turns = 1
+    while callbacks.is_behind:
+        count_before, callbacks.is_behind = parser.request_count, False
+        parser.resume()
+        assert parser.request_count - count_before <= REQUESTS + HEAD_SLICE_BYTES // len(request)
+        turns += 1
+    assert turns >= 1_000 // (REQUESTS + HEAD_SLICE_BYTES // len(request))
+    assert len(callbacks.waiting) == 1_000
 
 
 def test_any_number_of_requests_is_parsed_without_recursion() -> None:

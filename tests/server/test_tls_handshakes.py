@@ -10,7 +10,7 @@ import uvloop
 from tornado.web import Application, RequestHandler
 
 from guidsvc.api.execution.server_hooks import ServerHooks
-from guidsvc.server.accepting import handshake
+from guidsvc.runtime.fairness import loop_turns
 from guidsvc.server.server import serving_on
 from guidsvc.server.tls import Tls
 from guidsvc.telemetry.metrics import RequestMetrics
@@ -36,7 +36,7 @@ def test_few_handshakes_are_made_in_a_loop_turn(
     certificate: Certificate, loop_factory: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenSSL calls back for each ClientHello, right before the server signs its response."""
-    monkeypatch.setattr(handshake, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0.0)
     counter, names = TurnCounter(), []
     context = Tls(*certificate.settings.values()).context
 

@@ -6,56 +6,24 @@ that arrives before a handshake is complete waits for a turn. Requests on open c
 
 import asyncio
 import ssl
-import time
 from socket import socket
 from typing import Any
 
-from guidsvc.runtime.fairness.fair_queue import FairQueue
+from guidsvc.server.accepting.tls_relay import ReadingControl, RecordBoundaries, TlsRelay, TlsTurns, feed
 
-TURN_SECONDS = 0.002
-"""Maximum time for handshakes in one event loop iteration; it is exceeded by at most one step of a handshake."""
 STEP_BYTES = 4096
 """Bytes of a handshake that are read at once. Reading then pauses until its turn."""
-RECEIVED_BYTES = 256 * 1024
-"""Bytes that a connection reads at once after its handshake: more than the kernel has, else uvloop reads on and on."""
-PART_BYTES = 16 * 1024
-"""Bytes that its TLS protocol gets at once."""
 SHUTDOWN_SECONDS = 10.0
 """Time for the client to complete the TLS shutdown."""
 
 
-class HandshakeTurns:
-    """The handshakes that wait for their turn, by client network."""
+class HandshakeTurns(TlsTurns):
+    """The turns of the TLS connections of a process, during their handshakes and later."""
 
     def __init__(self) -> None:
-        self._waiting: FairQueue[Handshake] = FairQueue()
+        super().__init__()
         self.buffer = memoryview(bytearray(STEP_BYTES))
         """Maximum bytes of one read; each handshake copies them."""
-        self.received = memoryview(bytearray(RECEIVED_BYTES))
-        """Maximum bytes of one read after a handshake, which are passed on at once."""
-        self._is_scheduled = False
-
-    def append(self, handshake: "Handshake") -> None:
-        """Continue a handshake when it is its turn."""
-        self._waiting.append(handshake.network, handshake)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_turns)
-
-    def _take_turns(self) -> None:
-        self._is_scheduled = False
-        deadline = time.perf_counter() + TURN_SECONDS
-        try:
-            while (turn := self._waiting.pop(lambda _: True)) is not None:
-                turn[1].proceed()
-                if time.perf_counter() >= deadline:
-                    break
-        finally:  # also after an error in one: the others would wait forever
-            if self._waiting.length:
-                self._schedule()
 
 
 class Handshake(asyncio.BufferedProtocol):
@@ -70,6 +38,7 @@ class Handshake(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._tls: Any = None  # asyncio's or uvloop's SSLProtocol
         self._pending = b""
+        self._boundaries = RecordBoundaries()
         self._is_queued = self._has_eof = self._is_lost = False
         self._has_begun: asyncio.Future[None] = self._loop.create_future()
 
@@ -100,12 +69,10 @@ class Handshake(asyncio.BufferedProtocol):
         )
         if upgraded is None or self._is_lost:
             raise ConnectionResetError("the client disconnected during the TLS handshake")
-        secure: Any = upgraded  # asyncio's type has not all of its methods
-        secure.set_read_buffer_limits(PART_BYTES)
-        secure.set_protocol(protocol)
-        protocol.connection_made(secure)
+        upgraded.set_protocol(protocol)
+        protocol.connection_made(upgraded)
         early.pass_on(protocol)
-        self._finish(transport)
+        self._finish(transport, upgraded, protocol)
 
     def _interpose(self, transport: asyncio.Transport) -> None:
         """Take the place of the TLS protocol, which `start_tls` has given to the transport."""
@@ -115,11 +82,18 @@ class Handshake(asyncio.BufferedProtocol):
         transport.set_protocol(self)
         self._loop.call_soon(self._queue)  # the TLS protocol is connected before that
 
-    def _finish(self, transport: asyncio.Transport) -> None:
-        """Give the transport to the TLS protocol."""
-        self._feed()
-        if not self._is_lost:
-            transport.set_protocol(_Relay(self._tls, self._turns.received))
+    def _finish(self, transport: asyncio.Transport, secure: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+        """Let a relay pass on what arrives from now on."""
+        if self._has_eof:
+            self._feed()
+        if self._is_lost:
+            return
+        relay = TlsRelay(transport, self._tls, secure, self._boundaries, self._turns, self.network)
+        transport.set_protocol(relay)
+        if isinstance(protocol, ReadingControl):
+            protocol.on_reading_resumed = relay.resume
+        data, self._pending = self._pending, b""
+        relay.start(data)
 
     # Called by the transport
 
@@ -174,49 +148,23 @@ class Handshake(asyncio.BufferedProtocol):
     def _queue(self) -> None:
         if not self._is_queued and not self._is_lost and (self._pending or self._has_eof):
             self._is_queued = True
-            self._turns.append(self)
+            self._turns.append(self.network, self)
 
     def _feed(self) -> None:
-        data, self._pending = self._pending, b""
+        data = memoryview(self._pending)
         while data and not self._is_lost:
-            buffer = self._tls.get_buffer(len(data))
-            size = min(len(buffer), len(data))
-            buffer[:size] = data[:size]
-            self._tls.buffer_updated(size)
+            size, _ = self._boundaries.part(data, len(data))
+            if not size:
+                break
+            feed(self._tls, data[:size])
             data = data[size:]
+        self._pending = bytes(data)
         if self._has_eof and self._transport is not None and not self._is_lost:
             self._has_eof = False
             self._tls.eof_received()
             self._transport.close()
         elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-
-
-class _Relay(asyncio.BufferedProtocol):
-    """Passes what a connection receives to its TLS protocol, in small parts.
-
-    The TLS protocol has buffers that are as large as the largest part, for as long as the connection lasts.
-    """
-
-    def __init__(self, tls: Any, received: memoryview) -> None:
-        self._tls = tls
-        self._received = received
-        self.eof_received = tls.eof_received  # type: ignore[method-assign]  # saves a call
-        self.connection_lost = tls.connection_lost  # type: ignore[method-assign]
-        self.pause_writing = tls.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = tls.resume_writing  # type: ignore[method-assign]
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        return self._received
-
-    def buffer_updated(self, nbytes: int) -> None:
-        data = self._received[:nbytes]
-        while data:
-            buffer = self._tls.get_buffer(min(len(data), PART_BYTES))
-            size = min(len(buffer), len(data), PART_BYTES)
-            buffer[:size] = data[:size]
-            self._tls.buffer_updated(size)
-            data = data[size:]
 
 
 class _EarlyData(asyncio.Protocol):

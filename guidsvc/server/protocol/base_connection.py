@@ -56,6 +56,7 @@ class BaseConnection(asyncio.Protocol):
         "_transport",
         "context",
         "network",
+        "on_reading_resumed",
     )
     context: Peer
     _parser: RequestParser
@@ -66,6 +67,7 @@ class BaseConnection(asyncio.Protocol):
     def __init__(self, state: ServerState, network: ClientNetwork) -> None:
         self._state = state
         self.network = network
+        self.on_reading_resumed: Callable[[], object] = do_nothing  # see `ReadingControl`
         # The current request, and those queued behind it
         self._cycle: RequestCycle | None = None
         self._cycle_until_eof: RequestCycle | None = None  # whose connection closes when the client sends nothing more
@@ -105,7 +107,11 @@ class BaseConnection(asyncio.Protocol):
             self._is_reading_paused = should_pause
             paused = self._state.table.paused_connections
             (paused.add if should_pause else paused.discard)(self)
-            (self._transport.pause_reading if should_pause else self._transport.resume_reading)()
+            if should_pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+                self.on_reading_resumed()
 
     def check_paused(self) -> None:
         cycle = self._cycle
@@ -311,3 +317,7 @@ class BaseConnection(asyncio.Protocol):
             self._parser.reject(Overloaded("too much is being received"))
             self._count_incoming()
         return True
+
+
+def do_nothing() -> None:
+    """Do nothing."""

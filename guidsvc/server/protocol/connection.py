@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 from guidsvc.http.headers.connection import has_close
 from guidsvc.runtime.admission import Admission
 from guidsvc.server.client_networks import ClientNetwork
-from guidsvc.server.protocol.base_connection import MAX_RESPONSE_BYTES, BaseConnection
+from guidsvc.server.protocol.base_connection import MAX_RESPONSE_BYTES, BaseConnection, do_nothing
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
 from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest, not_http, unquoted
@@ -87,6 +87,7 @@ class Connection(BaseConnection):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         self._state.table.end(self)
         self._parser.close()
+        self.on_reading_resumed = do_nothing  # it may refer back to this object
         self._send_buffer.end()
         self._queued.clear()
         waiter, self._drain_waiter = self._drain_waiter, None
@@ -150,7 +151,7 @@ class Connection(BaseConnection):
     def resume_parsing_soon(self) -> None:
         if not self._is_parsing_soon:
             self._is_parsing_soon = True
-            asyncio.get_running_loop().call_soon(self._resume_parsing)
+            self._state.parsing_turns.append(self.network.name, self)
 
     def on_body(self, message: RawRequest) -> None:
         if self._cycle is not None and message is self._cycle.message:
@@ -236,6 +237,22 @@ class Connection(BaseConnection):
         if self._cycle is not None:
             self._cycle.message.timeout_seconds = seconds
 
+    # Called by LoopTurns
+
+    def done(self) -> bool:
+        """Return False: also a connection that has closed meanwhile takes its turn, in which it does nothing."""
+        return False
+
+    def proceed(self) -> None:
+        """Parse what was left in its last turn."""
+        self._is_parsing_soon = False
+        self._parser.resume()
+        if self._responses:
+            self._flush()
+        self.regulate()
+        if not self._transport.is_closing():
+            self._count_incoming()
+
     # Answering
 
     def _remember_renewal(self, data: bytes) -> None:
@@ -273,16 +290,6 @@ class Connection(BaseConnection):
             self._reject(self._pending_rejection)
         elif self._has_eof:
             self.close()
-
-    def _resume_parsing(self) -> None:
-        """Parse what was left in the last turn of the event loop."""
-        self._is_parsing_soon = False
-        self._parser.resume()
-        if self._responses:
-            self._flush()
-        self.regulate()
-        if not self._transport.is_closing():
-            self._count_incoming()
 
     def _abandon_cycle(self) -> None:
         cycle, self._cycle = self._cycle, None

@@ -33,8 +33,9 @@ CHUNK_OVERHEAD = 16
 HEAD_SLICE_BYTES, CHUNKED_SLICE_BYTES = 1024, 4096
 """Bytes parsed at once. The parser cannot pause, so they bound the requests that begin between checks of `has_room`."""
 
-CHUNKED_SLICES = 4
-"""Slices of a chunked body parsed in one turn of the event loop: each chunk costs, and a slice may hold hundreds."""
+CHUNKED_SLICES, REQUESTS = 1, 8
+"""Number of slices of a chunked body, and of requests, after which the rest waits for its turn. Each request and each
+chunk costs time, and a slice may hold tens and hundreds."""
 
 _BLANKS = b" \t"
 """Whitespace around a header value is not part of it (RFC 9112, 5); llhttp keeps the trailing whitespace."""
@@ -106,10 +107,10 @@ class RequestParser:
         if self._is_parsing:  # called back from the loop below, which continues
             return
         self._is_parsing = True
-        chunked_slices = 0
+        chunked_slices, requests_before = 0, self.request_count
         try:
             while self._offset < len(self._buffer) and not self.is_finished and self._callbacks.has_room():
-                if chunked_slices == CHUNKED_SLICES:
+                if chunked_slices == CHUNKED_SLICES or self.request_count - requests_before >= REQUESTS:
                     self._callbacks.resume_parsing_soon()
                     break
                 chunked_slices += self.message is not None and self.message.length is None

@@ -13,6 +13,7 @@ from httptools import HttpRequestParser
 from tornado.httputil import HTTPServerConnectionDelegate
 
 from guidsvc.runtime.admission import Admission
+from guidsvc.runtime.fairness.loop_turns import LoopTurns
 from guidsvc.server.client_networks import address_of
 from guidsvc.server.connection_table import ConnectionTable
 from guidsvc.server.protocol.read_throttle import ReadThrottle
@@ -157,6 +158,8 @@ class ServerState:
         """Bytes of unanswered requests, of all connections."""
         self.read_throttle = ReadThrottle()
         self.budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
+        self.parsing_turns = LoopTurns()
+        """The turns of connections with many pipelined requests, or many chunks."""
         self.tick = asyncio.get_running_loop().time()
         self.done_future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """A completed future, for writes that need not wait."""

@@ -1,0 +1,171 @@
+"""What a connection receives after its TLS handshake, on its way to the TLS protocol: in small parts, and in turns.
+
+The TLS protocol decrypts all that it gets at once. A client may send thousands of records that hold nothing, such as
+KeyUpdates, in a few KiB. So only a few records are decrypted at once, and the rest waits for its turn.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from guidsvc.runtime.fairness.loop_turns import LoopTurns
+
+RECEIVED_BYTES = 256 * 1024
+"""Bytes that a connection reads at once: more than the kernel has, else uvloop reads on and on."""
+PART_BYTES = 16 * 1024
+"""Bytes that the TLS protocol gets at once. Its buffers are as large, for as long as the connection lasts."""
+RECORDS = 16
+"""Records that are decrypted in one turn: a large request has fewer."""
+HELD_SECONDS = 1.0
+"""How long held data waits at most until it is looked at again. The connection can also close meanwhile."""
+_HEADER_BYTES = 5
+
+
+@runtime_checkable
+class ReadingControl(Protocol):
+    """A connection that says when it reads again, after it had paused its transport."""
+
+    on_reading_resumed: Callable[[], object]
+
+
+class RecordBoundaries:
+    """Follows the records of a connection, by the sizes in their headers."""
+
+    def __init__(self) -> None:
+        self._header = 0  # the offset of the next header, from the first byte after the last part
+
+    def part(self, data: memoryview, max_records: int) -> tuple[int, int]:
+        """Return the size of the next part of the data, and how many of at most `max_records` records begin in it.
+
+        A header whose end is missing belongs to no part yet.
+        """
+        end, header, records = min(len(data), PART_BYTES), self._header, 0
+        while header + _HEADER_BYTES <= end and records < max_records:
+            header += _HEADER_BYTES + (data[header + 3] << 8 | data[header + 4])
+            records += 1
+        size = min(header, end)
+        self._header = header - size
+        return size, records
+
+    def needs_more(self, data: bytes) -> bool:
+        """Return whether nothing of the data can be passed on before more arrives."""
+        return not data or (not self._header and len(data) < _HEADER_BYTES)
+
+
+class TlsTurns(LoopTurns):
+    """The turns of the TLS connections of a process, and the buffer that they read into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received = memoryview(bytearray(RECEIVED_BYTES))
+        """Maximum bytes of one read, which are passed on or copied at once."""
+
+
+class TlsRelay(asyncio.BufferedProtocol):
+    """Passes what `transport` receives to `tls`, whose decrypted side is `secure`, and takes the turns of `network`.
+
+    While the application does not read, it holds the rest, and the transport does not read.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        tls: Any,
+        secure: Any,
+        boundaries: RecordBoundaries,
+        turns: TlsTurns,
+        network: str,
+    ) -> None:
+        self._transport = transport
+        self._tls = tls
+        self._secure = secure
+        self._turns = turns
+        self._network = network
+        self._boundaries = boundaries
+        self._pending = b""
+        self._is_queued = self._is_lost = self._is_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.eof_received = tls.eof_received  # type: ignore[method-assign]  # saves a call
+        self.pause_writing = tls.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = tls.resume_writing  # type: ignore[method-assign]
+
+    def start(self, data: bytes) -> None:
+        """Begin with data that has already been received."""
+        self._transport.pause_reading()
+        self._is_paused = True
+        self._pass_on(memoryview(data))
+
+    # Called by the transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
+        return self._turns.received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data, self._is_paused = self._turns.received[:nbytes], False
+        self._pass_on(memoryview(self._pending + data) if self._pending else data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost, self._pending = True, b""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tls.connection_lost(exc)
+
+    # Called by the connection
+
+    def resume(self) -> None:
+        """Continue with the data that is held: the application reads again, or closes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._queue()
+
+    # Called by TlsTurns
+
+    def done(self) -> bool:
+        return self._is_lost
+
+    def proceed(self) -> None:
+        self._is_queued = False
+        self._pass_on(memoryview(self._pending))
+
+    def _pass_on(self, data: memoryview) -> None:
+        """Pass on as many records as one turn has. Keep the rest, and read no more until it is passed on."""
+        records = 0
+        while data and records < RECORDS and self._may_pass():
+            size, count = self._boundaries.part(data, RECORDS - records)
+            if not size:  # the beginning of a header
+                break
+            feed(self._tls, data[:size])
+            data = data[size:]
+            records += count
+        self._pending = b"" if self._is_lost else bytes(data)
+        if self._is_lost or self._transport.is_closing():
+            return
+        is_paused = not self._boundaries.needs_more(self._pending)
+        if is_paused != self._is_paused:
+            self._is_paused = is_paused
+            (self._transport.pause_reading if is_paused else self._transport.resume_reading)()
+        if not is_paused:
+            return
+        if self._may_pass():
+            self._queue()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(HELD_SECONDS, self.resume)
+
+    def _may_pass(self) -> bool:
+        return not self._is_lost and (self._secure.is_reading() or self._secure.is_closing())
+
+    def _queue(self) -> None:
+        if not self._is_queued and not self._is_lost:
+            self._is_queued = True
+            self._turns.append(self._network, self)
+
+
+def feed(tls: Any, data: memoryview) -> None:
+    """Give data to a TLS protocol."""
+    while data:
+        buffer = tls.get_buffer(len(data))
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        tls.buffer_updated(size)
+        data = data[size:]
