@@ -316,12 +316,12 @@ async def test_line_batch_that_waits_for_a_slot_ends_with_its_key(
         assert await count_records(other_key, "after") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("short_sessions")
 @pytest.mark.parametrize("number", [0, GROUP, GROUP + 5])
 async def test_line_batch_that_waits_for_lines_ends_with_its_key(
     serving: Serving, sqlite_url: str, clock: FakeClock, number: int
 ) -> None:
-    """Within five seconds, whether its client sends nothing more or an incomplete group."""
+    """Whether its client sends nothing more or an incomplete group."""
     async with serving(access="keys", login_limit="") as client:
         secured = SecuredService(client, sqlite_url, clock)
         other_key, credential = await secured.key_client(), await secured.create_key()
@@ -331,9 +331,8 @@ async def test_line_batch_that_waits_for_lines_ends_with_its_key(
                 while await count_records(other_key, "before") < number - number % GROUP:
                     await asyncio.sleep(0.01)
             await secured.update_key(credential, revoked=1)
-            start = asyncio.get_running_loop().time()
-            response = await read_response()  # although the client has not ended the batch
-            assert asyncio.get_running_loop().time() - start < 20, "5 s, with time to spare on a busy machine"
+            async with asyncio.timeout(20):
+                response = await read_response()  # although the client has not ended the batch
         if not number:
             assert (response.status, response.json["code"]) == (401, "unauthorized")
             return
