@@ -28,8 +28,8 @@ install-run: $(VENV)/run.done  ## create the virtual environment, with only the 
 run: $(VENV)/run.done  ## run the service; ARGS="--port 9000" passes options on
 	$(BIN)/python pdapt.py $(ARGS)
 
-test: $(VENV)/dev.done  ## run every test, four at a time; ARGS="-k racing" picks some
-	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+test: $(VENV)/dev.done  ## run every test, six at a time: they often wait; ARGS="-k racing" picks some
+	$(BIN)/python -m pytest -n 6 --dist worksteal $(ARGS)
 
 test-fast: $(VENV)/dev.done  ## run the unit and API tests on the default server, store and cache: the inner loop
 	$(BIN)/python -m pytest -n logical --dist worksteal --defaults -m "not slow" tests/unit tests/api $(ARGS)
