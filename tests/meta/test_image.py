@@ -134,10 +134,10 @@ def test_compose_service_runs_and_both_health_checks_pass(image: Image, settings
     kind, *check = app["healthcheck"]["test"]
     assert kind == "CMD"
 
-    for command in (check, image.health_check):
-        assert image.run(command, settings).returncode == 1
+    assert check == image.health_check, "this test would have to run both"
+    assert image.run(check, settings).returncode == 1
     with container(image, settings):
-        for command in (check, image.health_check, [*check, "--ready"]):
+        for command in (check, [*check, "--ready"]):
             process = image.run(command, settings)
             assert process.returncode == 0, process.stderr
         assert process.stdout.startswith("ready: ")
@@ -187,7 +187,7 @@ def docker_runs() -> list[list[str]]:
 @pytest.mark.slow
 def test_docker_run_commands_run_as_documented(image: Image) -> None:
     port = str(free_port())
-    for arguments in sorted(docker_runs()):  # `keys` first, which creates the store
+    for arguments in sorted(set(map(tuple, docker_runs()))):  # `keys` first, which creates the store
         if arguments[0] == "serve":
             with container(image, {"GUIDSVC_PORT": port}, *arguments):
                 assert image.run(image.health_check, {"GUIDSVC_PORT": port}).returncode == 0
@@ -199,8 +199,8 @@ def test_docker_run_commands_run_as_documented(image: Image) -> None:
 
 @pytest.mark.slow
 def test_app_commands_run_as_documented(image: Image, settings: dict[str, str]) -> None:
+    commands = {tuple(arguments): file for file, (service, *arguments) in CONTAINER_COMMANDS if service == "app"}
     with container(image, settings):
-        for file, (service, *arguments) in CONTAINER_COMMANDS:
-            if service == "app":
-                process = image.run(arguments, settings)
-                assert process.returncode == 0, (file, arguments, process.stderr)
+        for arguments, file in commands.items():
+            process = image.run(arguments, settings)
+            assert process.returncode == 0, (file, arguments, process.stderr)
