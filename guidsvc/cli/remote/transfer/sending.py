@@ -1,7 +1,8 @@
 """A batch of lines: it is sent once, and each line has an outcome.
 
 The batch has an idempotency key, which its repetition has too, so that the service answers it again without executing
-it again. Operations that the service could not execute are sent again with another key.
+it again. Operations that the service could not execute are sent again with another key, and so is a batch whose outcome
+the service does not know: a part of it may be executed twice.
 """
 
 import random
