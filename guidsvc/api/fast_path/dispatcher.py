@@ -15,7 +15,7 @@ from http.client import OK
 from httptools import HttpRequestParser
 
 from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, requires_admission
-from guidsvc.api.execution.pipeline import RequestPipeline, rate_limit_header_lines, try_spend
+from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.execution.read_renderer import read_renderer
 from guidsvc.api.fast_path.cached_reads import CachedReads
 from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
@@ -102,12 +102,10 @@ class FastPathDispatcher:
             return self._reads.failed_repeated_read(error, guid, peer, session, start)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if record is None or not try_spend(session):
+        if record is None or not (session is None or session.allowance.try_spend()):
             return None
-        request_id = new_request_id()
-        response_bytes = self._renderer.render(
-            record, request_id, start, rate_limit_header_lines(session), secure=peer.secure
-        )
+        request_id, extra_lines = new_request_id(), "" if session is None else session.allowance.header_lines()
+        response_bytes = self._renderer.render(record, request_id, start, extra_lines, secure=peer.secure)
         seconds = continuous_clock() - start
         if seconds <= QUICK_SECONDS:
             quick_reads = self._quick_reads
