@@ -53,8 +53,10 @@ _LONG_INTEGER = re.compile(rb"(?<![0-9.eE])(?<![eE][+-])[0-9]{310,}+")
 """A long integer. No finite number with a fraction or an exponent has 310 digits before it."""
 _LEVEL = 3
 """The nesting level of an operation, in a list in an object."""
-_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+([\[\]{}])', re.DOTALL)
-"""The next bracket outside of strings. The possessive quantifiers read the rest only once if nothing matches."""
+_QUOTE = ord('"')
+_IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_OUTSIDE = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+"""What lies before the next bracket outside of strings. A possessive quantifier never reads anything again."""
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
@@ -211,27 +213,50 @@ def _decode_operation(body: bytes, index: int) -> Any:
 
 
 def _elements(body: bytes, max_operations: int) -> list[tuple[int, int]]:
-    """Return the start and end of each object and list at the third level of a JSON text."""
+    """Return the start and end of each object and list at the third level of a JSON text.
+
+    The text is searched in parts of MAX_BYTES, because a search holds the GIL.
+    """
     elements: list[tuple[int, int]] = []
     depth = start = offset = brackets = 0
-    while (match := _BRACKET.match(body, offset)) is not None:
-        offset = match.end()
+    while offset < len(body):
+        part_end = offset + MAX_BYTES
+        offset = _OUTSIDE.match(body, offset, part_end).end()  # type: ignore[union-attr]  # it matches any text
+        if offset >= min(part_end, len(body)):
+            continue
+        bracket = body[offset : offset + 1]
+        offset += 1
+        if bracket == b'"':  # of a string that ends after this part
+            offset = _end_of_string(body, offset)
+            continue
         brackets += 1
         if brackets > MAX_BRACKETS:
             most_values = MAX_BRACKETS // 2
             raise InvalidRequest(
                 InvalidField("", f"has over {most_values} objects and lists; send fewer, or send lines ({NDJSON})")
             )
-        depth += 1 if match[1] in b"[{" else -1
-        if depth == _LEVEL and match[1] in b"[{":
+        depth += 1 if bracket in b"[{" else -1
+        if depth == _LEVEL and bracket in b"[{":
             start = offset - 1
-        elif depth == _LEVEL - 1 and match[1] in b"]}":
+        elif depth == _LEVEL - 1 and bracket in b"]}":
             elements.append((start, offset))
             if len(elements) > max_operations:
                 raise InvalidRequest(
                     InvalidField("/operations", f"has over {max_operations} operations; send them as lines ({NDJSON})")
                 )
     return elements
+
+
+def _end_of_string(body: bytes, offset: int) -> int:
+    """Return the offset after the string in which `offset` lies; the length of the body if it does not end."""
+    while offset < len(body):
+        part_end = min(offset + MAX_BYTES, len(body))
+        offset = _IN_STRING.match(body, offset, part_end).end()  # type: ignore[union-attr]  # it matches any text
+        if offset < part_end and body[offset] == _QUOTE:
+            return offset + 1
+        if offset < part_end:  # a backslash, whose character is in the next part
+            offset += 2
+    return len(body)
 
 
 def _example(model: type[BaseModel]) -> str:
