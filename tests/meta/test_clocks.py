@@ -50,7 +50,7 @@ USES = {
     "guidsvc/runtime/in_flight.py": WAITS,
     "guidsvc/runtime/memory.py": MEASURES,
     "guidsvc/runtime/overload.py": MEASURES,
-    "guidsvc/server/accepting/handshake.py": PACES,
+    "guidsvc/runtime/fairness/loop_turns.py": PACES,
     "guidsvc/server/accepting/rate_limited_log.py": "limits the lines of the log in a window",
     "guidsvc/server/protocol/read_throttle.py": PACES,
     "guidsvc/server/protocol/send_buffer.py": CLIENT_TIME,
