@@ -6,7 +6,6 @@ no number is left out: a transaction that is rolled back gives its numbers back.
 
 import sqlite3
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from functools import cache
 from itertools import chain, compress, groupby
 from typing import NamedTuple
 
@@ -114,12 +113,15 @@ class EventAppender:
         is_in_time = [not_after is None or now <= not_after for _, _, _, _, not_after in creations]
         rows: list[_Values] = []
         entries: list[_Values] = []
-        number, total, first_offset = self.newest(), self._total, cache(self.policy.first_offset)
+        offsets: dict[int, int] = {}  # by lifetime: most records of a group have the same
+        number, total = self.newest(), self._total
         for _, _, new, origin, _ in compress(creations, is_in_time):
             number += 1
             total += created_bytes(new, origin)
-            due = new.expire - first_offset(new.expire - new.updated // 1000)
-            rows.append(record_values(new, due, 0, number))
+            lifetime = new.expire - new.updated // 1000
+            if lifetime not in offsets:
+                offsets[lifetime] = self.policy.first_offset(lifetime)
+            rows.append(record_values(new, new.expire - offsets[lifetime], 0, number))
             entries.append((number, total, new.updated, *created_values(new, origin)))
         if self._insert(insert_records, rows) < len(rows):
             raise TogetherFailed
