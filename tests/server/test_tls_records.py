@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from random import Random
 
 import pytest
@@ -154,6 +154,29 @@ def test_records_that_arrive_in_any_pieces_are_answered(certificate: Certificate
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:  # type: ignore[arg-type]  # makes a loop
         runner.run(ask())
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_client_that_sends_after_the_end_is_disconnected(
+    certificate: Certificate, loop_factory: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection closes when its client closes, too, or after 10 s, in which a client could send gigabytes."""
+    monkeypatch.setattr(tls_relay, "CLOSING_BYTES", 100_000)
+
+    async def send_on() -> None:
+        async with clients(certificate, 1) as (client,):
+            client.writer.write(client.records([REQUEST.replace(b"X-Padding", b"Connection: close\r\nX-Padding")]))
+            await client.read_until(b"now")
+            sent_bytes = 0
+            with suppress(ConnectionError):
+                while sent_bytes < 50_000_000:
+                    client.writer.write(client.records([b"x" * 16_000]))
+                    await client.writer.drain()
+                    sent_bytes += 16_000
+            assert sent_bytes < 20_000_000, "with what the kernel buffers"
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:  # type: ignore[arg-type]  # makes a loop
+        runner.run(send_on())
 
 
 def test_parts_hold_whole_headers_and_few_records() -> None:

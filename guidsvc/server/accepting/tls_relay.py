@@ -16,6 +16,8 @@ PART_BYTES = 16 * 1024
 """Bytes that the TLS protocol gets at once. Its buffers are as large, for as long as the connection lasts."""
 RECORDS = 16
 """Records that are decrypted in one turn: a large request has fewer."""
+CLOSING_BYTES = 16 * 1024 * 1024
+"""Bytes that a client may still send after the end of the last response, until it closes. Then it is disconnected."""
 HELD_SECONDS = 1.0
 """How long held data waits at most until it is looked at again. The connection can also close meanwhile."""
 _HEADER_BYTES = 5
@@ -83,6 +85,7 @@ class TlsRelay(asyncio.BufferedProtocol):
         self._network = network
         self._boundaries = boundaries
         self._pending = b""
+        self._bytes_after_end = 0
         self._is_queued = self._is_lost = self._is_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self.eof_received = tls.eof_received  # type: ignore[method-assign]  # saves a call
@@ -138,6 +141,8 @@ class TlsRelay(asyncio.BufferedProtocol):
             feed(self._tls, data[:size])
             data = data[size:]
             records += count
+            if self._secure.is_closing() and self._is_over_after_end(size):
+                return
         self._pending = b"" if self._is_lost else bytes(data)
         if self._is_lost or self._transport.is_closing():
             return
@@ -151,6 +156,15 @@ class TlsRelay(asyncio.BufferedProtocol):
             self._queue()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(HELD_SECONDS, self.resume)
+
+    def _is_over_after_end(self, size: int) -> bool:
+        """Count bytes that are read after the end of the last response. Disconnect the client if they are too many."""
+        self._bytes_after_end += size
+        if self._bytes_after_end <= CLOSING_BYTES:
+            return False
+        self._pending = b""
+        self._transport.abort()
+        return True
 
     def _may_pass(self) -> bool:
         return not self._is_lost and (self._secure.is_reading() or self._secure.is_closing())

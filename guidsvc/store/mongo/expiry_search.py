@@ -51,9 +51,9 @@ class ExpirySearch:
         if self._own_index is None:
             return await self._walk(ranges, self._filter, limit)
         entries = await self._walk(ranges, {}, self._near, _ENTRY)
-        found = await self._documents(entries)
-        if len(found) >= limit or len(entries) < self._near:
-            return found[:limit]
+        found, are_all_current = await self._documents(entries, limit)
+        if len(found) == limit or (len(entries) < self._near and are_all_current):
+            return found
         return await self._top(ranges, limit)
 
     def _ranges(self, after: Position) -> list[dict[str, Any]]:
@@ -78,16 +78,18 @@ class ExpirySearch:
                 found += await in_one_reply(cursor, left).to_list(left)
         return found
 
-    async def _documents(self, entries: _Documents) -> _Documents:
-        """Return the documents of index entries that match, in the same order, unless their expiry has changed since.
+    async def _documents(self, entries: _Documents, limit: int) -> tuple[_Documents, bool]:
+        """Return the first documents of index entries that match, in order, and whether no expiry has changed since.
 
-        A changed one would be out of order, and the next page, which begins after the last record, would skip others.
+        Those with a changed expiry are left out: they would be out of order, and the next page, which begins after the
+        last record, would skip others.
         """
         expiries = {entry["_id"]: entry["expire"] for entry in entries}
         wanted = {"$and": [{"_id": {"$in": list(expiries)}}, self._filter]}
         cursor = self._collection.find(wanted, WITHOUT_OUTBOX).sort(_ORDER)
-        documents = await in_one_reply(cursor, len(entries)).to_list(len(entries)) if entries else []
-        return [document for document in documents if document["expire"] == expiries[document["_id"]]]
+        documents = await in_one_reply(cursor, limit).to_list(limit) if entries else []
+        found = [document for document in documents if document["expire"] == expiries[document["_id"]]]
+        return found, len(found) == len(documents)
 
     async def _top(self, ranges: list[dict[str, Any]], limit: int) -> _Documents:
         """Select a page from the index on the owner or user.
@@ -99,7 +101,7 @@ class ExpirySearch:
         while True:
             cursor = self._collection.find(wanted, _ENTRY).hint(str(self._own_index)).sort(_ORDER)
             entries = await in_one_reply(cursor, limit).to_list(limit)
-            found = await self._documents(entries)
+            found, _ = await self._documents(entries, limit)
             if len(found) == len(entries):
                 return found
 

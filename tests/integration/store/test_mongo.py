@@ -506,6 +506,24 @@ async def test_near_and_selected_pages_by_expiry_are_the_same(mongo_url: str, cl
                 assert [document["_id"] for document in found] == expected[:limit]
 
 
+async def test_page_by_expiry_reads_no_more_documents_than_it_returns(
+    mongo_url: str, clock: FakeClock, commands: Commands
+) -> None:
+    """A document may have 16 KiB."""
+    async with open_mongo(mongo_url) as store:
+        later = clock.seconds + 3600
+        records = [record(clock(), guid=f"{n:032X}", expire=later + n, user="ab"[n % 2]) for n in range(10)]
+        await asyncio.gather(*(store.records.swap(None, each) for each in records))
+        collection = store.records._collection
+        search = ExpirySearch(collection, Selection(user="a"), index="expire_key", own_index="user_key")
+        commands.sent.clear()
+        found = await search.page(Position("", 0), 2)
+
+    assert [document["_id"] for document in found] == [records[index].guid for index in (0, 2)]
+    whole = [command for command in commands.named("find") if "expire" not in command["projection"]]
+    assert [command["limit"] for command in whole] == [2]
+
+
 async def test_page_by_expiry_is_whole_although_a_record_moves(
     mongo_url: str, clock: FakeClock, commands: Commands
 ) -> None:
@@ -518,10 +536,10 @@ async def test_page_by_expiry_is_whole_although_a_record_moves(
         search = ExpirySearch(collection, Selection(user="a"), index="expire_key", own_index="user_key", near=1)
         read, moved = search._documents, list[object]()
 
-        async def move_and_read(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        async def move_and_read(entries: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], bool]:
             if len(entries) == 3 and not moved:
                 moved.append(await collection.update_one({"_id": records[2].guid}, {"$set": {"expire": later + 9}}))
-            return await read(entries)
+            return await read(entries, limit)
 
         search._documents = move_and_read  # type: ignore[method-assign]
         found = await search.page(Position("", 0), 3)
