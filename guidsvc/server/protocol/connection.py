@@ -73,7 +73,7 @@ class Connection(BaseConnection):
         elif is_start and not was_answering and parser.is_between_requests and parser.request_count == count_before + 1:
             self._remember_renewal(data)
         self.regulate()
-        if self._incoming_bytes or self._cycle is not None or not parser.is_between_requests:
+        if self._incoming_bytes or self._is_parsing_soon or self._cycle is not None or not parser.is_between_requests:
             self._count_incoming()
 
     def eof_received(self) -> bool:
