@@ -134,7 +134,7 @@ class BaseConnection(asyncio.Protocol):
                 self.abort()
                 return False
             return sending
-        has_requests = self._cycle is not None or bool(self._queued) or not self._parser.is_between_requests
+        has_requests = self._cycle is not None or bool(self._queued) or self._has_unparsed()
         if sending or has_requests or self._timeout_start > idle_before or has_unread(self._transport):
             return True
         self.close()
@@ -151,7 +151,7 @@ class BaseConnection(asyncio.Protocol):
     def expire(self) -> bool:
         is_idle = (
             self._cycle is None
-            and self._parser.is_between_requests
+            and not self._has_unparsed()
             and self._drain_waiter is None
             and not self._is_lingering
         )
@@ -220,6 +220,10 @@ class BaseConnection(asyncio.Protocol):
         """
         cycle = self._cycle
         return self._is_lingering or (cycle is not None and cycle.has_begun and cycle.message is self._parser.message)
+
+    def _has_unparsed(self) -> bool:
+        """Whether a part of a request has arrived, or requests wait for their turn to be parsed."""
+        return self._is_parsing_soon or not self._parser.is_between_requests
 
     def _is_sending_last(self) -> bool:
         """Whether the connection sends its last response, and its client's system has not acknowledged all of it."""
