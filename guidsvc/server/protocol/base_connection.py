@@ -150,10 +150,7 @@ class BaseConnection(asyncio.Protocol):
 
     def expire(self) -> bool:
         is_idle = (
-            self._cycle is None
-            and not self._has_unparsed()
-            and self._drain_waiter is None
-            and not self._is_lingering
+            self._cycle is None and not self._has_unparsed() and self._drain_waiter is None and not self._is_lingering
         )
         if is_idle and has_unread(self._transport):
             return False
