@@ -33,7 +33,8 @@ def limited(client: httpx2.Client) -> httpx2.Client:
 
     httpx2 has no public way to do so. Where its attributes have other names, there is no limit.
     """
-    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001  # see above
+    mounts: dict[Any, Any] = getattr(client, "_mounts", {})
+    for transport in (getattr(client, "_transport", None), *mounts.values()):
         pool = getattr(transport, "_pool", None)
         backend = getattr(pool, "_network_backend", None)
         if pool is not None and backend is not None:
