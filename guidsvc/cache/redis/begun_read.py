@@ -63,14 +63,14 @@ class BegunRead:
     async def finish(self) -> Record | None:
         if self.record is not None:
             return self.record
-        return await (self._again() if _is_large(self._reply) else self._uncached(self._reply))
+        return await (self._again() if is_large(self._reply) else self._uncached(self._reply))
 
     def _on_reply(self, reply: asyncio.Future[ScriptResult]) -> None:
         self._latency.observe(perf_counter() - self._begun_at)
         try:
             if not isinstance(reply.exception(), CacheUnavailable):
                 self._reply = reply.result()
-            if not _is_large(self._reply):
+            if not is_large(self._reply):
                 self.record = self._cached(self._reply, self._readers)
         finally:
             self._registration.__exit__(None, None, None)
@@ -78,5 +78,6 @@ class BegunRead:
                 self._callback()
 
 
-def _is_large(reply: ScriptResult | None) -> bool:
+def is_large(reply: ScriptResult | None) -> bool:
+    """Return whether a reply has a value that must be decoded in a turn."""
     return reply is not None and reply.value is not None and len(reply.value) > FREE_BYTES

@@ -25,7 +25,7 @@ import structlog
 
 from guidsvc.cache.byte_lru import bounded, put
 from guidsvc.cache.fence_monitor import FenceMonitor
-from guidsvc.cache.redis.begun_read import BegunRead
+from guidsvc.cache.redis.begun_read import BegunRead, is_large
 from guidsvc.cache.redis.key_readers import KeyReaders, RegisteredReader
 from guidsvc.cache.redis.link import RedisLink, ScriptResult, open_link
 from guidsvc.cache.redis.lua_scripts import FILL
@@ -37,7 +37,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
 from guidsvc.runtime.clock import Clock, ContinuousClock, continuous_clock
-from guidsvc.runtime.fairness.decoding_turns import FREE_BYTES, DecodingTurns
+from guidsvc.runtime.fairness.decoding_turns import DecodingTurns
 from guidsvc.store.cache_fence import FenceStore
 from guidsvc.store.contract import WOULD_BLOCK, Database, RecordRepository, Swap, WouldBlock
 from guidsvc.store.delegating import DelegatingRecords
@@ -210,7 +210,7 @@ class RedisCache(DelegatingRecords):
         with RegisteredReader(self._key_readers, guid) as readers:
             with suppress(CacheUnavailable):
                 reply = await self._link.read(guid, epoch)
-            if reply is not None and reply.value is not None and len(reply.value) > FREE_BYTES:
+            if is_large(reply):
                 await self._decoding_turns.take_own_turn()
             record = self._cached(guid, reply, readers)
         return await self._uncached(guid, epoch, reply) if record is None else record
