@@ -32,6 +32,12 @@ def full_disk(path: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def back_up(path: Path, copy: Path) -> None:
+    """Copy a store with SQLite's own backup."""
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
 @pytest.fixture
 async def used(path: Path, clock: FakeClock, expected_logs: ExpectedLogs) -> AsyncIterator[sqlite3.Connection]:
     """A store whose log is in use and longer than any other of its files, with a record under OLD."""
@@ -84,8 +90,7 @@ async def test_starts_from_one_backup_have_different_generations(path: Path, tmp
     async with open_sqlite(path, exclusive=False) as store:
         before = (await store.fence.read()).fence.gen
     backup = tmp_path / "backup.db"
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
-        source.backup(target)
+    back_up(path, backup)
     gens = []
     for number in range(8):
         restored = tmp_path / f"restored-{number}.db"
@@ -102,8 +107,7 @@ async def test_copies_of_a_store_have_different_names(path: Path, tmp_path: Path
     async with open_sqlite(path, exclusive=False) as store, open_sqlite(path, exclusive=False) as second:
         name = await store.store_id()
         assert await second.store_id() == name
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
+        back_up(path, copy)
         async with open_sqlite(copy, exclusive=False) as copied:
             assert await copied.store_id() != name
         assert await store.store_id() == name
