@@ -33,6 +33,8 @@ class Server(NamedTuple):
     settings: Sequence[str] = ("--no-access-log",)
     has_key: bool = False
     """Whether requests have an API key."""
+    has_tls: bool = False
+    """Whether the service is reached over TLS."""
     environment: Mapping[str, str] = MappingProxyType({})
 
     @property
@@ -54,6 +56,7 @@ SERVERS: Mapping[str, Server] = {
     "default": Server(),
     "access log": Server(("--access-log", "--log-format", "json")),
     "API key": Server(("--no-access-log", "--access", "keys", "--rate-limit", "10000000/second"), has_key=True),
+    "TLS": Server(has_tls=True),
     "Redis": Server(("--no-access-log", "--cache-url", "{redis}")),
     "Redis without L1": Server(("--no-access-log", "--cache-url", "{redis}", "--cache-size", "0")),
     "no cache": Server(("--no-access-log", "--cache-size", "0")),
@@ -186,6 +189,7 @@ PATHS = [
     Path("read from L1", _CACHED),
     Path("read from L1, with access log", _CACHED, "access log"),
     Path("read from L1, with an API key", _CACHED, "API key"),
+    Path("read from L1, over TLS", _CACHED, "TLS"),
     Path("read from L1, under redis://", _CACHED, "Redis"),
     Path("read from Redis", _CACHED, "Redis without L1"),
     Path("read from SQLite", _CACHED, "no cache"),
