@@ -34,6 +34,8 @@ class RecordBoundaries:
     """Follows the records of a connection, by the sizes in their headers."""
 
     def __init__(self) -> None:
+        self.is_at_header = True
+        """Whether the next part begins with a header."""
         self._header = 0  # the offset of the next header, from the first byte after the last part
 
     def part(self, data: memoryview, max_records: int) -> tuple[int, int]:
@@ -47,11 +49,12 @@ class RecordBoundaries:
             records += 1
         size = min(header, end)
         self._header = header - size
+        self.is_at_header = not self._header
         return size, records
 
     def needs_more(self, data: bytes) -> bool:
         """Return whether nothing of the data can be passed on before more arrives."""
-        return not data or (not self._header and len(data) < _HEADER_BYTES)
+        return not data or (self.is_at_header and len(data) < _HEADER_BYTES)
 
 
 class TlsTurns(LoopTurns):
@@ -104,8 +107,20 @@ class TlsRelay(asyncio.BufferedProtocol):
         return self._turns.received
 
     def buffer_updated(self, nbytes: int) -> None:
-        data, self._is_paused = self._turns.received[:nbytes], False
-        self._pass_on(memoryview(self._pending + data) if self._pending else data)
+        received, self._is_paused = self._turns.received, False
+        if (
+            nbytes == _HEADER_BYTES + (received[3] << 8 | received[4])
+            and nbytes <= PART_BYTES
+            and not self._pending
+            and self._boundaries.is_at_header
+            and self._secure.is_reading()
+            and not self._secure.is_closing()
+        ):  # one record, as nearly all requests are: inline, for it is a large part of what they cost
+            self._tls.get_buffer(nbytes)[:nbytes] = received[:nbytes]
+            self._tls.buffer_updated(nbytes)
+        else:
+            data = received[:nbytes]
+            self._pass_on(memoryview(self._pending + data) if self._pending else data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost, self._pending = True, b""
