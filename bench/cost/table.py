@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 
 from bench.cost.calls import Cost, Counts
+from bench.cost.paths import PATHS
 from bench.running import ROOT
 
 FILE = File(__file__).with_name("costs.json")
@@ -37,11 +38,12 @@ def load(python: str = PYTHON) -> Table:
 
 
 def save(costs: Table) -> None:
-    """Store the costs of paths for this version of Python, and update the document."""
+    """Store the costs of paths for this version of Python, in the order of PATHS, and update the document."""
     stored = json.loads(FILE.read_text(encoding="utf-8"))
-    rows = stored.setdefault(PYTHON, {})
+    rows = stored.get(PYTHON, {})
     for name, cost in costs.items():
         rows[name] = {"python": cost.python, "c": cost.c, "instructions": cost.instructions}
+    stored[PYTHON] = {path.name: rows[path.name] for path in PATHS if path.name in rows}
     FILE.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     DOCUMENT.write_text(document_with(render(load(_DOCUMENTED))), encoding="utf-8")
 

@@ -57,6 +57,8 @@ def test_saved_costs_replace_those_of_their_paths(tmp_path: Path, monkeypatch: p
 
     assert table.load() == {"create": STORED, "update": Cost({}, {})}
     assert "| update |" in document.read_text()
+    table.save({"404": STORED})
+    assert list(table.load()) == ["404", "create", "update"], "in the order of the paths"
 
 
 def test_document_has_the_costs_of_the_table() -> None:
