@@ -90,6 +90,8 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 """The groups of settings, here and in docs/configuration.md. Each setting has the name of its value, or an empty one
 if it is a switch."""
 
+_UNSET = {"access": "off"}
+"""What a setting without a value means, if not none."""
 _DAY = 24 * 3600
 _WIDTH = 79
 """Columns of the paragraphs, of which argparse wraps only those of the options."""
@@ -158,7 +160,7 @@ def value_text(setting: str, value: object) -> str:
         case bool():
             return "on" if value else "off"
         case None | "":
-            return "none"
+            return _UNSET.get(setting, "none")
         case Size() | str():
             return str(value)
         case int() if _unit(setting) == "BYTES":
