@@ -50,6 +50,8 @@ class StoreFiles:
 
     def check(self) -> None:
         """Return if every file is in its place; StoreReplaced if one was removed or replaced."""
+        if not self.is_replaced and self._are_in_place():
+            return
         changed = [path for path, opened in self._identities.items() if _identity(path) != opened]
         if self._lock_path in changed and not self.is_claim_lost:
             self._lose_claim()
@@ -60,6 +62,17 @@ class StoreFiles:
             raise StoreReplaced(
                 f"SQLite: {changed[0]} was removed or replaced while it was open; put it back, or restart the service"
             )
+
+    def _are_in_place(self) -> bool:
+        """Return whether no file has changed. It is written out because each transaction calls it twice."""
+        try:
+            for path, opened in self._identities.items():
+                found = os.stat(path)  # noqa: PTH116  # several times as fast as Path.stat
+                if (found.st_dev, found.st_ino) != opened:
+                    return False
+        except OSError:
+            return False
+        return True
 
     def is_log_astray(self) -> bool:
         """Return whether the database or its log was moved, so that the next process would not find them together."""
@@ -128,7 +141,7 @@ def connect(path: Path, *, timeout_seconds: float) -> sqlite3.Connection:
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116  # several times as fast as Path.stat, and called for each transaction
+        found = os.stat(path)  # noqa: PTH116  # as above
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -180,17 +180,18 @@ class Writer:
         return not busy
 
     def _transaction(self, work: Callable[[], _Done]) -> _Done:
-        self._files.check()
         committing = False
         try:
             self.connection.execute("BEGIN IMMEDIATE")
-            self._files.check()  # again: a process that claims the store meanwhile writes before it reads
+            self._files.check()  # not before: a process that claims the store meanwhile writes before it reads
             self.on_begin()
             done = work()
             committing = True
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
+            if not committing:
+                self._files.check()  # it may be the cause
             self.is_failing = self.is_failing or is_disk_fault(error)
             raise failure(error, self._file, committing=committing) from error
         except BaseException:  # an open transaction would make every later one fail
