@@ -57,13 +57,15 @@ class GroupWriter(RecordWriter):
                 claimed_until = await attempt.not_after()
             except GuidsvcError:
                 return results
-        with self._locks.acquire_free(guids) as free:
-            begun = self._lease_clock.timer()
-            places = [place for place, guid in enumerate(guids) if guid in free]
-            planned = await self._plan(guids, places, make, caller, results)
-            creations_until = await self._deadline(planned, begun)
-            if creations_until is None:
-                planned = [each for each in planned if each.stored is not None]
+        begun = self._lease_clock.timer()
+        places = [place for place, guid in enumerate(guids) if not self._locks.is_held(guid)]
+        planned = await self._plan(guids, places, make, caller, results)
+        creations_until = await self._deadline(planned, begun)
+        if creations_until is None:
+            planned = [each for each in planned if each.stored is not None]
+        # Locked only now: others must not wait while this caller waits for its turns, or for records it may not write.
+        with self._locks.acquire_free([guids[each.place] for each in planned]) as free:
+            planned = [each for each in planned if guids[each.place] in free]
             if planned and not self._is_cancelled():
                 with cancel_scope.shielded():
                     creations_until = earliest(creations_until, claimed_until)

@@ -87,12 +87,14 @@ class RecordWriter:
                     await back_off(attempt)
                 begun = self._lease_clock.timer()
                 stored = await self._records.get_for_update(guid)
-                if merges_metadata and stored is not None:
-                    await MergeBudget(self._decoding_turns).spend(stored.metadata)
                 now = self._clock()
                 old = lifecycle.existing(stored, now)
                 if old is not None and authorize(old, caller) is None:
                     raise NotFound(guid)
+                if merges_metadata and old is not None:
+                    await MergeBudget(self._decoding_turns).spend(old.metadata)
+                    now = self._clock()
+                    old = lifecycle.existing(old, now)
                 new = make(old, now, stored.version if stored else 0)
                 not_after: int | None = None
                 if stored is None:

@@ -11,16 +11,17 @@ from guidsvc.cache import open_cache
 from guidsvc.cache.memory import MemoryCache
 from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller
-from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.commands import PatchCommand, PutCommand
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import ANY, UNCONDITIONAL, Conditions
 from guidsvc.domain.record import Record
-from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
+from guidsvc.errors import GuidsvcError, NotFound, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
+from guidsvc.runtime.fairness.decoding_turns import READERS
 from guidsvc.services.guid_service import GuidService
 from guidsvc.services.writes.record_writer import Written
 from guidsvc.store import open_store
-from guidsvc.store.contract import Swap
+from guidsvc.store.contract import Swap, TakeTurn
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import LeaseClock
 from tests.conftest import FakeClock
@@ -28,6 +29,7 @@ from tests.support.factories import record
 
 POLICY = RetentionPolicy(lifetime=3600, retention=600)
 OWNER = Caller("alice", frozenset({"write", "read"}), "key:alice")
+BOB = Caller("bob", frozenset({"write", "read"}), "key:bob")
 Put = tuple[str, PutCommand, Conditions]
 
 
@@ -159,6 +161,45 @@ async def test_lost_race_is_left_to_a_single_put(setups: tuple[Setup, Setup], mo
     assert [type(result) for result in results] == [Written, type(None), Written]
     assert await setup.records.get(puts[1][0]) == rival.record
     assert len(setup.audit) == 2
+
+
+async def test_group_that_waits_for_its_turn_locks_nothing(
+    setups: tuple[Setup, Setup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller of the group may not even write some of these GUIDs."""
+    puts, setup = creations(), setups[0]
+    read = setup.records.get_many_for_update
+    is_waiting, may_read = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_turn(guids: Sequence[str], take_turn: TakeTurn) -> object:
+        is_waiting.set()
+        await may_read.wait()
+        return await read(guids, take_turn)
+
+    monkeypatch.setattr(setup.records, "get_many_for_update", wait_for_turn)
+    group = asyncio.ensure_future(setup.service.put_together(puts))
+    await is_waiting.wait()
+    async with asyncio.timeout(30):
+        written = await setup.service.acting_for(BOB).put(*puts[1])
+    may_read.set()
+
+    assert written.created
+    assert [type(result) for result in await group] == [Written, NotFound, Written]
+
+
+async def test_refused_change_waits_for_no_turn(setups: tuple[Setup, Setup]) -> None:
+    """It would hold the lock meanwhile."""
+    setup = setups[0]
+    guid = "0" * 32
+    large = PutCommand.model_validate({"user": "a", "metadata": {"a": "x" * 9000}})
+    await setup.service.put(guid, large, UNCONDITIONAL)
+    turns = setup.service._writer._decoding_turns
+    async with AsyncExitStack() as stack:
+        for _ in range(READERS - 1):
+            await stack.enter_async_context(turns.slot(None))
+        with pytest.raises(NotFound):
+            async with asyncio.timeout(30):
+                await setup.service.acting_for(BOB).patch(guid, PatchCommand(metadata={"b": 1}))
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("?"), StoreUnavailable("gone"), RuntimeError("a fault")])
