@@ -73,7 +73,7 @@ class RateAllowance:
         self._name = "requests:" + sha256(name.encode()).hexdigest()[:32]  # of fixed length for any caller name
         self._shared_limit = shared_limit
         self._limit = limit
-        self._policy = f'RateLimit-Policy: "requests";q={limit.amount};w={limit.seconds}\r\n'
+        self._policy = b'RateLimit-Policy: "requests";q=%d;w=%d\r\n' % (limit.amount, limit.seconds)
         self._clock = shared_limit.clock
         self._local_limit = shared_limit.local_amount
         self._chunk = limit.amount if shared_limit.counters is None else max(1, limit.amount // PARTS)
@@ -81,7 +81,7 @@ class RateAllowance:
         self._waiting: deque[asyncio.Future[bool]] = deque()  # requests that wait for it: whether it spent for them
         self._window, self._window_end = -1, 0
         self._spent_at = 0  # time of the last spent request
-        self._header_lines = ""  # rendered headers, and their validity: a time, and a minimum of `_remaining`
+        self._header_lines = b""  # rendered headers, and their validity: a time, and a minimum of `_remaining`
         self._lines_valid_until, self._lines_valid_above = 0, 0
         self._remaining = 0  # reserved and unspent
         self._unreserved = limit.amount  # quota that remained to be reserved after the last reservation
@@ -100,6 +100,23 @@ class RateAllowance:
                 self._remaining -= 1
                 return True
         return False
+
+    def try_spend_with_lines(self) -> bytes | None:
+        """Spend one request, and return `header_lines`; return None if more must be reserved first.
+
+        It repeats them both: each cached read makes one call instead of two.
+        """
+        remaining = self._remaining
+        if not remaining:
+            return None
+        now = self._spent_at = self._clock()
+        if now >= self._window_end:
+            return None
+        remaining -= 1
+        self._remaining = remaining
+        if remaining > self._lines_valid_above and now < self._lines_valid_until:
+            return self._header_lines
+        return self._render(now)
 
     async def spend(self) -> None:
         """Spend one request, reserving more if needed; raise RateLimited if this window's quota is used up."""
@@ -129,9 +146,9 @@ class RateAllowance:
 
     def headers(self) -> dict[str, str]:
         """Return the RateLimit headers: limit and remaining quota (draft-ietf-httpapi-ratelimit-headers-10)."""
-        return dict(line.split(": ", 1) for line in self._render(self._clock()).splitlines())
+        return dict(line.split(": ", 1) for line in self._render(self._clock()).decode().splitlines())
 
-    def header_lines(self) -> str:
+    def header_lines(self) -> bytes:
         """Return the same as header lines, cached for speed; `r=` may be limit/GRANULARITY too high."""
         if self._remaining > self._lines_valid_above and self._spent_at < self._lines_valid_until:
             return self._header_lines
@@ -140,10 +157,10 @@ class RateAllowance:
     def _left(self, now: int) -> int:
         return self._remaining + self._unreserved if now < self._window_end else self._limit.amount
 
-    def _render(self, now: int) -> str:
+    def _render(self, now: int) -> bytes:
         amount, remaining = self._limit.amount, self._left(now)
         wait = self._limit.wait(now)
-        self._header_lines = f'{self._policy}RateLimit: "requests";r={remaining};t={wait}\r\n'
+        self._header_lines = b'%bRateLimit: "requests";r=%d;t=%d\r\n' % (self._policy, remaining, wait)
         self._lines_valid_above = self._remaining - amount // GRANULARITY - 1
         self._lines_valid_until = now - now % 1000 + 1000
         return self._header_lines
@@ -265,8 +282,11 @@ class _Unlimited(RateAllowance):
     def headers(self) -> dict[str, str]:
         return {}
 
-    def header_lines(self) -> str:
-        return ""
+    def header_lines(self) -> bytes:
+        return b""
+
+    def try_spend_with_lines(self) -> bytes:
+        return b""
 
 
 def used_up(

@@ -38,7 +38,10 @@ class Session:
 
     def is_usable(self) -> bool:
         """Return whether the session may be used now. The rate allowance must be checked, too."""
-        now = continuous_clock()
+        return self.is_usable_at(continuous_clock())
+
+    def is_usable_at(self, now: float) -> bool:
+        """Return whether the session may be used now, by `continuous_clock`."""
         if now >= self._fresh_until:
             if now >= self._until:
                 return False

@@ -181,4 +181,4 @@ class OutputHandler(InputHandler):
         self.trace.is_opaque |= self.get_status() == NOT_FOUND
         seconds = max(0.0, self.request.request_time())
         for line in self.pipeline.extra_header_lines(self.session, self.source, self.trace, seconds).splitlines():
-            self.set_header(*line.split(": ", 1))
+            self.set_header(*line.decode().split(": ", 1))

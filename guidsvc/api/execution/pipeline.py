@@ -175,7 +175,7 @@ class RequestPipeline:
 
     def extra_header_lines(
         self, session: Session | None, source: str | None, trace: RequestTrace, seconds: float
-    ) -> str:
+    ) -> bytes:
         """Return the rate limit headers and the diagnostic headers, if any, as header lines."""
         lines = rate_limit_header_lines(session)
         if not self._has_diagnostics:
@@ -255,9 +255,9 @@ def queue_name(session: Session | None, address: str) -> str:
     return network_of(address) if session is None else session.caller.owner
 
 
-def rate_limit_header_lines(session: Session | None) -> str:
-    """Return the rate limit header lines, or an empty string if the caller has no limit."""
-    return "" if session is None else session.allowance.header_lines()
+def rate_limit_header_lines(session: Session | None) -> bytes:
+    """Return the rate limit header lines, or none if the caller has no limit."""
+    return b"" if session is None else session.allowance.header_lines()
 
 
 def try_spend(session: Session | None) -> bool:

@@ -29,7 +29,7 @@ class ReadRenderer:
         record: Record,
         request_id: str,
         now: float,
-        extra_lines: str = "",
+        extra_lines: bytes = b"",
         *,
         secure: bool,
         valid_for: int = 0,  # noqa: ARG002  # it matters only if clients cache
@@ -65,7 +65,7 @@ class CacheableReadRenderer(ReadRenderer):
         record: Record,
         request_id: str,
         now: float,
-        extra_lines: str = "",
+        extra_lines: bytes = b"",
         *,
         secure: bool,
         valid_for: int = 0,

@@ -31,7 +31,7 @@ class RenewalRenderer:
         found: tuple[Record, int],
         request_id: str,
         now: float,
-        extra_lines: str,
+        extra_lines: bytes,
         *,
         secure: bool,
     ) -> bytes:

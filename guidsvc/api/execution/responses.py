@@ -27,7 +27,8 @@ _STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
 _STRICT = b"\r\n" + _STRICT_LINE[:-2].encode()
 VARY = "Origin"
 """Sent if any origin is allowed: a shared cache must not serve a response to a page of another origin."""
-_LENGTH = b"\r\nContent-Length: "
+_LINE_END = b"\r\n"
+_LENGTH = _LINE_END + b"Content-Length: "
 _PROBLEM_TYPE = f"Content-Type: {problems.CONTENT_TYPE}\r\n"
 _PLACEHOLDER = "\0"
 """Placeholder of a request id; occurs nowhere else in a head."""
@@ -42,7 +43,7 @@ class Framing(TypedDict, total=False):
     """Omit the body: the request was a HEAD."""
     last: bool
     """Close the connection after the response."""
-    extra_lines: str
+    extra_lines: bytes
     """Further header lines."""
     secure: bool
     """The client uses TLS."""
@@ -70,11 +71,11 @@ def split_at_request_id(response: Response, **framing: Unpack[Framing]) -> tuple
     return start, rest
 
 
-def insert_header_lines(rest: bytes, extra_lines: str, *, secure: bool) -> bytes:
+def insert_header_lines(rest: bytes, extra_lines: bytes, *, secure: bool) -> bytes:
     """Insert extra header lines, and those of TLS, into what `split_at_request_id` returned after the request id."""
     if extra_lines:
-        index = rest.index(_LENGTH)
-        rest = b"%b\r\n%b%b" % (rest[:index], extra_lines[:-2].encode(), rest[index:])
+        end = rest.index(_LENGTH) + len(_LINE_END)
+        rest = rest[:end] + extra_lines + rest[end:]
     return _STRICT + rest if secure else rest
 
 
@@ -116,7 +117,7 @@ def _message(  # noqa: PLR0913  # the parts of a response
     *,
     head: bool = False,
     last: bool = False,
-    extra_lines: str = "",
+    extra_lines: bytes = b"",
     secure: bool = False,
     varies: bool = False,
 ) -> bytes:
@@ -128,11 +129,12 @@ def _message(  # noqa: PLR0913  # the parts of a response
     if varies:
         vary = f"{vary}, {VARY}" if vary else VARY
     vary_line = f"Vary: {vary}\r\n" if vary else ""
-    length = "" if status in BODILESS else f"Content-Length: {len(body)}\r\n"
     lines = (
         f"{_LINES[status]}{content_type}Date: {http_date()}\r\n"
         f"Cache-Control: {response_headers.get('Cache-Control', NO_STORE)}\r\n"
         f"X-Request-Id: {request_id}\r\n"
-        f"{_STRICT_LINE if secure else ''}{vary_line}{others}{extra_lines}{length}"
-    )
-    return lines.encode("latin-1") + (b"Connection: close\r\n\r\n" if last else b"\r\n") + (b"" if head else body)
+        f"{_STRICT_LINE if secure else ''}{vary_line}{others}"
+    ).encode("latin-1")
+    length_lines = b"" if status in BODILESS else b"Content-Length: %d\r\n" % len(body)
+    end = b"Connection: close\r\n\r\n" if last else b"\r\n"
+    return lines + extra_lines + length_lines + end + (b"" if head else body)

@@ -46,7 +46,9 @@ class ServerHooks:
             request_id,
             base=self._base,
             last=True,
-            extra_lines="".join(f"{name}: {value}\r\n" for name, value in self._cors.headers_for(origin).items()),
+            extra_lines=b"".join(
+                f"{name}: {value}\r\n".encode() for name, value in self._cors.headers_for(origin).items()
+            ),
             secure=secure,
             varies=self._cors.any,
         )

@@ -150,5 +150,5 @@ class CachedReads:
         )
         return response_bytes
 
-    def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> str:
+    def _extra_lines(self, session: Session | None, source: str | None, trace: RequestTrace, start: float) -> bytes:
         return self._pipeline.extra_header_lines(session, source, trace, continuous_clock() - start)

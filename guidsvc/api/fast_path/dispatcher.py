@@ -83,28 +83,32 @@ class FastPathDispatcher:
         self._can_remember: bool | None = False  # whether to remember the last answered request; None: a lease
         self._session: Session | None = None  # of that request
 
-    def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: PLR0911  # each step that it is spared is an answer sooner
+    def serve_repeated_read(self, data: bytes, peer: Peer) -> bytes | None:  # noqa: C901, PLR0911  # each step that it is spared is an answer sooner
         """Return the answer if the bytes are a remembered read, apart from its GUID; else None."""
         rest = data[_END:]
         if rest not in self._request_memo or data[:_BEGIN] != _START:
             return None
         session = self._request_memo[rest]
-        if session is not None and not session.is_usable():
+        start = continuous_clock()
+        if session is not None and not session.is_usable_at(start):
             return None
         guid = data[_BEGIN:_END].decode("latin-1")  # possibly an invalid GUID, for which no record is found
         if self._has_traces or self._in_flight.draining:  # noqa: SIM102  # without traces, nothing more is asked
             if self._in_flight.draining or not self._pipeline.sampler.skip():
                 return self._reads.read_with_trace(guid, session, peer)
-        start, misses = continuous_clock(), self._cache.misses
+        misses = self._cache.misses
         try:
             record = self._service.get_nowait(guid, ANYONE if session is None else session.caller)
         except (NotFound, Expired) as error:
             return self._reads.failed_repeated_read(error, guid, peer, session, start)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if record is None or not (session is None or session.allowance.try_spend()):
+        if record is None:
             return None
-        request_id, extra_lines = new_request_id(), "" if session is None else session.allowance.header_lines()
+        extra_lines = b"" if session is None else session.allowance.try_spend_with_lines()
+        if extra_lines is None:
+            return None
+        request_id = new_request_id()
         response_bytes = self._renderer.render(record, request_id, start, extra_lines, secure=peer.secure)
         seconds = continuous_clock() - start
         if seconds <= QUICK_SECONDS:

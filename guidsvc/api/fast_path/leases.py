@@ -223,7 +223,10 @@ class LeaseFastPath:
             found = self._service.renewer.peek(guid, caller)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if found is None or found[1] <= 0 or not (session is None or session.allowance.try_spend()):
+        if found is None or found[1] <= 0:
+            return None
+        extra_lines = b"" if session is None else session.allowance.try_spend_with_lines()
+        if extra_lines is None:
             return None
         record, left_ms = found
         if left_ms < seconds * 1000:
@@ -231,7 +234,6 @@ class LeaseFastPath:
             request = EligibleRequest("GET", guid, {}, address, secure, session)
             return self._send_failure(request, error, request_id, None, start)
         source = self._cache.source(misses)
-        extra_lines = "" if session is None else session.allowance.header_lines()
         response = self._renderer.render(record, request_id, start, extra_lines, secure=secure, valid_for=seconds)
         duration = continuous_clock() - start
         path = f"/guid/{guid}"
@@ -248,11 +250,13 @@ class LeaseFastPath:
             found = renewer.peek(guid, terms.caller)
         except GuidsvcError:
             return None  # the handler meets the same error and reports it
-        if found is None or found[1] < least_ms or not (session is None or session.allowance.try_spend()):
+        if found is None or found[1] < least_ms:
+            return None
+        extra_lines = b"" if session is None else session.allowance.try_spend_with_lines()
+        if extra_lines is None:
             return None
         renewer.count_unchanged()
         request_id = new_request_id()
-        extra_lines = "" if session is None else session.allowance.header_lines()
         response = self._renewal_renderer.render(terms, found, request_id, start, extra_lines, secure=peer.secure)
         seconds = continuous_clock() - start
         if self._logs_requests or seconds > QUICK_SECONDS:

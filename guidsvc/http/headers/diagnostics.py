@@ -35,7 +35,7 @@ class DiagnosticHeaders:
         """Whether any header is selected."""
         return self.cache_status or self.server_timing
 
-    def header_lines(self, source: str | None, trace: RequestTrace, seconds: float) -> str:
+    def header_lines(self, source: str | None, trace: RequestTrace, seconds: float) -> bytes:
         """Return the header lines of a response that took `seconds`, each with its line end."""
         lines = ""
         if self.cache_status and source is not None:
@@ -45,4 +45,4 @@ class DiagnosticHeaders:
             spent = {part: trace.spent[part] for part in parts if part in trace.spent} | {"total": seconds}
             timing = ", ".join(f"{name};dur={1000 * each:.2f}" for name, each in spent.items())
             lines += f"Server-Timing: {timing}\r\n"
-        return lines
+        return lines.encode()

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from random import Random
 
 import http_sf
 import pytest
@@ -434,12 +435,26 @@ async def test_headers_are_structured_fields_with_the_remainder(
     assert second.headers()["RateLimit"] == '"requests";r=600;t=48'
 
 
+async def test_spending_with_header_lines_equals_spending_then_rendering(clock: FakeClock) -> None:
+    random = Random(1)
+    one, two = (RateLimits(SharedLimit(Limit(5_000, 60), clock)).allowance_for("alice") for _ in range(2))
+    for _ in range(20_000):
+        clock.now += random.choice((0, 1, 7, 400))
+        lines = two.try_spend_with_lines()
+        assert lines == (one.header_lines() if one.try_spend() else None)
+        if lines is None:
+            for each in (one, two):
+                with suppress(RateLimited):
+                    await each.spend()
+        assert one.headers() == two.headers()
+
+
 async def test_remainder_of_a_large_limit_is_rounded(clock: FakeClock) -> None:
     limit = Limit(50_000, 60)
     allowance = RateLimits(SharedLimit(limit, clock)).allowance_for("alice")
     for spent_count in range(1, 10_001):
         await allowance.spend()
-        remainder = int(allowance.header_lines().partition("r=")[2].partition(";")[0])
+        remainder = int(allowance.header_lines().partition(b"r=")[2].partition(b";")[0])
         assert 0 <= remainder - (limit.amount - spent_count) <= limit.amount // GRANULARITY
     clock.now += 1000
     lines_before = allowance.header_lines()
