@@ -9,6 +9,7 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 from guidsvc.api.execution.server_hooks import ServerHooks
+from guidsvc.server.abort import call_on_leave
 from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.server import Server, serving_on
 from guidsvc.telemetry.metrics import RequestMetrics
@@ -47,6 +48,15 @@ class Streaming(Waiting):
         self.write(b"a part")
         await self.flush()
         await super().post()
+
+
+class Endless(Waiting):
+    """Waits at the gate, like a request that reads before it waits for events; then never responds."""
+
+    async def post(self) -> None:
+        await super().post()
+        call_on_leave(self.request.connection, lambda: True)
+        await asyncio.Event().wait()
 
 
 class Large(Waiting):
@@ -126,6 +136,21 @@ async def test_places_beyond_the_limit_are_few_and_for_others(expected_logs: Exp
             statuses.append((await read_reply(reader, "POST")).status)
         assert statuses == [503, 200, 503, 200, 503]
         assert not any(reader.at_eof() for reader, _ in pairs)
+
+
+async def test_request_that_loses_nothing_gives_way_later_too(expected_logs: ExpectedLogs) -> None:
+    """Its connection was asked to leave before the handler could say that the client loses nothing."""
+    expected_logs.add("too many connections")
+    gate = Gate()
+    service = full_server(gate, spare=4, handler=Endless)
+    async with asyncio.timeout(60), service as (port, _), AsyncExitStack() as stack:
+        statuses = []
+        for number in range(5):
+            reader, _ = await connect(stack, port, f"127.0.0.{3 + number}", NOW)
+            statuses.append((await read_reply(reader, "POST")).status)
+            if statuses[-1] == 503:
+                gate.opened.set()
+        assert statuses == [200, 200, 503, 200, 200]
 
 
 async def test_place_of_leaving_connection_stays_free_for_others(expected_logs: ExpectedLogs) -> None:

@@ -107,7 +107,9 @@ def connections(tables: Iterable[ConnectionTable]) -> list[Connection]:
 def is_in_progress(connection: Connection) -> bool:
     """Whether a request is in progress that waits for its client or for events."""
     cycle = connection._cycle
-    return cycle is not None and (cycle.is_waiting or cycle.message.is_complete) and not cycle.message.buffered_bytes
+    if cycle is None or cycle.message.buffered_bytes:
+        return False
+    return cycle.is_waiting or (cycle._writer is not None and cycle._writer._leave_callback is not None)
 
 
 async def join(stack: AsyncExitStack, port: int, number: int, tls: ssl.SSLContext | None = None) -> None:

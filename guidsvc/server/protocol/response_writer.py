@@ -65,6 +65,7 @@ class ResponseWriter(HTTPConnection):
         self._remaining_bytes: int | None = None  # remaining bytes of the body, if known
         self._close_callback: Callable[[], None] | None = None
         self._leave_callback: Callable[[], bool] | None = None
+        self._is_expendable = False  # its connection leaves, and the client loses nothing without the rest
         self.context = sink.context
         self.last = last
         self.has_begun = False
@@ -136,7 +137,7 @@ class ResponseWriter(HTTPConnection):
         It returns whether the client loses nothing without the rest of the response.
         """
         if self._sink is not None and self._sink.is_leaving:
-            callback()
+            self._is_expendable = callback()
         else:
             self._leave_callback = callback
 
@@ -147,7 +148,9 @@ class ResponseWriter(HTTPConnection):
         """
         self.last = True
         callback, self._leave_callback = self._leave_callback, None
-        return callback is not None and callback()
+        if callback is not None:
+            self._is_expendable = callback()
+        return self._is_expendable
 
     def close(self) -> None:
         """Close the connection even if the response is incomplete, as in Tornado."""
