@@ -56,7 +56,8 @@ class LeasedReceipt:
         self._receipt = receipt
         self._term = term
         self._deadline = deadline
-        self._is_complete = False
+        self._has_ended = False
+        """Whether the lease is released, or the response is stored: a renewal would claim the receipt again."""
         self._is_lost = False
         """Whether another process has changed the receipt, so that this one can never write it again."""
         self._renewal = SingleFlight(self.renew)
@@ -97,33 +98,36 @@ class LeasedReceipt:
                 return None
             packed = shorter_packed
         members = {"answer": packed} if is_final else {"answer": packed, "leased_until": 0}
-        if not await self._put(**members):
-            return None
-        self._is_complete = True
-        return utf8_bytes(packed)
+        async with self._lock:
+            self._has_ended = await self._put(**members)
+        return utf8_bytes(packed) if self._has_ended else None
 
     async def renew(self) -> None:
-        """Extend the lease, unless the response of this attempt is stored already."""
-        deadline = self._term.deadline
-        if not (self._is_complete or self._is_lost) and await self._put(leased_until=self._term.until):
-            self._deadline = deadline
+        """Extend the lease, unless it has ended. A renewal may have waited for the write that ended it."""
+        async with self._lock:
+            deadline = self._term.deadline
+            if not (self._has_ended or self._is_lost) and await self._put(leased_until=self._term.until):
+                self._deadline = deadline
 
     async def release(self) -> None:
         """End the lease, so that the next request can claim the receipt."""
-        await self._put(leased_until=0)
+        async with self._lock:
+            self._has_ended = True
+            await self._put(leased_until=0)
 
     async def delete(self) -> bool:
         """Delete the receipt; return whether it was deleted."""
         async with self._lock:
+            self._has_ended = True
             return await self._swap(None)
 
     async def _put(self, **members: object) -> bool:
-        async with self._lock:
-            new = self._receipt.model_copy(update={"attempt": self._receipt.attempt + 1, **members})
-            if not await self._swap(new):
-                return False
-            self._receipt = new
-            return True
+        """Change members of the receipt. The caller holds the lock."""
+        new = self._receipt.model_copy(update={"attempt": self._receipt.attempt + 1, **members})
+        if not await self._swap(new):
+            return False
+        self._receipt = new
+        return True
 
     async def _swap(self, new: Receipt | None) -> bool:
         try:
