@@ -58,7 +58,8 @@ class Batcher(Generic[Item, Result]):
     If `run` raises, all callers of that batch get the error. An answer that is an exception is raised to its caller
     only. At least one answer of a call is not NOT_SERVED.
 
-    A call carries at most `limit` items, and at most `in_flight` calls run at once. After a call without room for all
+    A call carries at most `limit` items, and at most `in_flight` calls run at once. With `weight`, its items
+    weigh at most `max_weight` together, unless it is one item. After a call without room for all
     of its items, the next calls carry fewer. Groups take turns, such as the owners of requests; items of one group wait
     in order of arrival.
     An item is dropped if its caller was cancelled or timed out before it was sent. A `droppable` item is also dropped
@@ -81,8 +82,12 @@ class Batcher(Generic[Item, Result]):
         droppable: Callable[[Item], bool] | None = None,
         meter: BatchMetrics | None = None,
         size: Callable[[Item], int] | None = None,
+        weight: Callable[[Item], int] | None = None,
+        max_weight: int = 0,
     ) -> None:
         self._run = run
+        self._weight = weight
+        self._max_weight = max_weight
         self._size = size
         self._limit = self._room = limit
         self._max_in_flight = in_flight
@@ -156,13 +161,20 @@ class Batcher(Generic[Item, Result]):
     def _next_batch(self) -> list[_Pending[Item, Result]]:
         """Remove and return the first items that still wait, one of each group in turn."""
         batch: list[_Pending[Item, Result]] = []
+        left = self._max_weight
         while self._waiting and len(batch) < self._room:
             group, items = self._waiting.popitem(last=False)
             pending = items.popleft()
             if items:
                 self._waiting[group] = items
-            if not pending.future.done():
-                batch.append(pending)
+            if pending.future.done():
+                continue
+            if self._weight is not None:
+                left -= self._weight(pending.item)
+                if left < 0 and batch:
+                    self._put_back([pending])
+                    break
+            batch.append(pending)
         return batch
 
     def _put_back(self, not_served: list[_Pending[Item, Result]]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from guidsvc.domain.record import MetadataCheck
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime.background import WorkerThreads, in_thread, spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
+from guidsvc.runtime.cancel_scope import CURRENT
 from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
@@ -36,6 +38,11 @@ GROUP = 512
 """Maximum number of writes in one transaction."""
 GROUPS = 4
 """Maximum number of groups of writes, such as those of batches, in one transaction."""
+TRANSACTION_BYTES = 1024 * 1024
+"""Bytes of metadata, its copies in the event log, and stored responses in one transaction, for which all others wait.
+
+One write may be larger.
+"""
 
 GRACE_SECONDS = 1.0
 """Time that a search may still run once a pause has begun. Then it is interrupted, and repeated after the pause."""
@@ -54,12 +61,14 @@ _Done = TypeVar("_Done")
 class _Swap:
     change: Write
     is_droppable: bool  # together with the cancel scope of its caller
+    written_bytes: int
     is_taken: bool = False  # by the thread: the caller can no longer withdraw it
 
 
 @dataclass(eq=False)
 class _SwapGroup:
     changes: Sequence[Write]
+    written_bytes: int
     is_taken: bool = False
 
 
@@ -98,6 +107,8 @@ class SqliteEngine:
             patience=Patience(write_seconds, self._overdue),
             droppable=attrgetter("is_droppable"),
             meter=self.meter.batch("commit"),
+            weight=attrgetter("written_bytes"),
+            max_weight=TRANSACTION_BYTES,
         )
         self._groups: Batcher[_SwapGroup, Sequence[bool | GuidsvcError]] = Batcher(
             self._commit_groups,
@@ -107,6 +118,8 @@ class SqliteEngine:
             droppable=lambda _: True,
             meter=BatchMetrics("store", "commit"),  # its sizes are those of groups, which no metric shows
             size=lambda group: len(group.changes),
+            weight=attrgetter("written_bytes"),
+            max_weight=TRANSACTION_BYTES,
         )
         self._waiting_groups: set[_SwapGroup] = set()
         self._count_groups(self.meter.batch("commit"))
@@ -126,23 +139,35 @@ class SqliteEngine:
 
     async def read_linearizable(self, guid: str) -> tuple[object, ...] | None:
         """Return the row of a record once no earlier write is half done, in any process."""
-        return await self._settled.ask(guid)
+        scope = CURRENT.get()
+        return await self._settled.ask(guid, None if scope is None else scope.caller)
 
-    def swap(self, change: Write, *, is_droppable: bool = False) -> Coroutine[Any, Any, bool]:
-        """Apply a change together with others that wait; return whether it changed a row.
+    def swap(self, change: Write, written_bytes: int, *, is_droppable: bool = False) -> Coroutine[Any, Any, bool]:
+        """Apply a change that writes texts of so many bytes, with others that wait; return whether it changed a row.
 
-        A droppable change is dropped if the cancel scope of its caller is cancelled before it is sent.
+        Callers take turns. A droppable change is dropped if the cancel scope of its caller is cancelled before it is
+        sent.
         """
-        return self._swaps.ask(_Swap(change, is_droppable))
+        scope = CURRENT.get()
+        return self._swaps.ask(_Swap(change, is_droppable, written_bytes), None if scope is None else scope.caller)
 
-    async def swap_many(self, changes: Sequence[Write]) -> Sequence[bool | GuidsvcError]:
-        """Apply changes together; return for each whether it changed a row, or its error. They are droppable."""
-        group = _SwapGroup(changes)
+    async def swap_many(self, changes: Sequence[Write], written_bytes: Sequence[int]) -> Sequence[bool | GuidsvcError]:
+        """Apply changes together, as far as a transaction has room for the texts of so many bytes that each writes.
+
+        Return for each whether it changed a row, or its error. Callers take turns. The changes are droppable.
+        """
+        if sum(written_bytes) <= TRANSACTION_BYTES:
+            return await self._swap_group(_SwapGroup(changes, sum(written_bytes)))
+        groups = _split(changes, written_bytes)
+        return list(chain.from_iterable(await asyncio.gather(*map(self._swap_group, groups))))
+
+    async def _swap_group(self, group: _SwapGroup) -> Sequence[bool | GuidsvcError]:
+        scope = CURRENT.get()
         self._waiting_groups.add(group)
         try:
-            return await self._groups.ask(group)
+            return await self._groups.ask(group, None if scope is None else scope.caller)
         except GuidsvcError as error:
-            return [error] * len(changes)
+            return [error] * len(group.changes)
         finally:
             self._waiting_groups.discard(group)
 
@@ -206,6 +231,18 @@ class SqliteEngine:
 
     def _settle(self, guids: list[str]) -> asyncio.Future[list[tuple[object, ...] | GuidsvcError | None]]:
         return self.in_thread(partial(self.writer.rows, RECORDS.select, guids))
+
+
+def _split(changes: Sequence[Write], written_bytes: Sequence[int]) -> list[_SwapGroup]:
+    """Return groups of changes in a row, each of at most TRANSACTION_BYTES, or of one change."""
+    groups: list[_SwapGroup] = []
+    begin = size = 0
+    for end, each in enumerate(written_bytes):
+        if end > begin and size + each > TRANSACTION_BYTES:
+            groups.append(_SwapGroup(changes[begin:end], size))
+            begin, size = end, 0
+        size += each
+    return [*groups, _SwapGroup(changes[begin:], size)]
 
 
 class LogPauses:

@@ -36,6 +36,7 @@ from guidsvc.store.sqlite.tables import (
     records_of,
 )
 from guidsvc.store.sqlite.writer import SwapChain, Write, monotonic_ms
+from guidsvc.utf8 import utf8_bytes
 
 _metadata_of = itemgetter(RECORDS.columns.index("metadata"))
 
@@ -51,7 +52,9 @@ class SqliteRepository(Generic[Row]):
         return self._engine.read(self._table, key)
 
     async def swap(self, old: Row | None, new: Row | None) -> bool:
-        return await self._engine.swap(self._table.change(old, new))
+        change = self._table.change(old, new)
+        written_bytes = sum(len(value) for value in change.values if isinstance(value, str | bytes))
+        return await self._engine.swap(change, written_bytes)
 
 
 class SqliteRecords:
@@ -89,17 +92,19 @@ class SqliteRecords:
     def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> Coroutine[Any, Any, bool]:
-        return self._engine.swap(self._write(old, new, not_after, origin), is_droppable=True)
+        written_bytes = 0 if new is None or new.metadata is None else _written_bytes(new.metadata)
+        return self._engine.swap(self._write(old, new, not_after, origin), written_bytes, is_droppable=True)
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         return await self._engine.swap_many(
-            [self._write(old, new, not_after, origin) for old, new, not_after, origin in swaps]
+            [self._write(old, new, not_after, origin) for old, new, not_after, origin in swaps],
+            _all_written_bytes(swaps),
         )
 
     async def swap_chain(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
         chain = SwapChain([self._write(*swap) for swap in swaps])
         try:
-            await self._engine.swap(chain)
+            await self._engine.swap(chain, sum(_all_written_bytes(swaps)))
         except GuidsvcError as error:
             return [error] * len(swaps)
         return [place < chain.applied for place in range(len(swaps))]
@@ -178,6 +183,15 @@ class SqliteFence:
     async def swap(self, old: Fence, new: Fence) -> bool:
         swap = partial(self._engine.writer.execute, Change(SWAP_FENCE, (*new, *old)))
         return await self._engine.in_thread(partial(self._engine.writer.transaction, swap)) == 1
+
+
+def _written_bytes(metadata: str) -> int:
+    """Return how much metadata takes in the row of its record and in the entry of the log."""
+    return 2 * utf8_bytes(metadata)
+
+
+def _all_written_bytes(swaps: Sequence[Swap]) -> list[int]:
+    return [0 if new is None or new.metadata is None else _written_bytes(new.metadata) for _, new, _, _ in swaps]
 
 
 def _counts(connection: sqlite3.Connection, values: Mapping[str, object]) -> list[int]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from guidsvc.domain.record import Record
-from guidsvc.errors import CorruptRecord, DeadlineExceeded, OutcomeUnknown, StoreUnavailable
+from guidsvc.errors import CorruptRecord, DeadlineExceeded, GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
 from guidsvc.store.contract import Swap
-from guidsvc.store.sqlite.engine import GROUPS, SqliteEngine
+from guidsvc.store.sqlite.engine import GROUPS, TRANSACTION_BYTES, SqliteEngine
+from guidsvc.store.sqlite.events.appender import RecordSwap
 from guidsvc.store.sqlite.schema import open_reader, open_writer
 from guidsvc.store.sqlite.search import Finder
 from guidsvc.store.sqlite.store import SqliteStore
@@ -75,6 +77,70 @@ async def test_groups_share_transactions_up_to_a_limit(store: SqliteStore, clock
     assert meter.waiting() == 3, "the last group waits; the others are being committed"
     assert await writes == [[True] * 3] * len(groups)
     assert (sum(meter.sizes.counts), meter.sizes.sum, meter.waiting()) == (2, 3 * len(groups), 0)
+
+
+class Transactions:
+    """The transactions of a store from now on: the GUIDs that each writes, and its bytes of metadata."""
+
+    def __init__(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.guids: list[list[str]] = []
+        self.sizes: list[int] = []
+        self._swaps = store._engine.writer.swaps
+        monkeypatch.setattr(store._engine.writer, "swaps", self._record)
+
+    def _record(self, changes: Sequence[RecordSwap]) -> list[bool | GuidsvcError]:
+        self.guids.append([change.new.guid for change in changes])
+        self.sizes.append(2 * sum(len(change.new.metadata or "") for change in changes))
+        return self._swaps(changes)
+
+
+def large_records(clock: FakeClock, count: int, start: int = 0) -> list[Record]:
+    """Return records that have 16,000 bytes of metadata each."""
+    metadata = '{"a":"%s"}' % ("x" * 15_992)
+    return [item.model_copy(update={"metadata": metadata}) for item in new_records(clock, count, start)]
+
+
+async def test_transaction_has_a_limit_in_bytes(
+    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transactions = Transactions(store, monkeypatch)
+    grouped, single = large_records(clock, 200), large_records(clock, 100, 1_000)
+    results = await store.records.swap_many([Swap(None, item) for item in grouped])
+    assert await asyncio.gather(*(store.records.swap(None, item) for item in single)) == [True] * 100
+
+    assert results == [True] * 200
+    assert [guid for guids in transactions.guids for guid in guids] == [item.guid for item in (*grouped, *single)]
+    assert max(transactions.sizes) <= TRANSACTION_BYTES
+    assert len(transactions.sizes) < 15, "transactions are as large as they may be"
+
+
+async def test_callers_take_turns_in_transactions(
+    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transactions = Transactions(store, monkeypatch)
+    may_write = threading.Event()
+    store._engine.in_thread(may_write.wait)
+    many = large_records(clock, 600)
+    few = new_records(clock, 2, 1_000)
+
+    async def write(caller: str, records: Sequence[Record], count: int) -> None:
+        """Write some of the records as a group, the others one by one."""
+        scope = CancelScope()
+        scope.caller = caller
+        CURRENT.set(scope)
+        await asyncio.gather(
+            store.records.swap_many([Swap(None, item) for item in records[:count]]),
+            *(store.records.swap(None, item) for item in records[count:]),
+        )
+
+    writes = [asyncio.ensure_future(write("many", many, 300)), asyncio.ensure_future(write("few", few, 1))]
+    await asyncio.sleep(0)
+    may_write.set()
+    await asyncio.gather(*writes)
+
+    for item in few:
+        place = next(place for place, guids in enumerate(transactions.guids) if item.guid in guids)
+        assert place < 4, "the first or second of groups or of single writes"
 
 
 async def test_unreadable_row_hides_no_group(store: SqliteStore, path: Path, clock: FakeClock) -> None:

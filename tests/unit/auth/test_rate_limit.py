@@ -435,7 +435,7 @@ async def test_headers_are_structured_fields_with_the_remainder(
     assert second.headers()["RateLimit"] == '"requests";r=600;t=48'
 
 
-async def test_spending_with_header_lines_equals_spending_then_rendering(clock: FakeClock) -> None:
+async def test_spending_with_lines_equals_spending_and_rendering(clock: FakeClock) -> None:
     random = Random(1)
     one, two = (RateLimits(SharedLimit(Limit(5_000, 60), clock)).allowance_for("alice") for _ in range(2))
     for _ in range(20_000):

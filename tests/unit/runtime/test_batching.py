@@ -55,6 +55,15 @@ async def test_groups_take_turns() -> None:
     assert calls.batches == [[0, 6, 7, 1], [2, 3, 4, 5]]
 
 
+async def test_call_has_a_limit_by_weight() -> None:
+    calls = Calls()
+    calls.gate.set()
+    batcher = Batcher(calls.run, limit=10, in_flight=1, weight=lambda item: item, max_weight=5)
+
+    await asyncio.gather(*(batcher.ask(item) for item in (2, 2, 2, 9, 0, 0, 5, 1)))
+    assert calls.batches == [[2, 2], [2], [9], [0, 0, 5], [1]]
+
+
 async def test_items_without_room_are_served_first_in_the_next_call() -> None:
     """Otherwise items that always come last would never be served."""
     batches: list[list[int]] = []
