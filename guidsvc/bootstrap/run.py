@@ -16,6 +16,7 @@ from guidsvc.process import file_descriptors
 from guidsvc.process.service_manager import ServiceManager
 from guidsvc.process.shutdown import install_signals, install_worker_signals
 from guidsvc.process.worker_channel import WorkerChannel
+from guidsvc.runtime.memory import leave_to_system
 from guidsvc.server.sockets import open_listeners
 from guidsvc.server.tls import Tls, open_tls
 
@@ -58,6 +59,7 @@ def _run(work: Coroutine[object, object, None]) -> None:
         factory = None
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(work)
+    leave_to_system()
 
 
 async def serve(

@@ -43,6 +43,14 @@ def release() -> None:
     trim()
 
 
+def leave_to_system() -> None:
+    """Let the process end without a last collection: the system frees its memory as a whole.
+
+    Python would examine all objects, and free those in reference cycles one by one: 10,000 requests take 0.5 s.
+    """
+    gc.freeze()
+
+
 def trim() -> None:
     """Return freed memory to the system if the C library can."""
     if _trim is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from socket import socket
 
 import tornado.platform.asyncio  # noqa: F401  # Tornado would import it in the first request, if a file can be opened then
@@ -23,7 +23,7 @@ from guidsvc.server.protocol.state import (
     FastPath,
     ServerState,
 )
-from guidsvc.server.ticks import TICK_SECONDS, Ticks
+from guidsvc.server.ticks import TICK_SECONDS, Ticks, ticks_between_scans
 
 LATE_READ_SECONDS = 0.02
 """Before timed-out connections are closed, data that has arrived meanwhile is read for this long."""
@@ -31,7 +31,9 @@ LAME_SECONDS = 1.0
 """On shutdown, recently active connections stay open this long: the client can send one more request and receive
 `Connection: close`."""
 RETIRING_TICK_SECONDS = 0.02
-"""Interval, during shutdown, between scans for connections that can be closed."""
+"""Interval, during shutdown, between scans for connections that can be closed; longer if there are many."""
+CLOSING_TICK_SECONDS = 0.01
+"""Interval, at the end of a shutdown, between scans for clients that take nothing; longer if there are many."""
 CLOSE_SECONDS = 2.0
 """On shutdown, time for sent responses to reach their clients."""
 
@@ -103,8 +105,8 @@ class Server:
         A connection with a request is answered, then closed. One that stays idle for LAME_SECONDS is closed.
         """
         start = self._advance()
-        while self._has_work_left(start):  # noqa: ASYNC110  # waits for time to pass
-            await asyncio.sleep(RETIRING_TICK_SECONDS)
+        while self._has_work_left(start):
+            await self._pause(RETIRING_TICK_SECONDS)
 
     def _has_work_left(self, start: float) -> bool:
         """Close connections that have been idle for LAME_SECONDS; return whether others are left."""
@@ -124,15 +126,26 @@ class Server:
             self._table.end(connection)
         for listener in self._listeners:
             listener.abort()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + CLOSE_SECONDS
-        while self._is_closing() and loop.time() < deadline:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._wait_until_closed()
+        for connection in list(self._table.connections):
+            self._table.manage(connection, lambda each: each.abort())
+
+    async def _wait_until_closed(self) -> None:
+        """Wait until all connections are closed; abort those that are stuck."""
+        while self._is_closing():
             self._advance()
             for connection in list(self._table.connections):
                 self._table.manage(connection, lambda each: each.abort() if each.is_stuck() else None)
-            await asyncio.sleep(0.01)
-        for connection in list(self._table.connections):
-            self._table.manage(connection, lambda each: each.abort())
+            await self._pause(CLOSING_TICK_SECONDS)
+
+    async def _pause(self, tick_seconds: float) -> None:
+        """Wait until the next scan, which is later if there are many connections; or until all are closed."""
+        for _ in range(ticks_between_scans(len(self._table), tick_seconds)):
+            await asyncio.sleep(tick_seconds)
+            if not self._is_closing():
+                return
 
     def _is_closing(self) -> bool:
         return bool(self._table.connections) or any(listener.is_setting_up for listener in self._listeners)

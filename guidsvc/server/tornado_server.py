@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from socket import socket
 from ssl import SSLContext, SSLError
 from typing import Any
@@ -33,7 +33,7 @@ from guidsvc.server.protocol.request import TLS_START, other_protocol, without_q
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.server import CLOSE_SECONDS, LAME_SECONDS, RETIRING_TICK_SECONDS
-from guidsvc.server.ticks import TICK_SECONDS, Ticks
+from guidsvc.server.ticks import TICK_SECONDS, Ticks, ticks_between_scans
 from guidsvc.server.tls import log_failed_handshake
 from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced
 
@@ -115,9 +115,11 @@ class TornadoServer(HTTPServer):
         for client in self._clients.values():
             if client.is_incomplete:
                 client.reset()
-        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
-        while self._is_lingering() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # Tornado sets no event
-            await asyncio.sleep(RETIRING_TICK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self._is_lingering():
+                    ticks = ticks_between_scans(len(self._clients), RETIRING_TICK_SECONDS)
+                    await asyncio.sleep(ticks * RETIRING_TICK_SECONDS)
         await super().close_all_connections()
 
     def _is_lingering(self) -> bool:

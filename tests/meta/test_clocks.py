@@ -55,7 +55,6 @@ USES = {
     "guidsvc/server/protocol/read_throttle.py": PACES,
     "guidsvc/server/protocol/send_buffer.py": CLIENT_TIME,
     "guidsvc/server/protocol/state.py": CLIENT_TIME,
-    "guidsvc/server/server.py": WAITS,
     "guidsvc/server/ticks.py": CLIENT_TIME,
     "guidsvc/server/tornado_server.py": WAITS,
     "guidsvc/services/events/scheduler.py": PACES,

@@ -11,6 +11,9 @@ import pytest
 from guidsvc.api.resources.batch import document_batch, timers
 from guidsvc.api.resources.batch.document_batch import DocumentBatch
 from guidsvc.api.resources.batch.executor import BatchExecutor, Result
+from guidsvc.server import ticks
+from guidsvc.server.protocol.base_connection import BaseConnection
+from guidsvc.server.server import CLOSE_SECONDS
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.event_reader import until_streams
@@ -228,3 +231,25 @@ async def test_client_that_keeps_sending_does_not_hold_up_the_end(serving: Servi
         sending = asyncio.create_task(keep_sending(writer))
         await running.begin_shutdown()
         await sending
+
+
+@pytest.mark.parametrize("server", ["httptools"])
+async def test_waiting_connections_are_examined_rarely(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of them must not take the time that others need to end."""
+    examined: list[BaseConnection] = []
+    is_stuck = BaseConnection.is_stuck
+
+    def recorded(connection: BaseConnection) -> bool:
+        examined.append(connection)
+        return is_stuck(connection)
+
+    connections, grace = 20, 1.0
+    monkeypatch.setattr(BaseConnection, "is_stuck", recorded)
+    monkeypatch.setattr(ticks, "SCANNED_PER_SECOND", connections)
+    async with stoppable(serving, grace=grace) as running:
+        for _ in range(connections):
+            await running.send(UPLOADS["batch"])
+        await running.client.get("/livez")
+        await running.begin_shutdown()
+    scans = len(examined) / connections
+    assert 2 <= scans <= (grace + CLOSE_SECONDS) / ticks.TICK_SECONDS + 2

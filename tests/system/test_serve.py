@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -185,6 +185,23 @@ def test_request_without_end_is_cancelled_after_the_grace(tmp_path: Path) -> Non
     with service(tmp_path, "--grace", "0.2") as running, unfinished_request(running):
         assert running.stop() == 0
         assert "grace period over, aborting requests" in running.log.read_text()
+
+
+def test_end_of_the_process_examines_no_object_again(tmp_path: Path) -> None:
+    """Python would do so for the records in the cache, and for requests that have just been aborted."""
+    program = tmp_path / "counting.py"
+    program.write_text(
+        "import gc\nfrom guidsvc.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    print('examined:', len(gc.get_objects()), flush=True)\n"
+    )
+    head = b"POST /guid:batch HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    with service(tmp_path, "--grace", "0", program=program) as running, ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port))).sendall(head)
+        request_json(running, "GET", "/livez")
+        assert running.stop() == 0
+    (count,) = re.findall(r"^examined: (\d+)$", running.log.read_text(), re.MULTILINE)
+    assert int(count) < 100
 
 
 def test_every_request_is_logged_with_its_request_id(tmp_path: Path) -> None:
