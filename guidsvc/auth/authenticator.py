@@ -22,7 +22,7 @@ from cachebox import LRUCache
 from guidsvc.auth import authorization_header
 from guidsvc.auth import session as sessions
 from guidsvc.auth.authorization_header import MAX_HEADER_CHARACTERS
-from guidsvc.auth.lockout import KnownFailures, LoginLockout
+from guidsvc.auth.lockout import TOKEN_LOOKUPS, KnownFailures, LoginLockout
 from guidsvc.auth.rate_limit import RateLimits
 from guidsvc.auth.session import Session
 from guidsvc.domain import api_key as keys
@@ -146,6 +146,12 @@ class Authenticator:
         if self._on_denial is not None:
             self._on_denial(error, caller)
 
+    def _end_session(self, authorization: str) -> None:
+        """End the cached session of a login that was rejected: a locked-out address may look up cached ones always."""
+        session: Session | None = self._sessions.pop(authorization, None)
+        if session is not None:
+            session.end()
+
     def _denied(self, error: GuidsvcError, authorization: str | None) -> GuidsvcError:
         """Record a denied request, and return its error."""
         cached: Session | None = None if authorization is None else self._sessions.get(authorization)
@@ -169,6 +175,7 @@ class Authenticator:
                 raise Unauthorized("These credentials were rejected before.", invalid=True)
             return await self._find(authorization)
         except Unauthorized as error:
+            self._end_session(authorization)
             if lockout_seconds is None:
                 await self._lockout.record_failure(address)
             self._failures.add(authorization)
@@ -187,7 +194,8 @@ class Authenticator:
         """
         if authorization in self._sessions:
             return True
-        return not self._failures.contains(authorization) and self._lockout.try_look_up(address)
+        cost = TOKEN_LOOKUPS if _is_token(authorization) else 1
+        return not self._failures.contains(authorization) and self._lockout.try_look_up(address, cost)
 
     async def _find(self, authorization: str) -> Session:
         """Look up a login, and cache its session."""
@@ -205,7 +213,7 @@ class Authenticator:
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME or len(authorization) > MAX_HEADER_CHARACTERS:
             raise Unauthorized(authorization_header.explain(authorization), invalid=True)
-        if self._tokens is not None and token.count(".") == 2:  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
+        if self._tokens is not None and _is_token(token):
             caller, expires = await self._tokens.find(token)
             return caller, expires - self._clock() / 1000
         presented = keys.parse(token)
@@ -251,6 +259,10 @@ def unknown_key() -> Unauthorized:
     """Return the error of a key that the store does not have, or that has ended: clients must not learn which."""
     detail = "The API key is unknown, revoked or expired, or created in another store. To create another, "
     return Unauthorized(f"{detail}{key_command('--owner', 'NAME')}", invalid=True)
+
+
+def _is_token(credentials: str) -> bool:
+    return credentials.count(".") == 2  # noqa: PLR2004  # a JWT (RFC 7519) has three parts
 
 
 def _canonical(authorization: str) -> str:

@@ -10,13 +10,14 @@ import pytest
 from guidsvc.auth import authenticator as guard
 from guidsvc.auth import session as sessions
 from guidsvc.auth.authenticator import Authenticator
-from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures
+from guidsvc.auth.lockout import MAX_LOOKUPS, TOKEN_LOOKUPS, KnownFailures
+from guidsvc.auth.tokens.jwt_bearer import JwtVerifier, Verified
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import SCOPES, Caller
 from guidsvc.store import open_keys
 from tests.conftest import FakeClock, Serving
 from tests.support.factories import GUID
-from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set
+from tests.support.jwt_issuer import AUDIENCE, ISSUER, Signer, claims, key_set, segment
 from tests.support.secured_service import KeyClient, SecuredService, wait_for_status
 
 pytestmark = pytest.mark.both_servers
@@ -406,6 +407,58 @@ async def test_failed_logins_of_locked_out_address_cost_little(
         assert lookups == []
         assert await fail(keys.generate("alice", SCOPES, 0)[1]) == 429
         assert len(lookups) == 1
+
+
+async def test_failed_tokens_of_locked_out_address_cost_little(
+    serving: Serving, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop verifies a tenth as many signatures as it looks up keys."""
+    verified: list[str] = []
+    verify = JwtVerifier.verify
+
+    def recorded_verify(verifier: JwtVerifier, token: str) -> Verified:
+        verified.append(token)
+        return verify(verifier, token)
+
+    monkeypatch.setattr(JwtVerifier, "verify", recorded_verify)
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": "3/minute"}
+    clock.now -= clock.now % 60_000
+    async with serving(access="keys", **settings) as client:
+        unsigned, _, _ = EC.token(claims(clock.seconds)).rpartition(".")
+
+        async def fail(number: int) -> int:
+            signature = segment(number.to_bytes(64, "big"))
+            return (await client.get(PATH, headers={"Authorization": f"Bearer {unsigned}.{signature}"})).status
+
+        for number in range(3):
+            assert await fail(number) == 401
+        verified.clear()
+        assert set(await asyncio.gather(*map(fail, range(3, 253)))) == {429}
+    assert len(verified) == MAX_LOOKUPS // TOKEN_LOOKUPS
+
+
+async def test_expired_token_is_not_looked_up_again_in_a_lockout(
+    serving: Serving, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lookups: list[str]
+) -> None:
+    """Although it was accepted before: then its session was cached."""
+    monkeypatch.setattr(guard, "KnownFailures", lambda _: KnownFailures(600))
+    jwks = tmp_path / "jwks.json"
+    jwks.write_bytes(key_set(EC.jwk()))
+    settings = {"jwt_jwks": str(jwks), "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "login_limit": "3/minute"}
+    clock.now -= clock.now % 60_000
+    async with serving(access="keys", **settings) as client:
+        for name in ("GOOD_SECONDS", "FRESH_SECONDS"):
+            monkeypatch.setattr(sessions, name, 0.0)  # look up each credential every time
+        headers = {"Authorization": f"Bearer {EC.token(claims(clock.seconds, exp=clock.seconds + 2))}"}
+        statuses = [(await client.get("/guid?limit=1", headers=headers)).status]
+        clock.now += 2_000
+        statuses += [(await client.get("/guid?limit=1", headers=headers)).status for _ in range(3)]
+        assert statuses == [200, 401, 401, 401]
+        lookups.clear()
+        assert [(await client.get("/guid?limit=1", headers=headers)).status for _ in range(3)] == [429] * 3
+    assert lookups == []
 
 
 async def test_login_is_cached_once_for_all_spellings(

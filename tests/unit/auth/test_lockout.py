@@ -9,7 +9,7 @@ import redis
 
 from guidsvc.auth import lockout as module
 from guidsvc.auth.fixed_window import Limit, SharedLimit
-from guidsvc.auth.lockout import MAX_LOOKUPS, KnownFailures, LoginLockout
+from guidsvc.auth.lockout import MAX_LOOKUPS, TOKEN_LOOKUPS, KnownFailures, LoginLockout
 from guidsvc.cache.redis.counters import RedisCounters, open_counters
 from guidsvc.http.client_address import REMEMBERED, _network_of_ipv6, network_of
 from tests.conftest import ExpectedLogs, FakeClock
@@ -73,6 +73,16 @@ async def test_locked_out_address_has_limited_lookups_per_second(clock: FakeCloc
         assert [lockouts.try_look_up(HERE) for _ in range(MAX_LOOKUPS + 5)] == [True] * MAX_LOOKUPS + [False] * 5
         assert lockouts.try_look_up(THERE)
         clock.advance(seconds=1)
+
+
+async def test_token_counts_as_several_lookups(clock: FakeClock) -> None:
+    lockouts = LoginLockout(SharedLimit(LIMIT, clock))
+    await fail(lockouts, HERE, 20)
+    tokens = MAX_LOOKUPS // TOKEN_LOOKUPS - 1
+    assert all(lockouts.try_look_up(HERE, TOKEN_LOOKUPS) for _ in range(tokens))
+    assert lockouts.try_look_up(HERE)
+    assert not lockouts.try_look_up(HERE, TOKEN_LOOKUPS)
+    assert [lockouts.try_look_up(HERE) for _ in range(TOKEN_LOOKUPS)] == [True] * (TOKEN_LOOKUPS - 1) + [False]
 
 
 def test_failures_are_remembered_up_to_a_time_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
