@@ -128,10 +128,11 @@ MIGRATIONS = (
 
 Columns are only added at the end of a table, which `salvage` depends on. In `records`, `due` and `stage` are those of
 `EventPolicy`, and `last` is the number of the newest log entry of the GUID. In `log`, `prev` is the number of the
-previous entry of the GUID, and `total` the size of all entries so far, so that neither needs an index or a page of its
-own. `appended` is the time of the append; `at` may be far older. In `log_bounds`, `start_at` and `has_gap` are those of
-`continuity`. The indexes on the owner leave out rows without one: without access control that is every row, and those
-of `records` took a third of the time of a creation. `log_owner` is in the order of the numbers within an owner.
+previous entry of the GUID, and `total` the size of all entries so far in pages (`total_after`): neither needs an index
+or a page of its own. `appended` is the time of the append; `at` may be far older. In `log_bounds`, `start_at` and
+`has_gap` are those of `continuity`. The indexes on the owner leave out rows without one: without access control that is
+every row, and those of `records` took a third of the time of a creation. `log_owner` is in the order of the numbers
+within an owner.
 `log_archive` has the columns of `log`, but its `total` is the size of the entry alone. `shares` in `log_bounds` is that
 of `archive`.
 """

@@ -22,7 +22,6 @@ from guidsvc.store.event_log import Numbered
 from guidsvc.store.mongo.events.archive import trim as mongo_trim
 from guidsvc.store.sqlite.backup import salvage
 from guidsvc.store.sqlite.events import archive as sqlite_archive
-from guidsvc.store.sqlite.events.entries import bytes_of
 from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
 from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 from tests.conftest import FakeClock
@@ -205,13 +204,16 @@ class Model:
         self.log = store.events
         self.store = store
         self.seen: list[Numbered] = []
+        self.sizes: dict[int, int] = {}
 
     async def write(self, owner: str, size: int) -> None:
         number = len(self.seen)
         metadata = '{"a":"' + "x" * size + '"}'
         new = record(1_800_000_000_000 + number, guid=f"{number:032X}", owner=owner, metadata=metadata)
+        size_before, _ = await self.log.size()
         assert await self.store.records.swap(None, new)
         self.seen += (await self.log.read(number, 1, ALL)).entries
+        self.sizes[self.seen[-1].number] = (await self.log.size())[0] - size_before
 
     async def floors(self) -> dict[str, int]:
         return {owner: (await self.log.bounds(owner)).floor for owner in OWNERS}
@@ -222,14 +224,14 @@ class Model:
         sizes = Counter[str]()
         for number, entry, _ in self.seen:
             if number > before[entry.owner]:
-                sizes[entry.owner] += bytes_of(entry)
+                sizes[entry.owner] += self.sizes[number]
         while await self.log.trim(0, size_bytes, limit):
             pass
         after = await self.floors()
         for owner, size in sizes.items():
             if size <= size_bytes // len(sizes) and any(sizes[each] for each in OWNERS if each):
                 assert self.remaining(owner, after) == self.remaining(owner, before), owner
-        assert (await self.log.size())[0] <= size_bytes + bytes_of(self.seen[-1].entry), "the newest entry must stay"
+        assert (await self.log.size())[0] <= size_bytes + self.sizes[self.seen[-1].number], "the newest entry must stay"
 
     def remaining(self, owner: str, floors: dict[str, int]) -> list[Numbered]:
         return [each for each in self.seen if each.entry.owner == owner and each.number > floors[owner]]

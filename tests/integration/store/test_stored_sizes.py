@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,27 @@ async def test_receipts_take_no_more_than_is_counted(sqlite_url: str, clock: Fak
         used_bytes = usage.number * RECEIPT_BYTES + usage.answer_bytes
         assert usage.number == len(receipts)
         assert file_bytes(path_of_url(sqlite_url)) - before <= FREE_PART * used_bytes
+
+
+@pytest.mark.parametrize(
+    "sizes", [[100], [1_150], [1_700], [1_950], [3_900], [4_300], [15_900], [100, 3_850], [1_700, 2_300]], ids=str
+)
+@pytest.mark.parametrize("owner", ["", "o" * 200], ids=["no-owner", "long-owner"])
+async def test_event_log_takes_no_more_than_is_counted(
+    sqlite_url: str, clock: FakeClock, sizes: list[int], owner: str
+) -> None:
+    """In SQLite, an entry of a little more than half a page leaves the rest of its page empty."""
+    async with open_store(sqlite_url, exclusive=True) as store:
+        old = record(clock(), owner=owner)
+        assert await store.records.swap(None, old)
+        file_before, (counted_before, _) = file_bytes(path_of_url(sqlite_url)), await store.events.size()
+        for number, size in zip(range(200), cycle(sizes), strict=False):
+            metadata = f'{{"a":"{number:03}{"x" * size}"}}'
+            new = old.model_copy(update={"metadata": metadata, "version": old.version + 1})
+            assert await store.records.swap(old, new)
+            old = new
+        counted_bytes = (await store.events.size())[0] - counted_before
+        assert file_bytes(path_of_url(sqlite_url)) - file_before <= FREE_PART * counted_bytes
 
 
 @pytest.mark.parametrize("size", SIZES)

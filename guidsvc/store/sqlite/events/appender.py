@@ -23,6 +23,7 @@ from guidsvc.store.sqlite.events.entries import (
     created_bytes,
     created_values,
     insert_created,
+    total_after,
     total_of,
     values_of,
 )
@@ -87,7 +88,7 @@ class EventAppender:
         number, total = self.newest(), self._total
         for entry in entries:
             number += 1
-            total += bytes_of(entry)
+            total = total_after(total, bytes_of(entry))
             self._connection.execute(INSERT, (number, last or 0, total, at, *values_of(entry)))
             self._kinds.append(entry.kind)
             self._newest, self._total, last = number, total, number
@@ -117,7 +118,7 @@ class EventAppender:
         number, total = self.newest(), self._total
         for _, _, new, origin, _ in compress(creations, is_in_time):
             number += 1
-            total += created_bytes(new, origin)
+            total = total_after(total, created_bytes(new, origin))
             lifetime = new.expire - new.updated // 1000
             if lifetime not in offsets:
                 offsets[lifetime] = self.policy.first_offset(lifetime)

@@ -7,6 +7,7 @@ from typing import Any
 
 from guidsvc.domain.events.cursor import checksum_of
 from guidsvc.domain.events.entry import CREATED, KINDS, Entry, Origin
+from guidsvc.domain.receipt import PAGE_BYTES
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.event_log import Numbered
@@ -18,6 +19,8 @@ _NONE = type(None)
 
 ENTRY_BYTES = 160
 """The size of an entry without its texts: its GUID, its numbers, and what SQLite adds to a row."""
+LOCAL_BYTES = 489
+"""Minimum part of a row larger than a page that shares a page with others; the rest has pages of its own."""
 NAMES = ", ".join(Entry._fields)
 """The columns of an entry, in the order of its fields."""
 NO_EXPIRE = -1
@@ -68,11 +71,24 @@ LOST_BOUNDS = "the bounds of the event log are damaged; restart all processes th
 
 
 def bytes_of(entry: Entry) -> int:
-    """Return the size of an entry in the log."""
-    text = (
-        f"{entry.owner}{entry.user}{entry.metadata}{entry.changed}{entry.former_user}{entry.caller}{entry.request_id}"
-    )
-    return ENTRY_BYTES + utf8_bytes(text)
+    """Return the size of an entry itself, without the rest of a page that it may leave empty.
+
+    Its owner counts twice: an index has it, too.
+    """
+    (_, _, _, _, owner, user, _, metadata, changed, former_user, caller, request_id, _) = entry
+    return ENTRY_BYTES + utf8_bytes(f"{owner}{owner}{user}{metadata}{changed}{former_user}{caller}{request_id}")
+
+
+def total_after(total: int, size_bytes: int) -> int:
+    """Return the total size of the log after an entry is appended, in bytes of the file.
+
+    A row that does not fit into the rest of a page begins on the next one, and leaves that rest empty.
+    """
+    if size_bytes > PAGE_BYTES:
+        own_pages, rest = divmod(size_bytes, PAGE_BYTES)
+        total, size_bytes = total + own_pages * PAGE_BYTES, max(rest, LOCAL_BYTES)
+    free_bytes = PAGE_BYTES - total % PAGE_BYTES
+    return total + size_bytes if size_bytes <= free_bytes else total + free_bytes + size_bytes
 
 
 def values_of(entry: Entry) -> tuple[object, ...]:
@@ -120,7 +136,7 @@ def created_values(new: Record, origin: Origin) -> tuple[object, ...]:
 def created_bytes(new: Record, origin: Origin) -> int:
     """Return the size of the entry of a creation in the log, as `bytes_of` does."""
     caller, request_id = origin
-    return ENTRY_BYTES + utf8_bytes(f"{new.owner}{new.user}{new.metadata}{None}{caller}{request_id}")
+    return ENTRY_BYTES + utf8_bytes(f"{new.owner}{new.owner}{new.user}{new.metadata}{None}{caller}{request_id}")
 
 
 def numbered(row: tuple[Any, ...]) -> Numbered:
