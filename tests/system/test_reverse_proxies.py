@@ -240,8 +240,12 @@ def test_proxy_uses_the_service_again_after_its_restart(tmp_path: Path, certific
 
 @every_proxy
 async def test_proxy_repeats_no_write_that_was_sent(tmp_path: Path, certificate: Certificate, name: str) -> None:
-    """It may have been executed, and a `PUT /guid` creates another GUID each time. To nginx, a PUT is idempotent."""
-    writes, received = ["PUT", "DELETE", "POST", "PATCH"], []
+    """It may have been executed, and a `PUT /guid` creates another GUID each time. To nginx, a PUT is idempotent.
+
+    To Go, whose HTTP client Caddy uses, so is a request without a body that has an `Idempotency-Key`.
+    """
+    writes, received = ["PUT", "DELETE", "POST", "PATCH", "DELETE", "DELETE"], []
+    headers: list[dict[str, str]] = [{}, {}, {}, {}, {"Idempotency_Key": "a"}, {"X_Idempotency_Key": "a"}]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):  # the proxy has closed the connection
@@ -259,18 +263,31 @@ async def test_proxy_repeats_no_write_that_was_sent(tmp_path: Path, certificate:
             if proxy is None:
                 received.extend(writes)
                 return
-            for method in writes:
+            for method, fields in zip(writes, headers, strict=True):
+                body = None if method == "DELETE" else user("a")
                 connection = HTTPSConnection(
                     "127.0.0.1", proxy.port, timeout=START_SECONDS, context=certificate.trusting()
                 )
                 with closing(connection), suppress(RemoteDisconnected):  # HAProxy disconnects instead of a 502
                     # The proxy keeps this connection to the service, and uses it for the write.
                     wait_until(lambda: ask(connection, "GET", "/guid").status == 200, "the upstream", proxy.log)  # noqa: B023
-                    assert ask(connection, method, "/guid", user("a")).status == 502
+                    assert ask(connection, method, "/guid", body, **fields).status == 502
 
     async with stream_server(serve) as port:
         await asyncio.to_thread(write_all, port)
     assert received == writes
+
+
+@every_proxy
+def test_idempotency_key_of_a_creation_passes_a_proxy(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
+            return
+        for method in ("POST", "PUT"):
+            headers = {"Idempotency_Key": method, "Content_Type": "application/json"}
+            first, again = [proxied.ask(method, "/guid", user("a"), **headers) for _ in range(2)]
+            assert (first.status, again.status, again.body) == (201, 201, first.body)
+            assert again.headers["Idempotent-Replayed"] == "true"
 
 
 # The text of the examples, which is checked everywhere
@@ -290,7 +307,16 @@ SETTINGS = {
         f"server {SERVICE}": "max_fails=0",
     },
     "haproxy": {"timeout server": "90s", "timeout client": "90s", "retry-on": "conn-failure", "http-reuse": "safe"},
-    "caddy": {"flush_interval": "-1", "keepalive": "60s", "versions": "1.1", "max_size": "4MiB", "compression": "off"},
+    "caddy": {
+        "flush_interval": "-1",
+        "keepalive": "60s",
+        "versions": "1.1",
+        "max_size": "4MiB",
+        "compression": "off",
+        "@deletions": "method DELETE",
+        "request_header": "@deletions -Idempotency-Key",
+        "request_header @deletions": "-X-Idempotency-Key",
+    },
 }
 
 
