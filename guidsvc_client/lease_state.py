@@ -1,6 +1,8 @@
 """The state of a lease as its holder knows it: its granted time, and whether it is lost."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from guidsvc_client.clock import clock
@@ -11,10 +13,10 @@ from guidsvc_client.protocol.retrying import backoff_seconds
 
 
 class LeaseState:
-    """The state of one lease. Once lost, it stays lost, even if a late response says that it was renewed."""
+    """The state of a lease in one block. Once lost, it stays lost, even if a late response says that it was renewed."""
 
-    def __init__(self, guid: str, term: Term) -> None:
-        self.guid = guid
+    def __init__(self, plan: Plan, term: Term) -> None:
+        self.plan = plan
         self.term = term
         self._lock = threading.Lock()
         self._next = term.renews
@@ -69,7 +71,7 @@ class LeaseState:
         error = self._error
         if isinstance(error, LeaseLost):
             return error
-        lost = LeaseLost(self.guid, self._loss or "")
+        lost = LeaseLost(self.plan.guid, self._loss or "")
         lost.__cause__ = error
         return lost
 
@@ -89,6 +91,8 @@ class BaseLease:
         self._plan = plan
         self._request_seconds = request_seconds
         self._state: LeaseState | None = None
+        self._block = threading.Lock()
+        """Locked from the beginning of a block to its end."""
 
     @property
     def guid(self) -> str:
@@ -113,6 +117,28 @@ class BaseLease:
     def check(self) -> None:
         """Raise LeaseLost if the lease is lost."""
         self._held.check()
+
+    @contextmanager
+    def _entering(self) -> Iterator[Plan]:
+        """Begin a block, and yield its plan. Until its end, no other block can begin."""
+        if not self._block.acquire(blocking=False):
+            raise RuntimeError("the lease is used by another block; call `client.lease(...)` for each holder")
+        try:
+            self._plan = self._plan.for_next_block()
+            yield self._plan
+        except BaseException:
+            self._block.release()
+            raise
+
+    @contextmanager
+    def _leaving(self) -> Iterator[LeaseState]:
+        """End a block, and yield its state. After that, the next block can begin."""
+        state = self._held
+        state.end()
+        try:
+            yield state
+        finally:
+            self._block.release()
 
     def _release_seconds(self, state: LeaseState) -> float:
         """Return how long to wait for the release: as long as the lease lasts, but time for a request at least."""

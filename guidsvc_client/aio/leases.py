@@ -19,7 +19,7 @@ class AsyncLease(BaseLease):
     """A lease that a task renews: `async with client.lease(...) as lease`.
 
     If the lease is lost, the block is cancelled where it waits, and raises LeaseLost at its end. Call `check()` before
-    each step that needs the lease and does not wait.
+    each step that needs the lease and does not wait. Blocks may follow each other.
     """
 
     _STATEMENT = "async with"
@@ -34,28 +34,28 @@ class AsyncLease(BaseLease):
         self._has_cancelled = False
 
     async def __aenter__(self) -> Self:
-        self._state = LeaseState(self.guid, await self._session.run(lease_flows.acquire(self._plan)))
-        self._holder = asyncio.current_task()
-        self._cancellations = self._holder.cancelling() if self._holder else 0
-        self._renewal = asyncio.create_task(self._renew(), name=f"lease {self.guid}")
+        with self._entering() as plan:
+            self._state = LeaseState(plan, await self._session.run(lease_flows.acquire(plan)))
+            self._holder = asyncio.current_task()
+            self._cancellations = self._holder.cancelling() if self._holder else 0
+            self._has_cancelled = False
+            self._renewal = asyncio.create_task(self._renew(self._state), name=f"lease {self.guid}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state = self._held
-        state.end()
-        is_cancelled = await self._end_renewal(error)
-        if not state.is_lost:
-            await self._release(state)
+        with self._leaving() as state:
+            is_cancelled = await self._end_renewal(error)
+            if not state.is_lost:
+                await self._release(state)
         if state.is_lost and (error is None or is_cancelled):
             raise state.loss() from error
         if state.is_lost and error is not None and not isinstance(error, LeaseLost | asyncio.CancelledError):
             error.add_note(str(state.loss()))
 
-    async def _renew(self) -> None:
+    async def _renew(self, state: LeaseState) -> None:
         """Renew until the lease is released; cancel the block if it is lost."""
-        state = self._held
         while not state.is_lost:
             with suppress(TimeoutError):
                 async with asyncio.timeout(state.remaining_seconds):
@@ -67,7 +67,7 @@ class AsyncLease(BaseLease):
 
     async def _renew_once(self, state: LeaseState) -> None:
         try:
-            state.extend(await self._session.run(lease_flows.renew(self._plan, state.term.version)))
+            state.extend(await self._session.run(lease_flows.renew(state.plan, state.term.version)))
         except Exception as error:  # noqa: BLE001  # also that of a hook: the loss must be noticed whatever it is
             log.debug("lease %s not renewed: %r", self.guid, error)
             state.fail(error)
@@ -89,7 +89,7 @@ class AsyncLease(BaseLease):
     async def _release(self, state: LeaseState) -> None:
         try:
             async with asyncio.timeout(self._release_seconds(state)):
-                await self._session.run(lease_flows.release(self._plan, state.term.version))
+                await self._session.run(lease_flows.release(state.plan, state.term.version))
         except LeaseLost as error:
             state.fail(error)
         except Exception as error:  # noqa: BLE001  # also that of a client that was closed in the block

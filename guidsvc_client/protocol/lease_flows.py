@@ -1,12 +1,12 @@
 """The flows of a lease: acquire, renew, release. docs/leases.md says why they are safe.
 
-A lease is a record whose metadata have a random `holder`. After a lost response, it distinguishes writes of this holder
-from those of other clients. All renewals carry the version in `If-Match`, so they never renew the lease of a successor.
-All times are counted from before the request, by a clock of this host.
+A lease is a record whose metadata have a random `holder`, a new one for each block. After a lost response, it
+distinguishes writes of this block from those of other blocks and clients. All renewals carry the version in `If-Match`,
+so they never renew the lease of a successor. All times are counted from before the request, by a clock of this host.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from socket import gethostname
 from typing import Any, Required, TypedDict
@@ -26,6 +26,8 @@ HOLDER = "holder"
 _RACES = 5
 """Number of times that a claim or a renewal may meet another version before it fails."""
 _REJECTED = (PreconditionFailed, OutcomeUnknown)
+_MAX_HOLDERS = 16
+"""Number of the last blocks of a lease whose record the next one takes over. Another record must expire first."""
 
 
 class LeaseOptions(TypedDict, total=False):
@@ -49,16 +51,25 @@ class Plan:
     """Time to wait for a lease that another client holds, or for the service."""
     is_deleted: bool
     """Whether to delete the lease at its end. The lease of an election is revoked, so that its versions keep rising."""
-    holder: str
+    holders: tuple[str, ...] = ()
+    """The holders of the last blocks of this lease, the current one at the end. All others have ended."""
 
     @property
     def change(self) -> Change:
         """The record of the lease."""
-        return {"user": self.user, "ttl": self.ttl_seconds, "metadata": {**self.metadata, HOLDER: self.holder}}
+        return {"user": self.user, "ttl": self.ttl_seconds, "metadata": {**self.metadata, HOLDER: self.holders[-1]}}
+
+    def for_next_block(self) -> "Plan":
+        """Return the plan of the next block, with a new holder: what outlasts this block does not recognise it."""
+        return replace(self, holders=(*self.holders, uuid4().hex)[-_MAX_HOLDERS:])
 
     def has_written(self, record: Record | None) -> bool:
-        """Return whether a record was written by this holder."""
-        return record is not None and record.metadata.get(HOLDER) == self.holder
+        """Return whether a record was written in the current block."""
+        return record is not None and record.metadata.get(HOLDER) == self.holders[-1]
+
+    def may_take_over(self, record: Record) -> bool:
+        """Return whether a record was written in the current block, or in an earlier one, which needs it no more."""
+        return record.metadata.get(HOLDER) in self.holders
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ class Term:
 
 
 def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
-    """Return the plan of a lease, with a new holder."""
+    """Return the plan of a lease."""
     ttl_seconds = seconds_of(options["ttl"])
     if ttl_seconds < 1:
         raise ValueError("the ttl of a lease is less than a second; pass a timedelta or seconds, such as 15")
@@ -83,7 +94,6 @@ def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
         metadata=options.get("metadata", {}),
         wait_seconds=seconds_of(options.get("wait", 0)),
         is_deleted=guid is None,
-        holder=uuid4().hex,
     )
 
 
@@ -160,7 +170,7 @@ def _claim(plan: Plan) -> Flow[Term]:
             if race == _RACES:
                 raise LeaseHeld(error.record) from error
             version = error.version
-            if not plan.has_written(error.record):  # else an attempt with a lost response did
+            if not plan.may_take_over(error.record):  # else a response was lost, or a release has failed
                 version = yield from _version_to_take_over(plan, version)
         else:
             ends = asked + plan.ttl_seconds

@@ -19,7 +19,7 @@ class Lease(BaseLease):
 
     Call `check()` before each step that needs the lease. The block itself raises LeaseLost at its end, unless it raises
     another exception. The end of the block waits for the thread only while the lease lasts, or for the time limit of a
-    request: a service that responds without end would hold it up.
+    request: a service that responds without end would hold it up. Blocks may follow each other.
     """
 
     _STATEMENT = "with"
@@ -32,27 +32,27 @@ class Lease(BaseLease):
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self._state = LeaseState(self.guid, self._session.run(lease_flows.acquire(self._plan)))
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._renew_and_release,
-            args=(self._state, self._stopped),
-            name=f"lease {self.guid}",
-            daemon=True,
-        )
-        self._thread.start()
+        with self._entering() as plan:
+            self._state = LeaseState(plan, self._session.run(lease_flows.acquire(plan)))
+            self._stopped = threading.Event()
+            self._thread = threading.Thread(
+                target=self._renew_and_release,
+                args=(self._state, self._stopped),
+                name=f"lease {self.guid}",
+                daemon=True,
+            )
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state = self._held
-        state.end()
-        self._stopped.set()
-        assert self._thread is not None  # noqa: S101  # nosec B101  # the block has begun
-        self._thread.join(self._release_seconds(state))
-        if self._thread.is_alive():
-            log.warning("lease %s not released in time; it expires by itself", self.guid)
+        with self._leaving() as state:
+            self._stopped.set()
+            assert self._thread is not None  # noqa: S101  # nosec B101  # the block has begun
+            self._thread.join(self._release_seconds(state))
+            if self._thread.is_alive():
+                log.warning("lease %s not released in time; it expires by itself", self.guid)
         if state.is_lost and error is None:
             raise state.loss()
         if state.is_lost and error is not None and not isinstance(error, LeaseLost):
@@ -62,7 +62,7 @@ class Lease(BaseLease):
         """Renew until the end of the block. A thread that outlasts it never touches the lease of a later block."""
         while not stopped.wait(state.seconds_until_renewal) and not state.is_lost:
             try:
-                state.extend(self._session.run(lease_flows.renew(self._plan, state.term.version)))
+                state.extend(self._session.run(lease_flows.renew(state.plan, state.term.version)))
             except Exception as error:  # noqa: BLE001  # also that of a hook: the next renewal may have success
                 log.debug("lease %s not renewed: %r", self.guid, error)
                 state.fail(error)
@@ -71,7 +71,7 @@ class Lease(BaseLease):
 
     def _release(self, state: LeaseState) -> None:
         try:
-            self._session.run(lease_flows.release(self._plan, state.term.version))
+            self._session.run(lease_flows.release(state.plan, state.term.version))
         except LeaseLost as error:
             state.fail(error)
         except Exception as error:  # noqa: BLE001  # also that of a client that was closed in the block

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -21,19 +22,21 @@ from guidsvc_client import (
     LifeLimit,
     NotFound,
     Record,
+    Sent,
     Unreachable,
 )
 from guidsvc_client.clock import clock
 from guidsvc_client.lease_state import LeaseState
-from guidsvc_client.protocol.lease_flows import Term
+from guidsvc_client.protocol.lease_flows import Term, plan_of
 from tests.conftest import ExpectedLogs
-from tests.support.backing_servers import Service
+from tests.support.backing_servers import Service, wait_until
 from tests.support.client_in_thread import client_of
 from tests.support.network_proxy import Damage, Direction, Proxy, proxy
 
 pytestmark = pytest.mark.slow
 SECONDS = 60
 """Time limit of what must happen."""
+PLAN = plan_of(uuid4(), {"ttl": 60})
 
 
 async def work_until_lost(lease: Any) -> None:
@@ -238,6 +241,37 @@ async def test_lease_can_be_acquired_again_after_its_block(guids: Any) -> None:
             await guids.get(lease.guid)
 
 
+async def test_lease_is_not_acquired_twice_at_once(guids: Any) -> None:
+    guid = uuid4()
+    async with guids.lease(guid, ttl=60) as lease:
+        with pytest.raises(RuntimeError, match="used by another block"):
+            async with lease:
+                pass
+        lease.check()
+        assert (await guids.get(lease.guid)).version == lease.token
+        rejected = guids.lease(guid, ttl=60)
+        with pytest.raises(LeaseHeld):
+            async with rejected:
+                pass
+    async with rejected:  # nothing remains of the failed attempt
+        rejected.check()
+
+
+async def test_block_takes_over_what_the_last_one_could_not_release(
+    kind: str, running: Service, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("not released; it expires by itself")
+    async with through_proxy(kind, running) as (network, guids), AsyncClient(running.url) as direct:
+        lease = guids.lease(uuid4(), ttl=20)
+        with ExitStack() as cut:
+            async with lease:
+                cut.enter_context(network.dropping())
+        left = await direct.get(lease.guid)
+        async with lease:
+            assert lease.token > left.version
+            assert (await direct.get(lease.guid)).metadata != left.metadata, "each block has its own holder"
+
+
 async def test_error_of_the_block_is_not_hidden(guids: Any) -> None:
     with pytest.raises(KeyError) as raised:
         async with guids.lease(ttl=30):
@@ -268,6 +302,34 @@ async def test_lease_that_cannot_be_acquired_raises_why(kind: str, running: Serv
                 pass
 
 
+# Of the sync client
+
+
+async def test_thread_that_outlasts_its_block_leaves_the_next_alone(
+    running: Service, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs.add("not released in time")
+    threads: list[threading.Thread] = []
+    is_next = threading.Event()
+
+    def hold_up(_: Sent) -> None:
+        thread = threading.current_thread()
+        if thread.name.startswith("lease ") and not threads:  # the first renewal, which then fails; a release follows
+            threads.append(thread)
+            is_next.wait(SECONDS)
+
+    async with AsyncClient(running.url) as direct, client_of("sync", running.url, on_request=hold_up) as guids:
+        lease = guids.lease(uuid4(), ttl=6)
+        async with lease:
+            await asyncio.to_thread(wait_until, lambda: bool(threads), "a renewal")
+        async with lease:
+            held = await direct.get(lease.guid)
+            is_next.set()
+            await asyncio.to_thread(threads[0].join)
+            lease.check()
+            assert (await direct.get(lease.guid)).metadata == held.metadata
+
+
 # Of the async client
 
 
@@ -284,6 +346,24 @@ async def test_loss_cancels_the_block_where_it_waits(running: Service) -> None:
         assert task is not None
         assert task.cancelling() == 0
         await asyncio.sleep(0)  # nothing is left that would cancel this
+
+
+async def test_loss_of_a_block_hides_no_cancellation_of_the_next(running: Service) -> None:
+    async def work() -> None:
+        with pytest.raises(LeaseLost):
+            async with lease:
+                await guids.delete(lease.guid)
+                await asyncio.sleep(SECONDS)
+        async with lease:
+            task.cancel()
+            await asyncio.sleep(SECONDS)
+
+    async with AsyncClient(running.url) as guids:
+        lease = guids.lease(ttl=2)
+        task = asyncio.create_task(work())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelling() == 1
 
 
 async def test_cut_network_cancels_the_block(running: Service) -> None:
@@ -320,7 +400,7 @@ async def test_cancellation_from_outside_releases_the_lease(running: Service) ->
 
 
 def test_late_renewal_does_not_revive_a_lost_lease() -> None:
-    state = LeaseState("0" * 32, Term(1, 1, ends=clock() - 0.001, renews=0.0))
+    state = LeaseState(PLAN, Term(1, 1, ends=clock() - 0.001, renews=0.0))
     state.extend(Term(2, 2, ends=clock() + 60, renews=clock() + 30))
 
     assert state.is_lost
@@ -329,7 +409,7 @@ def test_late_renewal_does_not_revive_a_lost_lease() -> None:
 
 
 def test_lease_that_ended_in_time_is_not_lost_later() -> None:
-    state = LeaseState("0" * 32, Term(1, 1, ends=clock() + 0.05, renews=0.0))
+    state = LeaseState(PLAN, Term(1, 1, ends=clock() + 0.05, renews=0.0))
     state.end()
     while clock() < state.term.ends:
         time.sleep(0.01)
@@ -337,7 +417,7 @@ def test_lease_that_ended_in_time_is_not_lost_later() -> None:
 
 
 def test_limit_of_the_life_stops_renewals() -> None:
-    state = LeaseState("0" * 32, Term(1, 1, ends=clock() + 60, renews=0.0))
+    state = LeaseState(PLAN, Term(1, 1, ends=clock() + 60, renews=0.0))
     state.fail(Unreachable("no connection"))
     assert state.seconds_until_renewal < 1
     state.fail(LifeLimit({"type": "", "title": "", "status": 409, "code": "life-limit"}, {}))
