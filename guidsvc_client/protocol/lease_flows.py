@@ -165,6 +165,9 @@ def _claim(plan: Plan) -> Flow[Term]:
         try:
             record = yield from send(put(if_none_match="*") if version is None else put(if_match=version))
         except _REJECTED as error:
+            if _is_gone(error) and race < _RACES:
+                version = None
+                continue
             if error.record is None or error.version is None:
                 raise
             if race == _RACES:
@@ -177,6 +180,11 @@ def _claim(plan: Plan) -> Flow[Term]:
             renews = ends - (record.expire - (record.renew_at or record.expire))
             return Term(record.version, record.expire, ends, renews)
     raise AssertionError("the last race returns or raises")
+
+
+def _is_gone(error: PreconditionFailed | OutcomeUnknown) -> bool:
+    """Return whether there is no record any more: an earlier block has deleted it, or its retention has ended."""
+    return isinstance(error, PreconditionFailed) and error.record is None and error.version is None
 
 
 def _version_to_take_over(plan: Plan, version: int) -> Flow[int | None]:

@@ -15,6 +15,7 @@ import pytest
 
 from guidsvc_client import (
     AsyncClient,
+    Client,
     Expired,
     GuidsvcError,
     LeaseHeld,
@@ -270,6 +271,25 @@ async def test_block_takes_over_what_the_last_one_could_not_release(
         async with lease:
             assert lease.token > left.version
             assert (await direct.get(lease.guid)).metadata != left.metadata, "each block has its own holder"
+
+
+async def test_lease_that_is_deleted_as_it_is_taken_over_is_created(kind: str, running: Service) -> None:
+    methods: list[str] = []
+
+    def delete_before_the_takeover(sent: Sent) -> None:
+        methods.append(sent.method)
+        if methods == ["PUT", "GET", "PUT"]:
+            direct.delete(dead.guid)
+
+    with Client(running.url) as direct:
+        dead = direct.put(uuid4(), user="dead worker", ttl=1)
+        wait_until(lambda: direct.list(user="dead worker", state="expired").total() > 0, "the expiry")
+        async with (
+            client_of(kind, running.url, on_request=delete_before_the_takeover) as guids,
+            guids.lease(dead.guid, ttl=60) as lease,
+        ):
+            assert methods == ["PUT", "GET", "PUT", "PUT"]
+            assert direct.get(dead.guid).version == lease.token
 
 
 async def test_error_of_the_block_is_not_hidden(guids: Any) -> None:
