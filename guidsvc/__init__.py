@@ -27,6 +27,7 @@ The packages are layers. Each imports only packages below it:
     time_limit       a time limit for work that blocks, on a thread
     utf8             the size of texts in bytes
     bounded_file     reading of files that settings name, up to a size
+    files            files that appear under their name only when they are complete
     errors           what can go wrong, in the words of the domain; knows no HTTP
 """
 

@@ -1,19 +1,19 @@
 """Copies of a SQLite store: an online backup, and the salvage of a damaged store.
 
-Both write to a temporary name, and rename the copy only after checking it.
+Both write to a partial file, and rename it only after checking it.
 """
 
 import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from secrets import token_hex
 from typing import NamedTuple
 
 from guidsvc.errors import StartError, write_fault
-from guidsvc.store.sqlite.files import JOURNAL_SUFFIX, connect, is_file_of
+from guidsvc.files.partial_file import partial_file
+from guidsvc.store.sqlite.files import connect, is_file_of
 from guidsvc.store.sqlite.recovery.cut_log import CutLog, save_cut_log
 from guidsvc.store.sqlite.recovery.salvage import copy_readable
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, open_writer, start_error
@@ -127,17 +127,15 @@ def _writable(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """Create an empty file beside the target that only its owner can read; remove it at the end if it still exists."""
-    made = target.with_name(f".{target.name}.{token_hex(4)}.tmp")
-    with _writable(target):
-        made.with_name(made.name + JOURNAL_SUFFIX).exists()  # an OSError if the name is too long
-    try:  # before the file is created: a signal may arrive at any time
+    """Create an empty file beside the target that only its owner can read; remove it at the end if it still exists.
+
+    Also remove those in the folder that killed backups have left.
+    """
+    with ExitStack() as stack:
         with _writable(target):
+            made = stack.enter_context(partial_file(target))
             os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE))
         yield made
-    finally:
-        for suffix in ("", JOURNAL_SUFFIX, "-wal", "-shm"):
-            made.with_name(made.name + suffix).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from uuid import UUID
 import click
 import pytest
 
+from guidsvc.cli.remote.transfer.journal import Journal, new_place
 from guidsvc_client import Client, Result
 from tests.support.backing_servers import START_SECONDS, Service, pdapt, service, wait_until
 from tests.support.command_line import CommandLine
 from tests.support.forked_shell import run_program
+from tests.support.killed_program import run_until_killed
 
 
 def write_lines(path: Path, count: int, **members: Any) -> str:
@@ -99,6 +101,44 @@ def test_ended_export_leaves_no_part_of_a_file(empty: Service, tmp_path: Path, n
 
     assert process.wait(START_SECONDS) == 128 + number
     assert list(folder.iterdir()) == []
+
+
+KILLED_WRITERS = {
+    "export": """
+import os, sys
+from guidsvc.cli.remote.transfer import exporting
+os.fsync = kill
+with exporting._opened_file(exporting.Path(sys.argv[1]) / "monday") as write: write("half")
+""",
+    "import": """
+import os, sys
+from pathlib import Path
+from guidsvc.cli.remote.transfer.journal import Journal, new_place
+journal, os.fsync = Journal("", Path()), kill
+journal.path = Path(sys.argv[1]) / "in.json"
+journal.save(new_place())
+""",
+}
+
+
+def test_file_of_a_killed_export_is_removed_by_the_next(running: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    run_until_killed(KILLED_WRITERS["export"], str(folder))
+    assert list(folder.iterdir()) != []
+    CommandLine(tmp_path, running.url).ok("export", str(folder / "tuesday"))
+
+    assert list(folder.iterdir()) == [folder / "tuesday"]
+
+
+def test_file_of_a_killed_import_is_removed_by_the_next(tmp_path: Path) -> None:
+    run_until_killed(KILLED_WRITERS["import"], str(tmp_path))
+    assert list(tmp_path.iterdir()) != []
+    journal = Journal("", tmp_path / "in")
+    journal.path = tmp_path / "other.json"
+    journal.save(new_place())
+
+    assert list(tmp_path.iterdir()) == [journal.path]
 
 
 def test_export_interrupted_as_its_file_appears_leaves_none(

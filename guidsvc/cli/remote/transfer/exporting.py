@@ -3,10 +3,9 @@
 import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 import click
@@ -20,6 +19,7 @@ from guidsvc.cli.remote.documents import json_text, record_document
 from guidsvc.cli.remote.progress import has_bar, progress
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.errors import StartError
+from guidsvc.files.partial_file import partial_file
 from guidsvc_client import Record
 
 CHUNK = 500
@@ -97,18 +97,12 @@ def _opened_device(path: Path) -> Iterator[Write]:
 @contextmanager
 def _opened_file(path: Path) -> Iterator[Write]:
     """Write a new file next to the target, which it replaces at the end."""
-    part = path.with_name(f".{path.name[:90]}.{token_hex(8)}.part")
-    try:  # before the file is created: a signal may arrive at any time
-        with open(part, "x", encoding="utf-8", opener=_open_private) as file:
-            yield file.write
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            part.replace(path)  # as one step
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
+    with partial_file(path) as part, open(part, "x", encoding="utf-8", opener=_open_private) as file:
+        yield file.write
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o666 & ~_umask())
+        part.replace(path)  # as one step
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -19,6 +19,7 @@ from pydantic_core import from_json
 from guidsvc.bounded_file import read_text
 from guidsvc.cli.remote.transfer.sending import Kind
 from guidsvc.errors import StartError
+from guidsvc.files.partial_file import partial_file
 from guidsvc.system_errors import plain_reason
 
 _HEX = re.compile("[0-9a-f]+")
@@ -67,12 +68,11 @@ class Journal:
         content = json.dumps({"import": self._source, "place": asdict(place)})
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new = self.path.with_suffix(f".{os.getpid()}")
-            with new.open("w", encoding="utf-8") as file:
+            with partial_file(self.path) as new, new.open("w", encoding="utf-8") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(self.path)
+                new.replace(self.path)
         except OSError as error:
             raise StartError(f"{self.path} cannot be written: {error.strerror or error}; set XDG_STATE_HOME") from error
 

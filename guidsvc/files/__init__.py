@@ -1,0 +1,1 @@
+"""Files that appear under their name only when they are complete."""
