@@ -1,5 +1,6 @@
 """The doctor on broken Redis and MongoDB: real servers, of which each has one fault."""
 
+import os
 import re
 import shutil
 import socket
@@ -25,6 +26,7 @@ from guidsvc.doctor.findings import Finding, Group, Result, bounded, ok, warn
 from guidsvc.store import open_keys, open_store
 from guidsvc.store.sqlite.schema import open_writer
 from tests.support.backing_servers import ROOT, Server, free_port, guarded_mongo_server, mongo_server, redis_server
+from tests.support.killed_program import run_until_killed
 from tests.support.ordinary_user import ordinary_user
 
 OF_MONGODB = {f"store.{name}" for name in ("reach", "replicas", "clock", "exists", "reads", "indexes", "purge")}
@@ -320,6 +322,25 @@ def test_store_without_rights_is_found(target: str, mode: int) -> None:
     assert found.status == "fail"
     assert "writable to this user" in found.found
     assert found.remedy == "change its mode or owner, or run as its owner"
+
+
+KILLED_DOCTOR = """
+import sys
+from pathlib import Path
+from guidsvc.doctor.backends import sqlite
+sqlite._write = lambda path: (path.touch(), kill())
+sqlite._writable(Path(sys.argv[1]))
+"""
+
+
+def test_probe_of_a_killed_doctor_is_removed_by_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set(path.parent.iterdir())
+    run_until_killed(KILLED_DOCTOR, str(path))
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # as in a container
+    found = examined(sqlite.checks(path, is_deep=False))["store.writable"]
+
+    assert found.status == "ok"
+    assert set(path.parent.iterdir()) == names
 
 
 def test_network_file_system_is_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

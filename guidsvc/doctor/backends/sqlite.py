@@ -14,6 +14,7 @@ from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, fault, ok, warn
 from guidsvc.errors import StartError
 from guidsvc.errors.plurals import counted
+from guidsvc.files.partial_file import partial_file
 from guidsvc.program import runnable
 from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES
 from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
@@ -100,13 +101,11 @@ def _writable(path: Path) -> Finding:
             )
     if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
         return fail(f"{path.parent} is not writable to this user", "change its mode or owner, or run as its owner")
-    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
-    try:
-        _write(probe)
-    except sqlite3.Error as error:
-        return _unwritable(probe, error)
-    finally:
-        probe.unlink(missing_ok=True)
+    with partial_file(path) as probe:
+        try:
+            _write(probe)
+        except sqlite3.Error as error:
+            return _unwritable(probe, error)
     return ok(f"a probe could be written to {path.parent}")
 
 

@@ -1,6 +1,7 @@
 """A write-ahead log with a damaged frame, behind which SQLite drops transactions."""
 
 import errno
+import os
 import re
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from guidsvc.store.sqlite.recovery.cut_log import save_cut_log
 from guidsvc.store.sqlite.store import open_keys_of, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.factories import record
+from tests.support.killed_program import run_until_killed
 
 WRITES = 20
 FRAME_BYTES = 24 + 4096
@@ -132,6 +134,26 @@ def test_unfinished_copy_of_the_log_is_removed(killed: Path, monkeypatch: pytest
     assert cut is not None
     assert cut.copy.startswith("none: ")
     assert copies(killed) == []
+
+
+KILLED_COPY = """
+import shutil, sys
+from pathlib import Path
+from guidsvc.store.sqlite.recovery.cut_log import save_cut_log
+shutil.copyfileobj = kill
+save_cut_log(Path(sys.argv[1]))
+"""
+
+
+def test_copy_of_a_killed_process_hides_no_loss(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wal = wal_of(killed)
+    flip(wal, wal.stat().st_size // 2)
+    run_until_killed(KILLED_COPY, str(killed))
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # as in a container, in which each start has the same process id
+    cut = save_cut_log(killed)
+
+    assert cut is not None
+    assert [str(path) for path in copies(killed)] == [cut.copy]
 
 
 @pytest.mark.parametrize("offset", [0, 24], ids=["magic number", "checksum"])

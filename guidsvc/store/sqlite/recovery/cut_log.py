@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
+from guidsvc.files.partial_file import partial_file
 from guidsvc.store.sqlite.files import connect
 from guidsvc.store.sqlite.parts import refuse_incomplete
 from guidsvc.store.sqlite.schema import BUSY_SECONDS, MIGRATIONS, identify
@@ -128,13 +129,10 @@ def _copy(log: Path, target: Path) -> None:
     """Copy the log, for its owner only. FileExistsError if there is a copy."""
     if target.exists():
         raise FileExistsError
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
-    try:
+    with partial_file(target) as unfinished:
         with log.open("rb") as source, open(unfinished, "xb", opener=_private) as copy:
             shutil.copyfileobj(source, copy)
         os.link(unfinished, target)  # unlike a renaming, it fails if there is a copy
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _name_of_copy(log: Path) -> Path:
