@@ -41,7 +41,11 @@ class Lease(BaseLease):
                 name=f"lease {self.guid}",
                 daemon=True,
             )
-            self._thread.start()
+            try:
+                self._thread.start()
+            except BaseException:  # Ctrl+C: no block will begin that could end the thread
+                self._stopped.set()
+                raise
         return self
 
     def __exit__(

@@ -350,6 +350,25 @@ async def test_thread_that_outlasts_its_block_leaves_the_next_alone(
             assert (await direct.get(lease.guid)).metadata == held.metadata
 
 
+async def test_interruption_as_the_block_begins_releases_the_lease(
+    running: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_thread = threading.Thread.start
+
+    def interrupted_start(thread: threading.Thread) -> None:
+        start_thread(thread)
+        if thread.name.startswith("lease "):
+            raise KeyboardInterrupt
+
+    with Client(running.url) as guids:
+        lease = guids.lease(uuid4(), ttl=60, user="interrupted")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted_start)
+            with pytest.raises(KeyboardInterrupt), lease:
+                pass
+        wait_until(lambda: guids.list(user="interrupted", state="expired").total() == 1, "the release")
+
+
 # Of the async client
 
 
