@@ -48,6 +48,7 @@ from tests.support.certificates import Certificate
 from tests.support.http_client import Client
 
 pytest_plugins = [
+    "tests.support.late_work",
     "tests.support.mongo_proxy",
     "tests.support.sessions",
     "tests.support.suite_hooks",
@@ -196,7 +197,8 @@ def redis_url(redis_base: str, _redis_client: redis.Redis, expected_logs: Expect
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[Server]:
+def own_redis(tmp_path: Path, expected_logs: ExpectedLogs) -> Iterator[Server]:
+    expected_logs.add("redis unavailable", "cache disabled")  # as for redis_url
     folder = tmp_path / "redis"
     folder.mkdir()
     with redis_server(folder) as server:
