@@ -46,6 +46,7 @@ QUICK_TIMEOUT_TIMING = replace(TIMING, redis=CacheTimings().redis)
 
 async def assert_cached(cache: RedisCache, gated: GatedStore, expected: Record) -> None:
     """Fail unless the cache serves the record without a read of the store."""
+    await wait_until_on(cache)
     gated.gets = 0
     assert await cache.get(GUID) == expected
     assert gated.gets == 0
@@ -763,9 +764,11 @@ async def test_invalid_entry_is_removed_and_the_store_is_read(
     gated.records[GUID] = record(clock())
     raw.set(entry_key(raw), value)
 
+    await wait_until_on(cache)
     assert await cache.get(GUID) == gated.records[GUID]
     await wait_until_idle(cache)
     assert raw.get(entry_key(raw)) is None
+    await wait_until_on(cache)
     await cache.get(GUID)
     await wait_until_idle(cache)
     await assert_cached(cache, gated, gated.records[GUID])
