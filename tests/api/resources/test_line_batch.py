@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.resources.batch import line_batch
+from guidsvc.api.resources.batch import handler, line_batch
 from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result, read_line
 from guidsvc.api.resources.batch.handler import BatchHandler
 from guidsvc.api.resources.batch.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
@@ -19,6 +19,7 @@ from guidsvc.errors import DeadlineExceeded, Overloaded
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.fairness.decoding_turns import READERS
+from guidsvc.server.protocol import base_connection, read_throttle
 from guidsvc.server.protocol.connection import Connection
 from guidsvc.server.protocol.read_throttle import DISCARD_BYTES
 from tests.conftest import ExpectedLogs, Serving
@@ -149,6 +150,7 @@ async def test_few_lines_are_read_per_loop_turn(serving: Serving, monkeypatch: p
     """However many there are, because all other requests wait for the end of a turn."""
     counter = TurnCounter()
     monkeypatch.setattr(line_batch, "read_line", counter.counted(read_line))
+    monkeypatch.setattr(handler, "GROUP_WAIT_SECONDS", 300)
     patient = {"queue_timeout": 300, "request_timeout": 300}  # a busy machine must not look like an overload
     async with serving(**patient) as client, counter.following_turns():
         batches = [client.post(BATCH, body=GET * 2 * GROUP, headers=NDJSON) for _ in range(24)]
@@ -206,17 +208,21 @@ def test_blank_line_costs_no_step(blank: bytes) -> None:
     assert steps < 200
 
 
-async def test_early_response_reaches_client_that_sends_all_first(serving: Serving) -> None:
+async def test_early_response_reaches_client_that_sends_all_first(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its connection has room neither for all results, nor for all that the client sends after the end."""
-    async with serving(temp_bytes_per_batch=12 * MIB, batch_timeout=30) as client:
+    for module in (read_throttle, base_connection):  # the rest would take half a minute
+        monkeypatch.setattr(module, "DISCARD_BYTES_PER_SECOND", 16 * MIB)
+    async with serving(temp_bytes_per_batch=12 * MIB, batch_timeout=240) as client:
         await client.put(f"/guid/{GUID}", {"user": USER, "metadata": {"a": "x" * 15_000}})
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=65_536)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         writer.write(HEAD + chunk(GET * 1_000))
         for _ in range(3 * DISCARD_BYTES // MIB):
             writer.write(chunk(GET * (MIB // len(GET))))
-            await asyncio.wait_for(writer.drain(), 60)
-        *results, last = (await asyncio.wait_for(read_reply(reader, "POST"), 60)).lines
+            await asyncio.wait_for(writer.drain(), 240)
+        *results, last = (await asyncio.wait_for(read_reply(reader, "POST"), 240)).lines
         await hang_up(writer)
         assert {result["status"] for result in results} == {200, 413}
         assert (last["problem"]["code"], last["problem"]["line"]) == ("too-large", len(results) + 1)
