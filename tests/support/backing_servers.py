@@ -24,7 +24,7 @@ from tests.support.forked_program import PROGRAM, ForkedProgram
 from tests.support.without_rich import FOLDER as WITHOUT_RICH
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 PLAIN_PYTHON = {"PYTHONPATH": str(WITHOUT_RICH)}
 """Environment of a Python process that imports no more than in an installation without the tools of the tests."""
 FORKED = "python, forked"

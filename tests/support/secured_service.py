@@ -15,6 +15,9 @@ from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import FakeClock
 from tests.support.http_client import Client, Reply
 
+WAIT_SECONDS = 60.0
+"""Time limit of what must happen, such as the end of a session."""
+
 
 class Credential(NamedTuple):
     """An API key and its text, which contains the secret."""
@@ -72,7 +75,7 @@ class SecuredService(NamedTuple):
 
 async def wait_for_status(status: int, client: KeyClient, path: str) -> Reply:
     """Repeat a GET until its response has this status."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         while True:
             reply = await client.ask("GET", path)
             if reply.status == status:

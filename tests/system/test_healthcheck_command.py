@@ -170,7 +170,7 @@ def test_suspended_service_is_not_alive(tmp_path: Path) -> None:
 def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo: Server) -> None:
     flags = ["--port", str(free_port()), "--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"]
     with running_service(tmp_path, *flags):
-        expect_healthy(tmp_path, *flags, "--ready")
+        wait_until(lambda: pdapt(tmp_path, "healthcheck", *flags, "--ready").returncode == 0, "the store is up")
         own_mongo.kill()
         wait_until(lambda: pdapt(tmp_path, "healthcheck", *flags, "--ready").returncode == 1, "the store is down")
         message = expect_unhealthy(tmp_path, *flags, "--ready")
