@@ -6,15 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from guidsvc.store.sqlite.engine import SqliteEngine
+from guidsvc.runtime import batching
+from guidsvc.store.sqlite import schema
+from guidsvc.store.sqlite.engine import WRITE_SECONDS, SqliteEngine
 
-THREAD_SECONDS = 60.0
+DISK_SECONDS, THREAD_SECONDS = 60.0, 60.0
 
 
 @pytest.fixture(autouse=True)
 def _patient_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let writes of SQLite wait for long: a busy machine delays them. Tests of their time limit set it."""
-    monkeypatch.setitem(inspect.unwrap(SqliteEngine.__init__).__kwdefaults__, "write_seconds", 60.0)
+    """Let writes of SQLite wait for long: a busy machine delays them. Tests of their time limits set them."""
+    monkeypatch.setitem(inspect.unwrap(SqliteEngine.__init__).__kwdefaults__, "write_seconds", DISK_SECONDS)
+    monkeypatch.setattr(schema, "BUSY_SECONDS", DISK_SECONDS)
+    scans_per_second = batching.SCANS / WRITE_SECONDS
+    monkeypatch.setattr(batching, "SCANS", round(scans_per_second * DISK_SECONDS))
 
 
 @pytest.fixture(autouse=True)
