@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand
+from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand, WriteCommand
 from guidsvc.domain.leases.errors import ExpiresTooSoon, beyond_limit, cannot_revive, nothing_left
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import (
@@ -119,7 +119,7 @@ def existing(record: Record | None, now: int) -> Record | None:
 
 
 def create(
-    guid: str, change: PutCommand, now: int, policy: RetentionPolicy, *, after: int = 0, owner: str = ""
+    guid: str, change: WriteCommand, now: int, policy: RetentionPolicy, *, after: int = 0, owner: str = ""
 ) -> Record:
     """Make the first record of a GUID, with a version above `after`; raise InvalidRequest if the user is missing."""
     if change.user is None:
@@ -150,8 +150,10 @@ def update(record: Record, change: PutCommand, now: int, policy: RetentionPolicy
     """Merge the given members into the record; return the same object if nothing changes.
 
     If the change names no expiry, an expired record is renewed for the default lifetime. A revoked record raises
-    Expired instead.
+    Expired instead. So does an expired record if the change must not revive it.
     """
+    if change.revive is False and not is_live(record, now):
+        raise expired(record)
     if "expire" not in change.model_fields_set and is_revoked(record):
         raise expired(record)
     return _merge_members(record, _members(change, change.model_fields_set & MEMBERS), now, policy)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import ANYONE, READ, Caller, authorize
-from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand, RenewCommand
+from guidsvc.domain.commands import ListQuery, PatchCommand, PutCommand, RenewCommand, WriteCommand
 from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.leases.limits import UNLIMITED
@@ -195,10 +195,11 @@ class GuidService:
     async def put(self, guid: str, change: PutCommand, conditions: Conditions = UNCONDITIONAL) -> Written:
         """Create the GUID, or merge the change into its record. Renew the record if it has expired.
 
-        Raise Expired if the record was revoked and the change names no expiry.
+        Raise Expired if the record was revoked and the change names no expiry, or if the change must not revive it.
         Raise InvalidRequest if the GUID is unknown and the change lacks a required member.
         """
-        old, new = await self._writer.write(guid, partial(self._made, guid, change, conditions), self._caller)
+        make = partial(self._made, guid, change, conditions)
+        old, new = await self._writer.write(guid, make, self._caller, while_live=change.revive is False)
         return Written(new, created=old is None)
 
     def _made(  # a put, and what `Make` gets
@@ -230,7 +231,7 @@ class GuidService:
         return [Written(each[1], each[0] is None) if isinstance(each, tuple) else each for each in results]
 
     async def create(
-        self, change: PutCommand, conditions: Conditions = UNCONDITIONAL, *, generator: GuidGenerator | None = None
+        self, change: WriteCommand, conditions: Conditions = UNCONDITIONAL, *, generator: GuidGenerator | None = None
     ) -> Record:
         """Create a record under a generated GUID; raise InvalidRequest if the change lacks a required member.
 

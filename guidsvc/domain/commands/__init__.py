@@ -10,6 +10,7 @@ from guidsvc.domain.commands.bodies import (
     CreateCommand,
     PatchCommand,
     PutCommand,
+    WriteCommand,
 )
 from guidsvc.domain.commands.fields import optional_field, refuse_null
 from guidsvc.domain.commands.queries import (
@@ -40,6 +41,7 @@ __all__ = [
     "ReadQuery",
     "RecordQuery",
     "RenewCommand",
+    "WriteCommand",
     "optional_field",
     "refuse_null",
 ]

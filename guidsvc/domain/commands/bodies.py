@@ -43,7 +43,7 @@ MEMBERS = frozenset({"expire", "user", "metadata"})
 """The members of a record that clients set."""
 _RENEWAL_MEMBERS = frozenset(RenewCommand.model_fields)
 _OPERATION_MEMBERS = {
-    "put": MEMBERS | {"ttl", "spread"},
+    "put": MEMBERS | {"ttl", "spread", "revive"},
     "get": frozenset({"valid_for"}),
     "delete": frozenset[str](),
     "renew": _RENEWAL_MEMBERS,
@@ -84,15 +84,8 @@ class _Members(BaseModel):
         return value
 
 
-class PutCommand(_Members):
-    """The body of a PUT to a GUID. Only the members in `model_fields_set` are changed."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "description": "The members to change, or to create the record with. Other members stay as they are.",
-            "examples": [EXAMPLE, {"expire": 4102531200}, {"guid": EXAMPLE_GUID} | EXAMPLE, {"metadata": {}}],
-        }
-    )
+class WriteCommand(_Members):
+    """The members that a creation and a PUT set."""
 
     metadata: Annotated[
         str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
@@ -102,6 +95,21 @@ class PutCommand(_Members):
     )
     spread: Annotated[OptionalSeconds, AfterValidator(require_ttl)] = optional_field(
         "Adds up to this many seconds to `ttl`, at random."
+    )
+
+
+class PutCommand(WriteCommand):
+    """The body of a PUT to a GUID. Only the members in `model_fields_set` are changed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "description": "The members to change, or to create the record with. Other members stay as they are.",
+            "examples": [EXAMPLE, {"expire": 4102531200}, {"guid": EXAMPLE_GUID} | EXAMPLE, {"metadata": {}}],
+        }
+    )
+
+    revive: Annotated[bool | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
+        "With `false`, an expired record is not changed, and the response is 410."
     )
 
 
@@ -116,12 +124,13 @@ def _check_patch(value: object) -> dict[str, Any] | None:
 
 
 _PATCHED_TTL = " of a PATCH; send `expire`, in Unix seconds, or use PUT, or POST to /guid/{guid}/renewal"
+_PATCHED_REVIVE = " of a PATCH; remove it: a PATCH revives an expired record only with a future `expire`"
 
 
 class PatchCommand(_Members):
     """The body of a PATCH: a JSON merge patch (RFC 7396). `metadata` is a patch too, or None to remove all of it."""
 
-    advice: ClassVar[Mapping[str, str]] = dict.fromkeys(("ttl", "spread"), _PATCHED_TTL)
+    advice: ClassVar[Mapping[str, str]] = {"ttl": _PATCHED_TTL, "spread": _PATCHED_TTL, "revive": _PATCHED_REVIVE}
     """Hints after the message that a name is unknown, for names that other bodies have."""
 
     model_config = ConfigDict(
@@ -138,7 +147,7 @@ class PatchCommand(_Members):
     )
 
 
-class CreateCommand(PutCommand):
+class CreateCommand(WriteCommand):
     """The body of a request to create a record under a generated GUID. The user is required."""
 
     model_config = ConfigDict(
@@ -181,8 +190,8 @@ class BatchOperation(PutCommand):
     ] = optional_field("The GUID. For a put without one, the service generates it.")
     if_below: OptionalSeconds = optional_field("As in a renewal.")
     at_least: OptionalSeconds = optional_field("As in a renewal.")
-    revive: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="As in a renewal.", json_schema_extra=forget_default
+    revive: Annotated[bool | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
+        "As in a PUT or a renewal."
     )
     valid_for: OptionalSeconds = optional_field("For a get: as the query parameter.")
     if_match: Annotated[str | None, Field(strict=True), BeforeValidator(refuse_null)] = optional_field(
@@ -210,9 +219,12 @@ class BatchOperation(PutCommand):
         if surplus:
             names = ", ".join(f"`{name}`" for name in surplus)
             raise validation_error("surplus", "`{op}` takes no {names}", op=self.op, names=names)
+        if self.guid is None and self.revive is not None:
+            raise validation_error("surplus", "`put` without `guid` takes no `revive`")
         return self
 
     @property
     def renewal(self) -> RenewCommand:
         """The renewal that this operation requests."""
-        return RenewCommand.model_construct(**{name: getattr(self, name) for name in _RENEWAL_MEMBERS})
+        members = {name: getattr(self, name) for name in _RENEWAL_MEMBERS}
+        return RenewCommand.model_construct(**members | {"revive": self.revive is True})

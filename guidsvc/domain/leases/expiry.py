@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.commands import WriteCommand
 from guidsvc.domain.leases.limits import LifeLimits, expire_after
 
 Draw = Callable[[int], int]
 """Returns a random number below its argument."""
-_Change = TypeVar("_Change", bound=PutCommand)
+_Change = TypeVar("_Change", bound=WriteCommand)
 
 
 def dated(change: _Change, now: int, created: int, limits: LifeLimits, draw: Draw) -> _Change:

@@ -5,7 +5,7 @@ If the outcome of a creation is unknown, the error contains the GUID: the caller
 
 from guidsvc.domain import lifecycle, preconditions
 from guidsvc.domain.caller import Caller, authorize
-from guidsvc.domain.commands import PutCommand
+from guidsvc.domain.commands import WriteCommand
 from guidsvc.domain.guid_generator import GuidGenerator
 from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.lifecycle import RetentionPolicy
@@ -38,7 +38,7 @@ class RecordCreator:
         self._draw = draw
 
     async def create(
-        self, change: PutCommand, conditions: Conditions, caller: Caller, policy: RetentionPolicy
+        self, change: WriteCommand, conditions: Conditions, caller: Caller, policy: RetentionPolicy
     ) -> Record:
         """Create a record under a generated GUID; raise InvalidRequest if the change lacks a required member."""
         for attempt in range(self._attempts):
@@ -54,7 +54,7 @@ class RecordCreator:
 
     async def create_claimed(
         self,
-        change: PutCommand,
+        change: WriteCommand,
         conditions: Conditions,
         caller: Caller,
         policy: RetentionPolicy,
@@ -91,7 +91,7 @@ class RecordCreator:
     def _first_record(
         self,
         guid: str,
-        change: PutCommand,
+        change: WriteCommand,
         conditions: Conditions,
         caller: Caller,
         policy: RetentionPolicy,

@@ -31,7 +31,8 @@ OBJECT = '{"user": "Cylance, Inc."}'
 RECORD = '{"expire": "4102444800", "user": "Cylance, Inc."}'
 OPERATIONS = '{"operations": [{"user": "Cylance, Inc."}]}'
 WHOLE_SECONDS = "must be a whole number of seconds from 1 to 253402300799, as a string of digits or an integer"
-MEMBERS = "The known members are `expire`, `guid`, `metadata`, `spread`, `ttl` and `user`."
+MEMBERS = "The known members are `expire`, `guid`, `metadata`, `revive`, `spread`, `ttl` and `user`."
+CREATION_MEMBERS = "The known members are `expire`, `guid`, `metadata`, `spread`, `ttl` and `user`"
 PARAMETERS = "The known parameters are `cursor`, `expires_after`, `expires_before`, `limit`, `owner`, `sort`, `state`, `user` and `view`."
 SECONDS = "must be Unix time in seconds"
 RULE = f"{SECONDS}, as a string of digits or an integer, such as 1798761600"
@@ -121,6 +122,9 @@ VALUES = [
     put('{"ttL": 60}', f"`ttL` is not a known member; did you mean `ttl`? {MEMBERS}"),
     patch('{"ttl": 60}', f"`ttl` is not a known member of a PATCH; {RENEWED}."),
     patch('{"Spread": 60}', f"`Spread` is not a known member of a PATCH; {RENEWED}."),
+    patch('{"revive": false}', "`revive` is not a known member of a PATCH; remove it: a PATCH revives an expired record only with a future `expire`."),
+    put('{"revive": "no"}', "`revive` must be true or false, without quotes."),
+    put('{"revive": null}', "`revive` must not be null; leave the member out instead."),
     put('{"colour": "red"}', f"`colour` is not a known member; remove it. {MEMBERS}"),
     put('{"state": "live"}', "`state` is set by the service; remove it. Responses without view=full contain only members that can be sent back."),
     put('{"gs_0123456789abcdef": 1}', f"The body has an unknown member; {UNNAMED}"),
@@ -130,7 +134,7 @@ VALUES = [
     put('{"expire": "soon", "user": " ", "colour": "red"}', f"`expire` {RULE} (and 2 more errors, listed in `errors`)."),
     put('{"user": " ", "colour": "red"}', "`user` must not be blank (and 1 more error, listed in `errors`)."),
     Mistake("POST", "/guid", b"{}", JSON, 400, "invalid-request", f"`user` is required, as in {OBJECT}."),
-    Mistake("POST", "/guid", b'{"username": "a"}', JSON, 400, "invalid-request", f"`username` is not a known member; did you mean `user`? {MEMBERS[:-1]} (and 1 more error, listed in `errors`)."),
+    Mistake("POST", "/guid", b'{"username": "a"}', JSON, 400, "invalid-request", f"`username` is not a known member; did you mean `user`? {CREATION_MEMBERS} (and 1 more error, listed in `errors`)."),
 ]  # fmt: skip
 QUERIES = [
     get("/guid?limit=0", "`limit` must be a whole number, 1 or more, such as 50; a page has at most 500."),

@@ -110,3 +110,24 @@ async def test_renewal_in_the_last_moments_takes_effect(
 
     assert (await renewal).renewed
     assert await store.get(GUID) == (await renewal).record
+
+
+async def test_delayed_put_that_must_not_revive_leaves_the_lease(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    started = (await database.fence.read()).now
+    await service_of(store, database, clock).put(GUID, PutCommand.model_validate({"user": "a", "ttl": TTL}))
+    clock.advance(seconds=TTL - REMAINING_MS / 1000)
+    records = DelayedRecords(store)
+    command = PutCommand.model_validate({"ttl": TTL, "revive": False})
+    put = asyncio.create_task(service_of(records, database, clock).put(GUID, command))
+    await asyncio.wait_for(records.has_begun.wait(), 30)
+    (deadline,) = records.deadlines
+    assert deadline is not None
+    assert started < deadline
+    await until_store_passes(database, deadline)
+    clock.advance(seconds=1)
+    records.may_continue.set()
+
+    with pytest.raises(Expired):
+        await put

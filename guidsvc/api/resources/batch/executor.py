@@ -320,11 +320,17 @@ _NO_RESULT = Result(0, b"", b"")
 
 
 def _puts_among(operations: Sequence[ParsedOperation], indexes: Sequence[int]) -> dict[int, _Put]:
-    """Return the puts among these operations; those without a GUID, or with invalid preconditions, are left out."""
+    """Return the puts among these operations that may be executed together.
+
+    Those without a GUID, or with invalid preconditions, are left out. So are those that must not revive a record, which
+    have a deadline of their own.
+    """
     puts: dict[int, _Put] = {}
     for index in indexes:
         operation = operations[index].operation
-        if isinstance(operation, BatchOperation) and operation.op == "put" and operation.guid is not None:
+        if not isinstance(operation, BatchOperation) or operation.op != "put" or operation.revive is False:
+            continue
+        if operation.guid is not None:
             try:
                 puts[index] = operation.guid, operation, conditions.of_operation(operation)
             except InvalidRequest:
