@@ -44,6 +44,12 @@ class Change(TypedDict, total=False):
     metadata: Mapping[str, Any]
 
 
+class PutChange(Change, total=False):
+    """The members of a put. With `revive=False`, it changes no record that has expired: then Expired."""
+
+    revive: bool
+
+
 class Terms(TypedDict, total=False):
     """The terms of a renewal, in the words of the interface."""
 
@@ -90,7 +96,7 @@ def create(key: str | None, change: Change) -> Call[Record]:
 
 def put(
     guid: Guid,
-    change: Change,
+    change: PutChange,
     kind: type[RecordT],
     if_match: Version | None = None,
     if_none_match: Version | None = None,

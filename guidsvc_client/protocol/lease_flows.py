@@ -18,7 +18,7 @@ from guidsvc_client.models import FullRecord, Record
 from guidsvc_client.problems import Expired, Forbidden, NotFound, OutcomeUnknown, PreconditionFailed
 from guidsvc_client.protocol import calls
 from guidsvc_client.protocol.call import Call, Flow, Pause, send
-from guidsvc_client.protocol.calls import Change
+from guidsvc_client.protocol.calls import PutChange
 from guidsvc_client.protocol.retrying import is_temporary
 from guidsvc_client.protocol.values import Duration, Guid, guid_of, seconds_of
 
@@ -55,7 +55,7 @@ class Plan:
     """The holders of the last blocks of this lease, the current one at the end. All others have ended."""
 
     @property
-    def change(self) -> Change:
+    def change(self) -> PutChange:
         """The record of the lease."""
         return {"user": self.user, "ttl": self.ttl_seconds, "metadata": {**self.metadata, HOLDER: self.holders[-1]}}
 
@@ -132,7 +132,7 @@ def release(plan: Plan, version: int) -> Flow[None]:
     """Revoke or delete the lease. LeaseLost if this holder no longer had it."""
     is_deleted = plan.is_deleted
     for _ in range(_RACES):
-        change: Change = {"expire": 0}
+        change: PutChange = {"expire": 0}
         call = calls.delete(plan.guid, version) if is_deleted else calls.put(plan.guid, change, Record, version)
         try:
             return (yield from send(_without_result(call)))

@@ -10,7 +10,7 @@ from guidsvc_client.models import EventPage, Record
 from guidsvc_client.problems import PreconditionFailed, ReceiptsFull, Unavailable
 from guidsvc_client.protocol.batches import Result, batch, rendered
 from guidsvc_client.protocol.call import Flow, Pause, send
-from guidsvc_client.protocol.calls import Change, get, put
+from guidsvc_client.protocol.calls import PutChange, get, put
 from guidsvc_client.protocol.event_calls import WAIT_SECONDS, Start, page
 from guidsvc_client.protocol.retrying import backoff_seconds, is_temporary
 from guidsvc_client.protocol.values import Guid
@@ -28,7 +28,8 @@ def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
     """Read a record, change it, and write it if no other client has; otherwise change the new record.
 
     The write is a batch of one with an idempotency key. So its repetition gets the response of the first attempt, and
-    not a failed precondition, which would not tell whether this write or another changed the version.
+    not a failed precondition, which would not tell whether this write or another changed the version. The expiry does
+    not change the version: a record that expires before the write must not be renewed by it.
     """
     record = yield from send(get(guid, Record))
     for conflicts in range(1, MAX_CONFLICTS + 1):
@@ -111,7 +112,7 @@ def next_page(plan: FeedPlan, cursor: str | None) -> Flow[EventPage]:
             return found
 
 
-def _write(record: Record, members: Change) -> Flow[Record]:
+def _write(record: Record, members: PutChange) -> Flow[Record]:
     """Write members to a version of a record, once."""
     operation = rendered({"guid": record.guid, "if_match": record.version or "*", **members})
     failures = 0
@@ -136,15 +137,17 @@ def _record_of(result: Result) -> Record:
     return result.record
 
 
-def _changed_members(old: Record, new: Record) -> Change:
-    """Return the members that a change has changed."""
+def _changed_members(old: Record, new: Record) -> PutChange:
+    """Return the members that a change has changed. Unless it sets the expiry, it must not revive the record."""
     if new.guid != old.guid:
         raise ValueError(f"the change returned {new.guid} in place of {old.guid}; return record.replace(...)")
-    changed: Change = {}
+    changed: PutChange = {}
     if new.user != old.user:
         changed["user"] = new.user
     if new.expire != old.expire:
         changed["expire"] = new.expire
     if new.metadata != old.metadata:
         changed["metadata"] = new.metadata
+    if changed and "expire" not in changed:
+        changed["revive"] = False
     return changed

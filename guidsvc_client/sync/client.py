@@ -10,7 +10,7 @@ from guidsvc_client.key_models import Identity
 from guidsvc_client.models import FullRecord, Readiness, Record, Renewal, Statistics
 from guidsvc_client.protocol import batches, calls, workflows
 from guidsvc_client.protocol.batches import MAX_OPERATIONS, BatchOptions, Operation, Result
-from guidsvc_client.protocol.calls import Change, Filter, Terms
+from guidsvc_client.protocol.calls import Change, Filter, PutChange, Terms
 from guidsvc_client.protocol.event_calls import EventFilter, Start, query_of
 from guidsvc_client.protocol.lease_flows import LeaseOptions, plan_of
 from guidsvc_client.protocol.retrying import Options, Policy
@@ -108,12 +108,13 @@ class Client:
         *,
         if_match: Version | None = None,
         if_none_match: Literal["*"] | None = None,
-        **change: Unpack[Change],
+        **change: Unpack[PutChange],
     ) -> Record:
         """Create a record under this GUID, or merge members into it; `metadata` is replaced as a whole.
 
         With `if_match`, PreconditionFailed unless the record has this version; with `if_none_match="*"`, if there is
         one. If the first response was lost, that may be this write: then OutcomeUnknown, with the current record.
+        An expired record becomes valid again; with `revive=False`, Expired, and nothing changes.
         """
         return self._session.send(calls.put(guid, change, Record, if_match, if_none_match))
 
@@ -125,6 +126,7 @@ class Client:
         """Read, change and write a record, so that no change of any client is lost or made twice.
 
         `change` is called again if another client has changed the record in between: `lambda r: r.replace(user="x")`.
+        Expired if the record has expired, even in between, unless `change` sets `expire`.
         """
         return self._session.run(workflows.update(guid, change))
 

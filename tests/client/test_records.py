@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from guidsvc_client import (
+    Client,
     Expired,
     ExpiresTooSoon,
     FullRecord,
@@ -17,6 +18,10 @@ from guidsvc_client import (
     PreconditionFailed,
     Record,
 )
+from tests.support.backing_servers import Service
+
+SECONDS = 60
+"""Time limit of what must happen."""
 
 
 async def collected(items: Any) -> list[Any]:
@@ -27,6 +32,18 @@ async def collected(items: Any) -> list[Any]:
 def new_user() -> str:
     """Return a user whom no other test has."""
     return f"user {uuid4().hex}"
+
+
+def wait_for_expiry(client: Client, record: Record) -> None:
+    """Wait until a record has expired."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            client.get(record.guid)
+        except Expired:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the record does not expire")
 
 
 async def test_created_record_is_read_in_any_spelling(guids: Any) -> None:
@@ -166,6 +183,40 @@ async def test_update_rejects_the_record_of_another_guid(guids: Any) -> None:
     made, other = [await guids.create(user="a") for _ in range(2)]
     with pytest.raises(ValueError, match="in place of"):
         await guids.update(made.guid, lambda _: other)
+
+
+async def test_update_does_not_revive_a_record(guids: Any, running: Service) -> None:
+    """It expires between the read and the write, without a change of its version."""
+    with Client(running.url) as direct:
+
+        def note(record: Record) -> Record:
+            wait_for_expiry(direct, record)
+            return record.replace(metadata={"note": "x"})
+
+        made = await guids.put(uuid4(), user="a", ttl=1)
+        with pytest.raises(Expired):
+            await guids.update(made.guid, note)
+        wait_for_expiry(direct, made)
+        taken = await guids.put(made.guid, ttl=60, if_match=made.version)
+        assert (taken.user, taken.metadata) == ("a", {})
+
+
+async def test_update_that_sets_the_expiry_renews_the_record(guids: Any, running: Service) -> None:
+    made = await guids.put(uuid4(), user="a", ttl=1)
+    with Client(running.url) as direct:
+
+        def prolong(record: Record) -> Record:
+            wait_for_expiry(direct, record)
+            return record.replace(user="b", expire=record.expire + 3600)
+
+        assert (await guids.update(made.guid, prolong)).user == "b"
+    assert (await guids.get(made.guid)).expire == made.expire + 3600
+
+
+async def test_put_that_must_not_revive_raises_expired(guids: Any) -> None:
+    revoked = await guids.put(uuid4(), user="a", expire=0)
+    with pytest.raises(Expired):
+        await guids.put(revoked.guid, ttl=60, revive=False)
 
 
 async def test_list_reads_page_by_page(guids: Any) -> None:

@@ -293,7 +293,7 @@ async def test_update_is_one_batch_with_a_key(kind: str) -> None:
         assert (await guids.update(GUID, lambda record: record.replace(user="b"))).version == 8
     first, second = server.requests[1:]
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
-    assert first.json == {"operations": [{"guid": GUID, "if_match": '"7"', "user": "b"}]}
+    assert first.json == {"operations": [{"guid": GUID, "if_match": '"7"', "user": "b", "revive": False}]}
 
 
 async def test_update_without_room_for_keys_leaves_no_doubt_out(kind: str) -> None:
@@ -307,6 +307,7 @@ async def test_update_without_room_for_keys_leaves_no_doubt_out(kind: str) -> No
     assert isinstance(error, Disconnected)
     assert [request.method for request in server.requests] == ["GET", "POST", "PUT"]
     assert server.requests[-1].headers["if-match"] == '"7"'
+    assert server.requests[-1].json == {"user": "b", "revive": False}
 
 
 async def test_hooks_and_log_do_not_show_the_key(kind: str, caplog: pytest.LogCaptureFixture) -> None:
