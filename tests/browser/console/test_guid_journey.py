@@ -11,6 +11,10 @@ pytestmark = pytest.mark.timeout(240)
 DASHED = "{" + f"{GUID[:8]}-{GUID[8:12]}-{GUID[12:16]}-{GUID[16:20]}-{GUID[20:]}".lower() + "}"
 
 
+SOON_MS = 60_000
+"""Time limit of what must happen."""
+
+
 def choose(page: Page, name: str) -> None:
     tab_to(page, name)
     page.keyboard.press("Enter")
@@ -113,6 +117,23 @@ def test_taking_theirs_does_not_change_the_record(console: OpenConsole, running:
 
     expect(page.get_by_text("theirs", exact=True)).to_be_visible()
     assert call(running, "GET", f"/guid/{GUID}")["user"] == "theirs"
+
+
+def test_edit_does_not_revive_a_guid_unless_it_sets_an_expiry(console: OpenConsole, running: Service) -> None:
+    """The GUID expires while a person types, without a change of its version."""
+    call(running, "PUT", f"/guid/{GUID}", {"user": "first", "ttl": 8})
+    page = console(running, f"guids/{GUID}")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("User").fill("mine")
+    expect(page.get_by_text("It expired")).to_be_attached(timeout=SOON_MS)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Meanwhile, this GUID expired.")).to_be_visible()
+    assert call(running, "GET", "/guid?state=live")["items"] == []
+
+    page.get_by_label("Expiry").fill("2100-01-01")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
+    assert call(running, "GET", f"/guid/{GUID}") == {"guid": GUID, "user": "mine", "expire": "4102444800"}
 
 
 def test_pages_turn_forward_and_back(console: OpenConsole, running: Service) -> None:

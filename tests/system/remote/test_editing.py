@@ -161,6 +161,37 @@ def test_invalid_text_is_not_lost(cli: CommandLine, guid: str, tmp_path: Path, s
     assert cli.ok("get", guid).json["user"] == "alice"
 
 
+UNTIL_EXPIRED = """while true; do
+    status=$(curl -s -o /dev/null -w '%{{http_code}}' {url})
+    [ "$status" = 200 ] || break
+    sleep 0.05
+done
+"""
+
+
+@pytest.mark.parametrize("change", ["s/alice/bob/", "s/alice/bob/; /expire/d"])
+def test_edit_does_not_revive_a_record(cli: CommandLine, running: Service, tmp_path: Path, change: str) -> None:
+    """It expires while the editor is open, without a change of its version."""
+    guid = cli.ok("put", "--user", "alice", "--ttl", "2s").json["guid"]
+    script = UNTIL_EXPIRED.format(url=f"{running.url}/guid/{guid}") + f"sed -i '{change}' \"$1\"\n"
+    done = cli("edit", guid, EDITOR=editor(tmp_path, script))
+
+    assert done.code == 3, done.err
+    assert "expired at" in done.err
+    assert "bob" in draft_of(done).read_text()
+    assert cli("get", guid).code == 3
+    assert cli.ok("renew", guid, "--ttl", "1h", "--revive").json["renewed"] is True
+    assert cli.ok("get", guid).json["user"] == "alice"
+
+
+def test_edit_with_a_new_expiry_makes_a_record_valid(cli: CommandLine, running: Service, tmp_path: Path) -> None:
+    guid = cli.ok("put", "--user", "alice", "--ttl", "2s").json["guid"]
+    change = """sed -i 's/"expire": "[^"]*"/"expire": "2100-01-01"/' "$1"\n"""
+    script = UNTIL_EXPIRED.format(url=f"{running.url}/guid/{guid}") + change
+
+    assert cli.ok("edit", guid, EDITOR=editor(tmp_path, script)).json["expire"] == "4102444800"
+
+
 def test_missing_editor_is_an_error(cli: CommandLine, guid: str, drafts: Path) -> None:
     done = cli("edit", guid, EDITOR="/nowhere/editor")
 

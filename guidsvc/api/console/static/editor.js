@@ -19,13 +19,21 @@ const draftOf = (record) => ({
   metadata: record.metadata ? JSON.stringify(record.metadata, null, 2) : "",
 });
 
-/** The body of a write that changes only what the draft has changed. @param {Draft} draft @param {Draft} base */
+/**
+ * The body of a write that changes only what the draft has changed. Without a new expiry, it does not revive a GUID that
+ * has expired meanwhile.
+ * @param {Draft} draft
+ * @param {Draft} base
+ */
 function bodyOf(draft, base) {
-  const members = /** @type {Record<string, string>} */ ({});
+  const members = /** @type {Record<string, string | boolean>} */ ({});
   if (draft.user !== base.user) members.user = draft.user;
   if (draft.expiry !== base.expiry) members.expire = String(parseExpiry(draft.expiry));
+  else if (draft.user !== base.user || draft.metadata !== base.metadata) members.revive = false;
   return writeBody(members, draft.metadata === base.metadata ? undefined : draft.metadata);
 }
+
+const EXPIRED = "Meanwhile, this GUID expired. Your text is still here: enter a later expiry to save it and make the GUID valid again.";
 
 /** The name of the draft of an edit. @param {string} guid */
 export const draftName = (guid) => `edit ${guid}`;
@@ -46,6 +54,7 @@ export function Editor({ record, onClose, onSaved }) {
         const headers = { "Content-Type": "application/json", "If-Match": `"${version}"`, Prefer: "return=minimal" };
         await load(`guid/${record.guid}`, { method: "PUT", body, headers });
       } catch (caught) {
+        if (caught instanceof RequestError && caught.status === 410) throw new Error(EXPIRED);
         if (!(caught instanceof RequestError && caught.status === 412)) throw caught;
         setTheirs(await readRecord(record.guid).catch((reading) => {
           throw isGone(reading) ? new Error("Meanwhile, somebody deleted this GUID, or it expired. Your text is still here: copy it if you need it.") : reading;

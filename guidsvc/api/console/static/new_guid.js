@@ -14,7 +14,7 @@ export function idempotencyKey() {
 
 /**
  * The body of a write. Metadata is written as it was typed: its numbers keep all their digits.
- * @param {Record<string, string>} members
+ * @param {Record<string, string | boolean>} members
  * @param {string} [metadata] a JSON object
  */
 export function writeBody(members, metadata) {

@@ -109,8 +109,13 @@ def _members(text: str, draft: Draft, guid: str) -> dict[str, Any]:
 
 
 def _write(remote: Remote, record: Record, text: str, draft: Draft) -> None:
-    """Write the text if the record still has the version that it began with. Otherwise say so, and keep the file."""
+    """Write the text if the record still has the version that it began with. Otherwise say so, and keep the file.
+
+    A text with another expiry makes a record valid that has expired meanwhile. Any other text must not.
+    """
     members = _members(text, draft, record.guid)
+    if members.get("expire", record.expire) == record.expire:
+        members["revive"] = False
     version = record.version if draft.base is None else draft.base.version
     try:
         written = remote.client.put(record.guid, if_match=version or "*", **members)

@@ -54,7 +54,11 @@ def print_record(remote: Remote, record: Record) -> None:
 @if_match_option
 @click.pass_obj
 def put(remote: Remote, /, words: tuple[str, ...], *, is_new: bool, if_match: Any, **options: Any) -> None:
-    """Create a record, or change members of one; `-` reads JSON from standard input. Without a GUID, one is drawn."""
+    """Create or renew a record, or change members of one; `-` reads JSON from standard input.
+
+    Without a GUID, one is drawn. Without --expire and --ttl, an expired record gets the default lifetime; `patch`
+    leaves it alone.
+    """
     guid, has_stdin = split_words(words)
     members, guid = without_guid(stdin_object(is_put=True) if has_stdin else {}, guid)
     members |= _members(**options)
