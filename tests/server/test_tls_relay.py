@@ -137,6 +137,27 @@ async def test_rest_of_a_header_stays_behind_its_beginning() -> None:
     assert sides.passed == sent
 
 
+async def test_few_records_are_passed_on_while_a_client_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The TLS protocol answers some records, such as KeyUpdates, and keeps what it cannot send."""
+    monkeypatch.setattr(tls_relay, "UNREAD_RECORDS", 20)
+    sides = Sides()
+    relay = relay_to(sides)
+    relay.pause_writing()
+    sent = b""
+    for number in range(100):
+        if not sides.is_paused:
+            data = record(b"%d" % number)
+            await deliver(relay, sides, data)
+            sent += data
+        await asyncio.sleep(0)
+    assert len(sides.parts) == 20
+
+    relay.resume_writing()
+    while sides.is_paused:
+        await asyncio.sleep(0)
+    assert sides.passed == sent
+
+
 async def test_single_records_after_the_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls_relay, "CLOSING_BYTES", 1_000)
     sides = Sides()

@@ -18,6 +18,8 @@ RECORDS = 16
 """Records that are decrypted in one turn: a large request has fewer."""
 CLOSING_BYTES = 16 * 1024 * 1024
 """Bytes that a client may still send after the end of the last response, until it closes. Then it is disconnected."""
+UNREAD_RECORDS = 1024
+"""Records that are decrypted while the client does not read: OpenSSL keeps its answers to them, without a bound."""
 HELD_SECONDS = 1.0
 """How long held data waits at most until it is looked at again. The connection can also close meanwhile."""
 _HEADER_BYTES = 5
@@ -69,7 +71,8 @@ class TlsTurns(LoopTurns):
 class TlsRelay(asyncio.BufferedProtocol):
     """Passes what `transport` receives to `tls`, whose decrypted side is `secure`, and takes the turns of `network`.
 
-    While the application does not read, it holds the rest, and the transport does not read.
+    While the application does not read, or the client has not read for too many records, it holds the rest, and the
+    transport does not read.
     """
 
     def __init__(
@@ -89,11 +92,11 @@ class TlsRelay(asyncio.BufferedProtocol):
         self._boundaries = boundaries
         self._pending = b""
         self._bytes_after_end = 0
+        self._unread_records = 0  # passed on since the transport has sent nothing
+        self._is_writing_paused = False
         self._is_queued = self._is_lost = self._is_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self.eof_received = tls.eof_received  # type: ignore[method-assign]  # saves a call
-        self.pause_writing = tls.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = tls.resume_writing  # type: ignore[method-assign]
 
     def start(self, data: bytes) -> None:
         """Begin with data that has already been received."""
@@ -115,12 +118,23 @@ class TlsRelay(asyncio.BufferedProtocol):
             and self._boundaries.is_at_header
             and self._secure.is_reading()
             and not self._secure.is_closing()
+            and not self._is_writing_paused
         ):  # one record, as nearly all requests are: inline, for it is a large part of what they cost
             self._tls.get_buffer(nbytes)[:nbytes] = received[:nbytes]
             self._tls.buffer_updated(nbytes)
         else:
             data = received[:nbytes]
             self._pass_on(memoryview(self._pending + data) if self._pending else data)
+
+    def pause_writing(self) -> None:
+        self._is_writing_paused, self._unread_records = True, 0
+        self._tls.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._is_writing_paused, self._unread_records = False, 0
+        self._tls.resume_writing()
+        if self._is_paused:
+            self.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost, self._pending = True, b""
@@ -156,6 +170,8 @@ class TlsRelay(asyncio.BufferedProtocol):
             feed(self._tls, data[:size])
             data = data[size:]
             records += count
+            if self._is_writing_paused:
+                self._unread_records += count
             if self._secure.is_closing() and self._is_over_after_end(size):
                 return
         self._pending = b"" if self._is_lost else bytes(data)
@@ -182,7 +198,11 @@ class TlsRelay(asyncio.BufferedProtocol):
         return True
 
     def _may_pass(self) -> bool:
-        return not self._is_lost and (self._secure.is_reading() or self._secure.is_closing())
+        return (
+            not self._is_lost
+            and self._unread_records < UNREAD_RECORDS
+            and (self._secure.is_reading() or self._secure.is_closing())
+        )
 
     def _queue(self) -> None:
         if not self._is_queued and not self._is_lost:
