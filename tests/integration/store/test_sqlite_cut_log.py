@@ -6,15 +6,19 @@ import re
 import shutil
 import sqlite3
 import stat
-import time
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from guidsvc.store.sqlite.backup import back_up
-from guidsvc.store.sqlite.recovery.cut_log import save_cut_log
+from guidsvc.store.sqlite.recovery import cut_log
+from guidsvc.store.sqlite.recovery.cut_log import MAX_COPIES, save_cut_log
+from guidsvc.store.sqlite.recovery.log_frames import LogIndex, dropped_commits
 from guidsvc.store.sqlite.store import open_keys_of, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.factories import record
@@ -119,6 +123,40 @@ async def test_damaged_log_with_a_reader_is_reported_once(
     assert len(copies(killed)) == 1
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_copy_that_a_killed_process_left_is_removed(killed: Path, *, is_damaged: bool) -> None:
+    wal = wal_of(killed)
+    unfinished = wal.with_name(f"{wal.name}.damaged-{wal.read_bytes()[16:24].hex()}.12345")
+    unfinished.write_bytes(b"half")
+    if is_damaged:
+        flip(wal, wal.stat().st_size // 2)
+    cut = save_cut_log(killed)
+    assert [str(copy) for copy in copies(killed)] == ([] if cut is None else [cut.copy])
+    assert (cut is not None) == is_damaged
+
+
+def test_newest_copies_of_damaged_logs_stay(killed: Path) -> None:
+    wal = wal_of(killed)
+    flip(wal, wal.stat().st_size // 2)
+    earlier = [wal.with_name(f"{wal.name}.damaged-{number:016x}") for number in range(MAX_COPIES)]
+    for age, copy in enumerate(earlier, start=1):
+        copy.write_bytes(b"log")
+        os.utime(copy, ns=(0, age))
+    cut = save_cut_log(killed)
+    assert cut is not None
+    assert sorted(map(str, copies(killed))) == sorted([*map(str, earlier[1:]), cut.copy])
+
+
+def test_size_of_a_copied_log_is_limited(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wal = wal_of(killed)
+    flip(wal, wal.stat().st_size // 2)
+    monkeypatch.setattr(cut_log, "MAX_COPY_BYTES", wal.stat().st_size - 1)
+    cut = save_cut_log(killed)
+    assert cut is not None
+    assert cut.copy == "none: the log has 0 MiB, more than 0 MiB"
+    assert copies(killed) == []
+
+
 def test_unfinished_copy_of_the_log_is_removed(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise it would pass for a copy that was reported."""
     wal = wal_of(killed)
@@ -180,18 +218,130 @@ async def test_log_in_use_is_not_copied(path: Path, clock: FakeClock) -> None:
             assert save_cut_log(path) is None
 
 
-async def test_commit_under_way_is_no_loss(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last frame is in the log for a moment before it counts."""
-    wal = wal_of(path)
-    async with open_sqlite(path, exclusive=True) as store:
-        await store.records.swap(None, record(clock()))
-        content = wal.read_bytes()
-        salts = content[16:24]
-        unfinished = content + bytes(4) + b"\0\0\0\1" + salts + bytes(FRAME_BYTES - 16)
-        wal.write_bytes(unfinished)
-        monkeypatch.setattr(time, "sleep", lambda _: wal.write_bytes(content))
-        assert save_cut_log(path) is None
+@contextmanager
+def writer(path: Path) -> Iterator[None]:
+    """Hold a store open in another process, in the middle of a transaction."""
+    program = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('BEGIN IMMEDIATE')\n"
+        "print('begun', flush=True)\n"
+        "sys.stdin.read()\n"
+        "connection.execute('ROLLBACK')\n"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        yield  # the end of its input ends it
+
+
+def can_write(path: Path) -> bool:
+    """Return whether another process could write the store now."""
+    program = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)\n"
+        "try:\n"
+        "    connection.execute('BEGIN IMMEDIATE')\n"
+        "except sqlite3.OperationalError as error:\n"
+        "    sys.exit(error.sqlite_errorname)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program, str(path)], check=False, capture_output=True, text=True)
+    assert found.returncode == 0 or found.stderr.strip() == "SQLITE_BUSY", found.stderr
+    return found.returncode == 0
+
+
+@pytest.fixture
+def commit(killed: Path) -> bytes:
+    """The frames of the last commit of the killed process, which are taken out of its log."""
+    content = wal_of(killed).read_bytes()
+    ends = [
+        start + FRAME_BYTES
+        for start in range(32, len(content), FRAME_BYTES)
+        if any(content[start + 4 : start + 8])  # the size of the database after a commit
+    ]
+    assert ends[-1] - ends[-2] > FRAME_BYTES, "more than one frame"
+    wal_of(killed).write_bytes(content[: ends[-2]])
+    return content[ends[-2] : ends[-1]]
+
+
+async def test_commit_under_way_is_no_loss(
+    killed: Path, commit: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames are in the log, until it is synced, before they count."""
+    monkeypatch.setattr(cut_log, "BUSY_SECONDS", 0.05)
+    wal = wal_of(killed)
+    before = wal.read_bytes()
+    last = len(commit) - FRAME_BYTES
+    steps = {
+        "its first frame": commit[:FRAME_BYTES],
+        "a part of its last frame": commit[: last + FRAME_BYTES // 2],
+        "the last frame, over an old one, without its page": commit[: last + 24] + bytes(FRAME_BYTES - 24),
+        "a last frame that is seen before the first one": bytes(last) + commit[last:],
+        "all frames": commit,
+    }
+    with writer(killed):
+        for step, content in steps.items():
+            wal.write_bytes(before + content)
+            assert save_cut_log(killed) is None, step
+            assert back_up(killed, tmp_path / "copy.db", overwrite=True).losses == (), step
+            assert copies(killed) == [], step
+            assert wal.read_bytes() == before + content, step
+
+
+def test_whole_commit_is_no_loss_without_its_writer(killed: Path, commit: bytes) -> None:
+    """If its sync was rejected, it does not count, but SQLite drops nothing."""
+    wal = wal_of(killed)
+    with closing(sqlite3.connect(killed)) as reader:
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        content = wal.read_bytes() + commit
+        wal.write_bytes(content)
+        assert save_cut_log(killed) is None
         assert wal.read_bytes() == content
+
+
+def test_log_is_judged_once_its_writer_is_done(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that another process ends meanwhile is no loss, whatever it looked like before."""
+    wal = wal_of(killed)
+    whole = wal.read_bytes()
+    found = []
+
+    def look(log: BinaryIO, index: LogIndex) -> int:
+        found.append((dropped_commits(log, index), can_write(killed)))
+        wal.write_bytes(whole)
+        return found[-1][0]
+
+    monkeypatch.setattr(cut_log, "dropped_commits", look)
+    flip(wal, wal.stat().st_size - FRAME_BYTES // 2)
+    assert save_cut_log(killed) is None
+    assert found == [(1, True), (0, False)]
+    assert copies(killed) == []
+
+
+def test_log_is_copied_under_the_lock_of_writers(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also SQLite's own locks are held then, which a process loses when it closes the file of the index."""
+    flip(wal_of(killed), wal_of(killed).stat().st_size // 2)
+    found = []
+    copy = shutil.copyfileobj
+
+    def look(source: Any, target: Any) -> None:
+        found.append(can_write(killed))
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfileobj", look)
+    assert save_cut_log(killed) is not None
+    assert found == [False]
+    assert can_write(killed)
+
+
+def test_damage_beside_a_process_that_reads_is_reported(killed: Path, tmp_path: Path) -> None:
+    wal = wal_of(killed)
+    flip(wal, wal.stat().st_size // 2)
+    with closing(sqlite3.connect(killed)) as reader:
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        (loss,) = back_up(killed, tmp_path / "copy.db", overwrite=False).losses
+    assert "the write-ahead log is damaged" in loss
+    assert len(copies(killed)) == 1
 
 
 async def test_frames_from_before_the_log_began_anew_are_no_loss(path: Path, tmp_path: Path, clock: FakeClock) -> None:

@@ -1,36 +1,36 @@
 """A write-ahead log with a damaged frame: SQLite drops this frame, and all committed transactions behind it.
 
 It takes the frames up to the first wrong checksum, as if a crash had torn the end of the log, and overwrites the rest.
-So before a store is used, the number of frames that SQLite takes is compared with the commits that the log holds. If
-there are some behind them, the log is copied aside, and begun anew. The name of the copy is that of the log, by its
-salts. So of several processes that start, one copies and reports the log.
+So before a store is used, the commits that the log holds are compared with those that SQLite takes. If some are behind
+a wrong checksum, the log is copied aside, and begun anew. The name of the copy is that of the log, by its salts. So of
+several processes that start, one copies and reports the log.
 
-After a power failure, the unfinished last write can look the same. Two faults show nothing: a damaged commit frame at
-the very end, and a damaged salt in the header of the log.
+The log of a store in use changes all the time: the frames of a commit are half written for a moment. So a log is judged
+under the lock of writers, and one that looks whole without it is left alone. A process that does not get the lock does
+not judge: another one uses the log, and was here before.
+
+An unfinished last write can look the same, after a power failure, or if the disk has rejected its sync. Two faults show
+nothing: a damaged commit frame at the very end, and a damaged salt in the header of the log.
 """
 
 import os
+import re
 import shutil
 import sqlite3
-import sys
-import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import structlog
 
-from guidsvc.files.partial_file import partial_file
-from guidsvc.store.sqlite.files import connect
+from guidsvc.store.sqlite.files import WAL_BYTES, connect
 from guidsvc.store.sqlite.parts import refuse_incomplete
+from guidsvc.store.sqlite.recovery.log_frames import dropped_commits, read_index, salts_of
 from guidsvc.store.sqlite.schema import BUSY_SECONDS, MIGRATIONS, identify
 
-TRIES, PAUSE_SECONDS = 5, 0.1
-"""A commit of another process is in the log for a moment before it counts, so the comparison is repeated."""
-_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
-"""See "The WAL File Format" and "The WAL-Index File Format", https://www.sqlite.org/walformat.html."""
-_PAGE_SIZES = {512 << power for power in range(8)}
-_NO_SALTS = bytes(8)
+MAX_COPIES, MAX_COPY_BYTES = 4, 16 * WAL_BYTES
+"""Maximum number of copies beside a store, of which the newest stay, and maximum size of a log that is copied."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,35 +40,33 @@ class CutLog(NamedTuple):
 
     transactions: int
     copy: str
+    is_copied: bool = True
 
 
 def save_cut_log(path: Path) -> CutLog | None:
     """Copy the log of a store aside if SQLite will drop transactions from it.
 
-    Return None if it will not, or if that log was copied before: then another process has reported it.
-    This must come before SQLite opens the file: it may remove the log when it closes it. StartError if there is a log,
-    but the file is not a whole store.
+    Return None if it will not, if that log was copied before: then another process has reported it; or if another
+    process writes the store for longer than BUSY_SECONDS. This must come before SQLite opens the file: it may remove
+    the log when it closes it. StartError if there is a log, but the file is not a whole store.
     """
     log = path.with_name(f"{path.name}-wal")
     if not (path.exists() and log.exists()):
         return None
     refuse_incomplete(path)
     try:
-        with closing(connect(path, timeout_seconds=BUSY_SECONDS)) as connection:
+        with ExitStack() as files, closing(connect(path, timeout_seconds=BUSY_SECONDS)) as connection:
             identify(connection, path, newest=len(MIGRATIONS))  # makes SQLite read the log, if no other process has
-            lost = _lost_transactions(path, log)
-            if not lost:
+            # Closed after the connection: a process that closes a file loses all its locks of it, also SQLite's.
+            index = files.enter_context(path.with_name(f"{path.name}-shm").open("rb"))
+            if not (_dropped(log, index) or _copies(log, is_finished=False)):
                 return None
-            target = _name_of_copy(log)
-            try:
-                _copy(log, target)  # here, because the log stays while a connection is open
-            except FileExistsError:
-                return None
-            except OSError as error:
-                return CutLog(lost, f"none: {target} cannot be written: {error.strerror}")
-            with suppress(sqlite3.Error):  # what was dropped is in the log until it begins anew, but is reported once
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return CutLog(lost, str(target))
+            with _without_writers(connection):
+                cut = _save(log, index)
+            if cut is not None and cut.is_copied:
+                with suppress(sqlite3.Error):  # what was dropped is in the log until it begins anew
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return cut
     except (OSError, sqlite3.Error):
         return None  # whoever opens the store next meets the same fault, and reports it
 
@@ -82,62 +80,72 @@ def report_cut_log(path: Path) -> None:
         )
 
 
-def _lost_transactions(path: Path, log: Path) -> int:
-    """Return how many transactions of the log are behind the frames that SQLite takes."""
-    lost = 0
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(PAUSE_SECONDS)
-        salts, commits = _commits(log)
-        index_salts, used = _index(path)
-        is_same_log = index_salts in {salts, _NO_SALTS}  # none if SQLite finds the header of the log invalid
-        lost = sum(commit > used for commit in commits) if is_same_log else 0
-        if not lost:
-            break
-    return lost
+@contextmanager
+def _without_writers(connection: sqlite3.Connection) -> Iterator[None]:
+    """Keep all processes from writing the log; sqlite3.Error if one does not let go of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
-def _commits(log: Path) -> tuple[bytes, list[int]]:
-    """Return the salts of the log, and the numbers of the frames that end a transaction, from 1.
-
-    Frames from before the last restart of the log have other salts.
-    """
+def _dropped(log: Path, index: BinaryIO) -> int:
+    """Return how many transactions of the log SQLite drops. Only under the lock of writers, this is certain."""
     with log.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-        page_bytes, salts = int.from_bytes(header[8:12], "big"), header[16:24]
-        if page_bytes not in _PAGE_SIZES:
-            return salts, []
-        frame_bytes = _FRAME_HEADER_BYTES + page_bytes
-        count = (os.fstat(file.fileno()).st_size - _HEADER_BYTES) // frame_bytes
-        found = []
-        for number in range(count):
-            file.seek(_HEADER_BYTES + number * frame_bytes)
-            frame = file.read(_FRAME_HEADER_BYTES)
-            if frame[8:16] == salts and any(frame[4:8]):
-                found.append(number + 1)
-    return salts, found
+        return dropped_commits(file, read_index(index))
 
 
-def _index(path: Path) -> tuple[bytes, int]:
-    """Return the salts of the log that SQLite has read, and the number of frames that it takes."""
-    with path.with_name(f"{path.name}-shm").open("rb") as file:
-        header = file.read(48)
-    return header[32:40], int.from_bytes(header[16:20], sys.byteorder)
+def _save(log: Path, index: BinaryIO) -> CutLog | None:
+    """Copy the log if SQLite drops transactions. Under the lock of writers, no other process copies it."""
+    for unfinished in _copies(log, is_finished=False):  # of a process that was killed
+        unfinished.unlink(missing_ok=True)
+    transactions = _dropped(log, index)
+    if not transactions:
+        return None
+    target = _name_of_copy(log)
+    if target.exists():
+        return None
+    size = log.stat().st_size
+    if size > MAX_COPY_BYTES:
+        reason = f"none: the log has {size >> 20} MiB, more than {MAX_COPY_BYTES >> 20} MiB"
+        return CutLog(transactions, reason, is_copied=False)
+    try:
+        _copy(log, target)
+        _remove_oldest_copies(log)
+    except OSError as error:
+        return CutLog(transactions, f"none: {target} cannot be written: {error.strerror}", is_copied=False)
+    return CutLog(transactions, str(target))
+
+
+def _remove_oldest_copies(log: Path) -> None:
+    """Remove all but the MAX_COPIES newest copies."""
+    newest_first = sorted(_copies(log, is_finished=True), key=lambda copy: copy.stat().st_mtime_ns, reverse=True)
+    for copy in newest_first[MAX_COPIES:]:
+        with suppress(OSError):
+            copy.unlink()
+
+
+def _copies(log: Path, *, is_finished: bool) -> list[Path]:
+    """Return the copies of this log and of earlier ones: the finished, or the unfinished."""
+    name = re.compile(rf"{re.escape(log.name)}\.damaged-[0-9a-f]{{16}}{'' if is_finished else '[.][0-9]+'}")
+    return [each for each in log.parent.iterdir() if name.fullmatch(each.name)]
 
 
 def _copy(log: Path, target: Path) -> None:
-    """Copy the log, for its owner only. FileExistsError if there is a copy."""
-    if target.exists():
-        raise FileExistsError
-    with partial_file(target) as unfinished:
+    """Copy the log, for its owner only."""
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+    try:
         with log.open("rb") as source, open(unfinished, "xb", opener=_private) as copy:
             shutil.copyfileobj(source, copy)
-        os.link(unfinished, target)  # unlike a renaming, it fails if there is a copy
+        unfinished.rename(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _name_of_copy(log: Path) -> Path:
-    salts, _ = _commits(log)
-    return log.with_name(f"{log.name}.damaged-{salts.hex()}")
+    with log.open("rb") as file:
+        return log.with_name(f"{log.name}.damaged-{salts_of(file).hex()}")
 
 
 def _private(path: str, flags: int) -> int:
