@@ -24,6 +24,7 @@ from guidsvc.doctor.clocks import judge_clock
 from guidsvc.doctor.examination import CHECKS
 from guidsvc.doctor.findings import Finding, Group, Result, bounded, ok, warn
 from guidsvc.store import open_keys, open_store
+from guidsvc.store.sqlite.recovery.key_order import find_disorder
 from guidsvc.store.sqlite.schema import open_writer
 from tests.support.backing_servers import ROOT, Server, free_port, guarded_mongo_server, mongo_server, redis_server
 from tests.support.killed_program import run_until_killed
@@ -387,6 +388,63 @@ def test_slow_check_of_the_pages_ends(path: Path, monkeypatch: pytest.MonkeyPatc
     found = examined(sqlite.checks(path, is_deep=False))["store.pages"]
 
     assert (found.status, found.remedy) == ("warn", "run the doctor with --deep when there is time")
+
+
+@contextmanager
+def started_and_changed(path: Path) -> Iterator[None]:
+    """Change every page of a store, as a service that starts meanwhile may do."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as service:
+        service.execute("DELETE FROM records")
+        service.execute("DROP INDEX records_user")
+        service.execute("VACUUM")
+        service.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["runs", "has stopped again"])
+def test_store_that_a_service_opens_meanwhile_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_over: bool
+) -> None:
+    path = tmp_path / "guidsvc.db"
+    with closing(open_writer(path)) as writer:
+        writer.executemany(
+            "INSERT INTO records VALUES (?, 'u', 1, NULL, '', 1, 1, 1, 1, 1, 0, 1)",
+            [(f"{number:032X}",) for number in range(20_000)],
+        )
+    looks: list[sqlite3.Connection] = []
+
+    with ExitStack() as service:
+
+        def change_once() -> None:
+            if len(looks) == 1 and path.stat().st_size > 2**20:
+                with ExitStack() as short:
+                    (short if is_over else service).enter_context(started_and_changed(path))
+
+        def look(connection: sqlite3.Connection) -> str | None:
+            looks.append(connection)
+            connection.execute("PRAGMA cache_size = 1")  # as if the store were larger than the cache
+            return find_disorder(connection, change_once)
+
+        monkeypatch.setattr(sqlite, "find_disorder", look)
+        found = examined(sqlite.checks(path, is_deep=False))["store.pages"]
+
+    assert found.status == "ok", found
+    assert len(looks) == 2
+
+
+def test_log_that_sqlite_removes_meanwhile_is_no_fault(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    log.touch()
+    is_accessible = os.access
+
+    def removing(file: Path, mode: int, *, effective_ids: bool) -> bool:
+        if file == log:
+            log.unlink()
+        return is_accessible(file, mode, effective_ids=effective_ids)
+
+    monkeypatch.setattr(os, "access", removing)
+    assert examined(sqlite.checks(path, is_deep=False))["store.writable"].status == "ok"
+    assert not log.exists()
 
 
 # How checks are run

@@ -1,10 +1,12 @@
 """Checks of the API keys in the store, read without a claim on it, and of the key set that signs tokens."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 from guidsvc.auth.tokens.jwks_client import fetch
 from guidsvc.auth.tokens.jwt_bearer import JwtTrustPolicy, open_jwt_verifier
@@ -64,23 +66,25 @@ def _read(store_url: str) -> Sequence[ApiKey]:
 
 
 def _read_sqlite(store_url: str) -> Sequence[ApiKey]:
-    from guidsvc.doctor.backends.sqlite import open_reader
-    from guidsvc.store.sqlite.engine import row_of
-    from guidsvc.store.sqlite.schema import MIGRATIONS, identify
+    from guidsvc.doctor.backends.sqlite import read
     from guidsvc.store.sqlite.store import path_of_url
-    from guidsvc.store.sqlite.tables import KEYS, LIST_KEYS
 
     path = path_of_url(store_url)
-    if not path.exists():
+    return read(path, partial(_keys_in, path)) if path.exists() else []
+
+
+def _keys_in(path: Path, connection: sqlite3.Connection) -> Sequence[ApiKey]:
+    from guidsvc.store.sqlite.engine import row_of
+    from guidsvc.store.sqlite.schema import MIGRATIONS, identify
+    from guidsvc.store.sqlite.tables import KEYS, LIST_KEYS
+
+    if not identify(connection, path, newest=len(MIGRATIONS)):
         return []
-    with open_reader(path) as connection:
-        if not identify(connection, path, newest=len(MIGRATIONS)):
-            return []
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != len(MIGRATIONS):
-            raise Closed(ok(f"not read: the store has the schema {version}; see store.file"))
-        with closing(connection.execute(LIST_KEYS, ("", MAX_KEYS))) as rows:
-            return [row_of(KEYS, str(row[0]), row) for row in rows]
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != len(MIGRATIONS):
+        raise Closed(ok(f"not read: the store has the schema {version}; see store.file"))
+    with closing(connection.execute(LIST_KEYS, ("", MAX_KEYS))) as rows:
+        return [row_of(KEYS, str(row[0]), row) for row in rows]
 
 
 def _read_mongo(store_url: str) -> Sequence[ApiKey]:

@@ -4,15 +4,16 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
 
 from guidsvc.config import Size
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, fault, ok, warn
-from guidsvc.errors import StartError
+from guidsvc.errors import GuidsvcError, StartError
 from guidsvc.errors.plurals import counted
 from guidsvc.files.partial_file import partial_file
 from guidsvc.program import runnable
@@ -36,6 +37,10 @@ _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM records WHERE expire >= 0 LIMIT {
 _STEPS = 100_000
 """SQLite instructions between two reads of the clock."""
 _SLACK_SECONDS = 5.0
+_LOOKS = 3
+"""Maximum number of times that a file is read as one that nobody uses."""
+
+_Found = TypeVar("_Found")
 
 
 def checks(path: Path, *, is_deep: bool) -> Sequence[Check]:
@@ -95,7 +100,7 @@ def _space(path: Path) -> Finding:
 def _writable(path: Path) -> Finding:
     """Write a small SQLite file next to the store, and remove it."""
     for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", LOCK_SUFFIX))):
-        if each.exists() and not os.access(each, os.R_OK | os.W_OK, effective_ids=True):
+        if _is_denied(each):
             return fail(
                 f"{each} is not readable and writable to this user", "change its mode or owner, or run as its owner"
             )
@@ -107,6 +112,11 @@ def _writable(path: Path) -> Finding:
         except sqlite3.Error as error:
             return _unwritable(probe, error)
     return ok(f"a probe could be written to {path.parent}")
+
+
+def _is_denied(path: Path) -> bool:
+    """Return whether this user may not read and write an existing file. SQLite may remove its own ones at any time."""
+    return path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True) and path.exists()
 
 
 def _unwritable(probe: Path, error: sqlite3.Error) -> Finding:
@@ -131,11 +141,7 @@ def _file(path: Path) -> Finding:
     if not path.exists():
         raise Closed(ok(f"there is no store at {path} yet; the service creates it at its first start"))
     refuse_incomplete(path)
-    with open_reader(path) as connection:
-        if not identify(connection, path, newest=len(MIGRATIONS)):
-            raise Closed(ok(f"{path} is empty; the service creates the store at its first start"))
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (records,) = connection.execute(_COUNT).fetchone()
+    version, records = read(path, partial(_version_and_records, path))
     if version < len(MIGRATIONS):
         return warn(
             f"{path} has the schema {version}; the next start brings it to {len(MIGRATIONS)}, and there is no way back",
@@ -143,6 +149,14 @@ def _file(path: Path) -> Finding:
         )
     number = f"{records} or more records" if records == MAX_COUNT else counted(records, "record")
     return ok(f"{path} is a store with {number}")
+
+
+def _version_and_records(path: Path, connection: sqlite3.Connection) -> tuple[int, int]:
+    if not identify(connection, path, newest=len(MIGRATIONS)):
+        raise Closed(ok(f"{path} is empty; the service creates the store at its first start"))
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (records,) = connection.execute(_COUNT).fetchone()
+    return version, records
 
 
 def _user(path: Path) -> Finding:
@@ -177,7 +191,10 @@ def _process(pid: int) -> str:
 
 def _log(path: Path) -> Finding:
     log = path.with_name(f"{path.name}-wal")
-    size = log.stat().st_size if log.exists() else 0
+    try:
+        size = log.stat().st_size
+    except FileNotFoundError:  # the last process that uses the store removes it
+        size = 0
     if size > WAL_BYTES:
         return warn(
             f"the write-ahead log has {Size(size)}, more than {Size(WAL_BYTES)}: another program holds a transaction",
@@ -190,16 +207,12 @@ def _pages(path: Path, seconds: float, *, is_deep: bool) -> Finding:
     deadline = time.monotonic() + seconds
     pragma = "integrity_check" if is_deep else "quick_check"
     try:
-        with open_reader(path) as connection:
-            connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
-            (verdict,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
-            if verdict == "ok" and not is_deep:
-                verdict = find_disorder(connection) or "ok"
+        verdict = read(path, partial(_damage, pragma, deadline, is_deep=is_deep))
     except StartError:
         if time.monotonic() > deadline:
             return warn(f"{pragma} did not end within {seconds:g} s", "run the doctor with --deep when there is time")
         raise
-    if verdict != "ok":
+    if verdict is not None:
         return fail(
             f"the store is damaged: {verdict}", "see docs/failure-modes.md: restore a backup, or use `backup --salvage`"
         )
@@ -208,13 +221,58 @@ def _pages(path: Path, seconds: float, *, is_deep: bool) -> Finding:
     )
 
 
-@contextmanager
-def open_reader(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the file for reading only. Without a log beside it nobody writes it, and no file is created beside it."""
-    is_in_use = path.with_name(f"{path.name}-wal").exists()
-    url = f"{path.absolute().as_uri()}?mode=ro{'' if is_in_use else '&immutable=1'}"
+def _damage(pragma: str, deadline: float, connection: sqlite3.Connection, *, is_deep: bool) -> str | None:
+    """Return what is damaged, or None. Only the deep check compares the keys with the indexes."""
+    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
+    (verdict,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
+    if verdict != "ok":
+        return str(verdict)
+    return None if is_deep else find_disorder(connection)
+
+
+def read(path: Path, look: Callable[[sqlite3.Connection], _Found]) -> _Found:
+    """Return what a function finds in the file, which is opened for reading only; StartError if SQLite cannot read it.
+
+    Without a log beside the file nobody writes it, and SQLite must not create one. If a process opens it nevertheless
+    while it is read, SQLite does not notice, and takes what it reads for damage. So then the function is called again.
+    """
+    for _ in range(_LOOKS):
+        before = _FileState.of(path)
+        if before.has_log:
+            break
+        try:
+            found = _read_once(path, look, is_unused=True)
+        except (StartError, GuidsvcError, Closed):
+            if _FileState.of(path) == before:
+                raise
+        else:
+            if _FileState.of(path) == before:
+                return found
+    return _read_once(path, look, is_unused=False)
+
+
+def _read_once(path: Path, look: Callable[[sqlite3.Connection], _Found], *, is_unused: bool) -> _Found:
+    url = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_unused else ''}"
     try:
         with closing(sqlite3.connect(url, uri=True, timeout=1.0, isolation_level=None)) as connection:
-            yield connection
+            return look(connection)
     except sqlite3.Error as error:
         raise start_error(path, error) from error
+
+
+class _FileState(NamedTuple):
+    """Whether there is a log beside a file, and what changes with each write of the file; None if it is missing."""
+
+    has_log: bool
+    inode: int | None
+    size_bytes: int | None
+    modified_ns: int | None
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        has_log = path.with_name(f"{path.name}-wal").exists()
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return cls(has_log, None, None, None)
+        return cls(has_log, found.st_ino, found.st_size, found.st_mtime_ns)
