@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from guidsvc_client.clock import clock
 from guidsvc_client.errors import LeaseLost
-from guidsvc_client.problems import LifeLimit
+from guidsvc_client.problems import LifeLimit, Problem
+from guidsvc_client.protocol import lease_flows
+from guidsvc_client.protocol.call import Flow
 from guidsvc_client.protocol.lease_flows import Plan, Term
-from guidsvc_client.protocol.retrying import backoff_seconds
+from guidsvc_client.protocol.retrying import NOT_DONE, backoff_seconds, is_perhaps_done
 
 
 class LeaseState:
@@ -24,6 +26,8 @@ class LeaseState:
         self._error: Exception | None = None
         self._loss: str | None = None
         self._has_ended = False
+        self._is_in_doubt = False
+        """Whether a renewal since the last confirmed one may have taken effect."""
 
     @property
     def remaining_seconds(self) -> float:
@@ -41,16 +45,27 @@ class LeaseState:
         with self._lock:
             return self._is_lost()
 
+    def renewal(self) -> Flow[Term]:
+        """Return the flow that renews the lease."""
+        return lease_flows.renew(self.plan, self.term, is_in_doubt=self._is_in_doubt)
+
+    def release(self) -> Flow[None]:
+        """Return the flow that releases the lease."""
+        return lease_flows.release(self.plan, self.term, is_in_doubt=self._is_in_doubt)
+
     def extend(self, term: Term) -> None:
         """Record a renewal, unless the lease was lost before its response arrived."""
         with self._lock:
             if not self._is_lost():
                 self.term, self._next, self._failures, self._error = term, term.renews, 0, None
+                self._is_in_doubt = False
 
     def fail(self, error: Exception) -> None:
         """Record a failed renewal, and when to try again. The end of the granted time stays."""
         with self._lock:
             self._error = error
+            is_rejected = isinstance(error, NOT_DONE) or (isinstance(error, Problem) and not is_perhaps_done(error))
+            self._is_in_doubt = self._is_in_doubt or not is_rejected
             if isinstance(error, LeaseLost):
                 self._loss = self._loss or str(error)
             self._next = self.term.ends if isinstance(error, LifeLimit) else clock() + backoff_seconds(self._failures)

@@ -67,7 +67,7 @@ class AsyncLease(BaseLease):
 
     async def _renew_once(self, state: LeaseState) -> None:
         try:
-            state.extend(await self._session.run(lease_flows.renew(state.plan, state.term.version)))
+            state.extend(await self._session.run(state.renewal()))
         except Exception as error:  # noqa: BLE001  # also that of a hook: the loss must be noticed whatever it is
             log.debug("lease %s not renewed: %r", self.guid, error)
             state.fail(error)
@@ -89,7 +89,7 @@ class AsyncLease(BaseLease):
     async def _release(self, state: LeaseState) -> None:
         try:
             async with asyncio.timeout(self._release_seconds(state)):
-                await self._session.run(lease_flows.release(state.plan, state.term.version))
+                await self._session.run(state.release())
         except LeaseLost as error:
             state.fail(error)
         except Exception as error:  # noqa: BLE001  # also that of a client that was closed in the block

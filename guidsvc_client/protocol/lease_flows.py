@@ -1,12 +1,17 @@
 """The flows of a lease: acquire, renew, release. docs/leases.md says why they are safe.
 
-A lease is a record whose metadata have a random `holder`, a new one for each block. After a lost response, it
-distinguishes writes of this block from those of other blocks and clients. All renewals carry the version in `If-Match`,
-so they never renew the lease of a successor. All times are counted from before the request, by a clock of this host.
+All renewals carry the version in `If-Match`, so they never renew the lease of a successor. All times are counted from
+before the request, by a clock of this host.
+
+After a lost response, the record may have a version that only the lost request knew. It is this block's if it has the
+user and the metadata that the block wrote, with a random `holder`, a new one for each block. But the program that takes
+over a lease may leave both: a PUT merges. So its expiry must be possible, too, and the last confirmed grant must not
+have ended. A release removes the holder: a record that has it was not released. All else counts as lost.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from socket import gethostname
 from typing import Any, Required, TypedDict
@@ -17,7 +22,7 @@ from guidsvc_client.errors import GuidsvcError, LeaseHeld, LeaseLost
 from guidsvc_client.models import FullRecord, Record
 from guidsvc_client.problems import Expired, Forbidden, NotFound, OutcomeUnknown, PreconditionFailed
 from guidsvc_client.protocol import calls
-from guidsvc_client.protocol.call import Call, Flow, Pause, send
+from guidsvc_client.protocol.call import Call, Flow, Pause, dump, send
 from guidsvc_client.protocol.calls import PutChange
 from guidsvc_client.protocol.retrying import is_temporary
 from guidsvc_client.protocol.values import Duration, Guid, guid_of, seconds_of
@@ -57,29 +62,41 @@ class Plan:
     @property
     def change(self) -> PutChange:
         """The record of the lease."""
-        return {"user": self.user, "ttl": self.ttl_seconds, "metadata": {**self.metadata, HOLDER: self.holders[-1]}}
+        return {"user": self.user, "ttl": self.ttl_seconds, "metadata": self._metadata_of(self.holders[-1])}
 
     def for_next_block(self) -> "Plan":
         """Return the plan of the next block, with a new holder: what outlasts this block does not recognise it."""
         return replace(self, holders=(*self.holders, uuid4().hex)[-_MAX_HOLDERS:])
 
-    def has_written(self, record: Record | None) -> bool:
-        """Return whether a record was written in the current block."""
-        return record is not None and record.metadata.get(HOLDER) == self.holders[-1]
-
     def may_take_over(self, record: Record) -> bool:
-        """Return whether a record was written in the current block, or in an earlier one, which needs it no more."""
-        return record.metadata.get(HOLDER) in self.holders
+        """Return whether a record is as the current block or an earlier one wrote it, which needs it no more."""
+        written = (self._metadata_of(holder) for holder in self.holders)
+        return record.user == self.user and record.metadata in written
+
+    def holds(self, record: Record) -> bool:
+        """Return whether a record has the user and the holder of the current block."""
+        return record.user == self.user and record.metadata.get(HOLDER) == self.holders[-1]
+
+    def _metadata_of(self, holder: str) -> Mapping[str, Any]:
+        return {**self.metadata, HOLDER: holder}
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A lease that is granted until `ends`, and should be renewed at `renews`, by the clock of this host."""
+    """A lease that is granted until `ends`, and should be renewed at `renews`, by the clock of this host.
+
+    `version`, `expire` and `metadata` are those of its record, as far as they are confirmed.
+    """
 
     version: int
     expire: int
     ends: float
     renews: float
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def after(self, record: Record, version: int) -> "Term":
+        """Return this term as another version of the record shows it. Its end stays."""
+        return replace(self, version=version, expire=record.expire, metadata=record.metadata)
 
 
 def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
@@ -91,7 +108,7 @@ def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
         guid=guid_of(guid or uuid4()),
         ttl_seconds=ttl_seconds,
         user=options.get("user") or gethostname(),
-        metadata=options.get("metadata", {}),
+        metadata=json.loads(dump(options.get("metadata", {}))),  # as a record has it: with lists for tuples
         wait_seconds=seconds_of(options.get("wait", 0)),
         is_deleted=guid is None,
     )
@@ -110,51 +127,84 @@ def acquire(plan: Plan) -> Flow[Term]:
         yield Pause(pause)
 
 
-def renew(plan: Plan, version: int) -> Flow[Term]:
-    """Renew the lease. LeaseLost if this holder no longer has it."""
+def renew(plan: Plan, term: Term, *, is_in_doubt: bool) -> Flow[Term]:
+    """Renew the lease. LeaseLost if this block no longer has it, or if that is not certain.
+
+    `is_in_doubt`: an earlier renewal, of which there was no response, may have taken effect.
+    """
     for _ in range(_RACES):
         asked = clock()
         try:
-            renewal = yield from send(calls.renew(plan.guid, {"ttl": plan.ttl_seconds}, version))
+            renewal = yield from send(calls.renew(plan.guid, {"ttl": plan.ttl_seconds}, term.version))
         except _REJECTED as error:
-            if not plan.has_written(error.record) or error.version is None:
-                raise LeaseLost(plan.guid, "another client has it") from error
-            version = error.version  # an earlier renewal, whose response was lost, or somebody has added to the record
+            is_repeated = isinstance(error, OutcomeUnknown)
+            term = _held_term(plan, term, error, is_in_doubt=is_in_doubt or is_repeated)
         except (NotFound, Expired) as error:
             raise LeaseLost(plan.guid, "a renewal came too late") from error
         else:
             ends = asked + renewal.granted
-            return Term(renewal.version or version, renewal.expire, ends, ends - (renewal.expire - renewal.renew_at))
+            renews = ends - (renewal.expire - renewal.renew_at)
+            return Term(renewal.version or term.version, renewal.expire, ends, renews, term.metadata)
     raise LeaseLost(plan.guid, "other clients change its record all the time")
 
 
-def release(plan: Plan, version: int) -> Flow[None]:
-    """Revoke or delete the lease. LeaseLost if this holder no longer had it."""
+def release(plan: Plan, term: Term, *, is_in_doubt: bool) -> Flow[None]:
+    """Revoke or delete the lease. LeaseLost if this block no longer had it.
+
+    If there was no response to an attempt, and the holder is gone from the record, that attempt had success.
+    `is_in_doubt`: a renewal, of which there was no response, may have taken effect.
+    """
     is_deleted = plan.is_deleted
     for _ in range(_RACES):
-        change: PutChange = {"expire": 0}
-        call = calls.delete(plan.guid, version) if is_deleted else calls.put(plan.guid, change, Record, version)
         try:
-            return (yield from send(_without_result(call)))
+            yield from send(_release_call(plan, term, is_deleted=is_deleted))
         except Forbidden:  # the key may not delete
             if not is_deleted:
                 raise
             is_deleted = False
-        except OutcomeUnknown as error:
-            if not plan.has_written(error.record) or error.version is None:
-                return None  # released by an attempt whose response was lost, and another client has it since
-            version = error.version
-        except PreconditionFailed as error:
-            if not plan.has_written(error.record) or error.version is None:
-                raise LeaseLost(plan.guid, "another client has it") from error
-            version = error.version
+        except _REJECTED as error:
+            if isinstance(error, OutcomeUnknown) and _is_released(plan, error.record):
+                return  # by an attempt whose response was lost, and another client may have it since
+            term = _held_term(plan, term, error, is_in_doubt=is_in_doubt)
         except NotFound as error:
             raise LeaseLost(plan.guid, "it was deleted") from error
-    return None
+        else:
+            return
 
 
-def _without_result(call: Call[Any]) -> Call[None]:
-    return call
+def _release_call(plan: Plan, term: Term, *, is_deleted: bool) -> Call[Any]:
+    if is_deleted:
+        return calls.delete(plan.guid, term.version)
+    metadata = {name: value for name, value in term.metadata.items() if name != HOLDER}
+    return calls.put(plan.guid, {"expire": 0, "metadata": metadata}, Record, term.version)
+
+
+def _is_released(plan: Plan, record: Record | None) -> bool:
+    """Return whether the holder of the block is gone from a record, as a release removes it."""
+    return record is not None and record.metadata.get(HOLDER) != plan.holders[-1]
+
+
+def _held_term(plan: Plan, term: Term, error: PreconditionFailed | OutcomeUnknown, *, is_in_doubt: bool) -> Term:
+    """Return the term with the version that an error shows, if this block certainly holds that. Otherwise LeaseLost.
+
+    A version with the same expiry has additions of another client, and no new holder. If a renewal is in doubt, its
+    version has another expiry, and nothing else is new.
+    """
+    record, version = error.record, error.version
+    if isinstance(error, OutcomeUnknown) and version is None:
+        raise error  # the service does not know either
+    if record is None or version is None or not plan.holds(record) or clock() >= term.ends:
+        raise LeaseLost(plan.guid, "another client has it") from error
+    is_renewal = is_in_doubt and record.metadata == term.metadata
+    if record.expire != term.expire and not (is_renewal and _may_be_renewed_to(plan, term, record.expire)):
+        raise LeaseLost(plan.guid, "it was revoked, or another client may have it") from error
+    return term.after(record, version)
+
+
+def _may_be_renewed_to(plan: Plan, term: Term, expire: int) -> bool:
+    """Return whether a renewal of the term until now may have set this expiry. It never shortens."""
+    remaining = term.ends - clock()
+    return term.expire < expire <= term.expire - remaining + plan.ttl_seconds + 1
 
 
 def _claim(plan: Plan) -> Flow[Term]:
@@ -173,12 +223,12 @@ def _claim(plan: Plan) -> Flow[Term]:
             if race == _RACES:
                 raise LeaseHeld(error.record) from error
             version = error.version
-            if not plan.may_take_over(error.record):  # else a response was lost, or a release has failed
+            if not plan.may_take_over(error.record):  # otherwise a response was lost, or a release has failed
                 version = yield from _version_to_take_over(plan, version)
         else:
             ends = asked + plan.ttl_seconds
             renews = ends - (record.expire - (record.renew_at or record.expire))
-            return Term(record.version, record.expire, ends, renews)
+            return Term(record.version, record.expire, ends, renews, record.metadata)
     raise AssertionError("the last race returns or raises")
 
 

@@ -66,7 +66,7 @@ class Lease(BaseLease):
         """Renew until the end of the block. A thread that outlasts it never touches the lease of a later block."""
         while not stopped.wait(state.seconds_until_renewal) and not state.is_lost:
             try:
-                state.extend(self._session.run(lease_flows.renew(state.plan, state.term.version)))
+                state.extend(self._session.run(state.renewal()))
             except Exception as error:  # noqa: BLE001  # also that of a hook: the next renewal may have success
                 log.debug("lease %s not renewed: %r", self.guid, error)
                 state.fail(error)
@@ -75,7 +75,7 @@ class Lease(BaseLease):
 
     def _release(self, state: LeaseState) -> None:
         try:
-            self._session.run(lease_flows.release(state.plan, state.term.version))
+            self._session.run(state.release())
         except LeaseLost as error:
             state.fail(error)
         except Exception as error:  # noqa: BLE001  # also that of a client that was closed in the block

@@ -13,6 +13,7 @@ from threading import Timer
 
 import pytest
 
+from guidsvc_client import Client
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, service
 
@@ -252,3 +253,15 @@ def test_leader_says_that_its_lease_is_lost(tmp_path: Path, name: str) -> None:
         delete(server.port, tmp_path, "1EADE400000000000000000000000001")
         line_of(first, "lost")
         token(first)
+
+
+@pytest.mark.parametrize("name", ["leader.py", "leader.sh"])
+def test_candidate_leaves_nothing_of_the_last_holder(tmp_path: Path, name: str) -> None:
+    """A client that looks for its own holder must not find it in the lease of the candidate."""
+    with service(tmp_path) as server, Client(server.url) as guids:
+        guid = "1EADE400000000000000000000000001"
+        guids.put(guid, user="last holder", expire=0, metadata={"holder": "of a client"})
+        with running(tmp_path, server.port, name, "first", TTL="8") as first:
+            token(first)
+            record = guids.get(guid)
+    assert (record.user, record.metadata) == ("first", {})
