@@ -101,22 +101,17 @@ def put(
     if_match: Version | None = None,
     if_none_match: Version | None = None,
 ) -> Call[RecordT]:
-    """Create a record, or merge members into it."""
+    """Create a record, or merge members into it.
 
-    def settle(problem: Problem) -> RecordT:
-        has_version = isinstance(if_match, int) and if_none_match is None
-        record = problem.record if isinstance(problem, PreconditionFailed) else None
-        if has_version and isinstance(record, kind) and _shows(record, change):
-            return record
-        raise _unknown_if_rejected(problem)
-
+    Another program may have written the same values. So a rejected repetition is in doubt, whatever the record shows.
+    """
     call = Call(
         method="PUT",
         path=_path(guid),
         read=record_reader(kind),
         query=_view(kind),
         headers=_preconditions(if_match, if_none_match),
-        settle=settle,
+        settle=_settle,
     )
     return with_json(call, wire_members(change))
 
@@ -223,12 +218,6 @@ def _filters(filters: Mapping[str, Any]) -> dict[str, str]:
 def _preconditions(if_match: Version | None, if_none_match: Version | None = None) -> dict[str, str]:
     given: dict[str, Version | None] = {"If-Match": if_match, "If-None-Match": if_none_match}
     return {name: etag_of(version) for name, version in given.items() if version is not None}
-
-
-def _shows(record: Record, change: Change) -> bool:
-    """Whether a record has the values of a change. A `ttl` cannot be recognised."""
-    members = wire_members(change)
-    return all(name in {"user", "expire", "metadata"} and getattr(record, name) == members[name] for name in members)
 
 
 def _settle(problem: Problem) -> NoReturn:

@@ -20,6 +20,7 @@ from guidsvc_client import (
     InternalError,
     NoResponse,
     NotFound,
+    OutcomeUnknown,
     PreconditionFailed,
     PreconditionRequired,
     Problem,
@@ -36,11 +37,13 @@ MAX_FAULTS = 20
 _OF_PROXIES = {502, 503, 504}
 
 
-def exit_code(error: GuidsvcError, *, is_write: bool) -> int:
+def exit_code(error: GuidsvcError, *, is_write: bool) -> int:  # noqa: PLR0911  # a table
     """Return the exit code of a command that ends with this error."""
     match error:
         case InternalError():
             return UNKNOWN if is_write else FAILED
+        case OutcomeUnknown():  # its status may be that of a rejected repetition
+            return UNKNOWN
         case Problem():
             return code_of_status(error.status)
         case Unreachable() | StreamTruncated():

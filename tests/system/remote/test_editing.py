@@ -1,5 +1,6 @@
 """`edit`: an editor that is a script; conflicts and invalid texts, of which nothing is lost."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -10,6 +11,8 @@ import pytest
 from guidsvc_client import Client
 from tests.support.backing_servers import Service
 from tests.support.command_line import CommandLine, CommandResult
+from tests.support.factories import GUID
+from tests.support.scripted_server import RESET, Request, problem, response, scripted_server
 
 
 @pytest.fixture
@@ -159,6 +162,26 @@ def test_invalid_text_is_not_lost(cli: CommandLine, guid: str, tmp_path: Path, s
     assert fault in done.err
     assert draft_of(done).exists()
     assert cli.ok("get", guid).json["user"] == "alice"
+
+
+@pytest.mark.parametrize(("user", "code"), [("bob", 0), ("carol", 7)])
+async def test_edit_without_a_response_is_done_if_the_record_is_so(
+    tmp_path: Path, drafts: Path, user: str, code: int
+) -> None:
+    record = {"guid": GUID, "expire": "4102444800", "user": "alice"}
+
+    def answer(request: Request) -> bytes | None:
+        if request.method == "GET":
+            return response(200, json.dumps(record).encode(), ETag='"7"')
+        if len(server.requests) == 2:
+            return RESET
+        return problem("precondition-failed", 412, {"record": record | {"user": user}}, ETag='"8"')
+
+    async with scripted_server(answer) as server:
+        cli = CommandLine(tmp_path, server.url, EDITOR=editor(tmp_path, """sed -i s/alice/bob/ "$1"\n"""))
+        done = await asyncio.to_thread(cli, "edit", GUID)
+    assert done.code == code, done.err
+    assert [path.read_text().count("bob") for path in drafts.glob("*.json")] == ([] if code == 0 else [1])
 
 
 UNTIL_EXPIRED = """while true; do

@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from guidsvc.cli.remote.failures import exit_code, report
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import parse_object, with_times
 from guidsvc.system_errors import plain_reason
-from guidsvc_client import GuidsvcError, PreconditionFailed, Record, RecordWithheld
+from guidsvc_client import GuidsvcError, OutcomeUnknown, PreconditionFailed, Record, RecordWithheld
 
 _MEMBERS = ("user", "expire", "metadata")
 
@@ -123,12 +124,24 @@ def _write(remote: Remote, record: Record, text: str, draft: Draft) -> None:
         draft.discard()
         raise
     except GuidsvcError as error:
+        if found := _found(error, members):
+            draft.discard()
+            print_record(remote, found)
+            return
         conflict = _conflict(remote, record, text, draft) if isinstance(error, PreconditionFailed) else ""
         reason = conflict or report(error, remote.target, is_write=True)
         fail(f"{reason}\n{draft.hint(record.guid)}", exit_code(error, is_write=True))
     else:
         draft.discard()
         print_record(remote, written)
+
+
+def _found(error: GuidsvcError, members: Mapping[str, Any]) -> Record | None:
+    """Return the record if a repetition found it as the text says: it does not matter who wrote that."""
+    record = error.record if isinstance(error, OutcomeUnknown) else None
+    written = {name: value for name, value in members.items() if name in _MEMBERS}
+    has_all = record is not None and all(getattr(record, name) == value for name, value in written.items())
+    return record if has_all else None
 
 
 def _conflict(remote: Remote, record: Record, text: str, draft: Draft) -> str:
