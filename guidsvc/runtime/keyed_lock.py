@@ -23,6 +23,10 @@ class KeyedLock:
         """Whether a writer holds the lock of a GUID, or waits for it."""
         return guid in self._locks
 
+    def free_places(self, guids: Iterable[str]) -> list[int]:
+        """Return the places of those GUIDs whose locks nobody holds."""
+        return [place for place, guid in enumerate(guids) if guid not in self._locks]
+
     def acquire(self, guid: str, seconds: float = WAIT_SECONDS) -> "_Acquisition":
         """Return the lock of a GUID, for use with `async with`. Entering raises Contention after a timeout."""
         return _Acquisition(self._locks, guid, seconds)

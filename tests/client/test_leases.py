@@ -116,10 +116,11 @@ async def test_expired_lease_is_taken_over(guids: Any) -> None:
         assert lease.token > dead.version
 
 
+@pytest.mark.usefixtures("early_renewals")
 @pytest.mark.parametrize("loss", ["deleted", "taken"])
 async def test_loss_is_raised_where_the_work_is_done(guids: Any, loss: str) -> None:
     with pytest.raises(LeaseLost) as lost:
-        async with guids.lease(ttl=2) as lease:
+        async with guids.lease(ttl=60) as lease:
             await guids.delete(lease.guid)
             if loss == "taken":
                 await guids.put(lease.guid, user="another", ttl=60)

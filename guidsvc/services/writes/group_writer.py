@@ -58,8 +58,7 @@ class GroupWriter(RecordWriter):
             except GuidsvcError:
                 return results
         begun = self._lease_clock.timer()
-        places = [place for place, guid in enumerate(guids) if not self._locks.is_held(guid)]
-        planned = await self._plan(guids, places, make, caller, results)
+        planned = await self._plan(guids, self._locks.free_places(guids), make, caller, results)
         creations_until = await self._deadline(planned, begun)
         if creations_until is None:
             planned = [each for each in planned if each.stored is not None]

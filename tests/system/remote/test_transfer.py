@@ -334,7 +334,8 @@ def test_standard_input_that_cannot_be_read_is_reported(tmp_path: Path, words: t
 def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "in", [record(each) for each in range(LINES)])
     ImportProcess(line, lines).kill_after(1000)
-    (journal,) = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports").iterdir()
+    folder = Path(line.variables["XDG_STATE_HOME"], "guidsvc", "imports")
+    (journal,) = folder.glob("*.json")
     place = json.loads(journal.read_text())["place"]
     wrong: dict[str, tuple[Any, ...]] = {name: (None, [], {}, "x", -1, 0.5, True, {"created": 1}) for name in place}
     others = [{"place": place | {name: value}} for name, values in wrong.items() for value in values]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from guidsvc.domain.events.entry import CREATED, EXPIRED, KINDS, Change, Entry, Origin, change_of
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
+from guidsvc.domain.receipt import PAGE_BYTES
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.store.sqlite.events.continuity import NOTE_GAP
@@ -118,7 +119,9 @@ class EventAppender:
         number, total = self.newest(), self._total
         for _, _, new, origin, _ in compress(creations, is_in_time):
             number += 1
-            total = total_after(total, created_bytes(new, origin))
+            size = created_bytes(new, origin)
+            has_room = size <= PAGE_BYTES - total % PAGE_BYTES  # in the page, as for most: saves a call
+            total = total + size if has_room else total_after(total, size)
             lifetime = new.expire - new.updated // 1000
             if lifetime not in offsets:
                 offsets[lifetime] = self.policy.first_offset(lifetime)
