@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -45,8 +45,8 @@ PLAN = plan_of(uuid4(), {"ttl": 60})
 def early_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a lease be renewed after half a second, so that it can last far longer than a busy machine takes."""
 
-    def early(version: int, expire: int, ends: float, renews: float) -> Term:
-        return Term(version, expire, ends, min(renews, clock() + 0.5))
+    def early(version: int, expire: int, ends: float, renews: float, metadata: Mapping[str, Any]) -> Term:
+        return Term(version, expire, ends, min(renews, clock() + 0.5), metadata)
 
     monkeypatch.setattr(lease_flows, "Term", early)
 
