@@ -59,13 +59,16 @@ def is_open_ended(connection: HTTPConnection | None) -> bool:
     return has_begun and not connection._chunking_output and connection._expected_content_remaining is None  # noqa: SLF001
 
 
-def linger_after(connection: HTTPConnection | None) -> None:
+def linger_after(connection: HTTPConnection | None, *, is_last: bool) -> None:
     """Let Tornado's server close a connection late if its response ends before the body of the request.
 
     A client that is cut off while it sends may never see the response. Until it closes the connection, for at most
     LINGER_SECONDS, the rest of the request is read and discarded. guidsvc's server does this by itself.
+
+    After a small body, the connection closes only if this response `is_last`.
     """
-    if isinstance(connection, HTTP1Connection) and not connection._read_finished:  # noqa: SLF001  # Tornado has no public attribute
+    if isinstance(connection, HTTP1Connection) and (is_last or connection._disconnect_on_finish):  # noqa: SLF001  # Tornado has no public attribute
+        connection._disconnect_on_finish = True  # noqa: SLF001
         connection.close = partial(_linger, connection)  # type: ignore[method-assign]  # called once the response is sent
 
 

@@ -17,7 +17,7 @@ from guidsvc.api.app import make_app
 from guidsvc.api.execution.pipeline import LOGGED_PATH, RequestPipeline
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
-from guidsvc.api.fast_path.load_shedding import LoadShedder
+from guidsvc.api.fast_path.load_shedding import LoadShedder, ShedRequest
 from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.errors import Overloaded
@@ -127,6 +127,16 @@ async def test_access_log_line_of_rejected_request_is_cut_too(expected_logs: Exp
     for length in (10, LOGGED_PATH, LOGGED_PATH + 1, 60_000):
         load_shedder.reject("GET", "/guid/".ljust(length, "x"), {}, "127.0.0.1")
     assert [len(path) for path in paths] == [10, LOGGED_PATH, LOGGED_PATH, LOGGED_PATH]
+
+
+async def test_rejection_before_the_connection_closes_says_so(expected_logs: ExpectedLogs) -> None:
+    """At the end of the grace period, the body of a request that was to be rejected may not have arrived."""
+    expected_logs.add("overloaded, rejecting requests")
+    load_shedder = LoadShedder(request_pipeline(admission=Admission(SLOTS)))
+    for is_last in (False, True):
+        shed = ShedRequest(load_shedder, "PUT", "/guid", {}, "127.0.0.1", secure=False)
+        shed.last = is_last
+        assert (b"\r\nConnection: close\r\n" in await shed.respond(b"")) == is_last
 
 
 @pytest.mark.parametrize("send", [put, post, get])

@@ -118,7 +118,7 @@ async def read_reply(reader: asyncio.StreamReader, method: str) -> Reply:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     start, _, fields = head.partition("\r\n")
     status, headers = int(start.split()[1]), HTTPHeaders.parse(fields)
-    if method == "HEAD" or status in {204, 304}:
+    if method == "HEAD" or status in {100, 204, 304}:
         return Reply(status, headers, b"")
     if headers.get("Transfer-Encoding") == "chunked":
         return Reply(status, headers, b"".join([chunk async for chunk in read_chunks(reader)]))

@@ -91,13 +91,13 @@ class Handler(OutputHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Finish the request. During shutdown, close the connection too if the header can still be sent."""
         self.add_extra_headers()
+        if (self._is_last or self.pipeline.in_flight.draining) and not self._headers_written:
+            self.close_after()  # again, as an error has cleared the head
         if not self.request._body_future.done() and self._has_body:  # noqa: SLF001  # Tornado has no public attribute
-            linger_after(self.request.connection)
-        is_closing = self.pipeline.in_flight.draining and not self._headers_written
-        if not is_closing and not self._is_last:
+            linger_after(self.request.connection, is_last=self._is_last)
+        if not self._is_last:
             return super().finish(chunk)
         connection: Any = self.request.connection
-        self.set_header("Connection", "close")
         future = super().finish(chunk)
         future.add_done_callback(lambda _: connection.close())
         return future

@@ -46,7 +46,7 @@ class OutputHandler(InputHandler):
     trace: RequestTrace
     is_creation = False
     """Whether a request with an Idempotency-Key creates one record under a generated GUID, and does nothing else."""
-    _is_last = False  # the end of the connection ends the response: HTTP/1.0 has no other way to end a stream
+    _is_last = False  # the connection closes after the response
     _streaming: asyncio.Task[None] | None = None  # cancelled when the client disconnects
 
     def respond(self, status: int, content: bytes | Mapping[str, object] | None = None) -> None:
@@ -129,8 +129,8 @@ class OutputHandler(InputHandler):
 
         The head goes out with the first part, so an earlier error becomes a problem document. A HEAD takes no part.
         """
-        if self.request.version == "HTTP/1.0":
-            self._is_last = True
+        if self.request.version == "HTTP/1.0":  # which has no other way to end a stream
+            self.close_after()
         self.add_extra_headers()
         if self.request.method == "HEAD":
             with suppress(StreamClosedError):  # on_connection_close handles it
@@ -159,6 +159,12 @@ class OutputHandler(InputHandler):
                     return
         self._streaming = None
         self.finish()
+
+    def close_after(self) -> None:
+        """Close the connection after the response, and say so in its head."""
+        self._is_last = True
+        self.set_header("Connection", "close")
+        self.request.headers.pop("Connection", None)  # else Tornado's server would promise HTTP/1.0 to keep it alive
 
     async def flush_part(self) -> None:
         """Send the part of a stream that was written; return once the client has read enough."""

@@ -93,7 +93,7 @@ class DirectRequest:
             return None
         pipeline.in_flight.discard(self)
         return self._shedder.reject(
-            request.method, request.path, request.headers, request.address, secure=request.secure
+            request.method, request.path, request.headers, request.address, secure=request.secure, last=self.last
         )
 
     def _acquire_slot(self) -> None:

@@ -31,12 +31,21 @@ class LoadShedder:
         self._date = ""  # of the rendered rejections
         self._parts: dict[bool, list[bytes]] = {}  # keyed by whether TLS is used
 
-    def reject(self, method: str, path: str, headers: Mapping[str, str], remote: str, *, secure: bool = False) -> bytes:
-        """Return the rejection; `secure` is whether the request used TLS."""
+    def reject(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        remote: str,
+        *,
+        secure: bool = False,
+        last: bool = False,
+    ) -> bytes:
+        """Return the rejection; `secure` is whether the request used TLS, `last` whether its connection closes."""
         start, error = time.perf_counter(), self._pipeline.admission.refuse()
         id_, tracer = request_id_for(headers), self._pipeline.tracer
         trace = None if tracer is None else tracer.begin(id_, remote, headers, secure=secure)
-        response_bytes = self._render(error, method, id_, secure=secure)
+        response_bytes = self._render(error, method, id_, secure=secure, last=last)
         seconds = time.perf_counter() - start
         logged = path[:LOGGED_PATH]
         failure = self._pipeline.describe(error, None)
@@ -45,10 +54,10 @@ class LoadShedder:
         )
         return response_bytes
 
-    def _render(self, error: Overloaded, method: str, id_: str, *, secure: bool) -> bytes:
-        if method == "HEAD" or len(id_) != len(_ID):
+    def _render(self, error: Overloaded, method: str, id_: str, *, secure: bool, last: bool) -> bytes:
+        if last or method == "HEAD" or len(id_) != len(_ID):
             return responses.serialize_problem(
-                error, id_, base=self._base, head=method == "HEAD", secure=secure, varies=self._varies
+                error, id_, base=self._base, head=method == "HEAD", last=last, secure=secure, varies=self._varies
             )
         if self._date != http_date():
             self._date = http_date()
@@ -85,11 +94,13 @@ class ShedRequest:
         self._remote = remote
         self._secure = secure
         self.last = False
-        """The connection stays open."""
+        """Whether the connection closes after the rejection."""
 
     def reject_if_overloaded(self) -> bytes:
         """Return the rejection."""
-        return self._shedder.reject(self._method, self._path, self._headers, self._remote, secure=self._secure)
+        return self._shedder.reject(
+            self._method, self._path, self._headers, self._remote, secure=self._secure, last=self.last
+        )
 
     def answer_soon(self, callback: Callable[[bytes | None], object]) -> bool:  # noqa: ARG002  # as every request has it
         """Return False: the rejection is known."""

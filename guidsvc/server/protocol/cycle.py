@@ -144,6 +144,7 @@ class RequestCycle:
         """Answer a request without a handler whose body is incomplete: the service ends. Return whether it is one."""
         if self._direct_request is None or self.message.is_complete or self._handler_future is not None:
             return False
+        self._direct_request.last = True
         self._handler_future = asyncio.get_running_loop().create_task(self._respond_directly(self._direct_request))
         return True
 

@@ -290,7 +290,7 @@ class BatchHandler(Handler):
     async def _respond_early(self, lines: LineBatch) -> None:
         """Respond to a client that has not sent all of its lines, and close the connection."""
         self._timers.cancel_deadline()
-        self.set_header("Connection", "close")
+        self.close_after()
         self._error = self._error or (None if lines.has_begun else self._rejection)
         if self._error is not None:
             self.send_error(exc_info=(type(self._error), self._error, None))
