@@ -52,7 +52,8 @@ def mapping(value: Any) -> Document:
 class Record:
     """A GUID, its user, its expiry in Unix seconds, and its metadata.
 
-    `version` is None where the service does not send it: in lists and streams without `full`.
+    `version` is None where the service does not send it: in lists and streams without `full`; and where a proxy weakens
+    or removes the entity tags of responses. A FullRecord always has it.
     """
 
     guid: str
@@ -114,6 +115,7 @@ class FullRecord(Record):
     def members(cls, document: Document, version: int | None) -> dict[str, Any]:
         times = ("created", "updated", "purge_at", "renew_at", "max_expire")
         full = {name: integer(document.get(name)) for name in times}
+        version = int(document["version"])
         return Record.members(document, version) | full | {"state": document["state"], "owner": document.get("owner")}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from guidsvc_client.errors import GuidsvcError, RecordWithheld, RepeatedCursor
-from guidsvc_client.models import EventPage, Record
+from guidsvc_client.models import EventPage, FullRecord, Record
 from guidsvc_client.problems import PreconditionFailed, ReceiptsFull, Unavailable
 from guidsvc_client.protocol.batches import Result, batch, rendered
 from guidsvc_client.protocol.call import Flow, Pause, send
@@ -33,16 +33,30 @@ def update(guid: Guid, change: Callable[[Record], Record]) -> Flow[Record]:
     """
     record = yield from send(get(guid, Record))
     for conflicts in range(1, MAX_CONFLICTS + 1):
+        record, version = yield from _with_version(record)
         members = _changed_members(record, change(record))
         if not members:
             return record
         try:
-            return (yield from _write(record, members))
+            return (yield from _write(record.guid, version, members))
         except PreconditionFailed as error:
             if error.record is None or conflicts == MAX_CONFLICTS:
                 raise
             record = error.record
     raise AssertionError("the last conflict is raised")
+
+
+def _with_version(record: Record) -> Flow[tuple[Record, int]]:
+    """Return a record and its version, which a write must name.
+
+    A proxy that compresses or changes responses weakens or removes their entity tags. Then the version is unknown, and
+    the record is read again with all members, of which one is the version.
+    """
+    if record.version is not None:
+        return record, record.version
+    full = yield from send(get(record.guid, FullRecord))
+    known = Record(guid=full.guid, user=full.user, expire=full.expire, metadata=full.metadata, version=full.version)
+    return known, full.version
 
 
 class PageTurner:
@@ -112,15 +126,15 @@ def next_page(plan: FeedPlan, cursor: str | None) -> Flow[EventPage]:
             return found
 
 
-def _write(record: Record, members: PutChange) -> Flow[Record]:
+def _write(guid: str, version: int, members: PutChange) -> Flow[Record]:
     """Write members to a version of a record, once."""
-    operation = rendered({"guid": record.guid, "if_match": record.version or "*", **members})
+    operation = rendered({"guid": guid, "if_match": version, **members})
     failures = 0
     while True:
         try:
             (result,) = yield from send(batch([operation]))
         except ReceiptsFull:  # then without: a lost response remains a doubt, which the caller gets to know
-            call = put(record.guid, members, Record, if_match=record.version)
+            call = put(guid, members, Record, if_match=version)
             return (yield from send(replace(call, is_repeatable=False)))
         if not isinstance(result.error, Unavailable) or failures == MAX_UNAVAILABLE:
             return _record_of(result)
