@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from guidsvc_client import Client
 from tests.support.backing_servers import Service
 from tests.support.command_line import CommandLine, CommandResult
+from tests.support.etag_proxy import REMOVED, WEAK, etag_proxy
 from tests.support.factories import GUID
 from tests.support.scripted_server import RESET, Request, problem, response, scripted_server
 
@@ -89,6 +92,38 @@ def test_conflict_is_shown_and_the_text_is_not_lost(
     assert list(drafts.iterdir()) == []
 
 
+@pytest.mark.parametrize("tags", [WEAK, REMOVED])
+def test_conflict_is_noticed_behind_a_proxy_that_hides_versions(
+    cli: CommandLine, guid: str, tmp_path: Path, running: Service, tags: str
+) -> None:
+    line = shlex.join(["curl", "--silent", "--request", "PUT", "--data", '{"metadata": {"n": 2}}'])
+    script = f"""sed -i 's/alice/bob/' "$1"; {line} {running.url}/guid/{guid} > {tmp_path}/out"""
+    with etag_proxy(running.port, tags) as url:
+        done = cli("edit", guid, EDITOR=editor(tmp_path, script), GUIDSVC_URL=url)
+        current = cli.ok("get", guid).json
+        again = cli.ok("edit", guid, "--file", str(draft_of(done)), EDITOR="true", GUIDSVC_URL=url)
+
+    assert (done.code, "somebody else has changed the record" in done.err) == (4, True)
+    assert (current["user"], current["metadata"]) == ("alice", {"n": 2})
+    assert (again.json["user"], again.json["metadata"]) == ("bob", {"n": 2})
+
+
+@pytest.mark.parametrize("tags", [WEAK, REMOVED])
+def test_curl_of_edit_writes_nothing_without_a_version(
+    cli: CommandLine, guid: str, tmp_path: Path, running: Service, tags: str
+) -> None:
+    with etag_proxy(running.port, tags) as url:
+        script = cli.ok("edit", guid, "--curl", GUIDSVC_URL=url).out
+        environment = os.environ | {"EDITOR": editor(tmp_path, """sed -i 's/alice/bob/' "$1" """)}
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    assert done.returncode != 0
+    assert "the response has no strong ETag" in done.stderr
+    assert cli.ok("get", guid).json["user"] == "alice"
+
+
 def test_change_after_a_conflict_is_a_conflict_again(cli: CommandLine, guid: str, tmp_path: Path) -> None:
     """A draft continues from the version that it was merged with."""
     script = """sed -i 's/"n": 1/"n": 3,\\n    "mine": 1/' "$1"; exit 3"""
@@ -135,7 +170,10 @@ def test_damaged_base_of_a_draft_is_named(cli: CommandLine, guid: str, tmp_path:
     draft = draft_of(cli("edit", guid, EDITOR=editor(tmp_path, 'echo typed > "$1"')))
     base = draft.with_name(f"{draft.name}.base")
     members = json.loads(base.read_text())
-    others = [members | {name: value} for name, value in (("version", []), ("version", True), ("guid", 1), ("text", 1))]
+    others = [
+        members | {name: value}
+        for name, value in (("version", []), ("version", None), ("version", True), ("guid", 1), ("text", 1))
+    ]
     for text in ("{", "[" * 5000, *map(json.dumps, [[members], *others])):
         base.write_text(text)
         done = cli("edit", guid, "--file", str(draft), EDITOR="true")

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkstemp
-from types import NoneType
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -16,7 +15,7 @@ from guidsvc.cli.remote.documents import json_text
 from guidsvc.cli.remote.values import parse_object
 from guidsvc.domain.durations import rfc_3339
 from guidsvc.program import runnable
-from guidsvc_client import Record
+from guidsvc_client import FullRecord, Record
 
 _SUFFIX = ".base"
 _MAX_BASE_BYTES = 8 * MAX_INPUT_BYTES
@@ -28,7 +27,7 @@ class Base(NamedTuple):
     """The record that a text began with: its GUID, its version, and its text."""
 
     guid: str
-    version: int | None
+    version: int
     text: str
 
 
@@ -49,7 +48,7 @@ class Draft(NamedTuple):
         words = f"edit {guid} --file {shlex.quote(str(self.path))}"
         return f"Your text is in {self.path}; to go on: {runnable(words)}"
 
-    def rebase(self, text: str, current: Record) -> list[str]:
+    def rebase(self, text: str, current: FullRecord) -> list[str]:
         """Merge the changes in a text into the current record; return the members that both sides have changed."""
         if self.base is None:
             return []
@@ -61,7 +60,7 @@ class Draft(NamedTuple):
         return both
 
 
-def new_draft(record: Record) -> Draft:
+def new_draft(record: FullRecord) -> Draft:
     """Write a record to a new file that only the user can read."""
     descriptor, name = mkstemp(prefix=f"{record.guid}-", suffix=".json")
     path, base = Path(name), _base_of(record)
@@ -91,7 +90,7 @@ def _parse_base(content: bytes) -> Base:
     """Return the record that a text began with. Raise ValueError or TypeError if `_write_base` did not write this."""
     members: dict[str, Any] = from_json(content)
     base = Base(**members)
-    if type(members["guid"]) is not str or type(members["version"]) not in {int, NoneType}:  # a bool is no version
+    if type(members["guid"]) is not str or type(members["version"]) is not int:  # a bool is no version
         raise ValueError("the GUID or the version is not of its type")
     parse_object(base.text)
     return base
@@ -106,7 +105,7 @@ def _object_text(members: Mapping[str, Any]) -> str:
     return f"{json_text(members, indent=2)}\n"
 
 
-def _base_of(record: Record) -> Base:
+def _base_of(record: FullRecord) -> Base:
     return Base(record.guid, record.version, record_text(record))
 
 

@@ -21,9 +21,11 @@ from guidsvc.cli.remote.failures import exit_code, report
 from guidsvc.cli.remote.remote import Remote
 from guidsvc.cli.remote.values import parse_object, with_times
 from guidsvc.system_errors import plain_reason
-from guidsvc_client import GuidsvcError, OutcomeUnknown, PreconditionFailed, Record, RecordWithheld
+from guidsvc_client import FullRecord, GuidsvcError, OutcomeUnknown, PreconditionFailed, Record, RecordWithheld
 
 _MEMBERS = ("user", "expire", "metadata")
+_NO_VERSION = "the response has no strong ETag; use guidsvc edit"
+"""The message of the curl command: without a value, curl would leave `If-Match` out, and overwrite other changes."""
 
 
 @click.command(cls=RemoteCommand, is_write=True, examples=["edit 9094E4C980C74043A4B586B420E69DDF"])
@@ -36,7 +38,7 @@ def edit(remote: Remote, /, guid: str, text_file: str | None) -> None:
         output.write(f"{_script(remote, guid)}\n")
         return
     _require_editor()
-    record = remote.client.get(guid)
+    record = remote.client.get(guid, full=True)  # its version is known, whatever a proxy does to entity tags
     draft = new_draft(record) if text_file is None else _opened(Path(text_file), guid)
     _open_editor(draft, guid)
     text = _read(draft, guid)
@@ -109,7 +111,7 @@ def _members(text: str, draft: Draft, guid: str) -> dict[str, Any]:
     return members if draft.base is None else {"metadata": {}, **members}
 
 
-def _write(remote: Remote, record: Record, text: str, draft: Draft) -> None:
+def _write(remote: Remote, record: FullRecord, text: str, draft: Draft) -> None:
     """Write the text if the record still has the version that it began with. Otherwise say so, and keep the file.
 
     A text with another expiry makes a record valid that has expired meanwhile. Any other text must not.
@@ -119,7 +121,7 @@ def _write(remote: Remote, record: Record, text: str, draft: Draft) -> None:
         members["revive"] = False
     version = record.version if draft.base is None else draft.base.version
     try:
-        written = remote.client.put(record.guid, if_match=version or "*", **members)
+        written = remote.client.put(record.guid, if_match=version, **members)
     except RecordWithheld:  # the write is done
         draft.discard()
         raise
@@ -144,10 +146,10 @@ def _found(error: GuidsvcError, members: Mapping[str, Any]) -> Record | None:
     return record if has_all else None
 
 
-def _conflict(remote: Remote, record: Record, text: str, draft: Draft) -> str:
+def _conflict(remote: Remote, record: FullRecord, text: str, draft: Draft) -> str:
     """Merge the text with the current record; return the changes of others."""
     try:
-        current = remote.client.get(record.guid)
+        current = remote.client.get(record.guid, full=True)
         both = draft.rebase(text, current)
     except (GuidsvcError, OSError):
         return ""  # the response to the write says enough, and the text stays unchanged
@@ -163,8 +165,9 @@ def _script(remote: Remote, guid: str) -> str:
     """Return a line for a shell that does the same: read, edit, and write to the version that was read."""
     url = quoted_url(f"{remote.target.url}/guid/{guid}")
     curl = f"{BASE} {KEY_HEADER}" if remote.target.key else BASE
-    version = rf"""$(sed -n 's/^[Ee][Tt]ag: *\("[0-9]*"\).*/\1/p' {guid}.headers)"""
+    find_version = rf"""version=$(sed -n 's/^[Ee][Tt]ag: *\("[0-9]*"\).*/\1/p' {guid}.headers)"""
     return (
         f"{curl} --dump-header {guid}.headers --output {guid}.json {url} && ${{EDITOR:-vi}} {guid}.json && "
-        f'{curl} --request PUT --header "If-Match: {version}" --data-binary @{guid}.json {url}'
+        f'{find_version} && {curl} --request PUT --header "If-Match: ${{version:?{_NO_VERSION}}}" '
+        f"--data-binary @{guid}.json {url}"
     )
