@@ -111,6 +111,41 @@ def test_changed_revoked_guid_is_not_deleted(console: OpenConsole, running: Serv
     expect(page.get_by_role("dialog")).to_contain_text("changed meanwhile")
 
 
+def test_expired_guid_of_unknown_version_can_only_be_renewed(console: OpenConsole, running: Service) -> None:
+    """While the page searches for it. Whatever somebody else has just written must not be deleted unseen."""
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+    page = console(running, f"guids/{GUID}")
+    expect(page.get_by_role("button", name="Delete ...")).to_be_visible()
+    searches: list[Route] = []
+    page.route("**/guid?*state=expired*", lambda route: searches.append(route))  # noqa: PLW0108  # not a built-in method
+    call(running, "PUT", f"/guid/{GUID}", {"expire": "0"})
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_text("Loading ...")).to_be_visible()
+
+    expect(page.get_by_role("button", name="Renew")).to_be_visible()
+    expect(page.get_by_role("button", name="Delete ...")).to_have_count(0)
+    for search in searches:
+        search.continue_()
+    page.unroute_all()
+    expect(page.get_by_role("button", name="Delete ...")).to_be_visible()
+
+
+def test_guid_that_changes_behind_the_dialog_is_not_deleted(console: OpenConsole, running: Service) -> None:
+    """The page loads the change. The person has decided about the version before it."""
+    call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
+    page = console(running, f"guids/{GUID}")
+    page.get_by_role("button", name="Delete ...").click()
+    dialog = page.get_by_role("dialog", name="Delete 1 GUID?")
+    dialog.wait_for()
+    call(running, "PUT", f"/guid/{GUID}", {"user": "second"})
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_text("second", exact=True)).to_be_attached()
+    dialog.get_by_role("button", name="Delete", exact=True).click()
+
+    expect(page.get_by_role("dialog", name="Delete: 0 deleted")).to_contain_text("changed meanwhile")
+    assert call(running, "GET", f"/guid/{GUID}")["user"] == "second"
+
+
 def test_page_follows_changes_of_its_guid(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
     page = console(running, f"guids/{GUID}")

@@ -14,9 +14,9 @@ const SHOWN_FAILURES = 10;
 
 /**
  * The actions. `operation` makes an operation of a batch. Only a GUID that still has the version that the list showed is
- * revoked or deleted, so that nobody's change is lost unseen.
+ * revoked or deleted, so that nobody's change is lost unseen: these actions need the version.
  *
- * @typedef {{title: string, done: string, scope: string, isDangerous?: boolean, says?: string, failure?: (result: any) => string, field?: string, hint?: string,
+ * @typedef {{title: string, done: string, scope: string, needsVersion?: boolean, isDangerous?: boolean, says?: string, failure?: (result: any) => string, field?: string, hint?: string,
  *   fault?: (text: string) => string, operation: (guid: string, version: string, text: string) => object}} Action
  * @type {Record<string, Action>}
  */
@@ -29,21 +29,21 @@ export const ACTIONS = {
     operation: (guid, _, text) => ({ op: "renew", guid, ttl: String(parseDuration(text)), revive: true }),
   },
   expiry: {
-    title: "Set expiry", done: "changed", scope: "write", field: "Expiry", hint: EXPIRY_HINT,
+    title: "Set expiry", done: "changed", scope: "write", needsVersion: true, field: "Expiry", hint: EXPIRY_HINT,
     fault: (text) => (Number.isNaN(parseExpiry(text)) ? "This is not a time." : parseExpiry(text) * 1000 < Date.now() ? "This is in the past. To end a GUID, revoke it." : ""),
     operation: (guid, version, text) => ({ op: "put", guid, expire: String(parseExpiry(text)), ...unchanged(version) }),
   },
   revoke: {
-    title: "Revoke", done: "revoked", scope: "write", isDangerous: true, says: "Reads get 410 from now on. A new expiry makes a revoked GUID valid again, until it is purged.",
+    title: "Revoke", done: "revoked", scope: "write", needsVersion: true, isDangerous: true, says: "Reads get 410 from now on. A new expiry makes a revoked GUID valid again, until it is purged.",
     operation: (guid, version) => ({ op: "put", guid, expire: "0", ...unchanged(version) }),
   },
   delete: {
-    title: "Delete", done: "deleted", scope: "delete", isDangerous: true, says: "This cannot be undone.",
+    title: "Delete", done: "deleted", scope: "delete", needsVersion: true, isDangerous: true, says: "This cannot be undone.",
     operation: (guid, version) => ({ op: "delete", guid, ...unchanged(version) }),
   },
 };
 
-/** The precondition that a GUID still has a version, if it is known. @param {string} version */
+/** The precondition that a GUID still has a version. Only a key that may not read has none. @param {string} version */
 function unchanged(version) {
   return version ? { if_match: `"${version}"` } : {};
 }
@@ -68,10 +68,10 @@ export function BulkBar({ selected, onClear, onDone, children }) {
   </div>`;
 }
 
-/** @param {{onChosen: (name: string) => void, without?: string}} props */
-export function ActionButtons({ onChosen, without = "" }) {
+/** @param {{onChosen: (name: string) => void, isOffered?: (name: string) => boolean}} props */
+export function ActionButtons({ onChosen, isOffered = () => true }) {
   return Object.entries(ACTIONS)
-    .filter(([name, { scope }]) => may(scope) && name !== without)
+    .filter(([name, { scope }]) => may(scope) && isOffered(name))
     .map(([name, { title, isDangerous }]) => html`<button type="button" class=${isDangerous ? "danger" : ""} onClick=${() => onChosen(name)}>${title}${isDangerous ? " ..." : ""}</button>`);
 }
 

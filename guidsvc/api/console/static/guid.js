@@ -3,7 +3,7 @@
 
 import { html, useEffect, useState } from "./preact.js";
 import { load, loadExactly, RequestError } from "./api.js";
-import { ActionButtons, Bulk } from "./bulk.js";
+import { ActionButtons, ACTIONS, Bulk } from "./bulk.js";
 import { Problem, Time, useLoaded } from "./components.js";
 import { hasDraft } from "./drafts.js";
 import { draftName, Editor } from "./editor.js";
@@ -25,7 +25,7 @@ export function Guid({ guid }) {
   if (taken !== guid) {
     return html`<p>${taken ? html`A GUID is written as <a href=${urlOf(`guids/${taken}`)}>${taken}</a>.` : "This is not a GUID: it must have 32 hexadecimal characters."}</p>`;
   }
-  return may("read") ? html`<${Readable} guid=${guid} />` : html`<p>Your key may not read GUIDs.</p><${Actions} guid=${guid} version="" onDone=${() => {}} />`;
+  return may("read") ? html`<${Readable} guid=${guid} />` : html`<p>Your key may not read GUIDs. What you do here applies to this GUID as it is then, also if somebody else has just changed it.</p><${Actions} guid=${guid} version="" onDone=${() => {}} />`;
 }
 
 /** @param {{guid: string}} props */
@@ -72,11 +72,17 @@ function useReloadAt(expire, reload) {
   }, [expire]);
 }
 
-/** @param {{guid: string, version: string, isRevoked?: boolean, onDone: (name: string) => void}} props */
+/**
+ * The actions for the version that is shown. The page may load another one while their dialog is open. While the version is
+ * unknown, because an expired GUID is searched for, no action is offered that needs it.
+ * @param {{guid: string, version: string, isRevoked?: boolean, onDone: (name: string) => void}} props
+ */
 function Actions({ guid, version, isRevoked = false, onDone }) {
-  const [action, setAction] = useState("");
-  return html`<${ActionButtons} onChosen=${setAction} without=${isRevoked ? "revoke" : ""} />
-    ${action && html`<${Bulk} name=${action} selected=${new Map([[guid, { guid, version }]])} onClose=${() => setAction("")} onDone=${() => (setAction(""), onDone(action))} />`}`;
+  const [chosen, setChosen] = useState(/** @type {{name: string, selected: Map<string, {guid: string, version: string}>} | null} */ (null));
+  const choose = (/** @type {string} */ name) => setChosen({ name, selected: new Map([[guid, { guid, version }]]) });
+  const isOffered = (/** @type {string} */ name) => !(isRevoked && name === "revoke") && (Boolean(version) || !ACTIONS[name].needsVersion || !may("read"));
+  return html`<${ActionButtons} onChosen=${choose} isOffered=${isOffered} />
+    ${chosen && html`<${Bulk} name=${chosen.name} selected=${chosen.selected} onClose=${() => setChosen(null)} onDone=${() => (setChosen(null), onDone(chosen.name))} />`}`;
 }
 
 /** What happened to the GUID, as far as the event log reaches back. @param {{guid: string}} props */
