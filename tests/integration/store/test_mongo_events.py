@@ -154,6 +154,55 @@ async def test_two_stores_log_each_event_once(patient_mongo_url: str, now: int) 
         assert await another.events.newest() == 40
 
 
+async def test_rest_of_a_cut_outbox_keeps_its_place(
+    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries left behind by a full batch come before later ones of other GUIDs, and the lag is their age."""
+    monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
+    monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
+    monkeypatch.setattr(sequencing, "BATCH", 1)
+    first = record(now - 60_000)
+    second = next_version(first, now - 50_000, user="second")
+    third = next_version(second, now - 40_000, user="third")
+    other = record(now - 45_000, guid="0" * 32)
+    async with open_mongo(patient_mongo_url) as store:
+        await store.records.swap(None, first)
+        await store.records.swap(first, second)
+        await store.records.swap(second, third)
+        await store.records.swap(None, other)
+        pending = []
+        while await store.events._sequencer.run_round():
+            pending.append(store.events._sequencer.pending)
+        assert pending == [each.updated for each in (first, second, other, third)]
+        assert [version for _, version in await check_entries(store, 4)] == pending
+
+
+async def test_change_during_a_round_keeps_its_place(
+    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
+    monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
+    first = record(now - 60_000)
+    second = next_version(first, now - 50_000, user="second")
+    other = record(now - 40_000, guid="0" * 32)
+    async with open_mongo(patient_mongo_url) as store:
+        sequencer = store.events._sequencer
+        remove = sequencer._remove
+
+        async def remove_after_change(moved: Sequence[Entry]) -> None:
+            await store.records.swap(first, second)
+            await store.records.swap(None, other)
+            await remove(moved)
+
+        await store.records.swap(None, first)
+        with monkeypatch.context() as changed:
+            changed.setattr(sequencer, "_remove", remove_after_change)
+            assert await sequencer.run_round() == 1
+        assert await sequencer.run_round() == 2
+        assert sequencer.pending == second.updated
+        assert [version for _, version in await check_entries(store, 3)] == [now - 60_000, now - 50_000, now - 40_000]
+
+
 @pytest.mark.parametrize(("operation", "error"), [("_append", StoreUnavailable), ("_remove", OutcomeUnknown)])
 async def test_batch_shrinks_while_mongodb_is_slow(
     patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch, operation: str, error: type[GuidsvcError]

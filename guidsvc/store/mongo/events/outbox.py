@@ -121,10 +121,16 @@ def advanced(stage: int, due: int, entries: Iterable[Entry]) -> Pipeline:
 
 
 def drained(ids: Iterable[str]) -> Pipeline:
-    """Return the update that takes the entries with these ids, which are in the log, out of the outbox."""
+    """Return the update that takes the entries with these ids, which are in the log, out of the outbox.
+
+    The outbox gets the place in the queue of its oldest entry left: the time of that entry. The time of an expiry, or
+    by the clock of a host, may be far from that at which the entry came. It came after the entries before it.
+    """
     is_left = {"$not": [{"$in": ["$$each.id", {"$literal": sorted(ids)}]}]}
     left = {"$filter": {"input": _OUT, "as": "each", "cond": is_left}}
-    return [{"$set": {OUTBOX: _with_items("$g.stage", "$g.due", left, pending=NOW)}}]
+    oldest_at = {"$let": {"vars": {"oldest": {"$arrayElemAt": ["$$items", 0]}}, "in": "$$oldest.at"}}
+    pending = {"$min": [NOW, {"$max": [_number("$g.pending", NOW), oldest_at]}]}
+    return [{"$set": {OUTBOX: _with_items("$g.stage", "$g.due", left, pending=pending)}}]
 
 
 def _outbox(stage: int, due: int, added: Sequence[Document]) -> Document:
