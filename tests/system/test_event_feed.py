@@ -104,6 +104,7 @@ async def kill_and_restart(running: Service, rounds: int) -> None:
             await asyncio.sleep(0.4)
             os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(0.4)
+        await asyncio.to_thread(running.pause)  # it would replace a worker, which would then keep the port
         orphans = children_of(running.process.pid)
         await asyncio.to_thread(running.kill)
         await asyncio.to_thread(until_ended, orphans)
