@@ -10,7 +10,7 @@ from guidsvc.api.console.console_handlers import CONSOLE_POLICY, FILES, STATIC, 
 from tests.conftest import Serving
 
 VENDORED = STATIC / "vendor"
-MAX_COMPRESSED_BYTES = 90 * 1024
+MAX_COMPRESSED_BYTES = 96 * 1024
 _LOADED = re.compile(r"""(?:from|src=|href=) ?"(?:\./|console/)([^"]+)""")
 
 

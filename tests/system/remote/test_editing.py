@@ -207,10 +207,11 @@ async def test_edit_without_a_response_is_done_if_the_record_is_so(
     tmp_path: Path, drafts: Path, user: str, code: int
 ) -> None:
     record = {"guid": GUID, "expire": "4102444800", "user": "alice"}
+    times = dict.fromkeys(("created", "updated", "purge_at"), "4102444800")
 
     def answer(request: Request) -> bytes | None:
         if request.method == "GET":
-            return response(200, json.dumps(record).encode(), ETag='"7"')
+            return response(200, json.dumps(record | times | {"version": "7", "state": "live"}).encode(), ETag='"7"')
         if len(server.requests) == 2:
             return RESET
         return problem("precondition-failed", 412, {"record": record | {"user": user}}, ETag='"8"')
