@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from guidsvc.errors import GuidsvcError
+from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.clock import Clock
 from guidsvc.store.contract import Database
@@ -51,33 +51,70 @@ class Scheduler:
         self._retention_seconds = retention_seconds
         self._size_bytes = size_bytes
         self._gauges = gauges
+        self._advances = _StepsOf(database.events.step_records)
+        self._trims = _StepsOf(TRIM_ENTRIES)
+        self._purges = _StepsOf(RECEIPTS_CHUNK)
 
     async def advance(self) -> int:
         """Execute all due steps; return the number of records."""
-        limit = self._events.step_records
 
-        async def step() -> int:
+        async def step(limit: int) -> int:
             count = await self._events.advance(self._clock(), limit)
             self._gauges.lag_seconds = await self._events.lag(self._clock())
             return count
 
-        return await _in_steps(step, limit)
+        return await self._advances.run(step)
 
     async def trim(self) -> int:
         """Trim the log by age and size; return the number of removed entries."""
 
-        async def step() -> int:
+        async def step(limit: int) -> int:
             before = self._clock() - self._retention_seconds * 1000
-            return await self._events.trim(before, self._size_bytes, TRIM_ENTRIES)
+            return await self._events.trim(before, self._size_bytes, limit)
 
-        count = await _in_steps(step, TRIM_ENTRIES)
+        count = await self._trims.run(step)
         self._gauges.size_bytes, oldest_at = await self._events.size()
         self._gauges.oldest_seconds = max(0, self._clock() - oldest_at) / 1000 if oldest_at else 0.0
         return count
 
     async def purge_receipts(self) -> int:
         """Delete all receipts whose retention has ended; return their number."""
-        return await _in_steps(lambda: self._receipts.purge(self._clock() // 1000, RECEIPTS_CHUNK), RECEIPTS_CHUNK)
+        return await self._purges.run(lambda limit: self._receipts.purge(self._clock() // 1000, limit))
+
+
+class _StepsOf:
+    """Steps of at most `most` records, entries or receipts, that are repeated until nothing is left to do.
+
+    A failure halves the limit, and each step that succeeds raises it by a tenth. A slow store may not do as much within
+    its time limit, and would fail at the same step without end.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._limit = most
+
+    async def run(self, step: Callable[[int], Awaitable[int]]) -> int:
+        """Repeat a step until it does less than its limit; return the total.
+
+        Pause in between for as long as a step took, so that clients have the store for half of the time.
+        """
+        total = 0
+        while True:
+            limit, begun = self._limit, monotonic()
+            count = await self._do(step, limit)
+            total += count
+            if count < limit:
+                return total
+            await asyncio.sleep(monotonic() - begun)
+
+    async def _do(self, step: Callable[[int], Awaitable[int]], limit: int) -> int:
+        try:
+            count = await step(limit)
+        except (OutcomeUnknown, StoreUnavailable):
+            self._limit = max(1, limit // 2)
+            raise
+        self._limit = min(limit + max(1, limit // 10), self._most)
+        return count
 
 
 @asynccontextmanager
@@ -92,21 +129,6 @@ async def running_scheduler(scheduler: Scheduler) -> AsyncIterator[None]:
         running_in_background(lambda: _repeat(scheduler.purge_receipts, purges, RECEIPTS_SECONDS, RECEIPTS_SECONDS)),
     ):
         yield
-
-
-async def _in_steps(step: Callable[[], Awaitable[int]], limit: int) -> int:
-    """Repeat a step until it does less than its limit; return the total.
-
-    Pause in between for as long as a step took, so that clients have the store for half of the time.
-    """
-    total = 0
-    while True:
-        begun = monotonic()
-        count = await step()
-        total += count
-        if count < limit:
-            return total
-        await asyncio.sleep(monotonic() - begun)
 
 
 async def _repeat(

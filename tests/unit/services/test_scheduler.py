@@ -6,7 +6,7 @@ import sqlite3
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from guidsvc.domain.events.entry import Entry
 from guidsvc.domain.events.schedule import MARGIN_SECONDS, EventPolicy
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.receipt import Receipt
-from guidsvc.errors import Expired
+from guidsvc.errors import Expired, StoreUnavailable
 from guidsvc.services.events import scheduler
 from guidsvc.services.events.scheduler import Scheduler, running_scheduler
 from guidsvc.services.guid_service import GuidService
@@ -280,6 +280,41 @@ async def test_trim_keeps_the_size_and_the_retention(store: Database, clock: Fak
     clock.advance(seconds=7 * DAY + 1)
     await steps.trim()
     assert len(await entries_of(store)) == 1
+
+
+@pytest.mark.parametrize("name", ["advance", "trim", "purge_receipts"])
+async def test_slow_store_gets_smaller_steps(
+    store: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The store never does as much as a whole step within its time limit."""
+    count, most, refused = 300, 30, []
+    members = {"fingerprint": "1" * 64, "attempt": 1, "leased_until": 0, "seed": "2" * 32, "claimed": 0}
+    for number in range(count):
+        await store.records.swap(None, record(clock(), guid=guid(number), expire=clock.seconds + 5))
+        key = {"key": f"{number:064x}", "purge_at": clock.seconds}
+        await store.receipts.swap(None, Receipt.model_validate(key | members))
+    clock.advance(seconds=8 * DAY)
+    part, operation = (store.receipts, "purge") if name == "purge_receipts" else (store.events, name)
+    operate = getattr(part, operation)
+
+    async def operate_slowly(*arguments: int) -> int:
+        if arguments[-1] > most:
+            refused.append(arguments[-1])
+            raise StoreUnavailable("no answer in time")
+        done: int = await operate(*arguments)
+        return done
+
+    monkeypatch.setattr(part, operation, operate_slowly)
+    work = getattr(scheduler_of(store, clock), name)
+    for _ in range(count):
+        with suppress(StoreUnavailable):
+            await work()
+            break
+    else:
+        pytest.fail("the work never ends")
+    monkeypatch.undo()
+    assert await work() == 0
+    assert refused
 
 
 @pytest.mark.usefixtures("short_pauses")
