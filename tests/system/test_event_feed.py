@@ -104,16 +104,21 @@ async def kill_and_restart(running: Service, rounds: int) -> None:
             await asyncio.sleep(0.4)
             os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(0.4)
-        await asyncio.to_thread(running.pause)  # it would replace a worker, which would then keep the port
-        orphans = children_of(running.process.pid)
-        await asyncio.to_thread(running.kill)
-        await asyncio.to_thread(until_ended, orphans)
+        await asyncio.to_thread(kill_with_workers, running)
         await asyncio.to_thread(running.start)
 
 
-def until_ended(pids: list[int]) -> None:
-    """Wait until these processes have exited."""
-    wait_until(lambda: not any(map(is_alive, pids)), "the end of the workers")
+def kill_with_workers(running: Service) -> None:
+    """Kill the service, and wait until it and its workers have exited.
+
+    It stops before its workers are listed. Otherwise it might replace a killed one after that, which would keep the
+    port. If one was killed during its start, the service exits by itself.
+    """
+    with suppress(FileNotFoundError, ProcessLookupError):
+        running.pause()
+    orphans = children_of(running.process.pid)
+    running.kill()
+    wait_until(lambda: not any(map(is_alive, orphans)), "the end of the workers")
 
 
 class Follower:
