@@ -92,7 +92,8 @@ class SqliteRecords:
     def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> Coroutine[Any, Any, bool]:
-        written_bytes = 0 if new is None or new.metadata is None else _written_bytes(new.metadata)
+        has_metadata = new is not None and (new.metadata or (old is not None and old.metadata))  # seldom: saves a call
+        written_bytes = _written_bytes(old, new) if has_metadata else 0
         return self._engine.swap(self._write(old, new, not_after, origin), written_bytes, is_droppable=True)
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
@@ -185,13 +186,26 @@ class SqliteFence:
         return await self._engine.in_thread(partial(self._engine.writer.transaction, swap)) == 1
 
 
-def _written_bytes(metadata: str) -> int:
-    """Return how much metadata takes in the row of its record and in the entry of the log."""
-    return 2 * utf8_bytes(metadata)
+def _written_bytes(old: Record | None, new: Record | None) -> int:
+    """Return how much metadata a change writes at most: into the row of its record, and into entries of the log."""
+    if new is None:
+        return 0
+    size_bytes = 0
+    if new.metadata is not None:
+        is_revoked = new.expire * 1000 <= new.updated  # then the log gets an entry of the change and one of the expiry
+        size_bytes = (3 if is_revoked else 2) * utf8_bytes(new.metadata)
+    if old is not None and old.metadata is not None:
+        has_expired = old.expire * 1000 <= new.updated  # then the log may still lack the entry of that
+        copies = has_expired + new.is_deleted  # the entry of a deletion has the record before it
+        size_bytes += copies * utf8_bytes(old.metadata) if copies else 0
+    return size_bytes
 
 
 def _all_written_bytes(swaps: Sequence[Swap]) -> list[int]:
-    return [0 if new is None or new.metadata is None else _written_bytes(new.metadata) for _, new, _, _ in swaps]
+    return [
+        _written_bytes(old, new) if new is not None and (new.metadata or (old is not None and old.metadata)) else 0
+        for old, new, _, _ in swaps
+    ]
 
 
 def _counts(connection: sqlite3.Connection, values: Mapping[str, object]) -> list[int]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from guidsvc.domain import lifecycle
+from guidsvc.domain.events.entry import change_of
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord, DeadlineExceeded, GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.runtime.cancel_scope import CURRENT, CancelScope
@@ -80,7 +82,7 @@ async def test_groups_share_transactions_up_to_a_limit(store: SqliteStore, clock
 
 
 class Transactions:
-    """The transactions of a store from now on: the GUIDs that each writes, and its bytes of metadata."""
+    """The transactions of a store from now on: the GUIDs that each writes, and its bytes of metadata and events."""
 
     def __init__(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.guids: list[list[str]] = []
@@ -90,8 +92,15 @@ class Transactions:
 
     def _record(self, changes: Sequence[RecordSwap]) -> list[bool | GuidsvcError]:
         self.guids.append([change.new.guid for change in changes])
-        self.sizes.append(2 * sum(len(change.new.metadata or "") for change in changes))
+        self.sizes.append(sum(map(self._metadata_bytes, changes)))
         return self._swaps(changes)
+
+    @staticmethod
+    def _metadata_bytes(change: RecordSwap) -> int:
+        """Return the size of the metadata in the row of the record, and in the entries that the log gets."""
+        logged = change_of(change.old, change.new)
+        in_log = (entry.metadata for entry in (*logged.owed, *logged.entries))
+        return sum(len(metadata or "") for metadata in (change.new.metadata, *in_log))
 
 
 def large_records(clock: FakeClock, count: int, start: int = 0) -> list[Record]:
@@ -112,6 +121,33 @@ async def test_transaction_has_a_limit_in_bytes(
     assert [guid for guids in transactions.guids for guid in guids] == [item.guid for item in (*grouped, *single)]
     assert max(transactions.sizes) <= TRANSACTION_BYTES
     assert len(transactions.sizes) < 15, "transactions are as large as they may be"
+
+
+@pytest.mark.parametrize("change", ["deleted", "deleted late", "revoked", "made valid again"])
+async def test_transaction_has_a_limit_in_bytes_of_events(
+    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The event of a change has the metadata of the record before it, or there are several events."""
+    stored = large_records(clock, 200)
+    assert await store.records.swap_many([Swap(None, item) for item in stored]) == [True] * 200
+    if change in {"deleted late", "made valid again"}:
+        clock.now = 1000 * stored[0].expire
+    transactions = Transactions(store, monkeypatch)
+    swaps = [Swap(item, _changed(item, clock, change)) for item in stored]
+    results = await asyncio.gather(
+        store.records.swap_many(swaps[:100]), *(store.records.swap(item.old, item.new) for item in swaps[100:])
+    )
+
+    assert results == [[True] * 100] + [True] * 100
+    assert max(transactions.sizes) <= TRANSACTION_BYTES
+    assert len(transactions.sizes) < 15, "transactions are as large as they may be"
+
+
+def _changed(item: Record, clock: FakeClock, change: str) -> Record:
+    if change.startswith("deleted"):
+        return lifecycle.delete(item, clock())
+    members = {"expire": clock.seconds} if change == "revoked" else {"expire": clock.seconds + 60, "metadata": None}
+    return item.model_copy(update={**members, "updated": clock(), "version": item.version + 1})
 
 
 async def test_callers_take_turns_in_transactions(
