@@ -101,8 +101,11 @@ def require_valid_for(record: Record, seconds: int, now: int) -> None:
         raise ExpiresTooSoon(record.guid, expire=record.expire, left=left_ms // 1000, valid_for=seconds)
 
 
-def expired(record: Record, *, is_renewal: bool = False) -> Expired:
-    """Return the error of a use of a record that is not live; if `is_renewal`, of its renewal as a lease."""
+def expired(record: Record, *, is_renewal: bool = False, has_revive_false: bool = False) -> Expired:
+    """Return the error of a use of a record that is not live; if `is_renewal`, of its renewal as a lease.
+
+    If `has_revive_false`, it is that of a PUT with `"revive": false`.
+    """
     return Expired(
         record.guid,
         expired_at=record.expire,
@@ -110,6 +113,7 @@ def expired(record: Record, *, is_renewal: bool = False) -> Expired:
         is_revoked=is_revoked(record),
         is_unchanged=is_first_version(record),
         is_renewal=is_renewal,
+        has_revive_false=has_revive_false,
     )
 
 
@@ -153,7 +157,7 @@ def update(record: Record, change: PutCommand, now: int, policy: RetentionPolicy
     Expired instead. So does an expired record if the change must not revive it.
     """
     if change.revive is False and not is_live(record, now):
-        raise expired(record)
+        raise expired(record, has_revive_false=True)
     if "expire" not in change.model_fields_set and is_revoked(record):
         raise expired(record)
     return _merge_members(record, _members(change, change.model_fields_set & MEMBERS), now, policy)

@@ -37,10 +37,10 @@ class Expired(GuidsvcError):
     The record is renewable from `expired_at` until `renewable_until`, both in Unix seconds. If `is_revoked`, the record
     was written with an expiry in the past, and only a request with a new expiry renews it. If `is_unchanged` too, that
     was its creation; otherwise its past expiry may come from its creation or from a later change. If `is_renewal`, the
-    request was to renew a lease.
+    request was to renew a lease. If `has_revive_false`, it was a PUT that must not renew the record.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what the message depends on
         self,
         guid: str,
         *,
@@ -49,12 +49,15 @@ class Expired(GuidsvcError):
         is_revoked: bool = False,
         is_unchanged: bool = False,
         is_renewal: bool = False,
+        has_revive_false: bool = False,
     ) -> None:
         state, puts = f"expired at {_rfc_3339(expired_at)}", "PUT" if is_revoked else "PUT it,"
         if is_revoked:
             state += " (created with a past expiry)" if is_unchanged else " (revoked, or created with a past expiry)"
         hint = f' For a duration, send "ttl": {expired_at}.' if is_revoked and _is_like_a_duration(expired_at) else ""
         remedy = f'To renew it, {puts} or PATCH it with a future "expire"'
+        if has_revive_false:
+            remedy += ', without "revive": false'
         if is_renewal:
             members = '"revive": true and a "ttl"' if is_revoked else '"revive": true'
             hint, remedy = f" {_LOST}", f"To make it valid again, renew it with {members}"

@@ -106,7 +106,7 @@ _ALL = (
     ),
     ProblemDoc(
         "The GUID was valid until expired_at. Changes without an expiry fail too: a PATCH always, a PUT if the GUID "
-        "was revoked (its expiry was already in the past when it was written).",
+        "was revoked (its expiry was already in the past when it was written). A PUT with revive false always fails.",
         "Treat the GUID as invalid. To renew it, send a future expire before renewable_until. A PUT may omit expire "
         "unless the GUID was revoked. A renewal needs revive, and says that a lease is lost. After renewable_until, "
         "the GUID is not found.",

@@ -35,6 +35,7 @@ async def test_put_that_must_not_revive_leaves_an_expired_record(client: Client,
     for change in ({}, {"user": USER}, {"metadata": {"note": "x"}}, {"ttl": 60}, {"expire": clock.seconds + 60}):
         reply = await client.put(PATH, {**change, "revive": False}, headers={"If-Match": tag})
         assert_problem(reply, 410, "expired")
+        assert 'PATCH it with a future "expire", without "revive": false, before ' in reply.json["detail"]
 
     assert_problem(await client.get(PATH), 410, "expired")
     assert (await client.put(PATH, {"ttl": 60}, headers={"If-Match": tag})).json.get("metadata") is None
