@@ -71,6 +71,11 @@ class LeaseState:
             self._next = self.term.ends if isinstance(error, LifeLimit) else clock() + backoff_seconds(self._failures)
             self._failures += 1
 
+    def interrupt(self) -> None:
+        """Record that a renewal was cancelled before its response: it may have taken effect."""
+        with self._lock:
+            self._is_in_doubt = True
+
     def end(self) -> None:
         """Record the end of the work. After that, the lease can no longer be lost by time."""
         with self._lock:

@@ -68,6 +68,9 @@ class AsyncLease(BaseLease):
     async def _renew_once(self, state: LeaseState) -> None:
         try:
             state.extend(await self._session.run(state.renewal()))
+        except asyncio.CancelledError:
+            state.interrupt()
+            raise
         except Exception as error:  # noqa: BLE001  # also that of a hook: the loss must be noticed whatever it is
             log.debug("lease %s not renewed: %r", self.guid, error)
             state.fail(error)

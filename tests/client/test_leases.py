@@ -44,9 +44,12 @@ PLAN = plan_of(uuid4(), {"ttl": 60})
 @pytest.fixture
 def early_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a lease be renewed after half a second, so that it can last far longer than a busy machine takes."""
+    renew_after(monkeypatch, 0.5)
 
+
+def renew_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     def early(version: int, expire: int, ends: float, renews: float, metadata: Mapping[str, Any]) -> Term:
-        return Term(version, expire, ends, min(renews, clock() + 0.5), metadata)
+        return Term(version, expire, ends, min(renews, clock() + seconds), metadata)
 
     monkeypatch.setattr(lease_flows, "Term", early)
 
@@ -206,6 +209,23 @@ async def test_lease_survives_a_short_outage(kind: str, running: Service) -> Non
             lease.check()
             assert time.monotonic() < begin + SECONDS
             await asyncio.sleep(0.05)
+
+
+async def test_block_that_ends_during_a_renewal_is_released(
+    kind: str, running: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service has renewed the lease, and the response is under way."""
+    renew_after(monkeypatch, 1.1)  # in another second, so that the renewal moves the expiry
+    guid = uuid4()
+    async with through_proxy(kind, running) as (network, guids), AsyncClient(running.url) as direct:
+        async with guids.lease(guid, ttl=600) as lease:
+            with network.black_hole(Direction.TO_CLIENT):
+                begin, token = time.monotonic(), lease.token
+                while (await direct.get(guid)).version == token:
+                    assert time.monotonic() < begin + SECONDS
+                    await asyncio.sleep(0.02)
+        with pytest.raises(Expired):
+            await direct.get(guid)
 
 
 async def test_failed_release_is_logged(kind: str, running: Service, expected_logs: ExpectedLogs) -> None:
