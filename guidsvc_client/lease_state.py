@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from guidsvc_client.clock import clock
 from guidsvc_client.errors import LeaseLost
-from guidsvc_client.problems import LifeLimit, Problem
+from guidsvc_client.problems import InternalError, LifeLimit, Problem
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.call import Flow
 from guidsvc_client.protocol.lease_flows import Plan, Term
@@ -64,8 +64,7 @@ class LeaseState:
         """Record a failed renewal, and when to try again. The end of the granted time stays."""
         with self._lock:
             self._error = error
-            is_rejected = isinstance(error, NOT_DONE) or (isinstance(error, Problem) and not is_perhaps_done(error))
-            self._is_in_doubt = self._is_in_doubt or not is_rejected
+            self._is_in_doubt = self._is_in_doubt or not _is_rejected(error)
             if isinstance(error, LeaseLost):
                 self._loss = self._loss or str(error)
             self._next = self.term.ends if isinstance(error, LifeLimit) else clock() + backoff_seconds(self._failures)
@@ -99,6 +98,12 @@ class LeaseState:
         if self._loss is None and not self._has_ended and clock() >= self.term.ends:
             self._loss = "its time has run out, and no renewal was confirmed in time"
         return self._loss is not None
+
+
+def _is_rejected(error: Exception) -> bool:
+    """Return whether a renewal that failed with this error has certainly changed nothing."""
+    is_perhaps_faulty = is_perhaps_done(error) or isinstance(error, InternalError)
+    return isinstance(error, NOT_DONE) or (isinstance(error, Problem) and not is_perhaps_faulty)
 
 
 class BaseLease:

@@ -17,12 +17,14 @@ from guidsvc_client import (
     Client,
     Expired,
     GuidsvcError,
+    InternalError,
     LeaseHeld,
     LeaseLost,
     Record,
     Sent,
 )
 from guidsvc_client.clock import clock
+from guidsvc_client.lease_state import LeaseState
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.lease_flows import Plan, Term, plan_of
 from tests.support.backing_servers import Service, wait_until
@@ -124,6 +126,17 @@ def test_renewal_whose_response_was_lost_is_recognised(direct: Client) -> None:
     assert renewed(direct, plan, term, is_in_doubt=True).version >= (lost.version or 0)
     released(direct, plan, term, is_in_doubt=True)
     assert expired_record(direct, plan.guid).metadata == {"hosts": ["db-3", "db-4"], "ratio": 1.0}
+
+
+def test_renewal_that_failed_in_the_service_is_recognised(direct: Client) -> None:
+    """An internal error does not say whether anything has changed."""
+    plan, term = acquired(direct)
+    state = LeaseState(plan, term)
+    renew_later(direct, plan, term)
+    state.fail(InternalError({"type": "", "title": "", "status": 500, "code": "internal"}, {}))
+    state.extend(direct._session.run(state.renewal()))
+    direct._session.run(state.release())
+    assert not state.is_lost
 
 
 def test_another_expiry_without_a_doubt_is_a_loss(direct: Client) -> None:
