@@ -1,5 +1,7 @@
 """docs/leases.md matches the service: every example in it is run."""
 
+import asyncio
+import json
 import os
 import re
 import signal
@@ -16,6 +18,7 @@ import pytest
 from guidsvc_client import Client
 from tests.support import curl_examples as curl
 from tests.support.backing_servers import ROOT, service
+from tests.support.scripted_server import Request, response, scripted_server
 
 TEXT = (ROOT / "docs" / "leases.md").read_text()
 EXAMPLES = re.findall(r"```sh\n(curl .*?)\n```\n```http\n(.*?)\n```|```sh\n(\w+=\$\(curl .*?\))\n```", TEXT, re.DOTALL)
@@ -253,6 +256,23 @@ def test_leader_says_that_its_lease_is_lost(tmp_path: Path, name: str) -> None:
         delete(server.port, tmp_path, "1EADE400000000000000000000000001")
         line_of(first, "lost")
         token(first)
+
+
+async def test_leader_counts_the_time_that_a_renewal_grants(tmp_path: Path) -> None:
+    """Not the `ttl`: a limit of its life may end the lease sooner."""
+    renewal = {"granted": "0", "capped": True}
+
+    def answer(request: Request) -> bytes:
+        is_claim = request.method == "PUT"
+        return response(
+            201 if is_claim else 200, json.dumps({} if is_claim else renewal).encode(), ETag=f'"{len(server.requests)}"'
+        )
+
+    async with scripted_server(answer) as server:
+        with running(tmp_path, server.port, "leader.py", "first", TTL="2") as first:
+            assert await asyncio.to_thread(token, first) == 1
+            assert first.stdout is not None
+            assert await asyncio.to_thread(first.stdout.readline) == "lost\n"
 
 
 @pytest.mark.parametrize("name", ["leader.py", "leader.sh"])
