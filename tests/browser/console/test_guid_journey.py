@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.console.conftest import OpenConsole, call, tab_to
-from tests.support.backing_servers import Service
+from tests.support.backing_servers import Service, wait_until
 from tests.support.factories import GUID
 
 pytestmark = pytest.mark.timeout(240)
@@ -134,6 +134,21 @@ def test_edit_does_not_revive_a_guid_unless_it_sets_an_expiry(console: OpenConso
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
     assert call(running, "GET", f"/guid/{GUID}") == {"guid": GUID, "user": "mine", "expire": "4102444800"}
+
+
+def test_change_that_both_have_made_does_not_revive_a_guid(console: OpenConsole, running: Service) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "first"})
+    page = console(running, f"guids/{GUID}")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("User").fill("same")
+    call(running, "PUT", f"/guid/{GUID}", {"user": "same", "ttl": 8})
+    page.get_by_role("button", name="Save").click()
+    button = page.get_by_role("button", name="Put mine on top of theirs")
+    button.wait_for()
+    wait_until(lambda: call(running, "GET", "/guid?state=live")["items"] == [], "the expiry", seconds=SOON_MS / 1000)
+    button.click()
+    expect(page.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
+    assert call(running, "GET", "/guid?state=live")["items"] == []
 
 
 def test_pages_turn_forward_and_back(console: OpenConsole, running: Service) -> None:

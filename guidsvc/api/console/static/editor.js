@@ -52,7 +52,7 @@ export function Editor({ record, onClose, onSaved }) {
       if (body === "{}" && !theirs) throw new Error("You have changed nothing yet.");
       try {
         const headers = { "Content-Type": "application/json", "If-Match": `"${version}"`, Prefer: "return=minimal" };
-        await load(`guid/${record.guid}`, { method: "PUT", body, headers });
+        if (body !== "{}") await load(`guid/${record.guid}`, { method: "PUT", body, headers }); // else they made the same change
       } catch (caught) {
         if (caught instanceof RequestError && caught.status === 410) throw new Error(EXPIRED);
         if (!(caught instanceof RequestError && caught.status === 412)) throw caught;
