@@ -47,7 +47,7 @@ class LeaseState:
 
     def renewal(self) -> Flow[Term]:
         """Return the flow that renews the lease."""
-        return lease_flows.renew(self.plan, self.term, is_in_doubt=self._is_in_doubt)
+        return lease_flows.renew(self.plan, self.term, is_in_doubt=self._is_in_doubt, on_recognised=self._recognise)
 
     def release(self) -> Flow[None]:
         """Return the flow that releases the lease."""
@@ -93,6 +93,12 @@ class LeaseState:
         lost = LeaseLost(self.plan.guid, self._loss or "")
         lost.__cause__ = error
         return lost
+
+    def _recognise(self, term: Term) -> None:
+        """Record another version of the lease that is certainly this block's. The end of the granted time stays."""
+        with self._lock:
+            if not self._is_lost():
+                self.term, self._is_in_doubt = term, False
 
     def _is_lost(self) -> bool:
         if self._loss is None and not self._has_ended and clock() >= self.term.ends:

@@ -10,7 +10,7 @@ have ended. A release removes the holder: a record that has it was not released.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from socket import gethostname
@@ -127,10 +127,13 @@ def acquire(plan: Plan) -> Flow[Term]:
         yield Pause(pause)
 
 
-def renew(plan: Plan, term: Term, *, is_in_doubt: bool) -> Flow[Term]:
+def renew(
+    plan: Plan, term: Term, *, is_in_doubt: bool, on_recognised: Callable[[Term], object] = lambda _: None
+) -> Flow[Term]:
     """Renew the lease. LeaseLost if this block no longer has it, or if that is not certain.
 
     `is_in_doubt`: an earlier renewal, of which there was no response, may have taken effect.
+    `on_recognised` gets the term whenever another version turns out to be this block's: its renewal may fail.
     """
     for _ in range(_RACES):
         asked = clock()
@@ -139,6 +142,8 @@ def renew(plan: Plan, term: Term, *, is_in_doubt: bool) -> Flow[Term]:
         except _REJECTED as error:
             is_repeated = isinstance(error, OutcomeUnknown)
             term = _held_term(plan, term, error, is_in_doubt=is_in_doubt or is_repeated)
+            is_in_doubt = False
+            on_recognised(term)
         except (NotFound, Expired) as error:
             raise LeaseLost(plan.guid, "a renewal came too late") from error
         else:

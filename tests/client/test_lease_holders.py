@@ -20,11 +20,14 @@ from guidsvc_client import (
     InternalError,
     LeaseHeld,
     LeaseLost,
+    LifeLimit,
+    PreconditionFailed,
     Record,
     Sent,
 )
 from guidsvc_client.clock import clock
 from guidsvc_client.lease_state import LeaseState
+from guidsvc_client.problems import unknown_outcome
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.lease_flows import Plan, Term, plan_of
 from tests.support.backing_servers import Service, wait_until
@@ -126,6 +129,24 @@ def test_renewal_whose_response_was_lost_is_recognised(direct: Client) -> None:
     assert renewed(direct, plan, term, is_in_doubt=True).version >= (lost.version or 0)
     released(direct, plan, term, is_in_doubt=True)
     assert expired_record(direct, plan.guid).metadata == {"hosts": ["db-3", "db-4"], "ratio": 1.0}
+
+
+def test_recognised_renewal_stays_known_if_the_next_fails(direct: Client) -> None:
+    """A repetition has met the version of the lost renewal. The renewal of that version is rejected."""
+    plan, term = acquired(direct)
+    state = LeaseState(plan, term)
+    lost = renew_later(direct, plan, term)
+    with pytest.raises(PreconditionFailed) as rejection:
+        direct.put(plan.guid, user="A", if_match=term.version)
+    at_limit = LifeLimit({"type": "", "title": "", "status": 409, "code": "life-limit"}, {})
+    renewal = state.renewal()
+    next(renewal)
+    renewal.throw(unknown_outcome(rejection.value))
+    with pytest.raises(LifeLimit):
+        renewal.throw(at_limit)
+    state.fail(at_limit)
+    assert (state.term.version, state.term.ends) == (lost.version, term.ends)
+    direct._session.run(state.release())
 
 
 def test_renewal_that_failed_in_the_service_is_recognised(direct: Client) -> None:
