@@ -1,7 +1,7 @@
 """The state of a lease as its holder knows it: its granted time, and whether it is lost."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -150,7 +150,7 @@ class BaseLease:
         self._held.check()
 
     @contextmanager
-    def _entering(self) -> Iterator[Plan]:
+    def _entering(self) -> Generator[Plan]:
         """Begin a block, and yield its plan. Until its end, no other block can begin."""
         if not self._block.acquire(blocking=False):
             raise RuntimeError("the lease is used by another block; call `client.lease(...)` for each holder")
@@ -162,7 +162,7 @@ class BaseLease:
             raise
 
     @contextmanager
-    def _leaving(self) -> Iterator[LeaseState]:
+    def _leaving(self) -> Generator[LeaseState]:
         """End a block, and yield its state. After that, the next block can begin."""
         state = self._held
         state.end()
