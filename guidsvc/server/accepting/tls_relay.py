@@ -36,27 +36,25 @@ class RecordBoundaries:
     """Follows the records of a connection, by the sizes in their headers."""
 
     def __init__(self) -> None:
-        self.is_at_header = True
-        """Whether the next part begins with a header."""
-        self._header = 0  # the offset of the next header, from the first byte after the last part
+        self.next_header = 0
+        """The offset of the next header, from the first byte after the last part."""
 
     def part(self, data: memoryview, max_records: int) -> tuple[int, int]:
         """Return the size of the next part of the data, and how many of at most `max_records` records begin in it.
 
         A header whose end is missing belongs to no part yet.
         """
-        end, header, records = min(len(data), PART_BYTES), self._header, 0
+        end, header, records = min(len(data), PART_BYTES), self.next_header, 0
         while header + _HEADER_BYTES <= end and records < max_records:
             header += _HEADER_BYTES + (data[header + 3] << 8 | data[header + 4])
             records += 1
         size = min(header, end)
-        self._header = header - size
-        self.is_at_header = not self._header
+        self.next_header = header - size
         return size, records
 
     def needs_more(self, data: bytes) -> bool:
         """Return whether nothing of the data can be passed on before more arrives."""
-        return not data or (self.is_at_header and len(data) < _HEADER_BYTES)
+        return not data or (not self.next_header and len(data) < _HEADER_BYTES)
 
 
 class TlsTurns(LoopTurns):
@@ -115,7 +113,7 @@ class TlsRelay(asyncio.BufferedProtocol):
             nbytes == _HEADER_BYTES + (received[3] << 8 | received[4])
             and nbytes <= PART_BYTES
             and not self._pending
-            and self._boundaries.is_at_header
+            and not self._boundaries.next_header
             and self._secure.is_reading()
             and not self._secure.is_closing()
             and not self._is_writing_paused
@@ -127,7 +125,7 @@ class TlsRelay(asyncio.BufferedProtocol):
             self._pass_on(memoryview(self._pending + data) if self._pending else data)
 
     def pause_writing(self) -> None:
-        self._is_writing_paused, self._unread_records = True, 0
+        self._is_writing_paused = True
         self._tls.pause_writing()
 
     def resume_writing(self) -> None:
