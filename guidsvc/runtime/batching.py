@@ -58,10 +58,10 @@ class Batcher(Generic[Item, Result]):
     If `run` raises, all callers of that batch get the error. An answer that is an exception is raised to its caller
     only. At least one answer of a call is not NOT_SERVED.
 
-    A call carries at most `limit` items, and at most `in_flight` calls run at once. With `weight`, its items
-    weigh at most `max_weight` together, unless it is one item. After a call without room for all
-    of its items, the next calls carry fewer. Groups take turns, such as the owners of requests; items of one group wait
-    in order of arrival.
+    A call carries at most `limit` items, and at most `in_flight` calls run at once. With `weight`, its items weigh at
+    most `max_weight` together, unless it is one item. After a call without room for all of its items, the next calls
+    carry fewer. Groups take turns; with `by_caller`, these are the callers of the cancel scopes. Items of one group
+    wait in order of arrival.
     An item is dropped if its caller was cancelled or timed out before it was sent. A `droppable` item is also dropped
     if its cancel scope was cancelled before that; its caller gets the scope's error.
 
@@ -84,7 +84,9 @@ class Batcher(Generic[Item, Result]):
         size: Callable[[Item], int] | None = None,
         weight: Callable[[Item], int] | None = None,
         max_weight: int = 0,
+        by_caller: bool = False,
     ) -> None:
+        self._by_caller = by_caller
         self._run = run
         self._weight = weight
         self._max_weight = max_weight
@@ -105,7 +107,11 @@ class Batcher(Generic[Item, Result]):
 
     async def ask(self, item: Item, group: Hashable = None) -> Result:
         """Submit an item, and return its answer."""
-        scope = CURRENT.get() if self._droppable is not None and self._droppable(item) else None
+        scope = CURRENT.get()
+        if self._by_caller and scope is not None:
+            group = scope.caller
+        if self._droppable is None or not self._droppable(item):
+            scope = None
         future = self.submit(item, scope, group)
         trace = tracing.CURRENT.get()
         if trace is not None and trace.waits is not None:

@@ -33,7 +33,6 @@ from guidsvc.cache.redis.pool import (
 )
 from guidsvc.cache.timings import CacheTimings, milliseconds
 from guidsvc.errors import CacheUnavailable
-from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.background import running_in_background
 from guidsvc.runtime.batching import NOT_SERVED, Batcher, NotServed
 from guidsvc.runtime.clock import ContinuousClock, continuous_clock
@@ -135,7 +134,7 @@ class RedisLink:
         self._guard = MemoryGuard()
         self._up, self._broken = asyncio.Event(), asyncio.Event()
         self._calls: Batcher[_Call, ScriptResult] = Batcher(
-            self._exchange, limit=PIPELINE, in_flight=1, meter=self._meter.batch
+            self._exchange, limit=PIPELINE, in_flight=1, meter=self._meter.batch, by_caller=True
         )
         self.random_name = random_name
         self.me = random_name()
@@ -175,9 +174,9 @@ class RedisLink:
     async def _submit(self, call: _Call) -> ScriptResult:
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
-        begun, scope = perf_counter(), cancel_scope.CURRENT.get()
+        begun = perf_counter()
         try:  # without a Stopwatch, which costs each read four calls
-            return await self._calls.ask(call, None if scope is None else scope.caller)
+            return await self._calls.ask(call)
         finally:
             self._meter.redis_latency.observe(perf_counter() - begun)
 

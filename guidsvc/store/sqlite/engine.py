@@ -24,7 +24,6 @@ from guidsvc.domain.record import MetadataCheck
 from guidsvc.errors import CorruptRecord, GuidsvcError, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime.background import WorkerThreads, in_thread, spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
-from guidsvc.runtime.cancel_scope import CURRENT
 from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.search import Finder
@@ -109,6 +108,7 @@ class SqliteEngine:
             meter=self.meter.batch("commit"),
             weight=attrgetter("written_bytes"),
             max_weight=TRANSACTION_BYTES,
+            by_caller=True,
         )
         self._groups: Batcher[_SwapGroup, Sequence[bool | GuidsvcError]] = Batcher(
             self._commit_groups,
@@ -120,11 +120,12 @@ class SqliteEngine:
             size=lambda group: len(group.changes),
             weight=attrgetter("written_bytes"),
             max_weight=TRANSACTION_BYTES,
+            by_caller=True,
         )
         self._waiting_groups: set[_SwapGroup] = set()
         self._count_groups(self.meter.batch("commit"))
         self._settled: Batcher[str, tuple[object, ...] | None] = Batcher(
-            self._settle, limit=GROUP, in_flight=1, meter=self.meter.batch("settle")
+            self._settle, limit=GROUP, in_flight=1, meter=self.meter.batch("settle"), by_caller=True
         )
         self._pauses = LogPauses(self)
         finder.wait_for_pause = self._pauses.wait
@@ -139,8 +140,7 @@ class SqliteEngine:
 
     async def read_linearizable(self, guid: str) -> tuple[object, ...] | None:
         """Return the row of a record once no earlier write is half done, in any process."""
-        scope = CURRENT.get()
-        return await self._settled.ask(guid, None if scope is None else scope.caller)
+        return await self._settled.ask(guid)
 
     def swap(self, change: Write, written_bytes: int, *, is_droppable: bool = False) -> Coroutine[Any, Any, bool]:
         """Apply a change that writes texts of so many bytes, with others that wait; return whether it changed a row.
@@ -148,8 +148,7 @@ class SqliteEngine:
         Callers take turns. A droppable change is dropped if the cancel scope of its caller is cancelled before it is
         sent.
         """
-        scope = CURRENT.get()
-        return self._swaps.ask(_Swap(change, is_droppable, written_bytes), None if scope is None else scope.caller)
+        return self._swaps.ask(_Swap(change, is_droppable, written_bytes))
 
     async def swap_many(self, changes: Sequence[Write], written_bytes: Sequence[int]) -> Sequence[bool | GuidsvcError]:
         """Apply changes together, as far as a transaction has room for the texts of so many bytes that each writes.
@@ -162,10 +161,9 @@ class SqliteEngine:
         return list(chain.from_iterable(await asyncio.gather(*map(self._swap_group, groups))))
 
     async def _swap_group(self, group: _SwapGroup) -> Sequence[bool | GuidsvcError]:
-        scope = CURRENT.get()
         self._waiting_groups.add(group)
         try:
-            return await self._groups.ask(group, None if scope is None else scope.caller)
+            return await self._groups.ask(group)
         except GuidsvcError as error:
             return [error] * len(group.changes)
         finally:
