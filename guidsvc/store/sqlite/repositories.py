@@ -92,8 +92,9 @@ class SqliteRecords:
     def swap(
         self, old: Record | None, new: Record | None, *, not_after: int | None = None, origin: Origin = NO_ORIGIN
     ) -> Coroutine[Any, Any, bool]:
-        has_metadata = new is not None and (new.metadata or (old is not None and old.metadata))  # seldom: saves a call
-        written_bytes = _written_bytes(old, new) if has_metadata else 0
+        written_bytes = 0
+        if new is not None and (new.metadata or (old is not None and old.metadata)):  # seldom: saves a call
+            written_bytes = _written_bytes(old, new)
         return self._engine.swap(self._write(old, new, not_after, origin), written_bytes, is_droppable=True)
 
     async def swap_many(self, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
@@ -186,10 +187,8 @@ class SqliteFence:
         return await self._engine.in_thread(partial(self._engine.writer.transaction, swap)) == 1
 
 
-def _written_bytes(old: Record | None, new: Record | None) -> int:
+def _written_bytes(old: Record | None, new: Record) -> int:
     """Return how much metadata a change writes at most: into the row of its record, and into entries of the log."""
-    if new is None:
-        return 0
     size_bytes = 0
     if new.metadata is not None:
         is_revoked = new.expire * 1000 <= new.updated  # then the log gets an entry of the change and one of the expiry
