@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -15,17 +14,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import trustme
-
 from bench.cost import paths
 from bench.cost.paths import Server
 from bench.running import ROOT
 from guidsvc.domain import api_key
 from guidsvc.domain.caller import SCOPES
 from guidsvc.store import open_keys
+from tests.support.certificates import Certificate
 
 _HOST = "127.0.0.1"
-_CERTIFICATE, _PRIVATE_KEY = "cert.pem", "key.pem"
 _SETTLED_SECONDS = 0.001
 _RESPONSE_SECONDS = 45.0
 _FENCE_ON = b'guidsvc_fence{mode="on"} 1'
@@ -34,14 +31,14 @@ _FENCE_ON = b'guidsvc_fence{mode="on"} 1'
 class Service:
     """A service under measurement. `lines` are the header lines that every request must have."""
 
-    def __init__(self, process: "subprocess.Popen[str]", folder: Path, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", folder: Path, certificate: Certificate | None) -> None:
         self.process = process
         self.folder = folder
         self.lines: list[str] = []
         port = self._read_response()
         self._connection = socket.create_connection((_HOST, port), timeout=_RESPONSE_SECONDS)
-        if tls is not None:
-            self._connection = tls.wrap_socket(self._connection, server_hostname=_HOST)
+        if certificate is not None:
+            self._connection = certificate.trusting().wrap_socket(self._connection, server_hostname=_HOST)
 
     def close(self) -> None:
         """Close the connection."""
@@ -85,10 +82,9 @@ def measured_service(server: Server, redis_url: str, mode: str, prefix: Sequence
     with TemporaryDirectory() as name:
         folder = Path(name)
         settings = [setting.format(redis=redis_url) for setting in server.settings]
-        tls = None
-        if server.has_tls:
-            tls = _issue_certificate(folder)
-            settings += ["--tls-cert", str(folder / _CERTIFICATE), "--tls-key", str(folder / _PRIVATE_KEY)]
+        certificate = Certificate(folder) if server.has_tls else None
+        if certificate is not None:
+            settings += certificate.flags
         program = [sys.executable, "-m", "bench.cost.worker", mode, "--port", "0", *settings]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"} | dict(server.environment)
         with (folder / "log").open("w") as log, subprocess.Popen(
@@ -96,23 +92,11 @@ def measured_service(server: Server, redis_url: str, mode: str, prefix: Sequence
             stderr=log, text=True,
         ) as process:  # fmt: skip
             try:
-                with closing(Service(process, folder, tls)) as service:
+                with closing(Service(process, folder, certificate)) as service:
                     _prepare(service, server)
                     yield service
             finally:
                 process.kill()
-
-
-def _issue_certificate(folder: Path) -> ssl.SSLContext:
-    """Write a certificate and its private key into the folder. Return the TLS context of a client that trusts it."""
-    authority = trustme.CA()
-    issued = authority.issue_cert(_HOST)
-    for name, blob in ((_CERTIFICATE, issued.cert_chain_pems[0]), (_PRIVATE_KEY, issued.private_key_pem)):
-        blob.write_to_path(str(folder / name))
-    (folder / _PRIVATE_KEY).chmod(0o600)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 def _prepare(service: Service, server: Server) -> None:
