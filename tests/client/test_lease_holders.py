@@ -88,22 +88,15 @@ def renew_later(direct: Client, plan: Plan, term: Term) -> Record:
 
 
 @pytest.mark.parametrize("takeover", TAKEOVERS)
-def test_renewal_leaves_the_lease_of_another_program(direct: Client, takeover: str) -> None:
+@pytest.mark.parametrize("attempt", [renewed, released])
+def test_lease_of_another_program_is_left_alone(
+    direct: Client, takeover: str, attempt: Callable[[Client, Plan, Term], object]
+) -> None:
     plan, term = acquired(direct)
     wait_for_another_second(term)
     taken = take_over(direct, plan.guid, TAKEOVERS[takeover])
     with pytest.raises(LeaseLost):
-        renewed(direct, plan, term)
-    assert direct.get(plan.guid) == taken
-
-
-@pytest.mark.parametrize("takeover", TAKEOVERS)
-def test_release_leaves_the_lease_of_another_program(direct: Client, takeover: str) -> None:
-    plan, term = acquired(direct)
-    wait_for_another_second(term)
-    taken = take_over(direct, plan.guid, TAKEOVERS[takeover])
-    with pytest.raises(LeaseLost):
-        released(direct, plan, term)
+        attempt(direct, plan, term)
     assert direct.get(plan.guid) == taken
 
 
