@@ -15,7 +15,7 @@ from tests.support.backing_servers import ROOT
 from tests.support.optional_program import find, run
 
 FOLDER = promql.RULES.parent
-TESTS = FOLDER / "rules.test.yml"
+TESTS = (FOLDER / "rules.test.yml", FOLDER / "rules.day.test.yml")
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 PARTS = ["What it means.", "What clients see.", "Look here.", "Do this.", "It is over when"]
@@ -92,7 +92,7 @@ def test_numbers_of_settings_are_their_defaults() -> None:
 
 def test_each_alert_has_tests_near_its_threshold() -> None:
     tested = Counter[tuple[str, bool]]()
-    for test in yaml.safe_load(TESTS.read_text())["tests"]:
+    for test in (test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]):
         for query in test.get("promql_expr_test", ()):
             for alert in re.findall(r'alertname="(\w+)"', query["expr"]):
                 tested[alert, bool(query["exp_samples"])] += 1
@@ -104,7 +104,9 @@ def test_each_alert_has_tests_near_its_threshold() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments", [("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")], ids=" ".join
+    "arguments",
+    [("check", "rules", "rules.yml"), *(("test", "rules", file.name) for file in TESTS)],
+    ids=" ".join,
 )
 def test_promtool_accepts_the_rules(arguments: tuple[str, ...]) -> None:
     promtool = find("promtool")

@@ -99,7 +99,7 @@ def make_run(folder: Path, arguments: str) -> list[str]:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     return process.stdout.splitlines()
 

@@ -73,7 +73,7 @@ def test_wheel_has_the_files_that_are_not_python(installed: Path, tmp_path: Path
 def test_commands_over_http_need_the_wheel_of_the_client(installed: Path, tmp_path: Path) -> None:
     def list_records() -> subprocess.CompletedProcess[str]:
         command = [str(installed / "guidsvc"), "ls", "--quiet", "--url", "http://127.0.0.1:1"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
 
     missing = "guidsvc ls: the package guidsvc_client is not installed; in the checkout of guidsvc, run: "
     assert list_records().stderr == f"{missing}{installed}/python -m pip install ./guidsvc_client '.[cli]'\n"
@@ -99,7 +99,7 @@ def test_wheels_install_as_the_guide_says(tmp_path: Path, arguments: str) -> Non
     run(tmp_path, "bash", "-c", f"{pip} {arguments}")
 
     process = subprocess.run(
-        [commands / "guidsvc", "ls", "--quiet", "--url", "http://127.0.0.1:1"], cwd=tmp_path, timeout=60, check=False
+        [commands / "guidsvc", "ls", "--quiet", "--url", "http://127.0.0.1:1"], cwd=tmp_path, timeout=300, check=False
     )
     assert process.returncode == 6, "no connection"
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_SECONDS = 60
+_SECONDS = 300  # so that only a program that hangs is stopped, however busy the machine
 
 
 def find(name: str) -> str | None:

@@ -166,7 +166,7 @@ def limit(size):
 def run(folder: Path, program: str) -> str:
     """Run a process that counts requests into the folder; return its log."""
     command = [sys.executable, "-c", PROCESS + program, str(folder)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, (result.returncode, result.stderr)
     return result.stdout
 
