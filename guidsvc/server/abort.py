@@ -51,12 +51,19 @@ def call_on_leave(connection: HTTPConnection | None, callback: Callable[[], bool
         connection.call_on_leave(callback)
 
 
+def has_open_response(connection: HTTPConnection | None) -> bool:
+    """Whether a response of Tornado's server was begun and not finished."""
+    if not isinstance(connection, HTTP1Connection):
+        return False
+    return connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # Tornado has no public attribute
+
+
 def is_open_ended(connection: HTTPConnection | None) -> bool:
     """Whether a connection of Tornado's server sends a response that ends only with the connection."""
     if not isinstance(connection, HTTP1Connection) or connection.stream.closed():
         return False
-    has_begun = connection._response_start_line is not None and not connection._write_finished  # noqa: SLF001  # Tornado has no public attribute
-    return has_begun and not connection._chunking_output and connection._expected_content_remaining is None  # noqa: SLF001
+    is_delimited = connection._chunking_output or connection._expected_content_remaining is not None  # noqa: SLF001  # see above
+    return has_open_response(connection) and not is_delimited
 
 
 def linger_after(connection: HTTPConnection | None, *, is_last: bool) -> None:

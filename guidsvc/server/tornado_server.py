@@ -25,7 +25,7 @@ from guidsvc.http.headers.connection import has_close
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import in_thread, running_in_background
 from guidsvc.runtime.memory import release
-from guidsvc.server.abort import is_lingering, is_open_ended
+from guidsvc.server.abort import has_open_response, is_lingering, is_open_ended
 from guidsvc.server.accepting.connection_limit import ConnectionLimitLog
 from guidsvc.server.accepting.rejection import dismiss
 from guidsvc.server.client_networks import address_of
@@ -92,10 +92,14 @@ class TornadoServer(HTTPServer):
         return super().start_request(server_conn, request_conn)
 
     async def drain_connections(self) -> None:
-        """Wait until all connections are closed, at most LAME_SECONDS."""
-        deadline = asyncio.get_running_loop().time() + LAME_SECONDS
-        while self._connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # Tornado sets no event
-            await asyncio.sleep(RETIRING_TICK_SECONDS)
+        """Wait until all connections are closed, or no response has been in progress for LAME_SECONDS."""
+        timer = asyncio.get_running_loop().time
+        deadline = timer() + LAME_SECONDS
+        while self._connections and timer() < deadline:
+            if any(client.is_responding for client in self._clients.values()):
+                deadline = timer() + LAME_SECONDS
+            ticks = ticks_between_scans(len(self._clients), RETIRING_TICK_SECONDS)
+            await asyncio.sleep(ticks * RETIRING_TICK_SECONDS)
 
     async def keep_time(self) -> None:
         """Reset the connections of clients that read too slowly."""
@@ -184,6 +188,11 @@ class _Client:
         headers = None if connection is None else connection._request_headers  # noqa: SLF001  # None without a head
         lines = self._cors_lines(None if headers is None else headers.get("Origin"))
         return BARE_REFUSAL[:-2] + lines.encode("latin-1") + b"Connection: close\r\n\r\n"
+
+    @property
+    def is_responding(self) -> bool:
+        """Whether the application has begun a response and not finished it."""
+        return not self._stream.closed() and has_open_response(self.connection)
 
     @property
     def is_incomplete(self) -> bool:

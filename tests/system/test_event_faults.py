@@ -155,7 +155,7 @@ async def test_slow_mongodb_delays_events_and_loses_none(
 ) -> None:
     """Each command takes half a second, and a time limit allows four: many events are moved and read all the same."""
     count = 300
-    expected_logs.add("event sequencer failing", "request failed", "store unavailable")
+    expected_logs.add("event sequencer failing", "request failed", "operation failed", "store unavailable")
     operations = [{"guid": f"{number:032X}", "user": "u", "if_none_match": "*"} for number in range(count)]
     async with serving(store_url=url_of(proxied_mongo.port)) as client:
         with proxied_mongo.dropping("insert", collection="log"):  # so that all events have still to be moved
