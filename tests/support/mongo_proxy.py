@@ -32,7 +32,7 @@ class MongoProxy:
         self.dropped_commands = 0
         self.commands: Counter[str] = Counter()
         self.ready = threading.Event()
-        self._upstream = upstream
+        self.upstream = upstream
         self._delay_seconds = 0.0
         self._names: frozenset[bytes] = frozenset()
         self._collection: bytes | None = None
@@ -58,7 +58,7 @@ class MongoProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
+        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.upstream)
         try:
             await asyncio.gather(
                 self._pass(reader, upstream, is_request=True), self._pass(upstream_reader, writer, is_request=False)

@@ -6,16 +6,18 @@ The monotonic clocks of the service stand still meanwhile (`tests/support/suspen
 import asyncio
 import json
 import time
-from contextlib import aclosing, closing, suppress
+from collections.abc import Iterator
+from contextlib import aclosing, closing, contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from tests.support.backing_servers import pdapt, service
+from tests.support.backing_servers import Service, pdapt, service
 from tests.support.http_client import Client
-from tests.support.suspended_host import suspendable_service
+from tests.support.mongo_proxy import MongoProxy
+from tests.support.suspended_host import SuspendableHost, suspendable_service
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +27,8 @@ KEY_SECONDS = 8
 """The life of a key, within which a busy machine must create it and use it once."""
 CREATIONS = 300
 """In one batch. It must be suspended after the first of them, and before the last."""
+STEP_SECONDS = 0.5
+"""The time of each command of the batch, so that it goes on while a busy machine suspends its host."""
 NAMED = [f"{number:032X}" for number in range(CREATIONS)]
 
 
@@ -39,6 +43,17 @@ def other_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "other"
     folder.mkdir()
     return folder
+
+
+@contextmanager
+def both_services(tmp_path: Path, mongo: MongoProxy, redis_url: str) -> Iterator[tuple[SuspendableHost, Service]]:
+    """Run a service on a host that can be suspended, which uses MongoDB through the proxy, and one on another host."""
+    through_proxy, direct = (f"mongodb://127.0.0.1:{port}/guidsvc_test" for port in (mongo.port, mongo.upstream))
+    with (
+        suspendable_service(tmp_path / "suspended", "--store-url", through_proxy, "--cache-url", redis_url) as host,
+        service(other_folder(tmp_path), "--store-url", direct, "--cache-url", redis_url) as other,
+    ):
+        yield host, other
 
 
 async def until_in_local_cache(client: Client, path: str) -> None:
@@ -133,12 +148,10 @@ async def delete_all(client: Client) -> None:
             await client.post("/guid:batch", {"operations": operations})
 
 
-async def test_batch_ends_with_its_claim_in_a_suspension(tmp_path: Path, mongo_url: str, redis_url: str) -> None:
-    options = ("--store-url", mongo_url, "--cache-url", redis_url)
-    with (
-        suspendable_service(tmp_path / "suspended", *options) as host,
-        service(other_folder(tmp_path), *options) as other,
-    ):
+async def test_batch_ends_with_its_claim_in_a_suspension(
+    tmp_path: Path, proxied_mongo: MongoProxy, redis_url: str
+) -> None:
+    with both_services(tmp_path, proxied_mongo, redis_url) as (host, other), proxied_mongo.delaying(STEP_SECONDS):
         async with aclosing(Client(other.port)) as second:
             batch = asyncio.create_task(asyncio.to_thread(create_all, host.port))
             while not await guids_of(second):
@@ -159,22 +172,18 @@ async def until_outcome_unknown(port: int) -> None:
 
 
 async def test_named_operations_end_with_the_claim_of_their_batch(
-    tmp_path: Path, mongo_url: str, redis_url: str
+    tmp_path: Path, proxied_mongo: MongoProxy, redis_url: str
 ) -> None:
     """Otherwise they would undo what clients do once they know that its outcome is unknown."""
-    options = ("--store-url", mongo_url, "--cache-url", redis_url)
-    with (
-        suspendable_service(tmp_path / "suspended", *options) as host,
-        service(other_folder(tmp_path), *options) as other,
-    ):
+    with both_services(tmp_path, proxied_mongo, redis_url) as (host, other), proxied_mongo.delaying(STEP_SECONDS):
         async with aclosing(Client(other.port)) as second:
             batch = asyncio.create_task(asyncio.to_thread(put_all, host.port))
             while not await guids_of(second):
                 await asyncio.sleep(0)
             with host.suspended():
+                assert len(await guids_of(second)) < CREATIONS, "the batch had ended before the suspension"
                 await until_outcome_unknown(other.port)
                 done = await guids_of(second)
-                assert len(done) < CREATIONS, "the batch had ended before the suspension"
                 assert (await second.put(f"/guid/{NAMED[-1]}", {"user": "new"})).status == 201
             status, body = await batch
             statuses = [result["status"] for result in json.loads(body)["results"]]
