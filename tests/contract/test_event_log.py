@@ -152,6 +152,26 @@ async def test_creation_after_retention_appends_expiry_and_purge(
     assert entries[2].at == old.purge_at * 1000
 
 
+async def test_renewal_decided_before_the_purge_fails_after_it(
+    store: RecordRepository, database: Database, clock: FakeClock
+) -> None:
+    """Otherwise a GUID would be valid again whose purge is in the log."""
+    old = expired_record(clock, purge_at=clock.seconds - 5)
+    decided_at = (old.purge_at - 1) * 1000
+    late = next_version(old, decided_at, expire=clock.seconds + HOUR, purge_at=clock.seconds + 2 * HOUR)
+    deleted = tombstone(old, decided_at)
+    await store.swap(None, old)
+    await database.events.advance(clock(), 10)
+
+    assert not await store.swap(old, late)
+    assert not await store.swap(old, deleted)
+    assert [kind for kind, _ in kinds_and_versions(await entries_after(database.events, 0, 3))] == [
+        "created",
+        "expired",
+        "purged",
+    ]
+
+
 async def test_creation_over_a_tombstone_appends_only_itself(
     store: RecordRepository, database: Database, clock: FakeClock
 ) -> None:

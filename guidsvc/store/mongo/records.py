@@ -261,6 +261,7 @@ class MongoRecords(WithoutGroups):
         if new is None:
             done = (await self._collection.delete_one(same | outbox.IS_DRAINED)).deleted_count
         else:
+            same |= outbox.is_replaceable(old, new)
             update = outbox.swapped(old, new, self._events.policy, origin)
             done = (await self._collection.update_one(same | outbox.HAS_ROOM, update)).matched_count
         if done:

@@ -22,6 +22,7 @@ from pymongo import IndexModel
 
 from guidsvc.domain.events.entry import EXPIRED, Entry, Origin, change_of
 from guidsvc.domain.events.schedule import EXPIRED_STAGE, PURGED_STAGE, EventPolicy
+from guidsvc.domain.lifecycle import is_absent
 from guidsvc.domain.record import Record
 from guidsvc.errors import CorruptRecord
 from guidsvc.runtime.clock import ContinuousClock, continuous_clock
@@ -112,6 +113,15 @@ def swapped(old: Record, new: Record, policy: EventPolicy, origin: Origin) -> Pi
     stage, due = policy.first(new)
     outbox = _outbox(stage, due, [*owed, {"$literal": [item_of(entry) for entry in change.entries]}])
     return [{"$replaceWith": {"$mergeObjects": [{"$literal": document_of(new)}, {OUTBOX: outbox}]}}]
+
+
+def is_replaceable(old: Record, new: Record) -> Document:
+    """Return the filter that matches documents whose record a change from `old` to `new` may replace.
+
+    The purge of a record is in the log before its document is removed. A change that was decided before the purge must
+    not bring the record back. Once the record counts as absent, `new` is a creation of the GUID.
+    """
+    return {} if is_absent(old, new.updated) else {"g.stage": {"$ne": PURGED_STAGE}}
 
 
 def advanced(stage: int, due: int, entries: Iterable[Entry]) -> Pipeline:
