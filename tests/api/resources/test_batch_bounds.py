@@ -21,12 +21,11 @@ from guidsvc.api.resources.batch.executor import (
     GROUP,
     START_SECONDS,
     BatchExecutor,
-    ParsedOperation,
     Result,
-    read_values,
 )
 from guidsvc.api.resources.batch.handler import BatchHandler
 from guidsvc.api.resources.batch.line_batch import WHOLE_PROBLEMS
+from guidsvc.api.resources.batch.operations import ParsedOperation, read_values
 from guidsvc.api.resources.batch.slots import DOCUMENTS, GROUPS, SMALL_DOCUMENTS
 from guidsvc.errors import Overloaded, SpaceUsed
 from guidsvc.process import file_descriptors as descriptors

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from guidsvc.api.resources.batch import handler, line_batch
-from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result, read_line
+from guidsvc.api.resources.batch.executor import GROUP, BatchExecutor, Result
 from guidsvc.api.resources.batch.handler import BatchHandler
 from guidsvc.api.resources.batch.line_batch import MAX_UNREADABLE, READ_AT_ONCE, LineBatch
+from guidsvc.api.resources.batch.operations import read_line
 from guidsvc.errors import DeadlineExceeded, Overloaded
 from guidsvc.http.ndjson import Line, NdjsonSplitter
 from guidsvc.runtime.admission import Slot

@@ -20,7 +20,7 @@ from guidsvc.api.parsing import body, query
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.api.parsing import idempotency_key as idempotency
 from guidsvc.api.parsing.key_schemas import KeysQuery
-from guidsvc.api.resources.batch.executor import read_line
+from guidsvc.api.resources.batch.operations import read_line
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.commands import BatchQuery, CreateCommand, ListQuery, PatchCommand, PutCommand

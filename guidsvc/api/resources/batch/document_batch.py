@@ -15,7 +15,8 @@ from typing import Any
 from guidsvc.api.execution.response_codec import Parts, encode_response
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.validation_errors import pointer, unknown_name
-from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_values
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, Result
+from guidsvc.api.resources.batch.operations import ParsedOperation, read_values
 from guidsvc.api.resources.batch.served_record import ServedRecord
 from guidsvc.api.resources.batch.stored_results import (
     MINIMAL,

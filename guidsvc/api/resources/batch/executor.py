@@ -9,11 +9,9 @@ from pydantic_core import to_json
 
 from guidsvc.api.contract import problems
 from guidsvc.api.execution.guid_actions import OPERATION_SCOPES, renewal_json
-from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
+from guidsvc.api.resources.batch.operations import ParsedOperation
 from guidsvc.api.resources.batch.served_record import ServedRecord
-from guidsvc.api.resources.batch.stored_error import detached
-from guidsvc.domain.bulk.plain_puts import read_plain_puts
 from guidsvc.domain.caller import Needs
 from guidsvc.domain.commands import BatchOperation
 from guidsvc.domain.guid_generator import GuidGenerator
@@ -30,7 +28,6 @@ from guidsvc.errors import (
     PreconditionFailed,
 )
 from guidsvc.http.errors import TooLarge
-from guidsvc.http.ndjson import Line
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.fairness.iteration_budget import IterationBudget
 from guidsvc.services.guid_service import GuidService
@@ -48,13 +45,6 @@ _NO_ROOM = "The record does not fit into the results of this batch: read it with
 
 _log = structlog.get_logger(__name__)
 _Put = tuple[str, BatchOperation, Conditions]
-
-
-class ParsedOperation(NamedTuple):
-    """A parsed operation, or the error about it; and its line number in a batch of lines."""
-
-    operation: BatchOperation | Exception
-    line: int | None = None
 
 
 class Result(NamedTuple):
@@ -85,48 +75,6 @@ class Result(NamedTuple):
     def record_served_by(self, text: bytes) -> ServedRecord | None:
         """Return the record that a text of `fit` serves, or None if it serves none."""
         return None if text is self.fallback else self.served
-
-
-def read_value(value: object) -> ParsedOperation:
-    """Parse an operation from a JSON value."""
-    try:
-        return ParsedOperation(body.validate(value, BatchOperation, {}))
-    except InvalidRequest as error:
-        return ParsedOperation(detached(error))
-
-
-def read_values(values: Sequence[object]) -> list[ParsedOperation]:
-    """Parse operations from JSON values."""
-    puts = read_plain_puts(values)
-    return list(map(read_value, values)) if puts is None else list(map(ParsedOperation, puts))
-
-
-def is_repeatable(value: object) -> bool:
-    """Whether an operation is safe to repeat: it only reads, or creates under a generated GUID."""
-    return isinstance(value, dict) and (value.get("op") == "get" or "guid" not in value)
-
-
-def is_creation(value: object) -> bool:
-    """Whether an operation creates a record under a generated GUID."""
-    return isinstance(value, dict) and value.get("op", "put") == "put" and "guid" not in value
-
-
-def is_change(value: object) -> bool:
-    """Whether an operation may change something."""
-    changes = ("put", "delete", "renew")  # not a set: op may be unhashable
-    return isinstance(value, dict) and value.get("op", "put") in changes
-
-
-def read_line(line: Line) -> ParsedOperation:
-    """Parse an operation from a line of JSON."""
-    if line.text is None:
-        return ParsedOperation(
-            TooLarge(f"Line {line.number} is too long: a line has at most {body.MAX_BYTES} bytes."), line.number
-        )
-    try:
-        return ParsedOperation(body.parse(line.text, BatchOperation, {}), line.number)
-    except InvalidRequest as error:
-        return ParsedOperation(detached(error), line.number)
 
 
 class Authority(Protocol):

@@ -18,8 +18,9 @@ from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing.idempotency_key import reject_key
 from guidsvc.api.resources.batch.document_batch import DocumentBatch, operations_of, require_text
-from guidsvc.api.resources.batch.executor import BatchExecutor, is_change, is_repeatable
+from guidsvc.api.resources.batch.executor import BatchExecutor
 from guidsvc.api.resources.batch.line_batch import LineBatch
+from guidsvc.api.resources.batch.operations import is_change, is_repeatable
 from guidsvc.api.resources.batch.slots import GROUP_WAIT_SECONDS, BatchSlots
 from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.api.resources.batch.timers import LineBatchTimers, reading_limit, stop_before_end

@@ -16,7 +16,8 @@ from pydantic_core import to_json
 
 from guidsvc.api.contract import problems
 from guidsvc.api.parsing import body
-from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, ParsedOperation, Result, read_line
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, GROUP, BatchExecutor, Result
+from guidsvc.api.resources.batch.operations import ParsedOperation, read_line
 from guidsvc.api.resources.batch.served_record import MARK_BYTES, ServedRecord, replace_served, without_marks
 from guidsvc.api.resources.batch.stored_error import detached
 from guidsvc.errors import GuidsvcError, InvalidField, InvalidRequest, Overloaded, TemporaryFileUnavailable

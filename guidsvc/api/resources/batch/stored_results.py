@@ -16,7 +16,8 @@ from itertools import accumulate
 from pydantic_core import from_json, to_json
 
 from guidsvc.api.execution.response_codec import Parts, decode_response, encode_response, parts_of
-from guidsvc.api.resources.batch.executor import BRIEF_BYTES, Result, is_creation
+from guidsvc.api.resources.batch.executor import BRIEF_BYTES, Result
+from guidsvc.api.resources.batch.operations import is_creation
 from guidsvc.errors import CorruptRecord
 from guidsvc.http.response import Response
 
