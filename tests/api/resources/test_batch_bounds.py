@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -523,23 +523,35 @@ async def test_few_costly_operations_are_validated_per_loop_turn(
     assert READ_AT_ONCE <= counter.most <= 4 * most_per_turn
 
 
-async def test_few_operations_that_take_long_start_per_loop_turn(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("operation", "status", "owner", "name"),
+    [
+        pytest.param({"op": "get"}, 404, GuidService, "get", id="start"),
+        pytest.param({"user": "a", "if_match": '"1"'}, 412, BatchExecutor, "_failure", id="failure"),
+    ],
+)
+async def test_few_operations_that_take_long_run_per_loop_turn(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: Mapping[str, str],
+    status: int,
+    owner: type,
+    name: str,
 ) -> None:
-    """Each reads its record as it starts, because all other requests wait for the end of a turn."""
-    counter, now, read = TurnCounter(), 0.0, GuidService.get
+    """Each reads its record as it starts, or has its error rendered: all other requests wait for the end of a turn."""
+    counter, now, method = TurnCounter(), 0.0, getattr(owner, name)
 
-    def read_slowly(*arguments: Any) -> Any:
+    def run_slowly(*arguments: Any) -> Any:
         nonlocal now
         now += START_SECONDS / 4
-        return read(*arguments)
+        return method(*arguments)
 
     monkeypatch.setattr(executor, "IterationBudget", lambda seconds: IterationBudget(seconds, lambda: now))
-    monkeypatch.setattr(GuidService, "get", counter.counted(read_slowly))
-    document = {"operations": [{"op": "get", "guid": f"{number:032X}"} for number in range(GROUP)]}
+    monkeypatch.setattr(owner, name, counter.counted(run_slowly))
+    document = {"operations": [{**operation, "guid": f"{number:032X}"} for number in range(GROUP)]}
     async with counter.following_turns():
         reply = await client.ask("POST", BATCH, json=document)
-    assert [result["status"] for result in reply.json["results"]] == [404] * GROUP
+    assert [result["status"] for result in reply.json["results"]] == [status] * GROUP
     assert 4 <= counter.most <= 5, "the sum of the fractions is not exact"
 
 

@@ -37,7 +37,7 @@ from guidsvc.telemetry.tracing import hide_waits
 GROUP = 128
 """Maximum number of concurrent operations of a batch: enough to share a commit, few enough to not delay others long."""
 START_SECONDS = 0.005
-"""Time in one iteration of the event loop after which the other operations of a group start in a later one."""
+"""Time in one iteration of the event loop after which other operations of a group start, or fail, in a later one."""
 
 BRIEF_BYTES = 768
 """Maximum size of a brief result: without the record, and with only the members that every problem has."""
@@ -151,7 +151,7 @@ class BatchExecutor:
         puts = _puts_among(operations, sole)
 
         async def together() -> None:
-            await self._put_together(operations, puts, results)
+            await self._put_together(operations, puts, results, budget)
             await asyncio.gather(*(in_order([index]) for index in puts if results[index] is _NO_RESULT))
 
         one_by_one = [indexes for indexes in by_guid.values() if indexes[0] not in puts]
@@ -159,7 +159,11 @@ class BatchExecutor:
         return results
 
     async def _put_together(
-        self, operations: Sequence[ParsedOperation], puts: Mapping[int, _Put], results: list[Result]
+        self,
+        operations: Sequence[ParsedOperation],
+        puts: Mapping[int, _Put],
+        results: list[Result],
+        budget: IterationBudget,
     ) -> None:
         """Execute those of these puts that the store can execute together."""
         if not puts:
@@ -176,6 +180,7 @@ class BatchExecutor:
             outcomes = [error] * len(puts)
         for index, result in zip(puts, outcomes, strict=True):
             if isinstance(result, Exception):
+                await budget.wait()  # to render an error takes long
                 results[index] = self._failure(result, operations[index].line)
             elif result is not None:
                 results[index] = self._success(201 if result.created else 200, result.record, is_own=result.created)
