@@ -172,21 +172,21 @@ async def test_records_are_never_compressed(serving: Serving) -> None:
 # Explanations of problems
 
 
-@pytest.mark.parametrize("kind", sorted({*problems.TABLE.values(), problems.INTERNAL}), ids=lambda kind: str(kind.code))
-async def test_every_problem_type_leads_to_its_explanation(serving: Serving, kind: problems.Problem) -> None:
+async def test_every_problem_type_leads_to_its_explanation(serving: Serving) -> None:
     async with serving() as client:
-        reply = await client.get(f"/problems/{kind.code}")
-        assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
-        explanation = reply.json
-        assert (explanation["code"], explanation["status"], explanation["title"]) == (
-            kind.code,
-            kind.status,
-            kind.title,
-        )
-        assert explanation["when"].endswith(".")
-        assert explanation["remedy"].endswith(".")
-        page = (await client.get(f"/problems/{kind.code}", headers=BROWSER)).body.decode()
-        assert all(text in page for text in (kind.code, str(kind.status), kind.title, explanation["remedy"]))
+        for kind in sorted({*problems.TABLE.values(), problems.INTERNAL}):
+            reply = await client.get(f"/problems/{kind.code}")
+            assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json"), kind.code
+            explanation = reply.json
+            assert (explanation["code"], explanation["status"], explanation["title"]) == (
+                kind.code,
+                kind.status,
+                kind.title,
+            )
+            assert explanation["when"].endswith("."), kind.code
+            assert explanation["remedy"].endswith("."), kind.code
+            page = (await client.get(f"/problems/{kind.code}", headers=BROWSER)).body.decode()
+            assert all(text in page for text in (kind.code, str(kind.status), kind.title, explanation["remedy"]))
 
 
 async def test_problem_list_has_every_problem(serving: Serving) -> None:

@@ -50,12 +50,11 @@ async def test_demand_combines_with_the_full_view(client: Client) -> None:
     assert_problem(await client.get(f"{PATH}?view=full&valid_for=70"), 409, "expires-too-soon")
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "", "1.5", "5m", "253402300800", "%31%30x"])
-async def test_demand_must_be_a_number_of_seconds(client: Client, value: str) -> None:
+async def test_demand_must_be_a_number_of_seconds(client: Client) -> None:
     await client.put(PATH, {"user": USER, "ttl": 60})
-    problem = assert_problem(await client.get(f"{PATH}?valid_for={value}"), 400, "invalid-request")
-
-    assert str(problem["detail"]).startswith("`valid_for` must be a whole number of seconds")
+    for value in ("0", "-1", "", "1.5", "5m", "253402300800", "%31%30x"):
+        problem = assert_problem(await client.get(f"{PATH}?valid_for={value}"), 400, "invalid-request")
+        assert str(problem["detail"]).startswith("`valid_for` must be a whole number of seconds"), value
     assert_problem(await client.get(f"{PATH}?valid_for=1&valid_for=1"), 400, "invalid-request")
     assert_problem(await client.get("/guid?valid_for=1"), 400, "invalid-request")
 
