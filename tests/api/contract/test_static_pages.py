@@ -77,24 +77,24 @@ async def test_page_files_are_cacheable(serving: Serving) -> None:
             assert (revalidation.status, revalidation.body) == (304, b"")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "x",
-        "README.md",
-        "..",
-        "../docs.html",
-        "..%2Fdocs.html",
-        "%2e%2e%2fpages.py",
-        "%00",
-        "page.css/",
-        "/page.css",
-    ],
-)
-async def test_other_files_are_not_served(serving: Serving, name: str) -> None:
+NOT_SERVED = [
+    "",
+    "x",
+    "README.md",
+    "..",
+    "../docs.html",
+    "..%2Fdocs.html",
+    "%2e%2e%2fpages.py",
+    "%00",
+    "page.css/",
+    "/page.css",
+]
+
+
+async def test_other_files_are_not_served(serving: Serving) -> None:
     async with serving() as client:
-        assert_problem(await client.get(f"/docs/{name}"), 404, "not-found")
+        for name in NOT_SERVED:
+            assert_problem(await client.get(f"/docs/{name}"), 404, "not-found")
 
 
 def test_third_party_files_are_unmodified() -> None:

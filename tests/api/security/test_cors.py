@@ -85,31 +85,31 @@ async def test_allowed_origin_may_read_responses(serving: Serving, origin: str) 
             assert "Origin" in reply.headers["Vary"].split(", ")
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": OTHER},
-        {"Origin": "null"},
-        {"Origin": "*"},
-        {"Origin": A.upper()},
-        {"Origin": f"{A}/"},
-        {"Origin": f"{A}:443"},
-        {"Origin": f"{A}.evil.example"},
-        {"Origin": "http://a.example"},
-        {"Origin": f"{A}, {B}"},
-        {"Origin": A, "origin": A},
-        {"Origin": ""},
-        {},
-    ],
-)
-async def test_other_origins_get_no_cors_headers(serving: Serving, headers: dict[str, str]) -> None:
+OTHERS: list[dict[str, str]] = [
+    {"Origin": OTHER},
+    {"Origin": "null"},
+    {"Origin": "*"},
+    {"Origin": A.upper()},
+    {"Origin": f"{A}/"},
+    {"Origin": f"{A}:443"},
+    {"Origin": f"{A}.evil.example"},
+    {"Origin": "http://a.example"},
+    {"Origin": f"{A}, {B}"},
+    {"Origin": A, "origin": A},
+    {"Origin": ""},
+    {},
+]
+
+
+async def test_other_origins_get_no_cors_headers(serving: Serving) -> None:
     async with serving(cors_origins=BOTH) as client:
         await client.put(AT, {"user": USER})
         preflight_method = {"Access-Control-Request-Method": "PUT"}
-        replies = [await client.ask("OPTIONS", AT, headers=headers | preflight_method)]
-        replies += [await client.ask("GET", path, headers=headers) for path in (AT, AT, "/guid", "/nothing")]
-        assert [reply.status for reply in replies] == [204, 200, 200, 200, 404]
-        assert [cors_headers_of(reply) for reply in replies] == [{}] * 5
+        for headers in OTHERS:
+            replies = [await client.ask("OPTIONS", AT, headers=headers | preflight_method)]
+            replies += [await client.ask("GET", path, headers=headers) for path in (AT, AT, "/guid", "/nothing")]
+            assert [reply.status for reply in replies] == [204, 200, 200, 200, 404], headers
+            assert [cors_headers_of(reply) for reply in replies] == [{}] * 5, headers
 
 
 async def test_no_cors_headers_without_allowed_origins(serving: Serving) -> None:
