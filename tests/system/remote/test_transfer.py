@@ -12,6 +12,8 @@ from uuid import UUID
 
 import pytest
 
+from guidsvc.cli.remote.transfer.journal import Journal
+from guidsvc.errors import StartError
 from guidsvc_client import Client
 from tests.support.backing_servers import ROOT, START_SECONDS, Service, wait_until
 from tests.support.command_line import CommandLine
@@ -340,11 +342,14 @@ def test_unreadable_journal_is_reported(line: CommandLine, tmp_path: Path) -> No
     wrong: dict[str, tuple[Any, ...]] = {name: (None, [], {}, "x", -1, 0.5, True, {"created": 1}) for name in place}
     others = [{"place": place | {name: value}} for name, values in wrong.items() for value in values]
     assert len(wrong) == 5
+    fault, unread = "it is not what an import wrote; start without --resume", Journal("", Path(lines))
+    unread.path = journal
     for text in ("{", "[" * 5000, *map(json.dumps, [place, {"place": []}, *others])):
         journal.write_text(text)
-        done = line("import", lines, "--resume")
-
-        assert done.code == 1
-        assert "it is not what an import wrote; start without --resume" in done.err
+        with pytest.raises(StartError, match=fault):
+            unread.load()
+    done = line("import", lines, "--resume")
+    assert done.code == 1
+    assert fault in done.err
     assert line.ok("import", lines).json["failed"] == 0
     assert line.ok("ls", "--count").out == f"{LINES}\n"
