@@ -213,18 +213,18 @@ def test_given_flags_override_those_of_the_container(tmp_path: Path) -> None:
 
 def reply_with(folder: Path, reply: bytes, *flags: str) -> tuple[bytes, str]:
     """Reply to a healthcheck with these bytes; return its request and its error output."""
+    log = folder / "healthcheck.log"
+    log.unlink(missing_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = [sys.executable, str(ROOT / "pdapt.py"), "healthcheck", *flags]
         environment: Mapping[str, str] = os.environ | {"GUIDSVC_PORT": str(listener.getsockname()[1])}
-        with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            listener.settimeout(START_SECONDS)
-            connection, _ = listener.accept()
-            with connection:
-                request = connection.recv(65536)
-                connection.sendall(reply)
-            _, errors = process.communicate(timeout=START_SECONDS)
-            assert process.returncode == 1
-    return request, errors
+        process = ForkedProgram(["healthcheck", *flags], cwd=folder, env=environment, stdout=log)
+        listener.settimeout(START_SECONDS)
+        connection, _ = listener.accept()
+        with connection:
+            request = connection.recv(65536)
+            connection.sendall(reply)
+        assert process.wait(START_SECONDS) == 1
+    return request, log.read_text()
 
 
 @pytest.mark.parametrize(("flags", "path"), [((), b"/livez"), (("--ready",), b"/readyz")])
