@@ -1,15 +1,13 @@
 """`guidsvc completion`, and the completion requests of a shell."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from guidsvc.cli.commands import COMPLETION_VARIABLE, SUMMARIES
-from tests.support.backing_servers import ROOT, START_SECONDS, pdapt
+from tests.support.backing_servers import START_SECONDS, pdapt
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -50,14 +48,7 @@ def test_unknown_shell_is_a_usage_error(tmp_path: Path) -> None:
 )
 def test_words_and_flags_are_completed(tmp_path: Path, command_line: str, index: int, expected: set[str]) -> None:
     variables = {COMPLETION_VARIABLE: "bash_complete", "COMP_WORDS": command_line, "COMP_CWORD": str(index)}
-    result = subprocess.run(
-        [sys.executable, "-m", "guidsvc"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-        check=True,
-    )
+    result = pdapt(tmp_path, **variables)
 
+    assert result.returncode == 0
     assert {line.partition(",")[2] for line in result.stdout.splitlines()} == expected
