@@ -18,14 +18,27 @@ from tests.support.installed_wheel import (
     install_wheel,
     run,
 )
+from tests.support.shared_folder import shared_folder
 from tests.support.virtual_environment import pip_for
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheels of the service, `guidsvc-*`, and of its client, `guidsvc_client-*`."""
+
+    def build(folder: Path) -> None:
+        for source in (ROOT / "guidsvc_client", ROOT):
+            wheel = build_wheel(source, folder / "built" / source.name)
+            wheel.rename(folder / wheel.name)
+
+    return shared_folder(tmp_path_factory, "wheels", build)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Path:
     """The commands of a virtual environment with the wheel, which uses the dependencies of the test environment."""
-    folder = tmp_path_factory.mktemp("wheel")
-    return install_wheel(build_wheel(ROOT, folder), folder / "venv")
+    (wheel,) = wheels.glob("guidsvc-*.whl")
+    return install_wheel(wheel, tmp_path_factory.mktemp("wheel") / "venv")
 
 
 @pytest.fixture
@@ -70,14 +83,15 @@ def test_wheel_has_the_files_that_are_not_python(installed: Path, tmp_path: Path
 
 
 @pytest.mark.timeout(2 * INSTALL_SECONDS)
-def test_commands_over_http_need_the_wheel_of_the_client(installed: Path, tmp_path: Path) -> None:
+def test_commands_over_http_need_the_wheel_of_the_client(installed: Path, wheels: Path, tmp_path: Path) -> None:
     def list_records() -> subprocess.CompletedProcess[str]:
         command = [str(installed / "guidsvc"), "ls", "--quiet", "--url", "http://127.0.0.1:1"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
 
     missing = "guidsvc ls: the package guidsvc_client is not installed; in the checkout of guidsvc, run: "
     assert list_records().stderr == f"{missing}{installed}/python -m pip install ./guidsvc_client '.[cli]'\n"
-    add_wheel(build_wheel(ROOT / "guidsvc_client", tmp_path), installed)
+    (wheel,) = wheels.glob("guidsvc_client-*.whl")
+    add_wheel(wheel, installed)
     assert list_records().returncode == 6
 
 
@@ -88,14 +102,11 @@ INSTALLS = re.findall(r"^\S+/bin/pip install (.*\.whl.*)$", GUIDE, re.MULTILINE)
 @pytest.mark.slow
 @pytest.mark.timeout(4 * INSTALL_SECONDS)
 @pytest.mark.parametrize("arguments", INSTALLS, ids=["package", "systemd"])
-def test_wheels_install_as_the_guide_says(tmp_path: Path, arguments: str) -> None:
+def test_wheels_install_as_the_guide_says(tmp_path: Path, wheels: Path, arguments: str) -> None:
     """Install both wheels without an index, because no index has these packages."""
-    (tmp_path / "dist").mkdir()
-    for source in (ROOT / "guidsvc_client", ROOT):
-        wheel = build_wheel(source, tmp_path / source.name)
-        wheel.rename(tmp_path / "dist" / wheel.name)
+    (tmp_path / "dist").symlink_to(wheels)
     commands = empty_environment(tmp_path / "venv")
-    pip = shlex.join([*pip_for(commands / "python"), "install", "--quiet", "--no-index"])
+    pip = shlex.join([*pip_for(commands / "python"), "install", "--quiet", "--no-compile", "--no-index"])
     run(tmp_path, "bash", "-c", f"{pip} {arguments}")
 
     process = subprocess.run(

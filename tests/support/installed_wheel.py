@@ -44,4 +44,5 @@ def empty_environment(environment: Path) -> Path:
 
 def add_wheel(wheel: Path, commands: Path) -> None:
     """Install a further wheel into a virtual environment, given by its folder of commands."""
-    run(wheel.parent, *pip_for(commands / "python"), "install", "--quiet", "--no-index", "--no-deps", str(wheel))
+    options = ("--quiet", "--no-compile", "--no-index", "--no-deps")
+    run(wheel.parent, *pip_for(commands / "python"), "install", *options, str(wheel))
