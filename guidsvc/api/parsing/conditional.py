@@ -26,9 +26,14 @@ def parse(headers: Mapping[str, str]) -> Conditions:
     return _conditions(if_match, if_none_match, lambda name, detail: InvalidField("", detail, header=name))
 
 
+def are_in(operation: BatchOperation) -> bool:
+    """Whether an operation in a batch has preconditions."""
+    return operation.if_match is not None or operation.if_none_match is not None
+
+
 def of_operation(operation: BatchOperation) -> Conditions:
     """Parse the preconditions of an operation in a batch; InvalidRequest if one is malformed."""
-    if operation.if_match is operation.if_none_match is None:
+    if operation.if_match is operation.if_none_match is None:  # `are_in`, without a call
         return UNCONDITIONAL
     pointers = {"If-Match": "/if_match", "If-None-Match": "/if_none_match"}
     return _conditions(

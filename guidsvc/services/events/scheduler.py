@@ -22,8 +22,10 @@ from guidsvc.telemetry.outage import Outage
 MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 0.25, 1.0
 """Pause before the next search for due steps. It doubles with each search that finds none."""
 TRIM_SECONDS, TRIM_ENTRIES = 10.0, 500
-RECEIPTS_SECONDS, RECEIPTS_CHUNK = 60.0, 500
-"""Pause between two purges of receipts, and the number that is deleted at a time."""
+RECEIPTS_SECONDS, RECEIPTS_CHUNK = 60.0, 50
+"""Pause between two purges of receipts, and the number that is deleted at a time: few, as writes wait, and receipts may
+be large.
+"""
 
 _log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.api.parsing import body
+from guidsvc.api.parsing import body, conditional
 from guidsvc.api.resources.batch import document_batch, executor
 from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES, READ_AT_ONCE, READ_SECONDS, DocumentBatch
 from guidsvc.api.resources.batch.executor import (
@@ -527,6 +527,7 @@ async def test_few_costly_operations_are_validated_per_loop_turn(
     ("operation", "status", "owner", "name"),
     [
         pytest.param({"op": "get"}, 404, GuidService, "get", id="start"),
+        pytest.param({"user": "a", "if_match": '"1"'}, 412, conditional, "of_operation", id="preconditions"),
         pytest.param({"user": "a", "if_match": '"1"'}, 412, BatchExecutor, "_failure", id="failure"),
     ],
 )
@@ -535,10 +536,10 @@ async def test_few_operations_that_take_long_run_per_loop_turn(
     monkeypatch: pytest.MonkeyPatch,
     operation: Mapping[str, str],
     status: int,
-    owner: type,
+    owner: object,
     name: str,
 ) -> None:
-    """Each reads its record as it starts, or has its error rendered: all other requests wait for the end of a turn."""
+    """Each reads its preconditions, or its record as it starts, or renders its error: others wait for the turn."""
     counter, now, method = TurnCounter(), 0.0, getattr(owner, name)
 
     def run_slowly(*arguments: Any) -> Any:

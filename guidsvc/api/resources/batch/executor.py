@@ -148,7 +148,7 @@ class BatchExecutor:
                 results[index] = await self._result(operations[index], guid_factory and guid_factory(index))
 
         sole = [first for first, *others in by_guid.values() if not others]
-        puts = _puts_among(operations, sole)
+        puts = await _puts_among(operations, sole, budget)
 
         async def together() -> None:
             await self._put_together(operations, puts, results, budget)
@@ -272,7 +272,9 @@ class BatchExecutor:
 _NO_RESULT = Result(0, b"", b"")
 
 
-def _puts_among(operations: Sequence[ParsedOperation], indexes: Sequence[int]) -> dict[int, _Put]:
+async def _puts_among(
+    operations: Sequence[ParsedOperation], indexes: Sequence[int], budget: IterationBudget
+) -> dict[int, _Put]:
     """Return the puts among these operations that may be executed together.
 
     Those without a GUID, or with invalid preconditions, are left out. So are those that must not revive a record, which
@@ -284,6 +286,8 @@ def _puts_among(operations: Sequence[ParsedOperation], indexes: Sequence[int]) -
         if not isinstance(operation, BatchOperation) or operation.op != "put" or operation.revive is False:
             continue
         if operation.guid is not None:
+            if conditions.are_in(operation):
+                await budget.wait()  # they may be long
             try:
                 puts[index] = operation.guid, operation, conditions.of_operation(operation)
             except InvalidRequest:
