@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, cast
 
@@ -35,43 +36,65 @@ MANY = """
 """
 
 
+class Lists:
+    """Lists with totals, of which none is searched before all are sent. The one under test is sent last."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._may_begin = asyncio.Event()
+        self._sent = 0
+        self._finished: list[str] = []
+        search = Finder._search
+
+        async def search_after_all_are_sent(finder: Finder, work: Any) -> Any:
+            await self._may_begin.wait()
+            return await search(finder, work)
+
+        monkeypatch.setattr(Finder, "_search", search_after_all_are_sent)
+
+    async def ask(self, client: Client, heads: Sequence[tuple[str, str]], *, last: tuple[str, str]) -> list[str]:
+        """Send requests, each from an address with a head; return the heads in the order of their responses."""
+        tasks = [asyncio.create_task(self._get(client.port, *each)) for each in (*heads, last)]
+        while self._sent < len(tasks):
+            await asyncio.sleep(0)
+        assert (await client.get("/version")).status == 200  # sent later, so the others have been read
+        self._may_begin.set()
+        await asyncio.gather(*tasks)
+        return self._finished
+
+    async def _get(self, port: int, address: str, head: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        writer.write(f"GET {head}\r\nHost: x\r\nPrefer: return=total-count\r\n\r\n".encode())
+        self._sent += 1
+        assert (await read_reply(reader, "GET")).status == 200
+        self._finished.append(head)
+        await hang_up(writer)
+
+
 @pytest.mark.parametrize("owner", ["", "&owner=x{}"])
 async def test_without_access_control_addresses_take_turns(
-    serving: Serving, sqlite_url: str, clock: FakeClock, owner: str
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, owner: str
 ) -> None:
+    paths = [f"/guid?limit=1&state=all{owner.format(number)}" for number in range(REQUESTS)]
+    last = "/guid?limit=1 HTTP/1.1"
     async with serving(queue_timeout=60) as client:
         with closing(sqlite3.connect(path_of_url(sqlite_url))) as database, database:
             database.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
-        finished: list[str] = []
-
-        async def get(address: str, path: str) -> None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", client.port, local_addr=(address, 0))
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nPrefer: return=total-count\r\n\r\n".encode())
-            assert (await read_reply(reader, "GET")).status == 200
-            finished.append(address)
-            await hang_up(writer)
-
-        totals = [get("127.0.0.1", f"/guid?limit=1&state=all{owner.format(number)}") for number in range(REQUESTS)]
-        await asyncio.gather(*totals, get("127.0.0.2", "/guid?limit=1"))
-        assert finished.index("127.0.0.2") < REQUESTS // 2
+        heads = [("127.0.0.1", f"{path} HTTP/1.1") for path in paths]
+        finished = await Lists(monkeypatch).ask(client, heads, last=("127.0.0.2", last))
+        assert finished.index(last) < REQUESTS // 2
 
 
 async def test_addresses_of_one_ipv6_network_are_one_caller(
-    serving: Serving, sqlite_url: str, clock: FakeClock
+    serving: Serving, sqlite_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    head = "/guid?limit=1&state=all HTTP/1.1\r\nX-Forwarded-For: {}"
+    last = head.format("2001:db8:1::")
     async with serving(trusted_proxies="127.0.0.1", queue_timeout=60) as client:
         with closing(sqlite3.connect(path_of_url(sqlite_url))) as database, database:
             database.execute(MANY, {"expire": clock() // 1000 + 3600, "version": clock()})
-        finished: list[str] = []
-
-        async def get(address: str, path: str) -> None:
-            headers = {"X-Forwarded-For": address, "Prefer": "return=total-count"}
-            assert (await client.ask("GET", path, headers=headers)).status == 200
-            finished.append(address)
-
-        totals = [get(f"2001:db8::{number:x}", "/guid?limit=1&state=all") for number in range(REQUESTS)]
-        await asyncio.gather(*totals, get("2001:db8:1::", "/guid?limit=1"))
-        assert finished.index("2001:db8:1::") < REQUESTS // 2
+        heads = [("127.0.0.1", head.format(f"2001:db8::{number:x}")) for number in range(REQUESTS)]
+        finished = await Lists(monkeypatch).ask(client, heads, last=("127.0.0.1", last))
+        assert finished.index(last) < REQUESTS // 2
 
 
 @pytest.mark.parametrize(
