@@ -1,6 +1,7 @@
 """Rules for the test modules themselves."""
 
-import re
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,33 +10,48 @@ from tests.support.backing_servers import ROOT
 
 MODULES = sorted((ROOT / "tests").rglob("*.py"))
 MAX_NAME_LENGTH = 60
-_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+[\w.]+[ \t]+)?import[ \t]+(?:\([^)]*\)|[^\n]*)", re.MULTILINE)
-_TEST_MODULE = re.compile(r"\btest_\w+")
-"""A test module, or what is defined in one, in an import."""
-_TEST = re.compile(r"^[ \t]*(?:async )?def (test_\w+)", re.MULTILINE)
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Yield each name that a module imports, from its root package on."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def is_in_test_module(name: str) -> bool:
+    """Whether an imported name is a test module or is defined in one."""
+    return any(part.startswith("test_") for part in name.split("."))
 
 
 @pytest.fixture(scope="session")
-def texts() -> dict[Path, str]:
-    """The text of each module. The syntax trees would take two seconds."""
-    return {path.relative_to(ROOT): path.read_text() for path in MODULES}
+def trees() -> dict[Path, ast.Module]:
+    """The syntax tree of each module, parsed once."""
+    return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in MODULES}
 
 
-def test_no_module_imports_a_test_module(texts: dict[Path, str]) -> None:
+def test_no_module_imports_a_test_module(trees: dict[Path, ast.Module]) -> None:
     """Shared code belongs in tests/support."""
     faults = [
-        f"{path}: {statement}"
-        for path, text in texts.items()
-        for statement in _IMPORT.findall(text)
-        if _TEST_MODULE.search(statement)
+        f"{path} imports {name}"
+        for path, tree in trees.items()
+        for name in imported_modules(tree)
+        if is_in_test_module(name)
     ]
 
     assert faults == []
 
 
-def test_names_of_tests_have_at_most_60_characters(texts: dict[Path, str]) -> None:
+def test_names_of_tests_have_at_most_60_characters(trees: dict[Path, ast.Module]) -> None:
     faults = [
-        f"{path}::{name}" for path, text in texts.items() for name in _TEST.findall(text) if len(name) > MAX_NAME_LENGTH
+        f"{path}::{node.name}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > MAX_NAME_LENGTH
     ]
 
     assert faults == []
