@@ -30,11 +30,9 @@ def validate_store_url(url: str) -> None:
             from guidsvc.store.mongo.store import validate_mongo_url
         validate_mongo_url(url)
     else:
-        raise _no_store(url)
-
-
-def _no_store(url: str) -> StartError:
-    return StartError(f"store_url: unsupported store {unsupported(url)}; use {_sqlite_url(url)} or mongodb://host/name")
+        raise StartError(
+            f"store_url: unsupported store {unsupported(url)}; use {_sqlite_url(url)} or mongodb://host/name"
+        )
 
 
 def _sqlite_url(text: str) -> str:
@@ -56,20 +54,17 @@ async def open_store(
     `exclusive` means that no other process may write the same records, because this process caches them. SQLite
     enforces it on one host. StartError if the store cannot be used.
     """
-    scheme = scheme_of(url)
-    if scheme == "sqlite":
+    validate_store_url(url)
+    if scheme_of(url) == "sqlite":
         from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 
         async with open_sqlite(path_of_url(url), exclusive=exclusive, meter=meter, events=events) as sqlite:
             yield sqlite
-    elif scheme in MONGO_SCHEMES:
-        with requires_extra("mongo", "store_url"):
-            from guidsvc.store.mongo.store import open_mongo
+    else:
+        from guidsvc.store.mongo.store import open_mongo
 
         async with open_mongo(url, exclusive=exclusive, meter=meter, events=events) as mongo:
             yield mongo
-    else:
-        raise _no_store(url)
 
 
 @asynccontextmanager
