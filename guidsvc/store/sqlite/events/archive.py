@@ -7,12 +7,13 @@ void. Entries are counted here and not when they are appended, so that a write c
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from guidsvc.domain.events.shares import Cut, Item, LogCut, Place, Shares, decode, set_floors, shares_for_reading
 from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.events.entries import ARCHIVED_ID, NAMES, checksum_at_row
-from guidsvc.store.sqlite.events.trimming import last_of_old_future, trim_as_one
+from guidsvc.store.sqlite.events.trimming import TRIM_BYTES, last_of_old_future, trim_as_one
 from guidsvc.store.sqlite.writer import is_damage
 
 COUNTED = 2000
@@ -66,7 +67,10 @@ def needs_trim(reader: sqlite3.Connection, before: int) -> bool:
 
 
 def trim(connection: sqlite3.Connection, appender: EventAppender, limits: Limits, limit: int) -> int:
-    """Remove the oldest entries, inside a transaction; return how many were looked at. The newest entry stays."""
+    """Remove the oldest entries, inside a transaction; return how many, `limit` if there may be more to do.
+
+    The newest entry stays.
+    """
     floor, checksum, floor_total, text = connection.execute(_BOUNDS).fetchone() or (0, 0, 0, None)
     shares = decode(text, floor)
     if shares is None:
@@ -104,6 +108,7 @@ class _Trim:
         self._appender = appender
         self._shares = shares
         self._limits = limits
+        self._left_bytes = TRIM_BYTES
 
     def run(self, floor: Place, floor_total: int, limit: int) -> int:
         """Do the step; return how many entries were looked at, `limit` if there may be more to do."""
@@ -114,13 +119,13 @@ class _Trim:
         cut = Cut(self._shares, excess_bytes, self._limits.size_bytes)
         done = self._trim_archive(cut, limit)
         for owner in cut.heavy_owners():
-            if done < limit:
+            if done < limit and self._left_bytes > 0:
                 done += self._trim_owner(cut, owner, limit - done)
-        if done < limit:
+        if done < limit and self._left_bytes > 0:
             done += self._trim_log(cut, floor, floor_total, limit - done)
         else:
             self._shares.settle(floor, floor_total)
-        return done
+        return done if self._left_bytes > 0 else limit
 
     def _count(self) -> bool:
         """Count entries; return whether all are counted."""
@@ -134,6 +139,7 @@ class _Trim:
         items = self._items(self._connection.execute(_ARCHIVED, (limit,)).fetchall())
         count = cut.of_archive(items)
         if count:
+            self._count_removed(items[:count])
             last = items[count - 1].number
             self._shares.raise_start(Place(last, checksum_at_row(self._connection, last, ARCHIVED_ID) or 0))
             self._connection.execute(_CUT_ARCHIVE, (last,))
@@ -143,6 +149,7 @@ class _Trim:
         items = self._items(self._connection.execute(_ARCHIVED_OF, (owner, limit)).fetchall())
         count = cut.of_owner(items)
         if count:
+            self._count_removed(items[:count])
             last = items[count - 1].number
             place = Place(last, checksum_at_row(self._connection, last, ARCHIVED_ID) or 0)
             self._connection.execute(_CUT_OWNER, (owner, last))
@@ -154,6 +161,7 @@ class _Trim:
         items, totals = self._items_of_log(rows, floor_total)
         found = cut.of_log(items)
         if found.amount:
+            self._count_removed(items[: found.amount])
             last = items[found.amount - 1].number
             floor, floor_total = Place(last, checksum_at_row(self._connection, last) or 0), totals[found.amount - 1]
             self._move(found, {item.number: item.size_bytes for item in items})
@@ -173,10 +181,19 @@ class _Trim:
         set_floors(self._shares, floors)
 
     def _items(self, rows: Sequence[Any]) -> list[Item]:
-        return [
+        items = [
             Item(number, _owner(owner), size if isinstance(size, int) else 0, _is_before(at, self._limits.before))
             for number, owner, size, at in rows
         ]
+        return self._first(items)
+
+    def _first(self, items: list[Item]) -> list[Item]:
+        """Return the first items that this step may remove: it ends once no bytes are left to it."""
+        totals = accumulate(item.size_bytes for item in items)
+        return items[: 1 + sum(total < self._left_bytes for total in totals)]
+
+    def _count_removed(self, items: Sequence[Item]) -> None:
+        self._left_bytes -= sum(item.size_bytes for item in items)
 
     def _items_of_log(self, rows: Sequence[Any], total: int) -> tuple[list[Item], list[int]]:
         """Return the entries in rows of the log after those of a total size, and the total size up to each of them."""
@@ -188,7 +205,7 @@ class _Trim:
             items.append(Item(number, _owner(owner), max(0, following - total), is_old))
             totals.append(following)
             total = following
-        return items, totals
+        return self._first(items), totals
 
 
 def _owner(value: object) -> str:

@@ -9,6 +9,8 @@ from guidsvc.errors import CorruptRecord
 from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.events.entries import BOUNDS, LOST_BOUNDS, NEWEST, checksum_at_row, total_of
 
+TRIM_BYTES = 2**20
+"""A trim of at least so many bytes is long enough for one transaction: writes wait meanwhile."""
 _OLDEST = "SELECT seq, appended, total FROM log WHERE seq < ? ORDER BY seq LIMIT ?"
 _OLDEST_AT = "SELECT appended FROM log ORDER BY seq LIMIT 1"
 _AFTER_FUTURE = "SELECT seq, appended FROM log WHERE appended <= ? ORDER BY seq LIMIT 1"
@@ -27,18 +29,23 @@ def size_and_age(reader: sqlite3.Connection) -> tuple[int, int]:
 def trim_as_one(
     connection: sqlite3.Connection, appender: EventAppender, before: int, now: int, size_bytes: int, limit: int
 ) -> int:
-    """Cut off the oldest entries, inside a transaction; return how many. The newest entry stays.
+    """Cut off the oldest entries, inside a transaction; return how many, `limit` if there may be more to do.
 
+    The newest entry stays.
     The age of an entry counts from its append: an expiry may be logged long after it happened. One that was appended
     while the clock was ahead is as old as the next one that was not.
     """
     floor_total, total = _floor_total(connection), appender.total()
+    most_total = floor_total + TRIM_BYTES
     cut, count = None, 0
     old_to = last_of_old_future(connection, before, now)
     for row in connection.execute(_OLDEST, (appender.newest(), limit)).fetchall():
         if row[0] > old_to and _number(row[1]) >= before and total - floor_total <= size_bytes:
             break
         cut, floor_total, count = row[0], row[2] if isinstance(row[2], int) else floor_total, count + 1
+        if floor_total >= most_total:
+            count = limit
+            break
     if cut is not None:
         checksum = checksum_at_row(connection, cut) or 0
         connection.execute(_RAISE_FLOOR, (cut, checksum, floor_total))
