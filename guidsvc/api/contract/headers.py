@@ -107,6 +107,12 @@ NO_FRAMES = Header(
     {"type": "string", "enum": ["DENY"]},
     "DENY",
 )
+ONE_ORIGIN = Header(
+    "Cross-Origin-Resource-Policy",
+    "No page of another origin may load the response, except as `--cors-origins` allows.",
+    {"type": "string", "enum": ["same-origin"]},
+    "same-origin",
+)
 ALLOW_ORIGIN = Header(
     "Access-Control-Allow-Origin",
     "The origin of the requesting page, if `--cors-origins` allows it.",

@@ -18,7 +18,7 @@ from guidsvc.api.html.page import HTML
 KEY = "key"
 _BEARER: dict[str, Any] = {"type": "http", "scheme": "bearer", "description": "An API key (`gs_...`) or a JWT."}
 _EVERYWHERE = (
-    *headers.always(headers.REQUEST_ID, headers.NOSNIFF, headers.NO_FRAMES),
+    *headers.always(headers.REQUEST_ID, headers.NOSNIFF, headers.NO_FRAMES, headers.ONE_ORIGIN),
     headers.CACHE_CONTROL,
     headers.ALLOW_ORIGIN,
 )
@@ -27,6 +27,7 @@ _SHORT_NAMES = {
     headers.REQUEST_ID.name: "Id",
     headers.NOSNIFF.name: "NoSniff",
     headers.NO_FRAMES.name: "NoFrames",
+    headers.ONE_ORIGIN.name: "OneOrigin",
     headers.CACHE_CONTROL.name: "Cache",
     headers.ALLOW_ORIGIN.name: "CORS",
 }

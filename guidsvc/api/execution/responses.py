@@ -15,12 +15,14 @@ from guidsvc.http.response import BODILESS, Response
 SERVER, NOSNIFF, NO_STORE = "guidsvc", "nosniff", "no-store"
 NO_FRAMES = "DENY"
 """No page may embed a response: a frame that loads would reveal to another site that a GUID is live."""
+ONE_ORIGIN = "same-origin"
+"""No page of another origin may load a response: whether it loads would reveal that a GUID is live (prefetch)."""
 STRICT = "max-age=31536000"
 """Sent over TLS: clients must use only TLS with this host for a year (RFC 6797)."""
 
 _LINES = {
     status: f"HTTP/1.1 {status} {reason}\r\nServer: {SERVER}\r\nX-Content-Type-Options: {NOSNIFF}\r\n"
-    f"X-Frame-Options: {NO_FRAMES}\r\n"
+    f"X-Frame-Options: {NO_FRAMES}\r\nCross-Origin-Resource-Policy: {ONE_ORIGIN}\r\n"
     for status, reason in responses.items()
 }
 _STRICT_LINE = f"Strict-Transport-Security: {STRICT}\r\n"
@@ -84,6 +86,7 @@ def set_default_headers(headers: MutableMapping[str, str], request_id: str, *, s
     headers["Server"] = SERVER
     headers["X-Content-Type-Options"] = NOSNIFF
     headers["X-Frame-Options"] = NO_FRAMES
+    headers["Cross-Origin-Resource-Policy"] = ONE_ORIGIN
     headers["Content-Type"] = JSON
     headers["Date"] = http_date()
     headers["Cache-Control"] = NO_STORE

@@ -71,6 +71,7 @@ async def test_replies_forbid_sniffing_and_hide_the_version(serving: Serving) ->
         for request, reply in await replies(client):
             assert reply.headers.get_list("X-Content-Type-Options") == ["nosniff"], request
             assert reply.headers.get_list("X-Frame-Options") == ["DENY"], request
+            assert reply.headers.get_list("Cross-Origin-Resource-Policy") == ["same-origin"], request
             assert reply.headers.get_list("Server") == ["guidsvc"], request
             assert STRICT not in reply.headers, request
 
@@ -159,4 +160,5 @@ async def test_rejection_at_capacity_has_the_security_headers(
         head = load_shedder.reject("GET", AT, headers, "127.0.0.1", secure=secure).partition(b"\r\n\r\n")[0]
         assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
         assert b"\r\nX-Frame-Options: DENY\r\n" in head
+        assert b"\r\nCross-Origin-Resource-Policy: same-origin\r\n" in head
         assert (b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in head) is secure
