@@ -32,7 +32,7 @@ http {{
     include {folder}/guidsvc.conf;
 }}
 """
-_CADDY = "{\n\tadmin off\n\tauto_https off\n}\n"
+_CADDY = "{\n\tadmin off\n\tauto_https off\n"
 
 
 def text_of(name: str) -> str:
@@ -81,8 +81,12 @@ def _haproxy(folder: Path, port: int, service: str, certificate: Certificate) ->
 
 def _caddy(folder: Path, port: int, service: str, certificate: Certificate) -> list[str]:
     site = f"https://127.0.0.1:{port}, https://{HOST}:{port} {{\n\ttls {certificate.cert} {certificate.key}\n"
-    changes = {f"\n{HOST} {{\n": f"\n{site}", f"reverse_proxy {SERVICE} ": f"reverse_proxy {service} "}
-    (folder / "Caddyfile").write_text(_CADDY + changed(text_of("caddy"), changes))
+    changes = {
+        "\n{\n": f"\n{_CADDY}",
+        f"\n{HOST} {{\n": f"\n{site}",
+        f"reverse_proxy {SERVICE} ": f"reverse_proxy {service} ",
+    }
+    (folder / "Caddyfile").write_text(changed(text_of("caddy"), changes))
     return ["run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
 

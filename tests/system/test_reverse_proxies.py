@@ -313,6 +313,7 @@ SETTINGS = {
         "versions": "1.1",
         "max_size": "4MiB",
         "compression": "off",
+        "protocols": "h1 h2",
         "@deletions": "method DELETE",
         "request_header": "@deletions -Idempotency-Key",
         "request_header @deletions": "-X-Idempotency-Key",
@@ -333,6 +334,19 @@ def test_example_has_the_settings_that_the_service_needs(name: str) -> None:
     assert [line for line in lines if SERVICE in line]
     for setting, value in SETTINGS[name].items():
         assert f"{setting} {value}" in lines, setting
+
+
+@every_proxy
+def test_proxy_offers_no_http_3(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    """Caddy would accept early data on it, which whoever records it can send again."""
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is not None:
+            assert "Alt-Svc" not in proxied.ask("GET", "/guid").headers
+
+
+@every_proxy
+def test_example_enables_no_early_data(name: str) -> None:
+    assert not re.search("ssl_early_data|allow-0rtt|h3", "\n".join(lines_of(name)))
 
 
 @every_proxy
