@@ -124,6 +124,11 @@ def _create(number: int, lines: Sequence[str]) -> bytes:
     return message("PUT", _record(PRESENT + number), [*lines, _JSON], _BODY)
 
 
+def _generate(extra: Sequence[str], number: int, lines: Sequence[str]) -> bytes:
+    keys = [f"{line}{number}" for line in extra]
+    return message("POST", "/guid", [*lines, _JSON, *keys], _BODY)
+
+
 def _update(number: int, lines: Sequence[str]) -> bytes:
     return message("PUT", _record(UPDATED + number), [*lines, _JSON], f'{{"user": "user {number}"}}')
 
@@ -184,6 +189,7 @@ def _user_of(number: int) -> str:
 _CACHED = partial(_repeated, partial(_read, _record(READ)))
 _DEMAND = partial(_repeated, partial(_read, f"{_record(READ)}?valid_for=60"))
 _HEARTBEAT = partial(_repeated, partial(_heartbeat, _record(READ)))
+_KEY = "Idempotency-Key: key-"
 _NOT_MODIFIED = "If-None-Match: *"
 PATHS = [
     Path("read from L1", _CACHED),
@@ -196,6 +202,8 @@ PATHS = [
     Path("404", partial(_repeated, partial(_read, _record(_MISSING))), expects_error=True),
     Path("304", lambda lines: _CACHED([*lines, _NOT_MODIFIED])),
     Path("create", partial(_repeated, _create), uses_thread=True),
+    Path("create, generated GUID", partial(_repeated, partial(_generate, ())), uses_thread=True),
+    Path("create, with an Idempotency-Key", partial(_repeated, partial(_generate, (_KEY,))), uses_thread=True),
     Path("update", partial(_repeated, _update), uses_thread=True),
     Path("delete", partial(_repeated, _delete), uses_thread=True),
     Path("page of 50", partial(_repeated, partial(_read, "/guid")), uses_thread=True),

@@ -116,7 +116,8 @@ CASES = {
     "http-1.0-kept-lines": Case("GET /guid", KEEP_ALIVE + "Accept: application/x-ndjson\r\n", version="1.0"),
     "http-1.0-kept-lines-head": Case("HEAD /guid", KEEP_ALIVE + "Accept: application/x-ndjson\r\n", version="1.0"),
 }
-LATE = {name: CASES[name] for name in ("put-view", "put-expect-large", "post", "batch", "batch-lines", "keys")} | {
+LATE = {name: CASES[name] for name in ("put-view", "put-expect-large", "batch", "batch-lines", "keys")} | {
+    "post-view": Case("POST /guid?view=full", JSON, BODY),
     "put-view-chunks": Case(f"PUT {PATH}?view=full", JSON, BODY, is_chunked=True),
     "put-view-large": Case(f"PUT {PATH}?view=full", JSON, LARGE),
     "put-view-close": Case(f"PUT {PATH}?view=full", JSON + "Connection: close\r\n", BODY),

@@ -1,6 +1,7 @@
 """A service with or without its fast path, and its responses and access log, to compare both."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +16,6 @@ from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.execution.server_hooks import ServerHooks
 from guidsvc.api.fast_path.dispatcher import FastPathDispatcher
 from guidsvc.cache import open_cache
-from guidsvc.domain import guid_generator
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.http.headers.proxy import TrustedProxies
 from guidsvc.monitoring.health import UP, Health, PartHealth
@@ -131,19 +131,20 @@ async def service(
             meter=metrics.cache,
         ) as cache,
     ):
+        numbers = itertools.count(1)
         policy = RetentionPolicy(lifetime=5, retention=7 * 86_400)
         guids = GuidService(
             cache,
             LeaseClock(store.fence),
             clock=clock,
-            generator=guid_generator.random_generator(guid_generator.guid_v4),
+            generator=lambda _: f"AAAA{next(numbers):028X}",
             policy=policy,
         )
         keys = Idempotency(
             store.receipts,
             LeaseClock(store.fence),
             clock=clock,
-            seeded=lambda *_: guid_generator.random_generator(guid_generator.guid_v4),
+            seeded=lambda *_: lambda _: f"BBBB{next(numbers):028X}",
         )
 
         context = api_context(

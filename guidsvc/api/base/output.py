@@ -1,43 +1,22 @@
 """Writing of responses: whole, idempotent, or streamed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from http.client import NOT_FOUND, NOT_MODIFIED
-from typing import Protocol
 
 from pydantic_core import to_json
 from tornado.iostream import StreamClosedError
 
 from guidsvc.api.base.input import InputHandler
 from guidsvc.api.contract.headers import REPLAYED
-from guidsvc.api.execution.response_codec import decode_response, encode_response
+from guidsvc.api.execution.idempotent_work import PartedWork, Work, execute_once
 from guidsvc.api.execution.responses import NO_STORE
 from guidsvc.api.html import page
 from guidsvc.api.parsing.idempotency_key import parse as parse_key
 from guidsvc.http.headers.diagnostics import source_of
 from guidsvc.http.response import Response
-from guidsvc.services.idempotency import GuidFactory, RequestBody
 from guidsvc.telemetry.tracing import RequestTrace
-
-Work = Callable[[GuidFactory | None], Awaitable[Response]]
-"""Executes a request. The factory supplies the GUIDs, the same for each repetition of the request."""
-
-
-class PartedWork(Protocol):
-    """Work whose response has parts, such as a batch: their outcomes may be unknown, and their forms shorter."""
-
-    def encode(self, response: Response) -> bytes:
-        """Encode the new response."""
-
-    def shorter(self) -> Iterable[bytes]:
-        """Return encoded shorter forms of the response, of which one may be stored. Called in a thread."""
-
-    async def resume(self, encoded: bytes) -> RequestBody | None:
-        """Return what executes the parts with unknown outcome of a stored response; None if there are none."""
-
-    async def refresh(self, response: Response) -> Response:
-        """Update a new response after it was stored, which may take seconds."""
 
 
 class OutputHandler(InputHandler):
@@ -95,31 +74,16 @@ class OutputHandler(InputHandler):
         A request that needs no receipt accepts a key and ignores it. `show` makes the response to the client from what
         is stored, also if that is new.
         """
-        received = bytes(self._received)
-        request = parse_key(
-            self.request, received, caller=self.caller, queue_name=self.queue_name, repeatable=repeatable
-        )
+        content = f"{self.request.method} {self.request.uri}", bytes(self._received), self.request.headers.get_list
+        request = parse_key(*content, caller=self.caller, queue_name=self.queue_name, repeatable=repeatable)
         if request is None or not needs_receipt:
             self.send(await work(None))
             return
         request = request._replace(is_creation=self.is_creation)
-        new_response: Response | None = None
-
-        async def encode_new(guid_factory: GuidFactory | None) -> bytes:
-            nonlocal new_response
-            new_response = await work(guid_factory)
-            return encode_response(new_response) if parted is None else parted.encode(new_response)
-
-        forms = (None, None) if parted is None else (parted.shorter, parted.resume)
-        stored, is_replayed = await self.context.idempotency.once(request, encode_new, *forms)
+        response, is_replayed = await execute_once(self.context.idempotency, request, work, parted)
         if is_replayed:
             self.set_header(REPLAYED.name, "true")
-        if new_response is None:
-            new_response = await decode_response(stored)
-        elif parted is not None:
-            new_response = await parted.refresh(new_response)
-        del stored  # as large as the response
-        self.send(new_response if show is None else await show(new_response))
+        self.send(response if show is None else await show(response))
 
     async def stream(self, parts: AsyncGenerator[bytes], *, is_done: bool = False) -> None:
         """Finish the request with these parts, at the client's pace; stop if the client disconnects.

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from guidsvc.api.parsing import body
 from guidsvc.api.parsing import conditional as conditions
 from guidsvc.domain.caller import DELETE, READ, WRITE, Scope
-from guidsvc.domain.commands import PatchCommand, PutCommand, RenewCommand
+from guidsvc.domain.commands import CreateCommand, PatchCommand, PutCommand, RenewCommand
 from guidsvc.domain.leases.renewal import Renewal, renew_at
 from guidsvc.domain.preconditions import Conditions, etag_of
 from guidsvc.domain.record import Record, parse_guid
@@ -22,7 +22,10 @@ from guidsvc.http import constants
 from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import BegunGet, GuidService, Read
+from guidsvc.services.idempotency import GuidFactory
 
+COLLECTION_ROUTE = "/guid"
+"""The path of the collection of all GUIDs."""
 ROUTE = "/guid/{guid}"
 """The path template of a record."""
 RENEWAL_ROUTE = "/guid/{guid}/renewal"
@@ -33,7 +36,10 @@ _MINIMAL = {"Preference-Applied": "return=minimal"}
 
 
 class GuidRequest(NamedTuple):
-    """A request for the GUID in its path, as text; `full` asks for the full representation of the record."""
+    """A request for the GUID in its path, as text; `full` asks for the full representation of the record.
+
+    The request that creates a record under a generated GUID has none.
+    """
 
     method: str
     guid: str
@@ -73,6 +79,29 @@ async def put(service: GuidService, request: GuidRequest) -> Response:
     command = body.read(request.method, request.headers, request.body, PutCommand, (constants.JSON,), guid)
     record, created = await service.put(guid, command, conditions.parse(request.headers))
     return record_response(service, request, CREATED if created else OK, record, is_own=created)
+
+
+async def create(service: GuidService, request: GuidRequest) -> Response:
+    """Create a record under a GUID that the service generates."""
+    return await execute_creation(service, request, *read_creation(request))
+
+
+def read_creation(request: GuidRequest) -> tuple[CreateCommand, Conditions]:
+    """Return the command of a creation under a generated GUID, and its preconditions."""
+    command = body.read(request.method, request.headers, request.body, CreateCommand, (constants.JSON,), None)
+    return command, conditions.parse(request.headers)
+
+
+async def execute_creation(
+    service: GuidService,
+    request: GuidRequest,
+    command: CreateCommand,
+    preconditions: Conditions,
+    guid_factory: GuidFactory | None = None,
+) -> Response:
+    """Execute a creation whose body has been read. With a factory, it may be a repetition."""
+    record = await service.create(command, preconditions, generator=guid_factory and guid_factory(0))
+    return record_response(service, request, CREATED, record, is_own=service.may_show(record))
 
 
 async def patch(service: GuidService, request: GuidRequest) -> Response:
@@ -131,6 +160,8 @@ ACTIONS: Mapping[str, Action] = {
     "DELETE": Action(delete, DELETE),
 }
 """The actions by method, for handlers, the fast path and batches."""
+CREATION = Action(create, WRITE)
+"""The action of a POST or PUT to the collection."""
 RENEWAL = Action(renew, WRITE)
 """The action of a POST to the renewal of a GUID."""
 OPERATION_SCOPES: Mapping[str, Scope] = {

@@ -17,8 +17,6 @@ from guidsvc.http.headers import prefer as preferences
 from guidsvc.http.response import Response
 from guidsvc.services.guid_service import GuidService
 
-ROUTE = "/guid"
-"""The path of the list."""
 CACHE_CONTROL, VARY = "private, no-cache", "Accept, Prefer"
 """Headers of every response that has records."""
 TOTAL = "total-count"

@@ -5,6 +5,7 @@ import re
 from tornado.escape import parse_qs_bytes
 
 from guidsvc.api.execution import list_response
+from guidsvc.api.execution.guid_actions import COLLECTION_ROUTE
 from guidsvc.api.execution.list_response import ListRequest
 from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.api.fast_path.direct_request import DirectRequest, EligibleRequest
@@ -38,7 +39,7 @@ class DirectList(DirectRequest):
     """A fast-path request for a page, until it is answered."""
 
     __slots__ = ("_query_string",)
-    route = list_response.ROUTE
+    route = COLLECTION_ROUTE
 
     def __init__(
         self, pipeline: RequestPipeline, shedder: LoadShedder, request: EligibleRequest, query_string: bytes

@@ -1,11 +1,20 @@
 """A fast-path request that cannot be answered at once. It passes through the same steps as in a handler."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from guidsvc.api.execution.guid_actions import ACTIONS, RENEWAL, RENEWAL_ROUTE, ROUTE, Action, GuidRequest
+from guidsvc.api.execution.guid_actions import (
+    ACTIONS,
+    COLLECTION_ROUTE,
+    CREATION,
+    RENEWAL,
+    RENEWAL_ROUTE,
+    ROUTE,
+    Action,
+    GuidRequest,
+)
 from guidsvc.api.execution.pipeline import ABORTED, RequestPipeline, queue_name, recorded_status
 from guidsvc.api.execution.responses import log_failure, serialize, serialize_problem
 from guidsvc.api.fast_path.eligibility import request_id_for
@@ -21,11 +30,14 @@ from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.services.guid_service import BegunGet
 from guidsvc.telemetry.tracing import CURRENT, RequestTrace
 
+CREATES = frozenset({"POST", "PUT"})
+"""The methods that create a record in the collection."""
+
 
 class EligibleRequest(NamedTuple):
     """The head of a request that the fast path may serve; `session` is its caller's, if it is cached.
 
-    `guid` is that of the path, or empty for the list.
+    `guid` is that of the path, or empty for the collection.
     """
 
     method: str
@@ -41,12 +53,14 @@ class EligibleRequest(NamedTuple):
         """The path of the request."""
         if self.is_renewal:
             return f"/guid/{self.guid}/renewal"
-        return f"/guid/{self.guid}" if self.guid else "/guid"
+        return f"/guid/{self.guid}" if self.guid else COLLECTION_ROUTE
 
     @property
     def action(self) -> Action:
         """The action of the request."""
-        return RENEWAL if self.is_renewal else ACTIONS[self.method]
+        if self.is_renewal:
+            return RENEWAL
+        return ACTIONS[self.method] if self.guid or self.method not in CREATES else CREATION
 
 
 class DirectRequest:
@@ -154,7 +168,11 @@ class DirectRequest:
         request = self._request
         return self._pipeline.begin_trace(self._request_id, request.address, request.headers, secure=request.secure)
 
-    async def _execute(self, body: bytes) -> Response:
+    def _execute(self, body: bytes) -> Coroutine[Any, Any, Response]:
+        return self._run(self._request.action, body)
+
+    async def _run(self, action: Action, body: bytes) -> Response:
+        """Execute the action in an admission slot."""
         pipeline, request = self._pipeline, self._request
         pipeline.require_open()
         caller = await self._authenticate() if pipeline.is_access_controlled else ANYONE
@@ -168,7 +186,7 @@ class DirectRequest:
             has_large_body=len(body) > SMALL_BYTES,
             begun=self._begun,
         )
-        return await pipeline.execute(slot, request.action, guid_request, caller, self._session)
+        return await pipeline.execute(slot, action, guid_request, caller, self._session)
 
     async def _authenticate(self) -> Caller:
         """Return the caller, where access is controlled. Raise Forbidden if it lacks the scope."""

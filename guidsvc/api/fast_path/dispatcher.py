@@ -1,4 +1,4 @@
-"""Fast path: serve requests for one GUID, lists and fixed answers without instantiating a Tornado handler.
+"""Fast path: serve requests for one GUID, creations, lists and fixed answers without instantiating a Tornado handler.
 
 A handler costs more than the work of most requests. Eligible requests call the same functions as the handlers
 (`guidsvc.api.execution.guid_actions`). Cached reads are answered in the protocol layer, from bytes rendered once per
@@ -14,13 +14,14 @@ from http.client import OK
 
 from httptools import HttpRequestParser
 
-from guidsvc.api.execution.guid_actions import ACTIONS, ROUTE, requires_admission
+from guidsvc.api.execution.guid_actions import ACTIONS, COLLECTION_ROUTE, ROUTE, requires_admission
 from guidsvc.api.execution.pipeline import RequestPipeline
 from guidsvc.api.execution.read_renderer import read_renderer
 from guidsvc.api.fast_path.cached_reads import CachedReads
+from guidsvc.api.fast_path.direct_creation import DirectCreation
 from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
 from guidsvc.api.fast_path.direct_read import DirectRead
-from guidsvc.api.fast_path.direct_request import DirectRenewal, DirectRequest, EligibleRequest
+from guidsvc.api.fast_path.direct_request import CREATES, DirectRenewal, DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import (
     DISQUALIFYING_HEADERS,
     fast_path_headers,
@@ -43,6 +44,8 @@ from guidsvc.telemetry.tracing import L1
 _START = b"GET /guid/"
 _BEGIN, _END = len(_START), len(_START) + 32
 _TARGET = re.compile(rb"/guid/([0-9A-F]{32})")
+_COLLECTION = COLLECTION_ROUTE.encode()
+_CREATES = frozenset(method.encode() for method in CREATES)
 _READ_SCOPE = ACTIONS["GET"].scope
 _READ_METHODS = frozenset({b"GET", b"HEAD"})
 _SENDS = frozenset({"PUT", "PATCH"})
@@ -186,25 +189,37 @@ class FastPathDispatcher:
     def _dispatch_other(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
     ) -> "bytes | DirectRequest | ShedRequest | None":
-        """Dispatch a request that names no single GUID."""
-        query_string, is_fixed = query_of(target), target in self._fixed_answers.targets
-        if is_fixed or (query_string is not None and method in _READ_METHODS and wants_json(raw_headers)):
-            headers = fast_path_headers(raw_headers, parser, self._disqualifying_headers, self._host_names)
-            if headers is None or "Content-Length" in headers:
-                return None
-            name, (address, secure) = method.decode(), self._client(headers, peer)
-            if is_fixed:
-                return self._fixed_answers.answer(name, target, headers, address, secure=secure)
-            request = EligibleRequest(name, "", headers, address, secure)
-            return DirectList(self._pipeline, self._shedder, request, query_string or b"")
-        shed = self._shed(method, target, raw_headers, parser, peer) if self.admission.is_contended else None
-        if shed is not None:
-            return shed
+        """Dispatch a request that names no single GUID, or a lease."""
+        answer = self._dispatch_collection(method, target, raw_headers, parser, peer)
+        if answer is None and self.admission.is_contended:
+            answer = self._shed(method, target, raw_headers, parser, peer)
+        if answer is not None:
+            return answer
         found = self._leases.dispatch(method, target, raw_headers, parser, peer)
         if isinstance(found, EligibleRequest):
             return DirectRenewal(self._pipeline, self._shedder, found)
         self._can_remember = None if found is not None else False
         return found
+
+    def _dispatch_collection(
+        self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer
+    ) -> "bytes | DirectRequest | ShedRequest | None":
+        """Dispatch a page of a list, a creation, or a fixed answer."""
+        query_string, is_fixed = query_of(target), target in self._fixed_answers.targets
+        is_list = query_string is not None and method in _READ_METHODS and wants_json(raw_headers)
+        is_creation = target == _COLLECTION and method in _CREATES
+        if not (is_fixed or is_list or is_creation):
+            return None
+        headers = fast_path_headers(raw_headers, parser, self._disqualifying_headers, self._host_names)
+        if headers is None or not (has_small_body(headers) if is_creation else "Content-Length" not in headers):
+            return None
+        name, (address, secure) = method.decode(), self._client(headers, peer)
+        if is_fixed:
+            return self._fixed_answers.answer(name, target, headers, address, secure=secure)
+        request = EligibleRequest(name, "", headers, address, secure)
+        if is_creation:
+            return DirectCreation(self._pipeline, self._shedder, request)
+        return DirectList(self._pipeline, self._shedder, request, query_string or b"")
 
     def _shed(
         self, method: bytes, target: bytes, raw_headers: RawHeaders, parser: HttpRequestParser, peer: Peer

@@ -24,12 +24,13 @@ _HONOURED = {
     b"prefer": "Prefer",
     b"if-match": "If-Match",
     b"if-none-match": "If-None-Match",
+    b"idempotency-key": "Idempotency-Key",
     b"x-forwarded-for": "X-Forwarded-For",
     b"x-forwarded-proto": "X-Forwarded-Proto",
 }
 """Headers that the fast path honours, by lower-case name; it ignores all others."""
 
-_NEUTRAL = frozenset({"Authorization", "Connection", "Content-Type", "Prefer"})
+_NEUTRAL = frozenset({"Authorization", "Connection", "Content-Type", "Idempotency-Key", "Prefer"})
 """Fast-path headers that do not change the answer to a read; Authorization matters only through the caller."""
 _FORWARDED = _NEUTRAL | {"X-Forwarded-For", "X-Forwarded-Proto"}
 """The same where no proxy is trusted, so that forwarding headers are ignored."""

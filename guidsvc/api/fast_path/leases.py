@@ -45,10 +45,10 @@ _READ_TARGET = re.compile(rb"/guid/([0-9A-F]{32})\?valid_for=([0-9]{1,12})")
 _RENEWAL_TARGET = re.compile(rb"/guid/([0-9A-F]{32})/renewal")
 _READ_START, _RENEWAL_START = b"GET /guid/", b"POST /guid/"
 _READ_BEGIN, _RENEWAL_BEGIN, _GUID_BYTES = len(_READ_START), len(_RENEWAL_START), 32
-_IDEMPOTENCY_KEY = b"idempotency-key"
 _PLAIN = frozenset({"Authorization", "Connection", "Content-Type", "Content-Length"})
 """Headers of a remembered request. The type and length of its body are remembered with it."""
 _OK = int(OK)
+_RECEIPT = frozenset({"Idempotency-Key"})
 _FORWARDING = frozenset({"X-Forwarded-For", "X-Forwarded-Proto"})
 _MAX_REQUESTS, _MAX_BYTES = 256, 1024
 """Maximum number of remembered requests of each kind, and the maximum bytes of each."""
@@ -103,11 +103,12 @@ class LeaseFastPath:
         self._service = context.service
         self._renderer = renderer
         self._renewal_renderer = RenewalRenderer(varies=context.cors.any)
-        self._disqualifying = disqualifying | {_IDEMPOTENCY_KEY}
+        self._disqualifying = disqualifying
         self._host_names = context.host_names
-        self._trusts_proxies = context.trusted_proxies.any
+        has_proxies = context.trusted_proxies.any
+        self._excluded = _RECEIPT | _FORWARDING if has_proxies else _RECEIPT
         # Without trusted proxies, the headers of proxies are ignored.
-        self._plain = _PLAIN if self._trusts_proxies else _PLAIN | _FORWARDING
+        self._plain = _PLAIN if has_proxies else _PLAIN | _FORWARDING
         if context.tracer is None:
             self._plain |= TRACE_HEADERS
         self._sampler = pipeline.sampler
@@ -144,7 +145,7 @@ class LeaseFastPath:
         if match is None or (method != b"GET" and not is_renewal):
             return None
         headers = fast_path_headers(raw_headers, parser, self._disqualifying, self._host_names)
-        if headers is None or (self._trusts_proxies and not _FORWARDING.isdisjoint(headers)):
+        if headers is None or not self._excluded.isdisjoint(headers):
             return None
         guid, authorization = match[1].decode(), headers.get("Authorization")
         if is_renewal:

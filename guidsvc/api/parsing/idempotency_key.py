@@ -1,11 +1,11 @@
 """Parsing of the header Idempotency-Key, and the fingerprint by which a repeated request is recognized."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from pydantic_core import to_json
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import HTTPHeaders
 
 from guidsvc.api.contract.headers import IDEMPOTENCY_KEY
 from guidsvc.domain.caller import Caller
@@ -21,19 +21,28 @@ _ENCLOSED = re.compile('".*"')
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
-def parse(
-    request: HTTPServerRequest, body: bytes, *, caller: Caller, queue_name: str, repeatable: bool
+def parse(  # all facts about a request
+    line: str,
+    body: bytes,
+    values_of: Callable[[str], list[str]],
+    *,
+    caller: Caller,
+    queue_name: str,
+    repeatable: bool,
 ) -> Request | None:
-    """Return the key and fingerprint of a request, or None without a key; InvalidRequest if the key is malformed."""
-    keys = request.headers.get_list(IDEMPOTENCY_KEY.name)
+    """Return the key and fingerprint of a request, or None without a key; InvalidRequest if the key is malformed.
+
+    `line` is its method and target, and `values_of` returns the values of a header, one for each time it is given.
+    """
+    keys = values_of(IDEMPOTENCY_KEY.name)
     if not keys:
         return None
     value = keys[0]
     quoted = _QUOTED.fullmatch(value)
     if len(keys) > 1 or not (quoted or _BARE.fullmatch(value)):
         raise InvalidRequest(InvalidField("", _fault(keys), header=IDEMPOTENCY_KEY.name))
-    content = b"%b %b\n%b" % (str(request.method).encode(), str(request.uri).encode("latin-1", "replace"), body)
-    conditions = {"if": request.headers.get_list("If-Match"), "unless": request.headers.get_list("If-None-Match")}
+    content = b"%b\n%b" % (line.encode("latin-1", "replace"), body)
+    conditions = {"if": values_of("If-Match"), "unless": values_of("If-None-Match")}
     content += to_json(conditions) if any(conditions.values()) else b""
     return Request(
         caller=caller.owner,

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from http.client import CREATED
 from typing import ClassVar, TypeVar
 
 from guidsvc.api.base.handler import Handler
@@ -111,13 +110,6 @@ class RecordHandler(Handler):
             valid_for=self._valid_for,
             max_age=self.context.max_age,
             has_large_body=self.has_large_body,
-        )
-
-    def response_to_creation(self, record: Record) -> Response:
-        """Return the response with a created record, in the form that the client prefers."""
-        service = self.service
-        return guid_actions.record_response(
-            service, self.guid_request(), CREATED, record, is_own=service.may_show(record)
         )
 
     def render_records(self, records: Iterable[Record]) -> list[bytes]:

@@ -19,6 +19,7 @@ from guidsvc.api.contract.headers import (
 )
 from guidsvc.api.contract.operation import ResponseSpec, operation
 from guidsvc.api.execution import list_response
+from guidsvc.api.execution.guid_actions import execute_creation
 from guidsvc.api.execution.list_response import ListRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import fitting, list_page
@@ -27,12 +28,9 @@ from guidsvc.api.resources.guid import BAD_BODY, CONDITIONS, CREATED_NOW, OF_KEY
 from guidsvc.domain.caller import READ, WRITE
 from guidsvc.domain.commands import CreateCommand, ListQuery, RecordQuery
 from guidsvc.domain.commands.list_parameters import Position, render_cursor
-from guidsvc.domain.preconditions import Conditions
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http import constants
 from guidsvc.http.headers.negotiation import preferred
-from guidsvc.http.response import Response
-from guidsvc.services.idempotency import GuidFactory
 
 _CREATED = CREATED_NOW._replace(headers=(*CREATED_NOW.headers, REPLAYED), component="Created")
 _CREATION: dict[str, Any] = {
@@ -101,16 +99,10 @@ class GuidsHandler(RecordHandler):
         """Create a record under a GUID that the service generates."""
         self.read_view(RecordQuery)
         async with self.slot():
-            creation = await self.read_body(CreateCommand)
-            conditions = self.read_conditions()
+            command = await self.read_body(CreateCommand)
+            asked = self.guid_request(), command, self.read_conditions()
             await self.confirm()  # last, as a large body waits for its turn
-            await self.send_idempotent(partial(self._create, creation, conditions))
-
-    async def _create(
-        self, creation: CreateCommand, conditions: Conditions, guid_factory: GuidFactory | None
-    ) -> Response:
-        record = await self.service.create(creation, conditions, generator=guid_factory and guid_factory(0))
-        return self.response_to_creation(record)
+            await self.send_idempotent(partial(execute_creation, self.service, *asked))
 
     @operation("drawGuid", "Create a GUID, by PUT", _CREATED, **_CREATION)
     async def put(self) -> None:

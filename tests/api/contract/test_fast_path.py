@@ -115,9 +115,15 @@ _RENEWAL_BODIES = st.sampled_from(
         b"",
     ]
 )
+_COLLECTION = st.sampled_from(["/guid"] * 8 + ["/guid?view=full", "/guid/", "/guid?"])
+_KEYS = st.sampled_from(["", "", "a", '"a"', "b", "not a key", "", "a\r\nIdempotency-Key: a"])
 _JSON_HEADERS = st.one_of(
     st.just(("Content-Type: application/json",)), _HEADERS.map(lambda some: ("Content-Type: application/json", *some))
 )
+_CREATION_HEADERS = st.builds(
+    lambda some, key: (*some, *([f"Idempotency-Key: {key}"] if key else [])), _JSON_HEADERS, _KEYS
+)
+_CREATION_BODIES = st.one_of(st.just(b'{"user": "a"}'), _BODIES)
 _READS, _WRITES = st.sampled_from(["GET", "GET", "HEAD", "DELETE"]), st.sampled_from(["PUT", "PUT", "PATCH"])
 _ALL = st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "DELETE", "POST", "OPTIONS"])
 _REQUESTS = st.lists(
@@ -130,6 +136,8 @@ _REQUESTS = st.lists(
         st.builds(Request, _DELAYS, st.just("POST"), _RENEWALS, _JSON_HEADERS, _RENEWAL_BODIES),
         st.builds(Request, _DELAYS, _ALL, _RENEWALS, _JSON_HEADERS, _RENEWAL_BODIES),
         st.builds(Request, _DELAYS, st.just("POST"), _RENEWALS, _HEADERS, _RENEWAL_BODIES),
+        st.builds(Request, _DELAYS, st.just("POST"), _COLLECTION, _CREATION_HEADERS, _CREATION_BODIES),
+        st.builds(Request, _DELAYS, _ALL, _COLLECTION, _CREATION_HEADERS, _CREATION_BODIES),
     ),
     min_size=1,
     max_size=12,
@@ -235,6 +243,42 @@ async def test_fast_path_and_handler_answer_lists_alike(tmp_path: Path, clock: F
             request = Request(0, method, path, ("X-Request-Id: mine", header), None)
             assert await has_fast_path.ask(request) == await long.ask(request), request
         assert has_fast_path.metrics.requests.counts() == long.metrics.requests.counts()
+
+
+_ONCE = [
+    *('a"', "a\r\nIdempotency-Key: a", "x" * 256, "\xe9", ""),  # no keys
+    *(
+        "a",
+        '"a"',
+        '"b c"',
+        "a\r\nIf-None-Match: *",
+        "a\r\nIf-Match: *",
+        "a\r\nPrefer: return=minimal",
+        "d\r\nIf-Match: *",
+    ),
+]
+
+
+@pytest.mark.parametrize("origins", [[], ["https://a.example"]])
+async def test_fast_path_and_handler_answer_creations_alike(
+    tmp_path: Path, clock: FakeClock, origins: list[str]
+) -> None:
+    """Each creation is sent twice: the second time, its response is replayed, or differs from that of another key."""
+    bodies = [b'{"user": "a"}', b'{"user": "b", "metadata": {"\xc3\xa4": 1}}', b"{}"]
+    replays = 0
+    async with (
+        service(tmp_path, clock, has_fast_path=True, cors=Cors(origins)) as has_fast_path,
+        service(tmp_path, clock, has_fast_path=False, cors=Cors(origins)) as long,
+    ):
+        for key, method, body in product([None, *_ONCE], ["POST", "PUT", "PATCH"], bodies):
+            headers = ["Content-Type: application/json", *([] if key is None else [f"Idempotency-Key: {key}"])]
+            request = Request(0, method, "/guid", tuple(headers), body)
+            for _ in range(2):
+                fast, handled = await has_fast_path.ask(request), await long.ask(request)
+                assert fast == handled, request
+                replays += b"\r\nIdempotent-Replayed: true" in fast[0]
+        assert has_fast_path.metrics.requests.counts() == long.metrics.requests.counts()
+    assert replays >= 4
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])

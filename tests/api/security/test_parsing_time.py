@@ -12,7 +12,7 @@ from urllib.parse import quote_from_bytes
 import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
-from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.httputil import HTTPHeaders
 
 from guidsvc.api.app import make_routes
 from guidsvc.api.base import near_paths
@@ -96,8 +96,7 @@ def cpu_seconds(work: Callable[[], object], limit: float = MAX_SECONDS, tries: i
 def read_key(text: str) -> object:
     """Parse a header Idempotency-Key."""
     headers = HTTPHeaders({"Host": "a", "Idempotency-Key": text.strip()})
-    request = HTTPServerRequest(headers=headers, start_line=RequestStartLine("POST", "/guid", "HTTP/1.1"))
-    return idempotency.parse(request, b"", caller=ANYONE, queue_name="", repeatable=True)
+    return idempotency.parse("POST /guid", b"", headers.get_list, caller=ANYONE, queue_name="", repeatable=True)
 
 
 def parser_of(parameter: str, model: type[BaseModel]) -> Callable[[str], object]:
