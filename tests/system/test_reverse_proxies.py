@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from http.client import HTTPMessage, HTTPResponse, HTTPSConnection, RemoteDisconnected
+from functools import partial
+from http.client import HTTPConnection, HTTPMessage, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -21,6 +22,7 @@ import pytest
 from guidsvc.api.parsing.query import MAX_VALUE_BYTES
 from guidsvc.config import Settings
 from guidsvc.domain.record import MAX_USER_CHARACTERS
+from guidsvc.http.constants import CLIENT_CLOSED_REQUEST
 from tests.support.backing_servers import START_SECONDS, Server, Service, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.reverse_proxy import FILES, HOST, SERVICE, reverse_proxy, text_of
@@ -197,6 +199,35 @@ def test_long_poll_passes_a_proxy(tmp_path: Path, certificate: Certificate, name
 
 
 @every_proxy
+def test_service_learns_that_a_client_has_gone(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    """Otherwise what the client has broken off would count against its owner until it ends."""
+    with front(name, tmp_path, certificate) as proxied:
+        if proxied is None:
+            return
+        with proxied.connect() as connection:
+            connection.request("GET", "/events?from=now&wait=30", headers={"Host": HOST, "X-Request-Id": "gone"})
+            wait_until(lambda: waits(proxied.service.port) == 1, "the request", proxied.service.log)
+        wait_until(lambda: bool(log_lines(proxied, "gone")), "the line of the request", proxied.service.log)
+        assert [line["status"] for line in log_lines(proxied, "gone")] == [CLIENT_CLOSED_REQUEST]
+
+
+def waits(port: int) -> int:
+    """Return the number of requests that wait for an event of a service."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)) as connection:
+        connection.request("GET", "/metrics")
+        (number,) = re.findall(
+            r"^guidsvc_streams(?:\{[^}]*\})? (\d+)", connection.getresponse().read().decode(), re.MULTILINE
+        )
+    return int(number)
+
+
+def log_lines(proxied: Front, request_id: str) -> list[dict[str, object]]:
+    """Return the lines that the service has logged about a request."""
+    json_lines = (line for line in proxied.service.log.read_text().splitlines() if line.startswith("{"))
+    return [line for line in map(json.loads, json_lines) if line.get("request_id") == request_id]
+
+
+@every_proxy
 def test_large_bodies_get_413_and_batches_of_lines_do_not(tmp_path: Path, certificate: Certificate, name: str) -> None:
     with front(name, tmp_path, certificate) as proxied:
         if proxied is None:
@@ -216,13 +247,8 @@ def test_service_logs_the_client_and_its_scheme(tmp_path: Path, certificate: Cer
             return
         with proxied.connect("127.0.0.2") as connection:
             reply = ask(connection, "GET", f"/guid/{GUID}", X_Forwarded_For="192.0.2.7")
-        request_id = reply.headers["X-Request-Id"]
         assert reply.headers["Strict-Transport-Security"].startswith("max-age=")
-
-        def lines() -> list[dict[str, object]]:
-            json_lines = (line for line in proxied.service.log.read_text().splitlines() if line.startswith("{"))
-            return [line for line in map(json.loads, json_lines) if line.get("request_id") == request_id]
-
+        lines = partial(log_lines, proxied, reply.headers["X-Request-Id"])
         wait_until(lambda: bool(lines()), "the line of the request", proxied.service.log)
         assert [line["remote"] for line in lines()] == ["127.0.0.2"], "clients cannot forge the address"
 
@@ -306,9 +332,14 @@ SETTINGS = {
         "proxy_buffer_size": "12k",
         f"server {SERVICE}": "max_fails=0",
     },
-    "haproxy": {"timeout server": "90s", "timeout client": "90s", "retry-on": "conn-failure", "http-reuse": "safe"},
+    "haproxy": {
+        "timeout server": "90s",
+        "timeout client": "90s",
+        "retry-on": "conn-failure",
+        "http-reuse": "safe",
+        "option": "abortonclose",
+    },
     "caddy": {
-        "flush_interval": "-1",
         "keepalive": "60s",
         "versions": "1.1",
         "max_size": "4MiB",
