@@ -11,7 +11,7 @@ import pytest
 
 from guidsvc.runtime.fairness import loop_turns
 from guidsvc.server.protocol.connection import MAX_QUEUED
-from guidsvc.server.protocol.parser import HEAD_SLICE_BYTES, REQUESTS
+from guidsvc.server.protocol.parser import REQUESTS, SLICE_BYTES
 from guidsvc.server.protocol.request import PART, RawRequest
 from tests.conftest import Serving
 from tests.support.factories import GUID
@@ -58,15 +58,15 @@ async def test_requests_behind_an_unread_response_stay_bytes(serving: Serving) -
             assert reply.status == 200
             assert (b'"service"' in reply.body or b'"name"' in reply.body) or number < 6
         await hang_up(writer)
-    assert MAX_QUEUED <= most <= MAX_QUEUED + HEAD_SLICE_BYTES // len(SMALL) + 2
+    assert MAX_QUEUED <= most <= MAX_QUEUED + SLICE_BYTES // len(SMALL) + 2
 
 
 async def test_requests_that_wait_for_their_turn_count(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first ones end where a slice of the parser ends: nothing but their turn is left to wait for."""
     monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0.0)
     request = b"HEAD /livez HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n"
-    request %= b"x" * (HEAD_SLICE_BYTES // REQUESTS - len(request % b""))
-    assert REQUESTS * len(request) == HEAD_SLICE_BYTES
+    request %= b"x" * (SLICE_BYTES // REQUESTS - len(request % b""))
+    assert REQUESTS * len(request) == SLICE_BYTES
     async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(connected(client.port)) for _ in range(40)]
         for _, writer in streams:

@@ -8,13 +8,7 @@ from httptools import HttpRequestParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from guidsvc.server.protocol.parser import (
-    CHUNKED_SLICE_BYTES,
-    CHUNKED_SLICES,
-    HEAD_SLICE_BYTES,
-    REQUESTS,
-    RequestParser,
-)
+from guidsvc.server.protocol.parser import CHUNKED_SLICES, HEAD_SLICES, REQUESTS, SLICE_BYTES, RequestParser
 from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest
 
 _LIVE = b"GET /livez HTTP/1.1\r\nHost: a\r\n"
@@ -110,7 +104,7 @@ def parse_parts(parts: list[bytes], room: int) -> QueueingCallbacks:
         while callbacks.take_complete() or callbacks.is_behind:
             callbacks.is_behind = False
             parser.resume()
-    assert parser.buffered_bytes < 16 * 1024 + HEAD_SLICE_BYTES
+    assert parser.buffered_bytes < 16 * 1024 + SLICE_BYTES
     return callbacks
 
 
@@ -128,7 +122,7 @@ def test_parts_of_any_size_parse_to_the_same_requests(requests: list[bytes], end
     parsed = parse_parts([data[start:stop] for start, stop in pairwise(positions)], ROOM)
     assert parsed.events == expected.events
     assert len([event for event in parsed.events if not isinstance(event, str)]) >= len(requests)
-    assert parsed.max_waiting <= ROOM + 4096 // 40
+    assert parsed.max_waiting <= ROOM + SLICE_BYTES // len(_REQUESTS[0]) + 1
 
 
 @given(
@@ -141,7 +135,7 @@ def test_request_is_emitted_once_whatever_follows_it(requests: list[bytes], end:
 
 
 def test_small_chunks_are_parsed_over_many_turns() -> None:
-    """They are reported once per slice, because each report may start the handler."""
+    """They are reported once per turn, because each report may start the handler."""
     chunks = 10_000
     callbacks = QueueingCallbacks(2)
     parser = RequestParser(callbacks, 16 * 1024)
@@ -152,27 +146,71 @@ def test_small_chunks_are_parsed_over_many_turns() -> None:
         parsed_bytes = sum(map(len, callbacks.waiting[0].chunks))
         callbacks.is_behind = False
         parser.resume()
-        assert sum(map(len, callbacks.waiting[0].chunks)) - parsed_bytes <= CHUNKED_SLICES * CHUNKED_SLICE_BYTES / 6 + 1
+        assert sum(map(len, callbacks.waiting[0].chunks)) - parsed_bytes <= CHUNKED_SLICES * SLICE_BYTES / 6 + 1
         turns += 1
 
     assert callbacks.waiting[0].is_complete
     assert sum(map(len, callbacks.waiting[0].chunks)) == chunks
-    assert callbacks.bodies <= turns * CHUNKED_SLICES
+    assert callbacks.bodies <= turns + 1
+
+
+def most_requests_in_a_turn(before: bytes, data: bytes) -> int:
+    """Return how many requests of the data begin at most in a turn, in which `before` may have left a body unfinished.
+
+    Check that all requests begin.
+    """
+    callbacks = QueueingCallbacks(10**9)
+    parser = RequestParser(callbacks, 16 * 1024)
+    counts = [0]
+    for part in (before, data):
+        parser.feed(part)
+        counts.append(parser.request_count)
+        while callbacks.is_behind:
+            callbacks.is_behind = False
+            parser.resume()
+            counts.append(parser.request_count)
+    assert counts[-1] == (before + data).count(b" HTTP/1.1\r\n")
+    return max(after - before for before, after in pairwise(counts))
+
+
+MOST_IN_A_TURN = REQUESTS + SLICE_BYTES // len(_REQUESTS[0])
 
 
 def test_few_pipelined_requests_are_parsed_in_a_turn() -> None:
     """The connections of a client take turns for the rest."""
-    callbacks, request = QueueingCallbacks(10**9), _REQUESTS[0]
-    parser = RequestParser(callbacks, 16 * 1024)
-    parser.feed(request * 1_000)
-    turns = 1
-    while callbacks.is_behind:
-        count_before, callbacks.is_behind = parser.request_count, False
-        parser.resume()
-        assert parser.request_count - count_before <= REQUESTS + HEAD_SLICE_BYTES // len(request)
-        turns += 1
-    assert turns >= 1_000 // (REQUESTS + HEAD_SLICE_BYTES // len(request))
-    assert len(callbacks.waiting) == 1_000
+    assert REQUESTS <= most_requests_in_a_turn(b"", _REQUESTS[0] * 1_000) <= MOST_IN_A_TURN
+
+
+def test_few_requests_behind_a_body_are_parsed_in_a_turn() -> None:
+    """Wherever the body ends in the bytes that are parsed at once."""
+    for size in range(1, 6_000, 331):
+        body, requests = b"x" * size, _REQUESTS[0] * 1_000
+        chunks = b"%x\r\n%b\r\n" % (size, body)
+        for before, end in (
+            (_PUT + _CHUNKED, chunks + b"0\r\n\r\n"),
+            (_PUT + _CHUNKED + chunks, b"0\r\nX: y\r\n\r\n"),
+            (_PUT + _UPGRADE + _CHUNKED, chunks + b"0\r\n\r\n"),
+            (_PUT + b"Content-Length: %d\r\n\r\n" % size, body),
+            (_PUT + _UPGRADE + b"Content-Length: %d\r\n\r\n" % size, body),
+        ):
+            assert most_requests_in_a_turn(before, end + requests) <= MOST_IN_A_TURN
+            assert most_requests_in_a_turn(b"", before + end + requests) <= MOST_IN_A_TURN
+
+
+def test_many_bytes_before_a_request_are_parsed_over_many_turns() -> None:
+    """Headers and empty lines."""
+    many_headers = _LIVE + (b"a:" + b"x" * 100 + b"\r\n") * 90 + b"\r\n"
+    for data in (many_headers * 20, b"\r\n" * 50_000 + _REQUESTS[0]):
+        callbacks = QueueingCallbacks(10**9)
+        parser = RequestParser(callbacks, 16 * 1024)
+        parser.feed(data)
+        turns = 1
+        while callbacks.is_behind:
+            callbacks.is_behind = False
+            parser.resume()
+            turns += 1
+        assert turns >= len(data) // (HEAD_SLICES * SLICE_BYTES)
+        assert len(callbacks.waiting) == data.count(_LIVE)
 
 
 def test_any_number_of_requests_is_parsed_without_recursion() -> None:

@@ -30,12 +30,13 @@ from guidsvc.server.protocol.request import (
 CHUNK_OVERHEAD = 16
 """Maximum framing bytes per byte of a chunked body, in addition to the limit of a head."""
 
-HEAD_SLICE_BYTES, CHUNKED_SLICE_BYTES = 1024, 4096
-"""Bytes parsed at once. The parser cannot pause, so they bound the requests that begin between checks of `has_room`."""
+SLICE_BYTES = 1024
+"""Bytes parsed at once wherever requests may begin. The parser cannot pause, so this bounds the requests that begin
+between checks of `has_room`, also behind the end of a chunked body."""
 
-CHUNKED_SLICES, REQUESTS = 1, 8
-"""Number of slices of a chunked body, and of requests, after which the rest waits for its turn. Each request and each
-chunk costs time, and a slice may hold tens and hundreds."""
+HEAD_SLICES, CHUNKED_SLICES, REQUESTS = 16, 4, 8
+"""Number of slices of heads, of slices of a chunked body, and of requests, after which the rest waits for its turn.
+Each request, header and chunk costs time, and a slice may hold tens and hundreds."""
 
 _BLANKS = b" \t"
 """Whitespace around a header value is not part of it (RFC 9112, 5); llhttp keeps the trailing whitespace."""
@@ -95,26 +96,29 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse received data while `has_room`; buffer the rest."""
-        if self._buffer or self.is_finished or len(data) > HEAD_SLICE_BYTES or not self._callbacks.has_room():
+        if self._buffer or self.is_finished or len(data) > SLICE_BYTES or not self._callbacks.has_room():
             self._buffer, self._offset = self._buffer[self._offset :] + data, 0
             self.resume()
             return
         while data and not self.is_finished:
             data = self._parse(data)
+        if self._has_body:
+            self._pass_body_on()
 
     def resume(self) -> None:
         """Parse buffered data while `has_room`."""
         if self._is_parsing:  # called back from the loop below, which continues
             return
         self._is_parsing = True
-        chunked_slices, requests_before = 0, self.request_count
+        slices, requests_before = 0, self.request_count
         try:
             while self._offset < len(self._buffer) and not self.is_finished and self._callbacks.has_room():
-                if chunked_slices == CHUNKED_SLICES or self.request_count - requests_before >= REQUESTS:
+                if slices >= HEAD_SLICES or self.request_count - requests_before >= REQUESTS:
                     self._callbacks.resume_parsing_soon()
                     break
-                chunked_slices += self.message is not None and self.message.length is None
-                self._read_slice()
+                slices += self._read_next()
+                if self._has_body:
+                    self._pass_body_on()
         finally:
             self._is_parsing = False
         if self.is_finished or self._offset == len(self._buffer):
@@ -133,21 +137,26 @@ class RequestParser:
         self._buffer, self._offset = b"", 0
         self._fail(error)
 
-    def _read_slice(self) -> None:
-        """Parse the next slice of buffered data."""
-        end = self._offset + self._slice_bytes()
+    def _read_next(self) -> int:
+        """Parse the next part of the buffered data. Return for how many slices of heads it counts."""
+        message = self.message
+        if message is None:
+            self._read_slice(SLICE_BYTES)
+            return 1
+        if message.length is not None:  # no request begins before the end of the body
+            self._read_slice(min(PART, max(message.length - message.total_bytes, 1)))
+            return 0
+        for _ in range(CHUNKED_SLICES):
+            if self.message is message:  # else the body has ended, and requests may follow
+                self._read_slice(SLICE_BYTES)
+        return HEAD_SLICES
+
+    def _read_slice(self, size: int) -> None:
+        """Parse the next `size` bytes."""
+        end = self._offset + size
         part, self._offset = self._buffer[self._offset : end], min(end, len(self._buffer))
         while part and not self.is_finished:
             part = self._parse(part)
-
-    def _slice_bytes(self) -> int:
-        """Return the size of the next slice. It may reach to the end of a body, in which no request begins."""
-        message = self.message
-        if message is None:
-            return HEAD_SLICE_BYTES
-        if message.length is None:
-            return CHUNKED_SLICE_BYTES
-        return min(PART, max(message.length - message.total_bytes, 1))
 
     def _parse(self, data: bytes) -> bytes:
         """Parse bytes; return the rest to be parsed again, where llhttp stopped but need not."""
@@ -170,14 +179,12 @@ class RequestParser:
             if is_first and _is_of_method(error) and (replaced := self._with_stand_in(data)):
                 return replaced
             self._fail(fault_of(error, data if is_start else b""))
-        if self._has_body:
-            self._pass_body_on()
         if self._request_bytes > self._max_bytes or len(self._headers) > MAX_HEADERS:
             self._check_size()
         return b""
 
     def _pass_body_on(self) -> None:
-        """Report a new part of a body, once for all chunks of a slice: chunks may be as small as a byte."""
+        """Report a new part of a body, once for all chunks of a turn: chunks may be as small as a byte."""
         self._has_body = False
         if self.message is not None:
             self._callbacks.on_body(self.message)
