@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from guidsvc.runtime.fairness import loop_turns
 from guidsvc.server.accepting import tls_relay
 from guidsvc.server.accepting.tls_relay import PART_BYTES, RecordBoundaries, TlsRelay, TlsTurns
 
@@ -102,6 +103,19 @@ async def test_records_arrive_in_order_and_only_while_read() -> None:
             await asyncio.sleep(0)
         assert sides.passed == sent
         assert max(map(len, sides.parts)) <= PART_BYTES
+
+
+async def test_one_part_is_passed_on_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application parses some requests of each part. Padding fills a record that holds few."""
+    monkeypatch.setattr(loop_turns, "TURN_SECONDS", 0.0)
+    sides = Sides()
+    relay = relay_to(sides)
+    sent = record(b"x" * (PART_BYTES - 5)) * 6
+    await deliver(relay, sides, sent)
+    for turns in range(1, 7):
+        assert len(sides.parts) == turns
+        await asyncio.sleep(0)
+    assert sides.passed == sent
 
 
 def resume(sides: Sides, relay: TlsRelay) -> None:

@@ -1,7 +1,8 @@
 """What a connection receives after its TLS handshake, on its way to the TLS protocol: in small parts, and in turns.
 
 The TLS protocol decrypts all that it gets at once. A client may send thousands of records that hold nothing, such as
-KeyUpdates, in a few KiB. So only a few records are decrypted at once, and the rest waits for its turn.
+KeyUpdates, in a few KiB, or few requests and much padding in each record. So only a few records are decrypted at once,
+and the rest waits for its turn.
 """
 
 import asyncio
@@ -159,17 +160,16 @@ class TlsRelay(asyncio.BufferedProtocol):
         self._pass_on(memoryview(self._pending))
 
     def _pass_on(self, data: memoryview) -> None:
-        """Pass on as many records as one turn has. Keep the rest, and read no more until it is passed on."""
-        records = 0
-        while data and records < RECORDS and self._may_pass():
-            size, count = self._boundaries.part(data, RECORDS - records)
-            if not size:  # the beginning of a header
-                break
+        """Pass on one part of the data. Keep the rest, and read no more until it is passed on.
+
+        It is only one, because the application parses as many requests of each part as it does in one turn.
+        """
+        if self._may_pass():
+            size, records = self._boundaries.part(data, RECORDS)
             feed(self._tls, data[:size])
             data = data[size:]
-            records += count
             if self._is_writing_paused:
-                self._unread_records += count
+                self._unread_records += records
             if self._secure.is_closing() and self._is_over_after_end(size):
                 return
         self._pending = b"" if self._is_lost else bytes(data)
