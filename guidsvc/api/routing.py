@@ -8,9 +8,10 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
 
 from guidsvc.api.base.application import ApiApplication
-from guidsvc.api.base.fallback import Misdirected, ServerWideOptions
+from guidsvc.api.base.fallback import Misdirected, OtherPage, ServerWideOptions
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.execution.pipeline import RequestPipeline
+from guidsvc.http.headers.cors import is_sent_by_other_page
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _PARAMETER = re.compile(r"\\\{\w+\\\}")
@@ -41,6 +42,7 @@ class RoutedApplication(ApiApplication):
         self.routes = routes
         self.path_templates = [route.path for route in routes]
         self._host_names = pipeline.context.host_names
+        self._cors = None if pipeline.is_access_controlled else pipeline.context.cors
         self._exact = {route.path: route for route in routes if not route.parameters}
         self._prefixes = {
             route.path.partition("{")[0]: route
@@ -51,6 +53,10 @@ class RoutedApplication(ApiApplication):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         if not self._host_names.accepts(request):
             return self.get_handler_delegate(request, Misdirected)
+        if self._cors is not None and is_sent_by_other_page(request.headers):
+            origin = request.headers.get("Origin")
+            if not self._cors.headers_for(origin):
+                return self.get_handler_delegate(request, OtherPage)
         if not request.path.startswith("/"):
             return self._find_otherwise(request, **kwargs)
         route = self._exact.get(request.path)

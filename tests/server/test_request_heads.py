@@ -153,7 +153,8 @@ def test_table_lists_exactly_the_headers_that_the_code_reads() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
     read_names = {name for tree in trees for name in names_read(tree)}
     fast_path = {
-        name.decode() for name in {*eligibility._HONOURED, *eligibility.DISQUALIFYING_HEADERS, b"host", b"origin"}
+        name.decode()
+        for name in {*eligibility._HONOURED, *eligibility.DISQUALIFYING_HEADERS, b"host", b"origin", b"sec-fetch-site"}
     }
     framing = {name.decode() for name in request_module._READING}
     assert read_names | fast_path | framing == {name.decode() for name in READ}

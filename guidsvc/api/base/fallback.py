@@ -2,7 +2,7 @@
 
 from guidsvc.api.base import near_paths
 from guidsvc.api.base.handler import Handler
-from guidsvc.errors import RateLimited
+from guidsvc.errors import Forbidden, RateLimited
 from guidsvc.http.constants import METHODS
 from guidsvc.http.errors import MisdirectedRequest, NoSuchPath
 
@@ -34,6 +34,24 @@ class Misdirected(Handler):
 
     def _misdirected(self) -> MisdirectedRequest:
         return MisdirectedRequest(self.context.host_names.rejected(self.request) or self.request.host)
+
+
+class OtherPage(Handler):
+    """Any request that a page of another origin sends, where access is not controlled."""
+
+    def get(self, *_: str) -> None:
+        """Refuse it."""
+        raise self._forbidden()
+
+    head = post = put = patch = delete = options = get
+
+    def _translate(self, error: BaseException | None) -> BaseException:
+        """Return Forbidden for unknown methods too."""
+        return error if isinstance(error, Forbidden) else self._forbidden()
+
+    def _forbidden(self) -> Forbidden:
+        detail = "Pages of other origins may not use this service; its setting --cors-origins can allow them."
+        return Forbidden(None, detail)
 
 
 class UnknownPath(Handler):

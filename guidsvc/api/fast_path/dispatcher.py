@@ -23,7 +23,7 @@ from guidsvc.api.fast_path.direct_list import DirectList, query_of, wants_json
 from guidsvc.api.fast_path.direct_read import DirectRead
 from guidsvc.api.fast_path.direct_request import CREATES, DirectRenewal, DirectRequest, EligibleRequest
 from guidsvc.api.fast_path.eligibility import (
-    DISQUALIFYING_HEADERS,
+    disqualifying_headers,
     fast_path_headers,
     has_small_body,
     neutral_headers,
@@ -72,7 +72,9 @@ class FastPathDispatcher:
         self._has_traces = pipeline.has_traces
         self._proxies = context.trusted_proxies
         self._neutral = neutral_headers(has_proxies=self._proxies.any, is_traced=context.tracer is not None)
-        self._disqualifying_headers = DISQUALIFYING_HEADERS | {b"origin"} if context.cors.any else DISQUALIFYING_HEADERS
+        self._disqualifying_headers = disqualifying_headers(
+            has_cors=context.cors.any, is_open=not self._is_access_controlled
+        )
         self._host_names = context.host_names
         self._renderer = read_renderer(self._service, varies=context.cors.any, max_age=context.max_age)
         self._reads = CachedReads(pipeline, self._renderer)

@@ -12,7 +12,7 @@ from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.telemetry.tracing import TRACE_HEADERS
 
 DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"accept"})
-"""Headers that only a handler supports: Accept if it may prefer a page; where CORS is enabled, Origin too."""
+"""Headers that only a handler supports: Accept if it may prefer a page."""
 _HONOURED = {
     b"authorization": "Authorization",
     b"connection": "Connection",
@@ -34,6 +34,12 @@ _NEUTRAL = frozenset({"Authorization", "Connection", "Content-Type", "Idempotenc
 """Fast-path headers that do not change the answer to a read; Authorization matters only through the caller."""
 _FORWARDED = _NEUTRAL | {"X-Forwarded-For", "X-Forwarded-Proto"}
 """The same where no proxy is trusted, so that forwarding headers are ignored."""
+
+
+def disqualifying_headers(*, has_cors: bool, is_open: bool) -> frozenset[bytes]:
+    """Return the headers that only a handler supports. `is_open` if access is not controlled."""
+    origin = {b"origin"} if has_cors else set()
+    return DISQUALIFYING_HEADERS | origin | ({b"sec-fetch-site"} if is_open else set())
 
 
 def fast_path_headers(

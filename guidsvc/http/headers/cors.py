@@ -5,7 +5,7 @@ replace authentication: an allowed page must still send a key where one is requi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from guidsvc.errors import StartError
 
@@ -43,6 +43,9 @@ MAX_AGE_SECONDS = 600
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
 _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
+_OTHER_SITES = frozenset({"cross-site", "same-site"})
+"""Values of Sec-Fetch-Site (W3C Fetch Metadata) in requests of pages of other origins."""
+
 
 class Cors:
     """The CORS policy for a list of allowed origins; raises StartError unless each is written as browsers do."""
@@ -73,6 +76,16 @@ class Cors:
             "Access-Control-Allow-Headers": ", ".join(ALLOWED),
             "Access-Control-Max-Age": str(MAX_AGE_SECONDS),
         }
+
+
+def is_sent_by_other_page(headers: Mapping[str, str]) -> bool:
+    """Whether a page of another origin sends this request. It does not if a person follows a link from there.
+
+    Programs and old browsers send no such headers.
+    """
+    if headers.get("Sec-Fetch-Site") not in _OTHER_SITES:
+        return False
+    return (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) != ("navigate", "document")
 
 
 def _check(origin: str) -> None:

@@ -1,7 +1,7 @@
 """CORS: pages of allowed origins may use the service; other origins get no CORS headers."""
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 
 import pytest
 
@@ -24,7 +24,7 @@ def cors_headers_of(reply: Reply) -> dict[str, str]:
     return {name: value for name, value in reply.headers.get_all() if name.lower().startswith("access-control-")}
 
 
-def preflight(origin: str, method: str = "PUT") -> Mapping[str, str]:
+def preflight(origin: str, method: str = "PUT") -> dict[str, str]:
     """Return the headers of a preflight request by a browser."""
     return {
         "Origin": origin,
@@ -186,3 +186,50 @@ def test_invalid_origin_stops_the_start(origin: str) -> None:
 @pytest.mark.parametrize("origin", [A, B, "http://localhost:3000", "http://[::1]:8080", "https://xn--4ca.example"])
 def test_valid_origin_is_accepted(origin: str) -> None:
     assert Cors([origin]).headers_for(origin)["Access-Control-Allow-Origin"] == origin
+
+
+def sent_by(site: str, mode: str = "no-cors", dest: str = "empty") -> dict[str, str]:
+    """Return what a browser says about the page that sends a request."""
+    return {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+
+
+REFUSED = [
+    ("GET", AT, sent_by("cross-site")),
+    ("GET", AT, sent_by("same-site", "cors") | {"Origin": OTHER}),
+    ("HEAD", AT, sent_by("cross-site")),
+    ("PUT", AT, sent_by("cross-site", "cors") | {"Origin": OTHER}),
+    ("POST", "/guid", sent_by("cross-site", "navigate", "iframe")),
+    ("GET", "/guid", sent_by("cross-site", dest="image")),
+    ("GET", "/events?wait=30", sent_by("same-site")),
+    ("GET", "/livez", sent_by("cross-site")),
+    ("OPTIONS", AT, sent_by("cross-site", "cors") | preflight(OTHER)),
+    ("BREW", "/nothing", sent_by("cross-site")),
+]
+ACCEPTED = [
+    ("GET", AT, sent_by("same-origin", "cors")),
+    ("GET", AT, sent_by("none", "navigate", "document")),
+    ("GET", AT, sent_by("cross-site", "navigate", "document")),
+    ("GET", AT, sent_by("cross-site", "cors") | {"Origin": A}),
+    ("OPTIONS", AT, sent_by("cross-site", "cors") | preflight(A)),
+    ("GET", AT, {}),
+]
+
+
+async def test_pages_of_other_origins_are_refused_without_keys(serving: Serving) -> None:
+    """The first request of each kind is repeated, as the fast path remembers what it has answered."""
+    async with serving(cors_origins=A) as client:
+        await client.put(AT, {"user": USER})
+        for method, path, headers in [*ACCEPTED, *REFUSED, *ACCEPTED]:
+            reply = await client.ask(method, path, headers=headers)
+            if (method, path, headers) in ACCEPTED:
+                assert reply.status in {200, 204}, headers
+            else:
+                assert reply.status == 403, (method, path, headers)
+                assert method == "HEAD" or reply.json["code"] == "forbidden"
+        assert (await client.get(AT)).json["user"] == USER
+
+
+async def test_keys_replace_the_check_of_pages(serving: Serving) -> None:
+    async with serving(access="keys") as client:
+        assert (await client.ask("GET", "/livez", headers=sent_by("cross-site"))).status == 200
+        assert (await client.ask("GET", AT, headers=sent_by("cross-site"))).status == 401
