@@ -15,6 +15,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand, WriteCommand
+from guidsvc.domain.commands.merge_patch import merge
 from guidsvc.domain.leases.errors import ExpiresTooSoon, beyond_limit, cannot_revive, nothing_left
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import (
@@ -207,19 +208,6 @@ def delete(record: Record, now: int) -> Record:
             "purge_at": min(version // 1000 + TOMBSTONE_SECONDS, MAX_TIME),
         }
     )
-
-
-def merge(target: object, patch: object) -> object:
-    """Apply a JSON merge patch (RFC 7396) to a JSON value without modifying either."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge(merged.get(name), value) if isinstance(value, dict) else value
-    return merged
 
 
 def _patch_metadata(text: str | None, patch: dict[str, Any] | None) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from guidsvc.domain.lifecycle import merge
+from guidsvc.domain.commands.merge_patch import merge
 from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_failed, assert_problem, pointers
 from tests.support.factories import GUID, USER

@@ -24,8 +24,8 @@ from guidsvc.api.resources.batch.operations import read_line
 from guidsvc.domain import api_key as keys
 from guidsvc.domain.caller import ANYONE
 from guidsvc.domain.commands import BatchQuery, CreateCommand, ListQuery, PatchCommand, PutCommand
+from guidsvc.domain.commands.merge_patch import merge
 from guidsvc.domain.events.query import EventQuery
-from guidsvc.domain.lifecycle import merge
 from guidsvc.errors import GuidsvcError, InvalidRequest
 from guidsvc.http import constants
 from guidsvc.http.errors import UnsupportedMediaType
