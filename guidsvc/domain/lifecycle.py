@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from guidsvc.domain.commands import MEMBERS, PatchCommand, PutCommand, WriteCommand
-from guidsvc.domain.commands.merge_patch import merge
+from guidsvc.domain.commands.merge_patch import UnfitPatch, after_merge, merge
 from guidsvc.domain.leases.errors import ExpiresTooSoon, beyond_limit, cannot_revive, nothing_left
 from guidsvc.domain.leases.limits import UNLIMITED, LifeLimits
 from guidsvc.domain.record import (
@@ -24,7 +24,7 @@ from guidsvc.domain.record import (
     RENDERED,
     Record,
     State,
-    check_metadata_patch,
+    check_depth_and_numbers,
     render_metadata,
 )
 from guidsvc.errors import Expired, InvalidField, InvalidRequest, NotFound
@@ -210,19 +210,19 @@ def delete(record: Record, now: int) -> Record:
     )
 
 
-def _patch_metadata(text: str | None, patch: dict[str, Any] | None) -> str | None:
+def _patch_metadata(text: str | None, patch: bytes | UnfitPatch | None) -> str | None:
     if patch is None:
         return None
+    if isinstance(patch, UnfitPatch):
+        raise InvalidRequest(InvalidField("/metadata", patch.detail))
     try:
-        check_metadata_patch(patch)
+        check_depth_and_numbers(patch)
     except ValueError as error:
         raise InvalidRequest(InvalidField("/metadata", str(error))) from error
     try:
-        return render_metadata(merge(from_json(text or "{}"), patch))
+        return render_metadata(merge({} if text is None else from_json(text), from_json(patch)))
     except ValueError as error:
-        raise InvalidRequest(
-            InvalidField("/metadata", f"after the merge with the stored metadata, it {error}")
-        ) from error
+        raise InvalidRequest(InvalidField("/metadata", after_merge(error))) from error
 
 
 def _merge_members(record: Record, members: dict[str, Any], now: int, policy: RetentionPolicy) -> Record:

@@ -115,20 +115,22 @@ def render_metadata(value: object) -> str | None:
         raise validation_error("metadata_type", "must be a JSON object")
     rendered = to_json(value)
     if len(rendered) > MAX_METADATA_BYTES:
-        raise validation_error("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
-    _check_depth_and_numbers(rendered)
+        raise metadata_too_large()
+    check_depth_and_numbers(rendered)
     return rendered.decode() if value else None
 
 
-def check_metadata_patch(patch: object) -> None:
-    """Raise ValueError, with the reason, if a merge patch is invalid whatever it is applied to.
+def metadata_too_large() -> PydanticCustomError:
+    """Return the error of metadata with more than MAX_METADATA_BYTES."""
+    return validation_error("metadata_size", "must be at most {most} bytes of compact JSON", most=MAX_METADATA_BYTES)
 
-    Otherwise the error would depend on the stored metadata, and tell a caller about it that may not read it.
+
+def check_depth_and_numbers(rendered: bytes) -> None:
+    """Raise ValueError, with the reason, if compact JSON is too deep or has a number that is too large.
+
+    A merge patch is checked before the merge. Otherwise the error would depend on the stored metadata, and tell a
+    caller about it that may not read it.
     """
-    _check_depth_and_numbers(to_json(patch))
-
-
-def _check_depth_and_numbers(rendered: bytes) -> None:
     outline = _outside_strings(rendered)
     if _is_deeper(outline, MAX_METADATA_LEVELS):
         raise validation_error("metadata_depth", "must be at most {most} levels deep", most=MAX_METADATA_LEVELS)

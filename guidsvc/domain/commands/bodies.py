@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from guidsvc.domain.commands.fields import forget_default, optional_field, refuse_null
+from guidsvc.domain.commands.merge_patch import UnfitPatch, render_patch
 from guidsvc.domain.commands.renewal import RenewCommand
 from guidsvc.domain.commands.seconds import OptionalSeconds, exclude_expire, require_ttl
 from guidsvc.domain.record import (
@@ -116,13 +117,6 @@ class PutCommand(WriteCommand):
 _PATCH_SCHEMA: dict[str, Any] = {"anyOf": [{"additionalProperties": True, "type": "object"}, {"type": "null"}]}
 
 
-def _check_patch(value: object) -> dict[str, Any] | None:
-    """Accept an object or null. Its content is validated after the merge."""
-    if value is None or isinstance(value, dict):
-        return value
-    raise validation_error("metadata_type", "must be a JSON object")
-
-
 _PATCHED_TTL = " of a PATCH; send `expire`, in Unix seconds, or use PUT, or POST to /guid/{guid}/renewal"
 _PATCHED_REVIVE = " of a PATCH; remove it: a PATCH revives an expired record only with a future `expire`"
 
@@ -140,7 +134,7 @@ class PatchCommand(_Members):
         }
     )
 
-    metadata: Annotated[dict[str, Any] | None, PlainValidator(_check_patch), WithJsonSchema(_PATCH_SCHEMA)] = Field(
+    metadata: Annotated[bytes | UnfitPatch | None, PlainValidator(render_patch), WithJsonSchema(_PATCH_SCHEMA)] = Field(
         default=None,
         description="A merge patch of the metadata; null removes all of it.",
         json_schema_extra=forget_default,

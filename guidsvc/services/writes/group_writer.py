@@ -97,7 +97,8 @@ class GroupWriter(RecordWriter):
                     raise NotFound(guids[place])
                 new = make(place, old, now, stored.version if stored else 0)
             except REJECTIONS as error:
-                error.__traceback__ = error.__context__ = None  # it references this frame
+                # Tracebacks reference this frame and those below it, with all that is decoded there.
+                error.__traceback__ = error.__cause__ = error.__context__ = None
                 results[place] = error
             except Exception:  # noqa: BLE001
                 results[place] = None  # left to `write`, which meets it again and raises it

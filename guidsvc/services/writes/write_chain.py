@@ -143,7 +143,8 @@ class WriteChains:
                 raise NotFound(old.guid)
             new = write.context.run(write.make, old, now, old.version)
         except REJECTIONS as error:
-            error.__traceback__ = error.__context__ = None  # it references this frame
+            # Tracebacks reference this frame and those below it, with all that is decoded there.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
             return Link(write, old, old, error)
         except Exception:  # noqa: BLE001  # it meets the error again in its own turn, and raises it
             return None

@@ -11,13 +11,9 @@ from guidsvc.domain.commands import CreateCommand, PutCommand
 from guidsvc.domain.record import MAX_METADATA_BYTES, MAX_TIME
 from guidsvc.errors import InvalidField, InvalidRequest
 from tests.support.factories import GUID, USER, record
+from tests.support.json_values import JSON_VALUES
 
 NOW = 1_795_000_000_000
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=8,
-)
 
 
 def put_command(body: str | bytes, guid: str | None = GUID) -> PutCommand:

@@ -199,7 +199,7 @@ async def test_refused_change_waits_for_no_turn(setups: tuple[Setup, Setup]) -> 
             await stack.enter_async_context(turns.slot(None))
         with pytest.raises(NotFound):
             async with asyncio.timeout(30):
-                await setup.service.acting_for(BOB).patch(guid, PatchCommand(metadata={"b": 1}))
+                await setup.service.acting_for(BOB).patch(guid, PatchCommand.model_validate({"metadata": {"b": 1}}))
 
 
 @pytest.mark.parametrize("error", [OutcomeUnknown("?"), StoreUnavailable("gone"), RuntimeError("a fault")])

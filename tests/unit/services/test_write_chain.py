@@ -1,18 +1,23 @@
 """Writes that wait for a GUID are executed together, each with its own result, event and audit line."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 import pytest
 
+from guidsvc.api.parsing import body
 from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import ANYONE, Caller
+from guidsvc.domain.commands import PatchCommand
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
+from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
     ClientDisconnected,
     GuidsvcError,
+    InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PreconditionFailed,
@@ -34,6 +39,7 @@ from guidsvc.telemetry import tracing
 from guidsvc.telemetry.tracing import RequestTrace
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
+from tests.support.json_values import listing_body
 
 Change = Callable[[Record], Record]
 
@@ -398,3 +404,25 @@ async def test_long_queue_is_executed_in_several_chains(writers: Writers, monkey
     await writers.results()
 
     assert writers.records.calls == [1, 4, 4, 2]
+
+
+async def test_rejected_patch_of_a_chain_leaves_nothing_decoded(writers: Writers, clock: FakeClock) -> None:
+    """Until the swaps of the chain are done, which may wait for other caches."""
+    decoded = listing_body("{}", 5_400)
+    command = body.parse(decoded.encode(), PatchCommand, {"guid": GUID})
+    policy, taken_bytes = RetentionPolicy(lifetime=3600, retention=600), []
+
+    def patched(old: Record) -> Record:
+        return lifecycle.patch(old, command, clock(), policy)
+
+    writers.records.before_chain = lambda _: taken_bytes.append(tracemalloc.get_traced_memory()[0])
+    writers.begin(renamed("a"), renamed("b", metadata='{"b":"%s"}' % ("x" * 16_000)), *[patched] * 20)
+    await until(lambda: writers.admission.waiting == len(writers.tasks) - 2)
+    tracemalloc.start()
+    try:
+        results = await writers.results()
+    finally:
+        tracemalloc.stop()
+    assert [type(each) for each in results[2:]] == [InvalidRequest] * 20
+    assert len(taken_bytes) == 1
+    assert taken_bytes[0] < 20 * len(decoded)

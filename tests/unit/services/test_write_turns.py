@@ -1,15 +1,18 @@
 """Writers that wait for another writer of their GUID leave their slots to other callers, and get them back in turn."""
 
 import asyncio
+import json
+import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from guidsvc.domain.commands import PutCommand
+from guidsvc.api.parsing import body
+from guidsvc.domain.commands import PatchCommand, PutCommand
 from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.lifecycle import RetentionPolicy
-from guidsvc.domain.record import Record
+from guidsvc.domain.record import MAX_METADATA_BYTES, Record
 from guidsvc.errors import DeadlineExceeded, Overloaded
 from guidsvc.runtime.admission import QUEUE, Admission
 from guidsvc.runtime.cancel_scope import CancelScope
@@ -20,6 +23,7 @@ from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import LeaseClock
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.factories import GUID
+from tests.support.json_values import listing_body, metadata_body
 
 OTHER, THIRD = GUID[::-1], "C" * 32
 
@@ -65,6 +69,10 @@ class Writers:
 
     async def put(self, guid: str, user: str) -> None:
         await self._service.put(guid, PutCommand(user=user))
+
+    async def patch(self, text: str) -> None:
+        """Read a new copy of a body, as a request has, and apply the patch to GUID."""
+        await self._service.patch(GUID, body.parse(text.encode(), PatchCommand, {"guid": GUID}))
 
     def begin(self, caller: str, work: Callable[[], Awaitable[object]]) -> "asyncio.Task[None]":
         """Start a request of a caller."""
@@ -158,4 +166,43 @@ async def test_batch_and_waiting_writer_do_not_block_each_other(records: GatedRe
     records.gates[GUID].set()
     await asyncio.gather(*writers.tasks)
     assert len(records.arrived) == 7
+    writers.assert_empty()
+
+
+WAITING = 40
+"""PATCHes that wait for their turn in the tests below."""
+REQUEST_BYTES = 12 * 1024
+"""Memory of a request in these tests, without its body."""
+PATCHES = {
+    "objects": (listing_body("{}", 5_400), MAX_METADATA_BYTES),
+    "too many objects": (listing_body("{}", 6_100), 0),
+    "too many numbers": (listing_body("1e15", 13_000), 0),
+    "null": (metadata_body(json.dumps(dict.fromkeys(map(hex, range(4_500))))), 64 * 1024),
+    "wide text": (metadata_body(f'{{"a":"\U0001f600{"x" * 16_000}"}}'), MAX_METADATA_BYTES),
+}
+"""Bodies of PATCHes that take many times their size once they are decoded, or rendered; the most that each may take."""
+
+
+@pytest.mark.parametrize("shape", PATCHES)
+async def test_waiting_patch_takes_no_more_than_its_text(records: GatedRecords, clock: FakeClock, shape: str) -> None:
+    """Thousands may wait, without a slot, and only the bytes of their bodies are counted."""
+    writers, (text, most_bytes) = Writers(records, Admission(64, seconds=60, budget=60), clock), PATCHES[shape]
+    records.gates[GUID].set()
+    await writers.put(GUID, "a")
+    records.gates[GUID].clear()
+    writers.begin_puts("alice", GUID, 2)
+    await until(lambda: len(records.arrived) == 2)
+    tracemalloc.start()
+    try:
+        memory_before, _ = tracemalloc.get_traced_memory()
+        patches = [writers.begin("alice", lambda: writers.patch(text)) for _ in range(WAITING)]
+        await until(lambda: writers.admission.waiting == WAITING)
+        taken_bytes = (tracemalloc.get_traced_memory()[0] - memory_before) / WAITING
+    finally:
+        tracemalloc.stop()
+    for patch in patches:
+        patch.cancel()
+    records.gates[GUID].set()
+    await asyncio.wait(writers.tasks)
+    assert taken_bytes < most_bytes + REQUEST_BYTES
     writers.assert_empty()
