@@ -253,7 +253,8 @@ class GuidService:
             check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
             return lifecycle.patch(old, patch, now, self._policy)
 
-        _, new = await self._writer.write(guid, make, self._caller, merges_metadata=patch.metadata is not None)
+        merged_bytes = 0 if patch.metadata is None else patch.merged_bytes
+        _, new = await self._writer.write(guid, make, self._caller, merged_bytes=merged_bytes)
         return new
 
     async def renew(self, guid: str, asked: RenewCommand, conditions: Conditions = UNCONDITIONAL) -> Renewal:

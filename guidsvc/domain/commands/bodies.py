@@ -140,6 +140,11 @@ class PatchCommand(_Members):
         json_schema_extra=forget_default,
     )
 
+    @property
+    def merged_bytes(self) -> int:
+        """The size of the patch that is merged into the metadata of the record, in bytes; 0 if there is none."""
+        return len(self.metadata) if isinstance(self.metadata, bytes) else 0
+
 
 class CreateCommand(WriteCommand):
     """The body of a request to create a record under a generated GUID. The user is required."""

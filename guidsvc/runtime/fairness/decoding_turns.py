@@ -9,9 +9,9 @@ from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 READERS = 4
 """Maximum number of large texts, or parts of batches, that are decoded in one iteration of the event loop."""
 FREE_BYTES = 4 * 1024
-"""Size of the metadata that a task merges before its first turn."""
+"""Size of the metadata and patches that a task merges without a turn, or before its first."""
 MERGED_BYTES = 16 * 1024
-"""Size of the metadata that is decoded, merged and rendered in one turn: 16 KiB take up to 1 ms."""
+"""Size of the metadata and patches that are decoded, merged and rendered in one turn: 16 KiB take up to 1 ms."""
 VALIDATED_BYTES = 32 * 1024
 """Size of the metadata of rows that is validated in one turn."""
 
@@ -35,9 +35,12 @@ class MergeBudget:
         self._turns = turns
         self._left_bytes = FREE_BYTES
 
-    async def spend(self, text: str | None) -> None:
-        """Wait for a turn if the present one has no room for this text. Decode it without another wait."""
-        size = len(text or "")
+    async def spend(self, stored: str | None, patch_bytes: int) -> None:
+        """Wait for a turn if the present one has no room for a merge. Execute it without another wait.
+
+        The patch costs as much as the stored text: each is decoded, merged and rendered.
+        """
+        size = len(stored or "") + patch_bytes
         if size > self._left_bytes:
             await self._turns.take_own_turn()
             self._left_bytes = MERGED_BYTES

@@ -10,7 +10,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, NotFound, QuotaExceeded
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
-from guidsvc.runtime.fairness.decoding_turns import DecodingTurns, MergeBudget
+from guidsvc.runtime.fairness.decoding_turns import FREE_BYTES, DecodingTurns
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
 from guidsvc.services.writes.change_audit import Action, ChangeAudit, Outcome, action_of, is_unknown, origin_of
@@ -59,7 +59,7 @@ class RecordWriter:
         self._chains = WriteChains(records, self._turns, decoding_turns, clock=clock, quota=quota, audit=audit)
 
     async def write(
-        self, guid: str, make: Make, caller: Caller, *, while_live: bool = False, merges_metadata: bool = False
+        self, guid: str, make: Make, caller: Caller, *, while_live: bool = False, merged_bytes: int = 0
     ) -> Change:
         """Replace a record by the result of `make`, atomically; return the old and the new record.
 
@@ -68,19 +68,20 @@ class RecordWriter:
 
         A creation has a deadline: until then, the tombstone of any record that came between is still stored.
         With `while_live`, so has the change of a live record: it takes effect before that expires, or not at all.
-        With `merges_metadata`, `make` decodes the metadata of the record: if that is large, the write takes a turn.
+        With `merged_bytes`, `make` merges a patch of this size into the metadata of the record: if the two are large,
+        the write takes a turn. While it waits, `make` must hold the patch as text.
         """
         if not self._locks.is_held(guid):
-            return await self._write(guid, make, caller, while_live=while_live, merges_metadata=merges_metadata)
+            return await self._write(guid, make, caller, while_live=while_live, merged_bytes=merged_bytes)
         if not caller.is_admin:
             await self._reject_other_owner(guid, caller)
-        queued = QueuedWrite(make, caller, while_live=while_live, merges_metadata=merges_metadata)
+        queued = QueuedWrite(make, caller, while_live=while_live, merged_bytes=merged_bytes)
         async with self._turns.turn(guid, queued) as result:
             if result is not None:
                 return result
-            return await self._write(guid, make, caller, while_live=while_live, merges_metadata=merges_metadata)
+            return await self._write(guid, make, caller, while_live=while_live, merged_bytes=merged_bytes)
 
-    async def _write(self, guid: str, make: Make, caller: Caller, *, while_live: bool, merges_metadata: bool) -> Change:
+    async def _write(self, guid: str, make: Make, caller: Caller, *, while_live: bool, merged_bytes: int) -> Change:
         async with self._locks.acquire(guid):
             for attempt in range(self._attempts):
                 if attempt:
@@ -91,8 +92,8 @@ class RecordWriter:
                 old = lifecycle.existing(stored, now)
                 if old is not None and authorize(old, caller) is None:
                     raise NotFound(guid)
-                if merges_metadata and old is not None:
-                    await MergeBudget(self._decoding_turns).spend(old.metadata)
+                if merged_bytes and old is not None and len(old.metadata or "") + merged_bytes > FREE_BYTES:
+                    await self._decoding_turns.take_own_turn()
                     now = self._clock()
                     old = lifecycle.existing(old, now)
                 new = make(old, now, stored.version if stored else 0)

@@ -99,8 +99,8 @@ class WriteChains:
     async def _plan(self, new: Record, links: list[Link]) -> None:
         budget = MergeBudget(self._decoding_turns)
         while len(links) < LONGEST and (write := self._turns.first(new.guid)) is not None:
-            if write.merges_metadata:
-                await budget.spend(new.metadata)
+            if write.merged_bytes:
+                await budget.spend(new.metadata, write.merged_bytes)
                 if write is not self._turns.first(new.guid):  # its request has ended meanwhile
                     continue
             link = self._link(write, new)

@@ -33,13 +33,13 @@ class QueuedWrite:
     Its future gets the result if another writer executes it, and None when it has the turn.
     """
 
-    __slots__ = ("caller", "context", "future", "is_taken", "make", "merges_metadata", "scope", "task", "while_live")
+    __slots__ = ("caller", "context", "future", "is_taken", "make", "merged_bytes", "scope", "task", "while_live")
 
-    def __init__(self, make: Make, caller: Caller, *, while_live: bool, merges_metadata: bool) -> None:
+    def __init__(self, make: Make, caller: Caller, *, while_live: bool, merged_bytes: int) -> None:
         self.make = make
         self.caller = caller
         self.while_live = while_live
-        self.merges_metadata = merges_metadata
+        self.merged_bytes = merged_bytes
         self.context = copy_context()
         self.task = asyncio.current_task()
         self.scope: CancelScope | None = None

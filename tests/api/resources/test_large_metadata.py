@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from guidsvc.api.parsing import body
 from guidsvc.domain import lifecycle
 from guidsvc.runtime.fairness.decoding_turns import MERGED_BYTES, READERS, VALIDATED_BYTES
 from guidsvc.store.sqlite import repositories
@@ -51,6 +52,33 @@ async def test_little_metadata_is_patched_per_loop_turn(
     assert 1 <= counter.most <= READERS * MERGED_BYTES // METADATA_BYTES
     patched = [(await client.ask("GET", f"/guid/{guid}")).json["metadata"] for guid in guids]
     assert sum(len(each) - 1 for each in patched) == 32, "each patch is in its record"
+
+
+@pytest.mark.parametrize("count", [1, 32], ids=["one GUID", "many GUIDs"])
+async def test_few_large_patches_are_merged_per_loop_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Also if no metadata is stored: a patch is decoded with its body, and again when it is merged and rendered."""
+    counter = TurnCounter()
+    guids = [f"{number:032X}" for number in range(count)]
+    for guid in guids:
+        assert (await client.put(f"/guid/{guid}", {"user": USER})).status == 201
+    monkeypatch.setattr(lifecycle, "patch", counter.counted(lifecycle.patch))
+    monkeypatch.setattr(body, "parse", counter.counted(body.parse))
+    async with counter.following_turns():
+        replies = await asyncio.gather(
+            *(
+                client.ask(
+                    "PATCH",
+                    f"/guid/{guids[number % count]}",
+                    json={"metadata": METADATA},
+                    headers={"Content-Type": PATCH},
+                )
+                for number in range(32)
+            )
+        )
+    assert {reply.status for reply in replies} == {200}
+    assert 1 <= counter.most <= READERS
 
 
 async def test_little_metadata_of_rows_is_validated_per_loop_turn(

@@ -26,7 +26,7 @@ from guidsvc.errors import (
 )
 from guidsvc.runtime.admission import Admission
 from guidsvc.runtime.cancel_scope import CancelScope
-from guidsvc.runtime.fairness.decoding_turns import DecodingTurns
+from guidsvc.runtime.fairness.decoding_turns import MERGED_BYTES, READERS, DecodingTurns
 from guidsvc.services import retention_quota
 from guidsvc.services.quota import NO_QUOTA, Quota, open_quota
 from guidsvc.services.retention_quota import STORED_PER_LIVE, open_quotas
@@ -40,6 +40,7 @@ from guidsvc.telemetry.tracing import RequestTrace
 from tests.conftest import FakeClock
 from tests.support.factories import GUID, record
 from tests.support.json_values import listing_body
+from tests.support.turn_counter import TurnCounter
 
 Change = Callable[[Record], Record]
 
@@ -85,7 +86,7 @@ class Writers:
         self.admission = Admission(8, seconds=60, budget=60)
         self.audit: list[tuple[object, ...]] = []
         lease_clock = LeaseClock(records.database.fence)
-        self.merges_metadata = False
+        self.merged_bytes = 0
         self._writer = RecordWriter(
             records,
             lease_clock,
@@ -116,7 +117,7 @@ class Writers:
 
         tracing.CURRENT.set(RequestTrace(request_id))
         async with self.admission.slot(scope, "alice"):
-            return (await self._writer.write(GUID, make, ANYONE, merges_metadata=self.merges_metadata))[1]
+            return (await self._writer.write(GUID, make, ANYONE, merged_bytes=self.merged_bytes))[1]
 
     async def results(self) -> list[Record | BaseException]:
         """Wait until all but two writes wait for their turn; let the first continue, and return all results."""
@@ -142,7 +143,7 @@ def writers(records: GatedRecords, clock: FakeClock) -> Writers:
 @pytest.fixture
 async def merging(writers: Writers) -> Writers:
     """Writers that merge large metadata, so that other tasks run while a chain is planned."""
-    store, writers.merges_metadata = writers.records.database.records, True
+    store, writers.merged_bytes = writers.records.database.records, 100
     large = renamed("old", metadata='{"a":"%s"}' % ("x" * 16_000))
     assert await store.swap(old := await writers.stored(), large(old))
     return writers
@@ -426,3 +427,16 @@ async def test_rejected_patch_of_a_chain_leaves_nothing_decoded(writers: Writers
     assert [type(each) for each in results[2:]] == [InvalidRequest] * 20
     assert len(taken_bytes) == 1
     assert taken_bytes[0] < 20 * len(decoded)
+
+
+@pytest.mark.parametrize("is_rejected", [False, True])
+async def test_few_large_patches_of_a_chain_are_merged_in_a_turn(writers: Writers, *, is_rejected: bool) -> None:
+    """Although little metadata is stored: merging a patch costs as much as merging stored metadata of its size."""
+    counter = TurnCounter()
+    merge = counter.counted(rejected if is_rejected else renamed("b"))
+    writers.merged_bytes = MERGED_BYTES // 2
+    writers.begin(renamed("a"), renamed("b"), *[merge] * 30)
+    async with counter.following_turns():
+        results = await writers.results()
+    assert sum(isinstance(each, PreconditionFailed) for each in results) == (30 if is_rejected else 0)
+    assert 1 <= counter.most <= 2 * READERS
