@@ -76,6 +76,14 @@ def _records_to_delete(running: Running) -> Mapping[str, object]:
 
 def _writes(server: str, label: str) -> Iterator[Case]:
     yield Case(f"create, {label}", server, script="create", prepare=_fresh_keys)
+    yield Case(f"create by POST, {label}", server, script="generate")
+    yield Case(
+        f"create by POST with an Idempotency-Key, {label}",
+        server,
+        script="generate",
+        prepare=_fresh_keys,
+        variables={"ONCE": "1"},
+    )
     yield Case(f"update, {label}", server, script="update")
     yield Case(f"delete, {label}", server, script="delete", prepare=_records_to_delete)
     yield Case(f"batches of {PER_BATCH}, {label}", server, script="batch", prepare=_fresh_keys, per_request=PER_BATCH)
