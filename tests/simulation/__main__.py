@@ -77,7 +77,7 @@ def main() -> int:
     if options.quota:
         return _run(QUOTA, options)
     if options.events:
-        return _run(EVENTS, options)
+        return _run(replace(EVENTS, run=partial(events.run, faults=options.faults)), options)
     failed = _run(replace(CACHE, run=partial(run, faults=options.faults)), options)
     if options.seed is not None or options.until_found or options.faults:
         return failed

@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant("a duplicate is drained before a majority has it", {_SEQUENCER: (
         "found = self._log.find(wanted, dict.fromkeys(KEY, 1))",
         'found = self._log.with_options(read_concern=__import__("pymongo.read_concern").read_concern.ReadConcern("local")).find(wanted)',
-    )}, 120),
+    )}, 120, ("no_majority",)),
     Mutant("an entry below the floor counts", {_SEQUENCER: ("if number > floor]", "if number > 0]")}, 120),
     Mutant("the outboxes are read before the head", {_SEQUENCER: (
         "moved = await self._append(head, batch)", "moved = await self._append(await self.head(), batch)",
@@ -56,11 +56,11 @@ MUTANTS = (
     Mutant("a page of the archive is not checked again", {_READING: (
         "entries, looked_to = await self._read(archive, (after, last), limit, selection, queue_name)\n        await self._require_untrimmed(after, owner)\n",
         "entries, looked_to = await self._read(archive, (after, last), limit, selection, queue_name)\n",
-    )}, 120),
+    )}, 120, ("slow", "stragglers")),
     Mutant("entries in outboxes are archived", {_RETENTION: ("documents[: await self._before_undrained(documents)]", "documents")}, 120),
 )  # fmt: skip
 
 
 def found_at(mutant: Mutant) -> int | None:
     """Run seeds on a mutant; return the first that finds it, or None."""
-    return run_on(mutant, "--events")
+    return run_on(mutant, "--events", "--faults", *mutant.faults)

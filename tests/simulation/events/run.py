@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random as global_random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -50,6 +50,8 @@ OWNERS = 3
 _METADATA = '{"a":"' + "x" * 600 + '"}'
 """Metadata of the first owner, which makes its share the largest if the log has a maximum size."""
 POLICY = EventPolicy("all", (2,))
+FAULTS = ("pause", "long_pause", "die", "cut", "slow", "stragglers", "fail_over", "fail_over", "no_majority")
+"""All faults. Fail-overs are twice as frequent as each other fault."""
 _NO_INDEX: list[IndexModel] = []
 _Done = TypeVar("_Done")
 
@@ -211,13 +213,11 @@ def _owned(guid: str) -> dict[str, str]:
     return {"owner": f"owner {owner}"} | ({} if owner else {"metadata": _METADATA})
 
 
-def _inject_fault(world: World, database: Database, processes: list[EventProcess]) -> None:
-    """Inject one fault, and end it."""
+def _inject_fault(world: World, database: Database, processes: list[EventProcess], faults: Sequence[str]) -> None:
+    """Inject one of these faults, and end it."""
     random, one = world.random, world.random.choice(processes)
     network, shard = random.choice(one.networks), random.choice((database.records, database.log))
-    what = random.choice(
-        ("pause", "long_pause", "die", "cut", "slow", "stragglers", "fail_over", "fail_over", "no_majority")
-    )
+    what = random.choice(faults)
     world.note("fault:", what)
     if what == "pause":
         one.actor.pause(3.0 * random.random())
@@ -244,15 +244,17 @@ def _inject_fault(world: World, database: Database, processes: list[EventProcess
         world.outside(3 * random.random(), shard.fail_over)
 
 
-async def _inject_faults(world: World, database: Database, processes: list[EventProcess]) -> None:
+async def _inject_faults(
+    world: World, database: Database, processes: list[EventProcess], faults: Sequence[str]
+) -> None:
     while world.now < SECONDS:
         await asyncio.sleep(world.random.choice((0.2, 1.0, 5.0)) * world.random.random())
-        _inject_fault(world, database, processes)
+        _inject_fault(world, database, processes, faults)
     await asyncio.sleep(CALM_SECONDS)
 
 
-def run(seed: int, *, trace: bool = False) -> Result:
-    """Run a seed to its end, and check the result."""
+def run(seed: int, *, trace: bool = False, faults: Sequence[str] = ()) -> Result:
+    """Run a seed to its end, with these faults only if any are given, and check the result."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     global_random.seed(seed)
     sequencer.BATCH = retention.BATCH = BATCH  # type: ignore[attr-defined]
@@ -262,7 +264,7 @@ def run(seed: int, *, trace: bool = False) -> Result:
     try:
         database = Database(world, judge, has_room=seed % 6 != 1)
         processes = [EventProcess(world, database, judge, f"p{number}") for number in range(PROCESSES)]
-        world.run_until_complete(_inject_faults(world, database, processes))
+        world.run_until_complete(_inject_faults(world, database, processes, faults or FAULTS))
         judge.finish()
         return Result(seed, judge.violations, judge.counts, world.events)
     finally:
