@@ -11,7 +11,6 @@ from guidsvc.api.base.application import ApiApplication
 from guidsvc.api.base.fallback import Misdirected, OtherPage, ServerWideOptions
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.execution.pipeline import RequestPipeline
-from guidsvc.http.headers.cors import is_sent_by_other_page
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _PARAMETER = re.compile(r"\\\{\w+\\\}")
@@ -53,10 +52,8 @@ class RoutedApplication(ApiApplication):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         if not self._host_names.accepts(request):
             return self.get_handler_delegate(request, Misdirected)
-        if self._cors is not None and is_sent_by_other_page(request.headers):
-            origin = request.headers.get("Origin")
-            if not self._cors.headers_for(origin):
-                return self.get_handler_delegate(request, OtherPage)
+        if self._cors is not None and self._cors.refuses(request.headers):
+            return self.get_handler_delegate(request, OtherPage)
         if not request.path.startswith("/"):
             return self._find_otherwise(request, **kwargs)
         route = self._exact.get(request.path)

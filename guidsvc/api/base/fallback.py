@@ -1,5 +1,7 @@
 """Handlers of requests that no route serves: `OPTIONS *`, another host name, an unknown path."""
 
+from typing import ClassVar
+
 from guidsvc.api.base import near_paths
 from guidsvc.api.base.handler import Handler
 from guidsvc.errors import Forbidden, RateLimited
@@ -15,57 +17,54 @@ class ServerWideOptions(Handler):
         return ", ".join(METHODS)
 
 
-class Misdirected(Handler):
-    """Any request under a host name that is not accepted."""
+class RefusingHandler(Handler):
+    """The base of handlers that refuse each request, whatever its method, with an error of their own."""
+
+    passed_on: ClassVar[tuple[type[Exception], ...]]
+    """The errors that the client gets as they are: its own, which takes time to make, and perhaps others."""
+
+    def refusal(self) -> Exception:
+        """Return the error."""
+        raise NotImplementedError
 
     def get(self, *_: str) -> None:
-        """Refuse it."""
-        raise self._misdirected()
+        """Refuse the request."""
+        raise self.refusal()
 
     head = post = put = patch = delete = options = get
+
+    def _translate(self, error: BaseException | None) -> BaseException:
+        """Return the error for unknown methods too."""
+        return error if isinstance(error, self.passed_on) else self.refusal()
+
+
+class Misdirected(RefusingHandler):
+    """Any request under a host name that is not accepted."""
+
+    passed_on = (MisdirectedRequest,)
 
     def counts_without_scope(self) -> bool:
         """Return False: the host name is checked before the key."""
         return False
 
-    def _translate(self, error: BaseException | None) -> BaseException:
-        """Return MisdirectedRequest for unknown methods too."""
-        return error if isinstance(error, MisdirectedRequest) else self._misdirected()
-
-    def _misdirected(self) -> MisdirectedRequest:
+    def refusal(self) -> MisdirectedRequest:
         return MisdirectedRequest(self.context.host_names.rejected(self.request) or self.request.host)
 
 
-class OtherPage(Handler):
+class OtherPage(RefusingHandler):
     """Any request that a page of another origin sends, where access is not controlled."""
 
-    def get(self, *_: str) -> None:
-        """Refuse it."""
-        raise self._forbidden()
+    passed_on = (Forbidden,)
 
-    head = post = put = patch = delete = options = get
-
-    def _translate(self, error: BaseException | None) -> BaseException:
-        """Return Forbidden for unknown methods too."""
-        return error if isinstance(error, Forbidden) else self._forbidden()
-
-    def _forbidden(self) -> Forbidden:
+    def refusal(self) -> Forbidden:
         detail = "Pages of other origins may not use this service; its setting --cors-origins can allow them."
         return Forbidden(None, detail)
 
 
-class UnknownPath(Handler):
-    """Any request for an unknown path."""
+class UnknownPath(RefusingHandler):
+    """Any request for an unknown path. The error suggests a similar one."""
 
-    def get(self, *_: str) -> None:
-        """Report that the path does not exist, and suggest a similar one."""
-        raise self._no_such_path()
+    passed_on = (NoSuchPath, RateLimited)
 
-    head = post = put = patch = delete = options = get
-
-    def _translate(self, error: BaseException | None) -> BaseException:
-        """Return NoSuchPath for unknown methods too."""
-        return error if isinstance(error, (NoSuchPath, RateLimited)) else self._no_such_path()
-
-    def _no_such_path(self) -> NoSuchPath:
+    def refusal(self) -> NoSuchPath:
         return NoSuchPath(near_paths.explain(self.request.path, self.application.path_templates))

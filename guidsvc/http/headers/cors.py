@@ -67,6 +67,16 @@ class Cors:
         """Return the CORS headers of a response to this origin; empty if the origin is not allowed or absent."""
         return {} if origin is None else self._headers.get(origin, {})
 
+    def refuses(self, headers: Mapping[str, str]) -> bool:
+        """Whether a page of another origin, which is not allowed, sends this request.
+
+        It does not if a person follows a link from there. Programs and old browsers do not say where a request is from.
+        """
+        if headers.get("Sec-Fetch-Site") not in _OTHER_SITES:
+            return False
+        is_link = (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
+        return not (is_link or self.headers_for(headers.get("Origin")))
+
     def preflight(self, origin: str | None, requested_method: str | None, methods: str) -> dict[str, str]:
         """Return the additional headers of a preflight response; empty unless it requests a method."""
         if requested_method is None or not self.headers_for(origin):
@@ -76,16 +86,6 @@ class Cors:
             "Access-Control-Allow-Headers": ", ".join(ALLOWED),
             "Access-Control-Max-Age": str(MAX_AGE_SECONDS),
         }
-
-
-def is_sent_by_other_page(headers: Mapping[str, str]) -> bool:
-    """Whether a page of another origin sends this request. It does not if a person follows a link from there.
-
-    Programs and old browsers send no such headers.
-    """
-    if headers.get("Sec-Fetch-Site") not in _OTHER_SITES:
-        return False
-    return (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) != ("navigate", "document")
 
 
 def _check(origin: str) -> None:
