@@ -10,7 +10,7 @@ from guidsvc.domain.record import Record
 from guidsvc.errors import Contention, NotFound, QuotaExceeded
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
-from guidsvc.runtime.fairness.decoding_turns import FREE_BYTES, DecodingTurns
+from guidsvc.runtime.fairness.decoding_turns import DecodingTurns, MergeBudget
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
 from guidsvc.services.writes.change_audit import Action, ChangeAudit, Outcome, action_of, is_unknown, origin_of
@@ -92,8 +92,8 @@ class RecordWriter:
                 old = lifecycle.existing(stored, now)
                 if old is not None and authorize(old, caller) is None:
                     raise NotFound(guid)
-                if merged_bytes and old is not None and len(old.metadata or "") + merged_bytes > FREE_BYTES:
-                    await self._decoding_turns.take_own_turn()
+                if merged_bytes and old is not None:
+                    await MergeBudget(self._decoding_turns).spend(old.metadata, merged_bytes)
                     now = self._clock()
                     old = lifecycle.existing(old, now)
                 new = make(old, now, stored.version if stored else 0)
