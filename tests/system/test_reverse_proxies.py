@@ -23,6 +23,7 @@ from guidsvc.api.parsing.query import MAX_VALUE_BYTES
 from guidsvc.config import Settings
 from guidsvc.domain.record import MAX_USER_CHARACTERS
 from guidsvc.http.constants import CLIENT_CLOSED_REQUEST
+from tests.support import metrics
 from tests.support.backing_servers import START_SECONDS, Server, Service, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.reverse_proxy import FILES, HOST, SERVICE, reverse_proxy, text_of
@@ -215,10 +216,8 @@ def waits(port: int) -> int:
     """Return the number of requests that wait for an event of a service."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)) as connection:
         connection.request("GET", "/metrics")
-        (number,) = re.findall(
-            r"^guidsvc_streams(?:\{[^}]*\})? (\d+)", connection.getresponse().read().decode(), re.MULTILINE
-        )
-    return int(number)
+        samples = metrics.read(connection.getresponse().read().decode())
+    return int(metrics.value(samples, "guidsvc_streams"))
 
 
 def log_lines(proxied: Front, request_id: str) -> list[dict[str, object]]:

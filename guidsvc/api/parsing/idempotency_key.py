@@ -21,7 +21,7 @@ _ENCLOSED = re.compile('".*"')
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
-def parse(  # all facts about a request
+def parse(
     line: str,
     body: bytes,
     values_of: Callable[[str], list[str]],

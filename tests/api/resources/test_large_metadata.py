@@ -1,6 +1,7 @@
 """Small requests for records with large metadata hardly delay other requests: few of them are processed in a turn."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -10,7 +11,7 @@ from guidsvc.runtime.fairness.decoding_turns import MERGED_BYTES, READERS, VALID
 from guidsvc.store.sqlite import repositories
 from guidsvc.store.sqlite.tables import records_of
 from tests.support.factories import USER
-from tests.support.http_client import Client
+from tests.support.http_client import Client, Reply
 from tests.support.turn_counter import TurnCounter
 
 BATCH = "/guid:batch"
@@ -28,6 +29,13 @@ async def create(client: Client, count: int) -> list[str]:
     return guids
 
 
+async def patch_all(client: Client, guids: Sequence[str], metadata: Callable[[int], object]) -> list[Reply]:
+    """Send 32 patches of these GUIDs in turn, all at once; `metadata` makes the patch with a number."""
+    headers = {"Content-Type": PATCH}
+    patches = [(f"/guid/{guids[number % len(guids)]}", {"metadata": metadata(number)}) for number in range(32)]
+    return await asyncio.gather(*(client.ask("PATCH", path, json=patch, headers=headers) for path, patch in patches))
+
+
 @pytest.mark.parametrize("count", [1, 32], ids=["one GUID", "many GUIDs"])
 async def test_little_metadata_is_patched_per_loop_turn(
     client: Client, monkeypatch: pytest.MonkeyPatch, count: int
@@ -37,17 +45,7 @@ async def test_little_metadata_is_patched_per_loop_turn(
     guids = await create(client, count)
     monkeypatch.setattr(lifecycle, "patch", counter.counted(lifecycle.patch))
     async with counter.following_turns():
-        replies = await asyncio.gather(
-            *(
-                client.ask(
-                    "PATCH",
-                    f"/guid/{guids[number % count]}",
-                    json={"metadata": {f"b{number}": number}},
-                    headers={"Content-Type": PATCH},
-                )
-                for number in range(32)
-            )
-        )
+        replies = await patch_all(client, guids, lambda number: {f"b{number}": number})
     assert {reply.status for reply in replies} == {200}
     assert 1 <= counter.most <= READERS * MERGED_BYTES // METADATA_BYTES
     patched = [(await client.ask("GET", f"/guid/{guid}")).json["metadata"] for guid in guids]
@@ -66,17 +64,7 @@ async def test_few_large_patches_are_merged_per_loop_turn(
     monkeypatch.setattr(lifecycle, "patch", counter.counted(lifecycle.patch))
     monkeypatch.setattr(body, "parse", counter.counted(body.parse))
     async with counter.following_turns():
-        replies = await asyncio.gather(
-            *(
-                client.ask(
-                    "PATCH",
-                    f"/guid/{guids[number % count]}",
-                    json={"metadata": METADATA},
-                    headers={"Content-Type": PATCH},
-                )
-                for number in range(32)
-            )
-        )
+        replies = await patch_all(client, guids, lambda _: METADATA)
     assert {reply.status for reply in replies} == {200}
     assert 1 <= counter.most <= READERS
 
