@@ -37,13 +37,24 @@ def console_opener(browser: Browser) -> Iterator[OpenConsole]:
         if not message.text.startswith("Failed to load resource"):  # an error response, which the page shows
             complaints.append(message.text)
 
-    def open_console(at: Service, panel: str = "", *, scheme: str = "light", width: int = 1280, key: str = "") -> Page:
+    def open_console(
+        at: Service,
+        panel: str = "",
+        *,
+        scheme: str = "light",
+        width: int = 1280,
+        key: str = "",
+        prepare: Callable[[Page], object] | None = None,
+    ) -> Page:
+        """Open a panel. `prepare` gets the page before it has sent a request."""
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
         contexts.append(context)
         context.add_init_script(_VIOLATION)
         page = context.new_page()
         page.on("console", complain)
         page.on("pageerror", lambda error: complaints.append(str(error.stack)))
+        if prepare:
+            prepare(page)
         page.goto(f"{at.url}/console#/{panel}")
         if key:
             page.get_by_label("API key or token").fill(key)

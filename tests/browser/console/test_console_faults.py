@@ -29,10 +29,7 @@ def test_console_survives_a_restart_of_the_service(console: OpenConsole, running
 
 
 def test_console_opened_during_an_outage_recovers(console: OpenConsole, running: Service) -> None:
-    page = console(running, "guids")
-    page.get_by_role("heading", name="GUIDs").wait_for()
-    page.route("**/keys/self", lambda route: route.abort())
-    page.reload()
+    page = console(running, "guids", prepare=lambda page: page.route("**/keys/self", lambda route: route.abort()))
     expect(page.get_by_role("alert")).to_contain_text("The service does not answer", timeout=SOON_MS)
     page.unroute("**/keys/self")
 

@@ -177,9 +177,7 @@ def test_late_401_from_before_the_login_keeps_the_session(
     def hold_request(route: Route) -> None:
         held_requests.append(route)
 
-    page = console(controlled, "about")
-    page.route("**/keys/self", hold_request, times=1)
-    page.reload()
+    page = console(controlled, "about", prepare=lambda page: page.route("**/keys/self", hold_request, times=1))
     wait_until(lambda: page.wait_for_timeout(10) is None and bool(held_requests), "the first request", controlled.log)
     page.get_by_label("API key or token").fill(create_key())
     page.keyboard.press("Enter")
