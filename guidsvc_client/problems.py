@@ -216,6 +216,12 @@ class MisdirectedRequest(Problem):
     code = "misdirected-request"
 
 
+class TooEarly(Problem):
+    """The request came as early data of TLS; nothing was done."""
+
+    code = "too-early"
+
+
 class HeadersTooLarge(Problem):
     """The request line and the headers are too large."""
 

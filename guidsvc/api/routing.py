@@ -8,11 +8,13 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
 
 from guidsvc.api.base.application import ApiApplication
-from guidsvc.api.base.fallback import Misdirected, OtherPage, ServerWideOptions
+from guidsvc.api.base.fallback import EarlyChange, Misdirected, OtherPage, RefusingHandler, ServerWideOptions
 from guidsvc.api.base.handler import Handler
 from guidsvc.api.execution.pipeline import RequestPipeline
 
 _ABSOLUTE = re.compile(r"https?://([^/]*)(/.*)?", re.IGNORECASE)
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing, so that a replay of their requests does no harm."""
 _PARAMETER = re.compile(r"\\\{\w+\\\}")
 
 
@@ -50,10 +52,9 @@ class RoutedApplication(ApiApplication):
         }
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        if not self._host_names.accepts(request):
-            return self.get_handler_delegate(request, Misdirected)
-        if self._cors is not None and self._cors.refuses(request.headers):
-            return self.get_handler_delegate(request, OtherPage)
+        refusing = self._refusing_handler(request)
+        if refusing is not None:
+            return self.get_handler_delegate(request, refusing)
         if not request.path.startswith("/"):
             return self._find_otherwise(request, **kwargs)
         route = self._exact.get(request.path)
@@ -64,6 +65,16 @@ class RoutedApplication(ApiApplication):
         if route is not None and last and "%" not in last:
             return self.get_handler_delegate(request, route.handler, route.arguments, [last.encode("latin-1")])
         return super().find_handler(request, **kwargs)
+
+    def _refusing_handler(self, request: HTTPServerRequest) -> type[RefusingHandler] | None:
+        """Return the handler that refuses the request, whatever its path, or None if it is acceptable."""
+        if not self._host_names.accepts(request):
+            return Misdirected
+        if self._cors is not None and self._cors.refuses(request.headers):
+            return OtherPage
+        if "Early-Data" in request.headers and request.method not in _SAFE:
+            return EarlyChange
+        return None
 
     def _find_otherwise(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Find the handler of a target in absolute form (RFC 9112, 3.2.2) or asterisk form (3.2.4)."""

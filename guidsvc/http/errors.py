@@ -78,6 +78,16 @@ class MisdirectedRequest(Exception):
         )
 
 
+class TooEarly(Exception):
+    """A proxy forwards a request for a change before the TLS handshake is complete (RFC 8470)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request came as early data of TLS, which can be replayed. Nothing was done; send it again once the "
+            "handshake is complete."
+        )
+
+
 class HeadersTooLarge(Exception):
     """The request head exceeds its limits."""
 

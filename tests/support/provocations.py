@@ -195,6 +195,7 @@ PROVOCATIONS: Mapping[str, Provocation] = {
     "receipts-full": fill_receipts,
     "too-large": by_request("PUT", body={"user": "x" * 70_000}),
     "misdirected-request": by_request("GET", Host="registry.example"),
+    "too-early": by_request("PUT", body=BODY, Early_Data="1"),
     "headers-too-large": send_long_head,
     "unsupported-media-type": by_request("POST", "/guid", BODY, Content_Type="text/plain"),
     "internal": read_corrupt,

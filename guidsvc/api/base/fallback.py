@@ -1,4 +1,4 @@
-"""Handlers of requests that no route serves: `OPTIONS *`, another host name, an unknown path."""
+"""Handlers of requests that no route serves: `OPTIONS *`, another host name, early data, an unknown path."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from guidsvc.api.base import near_paths
 from guidsvc.api.base.handler import Handler
 from guidsvc.errors import Forbidden, RateLimited
 from guidsvc.http.constants import METHODS
-from guidsvc.http.errors import MisdirectedRequest, NoSuchPath
+from guidsvc.http.errors import MisdirectedRequest, NoSuchPath, TooEarly
 
 
 class ServerWideOptions(Handler):
@@ -59,6 +59,15 @@ class OtherPage(RefusingHandler):
     def refusal(self) -> Forbidden:
         detail = "Pages of other origins may not use this service; its setting --cors-origins can allow them."
         return Forbidden(None, detail)
+
+
+class EarlyChange(RefusingHandler):
+    """Any request for a change that came as early data of TLS."""
+
+    passed_on = (TooEarly,)
+
+    def refusal(self) -> TooEarly:
+        return TooEarly()
 
 
 class UnknownPath(RefusingHandler):

@@ -27,7 +27,7 @@ from guidsvc.api.routing import Route
 from guidsvc.domain.caller import KEY
 from guidsvc.errors import Forbidden, RateLimited, Unauthorized, Unavailable
 from guidsvc.http.constants import JSON
-from guidsvc.http.errors import HeadersTooLarge, MisdirectedRequest
+from guidsvc.http.errors import HeadersTooLarge, MisdirectedRequest, TooEarly
 
 _ABOUT = """A registry of GUIDs that expire.
 
@@ -42,6 +42,8 @@ UNDOCUMENTED = frozenset({"HEAD", "OPTIONS"})
 """Methods that are served but not in the document: they would more than double the clients that are generated."""
 ANYWHERE = (MisdirectedRequest, HeadersTooLarge, Unavailable, Exception)
 """Errors that any request may return."""
+OF_CHANGES = (TooEarly,)
+"""Errors that any request may return whose method is not GET."""
 GUARDED = (Unauthorized, Forbidden, RateLimited)
 """Errors of operations that require a key, with access control."""
 _SAME_IN_ALL_PROBLEMS = {"detail", "request_id"}
@@ -117,7 +119,8 @@ class Method(NamedTuple):
     def problems(self) -> Mapping[int, list[ProblemDoc]]:
         """The problems that the operation may return, by status."""
         access_problems = GUARDED if self.operation.required_scope else ()
-        codes = {problems.kind_of(error).code for error in (*self.operation.problems, *access_problems, *ANYWHERE)}
+        anywhere = ANYWHERE if self.name == "GET" else (*ANYWHERE, *OF_CHANGES)
+        codes = {problems.kind_of(error).code for error in (*self.operation.problems, *access_problems, *anywhere)}
         possible = [explanation for code, explanation in EXPLANATIONS.items() if code in codes]
         possible.sort(key=lambda explanation: explanation.problem.status)
         return {status: list(group) for status, group in groupby(possible, lambda each: each.problem.status)}

@@ -23,6 +23,7 @@ from guidsvc.http.errors import (
     HeadersTooLarge,
     MethodNotAllowed,
     MisdirectedRequest,
+    TooEarly,
     TooLarge,
     UnknownMethod,
     UnsupportedMediaType,
@@ -206,6 +207,13 @@ _ALL = (
         "Use localhost or 127.0.0.1. If clients need another name, the operators of the service can add it with "
         "--hosts.",
         MisdirectedRequest("registry.example"),
+    ),
+    ProblemDoc(
+        "A proxy accepts early data (0-RTT) of TLS, and forwards a request for a change with the header Early-Data. "
+        "Whoever records such a request can send it again.",
+        "Send the request again once the TLS handshake is complete; browsers do. The operators of the service can "
+        "switch off early data in the proxy.",
+        TooEarly(),
     ),
     ProblemDoc(
         "The request line and headers exceed the size limit, or there are more than 100 headers.",

@@ -11,7 +11,9 @@ from guidsvc.http.headers.request_id import new_request_id, request_id
 from guidsvc.server.protocol.request import RawHeaders
 from guidsvc.telemetry.tracing import TRACE_HEADERS
 
-DISQUALIFYING_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"accept"})
+DISQUALIFYING_HEADERS = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"early-data", b"accept"}
+)
 """Headers that only a handler supports: Accept if it may prefer a page."""
 _HONOURED = {
     b"authorization": "Authorization",

@@ -13,6 +13,7 @@ READ = frozenset(
         b"content-length",
         b"transfer-encoding",
         # Client
+        b"early-data",
         b"authorization",
         b"origin",
         b"access-control-request-method",

@@ -177,6 +177,7 @@ def test_each_problem_code_has_one_status_and_title() -> None:
         "invalid-guid": 400,
         "headers-too-large": 431,
         "misdirected-request": 421,
+        "too-early": 425,
         "invalid-request": 400,
         "events-gone": 410,
         "too-many-streams": 429,

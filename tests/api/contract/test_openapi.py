@@ -32,7 +32,7 @@ from tests.support.backing_servers import ROOT
 
 pytestmark = pytest.mark.both_servers
 
-MAX_BYTES = 155_000
+MAX_BYTES = 157_000
 NOT_OF_AN_OPERATION = {"MethodNotAllowedProblem", "NotImplementedProblem", "HttpVersionNotSupportedProblem"}
 """Problems that no operation returns, since its method or HTTP version has no operation."""
 
