@@ -13,7 +13,6 @@ from tornado.httputil import (
     HTTPHeaders,
     HTTPInputError,
     HTTPMessageDelegate,
-    HTTPServerConnectionDelegate,
     RequestStartLine,
     ResponseStartLine,
 )
@@ -53,6 +52,9 @@ class TornadoServer(HTTPServer):
         self._budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self._limit_log = ConnectionLimitLog()
         self._clients: dict[IOStream, _Client] = {}
+        self._ticks = Ticks()
+        # Tornado's own timeout makes two futures and a timer for each request. See `keep_time`.
+        self.conn_params.header_timeout = None
 
     def connections(self) -> int:
         return len(self._connections)
@@ -85,11 +87,13 @@ class TornadoServer(HTTPServer):
         super().handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Begin a request, and record its connection, which knows the state of the response."""
+        """Wait for a request, and record its connection, which knows the state of the response."""
+        delegate = super().start_request(server_conn, request_conn)
         client = self._clients.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
-        if client is not None:
+        if client is not None:  # else its connection has ended
             client.connection = request_conn
-        return super().start_request(server_conn, request_conn)
+            client.waits_since = self._ticks.now
+        return _BoundedHead(delegate, client, request_conn)
 
     async def drain_connections(self) -> None:
         """Wait until all connections are closed, or no response has been in progress for LAME_SECONDS."""
@@ -102,8 +106,8 @@ class TornadoServer(HTTPServer):
             await asyncio.sleep(ticks * RETIRING_TICK_SECONDS)
 
     async def keep_time(self) -> None:
-        """Reset the connections of clients that read too slowly."""
-        ticks, limits = Ticks(), self._limits
+        """Close idle connections, and reset those of clients that read too slowly."""
+        ticks, limits = self._ticks, self._limits
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = ticks.advance()
@@ -113,6 +117,8 @@ class TornadoServer(HTTPServer):
                     self._clients.pop(stream).end()
                 elif client.rate.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second):
                     client.reset()
+                elif client.waits_since is not None and now - client.waits_since >= limits.idle_seconds + TICK_SECONDS:
+                    stream.close()
             if self._budget.should_release(now):
                 await in_thread(release)
 
@@ -146,13 +152,17 @@ class _Client:
         self.rate = SendRate()
         self.connection: HTTPConnection | None = None
         """The connection of the latest request."""
+        self.waits_since: float | None = None
+        """The last tick before it began to wait for the head of a request; None once it has one."""
         self._write = stream.write
         stream.write = self._measured_write  # type: ignore[method-assign]  # called for each part of a response
         stream.read_until_regex = self._read_first_head  # type: ignore[method-assign]
+        stream.set_nodelay(True)
+        stream.set_nodelay = _keep_nodelay  # type: ignore[assignment, method-assign]
 
     def end(self) -> None:
         """Restore the stream's methods, which breaks a reference cycle."""
-        del self._stream.write
+        del self._stream.write, self._stream.set_nodelay
         self._restore_reading()
 
     async def _read_first_head(self, regex: bytes, max_bytes: int | None = None) -> bytes:
@@ -215,17 +225,8 @@ class _Client:
             self._stream.close()
 
 
-class _BoundedHeads(HTTPServerConnectionDelegate):
-    """An application for which heads are checked first, as Tornado does not check them."""
-
-    def __init__(self, app: Application) -> None:
-        self._app = app
-
-    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        return _BoundedHead(self._app.start_request(server_conn, request_conn), request_conn)
-
-    def on_close(self, server_conn: object) -> None:
-        self._app.on_close(server_conn)
+def _keep_nodelay(*_: object) -> None:
+    """Do nothing: without this, Tornado sets the option twice for each request. A response is written at once."""
 
 
 class _BoundedHead(HTTPMessageDelegate):
@@ -235,8 +236,9 @@ class _BoundedHead(HTTPMessageDelegate):
     not say so: a proxy would send the next request on it.
     """
 
-    def __init__(self, delegate: HTTPMessageDelegate, connection: HTTPConnection) -> None:
+    def __init__(self, delegate: HTTPMessageDelegate, client: "_Client | None", connection: HTTPConnection) -> None:
         self._delegate = delegate
+        self._client = client
         self._connection: Any = connection  # an HTTP1Connection
         self._closes_if_early = False
         self.data_received = delegate.data_received  # type: ignore[method-assign]  # saves a call for each part
@@ -245,6 +247,8 @@ class _BoundedHead(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
+        if self._client is not None:
+            self._client.waits_since = None
         if sum(1 for _ in headers.get_all()) > MAX_HEADERS:
             raise HTTPInputError(f"more than {MAX_HEADERS} headers")
         is_old = start_line.version == "HTTP/1.0"
@@ -254,7 +258,7 @@ class _BoundedHead(HTTPMessageDelegate):
             start_line = start_line._replace(version="HTTP/1.1")
             self._connection._request_start_line = start_line  # noqa: SLF001  # see `finish`
             self._connection._disconnect_on_finish = False  # noqa: SLF001
-        is_last = has_close(headers.get("Connection", ""))
+        is_last = "Connection" in headers and has_close(headers["Connection"])
         if isinstance(start_line, RequestStartLine):
             is_last |= start_line.method == "CONNECT"
         self._decide_end(headers, is_last=is_last, is_old=is_old)
@@ -286,6 +290,8 @@ class _BoundedHead(HTTPMessageDelegate):
 
 def _has_small_body(headers: HTTPHeaders) -> bool:
     """Whether a request has no body, or a small one that its client sends whatever the response is."""
+    if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+        return True
     length = headers.get("Content-Length", "0")
     if "Transfer-Encoding" in headers or not (length.isascii() and length.isdecimal()):
         return False
@@ -306,11 +312,10 @@ async def serving_by_tornado(
 ) -> AsyncIterator[TornadoServer]:
     """Serve an application on these sockets inside the block, within the limits that Tornado can enforce."""
     server = TornadoServer(
-        _BoundedHeads(app),
+        app,
         ssl_options=tls,
         max_header_size=limits.head_bytes,
         max_body_size=2**60,  # handlers check the size of a body: Tornado would close without a response
-        idle_connection_timeout=limits.idle_seconds,
         body_timeout=limits.body_seconds,
     )
     server.set_limits(limits, hooks)

@@ -26,6 +26,7 @@ from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, hang_up, read_reply, reset
 
 PATH = f"/guid/{GUID}"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNK = b"x" * 65_536
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -58,8 +59,6 @@ async def read_to_end(reader: asyncio.StreamReader) -> bytes:
         ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n{{".encode()),
         ("body_timeout", f"PUT {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n".encode()),
         ("head_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /li"),
-        ("idle_timeout", b""),
-        ("idle_timeout", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"),
     ],
 )
 async def test_slow_client_is_disconnected_and_others_are_not(
@@ -69,6 +68,22 @@ async def test_slow_client_is_disconnected_and_others_are_not(
         writer.write(first_bytes)
         await read_to_end(reader)
         assert (await client.get("/livez")).status == 200
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize(
+    "first_bytes", [b"", LIVEZ, LIVEZ[:-2], LIVEZ + LIVEZ[:-2]], ids=["none", "one", "part", "next"]
+)
+async def test_client_without_a_request_is_disconnected(serving: Serving, first_bytes: bytes) -> None:
+    async with serving(idle_timeout=0.2, head_timeout=0.2) as client, connected(client.port) as (reader, writer):
+        writer.write(first_bytes)
+        await read_to_end(reader)
+
+
+@pytest.mark.both_servers
+async def test_client_with_a_slow_response_is_not_idle(serving: Serving) -> None:
+    async with serving(idle_timeout=1) as client:
+        assert (await client.get("/events?wait=3")).json["items"] == []
 
 
 async def test_empty_lines_do_not_keep_a_connection_open(serving: Serving) -> None:

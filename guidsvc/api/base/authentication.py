@@ -32,6 +32,9 @@ class AuthenticatedHandler(RequestHandler):
     confirms_after_body: ClassVar[bool] = True
     """Whether the session is confirmed again before the method runs: a body may arrive much later than the head."""
 
+    is_constant: ClassVar[bool] = False
+    """Whether the response to a GET is always the same: it costs no more than a wait for a turn."""
+
     _cancel_scope: CancelScope | None = None  # of the work in progress
     _is_disconnected = False  # the client has disconnected
 
@@ -54,6 +57,8 @@ class AuthenticatedHandler(RequestHandler):
         """
         needs, authorization = self.needs(), self.request.headers.get("Authorization")
         if needs is None:
+            if self.is_constant and self.request.method in {"GET", "HEAD"}:
+                return None
             turn = self.pipeline.public_turns.take_turn(self.queue_name)
             return (
                 turn if authorization is None or not self.counts_without_scope() else self._spend(turn, authorization)

@@ -39,8 +39,10 @@ class HostNames:
 
     def rejected(self, request: HTTPServerRequest) -> str | None:
         """Return the host that the target or the Host header of a request names and that is not accepted, or None."""
-        hosts = request.host, request.headers.get("Host", request.host)
-        return next((host for host in hosts if not self.has(host)), None)
+        in_target, in_header = request.host, request.headers.get("Host", request.host)
+        if not self.has(in_target):
+            return in_target
+        return None if in_header == in_target or self.has(in_header) else in_header
 
     def has(self, host: str) -> bool:
         """Return whether a host name is accepted, with or without a port."""

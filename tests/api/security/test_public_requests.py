@@ -10,6 +10,7 @@ from guidsvc.api.base import near_paths
 from guidsvc.api.execution.pipeline import PUBLIC_REQUESTS
 from guidsvc.auth.authenticator import Authenticator
 from guidsvc.http.headers.cors import Cors
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from tests.conftest import Serving
 from tests.support.factories import GUID
 from tests.support.http_client import reset
@@ -61,3 +62,13 @@ async def test_public_request_whose_client_has_gone_is_forgotten(serving: Servin
         assert {reply.status for reply in replies} == {404}
         metrics = read((await client.get("/metrics")).body.decode())
         assert value(metrics, "guidsvc_requests_in_flight") == 1, "this one"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/version"])
+async def test_constant_response_waits_for_no_turn(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    async with serving() as client:
+        monkeypatch.setattr(FairSemaphore, "take_turn", None)
+        for headers in ({}, {"Accept": "text/html"}):  # the second one needs a handler in any case
+            assert (await client.get(path, headers=headers)).status == 200
