@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -186,6 +187,23 @@ def test_large_document_is_decoded_in_little_time(value: str) -> None:
     start = time.process_time()
     assert body.decode_operations(text, MAX_OPERATIONS)["operations"]
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize("value", ["1e9", "0", '""', "12345678901", "null", '"\u4e2d"'])
+@pytest.mark.parametrize("count", [64, 250])
+def test_decoded_document_takes_at_most_eight_times_its_size(value: str, count: int) -> None:
+    values = ",".join([value] * (900_000 // count // (len(value.encode()) + 1)))
+    operation = f'{{"metadata":{{"a":[{values}]}}}}'
+    text = f'{{"operations":[{",".join([operation] * count)}]}}'.encode()
+    tracemalloc.start()
+    try:
+        document = body.decode_operations(text, MAX_OPERATIONS)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(document["operations"]) == count
+    assert taken < 8.2 * len(text)
 
 
 def test_brackets_in_strings_do_not_count() -> None:
