@@ -141,7 +141,7 @@ def create(
             "guid": guid,
             "user": change.user,
             "expire": expire,
-            "metadata": change.metadata,
+            "metadata": None if change.metadata is None else change.metadata.decode(),
             "owner": owner,
             "version": version,
             "created": now,
@@ -161,7 +161,10 @@ def update(record: Record, change: PutCommand, now: int, policy: RetentionPolicy
         raise expired(record, has_revive_false=True)
     if "expire" not in change.model_fields_set and is_revoked(record):
         raise expired(record)
-    return _merge_members(record, _members(change, change.model_fields_set & MEMBERS), now, policy)
+    members = _members(change, change.model_fields_set & MEMBERS)
+    if change.metadata is not None:
+        members["metadata"] = change.metadata.decode()
+    return _merge_members(record, members, now, policy)
 
 
 def patch(record: Record, patch: PatchCommand, now: int, policy: RetentionPolicy) -> Record:
@@ -220,9 +223,10 @@ def _patch_metadata(text: str | None, patch: bytes | UnfitPatch | None) -> str |
     except ValueError as error:
         raise InvalidRequest(InvalidField("/metadata", str(error))) from error
     try:
-        return render_metadata(merge({} if text is None else from_json(text), from_json(patch)))
+        merged = render_metadata(merge({} if text is None else from_json(text), from_json(patch)))
     except ValueError as error:
         raise InvalidRequest(InvalidField("/metadata", after_merge(error))) from error
+    return None if merged is None else merged.decode()
 
 
 def _merge_members(record: Record, members: dict[str, Any], now: int, policy: RetentionPolicy) -> Record:

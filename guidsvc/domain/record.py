@@ -106,10 +106,11 @@ def check_text(value: str, most: int = MAX_USER_CHARACTERS) -> str:
     return value
 
 
-def render_metadata(value: object) -> str | None:
-    """Validate a JSON object and return it as compact JSON text, or None if it is empty.
+def render_metadata(value: object) -> bytes | None:
+    """Validate a JSON object and return it as compact JSON, or None if it is empty.
 
-    Raise ValueError, with the reason, if it is invalid.
+    Raise ValueError, with the reason, if it is invalid. As text, one character outside of the Basic Multilingual Plane
+    would make it four times as large while its command waits.
     """
     if not isinstance(value, dict):
         raise validation_error("metadata_type", "must be a JSON object")
@@ -117,7 +118,7 @@ def render_metadata(value: object) -> str | None:
     if len(rendered) > MAX_METADATA_BYTES:
         raise metadata_too_large()
     check_depth_and_numbers(rendered)
-    return rendered.decode() if value else None
+    return rendered if value else None
 
 
 def metadata_too_large() -> PydanticCustomError:

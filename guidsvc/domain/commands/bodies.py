@@ -89,7 +89,7 @@ class WriteCommand(_Members):
     """The members that a creation and a PUT set."""
 
     metadata: Annotated[
-        str | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
+        bytes | None, BeforeValidator(render_metadata), BeforeValidator(refuse_null), WithJsonSchema(METADATA)
     ] = optional_field("Replaces the metadata; `{}` removes it. At most 16 KiB of compact JSON, 8 levels deep.")
     ttl: Annotated[OptionalSeconds, WrapValidator(exclude_expire)] = optional_field(
         "Instead of `expire`: the minimum lifetime of the GUID in seconds from now."

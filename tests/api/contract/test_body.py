@@ -234,7 +234,7 @@ def test_metadata_up_to_size_limit_is_decoded(part: str) -> None:
     assert len(metadata) <= MAX_METADATA_BYTES
     user = json.dumps('",[]{}:"' * 32)
     parsed = body.parse(f'{{"user":{user},"metadata":{metadata}}}'.encode(), PutCommand, {"guid": None})
-    assert parsed.metadata == metadata
+    assert parsed.metadata == metadata.encode()
 
 
 @pytest.mark.parametrize("part", ["[]", "{}", '""'])

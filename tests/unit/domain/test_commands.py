@@ -74,16 +74,17 @@ def test_other_user_is_rejected(user: object) -> None:
 
 @given(st.dictionaries(st.text(max_size=10), JSON_VALUES, min_size=1, max_size=3))
 def test_metadata_is_returned_as_given(value: dict[str, object]) -> None:
-    text = put_command(json.dumps({"metadata": value})).metadata
+    metadata = put_command(json.dumps({"metadata": value})).metadata
 
-    assert text is not None
+    assert metadata is not None
+    text = metadata.decode()
     assert json.loads(text) == value
     assert json.loads(record(NOW, metadata=text).json_body)["metadata"] == value
 
 
 def test_metadata_distinguishes_integer_float_and_boolean() -> None:
     assert put_command('{"metadata": {"a": [1, 1.0, true, 123456789012345678901234567890]}}').metadata == (
-        '{"a":[1,1.0,true,123456789012345678901234567890]}'
+        b'{"a":[1,1.0,true,123456789012345678901234567890]}'
     )
 
 
@@ -102,7 +103,9 @@ def test_metadata_has_at_most_8_levels() -> None:
 def test_brackets_in_a_string_are_no_levels() -> None:
     for text in ("[" * 20, '"[[{' * 9, "\\", '\\"{{{{{{{{{'):
         body = {"metadata": {"a": text, "b" + text: [1]}}
-        assert json.loads(str(put_command(json.dumps(body)).metadata)) == body["metadata"]
+        metadata = put_command(json.dumps(body)).metadata
+        assert metadata is not None
+        assert json.loads(metadata) == body["metadata"]
 
 
 def test_metadata_has_at_most_16_kib() -> None:

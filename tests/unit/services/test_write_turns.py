@@ -74,6 +74,10 @@ class Writers:
         """Read a new copy of a body, as a request has, and apply the patch to GUID."""
         await self._service.patch(GUID, body.parse(text.encode(), PatchCommand, {"guid": GUID}))
 
+    async def put_body(self, text: str) -> None:
+        """The same with a PUT."""
+        await self._service.put(GUID, body.parse(text.encode(), PutCommand, {"guid": GUID}))
+
     def begin(self, caller: str, work: Callable[[], Awaitable[object]]) -> "asyncio.Task[None]":
         """Start a request of a caller."""
 
@@ -183,10 +187,13 @@ PATCHES = {
 """Bodies of PATCHes that take many times their size once they are decoded, or rendered; the most that each may take."""
 
 
-@pytest.mark.parametrize("shape", PATCHES)
-async def test_waiting_patch_takes_no_more_than_its_text(records: GatedRecords, clock: FakeClock, shape: str) -> None:
+@pytest.mark.parametrize(("method", "shape"), [*(("patch", shape) for shape in PATCHES), ("put_body", "wide text")])
+async def test_waiting_change_takes_no_more_than_its_text(
+    records: GatedRecords, clock: FakeClock, method: str, shape: str
+) -> None:
     """Thousands may wait, without a slot, and only the bytes of their bodies are counted."""
     writers, (text, most_bytes) = Writers(records, Admission(64, seconds=60, budget=60), clock), PATCHES[shape]
+    send = getattr(writers, method)
     records.gates[GUID].set()
     await writers.put(GUID, "a")
     records.gates[GUID].clear()
@@ -195,13 +202,13 @@ async def test_waiting_patch_takes_no_more_than_its_text(records: GatedRecords, 
     tracemalloc.start()
     try:
         memory_before, _ = tracemalloc.get_traced_memory()
-        patches = [writers.begin("alice", lambda: writers.patch(text)) for _ in range(WAITING)]
+        changes = [writers.begin("alice", lambda: send(text)) for _ in range(WAITING)]
         await until(lambda: writers.admission.waiting == WAITING)
         taken_bytes = (tracemalloc.get_traced_memory()[0] - memory_before) / WAITING
     finally:
         tracemalloc.stop()
-    for patch in patches:
-        patch.cancel()
+    for change in changes:
+        change.cancel()
     records.gates[GUID].set()
     await asyncio.wait(writers.tasks)
     assert taken_bytes < most_bytes + REQUEST_BYTES

@@ -101,10 +101,11 @@ def test_large_array_is_no_metadata(check: MetadataCheck) -> None:
 def test_metadata_that_the_check_accepts_can_be_decoded(check: MetadataCheck, value: object, at: int) -> None:
     """Damaged or not; and it accepts all that the service has rendered."""
     try:
-        rendered = render_metadata({"pad": PADDING, "a": value})
+        metadata = render_metadata({"pad": PADDING, "a": value})
     except ValueError:
         return
-    assert rendered is not None
+    assert metadata is not None
+    rendered = metadata.decode()
     assert check(rendered)
     place = len(BEGINNING) + at % (len(rendered) - len(BEGINNING))
     for damaged in (
