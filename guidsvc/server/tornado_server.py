@@ -31,7 +31,7 @@ from guidsvc.server.client_networks import address_of
 from guidsvc.server.protocol.request import TLS_START, other_protocol, without_query
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
-from guidsvc.server.server import CLOSE_SECONDS, LAME_SECONDS, RETIRING_TICK_SECONDS
+from guidsvc.server.server import CLOSE_SECONDS, LAME_SECONDS, LATE_READ_SECONDS, RETIRING_TICK_SECONDS
 from guidsvc.server.ticks import TICK_SECONDS, Ticks, ticks_between_scans
 from guidsvc.server.tls import log_failed_handshake
 from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced
@@ -43,7 +43,7 @@ SMALL_BODY_BYTES = 64 * 1024
 
 
 class TornadoServer(HTTPServer):
-    """Tornado's server. It does not report idle connections, so on shutdown all have the same time."""
+    """Tornado's server. On shutdown, all connections have the same time, however long they have been idle."""
 
     def set_limits(self, limits: ConnectionLimits, hooks: ApplicationHooks) -> None:
         """Set the client limits that Tornado does not implement."""
@@ -87,7 +87,7 @@ class TornadoServer(HTTPServer):
         super().handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Wait for a request, and record its connection, which knows the state of the response."""
+        """Begin a request, before its head is read; record its connection, which knows the state of the response."""
         delegate = super().start_request(server_conn, request_conn)
         client = self._clients.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
         if client is not None:  # else its connection has ended
@@ -111,16 +111,24 @@ class TornadoServer(HTTPServer):
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = ticks.advance()
+            await self._close_idle(now - limits.idle_seconds - TICK_SECONDS)
             for stream, client in list(self._clients.items()):
                 client.measure()
                 if stream.closed():
                     self._clients.pop(stream).end()
                 elif client.rate.is_too_slow(now, limits.write_seconds, limits.write_bytes_per_second):
                     client.reset()
-                elif client.waits_since is not None and now - client.waits_since >= limits.idle_seconds + TICK_SECONDS:
-                    stream.close()
             if self._budget.should_release(now):
                 await in_thread(release)
+
+    async def _close_idle(self, since: float) -> None:
+        """Close the connections that have waited for a request since this tick. First read what has arrived."""
+        idle = [(stream, client) for stream, client in self._clients.items() if client.has_waited(since)]
+        if idle:
+            await asyncio.sleep(LATE_READ_SECONDS)
+        for stream, client in idle:
+            if client.has_waited(since):
+                stream.close()
 
     async def close_all_connections(self) -> None:
         """Close the connections; with a reset where a regular close would look like the end of a response."""
@@ -158,7 +166,7 @@ class _Client:
         stream.write = self._measured_write  # type: ignore[method-assign]  # called for each part of a response
         stream.read_until_regex = self._read_first_head  # type: ignore[method-assign]
         stream.set_nodelay(True)
-        stream.set_nodelay = _keep_nodelay  # type: ignore[assignment, method-assign]
+        stream.set_nodelay = _ignore_nodelay  # type: ignore[assignment, method-assign]
 
     def end(self) -> None:
         """Restore the stream's methods, which breaks a reference cycle."""
@@ -218,6 +226,10 @@ class _Client:
         self.rate.measure(unsent, added)
         self._budget.note(self, self.rate.retained_bytes)
 
+    def has_waited(self, since: float) -> bool:
+        """Whether the client has sent no complete head of a request since this tick."""
+        return self.waits_since is not None and self.waits_since <= since
+
     def reset(self) -> None:
         """End the connection with a TCP reset."""
         if not self._stream.closed():
@@ -225,8 +237,8 @@ class _Client:
             self._stream.close()
 
 
-def _keep_nodelay(*_: object) -> None:
-    """Do nothing: without this, Tornado sets the option twice for each request. A response is written at once."""
+def _ignore_nodelay(*_: object) -> None:
+    """Leave TCP_NODELAY set. Tornado would set and clear it for each request."""
 
 
 class _BoundedHead(HTTPMessageDelegate):

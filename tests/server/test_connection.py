@@ -77,7 +77,9 @@ async def test_slow_client_is_disconnected_and_others_are_not(
 async def test_client_without_a_request_is_disconnected(serving: Serving, first_bytes: bytes) -> None:
     async with serving(idle_timeout=0.2, head_timeout=0.2) as client, connected(client.port) as (reader, writer):
         writer.write(first_bytes)
-        await read_to_end(reader)
+        received = await read_to_end(reader)
+
+    assert received.count(b"HTTP/1.1 200") == first_bytes.startswith(LIVEZ)
 
 
 @pytest.mark.both_servers
