@@ -1,12 +1,10 @@
 """Handlers of requests that no route serves: `OPTIONS *`, another host name, early data, an unknown path."""
 
-from typing import ClassVar
-
 from guidsvc.api.base import near_paths
 from guidsvc.api.base.handler import Handler
-from guidsvc.errors import Forbidden, RateLimited
+from guidsvc.errors import Forbidden
 from guidsvc.http.constants import METHODS
-from guidsvc.http.errors import MisdirectedRequest, NoSuchPath, TooEarly
+from guidsvc.http.errors import MethodNotAllowed, MisdirectedRequest, NoSuchPath, TooEarly, TooLarge, UnknownMethod
 
 
 class ServerWideOptions(Handler):
@@ -17,11 +15,12 @@ class ServerWideOptions(Handler):
         return ", ".join(METHODS)
 
 
+_HIDDEN = (MethodNotAllowed, UnknownMethod, TooLarge)
+"""Errors of a request that would be refused without them too."""
+
+
 class RefusingHandler(Handler):
     """The base of handlers that refuse each request, whatever its method, with an error of their own."""
-
-    passed_on: ClassVar[tuple[type[Exception], ...]]
-    """The errors that the client gets as they are: its own, which takes time to make, and perhaps others."""
 
     def refusal(self) -> Exception:
         """Return the error."""
@@ -34,14 +33,13 @@ class RefusingHandler(Handler):
     head = post = put = patch = delete = options = get
 
     def _translate(self, error: BaseException | None) -> BaseException:
-        """Return the error for unknown methods too."""
-        return error if isinstance(error, self.passed_on) else self.refusal()
+        """Return the refusal also for an unknown method, and for a body that is too large."""
+        translated = super()._translate(error)
+        return self.refusal() if isinstance(translated, _HIDDEN) else translated
 
 
 class Misdirected(RefusingHandler):
     """Any request under a host name that is not accepted."""
-
-    passed_on = (MisdirectedRequest,)
 
     def counts_without_scope(self) -> bool:
         """Return False: the host name is checked before the key."""
@@ -54,17 +52,13 @@ class Misdirected(RefusingHandler):
 class OtherPage(RefusingHandler):
     """Any request that a page of another origin sends, where access is not controlled."""
 
-    passed_on = (Forbidden,)
-
     def refusal(self) -> Forbidden:
         detail = "Pages of other origins may not use this service; its setting --cors-origins can allow them."
         return Forbidden(None, detail)
 
 
 class EarlyChange(RefusingHandler):
-    """Any request for a change that came as early data of TLS."""
-
-    passed_on = (TooEarly,)
+    """Any request for a change that came as TLS early data."""
 
     def refusal(self) -> TooEarly:
         return TooEarly()
@@ -72,8 +66,6 @@ class EarlyChange(RefusingHandler):
 
 class UnknownPath(RefusingHandler):
     """Any request for an unknown path. The error suggests a similar one."""
-
-    passed_on = (NoSuchPath, RateLimited)
 
     def refusal(self) -> NoSuchPath:
         return NoSuchPath(near_paths.explain(self.request.path, self.application.path_templates))
