@@ -217,7 +217,7 @@ class MisdirectedRequest(Problem):
 
 
 class TooEarly(Problem):
-    """The request came as early data of TLS; nothing was done."""
+    """The request came as TLS early data; nothing was done."""
 
     code = "too-early"
 

@@ -79,11 +79,11 @@ class MisdirectedRequest(Exception):
 
 
 class TooEarly(Exception):
-    """A proxy forwards a request for a change before the TLS handshake is complete (RFC 8470)."""
+    """A proxy forwards a change from TLS early data, before the handshake is complete (RFC 8470)."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The request came as early data of TLS, which can be replayed. Nothing was done; send it again once the "
+            "The request came as TLS early data, which can be replayed. Nothing was done; send it again once the "
             "handshake is complete."
         )
 

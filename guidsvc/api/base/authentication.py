@@ -33,7 +33,7 @@ class AuthenticatedHandler(RequestHandler):
     """Whether the session is confirmed again before the method runs: a body may arrive much later than the head."""
 
     is_constant: ClassVar[bool] = False
-    """Whether the response to a GET is always the same: it costs no more than a wait for a turn."""
+    """Whether the response to a GET is always the same. Such a request takes no turn: a wait for one costs as much."""
 
     _cancel_scope: CancelScope | None = None  # of the work in progress
     _is_disconnected = False  # the client has disconnected

@@ -209,8 +209,8 @@ _ALL = (
         MisdirectedRequest("registry.example"),
     ),
     ProblemDoc(
-        "A proxy accepts early data (0-RTT) of TLS, and forwards a request for a change with the header Early-Data. "
-        "Whoever records such a request can send it again.",
+        "A proxy accepts TLS early data (0-RTT), and forwards a change from it with the header Early-Data. Anyone who "
+        "recorded the request can replay it.",
         "Send the request again once the TLS handshake is complete; browsers do. The operators of the service can "
         "switch off early data in the proxy.",
         TooEarly(),

@@ -75,7 +75,7 @@ class Writers:
         await self._service.patch(GUID, body.parse(text.encode(), PatchCommand, {"guid": GUID}))
 
     async def put_body(self, text: str) -> None:
-        """The same with a PUT."""
+        """Read a new copy of a body, and PUT it to GUID."""
         await self._service.put(GUID, body.parse(text.encode(), PutCommand, {"guid": GUID}))
 
     def begin(self, caller: str, work: Callable[[], Awaitable[object]]) -> "asyncio.Task[None]":
