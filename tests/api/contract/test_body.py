@@ -4,6 +4,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from guidsvc.api.parsing import body
+from guidsvc.api.resources.batch.handler import MAX_BYTES as MAX_BATCH_BYTES
 from guidsvc.domain.commands import MAX_OPERATIONS, BatchOperation, PutCommand
 from guidsvc.domain.record import MAX_METADATA_BYTES
 from guidsvc.errors import InvalidRequest
+from tests.support.open_requests import LARGE_DOCUMENT_BYTES, SMALL_DOCUMENT_BYTES
 
 _TEXTS = st.sampled_from(["", "a", '"', "\\", '\\"', "[", "]}", "{", "\u2028", "[0]"]) | st.text(max_size=5)
 _VALUES = st.recursive(
@@ -189,21 +192,50 @@ def test_large_document_is_decoded_in_little_time(value: str) -> None:
     assert time.process_time() - start < 0.5
 
 
-@pytest.mark.parametrize("value", ["1e9", "0", '""', "12345678901", "null", '"\u4e2d"'])
-@pytest.mark.parametrize("count", [64, 250])
-def test_decoded_document_takes_at_most_eight_times_its_size(value: str, count: int) -> None:
-    values = ",".join([value] * (900_000 // count // (len(value.encode()) + 1)))
+def repeated(value: str, count: int, size: int) -> str:
+    """Return a document of about this size: operations whose metadata is a list of this value."""
+    values = ",".join([value] * ((size // count - 32) // (len(value.encode()) + 1)))
     operation = f'{{"metadata":{{"a":[{values}]}}}}'
-    text = f'{{"operations":[{",".join([operation] * count)}]}}'.encode()
+    return f'{{"operations":[{",".join([operation] * count)}]}}'
+
+
+def with_objects(count: int, size: int) -> str:
+    """Return a document of the largest values for their text, and nearly as many objects as are permitted."""
+    objects = ",".join(['{"":0}'] * (48_000 // count - 2))
+    numbers = ",".join(["-9"] * ((size // count - len(objects) - 32) // 3))
+    operation = f'{{"metadata":{{"a":[{objects},{numbers}]}}}}'
+    return f'{{"operations":[{",".join([operation] * count)}]}}'
+
+
+def peak_bytes(decode: Callable[[bytes], object], text: str) -> int:
+    """Return the memory of a decoded document, and of its decoding, without its text."""
+    encoded = text.encode()
     tracemalloc.start()
     try:
-        document = body.decode_operations(text, MAX_OPERATIONS)
-        taken, _ = tracemalloc.get_traced_memory()
+        decode(encoded)
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
-    assert len(document["operations"]) == count
-    assert taken < 8.2 * len(text)
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *(repeated(value, 280, MAX_BATCH_BYTES) for value in ("-9", "999", "1e9", "0", '"\u4e2d"')),
+        repeated("-9", MAX_OPERATIONS, MAX_BATCH_BYTES - 40_000),
+        with_objects(300, MAX_BATCH_BYTES),
+    ],
+    ids=["-9", "999", "1e9", "0", "text", "many operations", "objects"],
+)
+def test_decoded_large_document_takes_bounded_memory(document: str) -> None:
+    assert 0.95 * MAX_BATCH_BYTES < len(document.encode()) <= MAX_BATCH_BYTES
+    assert peak_bytes(partial(body.decode_operations, max_operations=MAX_OPERATIONS), document) < LARGE_DOCUMENT_BYTES
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", '{"":0}', "-9", "[[]]", '{"a":[]}', '"a"'])
+def test_decoded_small_document_takes_bounded_memory(value: str) -> None:
+    values = ",".join([value] * ((body.MAX_BYTES - 20) // (len(value) + 1)))
+    assert peak_bytes(body.decode, f'{{"operations":[{values}]}}') < SMALL_DOCUMENT_BYTES
 
 
 def test_brackets_in_strings_do_not_count() -> None:
