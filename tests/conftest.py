@@ -19,7 +19,6 @@ short_sessions  lets the service look keys up again after 0.2 s instead of 2 s
 quiet           fails a test that logs above INFO what it has not announced with `expected_logs`
 """
 
-import inspect
 import logging
 import os
 import time
@@ -42,10 +41,10 @@ from guidsvc.monitoring.logs import log_config as logs
 from guidsvc.services import statistics
 from guidsvc.store import open_store
 from guidsvc.store.contract import Database, RecordRepository
-from guidsvc.store.mongo.store import open_mongo
 from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
+from tests.support.patient_mongo import DEFAULTS, PATIENT_MS
 
 pytest_plugins = [
     "tests.support.late_work",
@@ -155,20 +154,18 @@ def _mongo_client(mongo_base: str) -> Iterator[pymongo.MongoClient[dict[str, obj
 
 @pytest.fixture
 def mongo_url(
-    mongo_base: str, _mongo_client: pymongo.MongoClient[dict[str, object]], expected_logs: ExpectedLogs
+    mongo_base: str,
+    _mongo_client: pymongo.MongoClient[dict[str, object]],
+    expected_logs: ExpectedLogs,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    expected_logs.add("store unavailable")  # where the machine is so busy that MongoDB is late
+    """A database of a store that waits for long: a busy machine delays the server."""
+    expected_logs.add("store unavailable")
+    monkeypatch.setitem(DEFAULTS, "timeout_ms", PATIENT_MS)
+    monkeypatch.setattr(statistics, "COUNT_SECONDS", 60.0)
     name = f"guidsvc_test_{uuid.uuid4().hex}"
     yield f"{mongo_base.rstrip('/')}/{name}"
     _mongo_client.drop_database(name)
-
-
-@pytest.fixture
-def patient_mongo_url(mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database of a store that waits for long: a busy machine delays the server."""
-    monkeypatch.setitem(inspect.unwrap(open_mongo).__kwdefaults__, "timeout_ms", 20_000)
-    monkeypatch.setattr(statistics, "COUNT_SECONDS", 60.0)
-    return mongo_url
 
 
 @pytest.fixture(scope="session")
@@ -227,7 +224,7 @@ def sqlite_url(tmp_path: Path) -> str:
 async def opened_store(
     request: pytest.FixtureRequest, clock: FakeClock
 ) -> AsyncIterator[tuple[Database, RecordRepository]]:
-    url = request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url")
+    url = request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url")
     async with open_store(url, exclusive=False) as bare:
         if request.param in {"sqlite", "mongo"}:
             yield bare, bare.records
@@ -289,7 +286,7 @@ def combination(request: pytest.FixtureRequest) -> dict[str, str]:
     """The two URLs of each combination of store and cache."""
     store, cache = request.param.split("+")
     return {
-        "store_url": request.getfixturevalue("patient_mongo_url" if store == "mongo" else "sqlite_url"),
+        "store_url": request.getfixturevalue("mongo_url" if store == "mongo" else "sqlite_url"),
         "cache_url": "memory://" if cache == "memory" else request.getfixturevalue("redis_url"),
     }
 

@@ -25,7 +25,7 @@ WARNING = 30 * 60
 
 @pytest.fixture(params=["sqlite", "mongo"])
 def store_url(request: pytest.FixtureRequest) -> str:
-    url: str = request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url")
+    url: str = request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url")
     return url
 
 

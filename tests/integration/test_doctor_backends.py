@@ -214,12 +214,12 @@ def test_slow_redis_is_found(own_redis: Server) -> None:
 # MongoDB
 
 
-async def test_healthy_mongodb_is_well_and_left_clean(patient_mongo_url: str) -> None:
-    async with open_store(patient_mongo_url, exclusive=True):
+async def test_healthy_mongodb_is_well_and_left_clean(mongo_url: str) -> None:
+    async with open_store(mongo_url, exclusive=True):
         pass
-    with pymongo.MongoClient[dict[str, object]](patient_mongo_url) as client:
+    with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
         before = sorted(client.get_default_database().list_collection_names())
-        found = examined(mongo.checks(patient_mongo_url))
+        found = examined(mongo.checks(mongo_url))
         assert sorted(client.get_default_database().list_collection_names()) == before
 
     assert {finding.status for finding in found.values()} == {"ok"}, found
@@ -252,12 +252,12 @@ def test_wrong_password_of_mongodb_is_found(tmp_path: Path) -> None:
     assert "CANARY" not in found.found
 
 
-async def test_missing_index_is_found(patient_mongo_url: str) -> None:
-    async with open_store(patient_mongo_url, exclusive=True):
+async def test_missing_index_is_found(mongo_url: str) -> None:
+    async with open_store(mongo_url, exclusive=True):
         pass
-    with pymongo.MongoClient[dict[str, object]](patient_mongo_url) as client:
+    with pymongo.MongoClient[dict[str, object]](mongo_url) as client:
         client.get_default_database()["records"].drop_index("expire_key")
-    found = examined(mongo.checks(patient_mongo_url))["store.indexes"]
+    found = examined(mongo.checks(mongo_url))["store.indexes"]
 
     assert (found.status, found.found) == ("warn", "missing indexes: records.expire_key")
     assert found.remedy.startswith("start the service, which creates them")
@@ -292,10 +292,10 @@ async def test_user_of_mongodb_without_rights_is_found(tmp_path: Path) -> None:
     assert (found.status, found.remedy) == ("fail", "grant the user readWrite on the database guidsvc")
 
 
-async def test_keys_in_mongodb_are_read(patient_mongo_url: str) -> None:
-    async with open_keys(patient_mongo_url):
+async def test_keys_in_mongodb_are_read(mongo_url: str) -> None:
+    async with open_keys(mongo_url):
         pass
-    settings = Settings(_env_file=None, store_url=patient_mongo_url, access="keys")  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, store_url=mongo_url, access="keys")  # type: ignore[call-arg]
     assert examined(keys.checks(settings, has_store=True))["keys.exist"].status == "fail"
 
 

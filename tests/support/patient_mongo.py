@@ -9,8 +9,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from guidsvc.cli.main import main
 from guidsvc.store.mongo.store import open_mongo
 
-TIMEOUT_MS = 20_000
+PATIENT_MS = 20_000
+DEFAULTS = inspect.unwrap(open_mongo).__kwdefaults__
+"""The default arguments of `open_mongo`."""
 
 if __name__ == "__main__":
-    inspect.unwrap(open_mongo).__kwdefaults__["timeout_ms"] = TIMEOUT_MS
+    DEFAULTS["timeout_ms"] = PATIENT_MS
     main()

@@ -52,11 +52,11 @@ async def test_service_without_redis_is_degraded_and_still_serves(
 
 
 async def test_service_with_a_wrong_clock_is_degraded(
-    serving: Serving, patient_mongo_url: str, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, mongo_url: str, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected_logs.add("clock differs from that of MongoDB")
     monkeypatch.setattr(ServerClock, "start", lambda _: system_clock() + 60_000)
-    async with serving(store_url=patient_mongo_url) as client:
+    async with serving(store_url=mongo_url) as client:
         reply = await until_ready(client, status="degraded")
         assert (reply.status, reply.json["store"], reply.json["cache"]) == (200, "up", "up")
         assert reply.json["clock"] == "60.0 s ahead"

@@ -20,10 +20,10 @@ _STATUSES = {str(status.value) for status in HTTPStatus}
 
 
 @pytest.fixture
-async def served(serving: Serving, redis_url: str, patient_mongo_url: str) -> dict[str, Labels]:
+async def served(serving: Serving, redis_url: str, mongo_url: str) -> dict[str, Labels]:
     """The metrics of both stores and both caches, with the values of each label."""
     metrics: dict[str, Labels] = defaultdict(lambda: defaultdict(set))
-    for settings in ({"cache_url": redis_url}, {"store_url": patient_mongo_url}):
+    for settings in ({"cache_url": redis_url}, {"store_url": mongo_url}):
         async with serving(**settings) as client:
             for method, path in (("PUT", f"/guid/{GUID}"), ("GET", f"/guid/{GUID}"), ("GET", "/events"), ("GET", "/x")):
                 await client.ask(method, path, json={"user": USER} if method == "PUT" else None)

@@ -25,9 +25,9 @@ def now() -> int:
 
 
 @pytest.fixture
-async def store(patient_mongo_url: str) -> AsyncIterator[MongoStore]:
+async def store(mongo_url: str) -> AsyncIterator[MongoStore]:
     """A store on MongoDB; tests of other stores override it."""
-    async with open_mongo(patient_mongo_url) as opened:
+    async with open_mongo(mongo_url) as opened:
         yield opened
 
 

@@ -17,7 +17,7 @@ from tests.support.secured_service import SecuredService
 
 @pytest.fixture(params=["sqlite", "mongo"])
 def store_url(request: pytest.FixtureRequest) -> str:
-    url: str = request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url")
+    url: str = request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url")
     return url
 
 

@@ -21,7 +21,7 @@ ON, OFF = EventPolicy("all"), EventPolicy("off")
 @pytest.fixture(params=["sqlite", "mongo"])
 def url(request: pytest.FixtureRequest) -> str:
     """The URL of the store."""
-    return str(request.getfixturevalue("patient_mongo_url" if request.param == "mongo" else "sqlite_url"))
+    return str(request.getfixturevalue("mongo_url" if request.param == "mongo" else "sqlite_url"))
 
 
 async def epoch(url: str, policy: EventPolicy, *swaps: tuple[Record | None, Record]) -> int:
@@ -57,11 +57,11 @@ async def test_expiry_while_the_log_is_off_invalidates_cursors(url: str, clock: 
     assert await epoch(url, ON) == resumed
 
 
-async def test_due_step_records_the_gap(patient_mongo_url: str, documents: Documents, clock: FakeClock) -> None:
+async def test_due_step_records_the_gap(mongo_url: str, documents: Documents, clock: FakeClock) -> None:
     old = record(clock() - HOUR * 1000, expire=clock.seconds - 10, purge_at=clock.seconds + HOUR)
-    async with open_mongo(patient_mongo_url) as store:
+    async with open_mongo(mongo_url) as store:
         await store.records.swap(None, old)
-    await epoch(patient_mongo_url, OFF)
+    await epoch(mongo_url, OFF)
     assert "gap_until" in bounds(documents)
 
 
@@ -73,13 +73,13 @@ def bounds(documents: Documents) -> dict[str, Any]:
 
 
 async def test_gap_is_recorded_before_the_write(
-    patient_mongo_url: str, documents: Documents, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    mongo_url: str, documents: Documents, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is recorded for each write: another process may have invalidated the cursors and cleared the gap meanwhile."""
     old = record(clock())
-    async with open_mongo(patient_mongo_url, events=OFF) as off:
+    async with open_mongo(mongo_url, events=OFF) as off:
         assert await off.records.swap(None, old)
-        async with open_mongo(patient_mongo_url, exclusive=True):
+        async with open_mongo(mongo_url, exclusive=True):
             assert "gap_until" not in bounds(documents)
         monkeypatch.setattr(retention, "NOTE_SECONDS", 0.0)
         write, noted = off.records._swap, []
@@ -93,40 +93,38 @@ async def test_gap_is_recorded_before_the_write(
         assert noted == [True]
 
 
-async def test_start_waits_for_writes_without_events(
-    patient_mongo_url: str, documents: Documents, clock: FakeClock
-) -> None:
-    async with open_mongo(patient_mongo_url, events=OFF) as store:
+async def test_start_waits_for_writes_without_events(mongo_url: str, documents: Documents, clock: FakeClock) -> None:
+    async with open_mongo(mongo_url, events=OFF) as store:
         await store.records.swap(None, record(clock()))
     before = bounds(documents)
     over_ms = time.time_ns() // 1_000_000 + 1000
     documents["log_bounds"].update_one({}, {"$set": {"gap_until": over_ms}})
-    async with open_mongo(patient_mongo_url) as store:
+    async with open_mongo(mongo_url) as store:
         assert time.time_ns() // 1_000_000 >= over_ms
         assert (await store.events.bounds()).key.epoch != before["epoch"]
     assert "gap_until" not in bounds(documents)
 
 
-async def test_key_commands_keep_the_gap(patient_mongo_url: str, documents: Documents) -> None:
-    await epoch(patient_mongo_url, ON)
+async def test_key_commands_keep_the_gap(mongo_url: str, documents: Documents) -> None:
+    await epoch(mongo_url, ON)
     documents["log_bounds"].update_one({}, {"$set": {"gap_until": 0}})
     before = bounds(documents)
-    async with open_keys(patient_mongo_url):
+    async with open_keys(mongo_url):
         assert bounds(documents) == before
 
 
 async def test_process_without_log_keeps_the_gap_open(
-    patient_mongo_url: str, documents: Documents, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+    mongo_url: str, documents: Documents, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     """While it runs, each start of another process invalidates the cursors. So does the first start after its end."""
     monkeypatch.setattr(retention, "GAP_SECONDS", 0.3)
     expected_logs.add("event log is off in another process")
-    await epoch(patient_mongo_url, ON)
+    await epoch(mongo_url, ON)
     epochs = []
     for gap in (2**60, None, 0, None):
         if gap is not None:
             documents["log_bounds"].update_one({}, {"$set": {"gap_until": gap}})
-        async with open_mongo(patient_mongo_url) as store:
+        async with open_mongo(mongo_url) as store:
             epochs.append((await store.events.bounds()).key.epoch)
     assert len(set(epochs[:3])) == 3
     assert epochs[3] == epochs[2]

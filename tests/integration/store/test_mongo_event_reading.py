@@ -69,13 +69,13 @@ async def test_empty_log_has_bounds_and_an_empty_page(store: MongoStore) -> None
 
 
 async def test_cursor_key_is_fixed_and_differs_between_logs(
-    patient_mongo_url: str, documents: Documents, store: MongoStore
+    mongo_url: str, documents: Documents, store: MongoStore
 ) -> None:
     key = (await store.events.bounds()).key
-    async with open_mongo(patient_mongo_url) as again:
+    async with open_mongo(mongo_url) as again:
         assert (await again.events.bounds()).key == key
     documents["log_bounds"].drop()
-    async with open_mongo(patient_mongo_url) as another:
+    async with open_mongo(mongo_url) as another:
         other = (await another.events.bounds()).key
         assert other.epoch != key.epoch
         assert other.secret != key.secret
@@ -98,11 +98,11 @@ async def test_history_is_newest_first_and_continues(store: MongoStore, now: int
 
 
 async def test_older_log_gets_the_owner_index(
-    patient_mongo_url: str, documents: Documents, store: MongoStore, now: int
+    mongo_url: str, documents: Documents, store: MongoStore, now: int
 ) -> None:
     all_entries = await create_varied_records(store, now)
     documents["log"].drop_index(BY_OWNER)
-    async with open_mongo(patient_mongo_url) as again:
+    async with open_mongo(mongo_url) as again:
         assert documents["log"].index_information()[BY_OWNER]["key"] == [("owner", 1), ("_id", 1)]
         for selection in (EventSelection(owner="owner 1"), EventSelection(owner="owner 1", user="user 0")):
             page = await again.events.read(0, 100, selection)

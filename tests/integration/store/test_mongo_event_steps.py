@@ -14,12 +14,12 @@ from tests.support.factories import record
 from tests.support.mongo_documents import WAIT_SECONDS, Documents, advance_all, check_entries, wait_until_drained
 
 
-async def test_warning_expiry_and_purge_are_due_in_turn(patient_mongo_url: str, now: int) -> None:
+async def test_warning_expiry_and_purge_are_due_in_turn(mongo_url: str, now: int) -> None:
     seconds = now // 1000
     warned = record(now - 100_000, guid="A" * 32, expire=seconds + 40)
     expired = record(now - 100_000, guid="B" * 32, expire=seconds - 5)
     purged = record(now - 100_000, guid="C" * 32, expire=seconds - 5, purge_at=seconds - 4)
-    async with open_mongo(patient_mongo_url, events=EventPolicy(warn_before=(45,))) as store:
+    async with open_mongo(mongo_url, events=EventPolicy(warn_before=(45,))) as store:
         for each in (warned, expired, purged):
             await store.records.swap(None, each)
         assert await store.events.lag(now) > 0
@@ -59,7 +59,7 @@ async def test_tombstone_is_purged_without_an_entry(store: MongoStore, documents
 
 
 async def test_records_from_before_the_log_become_due(
-    patient_mongo_url: str, store: MongoStore, documents: Documents, now: int
+    mongo_url: str, store: MongoStore, documents: Documents, now: int
 ) -> None:
     """Expiries from before the first start with a log are not logged. Later ones are."""
     seconds = now // 1000
@@ -70,7 +70,7 @@ async def test_records_from_before_the_log_become_due(
     documents["records"].update_many({}, {"$unset": {"g": 1}})
     documents["log_bounds"].update_many({}, {"$set": {"opened": now - 20_000}})
 
-    async with open_mongo(patient_mongo_url):
+    async with open_mongo(mongo_url):
         assert documents["log_bounds"].find_one()["opened"] == now - 20_000  # type: ignore[index]
     await advance_all(store, now)
     assert [(each.entry.kind, each.entry.guid[0]) for each in (await numbered_after(store.events, 0, 3))[2:]] == [
@@ -138,20 +138,20 @@ async def test_corrupt_record_does_not_stop_the_others(
     assert (await numbered_after(store.events, 0, 3))[-1].entry.id.startswith("B" * 32)
 
 
-async def test_index_that_deleted_records_is_dropped(patient_mongo_url: str, documents: Documents) -> None:
+async def test_index_that_deleted_records_is_dropped(mongo_url: str, documents: Documents) -> None:
     documents["records"].create_index("purge_at", name="purge_at_ttl", expireAfterSeconds=0)
     for _ in range(2):
-        async with open_mongo(patient_mongo_url):
+        async with open_mongo(mongo_url):
             assert "purge_at_ttl" not in documents["records"].index_information()
 
 
-async def test_only_one_store_advances(patient_mongo_url: str, now: int) -> None:
-    async with open_mongo(patient_mongo_url) as one:
+async def test_only_one_store_advances(mongo_url: str, now: int) -> None:
+    async with open_mongo(mongo_url) as one:
         await one.events.advance(now, 10)
-        async with open_mongo(patient_mongo_url) as another:
+        async with open_mongo(mongo_url) as another:
             await another.records.swap(None, record(now - 60_000, expire=now // 1000 - 5))
             assert await another.events.advance(now, 10) == 0
             assert await one.events.advance(now, 10) == 1
-    async with open_mongo(patient_mongo_url) as third:
+    async with open_mongo(mongo_url) as third:
         assert await third.events.advance(now, 10) == 0
         assert third.events._scheduling._is_held, "a closed store must release its lease"

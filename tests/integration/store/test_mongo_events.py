@@ -110,12 +110,12 @@ async def test_revocation_logs_the_expiry_with_the_update(store: MongoStore, now
     ("mode", "expected"), [("all", ["created", "renewed", "updated"]), ("changes", ["created", "updated"]), ("off", [])]
 )
 async def test_policy_decides_what_is_logged(
-    patient_mongo_url: str, now: int, mode: EventMode, expected: Sequence[Kind]
+    mongo_url: str, now: int, mode: EventMode, expected: Sequence[Kind]
 ) -> None:
     first = record(now)
     second = next_version(first, now, expire=first.expire + 1)
     third = next_version(second, now, user="another")
-    async with open_mongo(patient_mongo_url, events=EventPolicy(mode)) as store:
+    async with open_mongo(mongo_url, events=EventPolicy(mode)) as store:
         await store.records.swap(None, first)
         await store.records.swap(first, second)
         await store.records.swap(second, third)
@@ -124,11 +124,11 @@ async def test_policy_decides_what_is_logged(
 
 
 async def test_full_outbox_is_drained_by_its_writer(
-    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch, documents: Documents
+    mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch, documents: Documents
 ) -> None:
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
-    async with open_mongo(patient_mongo_url) as store:
+    async with open_mongo(mongo_url) as store:
         current = record(now)
         await store.records.swap(None, current)
         for _ in range(MAX_ITEMS + 5):
@@ -140,8 +140,8 @@ async def test_full_outbox_is_drained_by_its_writer(
         assert len(await check_entries(store, MAX_ITEMS + 6)) == MAX_ITEMS + 6
 
 
-async def test_two_stores_log_each_event_once(patient_mongo_url: str, now: int) -> None:
-    async with open_mongo(patient_mongo_url) as one, open_mongo(patient_mongo_url) as another:
+async def test_two_stores_log_each_event_once(mongo_url: str, now: int) -> None:
+    async with open_mongo(mongo_url) as one, open_mongo(mongo_url) as another:
         stores = one, another
         guids = [f"{number:032X}" for number in range(40)]
         await asyncio.gather(
@@ -154,9 +154,7 @@ async def test_two_stores_log_each_event_once(patient_mongo_url: str, now: int) 
         assert await another.events.newest() == 40
 
 
-async def test_rest_of_a_cut_outbox_keeps_its_place(
-    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_rest_of_a_cut_outbox_keeps_its_place(mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries left behind by a full batch come before later ones of other GUIDs, and the lag is their age."""
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
@@ -165,7 +163,7 @@ async def test_rest_of_a_cut_outbox_keeps_its_place(
     second = next_version(first, now - 50_000, user="second")
     third = next_version(second, now - 40_000, user="third")
     other = record(now - 45_000, guid="0" * 32)
-    async with open_mongo(patient_mongo_url) as store:
+    async with open_mongo(mongo_url) as store:
         await store.records.swap(None, first)
         await store.records.swap(first, second)
         await store.records.swap(second, third)
@@ -177,15 +175,13 @@ async def test_rest_of_a_cut_outbox_keeps_its_place(
         assert [version for _, version in await check_entries(store, 4)] == pending
 
 
-async def test_change_during_a_round_keeps_its_place(
-    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_change_during_a_round_keeps_its_place(mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
     first = record(now - 60_000)
     second = next_version(first, now - 50_000, user="second")
     other = record(now - 40_000, guid="0" * 32)
-    async with open_mongo(patient_mongo_url) as store:
+    async with open_mongo(mongo_url) as store:
         sequencer = store.events._sequencer
         remove = sequencer._remove
 
@@ -205,11 +201,11 @@ async def test_change_during_a_round_keeps_its_place(
 
 @pytest.mark.parametrize(("operation", "error"), [("_append", StoreUnavailable), ("_remove", OutcomeUnknown)])
 async def test_batch_shrinks_while_mongodb_is_slow(
-    patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch, operation: str, error: type[GuidsvcError]
+    mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch, operation: str, error: type[GuidsvcError]
 ) -> None:
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
-    async with open_mongo(patient_mongo_url) as store:
+    async with open_mongo(mongo_url) as store:
         sequencer = store.events._sequencer
         for number in range(3):
             await store.records.swap(None, record(now + number, guid=f"{number:032X}"))
@@ -226,28 +222,28 @@ async def test_batch_shrinks_while_mongodb_is_slow(
         assert await check_entries(store, 3) == [("created", now), ("created", now + 1), ("created", now + 2)]
 
 
-async def test_batch_is_bounded_in_bytes(patient_mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batch_is_bounded_in_bytes(mongo_url: str, now: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
     monkeypatch.setattr(sequencing, "BATCH_BYTES", 30_000)
-    async with open_mongo(patient_mongo_url) as store:
+    async with open_mongo(mongo_url) as store:
         for number, text in enumerate(["x" * 16_000, "\U0001f600" * 4000] * 3):
             new = record(now + number, guid=f"{number:032X}", metadata=f'{{"a":"{text}"}}')
             await store.records.swap(None, new)
         assert [await store.events._sequencer.run_round() for _ in range(4)] == [2, 2, 2, 0]
 
 
-async def test_appended_events_are_counted_by_kind(patient_mongo_url: str, now: int) -> None:
+async def test_appended_events_are_counted_by_kind(mongo_url: str, now: int) -> None:
     meter = StoreMetrics()
-    async with open_mongo(patient_mongo_url, meter=meter) as store:
+    async with open_mongo(mongo_url, meter=meter) as store:
         await store.records.swap(None, first := record(now))
         await store.records.swap(first, first.model_copy(update={"version": now + 1, "updated": now + 1, "user": "b"}))
         await numbered_after(store.events, 0, 2)
     assert {kind: count for kind, count in meter.events.counts.items() if count} == {"created": 1, "updated": 1}
 
 
-async def test_renewal_of_an_expired_record_is_always_logged(patient_mongo_url: str, now: int) -> None:
-    async with open_mongo(patient_mongo_url, events=EventPolicy("changes")) as store:
+async def test_renewal_of_an_expired_record_is_always_logged(mongo_url: str, now: int) -> None:
+    async with open_mongo(mongo_url, events=EventPolicy("changes")) as store:
         old = record(now - 60_000, expire=now // 1000 - 5)
         await store.records.swap(None, old)
         await store.records.swap(
