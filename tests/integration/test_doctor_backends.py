@@ -145,7 +145,8 @@ def test_missing_right_in_redis_is_found_with_the_grant(tmp_path: Path) -> None:
 
 
 def test_cluster_is_found(tmp_path: Path) -> None:
-    with redis_server(tmp_path, "--cluster-enabled", "yes") as server:
+    bus_port = str(free_port())  # otherwise it is above the other by 10,000, where the kernel assigns ports
+    with redis_server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", bus_port) as server:
         found = examined(redis.checks(url_of(server)))["redis.cluster"]
 
     assert (found.status, found.found) == ("fail", "Redis Cluster is not supported")
