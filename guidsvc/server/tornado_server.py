@@ -302,9 +302,9 @@ class _BoundedHead(HTTPMessageDelegate):
 
 def _has_small_body(headers: HTTPHeaders) -> bool:
     """Whether a request has no body, or a small one that its client sends whatever the response is."""
-    if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
-        return True
-    length = headers.get("Content-Length", "0")
+    if "Content-Length" not in headers:
+        return "Transfer-Encoding" not in headers
+    length = headers["Content-Length"]
     if "Transfer-Encoding" in headers or not (length.isascii() and length.isdecimal()):
         return False
     size = length.lstrip("0")
