@@ -78,6 +78,7 @@ async def test_client_without_a_request_is_disconnected(serving: Serving, first_
     async with serving(idle_timeout=0.2, head_timeout=0.2) as client, connected(client.port) as (reader, writer):
         writer.write(first_bytes)
         received = await read_to_end(reader)
+        assert (await client.get("/livez")).status == 200
 
     assert received.count(b"HTTP/1.1 200") == first_bytes.startswith(LIVEZ)
 
