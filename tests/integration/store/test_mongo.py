@@ -42,8 +42,8 @@ from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, record
+from tests.support.mongo_patience import PATIENT_MS
 from tests.support.network_proxy import Damage, proxy
-from tests.support.patient_mongo import PATIENT_MS
 from tests.support.turn_counter import TurnCounter
 
 TIMEOUT_MS = 1_000
@@ -83,11 +83,23 @@ def commands(listener: Commands) -> Commands:
 
 
 @pytest.fixture
-async def store(commands: Commands, mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MongoStore]:
-    """A store with an idle sequencer, which sends no commands of its own."""
+def url_of_idle_store(commands: Commands, mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database whose stores have an idle sequencer, which sends no commands of its own."""
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
-    async with open_mongo(mongo_url) as opened:
+    return mongo_url
+
+
+@pytest.fixture
+async def store(url_of_idle_store: str) -> AsyncIterator[MongoStore]:
+    async with open_mongo(url_of_idle_store) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def store_with_time_limit(url_of_idle_store: str) -> AsyncIterator[MongoStore]:
+    """A store with the time limit that the service has, which its commands show."""
+    async with open_mongo(url_of_idle_store, timeout_ms=TIMEOUT_MS_OF_STORE) as opened:
         yield opened
 
 
@@ -135,8 +147,9 @@ async def test_operation_on_one_record_carries_its_id(store: MongoStore, command
 
 
 async def test_write_starts_and_ends_before_its_deadline(
-    store: MongoStore, commands: Commands, clock: FakeClock
+    store_with_time_limit: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
+    store = store_with_time_limit
     old, new = record(clock()), record(clock(), version=clock() + 1)
     await store.records.swap(None, old)
     not_after = (await store.fence.read()).now + 60_000
@@ -147,7 +160,7 @@ async def test_write_starts_and_ends_before_its_deadline(
     update, delete = commands.named("update")[0], commands.named("delete")[-1]
     for command, (sent,) in (update, update["updates"]), (delete, delete["deletes"]):
         _, begin_ms = sent["q"]["$expr"]["$lte"]
-        assert 0 < command["maxTimeMS"] <= not_after - begin_ms <= PATIENT_MS
+        assert 0 < command["maxTimeMS"] <= not_after - begin_ms <= 2_000
 
 
 async def test_write_past_its_deadline_is_not_sent(store: MongoStore, commands: Commands, clock: FakeClock) -> None:
@@ -195,17 +208,16 @@ async def test_write_reaching_the_server_past_its_deadline_is_rejected(own_mongo
         assert await store.records.get(stored.guid) == stored
 
 
-@pytest.mark.usefixtures("store")
 async def test_creation_starts_early_enough_for_its_deadline(
-    mongo_url: str, commands: Commands, clock: FakeClock
+    store_with_time_limit: MongoStore, commands: Commands, clock: FakeClock
 ) -> None:
     """MongoDB compares the time when a command begins; it may wait then until its time limit ends."""
-    async with open_mongo(mongo_url, timeout_ms=TIMEOUT_MS_OF_STORE) as store:
-        now = (await store.fence.read()).now
+    records = store_with_time_limit.records
+    now = (await store_with_time_limit.fence.read()).now
 
-        assert not await store.records.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE - 1)
-        assert await store.records.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE + 60_000)
-        assert all(command["maxTimeMS"] <= TIMEOUT_MS_OF_STORE for command in commands.named("update"))
+    assert not await records.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE - 1)
+    assert await records.swap(None, record(clock()), not_after=now + TIMEOUT_MS_OF_STORE + 60_000)
+    assert all(command["maxTimeMS"] <= TIMEOUT_MS_OF_STORE for command in commands.named("update"))
 
 
 def levels(commands: Commands) -> list[str]:
