@@ -83,10 +83,15 @@ def commands(listener: Commands) -> Commands:
 
 
 @pytest.fixture
-def url_of_idle_store(commands: Commands, mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database whose stores have an idle sequencer, which sends no commands of its own."""
+def idle_sequencer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sequencer of a store send no commands of its own."""
     monkeypatch.setattr(MongoEventLog, "poll_seconds", 3600.0)
     monkeypatch.setattr(MongoEventLog, "wake", lambda _: None)
+
+
+@pytest.fixture
+def url_of_idle_store(commands: Commands, mongo_url: str, idle_sequencer: None) -> str:
+    """A database whose stores have an idle sequencer."""
     return mongo_url
 
 
@@ -392,10 +397,11 @@ async def test_paused_server_fails_reads_and_leaves_writes_unknown(own_mongo: Se
         assert await eventually(store) is not None
 
 
+@pytest.mark.usefixtures("idle_sequencer")
 async def test_write_without_reply_is_unknown_and_may_still_apply(own_mongo: Server, clock: FakeClock) -> None:
     url = f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"
     async with open_mongo(url, timeout_ms=TIMEOUT_MS) as store:
-        await written(store, record(clock(), guid="0" * 32))  # so that a connection is open
+        await written(store, record(clock(), guid="0" * 32))  # so that a connection is open, and free
         own_mongo.pause()
         with pytest.raises(OutcomeUnknown):
             await store.records.swap(None, record(clock()))
