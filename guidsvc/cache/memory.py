@@ -42,6 +42,7 @@ class MemoryCache(DelegatingRecords):
         self, records: RecordRepository, *, clock: Clock, size_bytes: int, meter: CacheMetrics | None = None
     ) -> None:
         super().__init__(records)
+        self.commits_chains = records.commits_chains
         self._clock = clock
         self._meter = CacheMetrics() if meter is None else meter
         self._size_bytes = size_bytes

@@ -79,6 +79,10 @@ class BegunGet(Protocol):
 class RecordRepository(Repository[Record], Protocol):
     """Records by GUID. `get` also returns expired records."""
 
+    @property
+    def commits_chains(self) -> bool:
+        """Whether `swap_chain` commits its swaps together. If not, each takes as long as one of its own."""
+
     def get_nowait(self, guid: str, /) -> "Record | WouldBlock | None":
         """Return what `get` would if that needs no waiting, else WOULD_BLOCK."""
 
@@ -166,6 +170,8 @@ class _SwapsRecords(Protocol):
 
 class WithoutGroups:
     """A base of record repositories that swap records one by one only, and ask no cache."""
+
+    commits_chains: bool = False
 
     def begin_get(self, guid: str, caller: str, /) -> BegunGet | None:  # noqa: ARG002  # see the class
         return None

@@ -121,6 +121,7 @@ class InstrumentedRecords(DelegatingRecords):
 
     def __init__(self, records: RecordRepository, meter: StoreMetrics) -> None:
         super().__init__(records)
+        self.commits_chains = records.commits_chains
         self._meter = meter
         self._gets, self._swaps = meter.latencies["get"], meter.latencies["swap"]
 

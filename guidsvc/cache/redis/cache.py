@@ -110,6 +110,7 @@ class RedisCache(DelegatingRecords):
         meter: CacheMetrics | None = None,
     ) -> None:
         super().__init__(records)
+        self.commits_chains = records.commits_chains
         self._meter = meter = CacheMetrics() if meter is None else meter
         self._link = link
         self._clock = clock

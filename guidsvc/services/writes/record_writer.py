@@ -137,8 +137,8 @@ class RecordWriter:
         async with self._quota.reserve(counted, new) as reserved_until:
             cancel_scope.checkpoint()
             until = earliest(reserved_until, not_after)
+            links = await self._chains.plan(old, new)
             with cancel_scope.shielded():
-                links = await self._chains.plan(old, new)
                 if links:
                     begin_write()
                     return await self._chains.execute(Swap(old, new, until, origin_of(caller)), caller, links)

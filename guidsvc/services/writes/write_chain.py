@@ -1,5 +1,7 @@
 """Chains of writes: the writes that wait for a GUID are executed together with the write that has the turn.
 
+Only a store that commits a chain as a whole, such as SQLite, is given chains.
+
     plan      compute the record of each write from that of the write before it
     swap      execute the swaps in order: each takes effect only if the one before did
     settle    a write is done if its swap was. A write that changes nothing or is rejected is done if all swaps before
@@ -29,6 +31,7 @@ from guidsvc.errors import (
     PreconditionFailed,
     PreconditionRequired,
 )
+from guidsvc.runtime.cancel_scope import checkpoint
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.fairness.decoding_turns import DecodingTurns, MergeBudget
 from guidsvc.services.quota import NO_QUOTA, Quota
@@ -84,17 +87,23 @@ class WriteChains:
     async def plan(self, old: Record | None, new: Record) -> list[Link]:
         """Take the writes that can follow the one that replaces `old` by `new`. The caller must execute them.
 
-        Between those that merge large metadata, other requests run.
+        Between those that merge large metadata, other requests run, and a request of the chain may end.
+
+        Take none if the store does not commit them together: the last ones would be executed long after their time
+        limit, and after the end of their clients or their keys.
         """
         links: list[Link] = []
-        if old is None or self._turns.first(new.guid) is None:
+        if old is None or self._turns.first(new.guid) is None or not self._records.commits_chains:
             return links
         try:
             await self._plan(new, links)
+            checkpoint()
         except BaseException:
             self._turns.put_back(new.guid, [link.write for link in links])
             raise
-        return links
+        ended = next((place for place, link in enumerate(links) if link.write.has_ended), len(links))
+        self._turns.put_back(new.guid, [link.write for link in links[ended:]])
+        return links[:ended]
 
     async def _plan(self, new: Record, links: list[Link]) -> None:
         budget = MergeBudget(self._decoding_turns)

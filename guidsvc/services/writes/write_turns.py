@@ -47,6 +47,11 @@ class QueuedWrite:
         self.is_taken = False
         """Another writer executes it, so the request must not be cancelled."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its request has ended: its client has disconnected, or its time limit has passed."""
+        return self.scope is not None and self.scope.is_cancelled
+
     def begin(self) -> None:
         """Shield the request from cancellation, like any write that is sent to the store."""
         if self.scope is not None and not self.is_taken:
@@ -125,11 +130,16 @@ class WriteTurns:
         return write
 
     def put_back(self, guid: str, writes: Iterable[QueuedWrite]) -> None:
-        """Return writes that were not executed to the front of the queue, in this order."""
+        """Return writes that were not executed to the front of the queue, in this order.
+
+        A request that has ended meanwhile is cancelled instead: another chain would execute it past its time limit.
+        """
         waiting = [write for write in writes if not write.future.done()]
         for write in waiting:
             write.end()
-        self._turns[guid].queue.extendleft(reversed(waiting))
+            if write.has_ended and write.task is not None:
+                write.task.cancel()
+        self._turns[guid].queue.extendleft(write for write in reversed(waiting) if not write.has_ended)
 
     async def _wait(self, guid: str, write: QueuedWrite) -> Change | None:
         turn = self._turns.get(guid)

@@ -60,6 +60,8 @@ class SqliteRepository(Generic[Row]):
 class SqliteRecords:
     """The table of records."""
 
+    commits_chains = True
+
     def __init__(self, engine: SqliteEngine) -> None:
         self._engine = engine
 

@@ -16,6 +16,7 @@ from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
     ClientDisconnected,
+    DeadlineExceeded,
     GuidsvcError,
     InvalidRequest,
     NotFound,
@@ -47,6 +48,8 @@ Change = Callable[[Record], Record]
 
 class GatedRecords(DelegatingRecords):
     """The records of a store, whose first swap waits; counts the swaps of each call."""
+
+    commits_chains = True
 
     def __init__(self, store: Database) -> None:
         super().__init__(store.records)
@@ -337,6 +340,44 @@ async def test_outcome_is_unknown_if_the_writer_is_cancelled(writers: Writers) -
     assert isinstance(fourth, asyncio.CancelledError)
     assert isinstance(fifth, Record)
     assert sorted(line[2:] for line in writers.audit) == [("a", "done"), *((name, "unknown") for name in "bcd")]
+
+
+async def test_request_that_ends_in_a_chain_that_fails_does_not_wait_again(writers: Writers) -> None:
+    """Another chain would execute its write past its time limit."""
+
+    def lose(swaps: Sequence[Swap]) -> list[bool | GuidsvcError]:
+        writers.records.before_chain = lambda _: None
+        for scope in writers.scopes[2:4]:
+            scope.cancel(is_disconnected=False)
+        return [False] * len(swaps)
+
+    writers.records.before_chain = lose
+    writers.begin(*(renamed(name) for name in "abcdef"))
+    results = await writers.results()
+
+    assert [type(each) for each in results[2:4]] == [DeadlineExceeded] * 2
+    assert [each.user for each in results if isinstance(each, Record)] == ["a", "b", "e", "f"]
+    assert [line[2] for line in writers.audit] == ["a", "b", "e", "f"]
+
+
+async def test_store_that_commits_no_chains_executes_each_write_alone(writers: Writers) -> None:
+    """In a chain, the last would wait for the store as often as there are writes, long past its time limit."""
+    records = writers.records
+    records.commits_chains = False
+    writers.begin(*(renamed(name) for name in "abcde"))
+    await until(lambda: writers.admission.waiting == 3)
+    records.gate.set()
+    records.gate.clear()
+    await until(lambda: records.calls == [1, 1])
+    for scope in writers.scopes[2:4]:
+        scope.cancel(is_disconnected=False)
+    ended = await asyncio.wait_for(asyncio.gather(*writers.tasks[2:4], return_exceptions=True), 60)
+    records.gate.set()
+    results = await asyncio.gather(*writers.tasks, return_exceptions=True)
+
+    assert [type(each) for each in ended] == [DeadlineExceeded] * 2, "while the second is executed"
+    assert [each.user for each in results if isinstance(each, Record)] == ["a", "b", "e"]
+    assert records.calls == [1, 1, 1]
 
 
 async def test_writer_that_is_cancelled_passes_its_turn_on(writers: Writers) -> None:
