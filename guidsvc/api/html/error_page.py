@@ -1,11 +1,10 @@
-"""The page of an error. It shows every member of the problem document."""
+"""The page of an error. It shows every member of the problem document, but no record, which has a page of its own."""
 
-import json
 import shlex
 from html import escape
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from guidsvc.api.contract import problems
 from guidsvc.api.html import page
@@ -16,7 +15,7 @@ _IN_WORDS = ("type", "title", "status", "code", "detail", "request_id")
 
 def error_page(error: BaseException, request_id: str, path: str, url: str) -> bytes:
     """Render the page of an error of the request for this path, at this URL."""
-    problem: dict[str, Any] = from_json(problems.render(error, request_id))
+    problem: dict[str, Any] = from_json(problems.render_without_record(error, request_id))
     code, root = problem["code"], page.root_of(path)
     content = (
         f'<p class="kind"><strong>{problem["status"]}</strong> <code>{code}</code></p>\n'
@@ -29,7 +28,7 @@ def error_page(error: BaseException, request_id: str, path: str, url: str) -> by
 
 def _specific_members(problem: dict[str, Any]) -> str:
     members = {name: value for name, value in problem.items() if name not in _IN_WORDS}
-    return page.code_block(json.dumps(members, indent=2, ensure_ascii=False)) if members else ""
+    return page.code_block(to_json(members, indent=2).decode()) if members else ""
 
 
 def _advice(error: BaseException, url: str, root: str) -> str:

@@ -26,6 +26,7 @@ from guidsvc.api.execution.guid_actions import ACTIONS, GuidRequest
 from guidsvc.api.html.page import HTML
 from guidsvc.api.html.record_pages import record_page
 from guidsvc.api.parsing.query import query_with
+from guidsvc.domain import lifecycle
 from guidsvc.domain.commands import NoQuery, ReadQuery, RecordQuery
 from guidsvc.domain.leases.errors import ExpiresTooSoon, LifeLimitReached
 from guidsvc.domain.preconditions import ANY
@@ -46,6 +47,7 @@ from guidsvc.errors import (
 from guidsvc.http.constants import PATCHES
 from guidsvc.http.errors import RENEWAL_HINT, TooLarge, UnsupportedMediaType
 from guidsvc.http.response import Response
+from guidsvc.runtime.fairness.decoding_turns import FREE_BYTES
 from guidsvc.services.guid_service import GuidService
 from guidsvc.telemetry.tracing import record_source
 
@@ -172,12 +174,21 @@ class GuidHandler(RecordHandler):
             conditions = replace(conditions, if_none_match=None)
         async with self.confirmed_slot():
             record, is_wanted = await self.service.get(parse_guid(text), conditions, self._valid_for)
+            if is_wanted and len(record.metadata or "") > FREE_BYTES:
+                await self._take_turn_of_page(record)
         if is_wanted:
             (record_json,) = self.render_records([record])
             self.respond_page(record_page((record, record_json), self.request.path, partial(query_with, self.request)))
         else:
             self.vary("Accept")
             self.respond(304)
+
+    async def _take_turn_of_page(self, record: Record) -> None:
+        """Wait for a turn at rendering large metadata; raise the error of the read if it has come too late by then."""
+        await self.pipeline.readers.take_turn(self.queue_name)
+        now = self.service.now()
+        lifecycle.require_live(record.guid, record, now)
+        lifecycle.require_valid_for(record, self._valid_for or 0, now)
 
     def _cached_response(self, request: GuidRequest) -> Response | None:
         """Return the response to a read if the cache has it, and record its source; None if the store must be read."""

@@ -5,12 +5,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from guidsvc.api.html.record_pages import record_page
 from guidsvc.api.parsing import body
+from guidsvc.api.resources import guid as guid_resource
 from guidsvc.domain import lifecycle
 from guidsvc.runtime.fairness.decoding_turns import MERGED_BYTES, READERS, VALIDATED_BYTES
+from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store.sqlite import repositories
 from guidsvc.store.sqlite.tables import records_of
-from tests.support.factories import USER
+from tests.conftest import FakeClock
+from tests.support.factories import GUID, USER
 from tests.support.http_client import Client, Reply
 from tests.support.turn_counter import TurnCounter
 
@@ -94,3 +98,37 @@ async def test_small_metadata_is_changed_without_turns(client: Client, monkeypat
     reply = await client.ask("PATCH", f"/guid/{guids[0]}", json=patch, headers={"Content-Type": PATCH})
     assert reply.json["metadata"] == {"a": 1, "b": 2}
     assert (await client.ask("POST", BATCH, json={"operations": operations})).status == 200
+
+
+async def test_few_pages_of_large_records_are_rendered_per_loop_turn(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page takes up to a millisecond, and all other requests wait for the end of a turn."""
+    counter = TurnCounter()
+    (guid,) = await create(client, 1)
+    monkeypatch.setattr(guid_resource, "record_page", counter.counted(record_page))
+    async with counter.following_turns():
+        pages = (client.ask("GET", f"/guid/{guid}", headers={"Accept": "text/html"}) for _ in range(32))
+        replies = await asyncio.gather(*pages)
+
+    assert {reply.status for reply in replies} == {200}
+    assert 1 <= counter.most <= READERS
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"), [("", 410, "expired"), ("?valid_for=3", 409, "expires-too-soon")], ids=["410", "409"]
+)
+async def test_page_that_waited_for_its_turn_shows_no_expired_record(  # fixtures
+    client: Client, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, query: str, status: int, code: str
+) -> None:
+    headers = {"Accept": "text/html"}
+    record = {"user": USER, "metadata": METADATA, "ttl": 10}
+    assert (await client.ask("PUT", f"/guid/{GUID}", json=record)).status == 201
+
+    async def take_turn(_: FairSemaphore, __: str) -> None:
+        clock.advance(seconds=10 if status == 410 else 8)
+
+    monkeypatch.setattr(FairSemaphore, "take_turn", take_turn)
+    reply = await client.ask("GET", f"/guid/{GUID}{query}", headers=headers)
+    assert reply.status == status
+    assert code in reply.body.decode()

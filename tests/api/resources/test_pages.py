@@ -283,6 +283,16 @@ async def test_tag_of_the_json_does_not_match_the_page(client: Client) -> None:
     assert "precondition-failed" in ParsedPage(failed.body).texts["code"]
 
 
+async def test_page_of_a_failed_precondition_shows_no_record(client: Client) -> None:
+    """Large metadata would take long to render; the record has a page of its own."""
+    metadata = {"a": [[[[[number]]]] for number in range(1_100)]}
+    assert (await client.ask("PUT", PATH, json={"user": USER, "metadata": metadata})).status == 201
+    failed = await client.ask("GET", PATH, headers={**BROWSER, "If-Match": '"1"'})
+
+    assert failed.status == 412
+    assert len(failed.body) < 2_000
+
+
 async def test_errors_are_shown_in_words(client: Client) -> None:
     for path, status, message in (
         ("/nothing", 404, "Nothing is served at this path."),

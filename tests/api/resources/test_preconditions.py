@@ -102,6 +102,17 @@ async def test_expired_record_exists_until_retention_ends(client: Client, clock:
     assert (await client.put(PATH, {"user": "b"}, headers={"If-None-Match": "*"})).status == 201
 
 
+async def test_record_of_a_failed_precondition_is_that_of_a_read(client: Client) -> None:
+    """Byte for byte, however the client wrote its metadata; and it takes no time to decode."""
+    body = b'{"user": "a", "metadata": {"a": 1.50, "b": [1e2, "\\u00e9"]}}'
+    await client.ask("PUT", PATH, body=body, headers={"Content-Type": "application/json"})
+    stored = await client.get(PATH)
+    failed = await client.put(PATH, {"user": "b"}, headers={"If-Match": '"1"'})
+
+    assert_problem(failed, 412, "precondition-failed")
+    assert failed.body.endswith(b',"record":%b}\n' % stored.body.strip())
+
+
 async def test_precondition_is_checked_before_expiry(client: Client, clock: FakeClock) -> None:
     """The status 410 depends on the body, so preconditions are evaluated first (RFC 9110, 13.2.1)."""
     revoked = await client.put(PATH, {"user": "a", "expire": clock.seconds})

@@ -342,7 +342,7 @@ async def test_outcome_is_unknown_if_the_writer_is_cancelled(writers: Writers) -
     assert sorted(line[2:] for line in writers.audit) == [("a", "done"), *((name, "unknown") for name in "bcd")]
 
 
-async def test_request_that_ends_in_a_chain_that_fails_does_not_wait_again(writers: Writers) -> None:
+async def test_request_that_ends_in_a_failed_chain_waits_no_more(writers: Writers) -> None:
     """Another chain would execute its write past its time limit."""
 
     def lose(swaps: Sequence[Swap]) -> list[bool | GuidsvcError]:
