@@ -44,7 +44,7 @@ from guidsvc.store.contract import Database, RecordRepository
 from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
-from tests.support.mongo_patience import DEFAULTS, PATIENT_MS
+from tests.support.patience import DEFAULTS, PATIENT_MS
 
 pytest_plugins = [
     "tests.support.late_work",

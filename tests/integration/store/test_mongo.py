@@ -42,8 +42,8 @@ from guidsvc.store.mongo.store import MongoStore, open_mongo
 from tests.conftest import FakeClock
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, record
-from tests.support.mongo_patience import PATIENT_MS
 from tests.support.network_proxy import Damage, proxy
+from tests.support.patience import PATIENT_MS
 from tests.support.turn_counter import TurnCounter
 
 TIMEOUT_MS = 1_000
