@@ -148,7 +148,7 @@ def renew(
             raise LeaseLost(plan.guid, "a renewal came too late") from error
         else:
             ends = asked + renewal.granted
-            renews = ends - (renewal.expire - renewal.renew_at)
+            renews = asked + _pause_seconds(renewal.granted, renewal.expire, renewal.renew_at)
             return Term(renewal.version or term.version, renewal.expire, ends, renews, term.metadata)
     raise LeaseLost(plan.guid, "other clients change its record all the time")
 
@@ -212,6 +212,16 @@ def _may_be_renewed_to(plan: Plan, term: Term, expire: int) -> bool:
     return term.expire < expire <= term.expire - remaining + plan.ttl_seconds + 1
 
 
+def _pause_seconds(granted: int, expire: int, renew_at: int | None) -> float:
+    """Return how long to wait until a renewal, from the request that granted so many seconds.
+
+    The service says when to renew, in whole seconds. So its time may have come already for a lease of a second. And the
+    response may be wrong. So the wait is at least a third of what was granted, and at most three quarters.
+    """
+    asked = granted if renew_at is None else granted - (expire - renew_at)
+    return min(max(asked, granted / 3), granted * 3 / 4)
+
+
 def _claim(plan: Plan) -> Flow[Term]:
     """Create the lease, or take over the version of it that has expired."""
     version: int | None = None
@@ -232,7 +242,7 @@ def _claim(plan: Plan) -> Flow[Term]:
                 version = yield from _version_to_take_over(plan, version)
         else:
             ends = asked + plan.ttl_seconds
-            renews = ends - (record.expire - (record.renew_at or record.expire))
+            renews = asked + _pause_seconds(plan.ttl_seconds, record.expire, record.renew_at)
             return Term(record.version, record.expire, ends, renews, record.metadata)
     raise AssertionError("the last race returns or raises")
 

@@ -62,15 +62,17 @@ def renew_at(record: Record) -> int | None:
     """Return when the record should be renewed; None if it had expired already when it was written.
 
     The time is after 50 to 70 % of the life that the last write gave. The GUID and the version decide where, so that
-    leases of one moment are not renewed in one moment, and the time stays the same whoever asks.
+    leases of one moment are not renewed in one moment, and the time stays the same whoever asks. It is a whole second.
+    If none is in this range, it is the next one, but always before the expiry. So it comes before half of a life of
+    less than two seconds: a renewal at the expiry is too late.
     """
     life_ms = record.expire * 1000 - record.updated
     if life_ms <= 0:
         return None
-    first = -(-(record.updated + life_ms // 2) // 1000)
+    first = -(-(record.updated * 2 + life_ms) // 2000)
     last = (record.updated + life_ms * 7 // 10) // 1000
     if last <= first:
-        return last
+        return min(first, record.expire - 1)
     return first + crc32(b"%b %d" % (record.guid.encode(), record.version)) % (last - first + 1)
 
 
