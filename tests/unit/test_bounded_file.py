@@ -100,7 +100,6 @@ def test_other_modules_read_no_file_named_by_settings() -> None:
         "cache/redis/lua_scripts.py": "a part of the package",
         "api/console/console_handlers.py": "a part of the package",
         "api/docs/static_pages.py": "a part of the package",
-        "cli/remote/commands/drafts.py": "bounded, with a text of its own",
         "cli/remote/commands/editing.py": "bounded, with a text of its own",
         "cli/remote/transfer/importing.py": "read in chunks of bounded size",
         "cli/local/container.py": "/proc",

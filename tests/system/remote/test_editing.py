@@ -220,7 +220,7 @@ async def test_edit_without_a_response_is_done_if_the_record_is_so(
         cli = CommandLine(tmp_path, server.url, EDITOR=editor(tmp_path, """sed -i s/alice/bob/ "$1"\n"""))
         done = await asyncio.to_thread(cli, "edit", GUID)
     assert done.code == code, done.err
-    assert [path.read_text().count("bob") for path in drafts.glob("*.json")] == ([] if code == 0 else [1])
+    assert [path.read_text().count("bob") for path in drafts.rglob("*.json")] == ([] if code == 0 else [1])
 
 
 UNTIL_EXPIRED = """while true; do

@@ -39,7 +39,7 @@ def edit(remote: Remote, /, guid: str, text_file: str | None) -> None:
         return
     _require_editor()
     record = remote.client.get(guid, full=True)  # its version is known, whatever a proxy does to entity tags
-    draft = new_draft(record) if text_file is None else _opened(Path(text_file), guid)
+    draft = new_draft(guid, record) if text_file is None else _opened(Path(text_file), guid)
     _open_editor(draft, guid)
     text = _read(draft, guid)
     if draft.base is not None and text == draft.base.text:
