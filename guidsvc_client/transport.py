@@ -175,14 +175,12 @@ class BoundedReply:
 
     def __init__(self, response: httpx2.Response, url: str, ends_at: float) -> None:
         self._response, self._url, self._ends_at = response, url, ends_at
-        self._parts: list[bytes] = []
-        self._size_bytes = 0
+        self._content = bytearray()  # a list of small parts would take many times their size
 
     def add(self, part: bytes) -> None:
         """Add a part. Raise Disconnected if the response is too large, TimedOut if its time is over."""
-        self._parts.append(part)
-        self._size_bytes += len(part)
-        if self._size_bytes > MAX_REPLY_BYTES:
+        self._content += part
+        if len(self._content) > MAX_REPLY_BYTES:
             raise Disconnected(f"the response has more than {MAX_REPLY_BYTES} bytes; a change may have taken effect")
         if clock() > self._ends_at:
             raise TimedOut(LATE)
@@ -190,7 +188,7 @@ class BoundedReply:
     def reply(self) -> Reply:
         """Return the whole response."""
         headers: Mapping[str, str] = {name.lower(): value for name, value in self._response.headers.items()}
-        return Reply(self._response.status_code, headers, b"".join(self._parts), self._url)
+        return Reply(self._response.status_code, headers, bytes(self._content), self._url)
 
 
 def trace_injector() -> Callable[[dict[str, str]], None]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from itertools import count
 from typing import Any, TypeVar
 
 import httpx2
@@ -15,6 +16,8 @@ from guidsvc_client.protocol.retrying import Attempts, Policy
 from guidsvc_client.transport import BoundedReply, Service, own_errors
 
 T = TypeVar("T")
+_PIECES_AT_ONCE = 64
+"""Number of pieces of a response that are read before other tasks run, however many have arrived."""
 
 
 class AsyncSession:
@@ -43,12 +46,13 @@ class AsyncSession:
         """Yield what `read` returns for the JSON of each line. Only a stream that has not begun is opened again."""
         attempts = Attempts(call, self.policy)
         async with aclosing(await self._opened(attempts)) as response:
-            reader = LineReader(read)
+            reader, pieces = LineReader(read), count(1)
             try:
                 with own_errors(attempts.request_id):
                     async for piece in response.aiter_raw():
                         for value in reader.feed(piece):
                             yield value
+                        await _let_others_run(next(pieces))
             except NoResponse as error:
                 raise truncated(error) from error
             reader.end()
@@ -91,7 +95,15 @@ class AsyncSession:
 
     async def _read(self, response: httpx2.Response, attempts: Attempts[Any]) -> Reply:
         whole = BoundedReply(response, self._service.public_url, attempts.ends_at)
+        parts = count(1)
         with own_errors(attempts.request_id):
             async for part in response.aiter_raw():
                 whole.add(part)
+                await _let_others_run(next(parts))
         return whole.reply()
+
+
+async def _let_others_run(piece: int) -> None:
+    """Let other tasks run after every few pieces. The pieces that have arrived together never make this one wait."""
+    if piece % _PIECES_AT_ONCE == 0:
+        await asyncio.sleep(0)

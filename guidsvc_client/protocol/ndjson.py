@@ -14,15 +14,23 @@ class LineReader(Generic[Value]):
     """Joins the pieces of lines, and reads each with this function of its JSON."""
 
     def __init__(self, read: Callable[[Any], Value]) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # of the line that is incomplete
         self._read = read
 
     def feed(self, piece: bytes) -> Iterator[Value]:
-        """Yield the value of each line that a piece completes."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        """Yield the value of each line that a piece completes. Its cost does not grow with the line."""
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            self._add(end)
+            line = bytes(self._rest)
+            self._rest.clear()
+            yield self._value(line)
+        self._add(rest)
+
+    def _add(self, part: bytes) -> None:
+        self._rest += part
         if len(self._rest) > MAX_LINE_BYTES:
             raise StreamTruncated(f"a line has more than {MAX_LINE_BYTES} bytes; this is no stream of records")
-        yield from map(self._value, lines)
 
     def end(self) -> None:
         """Raise StreamTruncated if a line is incomplete."""
