@@ -22,7 +22,8 @@ from guidsvc_client.protocol.call import Call, Reply
 from guidsvc_client.protocol.retrying import Attempts, Policy
 from guidsvc_client.version import __version__
 
-MAX_REPLY_BYTES = 64 << 20
+MAX_REPLY_BYTES = 8 << 20
+"""Twice the largest response of the service, the results of a batch. Decoded, it may take 25 times as much memory."""
 EXAMPLE_URL = "http://127.0.0.1:8888"
 MAX_PORT = 65_535
 LATE = "no response in time; a change may have taken effect"

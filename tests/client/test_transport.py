@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
+from guidsvc.api.resources.batch.document_batch import MAX_RESULT_BYTES
 from guidsvc_client import (
     Disconnected,
     NotFound,
@@ -155,13 +156,24 @@ async def test_response_of_another_server_is_unexpected(kind: str, answer: bytes
             await guids.get(GUID)
 
 
-async def test_response_has_a_bound_in_bytes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MAX_REPLY_BYTES", 1000)
-    large = response(200, LINE.rstrip() + b" " * 1000)
+async def test_response_has_a_bound_in_bytes(kind: str) -> None:
+    large = response(200, LINE.rstrip() + b" " * (MAX_RESULT_BYTES * 2))
     async with scripted_server(lambda _: large) as server, client_of(kind, server.url, retries=0) as guids:
-        with pytest.raises(Disconnected, match="more than 1000 bytes"):
+        with pytest.raises(Disconnected, match=f"more than {transport.MAX_REPLY_BYTES} bytes"):
             await guids.get(GUID)
         assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+async def test_largest_response_of_the_service_is_read(guids: Any) -> None:
+    """A batch whose results do not all fit."""
+    record = await guids.create(user="a", metadata={"a": "b" * 16_000})
+    results = await guids.batch([{"op": "get", "guid": record.guid}] * 1000)
+    found = [result.record for result in results if result.error is None]
+
+    assert len(results) == 1000
+    assert {each.user for each in found} == {"a"}
+    assert len(found) * 16_000 > MAX_RESULT_BYTES * 0.7
+    assert transport.MAX_REPLY_BYTES > MAX_RESULT_BYTES * 1.5
 
 
 async def test_unready_service_says_so(kind: str) -> None:
