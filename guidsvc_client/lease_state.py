@@ -36,8 +36,8 @@ class LeaseState:
 
     @property
     def seconds_until_renewal(self) -> float:
-        """The seconds to wait before the next renewal."""
-        return max(0.0, min(self._next, self.term.ends) - clock())
+        """The seconds to wait before the next renewal, or as long as a thread can wait: earlier does no harm."""
+        return min(max(0.0, min(self._next, self.term.ends) - clock()), threading.TIMEOUT_MAX)
 
     @property
     def is_lost(self) -> bool:
@@ -172,8 +172,11 @@ class BaseLease:
             self._block.release()
 
     def _release_seconds(self, state: LeaseState) -> float:
-        """Return how long to wait for the release: as long as the lease lasts, but time for a request at least."""
-        return max(state.remaining_seconds, self._request_seconds)
+        """Return how long to wait for the release: as long as the lease lasts, but time for a request at least.
+
+        A thread cannot wait longer than `threading.TIMEOUT_MAX`.
+        """
+        return min(max(state.remaining_seconds, self._request_seconds), threading.TIMEOUT_MAX)
 
     @property
     def _held(self) -> LeaseState:

@@ -1,11 +1,16 @@
 """When the client renews a lease: never without pause, whatever the service says, and however long the lease lasts."""
 
 import json
+import threading
 from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from guidsvc_client import Expired
 from guidsvc_client.clock import clock
+from guidsvc_client.lease_state import LeaseState
 from guidsvc_client.models import FullRecord, Renewal
 from guidsvc_client.protocol import lease_flows
 from guidsvc_client.protocol.call import Flow
@@ -80,3 +85,21 @@ async def test_server_that_wants_renewals_at_once_gets_none(kind: str) -> None:
             for _ in range(ROUND_TRIPS):
                 await guids.get(GUID)
         assert [each.target for each in server.requests if each.target.endswith("/renewal")] == []
+
+
+@pytest.mark.parametrize("ttl", [3 * 10**10, 2 * 10**11])
+async def test_lease_of_centuries_is_released_at_its_end(guids: Any, ttl: int) -> None:
+    guid = uuid4()
+    async with guids.lease(guid, ttl=ttl) as lease:
+        lease.check()
+        assert lease.remaining_seconds > ttl - 3600
+    with pytest.raises(Expired):
+        await guids.get(guid)
+
+
+def test_wait_for_a_renewal_is_one_that_a_thread_can_wait() -> None:
+    """Another server may grant more than was asked for."""
+    state = LeaseState(plan_of(GUID, {"ttl": 15}), renewed(10**30, EXPIRE))
+
+    assert state.seconds_until_renewal == threading.TIMEOUT_MAX
+    assert state.remaining_seconds > threading.TIMEOUT_MAX
