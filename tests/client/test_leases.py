@@ -451,17 +451,15 @@ async def test_cut_network_cancels_the_block(running: Service) -> None:
 
 async def test_cancellation_from_outside_releases_the_lease(running: Service) -> None:
     async with AsyncClient(running.url) as guids:
-        guid = uuid4()
+        guid, is_held = uuid4(), asyncio.Event()
 
         async def work() -> None:
             async with guids.lease(guid, ttl=60):
+                is_held.set()
                 await asyncio.sleep(SECONDS)
 
         task = asyncio.create_task(work())
-        begin = time.monotonic()
-        while not [record async for record in guids.list() if record.guid == guid.hex.upper()]:
-            assert time.monotonic() < begin + SECONDS
-            await asyncio.sleep(0.02)
+        await asyncio.wait_for(is_held.wait(), SECONDS)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
