@@ -1,45 +1,32 @@
 """Tornado's HTTP server, an alternative to `guidsvc.server.server`: much slower, but widely known."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from socket import socket
 from ssl import SSLContext, SSLError
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.iostream import IOStream
 from tornado.web import Application
 
 from guidsvc.http.client_address import network_of
-from guidsvc.http.headers.connection import has_close
-from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.runtime.background import in_thread, running_in_background
 from guidsvc.runtime.memory import release
-from guidsvc.server.abort import has_open_response, is_lingering, is_open_ended
+from guidsvc.server.abort import is_lingering
 from guidsvc.server.accepting.connection_limit import ConnectionLimitLog
 from guidsvc.server.accepting.rejection import dismiss
 from guidsvc.server.client_networks import address_of
-from guidsvc.server.protocol.request import TLS_START, other_protocol, without_query
-from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
+from guidsvc.server.protocol.send_buffer import SendBudget
 from guidsvc.server.protocol.state import ApplicationHooks, ConnectionLimits
 from guidsvc.server.server import CLOSE_SECONDS, LAME_SECONDS, LATE_READ_SECONDS, RETIRING_TICK_SECONDS
 from guidsvc.server.ticks import TICK_SECONDS, Ticks, ticks_between_scans
 from guidsvc.server.tls import log_failed_handshake
-from guidsvc.server.tornado_log import OtherProtocolError, client_lines_replaced
-
-BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-"""What Tornado sends if it cannot read a request."""
-SMALL_BODY_BYTES = 64 * 1024
-"""Maximum size of a body of which the rest is read after an early response, so that the connection stays open."""
+from guidsvc.server.tornado_adapter.client import TornadoClient
+from guidsvc.server.tornado_adapter.request_head import BoundedHead
+from guidsvc.server.tornado_log import client_lines_replaced
 
 
 class TornadoServer(HTTPServer):
@@ -51,7 +38,7 @@ class TornadoServer(HTTPServer):
         self._hooks = hooks
         self._budget = SendBudget(limits.unsent_bytes, limits.connection_unsent_bytes)
         self._limit_log = ConnectionLimitLog()
-        self._clients: dict[IOStream, _Client] = {}
+        self._clients: dict[IOStream, TornadoClient] = {}
         self._ticks = Ticks()
         # Tornado's own timeout makes two futures and a timer for each request. See `keep_time`.
         self.conn_params.header_timeout = None
@@ -83,7 +70,7 @@ class TornadoServer(HTTPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a new connection."""
         network = network_of(address_of(address))
-        self._clients[stream] = _Client(stream, self._budget, network, self._hooks.cors_lines)
+        self._clients[stream] = TornadoClient(stream, self._budget, network, self._hooks.cors_lines)
         super().handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
@@ -93,7 +80,7 @@ class TornadoServer(HTTPServer):
         if client is not None:  # else its connection has ended
             client.connection = request_conn
             client.waits_since = self._ticks.now
-        return _BoundedHead(delegate, client, request_conn)
+        return BoundedHead(delegate, client, request_conn)
 
     async def drain_connections(self) -> None:
         """Wait until all connections are closed, or no response has been in progress for LAME_SECONDS."""
@@ -144,173 +131,6 @@ class TornadoServer(HTTPServer):
 
     def _is_lingering(self) -> bool:
         return any(is_lingering(client.connection) for client in self._clients.values())
-
-
-class _Client:
-    """The client of a Tornado stream, and its unsent bytes, which Tornado does not report."""
-
-    def __init__(
-        self, stream: IOStream, budget: SendBudget, network: str, cors_lines: Callable[[str | None], str]
-    ) -> None:
-        self._stream = stream
-        self._cors_lines = cors_lines
-        self.network = network
-        self._budget = budget
-        self._written_bytes = 0
-        self.rate = SendRate()
-        self.connection: HTTPConnection | None = None
-        """The connection of the latest request."""
-        self.waits_since: float | None = None
-        """The last tick before it began to wait for the head of a request; None once it has one."""
-        self._write = stream.write
-        stream.write = self._measured_write  # type: ignore[method-assign]  # called for each part of a response
-        stream.read_until_regex = self._read_first_head  # type: ignore[method-assign]
-        stream.set_nodelay(True)
-        stream.set_nodelay = _ignore_nodelay  # type: ignore[assignment, method-assign]
-
-    def end(self) -> None:
-        """Restore the stream's methods, which breaks a reference cycle."""
-        del self._stream.write, self._stream.set_nodelay
-        self._restore_reading()
-
-    async def _read_first_head(self, regex: bytes, max_bytes: int | None = None) -> bytes:
-        """Read the head of the first request. Raise OtherProtocolError if it is not HTTP/1.1.
-
-        The first bytes of TLS need no end: Tornado would wait for it until the connection times out.
-        """
-        self._restore_reading()
-        head = await self._stream.read_until_regex(rb"\A" + TLS_START + b"|" + regex, max_bytes)
-        error = other_protocol(head)
-        if error is not None:
-            raise OtherProtocolError(error)
-        return head
-
-    def _restore_reading(self) -> None:
-        vars(self._stream).pop("read_until_regex", None)
-
-    def _measured_write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
-        if data == BARE_REFUSAL:
-            data = self._readable_refusal()
-        future = self._write(data)
-        self.measure()
-        return future
-
-    def _readable_refusal(self) -> bytes:
-        """Return the bare 400 of Tornado as pages of allowed origins may read it, if their Origin was read.
-
-        Return nothing if the request has a response already.
-        """
-        connection: Any = self.connection  # an HTTP1Connection
-        if connection is not None and connection._response_start_line is not None:  # noqa: SLF001
-            return b""
-        headers = None if connection is None else connection._request_headers  # noqa: SLF001  # None without a head
-        lines = self._cors_lines(None if headers is None else headers.get("Origin"))
-        return BARE_REFUSAL[:-2] + lines.encode("latin-1") + b"Connection: close\r\n\r\n"
-
-    @property
-    def is_responding(self) -> bool:
-        """Whether the application has begun a response and not finished it."""
-        return not self._stream.closed() and has_open_response(self.connection)
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Whether a response is incomplete, in a way that the client may not notice."""
-        return not self._stream.closed() and (self._stream.writing() or is_open_ended(self.connection))
-
-    def measure(self) -> None:
-        """Record the unsent bytes."""
-        written = self._stream._total_write_index  # noqa: SLF001
-        added, self._written_bytes = written - self._written_bytes, written
-        unsent = 0 if self._stream.closed() else len(self._stream._write_buffer)  # noqa: SLF001
-        self._budget.written_bytes += added
-        self.rate.measure(unsent, added)
-        self._budget.note(self, self.rate.retained_bytes)
-
-    def has_waited(self, since: float) -> bool:
-        """Whether the client has sent no complete head of a request since this tick."""
-        return self.waits_since is not None and self.waits_since <= since
-
-    def reset(self) -> None:
-        """End the connection with a TCP reset."""
-        if not self._stream.closed():
-            reset_on_close(self._stream.socket)
-            self._stream.close()
-
-
-def _ignore_nodelay(*_: object) -> None:
-    """Leave TCP_NODELAY set. Tornado would set and clear it for each request."""
-
-
-class _BoundedHead(HTTPMessageDelegate):
-    """A request whose headers are bounded in number, and are read as the RFCs say where Tornado does not.
-
-    An early response, before the end of the request, says whether its connection closes. Tornado closes it, and does
-    not say so: a proxy would send the next request on it.
-    """
-
-    def __init__(self, delegate: HTTPMessageDelegate, client: "_Client | None", connection: HTTPConnection) -> None:
-        self._delegate = delegate
-        self._client = client
-        self._connection: Any = connection  # an HTTP1Connection
-        self._closes_if_early = False
-        self.data_received = delegate.data_received  # type: ignore[method-assign]  # saves a call for each part
-        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
-
-    def headers_received(
-        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
-    ) -> Awaitable[None] | None:
-        if self._client is not None:
-            self._client.waits_since = None
-        if sum(1 for _ in headers.get_all()) > MAX_HEADERS:
-            raise HTTPInputError(f"more than {MAX_HEADERS} headers")
-        is_old = start_line.version == "HTTP/1.0"
-        if is_old:
-            headers.pop("Expect", None)  # RFC 9110, 10.1.1: such a client does not know 100 (Continue)
-        elif start_line.version != "HTTP/1.1":  # a later minor version (RFC 9110, 2.5); Tornado would close
-            start_line = start_line._replace(version="HTTP/1.1")
-            self._connection._request_start_line = start_line  # noqa: SLF001  # see `finish`
-            self._connection._disconnect_on_finish = False  # noqa: SLF001
-        is_last = "Connection" in headers and has_close(headers["Connection"])
-        if isinstance(start_line, RequestStartLine):
-            is_last |= start_line.method == "CONNECT"
-        self._decide_end(headers, is_last=is_last, is_old=is_old)
-        if isinstance(start_line, RequestStartLine) and start_line.method == "OPTIONS":
-            start_line = start_line._replace(path=without_query(start_line.path))
-        return self._delegate.headers_received(start_line, headers)
-
-    def _decide_end(self, headers: HTTPHeaders, *, is_last: bool, is_old: bool) -> None:
-        """Decide whether the connection closes: after every response, after one that is early, or after none."""
-        connection = self._connection
-        if is_last:
-            connection._disconnect_on_finish = True  # noqa: SLF001  # Tornado compares the whole value with `close`
-        if not connection._disconnect_on_finish:  # noqa: SLF001
-            if _has_small_body(headers):
-                connection._read_finished = True  # noqa: SLF001  # Tornado reads the rest all the same
-            else:
-                connection._disconnect_on_finish = True  # noqa: SLF001  # then the head of a response says so
-                self._closes_if_early = not is_old
-        if is_old and connection._disconnect_on_finish:  # noqa: SLF001
-            headers.pop("Connection", None)  # else Tornado would respond with Keep-Alive
-
-    def finish(self) -> None:
-        """Pass on that the request is complete: a response that has not begun yet is not early."""
-        connection = self._connection
-        if self._closes_if_early and connection._response_start_line is None:  # noqa: SLF001  # Tornado has no public attribute
-            connection._disconnect_on_finish = False  # noqa: SLF001
-        self._delegate.finish()
-
-
-def _has_small_body(headers: HTTPHeaders) -> bool:
-    """Whether a request has no body, or a small one that its client sends whatever the response is."""
-    if "Content-Length" not in headers:
-        return "Transfer-Encoding" not in headers
-    length = headers["Content-Length"]
-    if "Transfer-Encoding" in headers or not (length.isascii() and length.isdecimal()):
-        return False
-    size = length.lstrip("0")
-    if len(size) > len(str(SMALL_BODY_BYTES)) or int(size or 0) > SMALL_BODY_BYTES:
-        return False
-    return not size or "Expect" not in headers  # else it may send no body (RFC 9110, 10.1.1)
 
 
 @asynccontextmanager

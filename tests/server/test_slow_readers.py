@@ -16,7 +16,7 @@ from tornado.iostream import IOStream
 from guidsvc.server.protocol.send_buffer import HIDDEN_BYTES, SendBudget, SendBuffer, SendRate
 from guidsvc.server.protocol.state import ConnectionLimits
 from guidsvc.server.tls import open_tls
-from guidsvc.server.tornado_server import _Client
+from guidsvc.server.tornado_adapter.client import TornadoClient
 from tests.conftest import ExpectedLogs
 from tests.support.backing_servers import Service, service, wait_until
 from tests.support.certificates import Certificate
@@ -250,7 +250,7 @@ async def test_tornado_response_counts_whole_until_sent_too() -> None:
     client_socket.setblocking(False)
     with client_socket:
         stream = IOStream(server_socket)
-        reader = _Client(stream, budget, "127.0.0.1", lambda _: "")
+        reader = TornadoClient(stream, budget, "127.0.0.1", lambda _: "")
         sent = stream.write(b"x" * MIB)
         received = 0
         while received < MIB:
