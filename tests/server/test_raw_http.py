@@ -101,6 +101,9 @@ CASES = [
     same_on_both("two Hosts", LIVE + b"Host: b\r\n\r\n", ends(400)),
     same_on_both("two Hosts that are the same", LIVE + b"Host: a\r\n\r\n", ends(400)),
     same_on_both("a Host that is none", b"GET /livez HTTP/1.1\r\nHost: a b\r\n\r\n", ends(400)),
+    *(same_on_both(f"a Host with a port of {digits:,} digits for {path.decode()}", b"GET %b HTTP/1.1\r\nHost: a:%b\r\n\r\n" % (path, b"0" * digits),
+            ends(400)) for path in (b"/livez", b"/docs", PATH) for digits in (6, 4301)),
+    same_on_both("a Host with a port of 5 digits", b"GET /livez HTTP/1.1\r\nHost: a:00080\r\n\r\n", goes_on(200)),
     same_on_both("a folded header", LIVE + b"X: y\r\n z\r\n\r\n", ends(400)),
     same_on_both("a space before the colon", LIVE + b"X : y\r\n\r\n", ends(400)),
     same_on_both("a header without a name", LIVE + b": y\r\n\r\n", ends(400)),
@@ -123,6 +126,9 @@ CASES = [
     # Targets
     same_on_both("an absolute target", b"GET http://a/livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(200)),
     same_on_both("an absolute target of another host", b"GET http://b/livez HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(200)),
+    *(same_on_both(f"an absolute target with a port of {digits:,} digits", b"GET http://a:%b/livez HTTP/1.1\r\nHost: a\r\n\r\n" % (b"0" * digits),
+            ends(400)) for digits in (6, 4301)),
+    same_on_both("an absolute target with long numbers", b"GET http://a:80/livez?a=:1234567 HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(200)),
     same_on_both("an asterisk", b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(204)),
     same_on_both("an asterisk for a GET", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", goes_on(404)),
     same_on_both("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", ends(404)),
@@ -147,6 +153,8 @@ CASES = [
     same_on_both("a blank within a length", PUT + b"Content-Length: 1 3\r\n\r\n" + BODY, ends(400)),
     same_on_both("a length of blanks", PUT + b"Content-Length: \t \r\n\r\n" + BODY, ends(400)),
     Case("a length of 40 digits", PUT + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n", ends(413), ends(413)),
+    same_on_both("a length of 5,000 digits", PUT + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", ends(413)),
+    Case("a length with 5,000 zeros", PUT + b"Content-Length: %b13\r\n\r\n" % (b"0" * 5000) + BODY, goes_on(201), ends(400)),
     same_on_both("a body of a GET", LIVE + b"Content-Length: 2\r\n\r\n{}", goes_on(200)),
     # Chunks
     same_on_both("length and chunks", PUT + b"Content-Length: 13\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ends(400)),
@@ -173,6 +181,7 @@ CASES = [
     same_on_both("a chunk of bare LF", CHUNKED + b"d\n" + BODY + b"\n0\n\n" + b"\r\n" * 40, ends(400)),
     *(same_on_both(f"a chunk of size {size!r}", CHUNKED + size + b"\r\n" + BODY + b"\r\n0\r\n\r\n", ends(400))
       for size in (b"+d", b"0xd", b"-d", b"1_3", b"", b" d", b"g")),
+    Case("a chunk size with 5,000 zeros", CHUNKED + b"0" * 5000 + b"d\r\n" + BODY + b"\r\n0\r\n\r\n", goes_on(201), ends()),
     same_on_both("a chunk of a huge size", CHUNKED + b"f" * 20 + b"\r\n", ends(400)),
     same_on_both("a chunk that is longer than it says", CHUNKED + b"c\r\n" + BODY + b"\r\n0\r\n\r\n", ends(400)),
     # Connections

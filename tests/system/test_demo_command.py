@@ -127,7 +127,9 @@ def test_absent_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [("--count", "0"), ("--count", "10001"), ("--count", "many")])
+@pytest.mark.parametrize(
+    "arguments", [("--count", "0"), ("--count", "10001"), ("--count", "many"), ("--count", "0" * 19 + "1" + "9" * 5000)]
+)
 def test_count_out_of_range_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = pdapt(tmp_path, "demo", *arguments)
 

@@ -59,9 +59,10 @@ KINDS = (
 
 def _count(text: str) -> int:
     """Return a number of records."""
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:20]) <= MAX_COUNT:
+    count = int(text.lstrip("0")[:20] or "0") if text.isascii() and text.isdecimal() else 0
+    if not 1 <= count <= MAX_COUNT:
         raise ValueError(f"must be a whole number from 1 to {MAX_COUNT}")
-    return int(text)
+    return count
 
 
 @click.command(

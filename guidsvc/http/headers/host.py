@@ -16,7 +16,11 @@ _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _LOOPBACK = rf"(?:[a-z0-9_-]+\.)*localhost\.?|127(?:\.{_OCTET}){{3}}|\[::1\]"
 _PORT = r"(?::[0-9]{0,5})?"
 _NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECASE)
-_WELL_FORMED = re.compile(rb"[A-Za-z0-9.:-]+")
+_WELL_FORMED = re.compile(rb"[A-Za-z0-9.-]+(?::[0-9]{0,5})?")
+LONG_PORT = re.compile(rb":[0-9]{6}")
+"""Found in a Host value whose port has more than 5 digits. Tornado converts any port, and Python no number of 4,301."""
+LONG_TARGET_PORT = re.compile(rb"https?://[^/?#]*:[0-9]{6}", re.IGNORECASE)
+"""Matches the beginning of an absolute target with such a port."""
 
 
 class HostNames:

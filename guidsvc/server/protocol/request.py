@@ -12,6 +12,7 @@ from tornado.httputil import HTTPHeaders
 
 from guidsvc.errors import InvalidField, InvalidRequest
 from guidsvc.http.errors import NotImplementedHere, TooLarge, VersionNotSupported
+from guidsvc.http.headers.host import LONG_PORT, LONG_TARGET_PORT
 from guidsvc.http.headers.recognized import READ
 
 PART = 64 * 1024
@@ -21,6 +22,7 @@ OVERHEAD_BYTES = 1024
 RawHeaders = list[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+PORT_FAULT = "its host has a port of more than 5 digits; send a port up to 65535"
 _QUOTED = re.compile(r":? *['\"].*|: .*", re.DOTALL)
 TLS_START = b"\x16\x03"
 _OTHER_PROTOCOLS = {
@@ -137,9 +139,11 @@ class RawRequest:
         codings = self._framing_headers.get(b"transfer-encoding")
         if codings is not None and (codings != [b"chunked"] or self.version == "HTTP/1.0"):
             raise self._coding_fault(b",".join(codings))
-        hosts = len(self._framing_headers.get(b"host", ()))
-        if hosts > 1 or (hosts == 0 and self.version == "HTTP/1.1"):
-            raise not_http(f"it has {hosts} Host headers; send exactly one")
+        hosts = self._framing_headers.get(b"host", ())
+        if len(hosts) > 1 or (not hosts and self.version == "HTTP/1.1"):
+            raise not_http(f"it has {len(hosts)} Host headers; send exactly one")
+        if (hosts and LONG_PORT.search(hosts[0])) or LONG_TARGET_PORT.match(self.target):
+            raise not_http(PORT_FAULT)
 
     def _coding_fault(self, codings: bytes) -> Exception:
         """Return the error for unsupported transfer codings (RFC 9112, 6.1 and 6.3)."""

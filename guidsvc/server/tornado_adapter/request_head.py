@@ -13,8 +13,9 @@ from tornado.httputil import (
 )
 
 from guidsvc.http.headers.connection import has_close
+from guidsvc.http.headers.host import LONG_PORT, LONG_TARGET_PORT
 from guidsvc.http.headers.recognized import MAX_HEADERS
-from guidsvc.server.protocol.request import without_query
+from guidsvc.server.protocol.request import PORT_FAULT, without_query
 from guidsvc.server.tornado_adapter.client import TornadoClient
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -43,6 +44,8 @@ class BoundedHead(HTTPMessageDelegate):
             self._client.waits_since = None
         if sum(1 for _ in headers.get_all()) > MAX_HEADERS:
             raise HTTPInputError(f"more than {MAX_HEADERS} headers")
+        if isinstance(start_line, RequestStartLine) and _has_long_port(start_line.path, headers):
+            raise HTTPInputError(PORT_FAULT)
         is_old = start_line.version == "HTTP/1.0"
         if is_old:
             headers.pop("Expect", None)  # RFC 9110, 10.1.1: such a client does not know 100 (Continue)
@@ -78,6 +81,12 @@ class BoundedHead(HTTPMessageDelegate):
         if self._closes_if_early and connection._response_start_line is None:  # noqa: SLF001  # Tornado has no public attribute
             connection._disconnect_on_finish = False  # noqa: SLF001
         self._delegate.finish()
+
+
+def _has_long_port(target: str, headers: HTTPHeaders) -> bool:
+    """Whether the port of the Host, or of an absolute target, has more than 5 digits."""
+    host = headers.get("Host", "").encode("latin-1")
+    return LONG_PORT.search(host) is not None or LONG_TARGET_PORT.match(target.encode("latin-1")) is not None
 
 
 def _has_small_body(headers: HTTPHeaders) -> bool:

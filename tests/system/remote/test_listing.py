@@ -60,6 +60,7 @@ def test_list_reads_more_than_a_page(cli: CommandLine, running: Service, user: s
 
     assert len(listed) == len(set(listed)) == 1203
     assert len(cli.ok("ls", "--user", user, "--limit", "501").lines) == 501
+    assert len(cli.ok("ls", "--user", user, "--limit", "9" * 5000).lines) > 501
 
 
 @pytest.mark.parametrize("words", [["--limit", "0"], ["--state", "dead"], ["--expires-within", "soon"], ["x"]])

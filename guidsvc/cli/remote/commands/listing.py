@@ -40,9 +40,10 @@ def filter_options(state: str) -> Callable[[Function], Function]:
 
 def _limit(text: str) -> int:
     """Return a number of records."""
-    if not text.isascii() or not text.isdecimal() or not int(text[:20]):
+    digits = text.lstrip("0")
+    if not text.isascii() or not text.isdecimal() or not digits:
         raise ValueError("must be a whole number, at least 1")
-    return int(text)
+    return int(digits[:18])  # of more, Python converts at most 4,300, and `islice` takes no such number
 
 
 @click.command(
