@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import tracemalloc
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 from guidsvc.runtime.fairness import loop_turns
 from guidsvc.server.protocol.connection import MAX_QUEUED
 from guidsvc.server.protocol.parser import REQUESTS, SLICE_BYTES
-from guidsvc.server.protocol.request import PART, RawRequest
+from guidsvc.server.protocol.request import PART, RawHeaders, RawRequest
 from tests.conftest import Serving
 from tests.support.factories import GUID
 from tests.support.http_client import hang_up, read_reply
@@ -33,9 +34,23 @@ async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
         await hang_up(writer)
 
 
-def parsed_requests() -> int:
-    """Count the requests that are in memory, parsed, in this process."""
-    return sum(type(each) is RawRequest for each in gc.get_objects())
+@asynccontextmanager
+async def slow_reader(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection whose system takes little of a response that the test does not read."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=4096)
+    try:
+        yield reader, writer
+    finally:
+        await hang_up(writer)
+
+
+def parsed_requests() -> list[RawRequest]:
+    """Return the requests that are in memory, parsed, in this process."""
+    return [each for each in gc.get_objects() if type(each) is RawRequest]
 
 
 @pytest.mark.slow
@@ -43,21 +58,15 @@ async def test_requests_behind_an_unread_response_stay_bytes(serving: Serving) -
     """And each is answered, in order, when the client reads."""
     count = 5000
     gc.collect()  # requests of earlier tests
-    async with serving() as client:
-        raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", client.port))
-        reader, writer = await asyncio.open_connection(sock=raw, limit=4096)
+    async with serving() as client, slow_reader(client.port) as (reader, writer):
         writer.write(BUNDLE * 6 + SMALL * count)
         most = 0
         for number in range(6 + count):
             if number % 500 == 0 or number < 10:
-                most = max(most, parsed_requests())
+                most = max(most, len(parsed_requests()))
             reply = await asyncio.wait_for(read_reply(reader, "GET"), 20)
             assert reply.status == 200
             assert (b'"service"' in reply.body or b'"name"' in reply.body) or number < 6
-        await hang_up(writer)
     assert MAX_QUEUED <= most <= MAX_QUEUED + SLICE_BYTES // len(SMALL) + 2
 
 
@@ -166,6 +175,66 @@ def test_request_head_counts_by_its_size() -> None:
     headers = [(b"host", b"a"), (b"if-match", b"x" * 5_000), (b"x-nobody-reads-this", b"y" * 50_000)]
     message = RawRequest(b"GET", b"/" + b"z" * 10_000, "HTTP/1.1", headers, last=False)
     assert 15_000 < message.memory_bytes < 20_000
+
+
+def received(headers: RawHeaders) -> RawRequest:
+    """Return a request whose headers are objects of their own, as the parser makes them."""
+    lines = [(bytes(bytearray(name)), bytes(bytearray(value))) for name, value in headers]
+    return RawRequest(bytes(bytearray(b"POST")), bytes(bytearray(b"/guid")), "HTTP/1.1", lines, last=False)
+
+
+@pytest.mark.parametrize("size", [0, 2, 17])
+@pytest.mark.parametrize("name", ["expect", "accept", "host", "content-length", "x-nobody-reads-this"])
+def test_parsed_requests_take_no_more_than_is_counted(name: str, size: int) -> None:
+    """Short lines too: each is a few objects, whatever its size."""
+    headers: RawHeaders = [(b"Host", b"ab"), *[(name.encode(), b"1" * size)] * 98]
+    received(headers)  # what is made once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        requests = [received(headers) for _ in range(200)]
+        used_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    counted_bytes = sum(request.memory_bytes for request in requests)
+    assert used_bytes < counted_bytes < 2.5 * used_bytes
+
+
+LINES_98 = b"Expect: ab\r\n" * 98
+
+
+async def test_short_lines_of_many_heads_have_a_budget(serving: Serving) -> None:
+    """The size of a head says little about its memory: each line is a few objects."""
+    gc.collect()  # requests of earlier tests
+    head = b"POST /guid HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n" + LINES_98[12:] + b"\r\n"
+    async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(connected(client.port)) for _ in range(300)]
+        for _, writer in streams:
+            writer.write(head)
+        assert (await asyncio.wait_for(read_reply(streams[-1][0], "POST"), 30)).status == 503
+        assert sum(message.memory_bytes for message in parsed_requests()) < 3 * MIB
+        assert (await client.put(f"/guid/{GUID}", {"user": "b"})).status == 201
+
+
+@pytest.mark.slow
+async def test_requests_behind_another_stay_bytes_over_the_budget(serving: Serving) -> None:
+    """And each is answered, as it does not matter to the client."""
+    gc.collect()  # requests of earlier tests
+    count = 20
+    request = b"GET /docs HTTP/1.1\r\nHost: a\r\n" + b"Accept: text/html\r\n" * 30 + b"\r\n"
+    async with serving(max_incoming_bytes=MIB) as client, AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(slow_reader(client.port)) for _ in range(count)]
+        for _, writer in streams:
+            writer.write(BUNDLE + request * 16)
+        most = 0
+        for _ in range(40):
+            most = max(most, sum(message.memory_bytes for message in parsed_requests()))
+            assert (await client.get("/livez")).status == 200
+        assert MIB // 2 < most < 1.3 * MIB  # all of them would take 2 MiB
+        async with asyncio.timeout(60):
+            for _ in range(1 + 16):
+                replies = await asyncio.gather(*(read_reply(reader, "GET") for reader, _ in streams))
+                assert [reply.status for reply in replies] == [200] * count
 
 
 def test_small_body_parts_are_joined() -> None:

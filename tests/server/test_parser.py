@@ -237,3 +237,18 @@ def test_queued_requests_count_by_their_memory() -> None:
             parser.resume()
     finally:
         tracemalloc.stop()
+
+
+def test_lines_of_an_incomplete_head_count_as_objects() -> None:
+    """A client may send 100 short lines, which nothing reads, and then nothing more."""
+    head = b"GET / HTTP/1.1\r\n" + b"a1:bc\r\n" * 100
+    tracemalloc.start()
+    try:
+        parsers = [RequestParser(QueueingCallbacks(16), 16 * 1024) for _ in range(100)]
+        before_bytes, _ = tracemalloc.get_traced_memory()
+        for parser in parsers:
+            parser.feed(head)
+        used_bytes = tracemalloc.get_traced_memory()[0] - before_bytes
+    finally:
+        tracemalloc.stop()
+    assert used_bytes < sum(parser.buffered_bytes for parser in parsers) < 2.5 * used_bytes

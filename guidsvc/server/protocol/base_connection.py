@@ -18,6 +18,9 @@ from guidsvc.server.protocol.state import Peer, ServerState, has_sent_all, has_u
 
 MAX_BODY_BUFFER_BYTES = 256 * 1024
 """Maximum bytes of a body buffered for its handler; beyond it, reading pauses."""
+ORDINARY_BYTES = 8 * 1024
+"""Memory of a request that is served whatever its connection's share is: of one with 20 headers, and a small body."""
+TOO_MUCH = "too much is being received"
 MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes of fast-path answers collected for pipelined requests. Beyond it, the next requests are queued for handlers."""
 LINGER_SECONDS = 2.0
@@ -305,6 +308,13 @@ class BaseConnection(asyncio.Protocol):
             return True
         return self._reject_over_share(size)
 
+    def _exceeds_share(self, message: RawRequest) -> bool:
+        """Whether the memory of a new request exceeds the connection's share: many short lines take much of it."""
+        state, memory_bytes = self._state, message.memory_bytes
+        return memory_bytes > ORDINARY_BYTES and state.table.networks.exceeds_share(
+            self.network, state.limits.incoming_bytes, self._incoming_bytes, memory_bytes
+        )
+
     def _reject_over_share(self, size: int) -> bool:
         """Reject `size` more bytes if the connection would exceed its share; return whether it did."""
         state = self._state
@@ -315,7 +325,7 @@ class BaseConnection(asyncio.Protocol):
         if self._drain_waiter is not None:
             self.abort()  # it does not read its answers either
         else:
-            self._parser.reject(Overloaded("too much is being received"))
+            self._parser.reject(Overloaded(TOO_MUCH))
             self._count_incoming()
         return True
 

@@ -9,10 +9,11 @@ from httptools import HttpRequestParser
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
+from guidsvc.errors import Overloaded
 from guidsvc.http.headers.connection import has_close
 from guidsvc.runtime.admission import Admission
 from guidsvc.server.client_networks import ClientNetwork
-from guidsvc.server.protocol.base_connection import MAX_RESPONSE_BYTES, BaseConnection, do_nothing
+from guidsvc.server.protocol.base_connection import MAX_RESPONSE_BYTES, TOO_MUCH, BaseConnection, do_nothing
 from guidsvc.server.protocol.cycle import RequestCycle
 from guidsvc.server.protocol.parser import RequestParser
 from guidsvc.server.protocol.request import RawHeaders, RawRequest, RejectedRequest, not_http, unquoted
@@ -21,7 +22,10 @@ from guidsvc.server.protocol.send_buffer import SendBuffer
 from guidsvc.server.protocol.state import DirectRequest, Peer, ServerState
 
 MAX_QUEUED = 16
-"""Maximum queued requests per connection; bytes beyond them stay unparsed."""
+"""Maximum queued requests per connection; bytes beyond them stay unparsed.
+
+Over the budget for all connections, it is those of one slice of the parser.
+"""
 
 
 class Connection(BaseConnection):
@@ -137,6 +141,8 @@ class Connection(BaseConnection):
             last = any(has_close(value.decode("latin-1")) for name, value in headers if name.lower() == b"connection")
         message = RawRequest(method, target, version, headers, last=last or self._is_leaving)
         message.validate()
+        if state.incoming_bytes > state.limits.incoming_bytes and self._exceeds_share(message):
+            raise Overloaded(TOO_MUCH)
         message.timeout_seconds = state.limits.body_seconds
         self._timeout_start = state.tick
         if is_idle:
@@ -146,7 +152,7 @@ class Connection(BaseConnection):
         return message
 
     def has_room(self) -> bool:
-        return len(self._queued) < MAX_QUEUED
+        return not self._queued or (len(self._queued) < MAX_QUEUED and not self._state.is_over_budget())
 
     def resume_parsing_soon(self) -> None:
         if not self._is_parsing_soon:

@@ -15,6 +15,7 @@ from guidsvc.http.errors import HeadersTooLarge
 from guidsvc.http.headers.recognized import MAX_HEADERS
 from guidsvc.server.protocol.parser_callbacks import ParserCallbacks
 from guidsvc.server.protocol.request import (
+    LINE_BYTES,
     PART,
     RawHeaders,
     RawRequest,
@@ -128,9 +129,10 @@ class RequestParser:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes of an incomplete head and of unparsed data."""
+        """Memory of an incomplete head and of unparsed data."""
         is_incomplete = not self.is_finished and not self.is_between_requests and self.message is None
-        return len(self._buffer) + (self._request_bytes if is_incomplete else 0)
+        head_bytes = self._request_bytes + LINE_BYTES * len(self._headers) if is_incomplete else 0
+        return len(self._buffer) + head_bytes
 
     def reject(self, error: Exception) -> None:
         """Reject the current input, and stop parsing."""
@@ -170,10 +172,11 @@ class RequestParser:
             self._ignore_upgrade()
             return rest
         except HttpParserCallbackError as error:
-            if self._error is None:
+            failure, self._error = self._error, None  # its traceback refers to the request
+            if failure is None:
                 raise
-            self._fail(self._error)
-            del error
+            self._fail(failure)
+            del error, failure
         except HttpParserError as error:
             is_first = is_start and self.request_count == count_before + 1
             if is_first and _is_of_method(error) and (replaced := self._with_stand_in(data)):

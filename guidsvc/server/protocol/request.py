@@ -19,6 +19,12 @@ PART = 64 * 1024
 """Maximum bytes of a body passed to a handler at once."""
 OVERHEAD_BYTES = 1024
 """Approximate memory of a request, beside its head and body."""
+LINE_BYTES = 150
+"""Approximate memory of a header line beside its characters: a tuple, two bytes objects, and a place in a list."""
+COPY_BYTES = 50
+"""The same of a value in lower case, which a header that determines how the request is read also has."""
+BODY_BYTES = 800
+"""Approximate memory of a body beside its bytes: the queue of its parts."""
 RawHeaders = list[tuple[bytes, bytes]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -74,15 +80,16 @@ class RawRequest:
         self.version = version
         self.headers: RawHeaders = []
         self.last = last
-        self._head_bytes = len(target)
+        self._head_bytes = len(target)  # of memory
         self._framing_headers: dict[bytes, list[bytes]] = {}  # those that determine how it is read, in lower case
         for header in headers:
             name, value = header
             lower = name.lower()
             if lower in READ:
                 self.headers.append(header)
-                self._head_bytes += len(name) + len(value)
+                self._head_bytes += LINE_BYTES + len(name) + len(value)
                 if lower in _READING:
+                    self._head_bytes += COPY_BYTES + len(value)
                     self._framing_headers.setdefault(lower, []).append(value.lower())
         lengths = self._framing_headers.get(b"content-length")
         self.has_body = lengths is not None or b"transfer-encoding" in self._framing_headers
@@ -93,8 +100,11 @@ class RawRequest:
             version == "HTTP/1.1" and self.has_body and b"100-continue" in self._framing_headers.get(b"expect", ())
         )
         """Whether the client waits for `100 Continue` before it sends the body."""
-        self.chunks: deque[bytes | bytearray] = deque() if self.has_body else _NO_CHUNKS
+        self.chunks: deque[bytes | bytearray] = _NO_CHUNKS
         """Received parts of the body that are not consumed yet."""
+        if self.has_body:
+            self.chunks = deque()
+            self._head_bytes += BODY_BYTES
         self.buffered_bytes = self.total_bytes = 0
         """Bytes in `chunks`, and bytes of the body received in total."""
         self.timeout_seconds: float | None = None
@@ -131,7 +141,7 @@ class RawRequest:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of the request. A body counts until the answer; streamed lines, until their handler takes them."""
+        """Approximate memory. A body counts until the answer; streamed lines, until their handler takes them."""
         return OVERHEAD_BYTES + self._head_bytes + (self.buffered_bytes if self.is_stream else self.total_bytes)
 
     def validate(self) -> None:
