@@ -51,9 +51,7 @@ def unused(settings: Settings) -> Iterator[Unused]:
     elif split_list(settings.trusted_proxies) == [UNIX]:
         yield Unused("trusted_proxies", "no proxy can connect over a Unix socket without --unix-socket")
     if settings.server == "tornado":
-        yield from _changed(
-            settings, ("head_timeout", "max_incoming_bytes"), "only the server httptools has this limit"
-        )
+        yield from _changed(settings, ("max_incoming_bytes",), "only the server httptools has this limit")
     if settings.events == "off":
         yield from _changed(settings, EVENT_SETTINGS, "events is off")
     if settings.temp_bytes_per_batch > settings.temp_bytes:

@@ -79,7 +79,7 @@ class TornadoServer(HTTPServer):
         client = self._clients.get(request_conn.stream)  # type: ignore[attr-defined]  # it is an HTTP1Connection
         if client is not None:  # else its connection has ended
             client.connection = request_conn
-            client.waits_since = self._ticks.now
+            client.wait_for_head(self._ticks.now)
         return BoundedHead(delegate, client, request_conn)
 
     async def drain_connections(self) -> None:
@@ -98,7 +98,7 @@ class TornadoServer(HTTPServer):
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = ticks.advance()
-            await self._close_idle(now - limits.idle_seconds - TICK_SECONDS)
+            await self._close_idle(now)
             for stream, client in list(self._clients.items()):
                 client.measure()
                 if stream.closed():
@@ -108,13 +108,20 @@ class TornadoServer(HTTPServer):
             if self._budget.should_release(now):
                 await in_thread(release)
 
-    async def _close_idle(self, since: float) -> None:
-        """Close the connections that have waited for a request since this tick. First read what has arrived."""
-        idle = [(stream, client) for stream, client in self._clients.items() if client.has_waited(since)]
+    async def _close_idle(self, now: float) -> None:
+        """Close the connections that wait for a request, or the rest of its head, for too long.
+
+        First read what has arrived.
+        """
+        limits = self._limits
+        for client in self._clients.values():
+            client.note_head(now)
+        idle = [(stream, client) for stream, client in self._clients.items() if client.is_overdue(now, limits)]
         if idle:
             await asyncio.sleep(LATE_READ_SECONDS)
         for stream, client in idle:
-            if client.has_waited(since):
+            client.note_head(now)
+            if client.is_overdue(now, limits):
                 stream.close()
 
     async def close_all_connections(self) -> None:

@@ -84,9 +84,44 @@ async def test_client_without_a_request_is_disconnected(serving: Serving, first_
 
 
 @pytest.mark.both_servers
+@pytest.mark.parametrize(
+    "first_bytes", [LIVEZ[:-2], b"\r\n" + LIVEZ[:3], LIVEZ + LIVEZ[:-2]], ids=["part", "after an empty line", "next"]
+)
+async def test_client_with_an_incomplete_head_is_disconnected(serving: Serving, first_bytes: bytes) -> None:
+    async with serving(head_timeout=0.2) as client, connected(client.port) as (reader, writer):
+        writer.write(first_bytes)
+        received = await read_to_end(reader)
+        assert (await client.get("/livez")).status == 200
+
+    assert received.count(b"HTTP/1.1 200") == first_bytes.startswith(LIVEZ)
+
+
+@pytest.mark.both_servers
+async def test_head_in_time_is_served_after_the_idle_timeout(serving: Serving) -> None:
+    """A connection with the beginning of a head is not idle."""
+    async with serving(idle_timeout=0.2, head_timeout=60) as client, connected(client.port) as (reader, writer):
+        async with connected(client.port) as (idle_reader, _):
+            writer.write(LIVEZ[:-2])
+            await read_to_end(idle_reader)
+        writer.write(LIVEZ[-2:])
+        assert (await read_reply(reader, "GET")).status == 200
+
+
+@pytest.mark.both_servers
 async def test_client_with_a_slow_response_is_not_idle(serving: Serving) -> None:
     async with serving(idle_timeout=1) as client:
         assert (await client.get("/events?wait=3")).json["items"] == []
+
+
+@pytest.mark.both_servers
+async def test_empty_line_is_not_the_beginning_of_a_head(serving: Serving) -> None:
+    async with serving(head_timeout=0.2) as client, connected(client.port) as (reader, writer):
+        writer.write(b"\r\n")
+        async with connected(client.port) as (other_reader, other_writer):
+            other_writer.write(LIVEZ[:-2])
+            await read_to_end(other_reader)
+        writer.write(LIVEZ)
+        assert (await read_reply(reader, "GET")).status == 200
 
 
 async def test_empty_lines_do_not_keep_a_connection_open(serving: Serving) -> None:
@@ -98,6 +133,7 @@ async def test_empty_lines_do_not_keep_a_connection_open(serving: Serving) -> No
             assert asyncio.get_running_loop().time() - start < 30
 
 
+@pytest.mark.both_servers
 async def test_dripping_client_is_disconnected_in_time(serving: Serving) -> None:
     async with serving(head_timeout=1) as client, connected(client.port) as (reader, writer):
         start, end = asyncio.get_running_loop().time(), asyncio.create_task(read_to_end(reader))

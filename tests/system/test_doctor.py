@@ -82,11 +82,11 @@ def files(folder: Path) -> dict[str, bytes]:
         ),
         ((), {"GUIDSVC_PORT": LINK}, "settings.kubernetes", "warn", "GUIDSVC_PORT -> set enableServiceLinks: false"),
         (
-            ("--server", "tornado", "--head-timeout", "3"),
+            ("--server", "tornado", "--max-incoming-bytes", "2097152"),
             {},
             "settings.unused",
             "warn",
-            "--head-timeout has no effect",
+            "--max-incoming-bytes has no effect",
         ),
         (("--trusted-proxies", "0.0.0.0/0"), {}, "settings.proxies", "warn", "0.0.0.0/0 holds strangers"),
         (

@@ -10,6 +10,8 @@ from tornado.iostream import IOStream
 from guidsvc.server.abort import has_open_response, is_open_ended
 from guidsvc.server.protocol.request import TLS_START, other_protocol
 from guidsvc.server.protocol.send_buffer import SendBudget, SendRate, reset_on_close
+from guidsvc.server.protocol.state import ConnectionLimits
+from guidsvc.server.ticks import TICK_SECONDS
 from guidsvc.server.tornado_log import OtherProtocolError
 
 BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
@@ -31,7 +33,11 @@ class TornadoClient:
         self.connection: HTTPConnection | None = None
         """The connection of the latest request."""
         self.waits_since: float | None = None
-        """The last tick before it began to wait for the head of a request; None once it has one."""
+        """The last tick before it began to wait for the head of a request; None once it has one.
+
+        If the beginning of the head has arrived, the first tick after that.
+        """
+        self._has_begun_head = False
         self._write = stream.write
         stream.write = self._measured_write  # type: ignore[method-assign]  # called for each part of a response
         stream.read_until_regex = self._read_first_head  # type: ignore[method-assign]
@@ -96,9 +102,21 @@ class TornadoClient:
         self.rate.measure(unsent, added)
         self._budget.note(self, self.rate.retained_bytes)
 
-    def has_waited(self, since: float) -> bool:
-        """Whether the client has sent no complete head of a request since this tick."""
-        return self.waits_since is not None and self.waits_since <= since
+    def wait_for_head(self, now: float) -> None:
+        """Begin to wait for the head of the next request."""
+        self.waits_since, self._has_begun_head = now, False
+
+    def note_head(self, now: float) -> None:
+        """Record that the beginning of the head has arrived, if it has. Empty lines before it do not count."""
+        if self.waits_since is None or self._has_begun_head or not self._stream._read_buffer_size:  # noqa: SLF001
+            return
+        if self._stream._read_buffer[:4].strip(b"\r\n"):  # noqa: SLF001  # Tornado has no public attribute
+            self.waits_since, self._has_begun_head = now, True
+
+    def is_overdue(self, now: float, limits: ConnectionLimits) -> bool:
+        """Whether the client has sent no head, or not all of one, within the time limit."""
+        seconds = limits.head_seconds if self._has_begun_head else limits.idle_seconds
+        return self.waits_since is not None and self.waits_since + seconds + TICK_SECONDS <= now
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""

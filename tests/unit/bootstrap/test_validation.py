@@ -151,7 +151,11 @@ def test_valid_settings_pass(folder: Path) -> None:
         ),
         (["--unix-socket", "s", "--port", "9"], {"port"}, "the service listens on --unix-socket"),
         (["--trusted-proxies", "unix"], {"trusted_proxies"}, "no proxy can connect over a Unix socket"),
-        (["--server", "tornado", "--head-timeout", "9"], {"head_timeout"}, "only the server httptools has this limit"),
+        (
+            ["--server", "tornado", "--head-timeout", "9", "--max-incoming-bytes", "2097152"],
+            {"max_incoming_bytes"},
+            "only the server httptools has this limit",
+        ),
         (["--temp-bytes", "1"], {"temp_bytes_per_batch"}, "it is larger than --temp-bytes"),
         (["--receipt-bytes", "1"], {"receipt_bytes_per_owner"}, "it is larger than --receipt-bytes"),
     ],
