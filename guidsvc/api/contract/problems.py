@@ -156,17 +156,10 @@ def render(
     `base` is the address of the service, for an absolute `type`. Without it, `type` is a path, which clients resolve
     against the URL of their request (RFC 9457, 3.1.1).
     """
-    problem = render_without_record(error, request_id, extra_members, base)
+    problem = render_brief(error, request_id, members_without_record(error) | dict(extra_members), base)
     if isinstance(error, errors.PreconditionFailed) and error.wire is not None:
         return b'%b,"record":%b}' % (problem[:-1], error.wire)  # as it is: large metadata takes long to decode
     return problem
-
-
-def render_without_record(
-    error: BaseException, request_id: str, extra_members: Mapping[str, Any] = MappingProxyType({}), base: str = ""
-) -> bytes:
-    """Render the problem without the record of a failed precondition."""
-    return render_brief(error, request_id, _members(error) | dict(extra_members), base)
 
 
 def render_brief(
@@ -296,7 +289,8 @@ def _reason(error: errors.Unavailable) -> str:
             return "A component that this request needs is unavailable."
 
 
-def _members(error: BaseException) -> dict[str, Any]:  # noqa: PLR0911  # a table
+def members_without_record(error: BaseException) -> dict[str, Any]:  # noqa: PLR0911  # a table
+    """Return the members of an error beside those that every problem has, but not the record of a precondition."""
     match error:
         case errors.InvalidRequest():
             return {"errors": [_fault(fault) for fault in error.faults]}

@@ -15,7 +15,9 @@ _IN_WORDS = ("type", "title", "status", "code", "detail", "request_id")
 
 def error_page(error: BaseException, request_id: str, path: str, url: str) -> bytes:
     """Render the page of an error of the request for this path, at this URL."""
-    problem: dict[str, Any] = from_json(problems.render_without_record(error, request_id))
+    problem: dict[str, Any] = from_json(
+        problems.render_brief(error, request_id, problems.members_without_record(error))
+    )
     code, root = problem["code"], page.root_of(path)
     content = (
         f'<p class="kind"><strong>{problem["status"]}</strong> <code>{code}</code></p>\n'
