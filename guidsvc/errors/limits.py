@@ -32,12 +32,15 @@ class RateLimited(GuidsvcError):
 
 
 class ReceiptsFull(GuidsvcError):
-    """The storage for idempotency receipts is full. Nothing was done."""
+    """The storage for idempotency receipts is full. Nothing was done.
 
-    def __init__(self, most: int) -> None:
+    The detail names no limit: it depends on what all owners use, which would show the size of their responses.
+    """
+
+    def __init__(self) -> None:
         super().__init__(
-            f"The answers to requests with an Idempotency-Key, stored for 24 hours, have reached their limit of {most} "
-            "bytes. Nothing was done; send the request without the key, use PUT with your own GUID, or retry later."
+            "The answers to requests with an Idempotency-Key, stored for 24 hours, have reached their limit in bytes. "
+            "Nothing was done; send the request without the key, use PUT with your own GUID, or retry later."
         )
 
 

@@ -193,7 +193,7 @@ _ALL = (
         "service. Nothing was changed.",
         "Send the request without the key, use PUT with your own GUID, or retry later. Responses are stored for 24 "
         "hours.",
-        errors.ReceiptsFull(268_435_456),
+        errors.ReceiptsFull(),
     ),
     ProblemDoc(
         f"The body is larger than {MAX_BYTES} bytes (4 MiB for a batch document), or the results of a batch are full.",

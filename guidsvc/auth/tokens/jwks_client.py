@@ -30,6 +30,10 @@ async def fetch(url: str, max_bytes: int) -> bytes:
         raise OSError(reason) from error
     except HTTPClientError as error:
         raise OSError(str(error)) from error
+    except OSError:
+        raise
+    except Exception as error:  # of many kinds, for what is no response of HTTP, or has a head of more than 64 KiB
+        raise OSError(f"the response cannot be read ({type(error).__name__})") from error
     finally:
         client.close()
     return response.body

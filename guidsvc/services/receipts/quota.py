@@ -129,7 +129,7 @@ class ReceiptRoom:
                 await self._refresh(tally, counted)
         most = min(self._owner_bytes, self._total_bytes - self._total.used)
         if own.used + RECEIPT_BYTES > most:
-            raise ReceiptsFull(max(most, 0))
+            raise ReceiptsFull
         self.add(owner, RECEIPT_BYTES)
 
     def add(self, owner: str, size: int) -> None:

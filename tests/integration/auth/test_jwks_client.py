@@ -70,7 +70,17 @@ async def test_slow_server_is_not_waited_for_long(key_server: JwksServer, monkey
         await fetch(key_server.url, MAX_BYTES)
 
 
-@pytest.mark.parametrize("text", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 20_000 + b"\r\n",
+        b"x" * 70_000,
+    ],
+    ids=["none", "no head", "cut off", "large head", "no HTTP"],
+)
 async def test_malformed_response_is_reported(text: bytes) -> None:
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
