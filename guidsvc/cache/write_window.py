@@ -79,7 +79,8 @@ class WriteWindows:
         """Remove the key from Redis, and wait until no process holds it in L1; set the fence to OFF if that fails."""
         marker, sent_at = self._link.random_name(), self._timer()
         lease = await self._begin(guid, marker, view)
-        if lease is None:
+        if lease is None or lease > milliseconds(self._timing.waiter_seconds(self._timing.lease)):
+            # No lease is as long: the clock of Redis was set back, or the reply is damaged.
             await self._monitor.off(view.fence)
             return None
         if lease > 0:
@@ -114,7 +115,9 @@ class WriteWindows:
             self._spawn(self._end(window.guid, window.marker, window.epoch))
 
     async def _end(self, guid: str, marker: str, epoch: str) -> None:
-        await self._link.call(END, guid, marker, epoch=epoch)
+        """Drop a marker. If it has ended before, the clock of Redis was set forward: drop what was filled in since."""
+        if (await self._link.call(END, guid, marker, epoch=epoch)).value == 0:
+            await self.invalidate(guid)
 
     async def invalidate(self, guid: str) -> None:
         """Remove a key from Redis, unless the fence is OFF."""
@@ -122,4 +125,4 @@ class WriteWindows:
         if view.fence.mode is not Mode.OFF:
             marker = self._link.random_name()
             await self._begin(guid, marker, view)
-            await self._end(guid, marker, view.fence.epoch)
+            await self._link.call(END, guid, marker, epoch=view.fence.epoch)

@@ -192,12 +192,24 @@ class Pool:
         return Connection(*self._parts)
 
 
+class _Parser:
+    """A parser like `guidsvc.cache.redis.reply_parser.BoundedParser`."""
+
+    def __init__(self, replies: deque[Reply]) -> None:
+        self._replies = replies
+
+    @property
+    def has_unread(self) -> bool:
+        return bool(self._replies)
+
+
 class Connection:
     """A connection like `redis.asyncio.Connection`: commands and replies arrive in order, if they arrive."""
 
     def __init__(self, world: World, redis: SimulatedRedis, network: Network) -> None:
         self._world, self._redis, self._network = world, redis, network
         self._replies: deque[Reply] = deque()
+        self._parser = _Parser(self._replies)
         self._waiting: asyncio.Future[None] | None = None
         self._broken = False
         self._sent_until = self._received_until = 0.0  # the arrival of the last message in each direction

@@ -147,12 +147,11 @@ class RedisLink:
         """Begin a READ like `read`, without a task; return the future of its result, or None if the link is down."""
         return None if self._connection is None else self._calls.submit(_Call(READ, guid, (), epoch), group=caller)
 
-    async def call(self, script: Script, guid: str, *arguments: str | bytes | int, epoch: str) -> ScriptResult:
-        """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time."""
-        result = await self._submit(_Call(script, guid, arguments, epoch))
-        if isinstance(result.value, OutOfMemoryError):
-            raise CacheUnavailable(f"Redis: {result.value}")
-        return result
+    def call(
+        self, script: Script, guid: str, *arguments: str | bytes | int, epoch: str
+    ) -> Coroutine[Any, Any, ScriptResult]:
+        """Run a script on the keys of a GUID; CacheUnavailable if Redis does not answer in time, or has no memory."""
+        return self._submit(_Call(script, guid, arguments, epoch))
 
     async def epoch_lost(self, epoch: str) -> bool:
         """Return whether the entries of this epoch are lost; CacheUnavailable if Redis does not answer."""
@@ -248,15 +247,18 @@ class RedisLink:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _exchange(self, calls: list[_Call]) -> list[ScriptResult | NotServed]:
+    async def _exchange(self, calls: list[_Call]) -> list[ScriptResult | NotServed | Exception]:
         """Run the calls in one round trip."""
         if self._connection is None:
             raise CacheUnavailable("Redis does not answer")
         sent_at, rounds = self._timer(), self._rounds(calls)
         try:
             replies = await within(self._timing.redis, pipeline(self._connection, [each.command for each in rounds]))
-            results: dict[int, ScriptResult | NotServed] = {}
+            results: dict[int, ScriptResult | NotServed | Exception] = {}
             for reply, (_, token, number, indices) in zip(replies, rounds, strict=True):
+                if isinstance(reply, OutOfMemoryError):
+                    results |= dict.fromkeys(indices, CacheUnavailable(f"Redis: {reply}"))
+                    continue
                 values = values_in(calls[indices[0]].script, reply, len(indices))
                 self._note(calls[indices[0]], reply, number)
                 results |= {

@@ -6,7 +6,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from redis.exceptions import InvalidResponse, OutOfMemoryError
+from redis.exceptions import InvalidResponse
 
 
 class Script(NamedTuple):
@@ -40,11 +40,10 @@ _EPOCH = re.compile(rb"\w+\.[0-9]{1,18}\.\w+")
 def values_in(script: Script, reply: Any, count: int) -> Sequence[Any]:
     """Return the values in the reply of a script to `count` calls; InvalidResponse if it cannot be its reply.
 
-    The reply to READ has the values of all calls. Other scripts have one call. A value is None if the epoch is over, or
-    OutOfMemoryError, which `guidsvc.cache.redis.pool.pipeline` returns as a reply.
+    The reply to READ has the values of all calls. Other scripts have one call. A value is None if the epoch is over.
     """
-    if reply is None or isinstance(reply, OutOfMemoryError):
-        return [reply] * count
+    if reply is None:
+        return [None] * count
     if script is READ:
         is_valid = type(reply) is list and len(reply) == count and {*map(type, reply)} == {bytes}
         is_valid = is_valid and reply[0] != NOT_LOOKED_UP

@@ -151,6 +151,8 @@ async def pipeline(connection: Connection, commands: Sequence[Command]) -> list[
     """
     if not commands:
         return []
+    if connection._parser.has_unread:  # type: ignore[attr-defined]  # noqa: SLF001  # that of `pool_of`
+        raise InvalidResponse("there was a reply too many")
     # Not by redis-py, which makes a call of Python for each argument. The stub of hiredis only knows one argument.
     packed = b"".join(pack_command(command) for command in commands)  # type: ignore[arg-type]
     await connection.send_packed_command(packed, check_health=False)

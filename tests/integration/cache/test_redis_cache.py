@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import select
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ from guidsvc.cache.redis.lua_scripts import FILL
 from guidsvc.cache.timings import CacheTimings
 from guidsvc.domain import record as record_module
 from guidsvc.domain.record import Record
-from guidsvc.errors import CacheUnavailable, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.errors import CacheUnavailable, DeadlineExceeded, OutcomeUnknown, StartError, StoreUnavailable
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.fairness.decoding_turns import READERS
@@ -104,7 +105,7 @@ async def begin_write(
 
 
 def entry_key(raw: redis.Redis, kind: str = "v") -> str:
-    """Return the current Redis key of the value (v) or the markers (w) of GUID."""
+    """Return the current Redis key of the value (v), the markers (w) or the lease (l) of GUID."""
     boot = raw.get(f"gs:{NAME}:ctl")
     assert isinstance(boot, bytes)
     return f"gs:{NAME}:{boot.decode().partition('@')[0]}:{kind}:{GUID}"
@@ -289,6 +290,53 @@ async def test_write_of_unknown_outcome_prevents_fills(
     assert await caches[1].get(GUID) is None
 
 
+async def test_value_filled_in_after_a_marker_ended_early_is_dropped(
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock
+) -> None:
+    """The clock of Redis was set forward: the marker ended during the write."""
+    old = gated.records[GUID] = record(clock())
+    new = record(clock(), version=clock() + 1)
+    writer, gate = await begin_write(caches[0], gated, old, new)
+    raw.delete(entry_key(raw, "w"))
+    assert await caches[1].get(GUID) == old
+    await wait_until_idle(caches[1])
+    assert raw.exists(entry_key(raw)), "the old record was filled in"
+    gate.set()
+    assert await writer
+    await wait_until_idle(caches[0])
+
+    assert [await cache.get(GUID) for cache in caches] == [new] * 2
+
+
+async def test_lease_that_nobody_can_have_delays_no_write(
+    caches: list[RedisCache], gated: GatedStore, raw: redis.Redis, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """The clock of Redis was set back, so its leases last for longer."""
+    expected_logs.add(OFF)
+    old = gated.records[GUID] = record(clock())
+    await caches[1].get(GUID)
+    await wait_until_idle(caches[1])
+    raw.set(entry_key(raw, "l"), "another", px=3_600_000)
+
+    async with asyncio.timeout(60):
+        assert await caches[0].swap(old, record(clock(), version=clock() + 1))
+
+
+async def test_write_that_waited_past_its_time_limit_is_not_sent(
+    cache: RedisCache, gated: GatedStore, clock: FakeClock
+) -> None:
+    old = gated.records[GUID] = record(clock())
+    scope = CancelScope()
+    scope.cancel(is_disconnected=False)
+    token = cancel_scope.CURRENT.set(scope)
+    with pytest.raises(DeadlineExceeded):
+        await cache.swap(old, None)
+    cancel_scope.CURRENT.reset(token)
+
+    assert [await cache.get(GUID) for _ in range(2)] == [old, old]
+    assert gated.gets == 1, "the marker was dropped"
+
+
 def chain_of(old: Record) -> list[Swap]:
     """Return three swaps that follow each other."""
     states = [old.model_copy(update={"version": old.version + number}) for number in range(4)]
@@ -423,7 +471,10 @@ def test_reply_received_during_a_busy_loop_is_used(
                 await run_ready_tasks(10)  # the request is sent in these turns
                 own_redis.resume()
                 busy_until = time.monotonic() + 2 * QUICK_TIMEOUT_TIMING.redis
-                while time.monotonic() < busy_until:
+                connection = cache._link._connection
+                assert connection is not None
+                replies = [connection._writer.get_extra_info("socket")]  # type: ignore[union-attr]
+                while time.monotonic() < busy_until or not select.select(replies, [], [], 0)[0]:
                     pass
                 assert await asyncio.gather(*reads) == [gated.records[GUID]] * 50
             assert gated.gets == 1

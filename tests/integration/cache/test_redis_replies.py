@@ -10,6 +10,7 @@ import pytest
 
 from guidsvc.cache.redis.counters import open_counters
 from guidsvc.cache.redis.probe import probe_redis
+from guidsvc.cache.redis.reply_parser import MAX_BYTES
 from guidsvc.errors import CacheUnavailable, StartError
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.backing_servers import Server
@@ -111,6 +112,56 @@ async def test_announced_items_take_no_memory(
         begun = time.process_time()
         gc.collect()
         assert time.process_time() - begun < COLLECTION_SECONDS
+
+
+async def test_reply_too_many_is_not_taken_as_the_next_one(
+    replies: ReplyProxy, clock: FakeClock, expected_logs: ExpectedLogs
+) -> None:
+    """A proxy has delivered a reply twice. The second may hold a record that was changed since."""
+    expected_logs.add(DOWN, OFF)
+    gated = GatedStore()
+    async with open_cache(replies.port, gated, clock) as cache:
+        await wait_until_on(cache)
+        gated.records[GUID] = new = record(clock() + 1, user="new")
+        old = b"R" + record(clock(), user="old").model_dump_json().encode()
+        connection = cache._link._connection
+        assert connection is not None
+        connection._reader.feed_data(b"*1\r\n$%d\r\n%b\r\n" % (len(old), old))  # type: ignore[union-attr]
+
+        assert await cache.get(GUID) == new
+        assert cache._link.up_since is None
+
+
+async def test_redis_without_memory_for_a_read_is_left_out(replies: ReplyProxy, clock: FakeClock) -> None:
+    gated = GatedStore()
+    async with open_cache(replies.port, gated, clock) as cache:
+        await wait_until_on(cache)
+        gated.records[GUID] = record(clock())
+        replies.reply = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+
+        assert await cache.get(GUID) == gated.records[GUID]
+        assert replies.replaced
+        replies.reply = None
+
+
+@pytest.mark.parametrize("reply", [b"$500000000\r\n", b"+"], ids=["announced", "without end"])
+async def test_endless_text_takes_little_memory(reply: bytes) -> None:
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.read(65_536)
+        writer.write(reply)
+        with suppress(OSError):
+            while sent < 4 * MAX_BYTES:
+                writer.write(b"x" * 65_536)
+                sent += 65_536
+                await writer.drain()
+
+    async with stream_server(answer) as port:
+        with pytest.raises(StartError, match="does not speak the Redis protocol"):
+            await probe_redis(f"redis://127.0.0.1:{port}/0")
+    assert sent < 4 * MAX_BYTES
 
 
 @pytest.mark.parametrize("name", sorted(BAD_REPLIES.keys() - {"pushed data"}))
