@@ -99,3 +99,52 @@ def test_running_import_cannot_be_closed(console: OpenConsole, running: Service,
     held_requests[0].continue_()
 
     expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 GUID created")
+
+
+def test_import_rejects_lines_that_are_not_records(console: OpenConsole, running: Service, tmp_path: Path) -> None:
+    call(running, "PUT", f"/guid/{GUID}", {"user": "here before"})
+    created = f'{{"guid": "{1:032X}", "user": "{{op}}", "metadata": {{"op": "delete"}}}}'
+    lines = [
+        f'{{"op": "delete", "guid": "{GUID}"}}',
+        f'{{"op": "put", "op": "delete", "guid": "{GUID}"}}',
+        f'{{"\\u006fp": "delete", "guid": "{GUID}"}}',
+        created,
+        f'{{"guid": "{GUID}", "user": "a", "if_none_match": "\\"1\\"", "if_match": "*"}}',
+        f'{{"guid": "{GUID}", "op": "delete", "n": NaN}}',
+        '["op"]',
+    ]
+    file = tmp_path / "guids.ndjson"
+    file.write_text("\n".join(lines) + "\n")
+    sent: list[str | None] = []
+    page = console(running, "guids")
+    page.on("request", lambda request: sent.append(request.post_data) if request.url.count("guid:batch") else None)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_label("File with one GUID per line").set_input_files(file)
+    page.get_by_label("Create only").uncheck()
+    page.get_by_role("button", name="Check the file").click()
+    dialog = page.get_by_role("dialog", name="Import 1 GUID?")
+    expect(dialog).to_contain_text("6 lines will fail")
+    for number in (1, 2, 3):
+        expect(dialog).to_contain_text(f"line {number}: has op; remove it")
+    expect(dialog).to_contain_text("line 5: has if_match, if_none_match; remove them")
+    for number in (6, 7):
+        expect(dialog).to_contain_text(f"line {number}: must be a JSON object")
+    dialog.get_by_role("button", name="Import 1 GUID").click()
+    expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 GUID created")
+
+    assert sent == [f"{created}\n"] * 2
+    assert call(running, "GET", f"/guid/{GUID}")["user"] == "here before"
+
+
+def test_import_of_faulty_lines_alone_sends_nothing(console: OpenConsole, running: Service, tmp_path: Path) -> None:
+    file = tmp_path / "guids.ndjson"
+    file.write_text(f'{{"op": "delete", "guid": "{GUID}"}}\n')
+    sent: list[str] = []
+    page = console(running, "guids")
+    page.on("request", lambda request: sent.append(request.url) if request.url.count("guid:batch") else None)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_label("File with one GUID per line").set_input_files(file)
+    page.get_by_role("button", name="Check the file").click()
+    expect(page.get_by_role("dialog", name="The file has no GUID to import")).to_contain_text("line 1: has op")
+
+    assert sent == []

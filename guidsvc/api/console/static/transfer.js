@@ -11,6 +11,7 @@ const MAX_CHARACTERS = 1024 * 1024;
 const SHOWN_FAILURES = 10;
 const NEWLINE = 10;
 const LINES = { "Content-Type": "application/x-ndjson" };
+const CONDITIONS = ["op", "if_match", "if_none_match"];
 
 /** Save all GUIDs of a list as a file. @param {Record<string, string | undefined>} query */
 export async function exportGuids(query) {
@@ -55,7 +56,7 @@ async function linesOf(response) {
   }
 }
 
-/** A line of a file, with its number, which counts empty lines, too. @typedef {{text: string, number: number}} Line */
+/** A line of a file, with its number, which counts empty lines, too, and why it cannot be imported. @typedef {{text: string, number: number, fault: string}} Line */
 
 /**
  * The lines of a file that are not empty, in groups that fit into one batch.
@@ -73,7 +74,7 @@ async function* groupsOf(file) {
     for (const text of lines) {
       number++;
       if (!text.trim()) continue;
-      group.push({ text, number });
+      group.push({ text, number, fault: lineFault(text) });
       size += text.length;
       if (group.length >= MAX_LINES || size >= MAX_CHARACTERS) {
         yield group;
@@ -85,6 +86,24 @@ async function* groupsOf(file) {
   if (group.length) yield group;
 }
 
+/** Why a line cannot be imported; nothing if it is a record. It is parsed, because names may have escapes. @param {string} text */
+function lineFault(text) {
+  const members = objectOf(text);
+  if (!members) return "must be a JSON object, such as an export has";
+  const found = CONDITIONS.filter((name) => Object.hasOwn(members, name));
+  return found.length ? `has ${found.join(", ")}; remove ${found.length > 1 ? "them" : "it"}: a line is a record, and "Create only" is for all lines` : "";
+}
+
+/** The JSON object of a line, or null if it has none. @param {string} text */
+function objectOf(text) {
+  try {
+    const value = JSON.parse(text.trim());
+    return typeof value === "object" && !Array.isArray(value) ? value : null;
+  } catch {
+    return null;
+  }
+}
+
 /** @typedef {{lines: number, created: number, changed: number, skipped: number, failed: number, failures: {line: number, text: string}[]}} Tally */
 
 /** @param {Tally} tally @param {any} result @param {number} line */
@@ -92,10 +111,32 @@ function addResult(tally, result, line) {
   if (result.status === 201) tally.created++;
   else if (result.status < 300) tally.changed++;
   else if (result.problem?.code === "precondition-failed") tally.skipped++;
-  else {
-    tally.failed++;
-    if (tally.failures.length < SHOWN_FAILURES) tally.failures.push({ line, text: result.problem?.detail ?? result.problem?.title ?? `status ${result.status}` });
+  else addFailure(tally, line, result.problem?.detail ?? result.problem?.title ?? `status ${result.status}`);
+}
+
+/** @param {Tally} tally @param {number} line @param {string} text */
+function addFailure(tally, line, text) {
+  tally.failed++;
+  if (tally.failures.length < SHOWN_FAILURES) tally.failures.push({ line, text });
+}
+
+/**
+ * Send lines as one batch, and return a result for each.
+ * @param {Line[]} lines
+ * @param {boolean} isNewOnly
+ * @param {import("./api.js").Options} options
+ */
+async function sendLines(lines, isNewOnly, options) {
+  const results = /** @type {any[]} */ ([]);
+  if (!lines.length) return results;
+  const endedEarly = (/** @type {string} */ reason) => new Error(`The batch ended early, at line ${lines[Math.min(results.length, lines.length - 1)].number}: ${reason}`);
+  const body = lines.map(({ text }) => (isNewOnly ? withoutOverwriting(text) : text)).join("\n") + "\n";
+  for await (const result of loadLines("guid:batch", { method: "POST", body, headers: { ...LINES, Prefer: "return=minimal" }, ...options })) {
+    if (result.status === undefined || results.length >= lines.length) throw endedEarly(result.detail);
+    results.push(result);
   }
+  if (results.length < lines.length) throw endedEarly("it has no result.");
+  return results;
 }
 
 /** @param {{onClose: () => void}} props */
@@ -115,11 +156,11 @@ export function ImportGuids({ onClose }) {
     /** @type {Tally} */
     const tally = { lines: 0, created: 0, changed: 0, skipped: 0, failed: 0, failures: [] };
     for await (const group of groupsOf(/** @type {File} */ (file))) {
-      const body = group.map(({ text }) => (isNewOnly ? withoutOverwriting(text) : text)).join("\n") + "\n";
-      let place = 0;
-      for await (const result of loadLines("guid:batch", { method: "POST", body, signal: isDry ? checking.current.signal : undefined, headers: { ...LINES, Prefer: "return=minimal" }, query: { validate_only: isDry ? "true" : "" } })) {
-        if (result.status === undefined || place >= group.length) throw new Error(`The batch ended early, at line ${group[Math.min(place, group.length - 1)].number}: ${result.detail}`);
-        addResult(tally, result, group[place++].number);
+      const valid = group.filter(({ fault }) => !fault);
+      const results = await sendLines(valid, isNewOnly, { signal: isDry ? checking.current.signal : undefined, query: { validate_only: isDry ? "true" : "" } });
+      for (const { number, fault } of group) {
+        if (fault) addFailure(tally, number, fault);
+        else addResult(tally, results.shift(), number);
       }
       tally.lines += group.length;
       setProgress(`${counted(tally.lines, "line")} ${isDry ? "checked" : "imported"}`);
@@ -156,7 +197,7 @@ export function ImportGuids({ onClose }) {
   <//>`;
 }
 
-/** A line with the condition that its GUID does not exist yet. What is no object is left to the service to reject. @param {string} line */
+/** A line with the condition that its GUID does not exist yet. An empty object is left to the service to reject. @param {string} line */
 function withoutOverwriting(line) {
   const text = line.trim();
   return /^\{\s*"/.test(text) && text.endsWith("}") ? `${text.slice(0, -1)},"if_none_match":"*"}` : line;
