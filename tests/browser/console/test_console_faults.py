@@ -66,3 +66,51 @@ def test_rate_limit_is_explained_and_waited_for(console: OpenConsole, running: S
 
     expect(page.get_by_role("alert")).to_have_count(0, timeout=SOON_MS)
     expect(page.get_by_role("link", name=GUID)).to_be_visible()
+
+
+@pytest.mark.parametrize("place", ["guids/%", "guids/%FF", "guids/a%zz"])
+def test_link_with_a_malformed_escape_is_explained(console: OpenConsole, running: Service, place: str) -> None:
+    page = console(running, place)
+    heading = page.get_by_role("heading", name=f"GUID {place.removeprefix('guids/')}", exact=True)
+    expect(heading).to_be_visible()
+    expect(page.get_by_text("This is not a GUID")).to_be_visible()
+    page.get_by_role("link", name="About").click()
+    expect(page.get_by_role("heading", name="About")).to_be_visible()
+    page.goto(f"{running.url}/console#/{place}")
+
+    expect(heading).to_be_visible()
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, "<html>"), (200, ""), (400, "null"), (400, '"no"'), (400, "[]")])
+def test_responses_of_a_proxy_are_explained(console: OpenConsole, running: Service, status: int, body: str) -> None:
+    page = console(running, "about")
+    page.get_by_role("heading", name="About").wait_for()
+    page.route("**/guid?**", lambda route: route.fulfill(status=status, body=body))
+    page.goto(f"{running.url}/console#/guids")
+
+    text = f"The response has the status {status}, and is not one of guidsvc"
+    expect(page.get_by_role("alert")).to_contain_text(text)
+
+
+def test_selection_explains_a_response_of_a_proxy(console: OpenConsole, running: Service) -> None:
+    for number in range(26):
+        call(running, "PUT", f"/guid/{number:032X}", {"user": "a"})
+    page = console(running, "guids?limit=25")
+    page.get_by_label("Select this page").check()
+    page.route("**/guid?**", lambda route: route.fulfill(body="<html>"))
+    page.get_by_role("button", name="Select all 26").click()
+
+    expect(page.get_by_role("status").filter(has_text="They could not be selected")).to_contain_text(
+        "is not one of guidsvc"
+    )
+
+
+def test_stream_that_ends_within_a_line_is_resumed(console: OpenConsole, running: Service) -> None:
+    page = console(running, "about")
+    page.get_by_role("heading", name="About").wait_for()
+    page.route("**/events?*follow=true*", lambda route: route.fulfill(body='{"type":"book'), times=1)
+    page.goto(f"{running.url}/console#/live")
+    expect(page.get_by_text("Following. 0 events")).to_be_visible(timeout=SOON_MS)
+    call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
+
+    expect(page.get_by_text("Following. 1 event")).to_be_visible(timeout=SOON_MS)

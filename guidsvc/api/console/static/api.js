@@ -101,7 +101,7 @@ export async function send(path, options = {}) {
  */
 export async function load(path, options) {
   const response = await send(path, { ...options, headers: { Accept: "application/json", ...options?.headers } });
-  return response.status === 204 ? null : response.json();
+  return response.status === 204 ? null : parsed(await response.text(), response);
 }
 
 /**
@@ -110,7 +110,8 @@ export async function load(path, options) {
  * @param {Options} [options]
  */
 export async function loadExactly(path, options) {
-  return parseExactly(await (await send(path, { ...options, headers: { Accept: "application/json", ...options?.headers } })).text());
+  const response = await send(path, { ...options, headers: { Accept: "application/json", ...options?.headers } });
+  return parsed(await response.text(), response, parseExactly);
 }
 
 /**
@@ -131,9 +132,28 @@ export async function* loadLines(path, options) {
     if (done) break;
     const lines = (rest + value).split("\n");
     rest = /** @type {string} */ (lines.pop());
-    for (const line of lines) if (line) yield JSON.parse(line);
+    for (const line of lines) if (line) yield parsed(line, response);
   }
-  if (rest) yield JSON.parse(rest);
+  if (!rest) return;
+  try {
+    yield JSON.parse(rest);
+  } catch {
+    throw new RequestError(0, { detail: "The connection broke off." }); // within a line
+  }
+}
+
+/**
+ * A value of the JSON of a response. A proxy may answer with something else.
+ * @param {string} text the response, or a line of it
+ * @param {Response} response
+ * @param {(text: string) => any} [parse]
+ */
+export function parsed(text, response, parse = JSON.parse) {
+  try {
+    return parse(text);
+  } catch {
+    throw new RequestError(response.status, foreignProblem(response));
+  }
 }
 
 /** @param {string} path @param {Options["query"]} [query] */
@@ -157,12 +177,12 @@ async function reach(url, options) {
 
 /** @param {Response} response */
 async function problemOf(response) {
-  try {
-    return await response.json();
-  } catch {
-    return { detail: `The response has the status ${response.status}, and is not one of guidsvc. Is a proxy in between?` };
-  }
+  const problem = await response.json().catch(() => null);
+  return problem !== null && typeof problem === "object" && !Array.isArray(problem) ? problem : foreignProblem(response);
 }
+
+/** The problem that a response is not one of the service. @param {Response} response */
+const foreignProblem = ({ status }) => ({ detail: `The response has the status ${status}, and is not one of guidsvc. Is a proxy in between?` });
 
 /** Whether a body is too long to be part of a command. @param {string | Blob | undefined} body */
 const isLong = (body) => typeof body === "string" && body.length > PASTED_BYTES;

@@ -9,7 +9,16 @@ import { useEffect, useState } from "./preact.js";
 export function currentPlace() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [panel = "", id = ""] = path.split("/");
-  return { panel, id: decodeURIComponent(id), query: Object.fromEntries(new URLSearchParams(query)) };
+  return { panel, id: decoded(id), query: Object.fromEntries(new URLSearchParams(query)) };
+}
+
+/** Text without its percent escapes, or as it is if one of them is malformed. @param {string} text */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /**

@@ -2,7 +2,7 @@
 /** Export and import: lines of JSON, in pieces, so that a large file needs little memory. */
 
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { loadLines, send } from "./api.js";
+import { loadLines, parsed, send } from "./api.js";
 import { announce, Buttons, Dialog, onSubmit, Problem, useAction } from "./components.js";
 import { counted, grouped, parseExactly } from "./values.js";
 
@@ -29,8 +29,8 @@ export function exportSelected(records) {
 
 /** The records of a list, in any order. @param {Record<string, string | undefined>} query with a limit @returns {Promise<any[]>} */
 export async function readAll(query) {
-  const text = await (await send("guid", { query: { ...query, sort: undefined }, headers: { Accept: LINES["Content-Type"] } })).text();
-  return text.split("\n").filter(Boolean).map(parseExactly);
+  const response = await send("guid", { query: { ...query, sort: undefined }, headers: { Accept: LINES["Content-Type"] } });
+  return (await response.text()).split("\n").filter(Boolean).map((line) => parsed(line, response, parseExactly));
 }
 
 /** Save a file. @param {Blob} blob @param {number} lines */
