@@ -1,6 +1,6 @@
 # guidsvc, as a user without rights, on a file system of which it writes only /data and /tmp.
 #   docker build -t guidsvc .
-#   docker run --read-only --tmpfs /tmp --volume guidsvc:/data --publish 127.0.0.1:8888:8888 guidsvc serve --access off
+#   docker run --read-only --tmpfs /tmp --volume guidsvc:/data --publish 127.0.0.1:8888:8888 guidsvc serve --access off --hosts localhost
 
 # The images are named by tags, which move: no registry of images could be asked for digests when this was written. To pin one:
 #   docker buildx imagetools inspect python:3.13-slim      then: FROM python:3.13-slim@sha256:...

@@ -5,7 +5,8 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -184,6 +185,13 @@ def docker_runs() -> list[list[str]]:
     return commands
 
 
+def status_for(host: str, port: int) -> int:
+    """Return the status of a list of GUIDs that is requested under a host name."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)) as connection:
+        connection.request("GET", "/guid", headers={"Host": f"{host}:{port}"})
+        return connection.getresponse().status
+
+
 @pytest.mark.slow
 def test_docker_run_commands_run_as_documented(image: Image) -> None:
     port = str(free_port())
@@ -191,6 +199,8 @@ def test_docker_run_commands_run_as_documented(image: Image) -> None:
         if arguments[0] == "serve":
             with container(image, {"GUIDSVC_PORT": port}, *arguments):
                 assert image.run(image.health_check, {"GUIDSVC_PORT": port}).returncode == 0
+                statuses = {host: status_for(host, int(port)) for host in ("127.0.0.1", "localhost", "page.example")}
+                assert statuses == {"127.0.0.1": 200, "localhost": 200, "page.example": 421}, arguments
         else:
             process = image.run(["guidsvc", *arguments], {})
             assert process.returncode == 0, process.stderr
