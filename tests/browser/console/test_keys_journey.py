@@ -187,3 +187,12 @@ def test_late_401_from_before_the_login_keeps_the_session(
     page.get_by_role("navigation").get_by_role("link", name="GUIDs").click()
 
     expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_visible()
+
+
+def test_link_adds_no_parameters_to_the_list_of_keys(
+    console: OpenConsole, controlled: Service, create_key: KeyFactory
+) -> None:
+    page = console(controlled, "keys?state=live&view=other&owner=alice", key=create_key())
+
+    expect(page.get_by_role("row").filter(has_text="alice")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(0)

@@ -38,7 +38,8 @@ export function Keys({ query }) {
   const filter = JSON.stringify(query);
   const pages = usePages(filter);
   const { cursor } = pages;
-  const list = useLoaded((signal) => load("keys", { signal, query: { ...query, limit: PAGE_SIZE, cursor } }), [filter, cursor]);
+  const { q, owner, state } = query;
+  const list = useLoaded((signal) => load("keys", { signal, query: { q, owner, state, limit: PAGE_SIZE, cursor } }), [filter, cursor]);
   const [dialog, setDialog] = useState(/** @type {{name: string, key?: Key} | null} */ (null));
   const close = () => setDialog(null);
   const done = (/** @type {Key | undefined} */ key) => {
