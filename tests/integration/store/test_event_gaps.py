@@ -121,10 +121,25 @@ async def test_process_without_log_keeps_the_gap_open(
     expected_logs.add("event log is off in another process")
     await epoch(mongo_url, ON)
     epochs = []
-    for gap in (2**60, None, 0, None):
+    soon = time.time_ns() // 1_000_000 + 9_000
+    for gap in (soon, None, 0, None):
         if gap is not None:
             documents["log_bounds"].update_one({}, {"$set": {"gap_until": gap}})
         async with open_mongo(mongo_url) as store:
             epochs.append((await store.events.bounds()).key.epoch)
     assert len(set(epochs[:3])) == 3
     assert epochs[3] == epochs[2]
+
+
+async def test_gap_from_a_clock_that_was_ahead_ends(
+    mongo_url: str, documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "GAP_SECONDS", 0.3)
+    await epoch(mongo_url, ON)
+    documents["log_bounds"].update_one({}, {"$set": {"gap_until": time.time_ns() // 1_000_000 + HOUR * 1000}})
+    epochs = []
+    for _ in range(2):
+        async with open_mongo(mongo_url) as store:
+            epochs.append((await store.events.bounds()).key.epoch)
+    assert epochs[0] == epochs[1]
+    assert "gap_until" not in bounds(documents)

@@ -1,6 +1,7 @@
 """Leases in MongoDB: documents that prevent that several processes do the same work.
 
-They are measured by the server's clock. They only save work: the log is correct, whichever process appends to it.
+They are measured by the server's clock, and last for seconds, even if that clock was ahead for a moment. They only save
+work: the log is correct, whichever process appends to it.
 """
 
 from functools import partial
@@ -20,6 +21,11 @@ LEASE_SECONDS = 6.0
 """Duration of a lease without a renewal. After the death of its holder, the work stops for this time."""
 RENEW_SECONDS = 2.0
 """Interval of renewals of a lease, or of requests if another process holds it."""
+MAX_SECONDS = 2 * LEASE_SECONDS
+"""A lease that ends later than this from now has ended: its holder got it while the server's clock was ahead.
+
+Twice a lease, because the clock of a new primary may be behind, and another version may have longer leases.
+"""
 
 
 class Lease:
@@ -60,8 +66,10 @@ class Lease:
 
     async def _request(self, seconds: float) -> bool:
         """Set the end of the lease if it is ours or has ended; return whether it is ours."""
-        is_free = {"$lte": [{"$ifNull": ["$until", 0]}, NOW]}
-        may = {"$or": [{"$eq": ["$holder", self._holder]}, is_free]}
+        end = {"$ifNull": ["$until", 0]}
+        has_ended = {"$lte": [end, NOW]}
+        is_wrong = {"$gt": [end, {"$add": [NOW, int(MAX_SECONDS * 1000)]}]}
+        may = {"$or": [{"$eq": ["$holder", self._holder]}, has_ended, is_wrong]}
         until = {"$add": [NOW, int(seconds * 1000)]}
         update = {"now": NOW, "holder": _if(may, self._holder, "$holder"), "until": _if(may, until, "$until")}
         started = self._clock.start()

@@ -46,6 +46,8 @@ DELETIONS = 2
 """Ratio of the entries deleted at once to those trimmed at once, so that a backlog is deleted too."""
 GAP_SECONDS = 5.0
 """Time after a note of a gap for which its process may still write without entries, by the clock of the server."""
+MAX_GAP_SECONDS = 2 * GAP_SECONDS
+"""A note that ends later than this from now was made while the clock of the server was ahead."""
 NOTE_SECONDS = 1.0
 """Maximum age of a note for a write: a write that begins by then ends long before GAP_SECONDS have passed."""
 _GAP = "gap_until"
@@ -92,20 +94,30 @@ async def close_gap(bounds: Collection, *, exclusive: bool) -> None:
     """Invalidate all cursors if the log was off meanwhile.
 
     Unless the store is used exclusively, another process may still write without entries. Wait for its end, but not for
-    longer than GAP_SECONDS: if it goes on, the next start voids the cursors again.
+    longer than GAP_SECONDS: if it goes on, the next start voids the cursors again. A note from while the server's clock
+    was ahead is over if no process has made another for so long.
     """
     over = _HAS_GAP if exclusive else _HAS_GAP | {"$expr": {"$lte": [f"${_GAP}", NOW]}}
-    until = continuous_clock() + GAP_SECONDS
-    while await bounds.find_one(_HAS_GAP, {"_id": 1}) is not None:
-        epoch = {"$set": {"epoch": draw_key().epoch}}
-        if (await bounds.update_one(over, epoch | {"$unset": {_GAP: ""}})).matched_count:
+    is_wrong = {"$expr": {"$gt": [f"${_GAP}", {"$add": [NOW, int(MAX_GAP_SECONDS * 1000)]}]}}
+    until, first = continuous_clock() + GAP_SECONDS, None
+    while (found := await bounds.find_one(_HAS_GAP, {_GAP: 1})) is not None:
+        is_late = continuous_clock() >= until
+        first = found if first is None else first
+        unchanged = is_wrong | {"_id": BOUNDS_ID, _GAP: first[_GAP]}
+        if await _close(bounds, over) or (is_late and await _close(bounds, unchanged)):
             _log.info("event log was off, earlier cursors are invalid")
-        elif continuous_clock() >= until:
-            await bounds.update_one(_HAS_GAP, epoch)
+        elif is_late:
+            await bounds.update_one(_HAS_GAP, {"$set": {"epoch": draw_key().epoch}})
             _log.warning("event log is off in another process, its changes have no events")
             return
         else:
             await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _close(bounds: Collection, over: Document) -> bool:
+    """Remove the note of a gap that is over, and invalidate all cursors; return whether it is over."""
+    update = {"$set": {"epoch": draw_key().epoch}, "$unset": {_GAP: ""}}
+    return bool((await bounds.update_one(over, update)).matched_count)
 
 
 class Gap:
