@@ -330,6 +330,36 @@ def _program_with_full_log(folder: Path) -> Path:
     return program
 
 
+# The lock of the file
+
+
+@pytest.mark.slow
+async def test_lock_of_another_program_is_reported_until_its_end(tmp_path: Path) -> None:
+    async def write(guid: str = GOOD) -> Reply:
+        return await client.put(path_of(guid), {"user": "new"})
+
+    with service(tmp_path, "--no-access-log") as running:
+        client = Client(running.port)
+        await client.put(path_of(GOOD), {"user": "first"})
+        with closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            assert (await write()).status == 503
+            ready = await until_ready(client, store="read-only")
+            assert (ready.status, ready.json["status"]) == (200, "degraded")
+            for _ in range(5):
+                replies = await asyncio.gather(*map(write, GUIDS[:8]))
+                assert {reply.status for reply in replies} == {503}
+                assert (await client.get("/readyz")).json["store"] == "read-only"
+                assert (await client.get(path_of(GOOD))).json["user"] == "first"
+            await assert_file_is_logged(client, running, replies[0])
+            lock.execute("ROLLBACK")
+        await until_ready(client, status="ready")
+        assert (await write()).status == 200
+        await client.aclose()
+        log = running.log.read_text()
+    assert (log.count("store rejects writes"), log.count("store accepts writes again")) == (1, 1)
+
+
 # The write-ahead log, pages and rows
 
 

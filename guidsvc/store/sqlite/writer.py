@@ -1,12 +1,12 @@
-"""The single writer of the SQLite file: transactions, error conversion, and detection of a failing disk.
+"""The single writer of the SQLite file: transactions, error conversion, and detection of a failing disk or a long lock.
 
 Everything runs in the store's writer thread, one transaction after the other. It does not know the tables.
 """
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -21,6 +21,8 @@ _Done = TypeVar("_Done")
 
 _TRIAL = f"PRAGMA application_id = {APPLICATION_ID}"
 """Writes a page without changing anything."""
+TRIAL_BUSY_MS = 100
+"""Time for which a trial waits for the lock of the file. Probes wait behind trials, and must be answered in time."""
 _log = structlog.get_logger(__name__)
 _NOT_UTF_8 = "Could not decode to UTF-8"
 """The message of `sqlite3`, without an error code, for a text column that is not valid UTF-8."""
@@ -82,7 +84,10 @@ class TogetherFailed(Exception):
 
 
 class Writer:
-    """Writes with one connection. `is_failing` means that the disk rejected the last write."""
+    """Writes with one connection.
+
+    `is_failing` means that the disk rejected the last write, or that another program held the lock for too long.
+    """
 
     def __init__(self, connection: sqlite3.Connection, files: StoreFiles) -> None:
         self.connection = connection
@@ -151,7 +156,8 @@ class Writer:
     def transaction(self, work: Callable[[], _Done]) -> _Done:
         """Run the work in a transaction, and return its result.
 
-        After a disk failure, a trial write must succeed first. While it fails, nothing is changed for certain.
+        After a failure of the disk or the lock, a trial write must succeed first. While it fails, nothing is changed
+        for certain.
         """
         if self.is_failing:
             self.check()
@@ -160,11 +166,22 @@ class Writer:
     def check(self) -> None:
         """Return if a trial write succeeds; StoreReadOnly if it fails."""
         try:
-            self._transaction(lambda: self.connection.execute(_TRIAL))
+            with self._busy_timeout(TRIAL_BUSY_MS):
+                self._transaction(lambda: self.connection.execute(_TRIAL))
         except StoreReplaced:
             raise
         except (StoreUnavailable, OutcomeUnknown) as error:
             raise StoreReadOnly(str(error)) from error
+
+    @contextmanager
+    def _busy_timeout(self, milliseconds: int) -> Iterator[None]:
+        """Wait for the lock of the file for so long only, within the block."""
+        (usual,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
+        self.connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {usual}")
 
     def save_log(self) -> bool:
         """Checkpoint and truncate the log; return whether that succeeded.
@@ -192,7 +209,7 @@ class Writer:
             self._roll_back()
             if not committing:
                 self._files.check()  # it may be the cause
-            self.is_failing = self.is_failing or is_disk_fault(error)
+            self.is_failing = self.is_failing or is_disk_fault(error) or code_of(error) == sqlite3.SQLITE_BUSY
             raise failure(error, self._file, committing=committing) from error
         except BaseException:  # an open transaction would make every later one fail
             self._roll_back()
