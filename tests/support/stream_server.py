@@ -41,7 +41,8 @@ async def stream_server(serve: Serve, tls: ssl.SSLContext | None = None) -> Asyn
             task.cancel()
         results = await asyncio.gather(*connections, return_exceptions=True)
         for writer in connections.values():
-            writer.transport.abort()
+            with suppress(AttributeError):  # of a TLS transport that is closed, before Python 3.11.3
+                writer.transport.abort()
             await hang_up(writer)
     failures = [each for each in results if isinstance(each, Exception)]
     if failures:

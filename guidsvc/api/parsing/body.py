@@ -5,6 +5,7 @@ Only here, a pydantic ValidationError is a mistake of the client. Elsewhere it i
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -55,8 +56,17 @@ _LEVEL = 3
 """The nesting level of an operation, in a list in an object."""
 _QUOTE = ord('"')
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_OUTSIDE = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-"""What lies before the next bracket outside of strings. A possessive quantifier never reads anything again."""
+_OUTSIDE = re.compile(
+    rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+'
+    if sys.version_info >= (3, 11, 5)
+    else rb'(?>(?:[^"\[\]{}]+|"(?>(?:[^"\\]+|\\.)*)")*)',
+    re.DOTALL,
+)
+"""What lies before the next bracket outside of strings. A possessive quantifier never reads anything again.
+
+Before Python 3.11.5 (gh-106052), a possessive group that fails keeps what it has read: a string that ends after this
+part. An atomic group does not, but takes four times as long.
+"""
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
