@@ -49,7 +49,7 @@ MUTANTS = (
         "            try:\n                swapped = await self._records.swap(old, new)\n                window = await self._windows.open(old.guid)\n",
     )}),
     Mutant("a chain is written before BEGIN", {"cache/redis/cache.py": (
-        "            window = await self._windows.open(guid)\n            bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]\n            results = await self._records.swap_chain(bounded_swaps)\n",
+        "            window = await self._windows.open(guid)\n            try:\n                checkpoint()\n            except Unavailable:\n                self._windows.close(window)\n                raise\n            bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]\n            results = await self._records.swap_chain(bounded_swaps)\n",
         "            results = await self._records.swap_chain(swaps)\n            window = await self._windows.open(guid)\n",
     )}),
     Mutant("a chain gets no deadline", {"cache/redis/cache.py": (

@@ -182,6 +182,11 @@ class RedisCache(DelegatingRecords):
         guid = swaps[0].guid
         with self._excluded_from_l1(guid):
             window = await self._windows.open(guid)
+            try:
+                checkpoint()
+            except Unavailable:
+                self._windows.close(window)
+                raise
             bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]
             results = await self._records.swap_chain(bounded_swaps)
         if not any(isinstance(result, Exception) and not isinstance(result, Unavailable) for result in results):

@@ -23,6 +23,8 @@ from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.leases.errors import LifeLimitReached
 from guidsvc.domain.record import Record
 from guidsvc.errors import (
+    ClientDisconnected,
+    DeadlineExceeded,
     Expired,
     GuidsvcError,
     InvalidRequest,
@@ -122,8 +124,11 @@ class WriteChains:
     async def execute(self, swap: Swap, caller: Caller, links: Sequence[Link]) -> bool:
         """Execute the swap of a caller as `RecordRepository.swap` does, and then the planned writes."""
         outcomes: Sequence[Outcome]
+        swaps = [swap, *(self._begin(each) for each in links if each.has_swap)]
         try:
-            outcomes = await self._records.swap_chain([swap, *(self._begin(each) for each in links if each.has_swap)])
+            outcomes = await self._records.swap_chain(swaps)
+        except (ClientDisconnected, DeadlineExceeded) as error:  # of this request alone, before anything was sent
+            outcomes = [error, *[False] * (len(swaps) - 1)]
         except Exception as error:  # noqa: BLE001  # the error of each write
             outcomes = [error] * (1 + len(links))
         except BaseException:

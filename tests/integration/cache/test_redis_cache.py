@@ -331,6 +331,8 @@ async def test_write_that_waited_past_its_time_limit_is_not_sent(
     token = cancel_scope.CURRENT.set(scope)
     with pytest.raises(DeadlineExceeded):
         await cache.swap(old, None)
+    with pytest.raises(DeadlineExceeded):
+        await cache.swap_chain(chain_of(old))
     cancel_scope.CURRENT.reset(token)
 
     assert [await cache.get(GUID) for _ in range(2)] == [old, old]

@@ -380,6 +380,21 @@ async def test_store_that_commits_no_chains_executes_each_write_alone(writers: W
     assert records.calls == [1, 1, 1]
 
 
+async def test_end_of_the_request_that_executes_a_chain_is_its_own(writers: Writers) -> None:
+    """It has ended while it waited for the cache, so nothing was sent to the store."""
+
+    def end(_: Sequence[Swap]) -> None:
+        writers.records.before_chain = lambda _: None
+        raise DeadlineExceeded("the request took longer than its time limit")
+
+    writers.records.before_chain = end
+    writers.begin(*(renamed(name) for name in "abcde"), lambda old: old)
+    _, ended, *others = await writers.results()
+
+    assert isinstance(ended, DeadlineExceeded)
+    assert [each.user for each in others if isinstance(each, Record)] == ["c", "d", "e", "e"]
+
+
 async def test_writer_that_is_cancelled_passes_its_turn_on(writers: Writers) -> None:
     writers.begin(*(renamed(name) for name in "abcde"))
     await until(lambda: writers.admission.waiting == 3)
