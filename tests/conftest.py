@@ -44,7 +44,7 @@ from guidsvc.store.contract import Database, RecordRepository
 from tests.support.backing_servers import Server, mongo_server, redis_server
 from tests.support.certificates import Certificate
 from tests.support.http_client import Client
-from tests.support.patience import CACHE_DEFAULTS, DEFAULTS, PATIENT_MS, PATIENT_TIMING
+from tests.support.patience import CACHE_DEFAULTS, MONGO_DEFAULTS, MONGO_PATIENT_MS, PATIENT_TIMING
 
 pytest_plugins = [
     "tests.support.late_work",
@@ -161,7 +161,7 @@ def mongo_url(
 ) -> Iterator[str]:
     """A database of a store that waits for long: a busy machine delays the server."""
     expected_logs.add("store unavailable")
-    monkeypatch.setitem(DEFAULTS, "timeout_ms", PATIENT_MS)
+    monkeypatch.setitem(MONGO_DEFAULTS, "timeout_ms", MONGO_PATIENT_MS)
     monkeypatch.setattr(statistics, "COUNT_SECONDS", 60.0)
     name = f"guidsvc_test_{uuid.uuid4().hex}"
     yield f"{mongo_base.rstrip('/')}/{name}"

@@ -243,7 +243,7 @@ class Settings(BaseSettings):
         16_384, description="bytes of a request line and its headers; there may be at most 100 headers"
     )
     max_incoming_bytes: Annotated[int, Field(ge=1024 * 1024, le=_MANY)] = Field(
-        67_108_864, description="bytes of unanswered requests that a process buffers, for all clients together"
+        67_108_864, description="memory of unanswered requests in a process, in bytes, for all clients together"
     )
     max_unsent_bytes: Annotated[int, Field(ge=32 * 1024 * 1024, le=_MANY)] = Field(
         134_217_728,

@@ -10,7 +10,10 @@ from guidsvc.store.contract import RecordRepository, WithoutGroups, WouldBlock
 
 
 class DelegatingRecords(WithoutGroups):
-    """A decorator that passes every call to the wrapped repository, but no groups: they would bypass a subclass."""
+    """A decorator that passes every call to the wrapped repository, but no groups: they would bypass a subclass.
+
+    A subclass that overrides `swap_chain` also sets `commits_chains`.
+    """
 
     def __init__(self, records: RecordRepository) -> None:
         self._records = records

@@ -218,8 +218,8 @@ def _pause_seconds(granted: int, expire: int, renew_at: int | None) -> float:
     The service says when to renew, in whole seconds. So its time may have come already for a lease of a second. And the
     response may be wrong. So the wait is at least a third of what was granted, and at most three quarters.
     """
-    asked = granted if renew_at is None else granted - (expire - renew_at)
-    return min(max(asked, granted / 3), granted * 3 / 4)
+    suggested_seconds = granted if renew_at is None else granted - (expire - renew_at)
+    return min(max(suggested_seconds, granted / 3), granted * 3 / 4)
 
 
 def _claim(plan: Plan) -> Flow[Term]:

@@ -18,7 +18,7 @@ class LineReader(Generic[Value]):
         self._read = read
 
     def feed(self, piece: bytes) -> Iterator[Value]:
-        """Yield the value of each line that a piece completes. Its cost does not grow with the line."""
+        """Yield the value of each line that a piece completes. A piece that completes none costs only its own bytes."""
         *ends, rest = piece.split(b"\n")
         for end in ends:
             self._add(end)

@@ -6,8 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from guidsvc.cli.main import main
-from tests.support.patience import DEFAULTS, PATIENT_MS
+from tests.support.patience import MONGO_DEFAULTS, MONGO_PATIENT_MS
 
 if __name__ == "__main__":
-    DEFAULTS["timeout_ms"] = PATIENT_MS
+    MONGO_DEFAULTS["timeout_ms"] = MONGO_PATIENT_MS
     main()

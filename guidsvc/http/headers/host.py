@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]", re.IGNORECA
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9.-]+(?::[0-9]{0,5})?")
 LONG_PORT = re.compile(rb":[0-9]{6}")
 """Found in a Host value whose port has more than 5 digits. Tornado converts any port, and Python no number of 4,301."""
-LONG_TARGET_PORT = re.compile(rb"https?://[^/?#]*:[0-9]{6}", re.IGNORECASE)
+LONG_TARGET_PORT = re.compile(rb"https?://(?:[^/?#]*@)?[^/?#@]*:[0-9]{6}", re.IGNORECASE)
 """Matches the beginning of an absolute target with such a port."""
 
 

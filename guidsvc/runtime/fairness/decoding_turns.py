@@ -1,6 +1,7 @@
 """Turns for decoding JSON, which blocks the event loop: few large texts are decoded in one iteration.
 
-All requests of a process share them: for their bodies, and for the metadata of the records that they change.
+All requests of a process share them: for their bodies, for the metadata of the records that they change, and for the
+pages of large records.
 """
 
 from guidsvc.runtime import cancel_scope

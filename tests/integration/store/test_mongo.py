@@ -43,7 +43,7 @@ from tests.conftest import FakeClock
 from tests.support.backing_servers import Server
 from tests.support.factories import GUID, record
 from tests.support.network_proxy import Damage, proxy
-from tests.support.patience import PATIENT_MS
+from tests.support.patience import MONGO_PATIENT_MS
 from tests.support.turn_counter import TurnCounter
 
 TIMEOUT_MS = 1_000
@@ -196,7 +196,7 @@ async def test_creation_with_deadline_is_a_durable_batched_upsert(
 
 async def test_write_reaching_the_server_past_its_deadline_is_rejected(own_mongo: Server, clock: FakeClock) -> None:
     stored = record(clock(), guid="0" * 32)
-    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=PATIENT_MS) as store:
+    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", timeout_ms=MONGO_PATIENT_MS) as store:
         await store.records.swap(None, stored)
         not_after = (await store.fence.read()).now + 50
         own_mongo.pause()
@@ -247,7 +247,7 @@ async def test_read_is_valid_only_while_a_fence_reading_proves_primary(
 async def test_read_that_ends_after_the_proof_is_repeated(
     own_mongo: Server, commands: Commands, clock: FakeClock
 ) -> None:
-    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}", timeout_ms=PATIENT_MS) as store:
+    async with open_mongo(f"mongodb://127.0.0.1:{own_mongo.port}", timeout_ms=MONGO_PATIENT_MS) as store:
         await store.records.swap(None, record(clock()))
         await store.records.get(GUID)
         commands.sent.clear()

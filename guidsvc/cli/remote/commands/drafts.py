@@ -91,7 +91,8 @@ def new_draft(guid: str, record: FullRecord) -> Draft:
 def open_draft(path: Path, guid: str) -> Draft:
     """Return the draft in a file.
 
-    Raise ValueError or OSError if it is one for another record, is damaged, or other users may read or write it.
+    Raise ValueError or OSError if it is one for another record, is damaged, or other users may read or write the record
+    that it began with.
     """
     try:
         with _opened_base(path, "rb") as file:
