@@ -15,7 +15,8 @@ from guidsvc.cache.fence_monitor import FenceMonitor, FenceView
 from guidsvc.cache.redis.link import RedisLink
 from guidsvc.cache.redis.lua_scripts import BEGIN, END
 from guidsvc.cache.timings import CacheTimings, milliseconds
-from guidsvc.errors import CacheUnavailable
+from guidsvc.errors import CacheUnavailable, Unavailable
+from guidsvc.runtime.cancel_scope import checkpoint
 from guidsvc.runtime.clock import ContinuousClock
 from guidsvc.store.cache_fence import Mode
 
@@ -55,13 +56,18 @@ class WriteWindows:
         self._spawn = spawn
 
     async def open(self, guid: str) -> WriteWindow:
-        """Return a window for a write."""
+        """Return a window for a write; raise the error of its request if that has ended meanwhile."""
         deadline = self._timer() + WINDOW_SECONDS
         while self._timer() < deadline:
             view = await self._monitor.fresh()
             is_off = view.fence.mode is Mode.OFF
             window = await (self._open_without_redis(guid, view) if is_off else self._open_with_redis(guid, view))
             if window is not None:
+                try:
+                    checkpoint()  # it may have waited for long, and nothing has been sent to the store
+                except Unavailable:
+                    self.close(window)
+                    raise
                 return window
         raise CacheUnavailable(f"no cache could be invalidated within {WINDOW_SECONDS} s")
 

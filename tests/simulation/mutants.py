@@ -45,11 +45,11 @@ MUTANTS = (
     Mutant("lease not checked", {"cache/redis/cache.py": ("entry is not None and now < entry.until", "entry is not None")}),
     Mutant("a record is cached during its write", {"cache/redis/cache.py": ("if not readers.is_invalidated:", "if True:")}, seeds=600),
     Mutant("write before BEGIN", {"cache/redis/cache.py": (
-        "            window = await self._windows.open(old.guid)\n            try:\n                checkpoint()  # it may have waited for long, and nothing has been sent to the store\n                until = earliest(window.not_after, not_after)\n                swapped = await self._records.swap(old, new, not_after=until, origin=origin)\n",
+        "            window = await self._windows.open(old.guid)\n            try:\n                until = earliest(window.not_after, not_after)\n                swapped = await self._records.swap(old, new, not_after=until, origin=origin)\n",
         "            try:\n                swapped = await self._records.swap(old, new)\n                window = await self._windows.open(old.guid)\n",
     )}),
     Mutant("a chain is written before BEGIN", {"cache/redis/cache.py": (
-        "            window = await self._windows.open(guid)\n            try:\n                checkpoint()\n            except Unavailable:\n                self._windows.close(window)\n                raise\n            bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]\n            results = await self._records.swap_chain(bounded_swaps)\n",
+        "            window = await self._windows.open(guid)\n            bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]\n            results = await self._records.swap_chain(bounded_swaps)\n",
         "            results = await self._records.swap_chain(swaps)\n            window = await self._windows.open(guid)\n",
     )}),
     Mutant("a chain gets no deadline", {"cache/redis/cache.py": (

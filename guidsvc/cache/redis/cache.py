@@ -36,7 +36,6 @@ from guidsvc.domain.events.entry import NO_ORIGIN, Origin
 from guidsvc.domain.record import Record
 from guidsvc.errors import CacheUnavailable, GuidsvcError, LeaseExpired, Unavailable
 from guidsvc.runtime.background import BackgroundTasks, running_in_background
-from guidsvc.runtime.cancel_scope import checkpoint
 from guidsvc.runtime.clock import Clock, ContinuousClock, continuous_clock
 from guidsvc.runtime.fairness.decoding_turns import DecodingTurns
 from guidsvc.store.cache_fence import FenceStore
@@ -165,7 +164,6 @@ class RedisCache(DelegatingRecords):
         with self._excluded_from_l1(old.guid):
             window = await self._windows.open(old.guid)
             try:
-                checkpoint()  # it may have waited for long, and nothing has been sent to the store
                 until = earliest(window.not_after, not_after)
                 swapped = await self._records.swap(old, new, not_after=until, origin=origin)
             except Unavailable:
@@ -182,11 +180,6 @@ class RedisCache(DelegatingRecords):
         guid = swaps[0].guid
         with self._excluded_from_l1(guid):
             window = await self._windows.open(guid)
-            try:
-                checkpoint()
-            except Unavailable:
-                self._windows.close(window)
-                raise
             bounded_swaps = [each._replace(not_after=earliest(window.not_after, each.not_after)) for each in swaps]
             results = await self._records.swap_chain(bounded_swaps)
         if not any(isinstance(result, Exception) and not isinstance(result, Unavailable) for result in results):
