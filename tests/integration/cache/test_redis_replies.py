@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from guidsvc.cache.redis.cache import RedisCache
 from guidsvc.cache.redis.counters import open_counters
 from guidsvc.cache.redis.probe import probe_redis
 from guidsvc.cache.redis.reply_parser import MAX_BYTES
@@ -74,74 +75,82 @@ async def replies(own_redis: Server) -> AsyncIterator[ReplyProxy]:
         yield proxy
 
 
+@pytest.fixture
+def gated() -> GatedStore:
+    return GatedStore()
+
+
+@pytest.fixture
+async def cache(replies: ReplyProxy, gated: GatedStore, clock: FakeClock) -> AsyncIterator[RedisCache]:
+    """A cache that uses Redis through the proxy."""
+    async with open_cache(replies.port, gated, clock) as opened:
+        await wait_until_on(opened)
+        yield opened
+
+
 @pytest.mark.parametrize("reply", BAD_REPLIES.values(), ids=BAD_REPLIES)
 async def test_wrong_reply_breaks_the_link_and_the_store_answers(
-    replies: ReplyProxy, clock: FakeClock, expected_logs: ExpectedLogs, reply: bytes
+    cache: RedisCache,
+    replies: ReplyProxy,
+    gated: GatedStore,
+    clock: FakeClock,
+    expected_logs: ExpectedLogs,
+    reply: bytes,
 ) -> None:
     expected_logs.add(DOWN, OFF)
-    gated = GatedStore()
-    async with open_cache(replies.port, gated, clock) as cache:
-        await wait_until_on(cache)
-        old, new = record(clock(), user="old"), record(clock() + 1, user="new")
-        gated.records[GUID] = old
-        replies.reply = reply
+    old, new = record(clock(), user="old"), record(clock() + 1, user="new")
+    gated.records[GUID] = old
+    replies.reply = reply
 
-        assert await cache.get(GUID) == old
-        assert replies.replaced
-        assert cache._link.up_since is None, "the link must break: later replies would not be those of their requests"
-        async with asyncio.timeout(WAIT_SECONDS):
-            assert await cache.swap(old, new)
-        assert await cache.get(GUID) == new
+    assert await cache.get(GUID) == old
+    assert replies.replaced
+    assert cache._link.up_since is None, "the link must break: later replies would not be those of their requests"
+    async with asyncio.timeout(WAIT_SECONDS):
+        assert await cache.swap(old, new)
+    assert await cache.get(GUID) == new
 
-        replies.reply = None
-        await wait_until_on(cache)
-        assert await cache.get(GUID) == new
+    replies.reply = None
+    await wait_until_on(cache)
+    assert await cache.get(GUID) == new
 
 
 async def test_announced_items_take_no_memory(
-    replies: ReplyProxy, clock: FakeClock, expected_logs: ExpectedLogs
+    cache: RedisCache, replies: ReplyProxy, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs.add(DOWN, OFF)
-    gated = GatedStore()
-    async with open_cache(replies.port, gated, clock) as cache:
-        await wait_until_on(cache)
-        gated.records[GUID] = record(clock())
-        replies.reply = b"*1000000000\r\n"
+    gated.records[GUID] = record(clock())
+    replies.reply = b"*1000000000\r\n"
 
-        assert await cache.get(GUID) == gated.records[GUID]
-        begun = time.process_time()
-        gc.collect()
-        assert time.process_time() - begun < COLLECTION_SECONDS
+    assert await cache.get(GUID) == gated.records[GUID]
+    begun = time.process_time()
+    gc.collect()
+    assert time.process_time() - begun < COLLECTION_SECONDS
 
 
 async def test_reply_too_many_is_not_taken_as_the_next_one(
-    replies: ReplyProxy, clock: FakeClock, expected_logs: ExpectedLogs
+    cache: RedisCache, gated: GatedStore, clock: FakeClock, expected_logs: ExpectedLogs
 ) -> None:
     """A proxy has delivered a reply twice. The second may hold a record that was changed since."""
     expected_logs.add(DOWN, OFF)
-    gated = GatedStore()
-    async with open_cache(replies.port, gated, clock) as cache:
-        await wait_until_on(cache)
-        gated.records[GUID] = new = record(clock() + 1, user="new")
-        old = b"R" + record(clock(), user="old").model_dump_json().encode()
-        connection = cache._link._connection
-        assert connection is not None
-        connection._reader.feed_data(b"*1\r\n$%d\r\n%b\r\n" % (len(old), old))  # type: ignore[union-attr]
+    gated.records[GUID] = new = record(clock() + 1, user="new")
+    old = b"R" + record(clock(), user="old").model_dump_json().encode()
+    connection = cache._link._connection
+    assert connection is not None
+    connection._reader.feed_data(b"*1\r\n$%d\r\n%b\r\n" % (len(old), old))  # type: ignore[union-attr]
 
-        assert await cache.get(GUID) == new
-        assert cache._link.up_since is None
+    assert await cache.get(GUID) == new
+    assert cache._link.up_since is None
 
 
-async def test_redis_without_memory_for_a_read_is_left_out(replies: ReplyProxy, clock: FakeClock) -> None:
-    gated = GatedStore()
-    async with open_cache(replies.port, gated, clock) as cache:
-        await wait_until_on(cache)
-        gated.records[GUID] = record(clock())
-        replies.reply = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+async def test_redis_without_memory_for_a_read_is_left_out(
+    cache: RedisCache, replies: ReplyProxy, gated: GatedStore, clock: FakeClock
+) -> None:
+    gated.records[GUID] = record(clock())
+    replies.reply = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
 
-        assert await cache.get(GUID) == gated.records[GUID]
-        assert replies.replaced
-        replies.reply = None
+    assert await cache.get(GUID) == gated.records[GUID]
+    assert replies.replaced
+    replies.reply = None
 
 
 @pytest.mark.parametrize("reply", [b"$500000000\r\n", b"+"], ids=["announced", "without end"])
