@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.console.conftest import OpenConsole, call
+from tests.browser.console.held_requests import HeldRequests
 from tests.support.backing_servers import Service
 from tests.support.factories import GUID
 
@@ -220,23 +221,19 @@ def test_key_with_other_characters_than_ascii_is_explained(
 def test_second_login_attempt_clears_the_error(
     console: OpenConsole, controlled: Service, create_key: Callable[..., str]
 ) -> None:
-    held_requests: list[Route] = []
-
-    def hold_request(route: Route) -> None:
-        held_requests.append(route)
-
+    held_requests = HeldRequests()
     page = console(controlled)
     field = page.get_by_label("API key or token")
     field.fill("gs_wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("Malformed API key")
-    page.route("**/keys/self", hold_request)
+    page.route("**/keys/self", held_requests.hold)
     field.fill(create_key())
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Wait ...")).to_be_visible()
 
     expect(page.get_by_text("does not accept this key")).to_have_count(0)
-    held_requests[0].continue_()  # otherwise playwright waits for its response during the next test
+    held_requests.first(page).continue_()  # otherwise playwright waits for its response during the next test
     expect(page.get_by_role("navigation", name="Panels")).to_be_visible()
 
 

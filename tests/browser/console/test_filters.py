@@ -4,9 +4,10 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.browser.console.conftest import OpenConsole, call
+from tests.browser.console.held_requests import HeldRequests
 from tests.support.backing_servers import Service
 
 pytestmark = pytest.mark.timeout(240)
@@ -25,6 +26,16 @@ def listen(page: Page, path: str, name: str) -> list[str]:
     return values
 
 
+def press_without_pause(page: Page, label: str, keys: list[str]) -> None:
+    """Press keys in a field. For the page no time passes between them, however busy the machine is."""
+    page.clock.install()
+    page.clock.pause_at("2099-01-01")
+    page.get_by_label(label).focus()
+    for key in keys:
+        page.keyboard.press(key)
+    page.clock.resume()
+
+
 @pytest.fixture
 def with_expired(running: Service) -> Service:
     """A service with a live GUID and an expired one."""
@@ -37,9 +48,7 @@ def test_arrow_keys_load_only_the_value_where_they_stop(console: OpenConsole, wi
     page = console(with_expired, "guids")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
     states = listen(page, "/guid", "state")
-    page.get_by_label("State").focus()
-    for key in ("ArrowDown", "ArrowDown"):
-        page.keyboard.press(key)
+    press_without_pause(page, "State", ["ArrowDown", "ArrowDown"])
     expect(page.get_by_text("2 GUIDs", exact=True)).to_be_visible()
     expect(page.get_by_label("State")).to_be_focused()
 
@@ -50,9 +59,7 @@ def test_arrow_keys_back_to_the_start_load_nothing(console: OpenConsole, with_ex
     page = console(with_expired, "guids")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
     states = listen(page, "/guid", "state")
-    page.get_by_label("State").focus()
-    for key in ("ArrowDown", "ArrowUp", "Tab", "ArrowDown", "Tab"):
-        page.keyboard.press(key)
+    press_without_pause(page, "State", ["ArrowDown", "ArrowUp", "Tab", "ArrowDown", "Tab"])
     page.wait_for_url("**within=1h")
     expect(page.get_by_text("No GUID matches.")).to_be_visible()
 
@@ -83,19 +90,15 @@ def test_choice_loads_on_enter_and_on_leaving_the_field(console: OpenConsole, wi
 
 
 def test_last_choice_wins_over_a_late_response(console: OpenConsole, with_expired: Service) -> None:
-    held_requests: list[Route] = []
-
-    def hold_request(route: Route) -> None:
-        held_requests.append(route)
-
+    held_requests = HeldRequests()
     page = console(with_expired, "guids")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
-    page.route("**/guid?**state=all**", hold_request, times=1)
+    page.route("**/guid?**state=all**", held_requests.hold, times=1)
     page.get_by_label("State").select_option("all")
     page.wait_for_url("**state=all")
     page.get_by_label("State").select_option("expired")
     expect(page.get_by_role("row", name="expired")).to_be_visible()
-    held_requests[0].fulfill(json={"items": [], "next": None, "total": 0})
+    held_requests.first(page).fulfill(json={"items": [], "next": None, "total": 0})
     page.evaluate("fetch('livez').then(response => response.text())")
 
     expect(page.get_by_role("row", name="expired")).to_be_visible()
@@ -107,9 +110,7 @@ def test_filters_of_keys_and_live_keep_the_focus(
     page = console(controlled, "keys", key=create_key())
     expect(page.get_by_role("table")).to_be_visible()
     states = listen(page, "/keys", "state")
-    page.get_by_label("State").focus()
-    for _ in range(3):
-        page.keyboard.press("ArrowDown")
+    press_without_pause(page, "State", ["ArrowDown"] * 3)
     page.wait_for_url("**state=revoked")
     expect(page.get_by_text("No key matches.")).to_be_visible()
     expect(page.get_by_label("State")).to_be_focused()
@@ -173,20 +174,16 @@ def test_all_matching_guids_can_be_selected(console: OpenConsole, with_sixty: Se
 
 
 def test_late_selection_of_all_does_not_change_the_filter(console: OpenConsole, with_sixty: Service) -> None:
-    held_requests: list[Route] = []
-
-    def hold_request(route: Route) -> None:
-        held_requests.append(route)
-
+    held_requests = HeldRequests()
     page = console(with_sixty, "guids?user=a")
     page.get_by_label("Select this page").check()
-    page.route("**/guid?**limit=1000**", hold_request)
+    page.route("**/guid?**limit=1000**", held_requests.hold)
     page.get_by_role("button", name="Select all 60 that match").click()
     page.get_by_label("User").fill("b")
     page.keyboard.press("Enter")
     expect(page.get_by_text("1 GUID", exact=True)).to_be_visible()
     with page.expect_response("**/guid?**limit=1000**"):
-        held_requests[0].continue_()
+        held_requests.first(page).continue_()
     page.evaluate("fetch('livez').then(response => response.text())")
 
     expect(page.get_by_role("group", name="Selected GUIDs")).to_have_count(0)

@@ -1,9 +1,10 @@
 """A user creates, finds, edits, revokes, renews and deletes GUIDs with the keyboard alone."""
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.console.conftest import OpenConsole, call, tab_to
+from tests.browser.console.held_requests import HeldRequests
 from tests.support.backing_servers import Service, wait_until
 from tests.support.factories import GUID
 
@@ -211,22 +212,18 @@ def test_failed_deletion_can_be_repeated(console: OpenConsole, running: Service)
 
 def test_running_deletion_cannot_be_closed(console: OpenConsole, running: Service) -> None:
     call(running, "PUT", f"/guid/{GUID}", {"user": "a"})
-    held_requests: list[Route] = []
-
-    def hold_request(route: Route) -> None:
-        held_requests.append(route)
-
+    held_requests = HeldRequests()
     page = console(running, f"guids/{GUID}")
     page.get_by_role("button", name="Delete ...").click()
     dialog = page.get_by_role("dialog", name="Delete 1 GUID?")
     dialog.wait_for()
-    page.route("**/guid:batch", hold_request)
+    page.route("**/guid:batch", held_requests.hold)
     dialog.get_by_role("button", name="Delete").click()
     for _ in range(3):
         page.keyboard.press("Escape")
     expect(dialog).to_be_visible()
     expect(dialog.get_by_role("button", name="Cancel")).to_have_count(0)
-    held_requests[0].continue_()
+    held_requests.first(page).continue_()
 
     expect(page.get_by_role("heading", name="GUIDs", exact=True)).to_be_visible()
 

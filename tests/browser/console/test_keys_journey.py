@@ -4,9 +4,10 @@ from collections.abc import Callable
 from urllib.error import HTTPError
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.console.conftest import OpenConsole, call
+from tests.browser.console.held_requests import HeldRequests
 from tests.support.backing_servers import Service, wait_until
 from tests.support.factories import GUID
 
@@ -172,18 +173,14 @@ def test_console_shows_only_permitted_panels_and_buttons(
 def test_late_401_from_before_the_login_keeps_the_session(
     console: OpenConsole, controlled: Service, create_key: KeyFactory
 ) -> None:
-    held_requests: list[Route] = []
-
-    def hold_request(route: Route) -> None:
-        held_requests.append(route)
-
-    page = console(controlled, "about", prepare=lambda page: page.route("**/keys/self", hold_request, times=1))
-    wait_until(lambda: page.wait_for_timeout(10) is None and bool(held_requests), "the first request", controlled.log)
+    held_requests = HeldRequests()
+    page = console(controlled, "about", prepare=lambda page: page.route("**/keys/self", held_requests.hold, times=1))
+    first_request = held_requests.first(page)
     page.get_by_label("API key or token").fill(create_key())
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="About", level=1).wait_for()
     with page.expect_response(lambda response: response.status == 401):
-        held_requests[0].fulfill(status=401, json={"title": "Unauthorized", "status": 401})
+        first_request.fulfill(status=401, json={"title": "Unauthorized", "status": 401})
     page.get_by_role("navigation").get_by_role("link", name="GUIDs").click()
 
     expect(page.get_by_role("heading", name="GUIDs", level=1)).to_be_visible()

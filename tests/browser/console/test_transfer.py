@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from tests.browser.console.conftest import OpenConsole, call
+from tests.browser.console.held_requests import HeldRequests
 from tests.support.backing_servers import Service
 from tests.support.factories import GUID
 
@@ -83,20 +84,16 @@ def test_running_import_cannot_be_closed(console: OpenConsole, running: Service,
     page.get_by_role("button", name="Import").click()
     page.get_by_label("File with one GUID per line").set_input_files(file)
     page.get_by_role("button", name="Check the file").click()
-    held_requests: list[Route] = []
-
-    def hold_request(route: Route) -> None:
-        held_requests.append(route)
-
+    held_requests = HeldRequests()
     page.get_by_role("button", name="Import 1 GUID").wait_for()
-    page.route("**/guid:batch", hold_request)
+    page.route("**/guid:batch", held_requests.hold)
     page.get_by_role("button", name="Import 1 GUID").click()
     dialog = page.get_by_role("dialog", name="Import 1 GUID?")
     for _ in range(3):
         page.keyboard.press("Escape")
     expect(dialog).to_be_visible()
     expect(dialog.get_by_role("button", name="Cancel")).to_have_count(0)
-    held_requests[0].continue_()
+    held_requests.first(page).continue_()
 
     expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 GUID created")
 
