@@ -19,7 +19,7 @@ from guidsvc.runtime import cancel_scope
 from guidsvc.services.quota import NO_QUOTA
 from guidsvc.services.writes.change_audit import Outcome, action_of, is_unknown, origin_of
 from guidsvc.services.writes.record_writer import RecordWriter
-from guidsvc.services.writes.write_attempt import CURRENT, begin_write
+from guidsvc.services.writes.write_attempt import CURRENT, begin_write, take_back_write
 from guidsvc.services.writes.write_chain import REJECTIONS
 from guidsvc.store.contract import WOULD_BLOCK, Swap
 from guidsvc.store.lease import earliest
@@ -137,6 +137,8 @@ class GroupWriter(RecordWriter):
             for each in planned:
                 self._note_swap(each, caller, "unknown")
             raise
+        if not any(is_unknown(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes):
+            take_back_write()
         for each, outcome in zip(planned, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 results[each.place] = outcome

@@ -7,14 +7,14 @@ from typing import NamedTuple
 from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.record import Record
-from guidsvc.errors import Contention, NotFound, QuotaExceeded
+from guidsvc.errors import Contention, GuidsvcError, NotFound, QuotaExceeded
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.fairness.decoding_turns import DecodingTurns, MergeBudget
 from guidsvc.runtime.keyed_lock import KeyedLock
 from guidsvc.services.quota import Quota
 from guidsvc.services.writes.change_audit import Action, ChangeAudit, Outcome, action_of, is_unknown, origin_of
-from guidsvc.services.writes.write_attempt import CURRENT, begin_write
+from guidsvc.services.writes.write_attempt import CURRENT, begin_write, take_back_write
 from guidsvc.services.writes.write_chain import WriteChains
 from guidsvc.services.writes.write_turns import Change, Make, QueuedWrite, WriteTurns
 from guidsvc.store.contract import RecordRepository, Swap
@@ -139,17 +139,26 @@ class RecordWriter:
             until = earliest(reserved_until, not_after)
             links = await self._chains.plan(old, new)
             with cancel_scope.shielded():
-                if links:
-                    begin_write()
-                    return await self._chains.execute(Swap(old, new, until, origin_of(caller)), caller, links)
-                return await self._swap_and_audit(action, old, new, caller, until)
+                begin_write()
+                try:
+                    if links:
+                        swap = Swap(old, new, until, origin_of(caller))
+                        swapped = await self._chains.execute(swap, caller, links)
+                    else:
+                        swapped = await self._swap_and_audit(action, old, new, caller, until)
+                except GuidsvcError as error:
+                    if not is_unknown(error):
+                        take_back_write()
+                    raise
+                if not swapped:
+                    take_back_write()
+                return swapped
 
     async def _swap_and_audit(
         self, action: Action, old: Record | None, new: Record, caller: Caller, not_after: int | None
     ) -> bool:
         """Swap in the store, and log the write if it was done or its outcome is unknown."""
         record = new if old is None or not new.is_deleted else old
-        begin_write()
         try:
             swapped = await self._records.swap(old, new, not_after=not_after, origin=origin_of(caller))
         except BaseException as error:

@@ -38,7 +38,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.runtime.fairness.decoding_turns import DecodingTurns, MergeBudget
 from guidsvc.services.quota import NO_QUOTA, Quota
 from guidsvc.services.writes.change_audit import ChangeAudit, action_of, is_unknown, origin_of
-from guidsvc.services.writes.write_attempt import CURRENT, begin_write
+from guidsvc.services.writes.write_attempt import CURRENT
 from guidsvc.services.writes.write_turns import QueuedWrite, WriteTurns
 from guidsvc.store.contract import RecordRepository, Swap
 
@@ -124,7 +124,7 @@ class WriteChains:
     async def execute(self, swap: Swap, caller: Caller, links: Sequence[Link]) -> bool:
         """Execute the swap of a caller as `RecordRepository.swap` does, and then the planned writes."""
         outcomes: Sequence[Outcome]
-        swaps = [swap, *(self._begin(each) for each in links if each.has_swap)]
+        swaps = [swap, *(self._swap(each) for each in links if each.has_swap)]
         try:
             outcomes = await self._records.swap_chain(swaps)
         except (ClientDisconnected, DeadlineExceeded) as error:  # of this request alone, before anything was sent
@@ -166,10 +166,9 @@ class WriteChains:
             return None
         return Link(write, old, new)
 
-    def _begin(self, link: Link) -> Swap:
-        """Mark the attempt of the request, and return the swap."""
+    def _swap(self, link: Link) -> Swap:
+        """Return the swap of a planned write, which belongs to no attempt at an idempotent request."""
         write = link.write
-        write.context.run(begin_write)
         return Swap(link.old, link.new, None, write.context.run(origin_of, write.caller))
 
     def _settle(self, swap: Swap, caller: Caller, links: Sequence[Link], outcomes: Sequence[Outcome]) -> None:

@@ -1,18 +1,20 @@
 """Requests with an Idempotency-Key whose writes the store did not confirm, over HTTP."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from guidsvc.domain.caller import Caller
 from guidsvc.domain.record import Record
-from guidsvc.errors import OutcomeUnknown, StoreUnavailable
+from guidsvc.errors import GuidsvcError, OutcomeUnknown, StoreUnavailable
 from guidsvc.services.writes.change_audit import Action
 from guidsvc.services.writes.group_writer import GroupResult, GroupWriter, MakeAt
 from guidsvc.services.writes.record_writer import RecordWriter
 from guidsvc.services.writes.write_attempt import begin_write
+from guidsvc.store.contract import Swap
+from guidsvc.store.instrumented import InstrumentedRecords
 from tests.conftest import ExpectedLogs, Serving
 from tests.support.assertions import assert_problem
 from tests.support.factories import GUID
@@ -302,3 +304,50 @@ async def test_unknown_renewal_is_not_executed_again(client: Client, unconfirmed
         reply = await client.post(f"/guid/{GUID}/renewal", {"ttl": 5000}, headers=KEY)
         assert "guid" not in assert_problem(reply, 504, "outcome-unknown")
     assert unconfirmed.writes == ["b"]
+
+
+@pytest.fixture
+def no_writes(monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs) -> Callable[[bool], None]:
+    """A function that switches the rejection of all writes of records by the store on or off."""
+    expected_logs.add("request failed", "operation failed")
+    swap, swap_many, rejects = InstrumentedRecords.swap, InstrumentedRecords.swap_many, False
+
+    async def rejected_swap(records: InstrumentedRecords, *swapped: Record | None, **options: Any) -> bool:
+        if rejects:
+            raise StoreUnavailable("the store accepts no write")
+        return await swap(records, *swapped, **options)
+
+    async def rejected_swap_many(records: InstrumentedRecords, swaps: Sequence[Swap]) -> Sequence[bool | GuidsvcError]:
+        if rejects:
+            return [StoreUnavailable("the store accepts no write") for _ in swaps]
+        return await swap_many(records, swaps)
+
+    def switch(is_on: bool) -> None:
+        nonlocal rejects
+        rejects = is_on
+
+    monkeypatch.setattr(InstrumentedRecords, "swap", rejected_swap)
+    monkeypatch.setattr(InstrumentedRecords, "swap_many", rejected_swap_many)
+    return switch
+
+
+RENEWAL = f"/guid/{GUID}/renewal", {"ttl": 100 * 24 * 3600}
+NAMED = "/guid:batch", {"operations": [{"guid": GUID, "user": "b"}, {"guid": f"{7:032X}", "user": "c"}]}
+
+
+@pytest.mark.parametrize("request_", [RENEWAL, NAMED], ids=["renewal", "batch"])
+async def test_request_that_wrote_nothing_is_repeated_with_its_key(
+    client: Client, no_writes: Callable[[bool], None], request_: tuple[str, dict[str, Any]]
+) -> None:
+    """Others may change the GUIDs that it names. But it has changed none, so it may be executed again."""
+    await client.put(f"/guid/{GUID}", {"user": "a"})
+    no_writes(True)
+    first = await client.post(*request_, headers=KEY)
+    failed = [result["status"] for result in first.json["results"]] if first.status == 200 else [first.status]
+    no_writes(False)
+    again = await client.post(*request_, headers=KEY)
+
+    assert set(failed) == {503}
+    assert again.status == 200
+    assert [result["status"] for result in again.json.get("results", [])] in ([], [200, 201])
+    assert "Idempotent-Replayed" not in again.headers
