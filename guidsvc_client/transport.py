@@ -116,13 +116,13 @@ def _address_fault(url: str) -> str:
     return f"{shown!r} is not the URL of a service; {hint}"
 
 
-def tls_context(service: Service) -> ssl.SSLContext | bool:
-    """Return what httpx2 verifies certificates with: True for the authorities that it trusts by default.
+def tls_context(url: str) -> ssl.SSLContext | bool:
+    """Return what a client of this URL verifies certificates with: True for the authorities that httpx2 trusts.
 
-    It loads these at once, which takes 30 ms of CPU. A client of an `http` URL makes no TLS connection, unless to a
+    httpx2 loads these at once, which takes 30 ms of CPU. A client of an `http` URL makes no TLS connection, unless to a
     proxy, so it gets a context that trusts none.
     """
-    uses_tls = httpx2.URL(service.url).scheme == "https" or not _PROXIED.isdisjoint(getproxies())
+    uses_tls = httpx2.URL(url).scheme == "https" or not _PROXIED.isdisjoint(getproxies())
     return uses_tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 

@@ -40,7 +40,7 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> None:
         self._service = Service.named(url, key)
-        self._http = http or httpx2.AsyncClient(verify=tls_context(self._service))
+        self._http = http or httpx2.AsyncClient(verify=tls_context(self._service.url))
         self._is_own_http = http is None
         self._options = options
         self._session = AsyncSession(self._service, Policy.of(options), self._http)

@@ -14,6 +14,7 @@ from guidsvc.cli.rendering import Rendering
 from guidsvc.program import program
 from guidsvc.time_limit import TimeLimitExceeded, within
 from guidsvc_client import Client, GuidsvcError, Problem, Sent
+from guidsvc_client.transport import tls_context
 
 TOTAL_SECONDS = 60.0
 """Maximum time of a request, except for the lines of a stream: the default of the client library."""
@@ -56,7 +57,7 @@ class Remote:
             key = "a key" if self.target.key else ""
             return Client(self.target.url, key=key, http=capturing_http(), retries=0)
         key = self.target.key.read() if self.target.key else ""
-        self._http = TimeLimitedHttp()
+        self._http = TimeLimitedHttp(verify=tls_context(self.target.url))
         return Client(self.target.url, key=key, http=self._http, total_timeout=TOTAL_SECONDS, on_retry=self._note_retry)
 
     def close(self) -> None:
