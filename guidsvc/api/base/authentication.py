@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http.client import METHOD_NOT_ALLOWED
 from typing import Any, ClassVar
 
 from tornado.httputil import HTTPServerRequest
-from tornado.web import RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from guidsvc.api.base.application import ApiApplication
 from guidsvc.api.contract.operation import is_operation, needs_of
@@ -14,11 +15,22 @@ from guidsvc.api.execution.context import ApiContext
 from guidsvc.api.execution.pipeline import RequestPipeline, queue_name
 from guidsvc.auth.session import Session
 from guidsvc.domain.caller import ANYONE, Caller, Needs
+from guidsvc.http.constants import METHODS
 from guidsvc.runtime import cancel_scope
 from guidsvc.runtime.admission import Slot
 from guidsvc.runtime.cancel_scope import CancelScope
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.services.writes import write_attempt
+
+
+class AnyMethod(tuple[str, ...]):
+    """The methods that Tornado lets a handler see: all, so that `authenticate` decides about them, and not Tornado."""
+
+    __slots__ = ()
+
+    def __contains__(self, _: object) -> bool:
+        """Return True."""
+        return True
 
 
 class AuthenticatedHandler(RequestHandler):
@@ -32,8 +44,7 @@ class AuthenticatedHandler(RequestHandler):
     confirms_after_body: ClassVar[bool] = True
     """Whether the session is confirmed again before the method runs: a body may arrive much later than the head."""
 
-    is_constant: ClassVar[bool] = False
-    """Whether the response to a GET is always the same. Such a request takes no turn: a wait for one costs as much."""
+    SUPPORTED_METHODS = AnyMethod(METHODS)
 
     _cancel_scope: CancelScope | None = None  # of the work in progress
     _is_disconnected = False  # the client has disconnected
@@ -55,10 +66,10 @@ class AuthenticatedHandler(RequestHandler):
 
         Return an awaitable, unless the session is cached or access is not controlled.
         """
+        if self.request.method not in METHODS:
+            return self._refuse_method()
         needs, authorization = self.needs(), self.request.headers.get("Authorization")
         if needs is None:
-            if self.is_constant and self.request.method in {"GET", "HEAD"}:
-                return None
             turn = self.pipeline.public_turns.take_turn(self.queue_name)
             return (
                 turn if authorization is None or not self.counts_without_scope() else self._spend(turn, authorization)
@@ -70,6 +81,11 @@ class AuthenticatedHandler(RequestHandler):
             return self._log_in(authorization, needs)
         self._authorize(session, needs)
         return None
+
+    async def _refuse_method(self) -> None:
+        """Reject a method that no path supports, as Tornado does, in a turn like any request without a known caller."""
+        await self.pipeline.public_turns.take_turn(self.queue_name)
+        raise HTTPError(METHOD_NOT_ALLOWED)
 
     def counts_without_scope(self) -> bool:
         """Whether a request without a required scope counts against the rate limit of a known caller.

@@ -55,7 +55,6 @@ class LiveHandler(Handler):
     """Liveness: the event loop runs."""
 
     label = "health"
-    is_constant = True
 
     @operation("getLivez", "Check liveness", ResponseSpec(200, "The process is alive.", schemas.Live))
     async def get(self) -> None:
@@ -86,7 +85,6 @@ class VersionHandler(Handler):
     """The version of the service."""
 
     label = "about"
-    is_constant = True
 
     @operation("getVersion", "Read the version", ResponseSpec(200, "The name and version.", schemas.ServiceVersion))
     async def get(self) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from guidsvc.api.base import near_paths
+from guidsvc.api.base.handler import Handler
 from guidsvc.api.execution.pipeline import PUBLIC_REQUESTS
+from guidsvc.api.resources.health import LiveHandler, VersionHandler
 from guidsvc.auth.authenticator import Authenticator
 from guidsvc.http.headers.cors import Cors
-from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from tests.conftest import Serving
 from tests.support.factories import GUID
 from tests.support.http_client import reset
@@ -20,6 +21,7 @@ from tests.support.turn_counter import TurnCounter
 pytestmark = pytest.mark.both_servers
 
 REQUESTS = 48
+PAGE = {"Accept": "text/html"}  # so that a handler responds, and not the fast path
 
 
 @pytest.mark.parametrize(
@@ -29,8 +31,21 @@ REQUESTS = 48
         ("OPTIONS", "/guid", Cors, "preflight", 204),
         ("GET", "/guid", Authenticator, "authenticate", 401),
         ("GET", f"/guid/{GUID}", Authenticator, "authenticate", 401),
+        ("TRACE", "/livez", Handler, "write_error", 405),
+        ("PROPFIND", "/livez", Handler, "write_error", 501),
+        ("GET", "/livez", LiveHandler, "respond", 200),
+        ("HEAD", "/version", VersionHandler, "respond", 200),
     ],
-    ids=["unknown path", "options", "list without key", "record without key"],
+    ids=[
+        "unknown path",
+        "options",
+        "list without key",
+        "record without key",
+        "unsupported method",
+        "unknown method",
+        "health page",
+        "head of a page",
+    ],
 )
 async def test_few_public_requests_begin_per_loop_turn(  # noqa: PLR0913, PLR0917  # parameters of each case
     serving: Serving,
@@ -47,7 +62,7 @@ async def test_few_public_requests_begin_per_loop_turn(  # noqa: PLR0913, PLR091
     async with serving(access="keys", login_limit="") as client:
         monkeypatch.setattr(patched, name, counter.counted(function))
         async with counter.following_turns():
-            replies = await asyncio.gather(*(client.ask(method, path) for _ in range(REQUESTS)))
+            replies = await asyncio.gather(*(client.ask(method, path, headers=PAGE) for _ in range(REQUESTS)))
     assert {reply.status for reply in replies} == {status}
     assert 1 <= counter.most <= PUBLIC_REQUESTS
 
@@ -62,13 +77,3 @@ async def test_public_request_whose_client_has_gone_is_forgotten(serving: Servin
         assert {reply.status for reply in replies} == {404}
         metrics = read((await client.get("/metrics")).body.decode())
         assert value(metrics, "guidsvc_requests_in_flight") == 1, "this one"
-
-
-@pytest.mark.parametrize("path", ["/livez", "/version"])
-async def test_constant_response_waits_for_no_turn(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    async with serving() as client:
-        monkeypatch.setattr(FairSemaphore, "take_turn", None)
-        for headers in ({}, {"Accept": "text/html"}):  # the second one needs a handler in any case
-            assert (await client.get(path, headers=headers)).status == 200
