@@ -86,7 +86,8 @@ class TogetherFailed(Exception):
 class Writer:
     """Writes with one connection.
 
-    `is_failing` means that the disk rejected the last write, or that another program held the lock for too long.
+    `is_failing` means that the disk rejected the last write, or that it did not get the lock. Perhaps another program
+    holds the lock for too long; or other processes of the service write all the time, which is no fault.
     """
 
     def __init__(self, connection: sqlite3.Connection, files: StoreFiles) -> None:
@@ -100,6 +101,8 @@ class Writer:
         self._files = files
         self._file = str(files.path)
         self.is_failing = False
+        self._locked_version = 0
+        """SQLite's version of the data when a transaction last failed to get the lock."""
 
     def swaps(self, changes: Sequence[Write]) -> list[bool | GuidsvcError]:
         """Apply these changes in one transaction; return for each whether it changed a row, or its error.
@@ -164,14 +167,17 @@ class Writer:
         return self._transaction(work)
 
     def check(self) -> None:
-        """Return if a trial write succeeds; StoreReadOnly if it fails."""
+        """Return if a trial write succeeds, or others commit while it waits for the lock; StoreReadOnly otherwise."""
+        locked_version = self._locked_version
         try:
             with self._busy_timeout(TRIAL_BUSY_MS):
                 self._transaction(lambda: self.connection.execute(_TRIAL))
         except StoreReplaced:
             raise
         except (StoreUnavailable, OutcomeUnknown) as error:
-            raise StoreReadOnly(str(error)) from error
+            if self._locked_version == locked_version:
+                raise StoreReadOnly(str(error)) from error
+            self.is_failing = False
 
     @contextmanager
     def _busy_timeout(self, milliseconds: int) -> Iterator[None]:
@@ -209,7 +215,11 @@ class Writer:
             self._roll_back()
             if not committing:
                 self._files.check()  # it may be the cause
-            self.is_failing = self.is_failing or is_disk_fault(error) or code_of(error) == sqlite3.SQLITE_BUSY
+            is_locked = code_of(error) == sqlite3.SQLITE_BUSY
+            if is_locked:
+                with suppress(sqlite3.Error):  # its own error would hide the first
+                    (self._locked_version,) = self.connection.execute("PRAGMA data_version").fetchone()
+            self.is_failing = self.is_failing or is_disk_fault(error) or is_locked
             raise failure(error, self._file, committing=committing) from error
         except BaseException:  # an open transaction would make every later one fail
             self._roll_back()

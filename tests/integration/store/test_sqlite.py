@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from guidsvc.domain import api_key as keys
 from guidsvc.domain import record as record_module
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
-from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreUnavailable
+from guidsvc.errors import CorruptRecord, OutcomeUnknown, StartError, StoreReadOnly, StoreUnavailable
 from guidsvc.runtime.background import WorkerThreads
 from guidsvc.store.cache_fence import Mode
 from guidsvc.store.sqlite.engine import GROUP, SqliteEngine
@@ -482,6 +482,26 @@ def test_error_outside_sqlite_leaves_no_open_transaction(writer: sqlite3.Connect
     file_writer = Writer(writer, StoreFiles(path, is_claimed=False))
     with pytest.raises(OverflowError):
         file_writer.swaps([Change("SELECT ?", (2**63,))])
+    assert file_writer.transaction(lambda: "done") == "done"
+
+
+@pytest.mark.parametrize("others_commit", [True, False])
+def test_lock_that_others_pass_on_is_no_failure(writer: sqlite3.Connection, path: Path, *, others_commit: bool) -> None:
+    """On a slow disk, workers may keep each other waiting. Nobody but a holder who does not end stops them."""
+    writer.execute("PRAGMA busy_timeout = 0")
+    file_writer = Writer(writer, StoreFiles(path, is_claimed=False))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE other_work (x)")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            file_writer.transaction(lambda: None)
+        if others_commit:
+            other.execute("COMMIT")
+            other.execute("BEGIN IMMEDIATE")
+        with nullcontext() if others_commit else pytest.raises(StoreReadOnly):
+            file_writer.check()
+
+    assert file_writer.is_failing != others_commit
     assert file_writer.transaction(lambda: "done") == "done"
 
 
