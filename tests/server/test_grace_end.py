@@ -148,7 +148,7 @@ async def test_document_ends_early_with_results_before_the_end(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(document_batch, "GROUP", 2)
-    monkeypatch.setattr(timers, "LAST_SECONDS", 1_000)  # half of the grace period
+    monkeypatch.setattr(timers, "DOCUMENT_MARGIN_SECONDS", 1_000)  # half of the grace period
     gate = Gate(monkeypatch)
     async with stoppable(serving, grace=6, **LOGGED) as running:
         reader, _ = await running.send(document(5))
@@ -163,7 +163,7 @@ async def test_document_ends_early_with_results_before_the_end(
 
 async def test_document_with_a_key_is_executed_as_a_whole(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_batch, "GROUP", 2)
-    monkeypatch.setattr(timers, "LAST_SECONDS", 1_000)
+    monkeypatch.setattr(timers, "DOCUMENT_MARGIN_SECONDS", 1_000)
     gate = Gate(monkeypatch)
     async with stoppable(serving, grace=6) as running:
         reader, _ = await running.send(document(5, "Idempotency-Key: a\r\n"))

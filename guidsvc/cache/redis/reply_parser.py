@@ -15,11 +15,11 @@ from redis.exceptions import InvalidResponse
 _TOO_LARGE = re.compile(rb"[*%~>|]\d{6,}\r\n|[$=!]\d{7,}\r\n")
 """The start of an array or a map of 100,000 items or more, or of a text of a million bytes or more. No reply has more
 items than `guidsvc.cache.redis.link.PIPELINE`, and a text is at most a record. Texts in replies never match: the JSON
-of a record has no raw line break, and INFO has none of these signs before a number and its end."""
+of a record has no raw line break, and INFO never has such a sign, then digits, then a line break."""
 MAX_BYTES = 4 * 1024 * 1024
 """Maximum size of a reply that is incomplete: many times that of any reply."""
 _START_BYTES = 32
-"""More than such a start takes."""
+"""More bytes than the longest start that `_TOO_LARGE` matches in a sound reply."""
 
 
 class _BoundedReader(hiredis.Reader):

@@ -156,7 +156,7 @@ class BatchHandler(Handler):
         early, the last line of the response gives the reason, and the first line that was not executed.
         """
         self._timers.cancel_idle()
-        self._timers.cancel_deadline()
+        self._timers.cancel_batch()
         if self._early_response is not None:
             await asyncio.wait([self._early_response])  # Tornado finishes the response when this method returns
         if self._finished or self._early_response is not None:
@@ -184,13 +184,13 @@ class BatchHandler(Handler):
 
     def on_finish(self) -> None:
         super().on_finish()
-        self._timers.cancel_deadline()
+        self._timers.cancel_batch()
         self._free_data()
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self._timers.cancel_idle()
-        self._timers.cancel_deadline()
+        self._timers.cancel_batch()
         self._free_data()
 
     def on_grace_end(self) -> None:
@@ -290,7 +290,7 @@ class BatchHandler(Handler):
 
     async def _respond_early(self, lines: LineBatch) -> None:
         """Respond to a client that has not sent all of its lines, and close the connection."""
-        self._timers.cancel_deadline()
+        self._timers.cancel_batch()
         self.close_after()
         self._error = self._error or (None if lines.has_begun else self._rejection)
         if self._error is not None:

@@ -1,4 +1,4 @@
-"""The timers of a batch of lines: for pauses of the client, the batch, its response, the authority, the shutdown."""
+"""The time limits of a batch: pauses of its client, the whole batch, its response, its authority, and the shutdown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ AUTHORITY_SECONDS = 0.5
 SHUTDOWN_SECONDS = 1.0
 """Time for the rest of the lines once the service shuts down, in seconds; at most half of the grace period."""
 
-LAST_SECONDS = 1.0
+DOCUMENT_MARGIN_SECONDS = 1.0
 """Time before the end of the grace period at which a document ends early; at most half of the period."""
 
 
@@ -56,7 +56,7 @@ class LineBatchTimers:
         """Call `confirm` at intervals, until it raises Unauthorized; then call `on_end` with the error."""
         self._watch = spawn_restarting(partial(_watch, confirm, on_end))
 
-    def cancel_deadline(self) -> None:
+    def cancel_batch(self) -> None:
         """Cancel the timers of the whole batch: its time limit, its watch, and that of a shutdown."""
         for timer in (self._deadline, self._shutdown, self._watch):
             if timer is not None:
@@ -64,8 +64,8 @@ class LineBatchTimers:
 
 
 def stop_before_end(grace_seconds: float, stop: Callable[[], object]) -> None:
-    """Call `stop` LAST_SECONDS before the end of the grace period, which ends in `grace_seconds`."""
-    asyncio.get_running_loop().call_later(grace_seconds - min(LAST_SECONDS, grace_seconds / 2), stop)
+    """Call `stop` DOCUMENT_MARGIN_SECONDS before the end of the grace period, which ends in `grace_seconds`."""
+    asyncio.get_running_loop().call_later(grace_seconds - min(DOCUMENT_MARGIN_SECONDS, grace_seconds / 2), stop)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ FOLLOW_SECONDS, FOLLOW_SPREAD = 3600.0, 0.1
 """Duration of a stream, and its random deviation as a fraction, so that streams do not all end at the same time."""
 BOOKMARK_SECONDS = 15.0
 CHECK_SECONDS = 0.5
-"""Interval of the check that the caller may still read. A session ends up to 4 seconds after its key."""
+"""Interval of the check that the caller may still read. A session notices a revoked key up to 4 seconds later."""
 
 
 @dataclass(frozen=True)
