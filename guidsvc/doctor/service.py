@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import partial
-from http.client import OK, SERVICE_UNAVAILABLE, HTTPException
+from http.client import FORBIDDEN, OK, SERVICE_UNAVAILABLE, UNAUTHORIZED, HTTPException
 
 import guidsvc
 from guidsvc.config import Settings
@@ -102,6 +102,9 @@ def _serving(count: int) -> str:
 
 def _load(settings: Settings) -> Finding:
     response = http_probe.get(settings, "/metrics", max_bytes=METRICS_BYTES, key=key_of_environment())
+    if response.status in {UNAUTHORIZED, FORBIDDEN} and key_of_environment():
+        why = "rejects the key in" if response.status == UNAUTHORIZED else "misses the scope monitor in the key of"
+        return warn(f"unknown: the service {why} {KEY_VARIABLE}", f"set {KEY_VARIABLE} to a valid key with that scope")
     if response.status != OK:
         return ok(f"unknown: /metrics answered {response.status}; set {KEY_VARIABLE} to a key with the scope monitor")
     lag = _lag_seconds(response.body.decode(errors="replace"))

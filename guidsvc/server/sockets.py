@@ -18,7 +18,7 @@ KERNEL_BYTES = 128 * 1024
 """Maximum unsent bytes of a response in the kernel (TCP_NOTSENT_LOWAT). By default the kernel takes megabytes."""
 
 _REMEDIES: Mapping[int | None, str] = {
-    EADDRINUSE: "; stop what listens there, or use --port 0 for any free port",
+    EADDRINUSE: "; stop what listens there (`ss -ltnp` shows it), or use --port 0 for any free port",
     EACCES: "; use a --port from 1024 on, which needs no privileges",
     EADDRNOTAVAIL: "; use an address of this host as --host",
 }

@@ -477,9 +477,12 @@ def test_load_is_read_with_the_key_of_clients(tmp_path: Path, certificate: Certi
     with service(tmp_path, *flags) as running:
         at = ("--port", str(running.port), *flags)
         without, allowed = doctor(tmp_path, *at), doctor(tmp_path, *at, GUIDSVC_KEY=key)
+        rejected = doctor(tmp_path, *at, GUIDSVC_KEY=key[:-1])
 
     assert "set GUIDSVC_KEY to a key with the scope monitor" in without.findings["service.load"][0][1]
     assert allowed.findings["service.load"][0][1].startswith("the event loop ")
+    assert "the service rejects the key in GUIDSVC_KEY" in rejected.findings["service.load"][0][1]
+    assert rejected.worst("service.load") == "warn"
 
 
 # The command

@@ -120,8 +120,9 @@ def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a 
             return _metadata(value)
         case "seconds" if source.kind == "query parameter":
             return error["msg"].replace(JSON_FORMS, "")
-        case "cursor_form" if value in {"null", "None", ""}:
-            return "must not be null: null means that there is no next page; send no cursor to begin again"
+        case "cursor_form" if value in {"", "null", "None"}:
+            reason = "null: null means that there is no next page" if value else "empty"
+            return f"must not be {reason}; send no cursor to begin again"
         case _:
             return _of_another_type(error, name, value)
 
@@ -158,6 +159,8 @@ def _choice(error: ErrorDetails) -> str:
     choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
     given = error["input"]
     question = suggestions.did_you_mean(given, choices) if isinstance(given, str) and len(choices) > 1 else ""
+    if given == "create" and "put" in choices:
+        question = "to create a record, send `put`, or no `op`"
     return "; ".join(filter(None, [f"must be {suggestions.enumerated(choices, 'or')}", question]))
 
 

@@ -28,6 +28,7 @@ from guidsvc.runtime.clock import system_clock
 DEFAULT_SCOPES = "read,write,delete"
 COLUMNS = ("id", "owner", "scopes", "created", "used", "expires", "state", "note")
 
+_ENDED = "all earlier secrets have ended: every process rejects them within 5 s"
 _FIRST_UNIX_TIME = 1_000_000_000
 """A time in 2001. A smaller number without a unit was probably meant as days or hours."""
 _EPILOG = (
@@ -258,7 +259,7 @@ def rotate(place: Place, key_id: str, overlap: int) -> None:
     """Give a key a new secret."""
     output.require_writable()
     with administration(place, is_write=True) as keys:
-        validity = f"the old secret is valid for {overlap} more seconds"
+        validity = f"the old secret is valid for {overlap} more seconds" if overlap else _ENDED
         _show(
             keys.rotate(key_id, overlap),
             f"key {key_id} rotated: {validity}",

@@ -144,6 +144,7 @@ QUERIES = [
     get("/guid?state=dead", "`state` must be `live`, `expired` or `all`."),
     get(f"{AT}?view=all", "`view` must be `full`."),
     get("/guid?cursor=null", "`cursor` must not be null: null means that there is no next page; send no cursor to begin again."),
+    get("/guid?cursor=", "`cursor` must not be empty; send no cursor to begin again."),
     get("/guid?cursor=abc", "`cursor` is not valid; send `next` of the previous response unchanged."),
     get("/guid?expires_before=tomorrow", f"`expires_before` {SECONDS}, a date (2027-01-01), a time with its time zone (2027-01-01T12:00:00Z), or an offset from now (+24h, -30m, +7d)."),
     get("/guid?expires_before=2027-01-01T12:00:00", "`expires_before` needs a time zone; for UTC, write 2027-01-01T12:00:00Z."),
@@ -270,6 +271,10 @@ async def test_key_of_another_store_is_answered_with_a_command(serving: Serving)
 
 OPERATION_MISTAKES: list[tuple[Any, str]] = [
     ({"op": "update"}, "`op` must be `put`, `get`, `delete` or `renew`."),
+    (
+        {"op": "create"},
+        "`op` must be `put`, `get`, `delete` or `renew`; to create a record, send `put`, or no `op`.",
+    ),
     ({"op": "delete"}, "`delete` requires `guid`."),
     ({"op": "get", "guid": GUID, "user": "a"}, "`get` takes no `user`."),
     ({"op": "get", "guid": GUID.lower()}, f"{NOTATION} lower-case letters: use {GUID}."),
