@@ -14,7 +14,6 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
 from socket import socket
 
 import structlog
@@ -25,9 +24,8 @@ from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.metric_files import SharedFolder
 from guidsvc.monitoring.supervisor_metrics import WorkerDeaths
-from guidsvc.process import reuseport
-from guidsvc.process.reuseport import Closed
 from guidsvc.process.service_manager import ServiceManager
+from guidsvc.process.slot import Slot
 from guidsvc.process.worker import Worker, start
 from guidsvc.process.worker_channel import METRICS_VARIABLE
 from guidsvc.runtime.background import running_in_background
@@ -36,45 +34,6 @@ RENEW_SECONDS = 10.0
 """Interval between checks of the metrics folder, in seconds."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass
-class Backoff:
-    """The delay before a dead worker is restarted: none, unless workers die repeatedly soon after their start.
-
-    All times are in seconds.
-    """
-
-    first: float = 0.25
-    most: float = 8.0
-    steady: float = 10.0
-    """A worker that served this long did not die because of its start."""
-    deaths: int = 0
-    """Consecutive deaths soon after the start."""
-
-    def after(self, served: float) -> float:
-        """Return the delay after the death of a worker that had served for `served` seconds."""
-        if served >= self.steady:
-            self.deaths = 0
-            return 0.0
-        self.deaths += 1
-        return float(min(self.first * 2 ** min(self.deaths - 1, 30), self.most))
-
-
-@dataclass
-class _Slot:
-    number: int
-    listeners: list[socket]
-    """Empty while they are closed."""
-    closed: list[Closed] = field(default_factory=list)
-    """The data to bind them again; cleared once a worker listens."""
-    worker: Worker | None = None
-    """The current worker, or the last one."""
-    backoff: Backoff = field(default_factory=Backoff)
-    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a new worker is being started, and during the pauses between attempts."""
-    attempting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held during an attempt to start a worker in place of a dead one."""
 
 
 def supervise(slots: list[list[socket]], grace: float, serving: Callable[[], None], manager: ServiceManager) -> None:
@@ -93,7 +52,7 @@ class Supervisor:
     """The supervisor. Workers store their metrics in the folder `metrics`, and serve even without it."""
 
     def __init__(self, slots: list[list[socket]], grace: float, metrics: SharedFolder, manager: ServiceManager) -> None:
-        self._slots = [_Slot(number, listeners) for number, listeners in enumerate(slots, 1)]
+        self._slots = [Slot(number, listeners) for number, listeners in enumerate(slots, 1)]
         self._grace = grace
         self._metrics = metrics
         self._manager = manager
@@ -141,14 +100,14 @@ class Supervisor:
             await self._replace_all()
             self._manager.ready()
 
-    async def _fill(self, slot: _Slot) -> None:
+    async def _fill(self, slot: Slot) -> None:
         async with slot.changing:
             slot.worker = await self._start_worker(slot)
 
-    async def _start_worker(self, slot: _Slot) -> Worker:
+    async def _start_worker(self, slot: Slot) -> Worker:
         """Start a worker, and return it once it serves."""
         self._renew_metrics()
-        self._bind_again(slot)
+        slot.bind_again()
         environment = os.environ | {METRICS_VARIABLE: str(self._metrics.path)}
         serves = any(each.served_seconds for each in self._workers)
         worker = await start(
@@ -166,7 +125,7 @@ class Supervisor:
         slot.closed = []
         return worker
 
-    async def _watch(self, slot: _Slot, worker: Worker) -> None:
+    async def _watch(self, slot: Slot, worker: Worker) -> None:
         """Wait until a worker has ended, and restart it if its slot still uses it."""
         ended = await worker.wait()
         served = worker.served_seconds
@@ -202,7 +161,7 @@ class Supervisor:
         else:
             self._has_metrics = True
 
-    async def _recover(self, slot: _Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
+    async def _recover(self, slot: Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
         """Start workers, with backoff, until one serves."""
         self._count_death()
         delay = slot.backoff.after(served)
@@ -216,7 +175,7 @@ class Supervisor:
             except StartError as error:
                 self._count_death()
                 delay = slot.backoff.after(0)
-                self._stop_listening(slot)
+                slot.stop_listening(self._slots)
                 _log.error("worker cannot be started", error=str(error), worker=slot.number, restart_in_seconds=delay)
             else:
                 _log.info("worker restarted", worker=slot.number, pid=slot.worker.pid)
@@ -224,25 +183,6 @@ class Supervisor:
     def _count_death(self) -> None:
         self._deaths.count += 1
         self._renew_metrics()
-
-    def _stop_listening(self, slot: _Slot) -> None:
-        """Close the sockets of a slot without a worker, unless no other slot listens, which would free the port.
-
-        Connections in their backlog are reset. A socket that was bound again but does not listen is always closed.
-        """
-        if slot.closed or any(other.listeners and not other.closed for other in self._slots if other is not slot):
-            closed = reuseport.close(slot.listeners)
-            if closed:
-                slot.listeners, slot.closed = [], closed
-
-    @staticmethod
-    def _bind_again(slot: _Slot) -> None:
-        """Bind the closed sockets of a slot again, for the worker to listen on. Raise StartError on failure."""
-        if slot.closed and not slot.listeners:
-            try:
-                slot.listeners = reuseport.bind_again(slot.closed)
-            except OSError as error:
-                raise StartError(f"a worker cannot be started: {error.strerror}") from error
 
     async def _replace_all(self) -> None:
         """Replace the workers one by one. Stop at the first one that cannot be started."""
@@ -276,7 +216,7 @@ class Supervisor:
             former, self._settings = self._settings, ""
         return former
 
-    async def _replace(self, slot: _Slot) -> None:
+    async def _replace(self, slot: Slot) -> None:
         async with slot.changing:
             old, slot.worker = slot.worker, await self._start_worker(slot)
         if old is not None:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from guidsvc.monitoring.metric_files import PREFIX
-from guidsvc.process.supervisor import Backoff
+from guidsvc.process.slot import Backoff
 from guidsvc.process.worker_channel import MARGIN_SECONDS
 from guidsvc.server.sockets import open_listeners
 from tests.support.backing_servers import Service, children_of, free_port, is_alive, pdapt, service, wait_until
