@@ -52,7 +52,7 @@ def _serve(words: Sequence[str]) -> None:
             run.run(settings, channel)
     except StartError as error:
         if channel is not None:
-            channel.report_failed(str(error))
+            channel.report_failed(error)
             sys.exit(_FAILED)
         raise
 

@@ -41,7 +41,8 @@
     └── StartError            the service cannot start with this configuration
         ├── InvalidSettings   some settings are unknown or invalid
         │   └── UsageError    a flag is unknown, or lacks its value
-        └── NoStore           a command expects an existing store, but found none
+        ├── NoStore           a command expects an existing store, but found none
+        └── SettingsChanged   a worker has other settings than the other workers
 
 The package does not know HTTP: `guidsvc.api.contract.problems` maps errors to statuses. A driver's exceptions never
 leave the file that imports the driver; that file converts them to these.
@@ -71,7 +72,7 @@ from guidsvc.errors.events import EventsGone, EventsTrimmed, ForgedCursor, TooMa
 from guidsvc.errors.limits import QuotaExceeded, RateLimited, ReceiptsFull, SpaceUsed
 from guidsvc.errors.records import CorruptRecord, Expired, NotFound, PreconditionFailed, PreconditionRequired
 from guidsvc.errors.requests import IdempotencyMismatch, InProgress, InvalidField, InvalidGuid, InvalidRequest
-from guidsvc.errors.start import InvalidSettings, NoStore, StartError, UsageError, write_fault
+from guidsvc.errors.start import InvalidSettings, NoStore, SettingsChanged, StartError, UsageError, write_fault
 
 __all__ = [
     "CacheUnavailable",
@@ -105,6 +106,7 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "ReceiptsFull",
+    "SettingsChanged",
     "ShuttingDown",
     "SpaceUsed",
     "StartError",

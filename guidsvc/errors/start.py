@@ -45,6 +45,10 @@ class NoStore(StartError):
         self.location = location
 
 
+class SettingsChanged(StartError):
+    """The settings of a worker differ from those of the other workers."""
+
+
 def write_fault(error: OSError) -> str:
     """Return why the file of a setting or an argument cannot be written, and the remedy."""
     remedy = _REMEDIES.get(error.errno or 0, "name another file")

@@ -6,7 +6,7 @@ supervisor closes the slot's sockets, and the system distributes connections to 
 that starts listens again. The supervisor does not know the application.
 
     SIGTERM, SIGINT   every worker finishes its requests within the grace period; a second signal kills the workers
-    SIGHUP            workers are replaced one by one: the new one serves before the old one is terminated
+    SIGHUP            workers are replaced one by one: the new one serves before the old one is terminated (`reload`)
 """
 
 import asyncio
@@ -19,15 +19,16 @@ from socket import socket
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from guidsvc.errors import StartError
+from guidsvc.errors import SettingsChanged, StartError
 from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.metric_files import SharedFolder
 from guidsvc.monitoring.supervisor_metrics import WorkerDeaths
+from guidsvc.process.reload import Reload
 from guidsvc.process.service_manager import ServiceManager
 from guidsvc.process.slot import Slot
 from guidsvc.process.worker import Worker, start
-from guidsvc.process.worker_channel import METRICS_VARIABLE
+from guidsvc.process.worker_channel import METRICS_VARIABLE, OTHER_SETTINGS
 from guidsvc.runtime.background import running_in_background
 
 RENEW_SECONDS = 10.0
@@ -59,7 +60,7 @@ class Supervisor:
         self._has_metrics = True
         self._deaths = WorkerDeaths()
         self._workers: set[Worker] = set()  # those that have not ended
-        self._settings = ""
+        self.settings = ""
         """The fingerprint of the settings of the workers; empty until the first one of a start or a reload serves."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
@@ -97,7 +98,7 @@ class Supervisor:
             await self._renew.wait()
             self._renew.clear()
             self._manager.reloading()
-            await self._replace_all()
+            await Reload(self._slots, self).run()
             self._manager.ready()
 
     async def _fill(self, slot: Slot) -> None:
@@ -109,21 +110,34 @@ class Supervisor:
         self._renew_metrics()
         slot.bind_again()
         environment = os.environ | {METRICS_VARIABLE: str(self._metrics.path)}
-        serves = any(each.served_seconds for each in self._workers)
         worker = await start(
             slot.number,
             slot.listeners,
             environment,
             watchdog_seconds=self._manager.watchdog_seconds,
-            settings=self._settings if serves else "",  # without another worker, there is none to differ from
+            settings=self._required_settings(),
         )
         self._workers.add(worker)
         self._spawn(self._watch(slot, worker))
         await worker.ready()
-        self._settings = worker.settings
+        await self._agree(worker)
         self._spawn(worker.kill_if_hung())
         slot.closed = []
         return worker
+
+    def _required_settings(self, newest: Worker | None = None) -> str:
+        """Return the settings in force; empty if no worker but the newest serves, so there is none to differ from."""
+        return self.settings if any(each.served_seconds for each in self._workers if each is not newest) else ""
+
+    async def _agree(self, worker: Worker) -> None:
+        """Note the settings of a worker that serves now. If they are not in force, kill it and raise SettingsChanged.
+
+        Several workers may have begun to start while none served, and the settings may have been edited meanwhile.
+        """
+        if self._required_settings(worker) not in {"", worker.settings}:
+            await worker.kill()
+            raise SettingsChanged(OTHER_SETTINGS)
+        self.settings = worker.settings
 
     async def _watch(self, slot: Slot, worker: Worker) -> None:
         """Wait until a worker has ended, and restart it if its slot still uses it."""
@@ -184,28 +198,8 @@ class Supervisor:
         self._deaths.count += 1
         self._renew_metrics()
 
-    async def _replace_all(self) -> None:
-        """Replace the workers one by one. Stop at the first one that cannot be started."""
-        _log.info("reload started", workers=len(self._slots))
-        replaced = 0
-        former = await self._forget_settings()
-        for slot in self._slots:
-            if slot.changing.locked():
-                continue  # its worker has died, and a new one is starting
-            try:
-                await self._replace(slot)
-            except StartError as error:
-                _log.error("reload failed, keeping the current workers", error=str(error), worker=slot.number)
-                self._settings = self._settings or former
-                return
-            replaced += 1
-        if replaced:
-            _log.info("reload finished", workers=replaced)
-        else:
-            _log.warning("reload skipped, all workers are starting", workers=len(self._slots))
-
-    async def _forget_settings(self) -> str:
-        """Let the next worker have any settings; return the former ones.
+    async def forget_settings(self) -> str:
+        """Let the next worker have any settings; return the former ones (`reload.Starter`).
 
         Wait until no attempt to restart a worker is in progress: such a worker may have read the former settings, which
         the first new worker would differ from. The reload replaces it, too.
@@ -213,14 +207,19 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             for slot in self._slots:
                 await stack.enter_async_context(slot.attempting)
-            former, self._settings = self._settings, ""
+            former, self.settings = self.settings, ""
         return former
 
-    async def _replace(self, slot: Slot) -> None:
+    async def replace(self, slot: Slot) -> None:
+        """Start a worker in a slot, and then end the former one. Raise StartError if it cannot serve."""
         async with slot.changing:
             old, slot.worker = slot.worker, await self._start_worker(slot)
         if old is not None:
-            await old.retire(self._grace)
+            await self.retire(old)
+
+    async def retire(self, worker: Worker) -> None:
+        """End a worker within the grace period."""
+        await worker.retire(self._grace)
 
     # Shutdown
 

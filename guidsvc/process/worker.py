@@ -14,7 +14,7 @@ from contextlib import suppress
 import structlog
 
 from guidsvc.errors import StartError
-from guidsvc.process.worker_channel import MARGIN_SECONDS, pack
+from guidsvc.process.worker_channel import MARGIN_SECONDS, pack, reported_error
 
 MISSED_HEARTBEATS = 4
 """Number of heartbeats that a worker may miss in a row before it is killed."""
@@ -62,11 +62,9 @@ class Worker:
                 self._ready_at = asyncio.get_running_loop().time()
                 return
         exit_status = await self.wait()
-        raise StartError(
-            status["failed"]
-            if line
-            else f"a worker exited during its start: {_describe_exit(exit_status)}; its log lines may say why"
-        )
+        if line:
+            raise reported_error(status)
+        raise StartError(f"a worker exited during its start: {_describe_exit(exit_status)}; its log lines may say why")
 
     async def kill_if_hung(self) -> None:
         """Kill the worker once its event loop hangs. Return when it is killed, has ended or retires.

@@ -9,14 +9,14 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from socket import MSG_DONTWAIT, socket
 from threading import Thread
 from typing import Any
 
-from guidsvc.errors import StartError
+from guidsvc.errors import SettingsChanged, StartError
 
 VARIABLE = "_GUIDSVC_WORKER"
 """The environment variable that passes the channel to a worker. Only the supervisor may set it; it is not a setting."""
@@ -26,6 +26,14 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 MARGIN_SECONDS = 4.0
 """Seconds beyond the grace period that a worker may take to close its connections and resources before it is killed."""
+
+OTHER_SETTINGS = (
+    "the settings have changed since the other workers started: apply them in all workers with SIGHUP or a restart, or "
+    "undo the change"
+)
+
+_KINDS: dict[str, type[StartError]] = {each.__name__: each for each in (SettingsChanged,)}
+"""The errors that the supervisor distinguishes."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +71,20 @@ class WorkerChannel:
         return (*self.listeners, self.line)
 
     def require_settings(self, fingerprint: str) -> None:
-        """Raise StartError if the settings of this process are not those of the other workers.
+        """Raise SettingsChanged if the settings of this process are not those of the other workers.
 
         They come from files that may have been edited since: workers would use different stores, or let others in.
         """
         if self.settings and self.settings != fingerprint:
-            raise StartError(
-                "the settings have changed since the other workers started: apply them in all workers with SIGHUP or a "
-                "restart, or undo the change"
-            )
+            raise SettingsChanged(OTHER_SETTINGS)
 
     def report_ready(self, fingerprint: str) -> None:
         """Report to the supervisor that this process serves, and with which settings."""
         self._send({"ready": True, "settings": fingerprint})
 
-    def report_failed(self, why: str) -> None:
+    def report_failed(self, error: StartError) -> None:
         """Report to the supervisor why this process cannot serve."""
-        self._send({"failed": why})
+        self._send({"failed": str(error), "kind": type(error).__name__})
 
     def send_heartbeats(self) -> None:
         """Report to the supervisor, now and periodically, that the event loop runs; do nothing if it asks for none."""
@@ -114,6 +119,11 @@ class WorkerChannel:
             os.write(self.line, json.dumps(message).encode() + b"\n")
         except OSError:  # the supervisor is dead, which `watch_supervisor` detects
             return
+
+
+def reported_error(status: Mapping[str, str]) -> StartError:
+    """Return the error that a worker has reported."""
+    return _KINDS.get(status["kind"], StartError)(status["failed"])
 
 
 def pack(slot: int, listeners: list[socket], line: socket, *, heartbeat_seconds: float, settings: str) -> WorkerChannel:

@@ -42,6 +42,7 @@ USES = {
     "guidsvc/monitoring/logs/standard_streams.py": WAITS,
     "guidsvc/monitoring/metric_files.py": WAITS,
     "guidsvc/monitoring/process_monitor.py": MEASURES,
+    "guidsvc/process/reload.py": "limits how long a reload retries",
     "guidsvc/process/service_manager.py": "systemd expects this clock",
     "guidsvc/process/worker.py": "tells how long a worker has served, for its replacement",
     "guidsvc/runtime/admission.py": WAITS,
