@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
@@ -11,7 +12,7 @@ from guidsvc.bootstrap.app import port_of, serving
 from guidsvc.bootstrap.banner import banner, print_banner
 from guidsvc.bootstrap.preflight import UNKNOWN, Preflight, inspect
 from guidsvc.config import Settings
-from guidsvc.errors import StartError
+from guidsvc.errors import StartError, StoreInUse
 from guidsvc.process import file_descriptors
 from guidsvc.process.service_manager import ServiceManager
 from guidsvc.process.shutdown import install_signals, install_worker_signals
@@ -19,6 +20,7 @@ from guidsvc.process.worker_channel import WorkerChannel
 from guidsvc.runtime.memory import leave_to_system
 from guidsvc.server.sockets import open_listeners
 from guidsvc.server.tls import Tls, open_tls
+from guidsvc.store import location_of
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +40,22 @@ def run(settings: Settings, channel: WorkerChannel | None = None) -> None:
     if channel is None and settings.workers > 1:
         _supervise(settings, preflight, manager)
     else:
-        _run(serve(settings, preflight, manager, channel))
+        with _naming_siblings(settings, channel):
+            _run(serve(settings, preflight, manager, channel))
+
+
+@contextmanager
+def _naming_siblings(settings: Settings, channel: WorkerChannel | None) -> Iterator[None]:
+    """Replace the remedy of StoreInUse if another worker of this service has the store: nobody must stop that."""
+    try:
+        yield
+    except StoreInUse as error:
+        if channel is None or not channel.is_store_of_siblings(settings.store_fingerprint):
+            raise
+        raise StoreInUse(
+            f"a worker of this service holds {location_of(settings.store_url)} alone until it can write to it: "
+            "its disk is full or read-only; free some space"
+        ) from error
 
 
 def _supervise(settings: Settings, preflight: Preflight, manager: ServiceManager) -> None:
@@ -78,7 +95,7 @@ async def serve(
             print_banner(banner(settings, port, preflight))
             manager.ready()
         else:
-            channel.report_ready(settings.fingerprint)
+            channel.report_ready(settings.fingerprint, settings.store_fingerprint)
             channel.send_heartbeats()
         await stop.wait()
         manager.stopping()

@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         """A short text that differs between different settings."""
         return sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
+    @property
+    def store_fingerprint(self) -> str:
+        """A short text that differs between different stores. It hides the password in a URL."""
+        return sha256(self.store_url.encode(errors="surrogateescape")).hexdigest()[:16]
+
     # Listen
     host: Annotated[str, Field(min_length=1)] = Field(
         "127.0.0.1", description="address to listen on; 0.0.0.0 or :: is every address"

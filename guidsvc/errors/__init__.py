@@ -42,7 +42,8 @@
         ├── InvalidSettings   some settings are unknown or invalid
         │   └── UsageError    a flag is unknown, or lacks its value
         ├── NoStore           a command expects an existing store, but found none
-        └── SettingsChanged   a worker has other settings than the other workers
+        ├── SettingsChanged   a worker has other settings than the other workers
+        └── StoreInUse        another process has the store for itself
 
 The package does not know HTTP: `guidsvc.api.contract.problems` maps errors to statuses. A driver's exceptions never
 leave the file that imports the driver; that file converts them to these.
@@ -72,7 +73,15 @@ from guidsvc.errors.events import EventsGone, EventsTrimmed, ForgedCursor, TooMa
 from guidsvc.errors.limits import QuotaExceeded, RateLimited, ReceiptsFull, SpaceUsed
 from guidsvc.errors.records import CorruptRecord, Expired, NotFound, PreconditionFailed, PreconditionRequired
 from guidsvc.errors.requests import IdempotencyMismatch, InProgress, InvalidField, InvalidGuid, InvalidRequest
-from guidsvc.errors.start import InvalidSettings, NoStore, SettingsChanged, StartError, UsageError, write_fault
+from guidsvc.errors.start import (
+    InvalidSettings,
+    NoStore,
+    SettingsChanged,
+    StartError,
+    StoreInUse,
+    UsageError,
+    write_fault,
+)
 
 __all__ = [
     "CacheUnavailable",
@@ -110,6 +119,7 @@ __all__ = [
     "ShuttingDown",
     "SpaceUsed",
     "StartError",
+    "StoreInUse",
     "StoreReadOnly",
     "StoreReplaced",
     "StoreUnavailable",

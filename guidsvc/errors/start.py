@@ -49,6 +49,10 @@ class SettingsChanged(StartError):
     """The settings of a worker differ from those of the other workers."""
 
 
+class StoreInUse(StartError):
+    """Another process has the store for itself."""
+
+
 def write_fault(error: OSError) -> str:
     """Return why the file of a setting or an argument cannot be written, and the remedy."""
     remedy = _REMEDIES.get(error.errno or 0, "name another file")

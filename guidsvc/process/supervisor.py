@@ -19,7 +19,7 @@ from socket import socket
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from guidsvc.errors import SettingsChanged, StartError
+from guidsvc.errors import SettingsChanged, StartError, StoreInUse
 from guidsvc.monitoring import metric_files
 from guidsvc.monitoring.logs import standard_streams
 from guidsvc.monitoring.metric_files import SharedFolder
@@ -28,7 +28,7 @@ from guidsvc.process.reload import Reload
 from guidsvc.process.service_manager import ServiceManager
 from guidsvc.process.slot import Slot
 from guidsvc.process.worker import Worker, start
-from guidsvc.process.worker_channel import METRICS_VARIABLE, OTHER_SETTINGS
+from guidsvc.process.worker_channel import METRICS_VARIABLE, OTHER_SETTINGS, Siblings
 from guidsvc.runtime.background import running_in_background
 
 RENEW_SECONDS = 10.0
@@ -62,6 +62,8 @@ class Supervisor:
         self._workers: set[Worker] = set()  # those that have not ended
         self.settings = ""
         """The fingerprint of the settings of the workers; empty until the first one of a start or a reload serves."""
+        self._store = ""
+        """The fingerprint of the store that workers have used last; empty until one serves."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._renew = asyncio.Event()
@@ -91,7 +93,7 @@ class Supervisor:
         """
         first, *others = self._slots
         await self._fill(first)
-        await asyncio.gather(*(self._fill(slot) for slot in others))
+        await asyncio.gather(*(self._fill_beside_first(slot) for slot in others))
         serving()
         self._manager.ready()
         while True:
@@ -105,6 +107,17 @@ class Supervisor:
         async with slot.changing:
             slot.worker = await self._start_worker(slot)
 
+    async def _fill_beside_first(self, slot: Slot) -> None:
+        """Fill a slot. If the first worker holds the store for itself, as on a full disk, retry in the background."""
+        try:
+            await self._fill(slot)
+        except StoreInUse as error:
+            self._spawn(self._retry(slot, self._note_failed_start(slot, error)))
+
+    async def _retry(self, slot: Slot, delay: float) -> None:
+        async with slot.changing:
+            await self._restart(slot, delay)
+
     async def _start_worker(self, slot: Slot) -> Worker:
         """Start a worker, and return it once it serves."""
         self._renew_metrics()
@@ -115,7 +128,7 @@ class Supervisor:
             slot.listeners,
             environment,
             watchdog_seconds=self._manager.watchdog_seconds,
-            settings=self._required_settings(),
+            siblings=self._siblings(),
         )
         self._workers.add(worker)
         self._spawn(self._watch(slot, worker))
@@ -125,19 +138,20 @@ class Supervisor:
         slot.closed = []
         return worker
 
-    def _required_settings(self, newest: Worker | None = None) -> str:
-        """Return the settings in force; empty if no worker but the newest serves, so there is none to differ from."""
-        return self.settings if any(each.served_seconds for each in self._workers if each is not newest) else ""
+    def _siblings(self, newest: Worker | None = None) -> Siblings:
+        """Describe the workers other than the newest. If none serves, any settings will do."""
+        are_serving = any(each.served_seconds for each in self._workers if each is not newest)
+        return Siblings(self.settings if are_serving else "", self._store, are_serving)
 
     async def _agree(self, worker: Worker) -> None:
         """Note the settings of a worker that serves now. If they are not in force, kill it and raise SettingsChanged.
 
         Several workers may have begun to start while none served, and the settings may have been edited meanwhile.
         """
-        if self._required_settings(worker) not in {"", worker.settings}:
+        if self._siblings(worker).settings not in {"", worker.settings}:
             await worker.kill()
             raise SettingsChanged(OTHER_SETTINGS)
-        self.settings = worker.settings
+        self.settings, self._store = worker.settings, worker.store
 
     async def _watch(self, slot: Slot, worker: Worker) -> None:
         """Wait until a worker has ended, and restart it if its slot still uses it."""
@@ -176,23 +190,33 @@ class Supervisor:
             self._has_metrics = True
 
     async def _recover(self, slot: Slot, dead: Worker, ended: dict[str, object], served: float) -> None:
-        """Start workers, with backoff, until one serves."""
+        """Log the death of a worker, and start another one."""
         self._count_death()
         delay = slot.backoff.after(served)
         fields = {"worker": slot.number, "restart_in_seconds": delay}
         _log.error("worker exited, restarting it", pid=dead.pid, uptime_seconds=round(served, 3), **ended, **fields)
-        while slot.worker is dead:
+        await self._restart(slot, delay)
+
+    async def _restart(self, slot: Slot, delay: float) -> None:
+        """Start workers, with backoff, until one serves."""
+        former = slot.worker
+        while slot.worker is former:
             await asyncio.sleep(delay)
             try:
                 async with slot.attempting:
                     slot.worker = await self._start_worker(slot)
             except StartError as error:
-                self._count_death()
-                delay = slot.backoff.after(0)
-                slot.stop_listening(self._slots)
-                _log.error("worker cannot be started", error=str(error), worker=slot.number, restart_in_seconds=delay)
+                delay = self._note_failed_start(slot, error)
             else:
                 _log.info("worker restarted", worker=slot.number, pid=slot.worker.pid)
+
+    def _note_failed_start(self, slot: Slot, error: StartError) -> float:
+        """Log that a worker cannot be started, leave new connections to the others, and return the delay of a retry."""
+        self._count_death()
+        delay = slot.backoff.after(0)
+        slot.stop_listening(self._slots)
+        _log.error("worker cannot be started", error=str(error), worker=slot.number, restart_in_seconds=delay)
+        return delay
 
     def _count_death(self) -> None:
         self._deaths.count += 1

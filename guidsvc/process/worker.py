@@ -14,7 +14,7 @@ from contextlib import suppress
 import structlog
 
 from guidsvc.errors import StartError
-from guidsvc.process.worker_channel import MARGIN_SECONDS, pack, reported_error
+from guidsvc.process.worker_channel import MARGIN_SECONDS, Siblings, pack, reported_error
 
 MISSED_HEARTBEATS = 4
 """Number of heartbeats that a worker may miss in a row before it is killed."""
@@ -40,6 +40,8 @@ class Worker:
         self._is_retiring = False
         self.settings = ""
         """The fingerprint of its settings, once it serves."""
+        self.store = ""
+        """The fingerprint of its store, once it serves."""
         self._ready_at: float | None = None
 
     @property
@@ -58,7 +60,7 @@ class Worker:
         if line:
             status = json.loads(line)  # noqa: TID251  # the text of this program
             if "failed" not in status:
-                self.settings = status["settings"]
+                self.settings, self.store = status["settings"], status["store"]
                 self._ready_at = asyncio.get_running_loop().time()
                 return
         exit_status = await self.wait()
@@ -112,12 +114,16 @@ class Worker:
 
 
 async def start(
-    slot: int, listeners: list[socket.socket], environment: Mapping[str, str], *, watchdog_seconds: float, settings: str
+    slot: int,
+    listeners: list[socket.socket],
+    environment: Mapping[str, str],
+    *,
+    watchdog_seconds: float,
+    siblings: Siblings,
 ) -> Worker:
     """Start this program again, as a worker, with the same arguments. Raise StartError if the system cannot.
 
-    `settings` is the fingerprint that its settings must have; empty if any will do. With `watchdog_seconds`, the worker
-    sends heartbeats, and may be silent for about that long.
+    With `watchdog_seconds`, the worker sends heartbeats, and may be silent for about that long.
 
     The worker runs in a new session, so that only the supervisor receives Ctrl-C; it terminates the workers.
     """
@@ -128,7 +134,7 @@ async def start(
         raise StartError(f"a worker cannot be started: {error.strerror}") from error
     heartbeat_seconds = watchdog_seconds / MISSED_HEARTBEATS
     with worker_end:
-        channel = pack(slot, listeners, worker_end, heartbeat_seconds=heartbeat_seconds, settings=settings)
+        channel = pack(slot, listeners, worker_end, heartbeat_seconds=heartbeat_seconds, siblings=siblings)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -16,7 +16,7 @@ from socket import MSG_DONTWAIT, socket
 from threading import Thread
 from typing import Any
 
-from guidsvc.errors import SettingsChanged, StartError
+from guidsvc.errors import SettingsChanged, StartError, StoreInUse
 
 VARIABLE = "_GUIDSVC_WORKER"
 """The environment variable that passes the channel to a worker. Only the supervisor may set it; it is not a setting."""
@@ -32,16 +32,29 @@ OTHER_SETTINGS = (
     "undo the change"
 )
 
-_KINDS: dict[str, type[StartError]] = {each.__name__: each for each in (SettingsChanged,)}
+_KINDS: dict[str, type[StartError]] = {each.__name__: each for each in (SettingsChanged, StoreInUse)}
 """The errors that the supervisor distinguishes."""
+
+
+@dataclass(frozen=True)
+class Siblings:
+    """What a worker must know of the other workers.
+
+    `settings` is the fingerprint of their settings; empty if any settings will do. `store` is the fingerprint of the
+    store that workers have used last; empty if none has served yet. `are_serving` tells whether some serve now.
+    """
+
+    settings: str = ""
+    store: str = ""
+    are_serving: bool = False
 
 
 @dataclass(frozen=True)
 class WorkerChannel:
     """A slot number, from 1; the descriptors of the listening sockets; the descriptor of the status socket.
 
-    `heartbeat_seconds` is the interval between heartbeats; 0 means none. `settings` is the fingerprint of the settings
-    of the other workers; empty if any settings will do.
+    `heartbeat_seconds` is the interval between heartbeats; 0 means none. The other fields are those of `Siblings`.
+    After an upgrade in place, the supervisor may be an older one: a field that it does not know has a default.
     """
 
     slot: int
@@ -49,6 +62,8 @@ class WorkerChannel:
     line: int
     heartbeat_seconds: float = 0.0
     settings: str = ""
+    store: str = ""
+    are_serving: bool = False
 
     @classmethod
     def inherited(cls) -> "WorkerChannel | None":
@@ -78,9 +93,13 @@ class WorkerChannel:
         if self.settings and self.settings != fingerprint:
             raise SettingsChanged(OTHER_SETTINGS)
 
-    def report_ready(self, fingerprint: str) -> None:
-        """Report to the supervisor that this process serves, and with which settings."""
-        self._send({"ready": True, "settings": fingerprint})
+    def is_store_of_siblings(self, fingerprint: str) -> bool:
+        """Return whether other workers serve with the store that has this fingerprint."""
+        return self.are_serving and self.store == fingerprint
+
+    def report_ready(self, settings: str, store: str) -> None:
+        """Report to the supervisor that this process serves, and the fingerprints of its settings and its store."""
+        self._send({"ready": True, "settings": settings, "store": store})
 
     def report_failed(self, error: StartError) -> None:
         """Report to the supervisor why this process cannot serve."""
@@ -126,6 +145,9 @@ def reported_error(status: Mapping[str, str]) -> StartError:
     return _KINDS.get(status["kind"], StartError)(status["failed"])
 
 
-def pack(slot: int, listeners: list[socket], line: socket, *, heartbeat_seconds: float, settings: str) -> WorkerChannel:
+def pack(
+    slot: int, listeners: list[socket], line: socket, *, heartbeat_seconds: float, siblings: Siblings
+) -> WorkerChannel:
     """Return the channel of a worker."""
-    return WorkerChannel(slot, tuple(each.fileno() for each in listeners), line.fileno(), heartbeat_seconds, settings)
+    descriptors = tuple(each.fileno() for each in listeners)
+    return WorkerChannel(slot, descriptors, line.fileno(), heartbeat_seconds, **asdict(siblings))

@@ -8,6 +8,7 @@ TESTS = {
     "the disk is full": ["test_unwritable_disk_rejects_writes_and_loses_nothing"],
     "the service, or a worker, starts": [
         "test_service_starts_on_a_full_disk_and_serves_reads",
+        "test_workers_start_on_a_full_disk_and_serve_reads",
         "test_fence_is_void_until_the_start_has_written",
     ],
     "the disk rejects writes": ["test_unwritable_disk_rejects_writes_and_loses_nothing"],

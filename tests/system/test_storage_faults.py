@@ -7,6 +7,7 @@ records are served, and writes continue after the fault without a restart.
 import asyncio
 import json
 import resource
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.support.http_client import Client, Reply
 from tests.support.readiness import until_ready
 from tests.support.sqlite_damage import overwrite_root
 from tests.support.stored_records import GUIDS, damage, fill_store, metadata
+from tests.support.supervised_service import lines_of, workers
 
 FAULTY = ROOT / "tests" / "support" / "faulty_disk.py"
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -217,6 +219,39 @@ async def test_service_starts_on_a_full_disk_and_serves_reads(
         await until_ready(client, store="up")
         assert (await client.put(path_of(GOOD), {"user": "y"})).status == 200
         assert (await client.get(path_of(GOOD))).json["user"] == "y"
+        await client.aclose()
+
+
+@pytest.mark.slow
+async def test_workers_start_on_a_full_disk_and_serve_reads(tmp_path: Path, redis_url: str) -> None:
+    """The first worker holds the file alone until it can write; the others wait for it."""
+    with service(tmp_path, "--no-access-log", "--cache-url", redis_url, program=FAULTY) as first:
+        client = Client(first.port)
+        await client.put(path_of(GOOD), {"user": "x"})
+        first.kill()
+        await client.aclose()
+    set_disk(tmp_path, "full")
+    with workers(tmp_path, redis_url, program=FAULTY) as again:
+        await asyncio.to_thread(wait_until, lambda: bool(lines_of(again, "serving")), "the banner", again.log)
+        for _ in range(4):
+            client = Client(again.port)
+            assert (await client.get(path_of(GOOD))).json["user"] == "x"
+            assert (await client.put(path_of(GOOD), {"user": "y"})).status == 503
+            await client.aclose()
+        failed = lines_of(again, "worker cannot be started")[0]
+        assert failed["worker"] == 2
+        assert failed["error"].startswith(f"a worker of this service holds {tmp_path / 'guidsvc.db'} alone")
+        again.process.send_signal(signal.SIGHUP)
+        kept = "reload failed, keeping the current workers"
+        await asyncio.to_thread(wait_until, lambda: bool(lines_of(again, kept)), "the failed reload", again.log)
+        assert lines_of(again, kept)[0]["error"] == failed["error"]
+
+        set_disk(tmp_path, "")
+        restarted = "worker restarted"
+        await asyncio.to_thread(wait_until, lambda: bool(lines_of(again, restarted)), "the second worker", again.log)
+        client = Client(again.port)
+        await until_ready(client, store="up", workers=2)
+        assert (await client.put(path_of(GOOD), {"user": "y"})).status == 200
         await client.aclose()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from guidsvc.errors import StartError
+from guidsvc.errors import StartError, StoreInUse
 from guidsvc.store.sqlite.files import WAL_BYTES, connect
 from guidsvc.store.sqlite.parts import begin_creation, end_creation, refuse_incomplete, why_unopenable
 
@@ -193,7 +193,7 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
 
     Also return whether no other process had a claim: then even a shared claim is exclusive until `share` is called. The
     claim is a lock that SQLite holds on an empty file beside the database, so it ends with the process in any case.
-    StartError if another process has a conflicting claim, or the file is another application's.
+    StoreInUse if another process has a conflicting claim; StartError if the file is another application's.
     """
     refuse_incomplete(path)
     if path.exists():
@@ -225,14 +225,14 @@ def _waits_for_share(lock: sqlite3.Connection, path: Path) -> bool:
 _ALONE = "another guidsvc starts just now, its disk is full, or it caches in its own memory"
 
 
-def _in_use(path: Path, *, exclusive: bool) -> StartError:
+def _in_use(path: Path, *, exclusive: bool) -> StoreInUse:
     """Return the error of a claim that conflicts with that of another process."""
     other_store = "start this one with --store-url sqlite:///other.db --port 8889"
     if exclusive:
-        return StartError(
+        return StoreInUse(
             f"another guidsvc uses {path}: stop it, or {other_store} (or the same --cache-url redis://... in both)"
         )
-    return StartError(
+    return StoreInUse(
         f"another guidsvc uses {path} without sharing it: stop it, or start it with the --cache-url of this one, "
         f"or {other_store}"
     )

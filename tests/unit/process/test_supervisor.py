@@ -12,6 +12,7 @@ from guidsvc.errors import SettingsChanged, StartError
 from guidsvc.process import reload as reload_module
 from guidsvc.process import supervisor as supervisor_module
 from guidsvc.process.supervisor import Supervisor
+from guidsvc.process.worker_channel import Siblings
 from tests.conftest import ExpectedLogs
 from tests.support.time_limit import within
 
@@ -23,7 +24,8 @@ class FakeWorker:
     """A worker of a slot, which has the settings that are in force when it begins to start."""
 
     def __init__(self, world: "World", slot: int, required: str) -> None:
-        self.slot, self.settings, self.pid = slot, world.settings, 900_000 + len(world.workers)
+        self.slot, self.settings, self.store = slot, world.settings, "store"
+        self.pid = 900_000 + len(world.workers)
         self.served_seconds = 0.0
         self.ended = asyncio.Event()
         self._required, self._may_serve = required, world.may_serve
@@ -71,10 +73,10 @@ class World:
         self.on_start: Callable[[int], None] = lambda _: None
         """Called with the slot before a worker starts."""
 
-    async def start(self, slot: int, *_: object, settings: str, **__: object) -> FakeWorker:
+    async def start(self, slot: int, *_: object, siblings: Siblings, **__: object) -> FakeWorker:
         """Start a worker, in place of `guidsvc.process.worker.start`."""
         self.on_start(slot)
-        self.workers.append(FakeWorker(self, slot, settings))
+        self.workers.append(FakeWorker(self, slot, siblings.settings))
         return self.workers[-1]
 
     @property
@@ -240,6 +242,17 @@ async def test_reload_keeps_all_workers_if_the_first_new_one_fails(
         await reload(supervisor, manager)
         assert world.running == {1: "former", 2: "former"}
         assert len(world.workers) == 3
+
+
+async def test_first_start_ends_if_a_later_worker_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a store that the first worker holds alone is waited for."""
+    world, manager = World(), Manager(tmp_path)
+    world.failing = {2}
+    monkeypatch.setattr(supervisor_module, "start", world.start)
+    collaborators: Any = manager
+    with pytest.raises(StartError, match="exited during its start"):
+        await Supervisor([[], []], 1.0, collaborators, collaborators).run(lambda: None)
+    assert not world.running
 
 
 async def test_workers_restarted_at_once_have_the_same_settings(
