@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,10 +25,11 @@ from guidsvc.store import location_of
 _log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, channel: WorkerChannel | None = None) -> None:
+def run(settings: Settings, channel: WorkerChannel | None = None, *, spell: Callable[[str], str] = str) -> None:
     """Serve until SIGINT or SIGTERM, in this process or in workers that it supervises.
 
-    `settings` come from `validation.load`. With `channel`, this process is one of the workers.
+    `settings` come from `validation.load`. With `channel`, this process is one of the workers. `spell` returns an error
+    message with the settings as the user has written them, for the log.
     """
     file_descriptors.raise_limit(settings.max_connections)
     if channel is None:
@@ -41,7 +42,7 @@ def run(settings: Settings, channel: WorkerChannel | None = None) -> None:
         _supervise(settings, preflight, manager)
     else:
         with _naming_siblings(settings, channel):
-            _run(serve(settings, preflight, manager, channel))
+            _run(serve(settings, preflight, manager, channel, spell=spell))
 
 
 @contextmanager
@@ -80,12 +81,17 @@ def _run(work: Coroutine[object, object, None]) -> None:
 
 
 async def serve(
-    settings: Settings, preflight: Preflight, manager: ServiceManager, channel: WorkerChannel | None = None
+    settings: Settings,
+    preflight: Preflight,
+    manager: ServiceManager,
+    channel: WorkerChannel | None = None,
+    *,
+    spell: Callable[[str], str] = str,
 ) -> None:
     """Serve according to the settings, and shut down cleanly on a signal. Raise StartError if the start fails."""
     tls = open_tls(settings.tls_cert, settings.tls_key)
     stop = (
-        install_signals(None if tls is None else partial(_reload, tls, manager))
+        install_signals(None if tls is None else partial(_reload, tls, manager, spell))
         if channel is None
         else install_worker_signals(channel, settings.grace)
     )
@@ -102,12 +108,12 @@ async def serve(
         _log.info("stopping")
 
 
-def _reload(tls: Tls, manager: ServiceManager) -> None:
+def _reload(tls: Tls, manager: ServiceManager, spell: Callable[[str], str]) -> None:
     manager.reloading()
     try:
         tls.reload()
     except StartError as error:
-        _log.error("certificate reload failed, keeping the current one", error=str(error))
+        _log.error("certificate reload failed, keeping the current one", error=spell(str(error)))
     manager.ready()
 
 

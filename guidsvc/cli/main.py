@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from guidsvc import __version__, similarity
@@ -49,12 +50,19 @@ def _serve(words: Sequence[str]) -> None:
             log_config.configure(settings.log_level, settings.log_format, worker=worker)
             if channel is None:
                 warn_of_settings(settings, words)
-            run.run(settings, channel)
+            run.run(settings, channel, spell=partial(_spell, words))
     except StartError as error:
         if channel is not None:
-            channel.report_failed(error)
+            channel.report_failed(_spell(words, str(error)), type(error))
             sys.exit(_FAILED)
         raise
+
+
+def _spell(words: Sequence[str], message: str) -> str:
+    """Return a message with the settings as the user has written them: a flag, or a line of `.env`."""
+    from guidsvc.cli.setting_sources import setting_sources
+
+    return setting_sources(words).spell(message)
 
 
 def main() -> None:

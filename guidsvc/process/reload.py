@@ -7,6 +7,7 @@ store. After RETRY_SECONDS, the reload ends the workers that still have the form
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -16,7 +17,7 @@ from guidsvc.process.slot import Backoff, Slot
 from guidsvc.process.worker import Worker
 
 RETRY_SECONDS = 30.0
-"""No attempt begins later than this after the first failure."""
+"""No attempt begins later than this after the first failure, and no reload waits longer for dead workers."""
 
 _log = structlog.get_logger(__name__)
 
@@ -87,7 +88,16 @@ class Reload:
             self._report("reload incomplete, retrying", fault, retry_in_seconds=delay)
             await asyncio.sleep(delay)
             fault = await self._adopt_settings() if isinstance(fault.error, SettingsChanged) else None
-        _log.info("reload finished", workers=len(self._slots))
+        await self._wait_for_restarts()
+        _log.info("reload finished", workers=len(self._running()))
+
+    async def _wait_for_restarts(self) -> None:
+        """Wait, for at most RETRY_SECONDS, until the workers serve that are being restarted in place of dead ones."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                for slot in self._slots:
+                    async with slot.changing:
+                        pass
 
     async def _replace_former(self) -> _Fault | None:
         """Try to replace each former worker. Return the last fault; stop at once if the settings have changed."""
@@ -129,9 +139,12 @@ class Reload:
     def _has_other_settings(self, slot: Slot) -> bool:
         return slot.worker is not None and slot.worker.settings != self._starter.settings
 
+    def _running(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.worker is not None and not slot.changing.locked()]
+
     def _report(self, event: str, fault: _Fault, **fields: object) -> None:
         """Log a fault, and which workers have which settings."""
-        running = [slot for slot in self._slots if slot.worker is not None and not slot.changing.locked()]
+        running = self._running()
         _log.error(
             event,
             error=str(fault.error),

@@ -101,9 +101,9 @@ class WorkerChannel:
         """Report to the supervisor that this process serves, and the fingerprints of its settings and its store."""
         self._send({"ready": True, "settings": settings, "store": store})
 
-    def report_failed(self, error: StartError) -> None:
-        """Report to the supervisor why this process cannot serve."""
-        self._send({"failed": str(error), "kind": type(error).__name__})
+    def report_failed(self, why: str, kind: type[StartError]) -> None:
+        """Report to the supervisor why this process cannot serve, in the words for its log, and the kind of error."""
+        self._send({"failed": why, "kind": kind.__name__})
 
     def send_heartbeats(self) -> None:
         """Report to the supervisor, now and periodically, that the event loop runs; do nothing if it asks for none."""

@@ -283,7 +283,7 @@ async def test_invalid_new_certificate_keeps_the_old_one(tmp_path: Path, certifi
         await asyncio.to_thread(reload, running, "certificate reloaded")
         assert await serial_on_new_connection(running.port, context) != first_serial
         lines = [line for line in running.log.read_text().splitlines() if event in line]
-        assert all('"level": "error"' in line and "tls_cert, tls_key: " in line for line in lines)
+        assert all('"level": "error"' in line and "--tls-cert, --tls-key: " in line for line in lines)
 
 
 def test_other_signals_end_a_tls_service_as_usual(tmp_path: Path, certificate: Certificate) -> None:

@@ -590,7 +590,8 @@ def test_old_workers_stay_if_new_ones_cannot_start(tmp_path: Path, redis_url: st
         running.process.send_signal(signal.SIGHUP)
         message = "reload failed, keeping the current workers"
         wait_until(lambda: bool(lines_of(running, message)), "the failure", running.log)
-        assert "lifetime: " in lines_of(running, message)[0]["error"]
+        place = f"GUIDSVC_LIFETIME ({tmp_path / '.env'}, line 1): "
+        assert lines_of(running, message)[0]["error"].startswith(place)
         assert children(running) == pids
         assert is_responding(running)
         (tmp_path / ".env").write_text("GUIDSVC_LIFETIME=1000\n")

@@ -244,6 +244,42 @@ async def test_reload_keeps_all_workers_if_the_first_new_one_fails(
         assert len(world.workers) == 3
 
 
+async def test_reload_waits_for_a_worker_that_is_being_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log then says how many workers serve."""
+    expected_logs.add("worker exited, restarting it")
+    expected_logs.add("worker cannot be started")
+    world, manager = World(), Manager(tmp_path)
+
+    def heal(slot: int) -> None:
+        world.failing = set() if slot == 1 else world.failing
+
+    async with supervised(world, manager, monkeypatch) as supervisor:
+        world.failing = {2}
+        world.workers[1].ended.set()
+        await until(lambda: len(world.workers) == 3, "a failed attempt to restart the worker")
+        world.settings, world.on_start = "new", heal
+        await reload(supervisor, manager)
+        assert world.running == {1: "new", 2: "new"}
+        assert "'workers': 2, 'event': 'reload finished'" in caplog.text
+
+
+async def test_reload_reports_the_number_of_workers_that_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_logs.add("worker exited, restarting it")
+    expected_logs.add("worker cannot be started")
+    monkeypatch.setattr(reload_module, "RETRY_SECONDS", 0.0)
+    world, manager = World(), Manager(tmp_path)
+    async with supervised(world, manager, monkeypatch) as supervisor:
+        world.failing = {2}
+        world.workers[1].ended.set()
+        await until(lambda: len(world.workers) == 3, "a failed attempt to restart the worker")
+        await reload(supervisor, manager)
+        assert "'workers': 1, 'event': 'reload finished'" in caplog.text
+
+
 async def test_first_start_ends_if_a_later_worker_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a store that the first worker holds alone is waited for."""
     world, manager = World(), Manager(tmp_path)
