@@ -61,7 +61,7 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
     async with (
         _open_monitor(settings, metrics, channel) as monitor,
         _open_audit_log(settings, clock, metrics) as audit_log,
-        _open_database(settings, metrics) as (database, lease_clock),
+        _open_database(settings, metrics, channel) as (database, lease_clock),
         _open_cache(settings, database, clock, metrics) as cache,
         _open_authenticator(settings, database, clock, audit_log, metrics) as authenticator,
         open_events(settings, database, clock=clock, gauges=metrics.store.events) as feed,
@@ -108,10 +108,20 @@ def _health(settings: Settings, metrics: Metrics) -> Health:
 
 
 @asynccontextmanager
-async def _open_database(settings: Settings, metrics: Metrics) -> AsyncIterator[tuple[Database, LeaseClock]]:
-    """Open the store, exclusively if its cache lives in this process alone, and measure it; estimate its clock."""
-    exclusive, events = is_private(settings.cache_url), event_policy(settings)
-    async with open_store(settings.store_url, exclusive=exclusive, meter=metrics.store, events=events) as database:
+async def _open_database(
+    settings: Settings, metrics: Metrics, channel: WorkerChannel | None
+) -> AsyncIterator[tuple[Database, LeaseClock]]:
+    """Open the store, exclusively if its cache lives in this process alone, and measure it; estimate its clock.
+
+    If another worker has used the store, it must exist: with an empty one, workers would serve different records.
+    """
+    async with open_store(
+        settings.store_url,
+        exclusive=is_private(settings.cache_url),
+        meter=metrics.store,
+        events=event_policy(settings),
+        create=channel is None or not channel.was_used(settings.store_fingerprint),
+    ) as database:
         instrumented = InstrumentedDatabase(database, metrics.store)
         yield instrumented, LeaseClock(instrumented.fence)
 

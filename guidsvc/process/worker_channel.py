@@ -95,7 +95,11 @@ class WorkerChannel:
 
     def is_store_of_siblings(self, fingerprint: str) -> bool:
         """Return whether other workers serve with the store that has this fingerprint."""
-        return self.are_serving and self.store == fingerprint
+        return self.are_serving and self.was_used(fingerprint)
+
+    def was_used(self, store: str) -> bool:
+        """Return whether the store with this fingerprint is the one that workers have used last."""
+        return self.store == store
 
     def report_ready(self, settings: str, store: str) -> None:
         """Report to the supervisor that this process serves, and the fingerprints of its settings and its store."""

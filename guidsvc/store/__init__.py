@@ -48,17 +48,20 @@ async def open_store(
     exclusive: bool,
     meter: StoreMetrics | None = None,
     events: EventPolicy = DEFAULT_POLICY,
+    create: bool = True,
 ) -> AsyncIterator[Database]:
     """Open the store that a URL names, `sqlite:///path` or `mongodb://...`, and close it at the end.
 
     `exclusive` means that no other process may write the same records, because this process caches them. SQLite
-    enforces it on one host. StartError if the store cannot be used.
+    enforces it on one host. StartError if the store cannot be used, or if `create` is False and its SQLite file does
+    not exist.
     """
     validate_store_url(url)
     if scheme_of(url) == "sqlite":
         from guidsvc.store.sqlite.store import open_sqlite, path_of_url
 
-        async with open_sqlite(path_of_url(url), exclusive=exclusive, meter=meter, events=events) as sqlite:
+        path = path_of_url(url)
+        async with open_sqlite(path, exclusive=exclusive, meter=meter, events=events, create=create) as sqlite:
             yield sqlite
     else:
         from guidsvc.store.mongo.store import open_mongo

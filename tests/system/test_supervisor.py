@@ -612,6 +612,45 @@ def test_worker_with_other_settings_does_not_join_the_others(tmp_path: Path, red
         wait_until(lambda: len(children(running)) == 2, "two workers with the new settings", running.log)
 
 
+@pytest.mark.slow
+def test_new_workers_never_create_a_store_that_was_moved(tmp_path: Path, redis_url: str) -> None:
+    """One in an empty store would not find the records that the others serve."""
+
+    def found() -> set[int]:
+        return {status_of(running, f"/guid/{number:032X}") for number in range(20)}
+
+    def move(source: Path, target: Path) -> None:
+        for path in source.glob("guidsvc.db*"):
+            path.rename(target / path.name)
+
+    failed = "reload failed, keeping the current workers"
+    (tmp_path / "away").mkdir()
+    with workers(tmp_path, redis_url) as running:
+        for number in range(20):
+            assert status_of(running, f"/guid/{number:032X}", "PUT", b'{"user": "u"}') == 201
+        move(tmp_path, tmp_path / "away")
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bool(lines_of(running, failed)), "the failed reload", running.log)
+        os.kill(children(running)[0], signal.SIGKILL)
+        wait_until(lambda: bool(lines_of(running, "worker cannot be started")), "an attempt", running.log)
+        for line in (*lines_of(running, failed), *lines_of(running, "worker cannot be started")):
+            assert line["error"].startswith(f"--store-url: {tmp_path / 'guidsvc.db'} is missing")
+        assert found() == {200}
+        os.kill(children(running)[0], signal.SIGKILL)
+        wait_until(lambda: {line["worker"] for line in _starts(running)} == {1, 2}, "an attempt of each", running.log)
+        assert not list(tmp_path.glob("guidsvc.db*"))
+        move(tmp_path / "away", tmp_path)
+        wait_until(lambda: len(lines_of(running, "worker restarted")) == 2, "two workers", running.log)
+        assert found() == {200}
+
+
+def status_of(running: Service, path: str, method: str = "GET", body: bytes | None = None) -> int:
+    """Return the status of the response to a request on a new connection."""
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+
+
 def test_single_process_service_ends_on_sighup(tmp_path: Path) -> None:
     with service(tmp_path) as running:
         wait_until(lambda: LAST_LINE_OF_BANNER in running.log.read_text(), "the banner", running.log)

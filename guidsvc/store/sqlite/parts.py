@@ -28,6 +28,21 @@ def refuse_incomplete(path: Path) -> None:
         time.sleep(0.05)
 
 
+def refuse_missing(path: Path) -> None:
+    """Raise StartError if there is no file, or an empty one, where a store was in use."""
+    with suppress(PermissionError):  # SQLite will report it
+        if not _size(path, ""):
+            raise missing(path)
+
+
+def missing(path: Path) -> StartError:
+    """Return the error of a store that other workers have used, and that must not be created again."""
+    return StartError(
+        f"store_url: {path} is missing, but workers of this service have used it: put it and the files beside it back, "
+        "or restart the service, which creates an empty store"
+    )
+
+
 def begin_creation(path: Path) -> None:
     """Note that the file is being created, if it is absent or empty.
 
@@ -94,5 +109,5 @@ def _size(path: Path, suffix: str) -> int:
     """Return the size of a file beside the database; 0 if there is none, or SQLite removes it just now."""
     try:
         return path.with_name(path.name + suffix).stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0

@@ -12,7 +12,7 @@ import structlog
 
 from guidsvc.errors import StartError, StoreInUse
 from guidsvc.store.sqlite.files import WAL_BYTES, connect
-from guidsvc.store.sqlite.parts import begin_creation, end_creation, refuse_incomplete, why_unopenable
+from guidsvc.store.sqlite.parts import begin_creation, end_creation, missing, refuse_incomplete, why_unopenable
 
 _log = structlog.get_logger(__name__)
 
@@ -158,13 +158,15 @@ MAKE_BOUNDS = """
 """MAKE_IDENTITY, MAKE_FENCE and MAKE_BOUNDS restore the single row of each table where a damaged file has lost it."""
 
 
-def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
-    """Open the file for writing; create or migrate it if needed. StartError if that fails."""
+def open_writer(path: Path, migrations: tuple[str, ...] = MIGRATIONS, *, create: bool = True) -> sqlite3.Connection:
+    """Open the file for writing; create, unless `create` is False, or migrate it. StartError if that fails."""
     refuse_incomplete(path)
-    begin_creation(path)
+    if create:
+        begin_creation(path)
     connection = _connect(path, timeout=BUSY_SECONDS)
     try:
-        identify(connection, path, newest=len(migrations))
+        if not identify(connection, path, newest=len(migrations)) and not create:
+            raise missing(path)
         _prepare(connection, path, migrations)
         end_creation(path)
     except sqlite3.Error as error:

@@ -23,6 +23,7 @@ from guidsvc.store.sqlite.engine import SqliteEngine
 from guidsvc.store.sqlite.events.continuity import open_log
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import JOURNAL_SUFFIX, WAL_BYTES
+from guidsvc.store.sqlite.parts import refuse_missing
 from guidsvc.store.sqlite.recovery.cut_log import report_cut_log
 from guidsvc.store.sqlite.recovery.key_order import KeyCheck
 from guidsvc.store.sqlite.recovery.start_writes import StartWrites
@@ -103,7 +104,7 @@ def _refuse_unsafe(path: Path) -> None:
 
 
 @asynccontextmanager
-async def open_sqlite(
+async def open_sqlite(  # noqa: PLR0913  # its options, by name
     path: Path,
     *,
     clock: Clock = system_clock,
@@ -111,11 +112,17 @@ async def open_sqlite(
     events: EventPolicy = DEFAULT_POLICY,
     wal_bytes: int = WAL_BYTES,
     meter: StoreMetrics | None = None,
+    create: bool = True,
 ) -> AsyncIterator["SqliteStore"]:
-    """Open the store in a file, keep its log small, and close it once every write has been answered."""
+    """Open the store in a file, keep its log small, and close it once every write has been answered.
+
+    StartError if the file does not exist and `create` is False.
+    """
+    if not create:
+        refuse_missing(path)  # before `claim` creates a file beside it
     report_cut_log(path)
     lock, alone = claim(path, exclusive=exclusive)
-    with closing(lock), closing(open_writer(path)) as writer, closing(open_reader(path)) as reader:
+    with closing(lock), closing(open_writer(path, create=create)) as writer, closing(open_reader(path)) as reader:
         start_writes = StartWrites(path, alone=alone, exclusive=exclusive)
         is_current = start_writes.try_now(writer)
         try:

@@ -891,3 +891,19 @@ async def test_write_reported_as_failed_changed_nothing(tmp_path: Path, clock: F
             swapped = None
         await store.aclose()
         assert swapped is None or swapped is (store.records.get_nowait(GUID) is not None)
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+async def test_store_that_was_in_use_is_not_created(tmp_path: Path, *, is_empty: bool) -> None:
+    path = tmp_path / "guidsvc.db"
+    if is_empty:
+        path.touch()
+    files = list(tmp_path.iterdir())
+    with pytest.raises(StartError, match="is missing, but workers of this service have used it"):
+        async with open_sqlite(path, exclusive=False, create=False):
+            pass
+    with pytest.raises(StartError, match="is missing"):
+        open_writer(path, create=False)  # it was removed after the first check
+    assert path.stat().st_size == 0
+    path.unlink()
+    assert list(tmp_path.iterdir()) == [each for each in files if each != path]
