@@ -68,7 +68,7 @@ USES = {
     "guidsvc/store/sqlite/engine.py": PACES,
     "guidsvc/store/sqlite/parts.py": WAITS,
     "guidsvc/store/sqlite/recovery/key_order.py": "limits the time of a scan",
-    "guidsvc/store/sqlite/search.py": MEASURES,
+    "guidsvc/store/sqlite/search/finder.py": MEASURES,
     "guidsvc/telemetry/metrics.py": MEASURES,
     "guidsvc/telemetry/outage.py": MEASURES,
     "guidsvc_client/protocol/workflows.py": PACES,

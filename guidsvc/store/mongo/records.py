@@ -56,7 +56,7 @@ SETTLED = 100
 """Maximum number of GUIDs in one linearizable query, so that one reply holds all and no `getMore` is needed."""
 
 FEW = 5_000
-"""Below this number of matches, sorting them is faster than a scan in key order; see `guidsvc.store.sqlite.search`."""
+"""Below this number of matches, sorting them is faster than a scan in key order; see `store.sqlite.search.finder`."""
 
 _REFUSALS = {11000, *LATE}
 """Codes that reject a creation: the GUID already exists (DuplicateKey), or it is too late."""

@@ -26,7 +26,7 @@ from guidsvc.runtime.background import WorkerThreads, in_thread, spawn_detached
 from guidsvc.runtime.batching import Batcher, Patience
 from guidsvc.store.sqlite.events.appender import EventAppender
 from guidsvc.store.sqlite.files import StoreFiles
-from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.search.finder import Finder
 from guidsvc.store.sqlite.tables import RECORDS, Change, Row, Table, metadata_check
 from guidsvc.store.sqlite.writer import Write, Writer, failure
 from guidsvc.telemetry.metrics import BatchMetrics, StoreMetrics

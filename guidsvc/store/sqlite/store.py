@@ -43,7 +43,7 @@ from guidsvc.store.sqlite.schema import (
     share,
     start_error,
 )
-from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.search.finder import Finder
 from guidsvc.store.sqlite.tables import LEDGERS
 from guidsvc.telemetry.metrics import StoreMetrics
 

@@ -20,7 +20,7 @@ from guidsvc.store import open_store
 from guidsvc.store.contract import RecordRepository
 from guidsvc.store.delegating import DelegatingRecords
 from guidsvc.store.lease import LeaseClock
-from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.search.finder import Finder
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import ExpectedLogs, FakeClock, Serving
 from tests.support.api_context import request_pipeline

@@ -34,7 +34,7 @@ from guidsvc.store import open_store
 from guidsvc.store.contract import Database
 from guidsvc.store.lease import LeaseClock
 from guidsvc.store.mongo.store import open_mongo
-from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.search.finder import Finder
 from guidsvc.store.sqlite.store import path_of_url
 from tests.conftest import FakeClock, Serving
 from tests.support.assertions import assert_problem

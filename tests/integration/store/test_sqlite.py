@@ -24,8 +24,8 @@ from guidsvc.store.cache_fence import Mode
 from guidsvc.store.sqlite.engine import GROUP, SqliteEngine
 from guidsvc.store.sqlite.files import StoreFiles
 from guidsvc.store.sqlite.schema import APPLICATION_ID, MIGRATIONS, claim, open_reader, open_writer
-from guidsvc.store.sqlite.search import (
-    Finder,
+from guidsvc.store.sqlite.search.finder import Finder
+from guidsvc.store.sqlite.search.statements import (
     count_statement,
     end_statement,
     expire_statement,

@@ -19,7 +19,7 @@ from guidsvc.store.contract import Swap
 from guidsvc.store.sqlite.engine import GROUPS, TRANSACTION_BYTES, SqliteEngine
 from guidsvc.store.sqlite.events.appender import RecordSwap
 from guidsvc.store.sqlite.schema import open_reader, open_writer
-from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.search.finder import Finder
 from guidsvc.store.sqlite.store import SqliteStore
 from guidsvc.telemetry.metrics import StoreMetrics
 from tests.conftest import FakeClock

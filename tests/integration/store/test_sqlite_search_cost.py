@@ -11,9 +11,8 @@ import pytest
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.record import MAX_TIME, Record
 from guidsvc.domain.selection import Selection
-from guidsvc.store.sqlite import search
 from guidsvc.store.sqlite.schema import open_reader, open_writer
-from guidsvc.store.sqlite.search import NEAR, Finder
+from guidsvc.store.sqlite.search.finder import NEAR, Finder
 from guidsvc.store.sqlite.tables import RECORDS, records_of
 from tests.conftest import FakeClock
 from tests.support.factories import record
@@ -70,7 +69,7 @@ class Meter:
 @pytest.fixture
 async def meter(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Meter]:
     meter = Meter(path)
-    monkeypatch.setattr(search, "open_reader", meter.open_reader)
+    monkeypatch.setattr("guidsvc.store.sqlite.search.finder.open_reader", meter.open_reader)
     async with aclosing(meter.finder):
         yield meter
 

@@ -10,7 +10,7 @@ from guidsvc.domain.selection import Selection
 from guidsvc.errors import Overloaded
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store import open_store
-from guidsvc.store.sqlite.search import Finder
+from guidsvc.store.sqlite.search.finder import Finder
 from tests.support.turn_counter import TurnCounter
 
 

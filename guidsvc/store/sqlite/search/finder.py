@@ -1,4 +1,4 @@
-"""Searches of the SQLite file: the statements, and the threads that run them.
+"""Searches of the SQLite file, and the threads that run them. Their statements are in `statements`.
 
 A search may scan many rows, so it never runs on the event loop. A page in key order can be found in three ways. Which
 is fastest depends on how many rows match the bounds on the expiry. Counting those takes longer than most pages, so the
@@ -30,8 +30,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from pydantic_core import to_json
-
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.receipt import ReceiptUsage
 from guidsvc.domain.record import MetadataCheck, Record
@@ -41,7 +39,17 @@ from guidsvc.runtime.background import WorkerThreads, in_thread
 from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import open_reader
-from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, RECORDS, metadata_check
+from guidsvc.store.sqlite.search.statements import (
+    EXPIRE_ENTRIES,
+    PROBE,
+    count_statement,
+    end_statement,
+    expire_statement,
+    statement,
+    top_statement,
+    values_of,
+)
+from guidsvc.store.sqlite.tables import AFTER_HEX, RECEIPT_USAGE, metadata_check
 from guidsvc.store.sqlite.writer import code_of
 from guidsvc.store.work_time import add_work
 
@@ -55,20 +63,6 @@ FEW = 5_000
 NEAR = 500
 """Number of rows scanned in key order before the matches are counted."""
 
-_WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before"
-_KEPT = "AND purge_at > :kept_at"
-_WITHOUT = "AND guid NOT IN (SELECT value FROM json_each(:without))"
-_PAGE = "ORDER BY guid LIMIT :limit"
-_PROBE = """
-    SELECT count(*) FROM (
-        SELECT 1 FROM records INDEXED BY records_expire
-        WHERE expire >= :expire_from AND expire < :expire_before LIMIT :few
-    )
-"""
-_BY_EXPIRE, _EXPIRE_PAGE = "INDEXED BY records_expire", "ORDER BY expire, guid LIMIT :limit"
-_AFTER_EXPIRE = "(expire, guid) > (:after_expire, :after)"
-_EXPIRE_RANGE = f"{_AFTER_EXPIRE} AND expire < :expire_before"
-_EXPIRE_ENTRIES = f"SELECT expire, guid FROM records {_BY_EXPIRE} WHERE {_EXPIRE_RANGE} ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
 Make = Callable[[Sequence[tuple[object, ...]], MetadataCheck], list[Record]]
 """Converts rows to records."""
 _Found = TypeVar("_Found")
@@ -218,7 +212,7 @@ class Finder:
 
     def _are_few(self, connection: sqlite3.Connection, selection: Selection) -> bool:
         few = min(self._near, self._few) if selection.owner else self._few
-        (found,) = connection.execute(_PROBE, values_of(selection, "") | {"few": few}).fetchone()
+        (found,) = connection.execute(PROBE, values_of(selection, "") | {"few": few}).fetchone()
         return bool(found < few)
 
     def _connect(self) -> sqlite3.Connection:
@@ -260,81 +254,10 @@ def _page_by_expire(
 ) -> list[tuple[object, ...]]:
     if selection.owner is None and selection.user is None:
         return connection.execute(expire_statement(selection), values).fetchall()
-    last = connection.execute(f"{_EXPIRE_ENTRIES} LIMIT 1 OFFSET :near", values).fetchone()
+    last = connection.execute(f"{EXPIRE_ENTRIES} LIMIT 1 OFFSET :near", values).fetchone()
     end_expire, end = last or (selection.expire_before, "")  # no key sorts before "": the expiry is exclusive
     values |= {"end_expire": end_expire, "end": end}
     rows = connection.execute(expire_statement(selection, end=True), values).fetchall()
     if last is None or len(rows) == values["limit"]:
         return rows
     return connection.execute(top_statement(selection), values).fetchall()
-
-
-def values_of(selection: Selection, after: str) -> dict[str, object]:
-    """Return the statement parameters of a selection."""
-    return vars(selection) | {"after": after, "without": to_json(sorted(selection.excluding)).decode()}
-
-
-def end_statement(selection: Selection) -> str:
-    """Return the statement that finds the last key of the `near` scan."""
-    where = f"{_owner_condition(selection)}guid > :after"
-    return f"SELECT guid FROM records {_by_key(selection)} WHERE {where} ORDER BY guid LIMIT 1 OFFSET :near"  # noqa: S608  # nosec B608  # our own names
-
-
-def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
-    """Return the statement that finds a page, for `few` or many matches of the expiry; `end` bounds it at a key."""
-    index = _by_key(selection)
-    is_sparse = selection.by_expire and not end and _index(selection) is not None
-    if few or is_sparse:  # select the keys, which are in the index, and not the rows, each of which is a look-up
-        keys_index = _BY_EXPIRE if few else index
-        keys = f"SELECT guid FROM records {keys_index} WHERE {_condition(selection)} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
-        return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY guid"  # noqa: S608  # nosec B608  # our own names
-    where = f"{_condition(selection)} AND guid <= :end" if end else _condition(selection)
-    return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
-
-
-def expire_statement(selection: Selection, *, end: bool = False) -> str:
-    """Return the statement that reads a page in order of expiry; `end` bounds it at an expiry and key.
-
-    It has one upper bound: of two, SQLite ends the scan of the index at the first, and tests each row for the other.
-    """
-    entries = f"{_AFTER_EXPIRE} AND (expire, guid) <= (:end_expire, :end)" if end else _EXPIRE_RANGE
-    where = f"{_owner_condition(selection)}{entries} {_kept(selection)}"
-    return f"SELECT {', '.join(RECORDS.columns)} FROM records {_BY_EXPIRE} WHERE {where} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
-
-
-def top_statement(selection: Selection) -> str:
-    """Return the statement that selects the keys of a page in order of expiry from the index on the owner or user."""
-    where = f"{_owner_condition(selection)}{_EXPIRE_RANGE} {_kept(selection)}"
-    keys = f"SELECT guid FROM records {_by_key(selection)} WHERE {where} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
-    return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
-
-
-def count_statement(selection: Selection) -> str:
-    """Return the statement that counts a selection: from an index alone, except for records without an owner."""
-    without_index = "sqlite_autoindex_records_1" if selection.owner == "" else "records_expire"  # the rows, or all keys
-    index = _index(selection) or without_index
-    return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_condition(selection)}"  # noqa: S608  # nosec B608  # our own names
-
-
-def _by_key(selection: Selection) -> str:
-    index = _index(selection)
-    return "NOT INDEXED" if index is None else f"INDEXED BY {index}"
-
-
-def _index(selection: Selection) -> str | None:
-    """Return the index with the keys of an owner or a user in order; None means the primary key."""
-    named = (["owner"] if selection.owner else []) + ([] if selection.user is None else ["user"])
-    return "_".join(["records", *named]) if named else None
-
-
-def _condition(selection: Selection) -> str:
-    return f"{_owner_condition(selection)}{_WHERE} {_kept(selection)}"
-
-
-def _kept(selection: Selection) -> str:
-    return f"{_KEPT} {_WITHOUT}" if selection.excluding else _KEPT
-
-
-def _owner_condition(selection: Selection) -> str:
-    named = "".join(f"{name} = :{name} AND " for name in ("owner", "user") if getattr(selection, name) is not None)
-    return f"owner <> '' AND {named}" if selection.owner else named  # so that SQLite may use the indexes on the owner
