@@ -122,7 +122,7 @@ class RecordListing:
         return found if wanted == begun else wanted.matching(found)
 
     def is_restricted(self, query: ListQuery, caller: Caller) -> bool:
-        """Whether a list holds the records of one owner or user only: in order of expiry, each page costs a count."""
+        """Whether a list holds the records of one owner or user only: in order of expiry, a page may cost a count."""
         wanted = self._selection(query, caller)
         return wanted.owner is not None or wanted.user is not None
 

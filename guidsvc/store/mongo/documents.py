@@ -86,6 +86,11 @@ def expiring(selection: Selection) -> dict[str, Any]:
     return {"expire": {"$gte": selection.expire_from, "$lt": selection.expire_before}}
 
 
+def indexed_owner(selection: Selection) -> dict[str, Any]:
+    """Return the filter for the fields before the expiry in the index on the expiry: the owner, if there is one."""
+    return {"owner": selection.owner} if selection.owner else {}
+
+
 LEASED = {"answer": {"$type": "null"}, "leased_until": {"$gt": 0}}
 """The filter that matches the receipts whose lease was not released."""
 

@@ -1,10 +1,11 @@
-"""Searches by the index on the expiry: pages of records in order of expiry, then `_id`, and counts.
+"""Searches by an index on the expiry: pages of records in order of expiry, then `_id`, and counts.
 
-Every query reads a range of the index on the expiry, in two parts: the rest of the records with the expiry of the
+Every query reads a range of an index on the expiry, in two parts: the rest of the records with the expiry of the
 position, and those that expire later. With a filter of both parts, joined by `$or`, MongoDB might scan the whole index.
 
-If the selection names an owner or a user, few entries of that index may match. Then only the next entries are tried.
-After that, the entries of the page are selected from the index on the owner or user, which takes as long as a count.
+The search of an owner uses an index that begins with the owner: otherwise its time would reveal how many records others
+have. If the selection names a user, few entries of the index may match. Then only the next entries are tried. After
+that, the entries of the page are selected from the index on the user, which takes as long as a count.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from bson.datetime_ms import DatetimeMS
 
 from guidsvc.domain.commands.list_parameters import Position
 from guidsvc.domain.selection import Selection
-from guidsvc.store.mongo.documents import WITHOUT_OUTBOX, Document, filter_of
+from guidsvc.store.mongo.documents import WITHOUT_OUTBOX, Document, filter_of, indexed_owner
 from guidsvc.store.mongo.repository import Collection, in_one_reply
 
 NEAR = 500
-"""Number of entries of the index on the expiry that are tried before an owner's or user's index is read."""
+"""Number of entries of the index on the expiry that are tried before a user's index is read."""
 RANGES = 8
 """Number of ranges whose records are counted in one operation: each has a time limit of its own."""
 _ORDER = [("expire", 1), ("_id", 1)]
@@ -30,27 +31,28 @@ _Documents = list[dict[str, Any]]
 class ExpirySearch:
     """A search for pages of a selection in order of expiry.
 
-    `index` is that on the expiry, `own_index` that on the owner or user that the selection names, if any.
+    `index` is that on the expiry. `key_index` is that on the keys of the user, or None if all entries of `index` match.
     """
 
     def __init__(
-        self, collection: Collection, selection: Selection, *, index: str, own_index: str | None, near: int = NEAR
+        self, collection: Collection, selection: Selection, *, index: str, key_index: str | None, near: int = NEAR
     ) -> None:
         self._collection = collection
         self._index = index
-        self._own_index = own_index
+        self._key_index = key_index
         self._near = near
         self._before = selection.expire_before
         self._from = selection.expire_from
+        self._entries = indexed_owner(selection)
         self._filter = filter_of(selection)
         del self._filter["expire"]
 
     async def page(self, after: Position, limit: int) -> _Documents:
         """Return the first documents after a position."""
         ranges = self._ranges(after)
-        if self._own_index is None:
+        if self._key_index is None:
             return await self._walk(ranges, self._filter, limit)
-        entries = await self._walk(ranges, {}, self._near, _ENTRY)
+        entries = await self._walk(ranges, self._entries, self._near, _ENTRY)
         found, are_all_current = await self._documents(entries, limit)
         if len(found) == limit or (len(entries) < self._near and are_all_current):
             return found
@@ -92,14 +94,14 @@ class ExpirySearch:
         return found, len(found) == len(documents)
 
     async def _top(self, ranges: list[dict[str, Any]], limit: int) -> _Documents:
-        """Select a page from the index on the owner or user.
+        """Select a page from the index on the keys.
 
         If a record is deleted or changes its expiry before its document is read, search again: a short page would mean
         that there are no more.
         """
         wanted = {"$and": [{"$or": ranges}, self._filter]}
         while True:
-            cursor = self._collection.find(wanted, _ENTRY).hint(str(self._own_index)).sort(_ORDER)
+            cursor = self._collection.find(wanted, _ENTRY).hint(str(self._key_index)).sort(_ORDER)
             entries = await in_one_reply(cursor, limit).to_list(limit)
             found, _ = await self._documents(entries, limit)
             if len(found) == len(entries):

@@ -32,6 +32,7 @@ from guidsvc.store.mongo.documents import (
     creation_of,
     expiring,
     filter_of,
+    indexed_owner,
     model_of,
     no_later_than,
     same_as,
@@ -63,11 +64,18 @@ _REFUSALS = {11000, *LATE}
 _BY_KEY, _BY_USER, _BY_OWNER, _BY_BOTH, _BY_EXPIRE = "_id_", "user_key", "owner_key", "owner_user_key", "expire_key"
 _BY = {(False, False): _BY_KEY, (False, True): _BY_USER, (True, False): _BY_OWNER, (True, True): _BY_BOTH}
 """The index with the keys in order, by whether the selection names an owner, and a user."""
+_BY_OWNER_EXPIRE = "owner_expire_key"
+"""The index on the expiry without the records that have no owner: without access control, it costs a write nothing."""
 INDEXES = [
     IndexModel([("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_USER),
     IndexModel([("owner", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_OWNER),
     IndexModel([("owner", 1), ("user", 1), ("_id", 1), ("expire", 1), ("purge_at", 1)], name=_BY_BOTH),
     IndexModel([("expire", 1), ("_id", 1), ("purge_at", 1)], name=_BY_EXPIRE),
+    IndexModel(
+        [("owner", 1), ("expire", 1), ("_id", 1), ("purge_at", 1)],
+        name=_BY_OWNER_EXPIRE,
+        partialFilterExpression={"owner": {"$gt": ""}},
+    ),
     *outbox.INDEXES,
 ]
 
@@ -186,9 +194,9 @@ class MongoRecords(WithoutGroups):
         return await self._records_of(documents)
 
     async def find_by_expire(self, selection: Selection, after: Position, limit: int) -> list[Record]:
-        by_key = _by_key(selection)
-        own_index = None if by_key == _BY_KEY else by_key
-        search = ExpirySearch(self._collection, selection, index=_BY_EXPIRE, own_index=own_index)
+        search = ExpirySearch(
+            self._collection, selection, index=_by_expire(selection), key_index=_sparse_key_index(selection)
+        )
         with read_failures():
             page = partial(search.page, after, limit)
             documents = await self._bulkheads.finds.run(page, group=selection.turn)
@@ -216,12 +224,14 @@ class MongoRecords(WithoutGroups):
     async def index_for(self, selection: Selection) -> str:
         """Choose the fastest index for a page. MongoDB would reuse its own choice for other bounds.
 
-        An owner's page looks at few entries of others: the time would reveal their number.
+        For an owner, only entries of the owner are counted: the time would reveal how many records others have.
         """
         if selection.by_expire:
-            few = min(NEAR, self._few) if selection.owner else self._few
-            if await self._collection.count_documents(expiring(selection), hint=_BY_EXPIRE, limit=few) < few:
-                return _BY_EXPIRE
+            # If an owner's user is named, each match costs a look-up of its document: fewer of them are worth it.
+            few = min(NEAR, self._few) if selection.owner and selection.user is not None else self._few
+            index, wanted = _by_expire(selection), indexed_owner(selection) | expiring(selection)
+            if await self._collection.count_documents(wanted, hint=index, limit=few) < few:
+                return index
         return _by_key(selection)
 
     async def _swap(self, old: Record | None, new: Record | None, not_after: int | None, origin: Origin) -> bool:
@@ -314,6 +324,16 @@ async def _find(collection: Collection, guids: list[str]) -> list[Document | Non
 def _metadata_size(document: Document) -> int:
     metadata = document.get("metadata")
     return len(metadata) if isinstance(metadata, str) else 0
+
+
+def _by_expire(selection: Selection) -> str:
+    """Return the index on the expiry. That of an owner begins with the owner."""
+    return _BY_OWNER_EXPIRE if selection.owner else _BY_EXPIRE
+
+
+def _sparse_key_index(selection: Selection) -> str | None:
+    """Return the index on the keys that leads to the matches, if few entries of the index on the expiry may match."""
+    return None if selection.user is None and selection.owner != "" else _by_key(selection)
 
 
 def _by_key(selection: Selection) -> str:

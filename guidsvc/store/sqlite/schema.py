@@ -123,6 +123,7 @@ MIGRATIONS = (
     CREATE INDEX log_archive_owner ON log_archive (owner);
     ALTER TABLE log_bounds ADD COLUMN shares TEXT;
     """,
+    "CREATE INDEX records_owner_expire ON records (owner, expire, guid, purge_at) WHERE owner <> ''",
 )
 """Step n migrates a file from version n to n + 1. A released step must never change.
 
@@ -132,9 +133,8 @@ previous entry of the GUID, and `total` the size of all entries so far in pages 
 or a page of its own. `appended` is the time of the append; `at` may be far older. In `log_bounds`, `start_at` and
 `has_gap` are those of `continuity`. The indexes on the owner leave out rows without one: without access control that is
 every row, and those of `records` took a third of the time of a creation. `log_owner` is in the order of the numbers
-within an owner.
-`log_archive` has the columns of `log`, but its `total` is the size of the entry alone. `shares` in `log_bounds` is that
-of `archive`.
+within an owner. `log_archive` has the columns of `log`, but its `total` is the size of the entry alone. `shares` in
+`log_bounds` is that of `archive`.
 """
 
 CHECKPOINT_PAGES = 4000

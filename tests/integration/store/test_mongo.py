@@ -326,6 +326,7 @@ async def test_indexes_are_created_once_and_again_without_harm(store: MongoStore
     assert "purge_at_ttl" not in indexes, "MongoDB would delete records whose events are not in the log"
     assert indexes["g_due"]["key"] == [("g.due", 1)]
     assert indexes["g_pending"]["sparse"]
+    assert indexes["owner_expire_key"]["partialFilterExpression"] == {"owner": {"$gt": ""}}
     assert (await store.receipts._collection.index_information())["purge_at_ttl"]["expireAfterSeconds"] == 0
     assert (await store.records._collection.database["log"].index_information())["event"]["unique"]
 
@@ -500,6 +501,9 @@ async def eventually(store: MongoStore, guid: str = GUID) -> Record | None:
         (Selection(expire_from=1, expire_before=9), {"expire": 1, "_id": 1, "purge_at": 1}),
         (Selection(owner="x"), {"owner": 1, "_id": 1, "expire": 1, "purge_at": 1}),
         (Selection(owner="x", user="y"), {"owner": 1, "user": 1, "_id": 1, "expire": 1, "purge_at": 1}),
+        (Selection(owner="x", expire_from=1), {"owner": 1, "expire": 1, "_id": 1, "purge_at": 1}),
+        (Selection(owner="x", user="y", expire_from=1), {"owner": 1, "expire": 1, "_id": 1, "purge_at": 1}),
+        (Selection(owner="", expire_from=1), {"expire": 1, "_id": 1, "purge_at": 1}),
     ],
     ids=str,
 )
@@ -521,14 +525,20 @@ async def test_every_search_uses_an_index(mongo_url: str, selection: Selection, 
 async def test_near_and_selected_pages_by_expiry_are_the_same(mongo_url: str, clock: FakeClock, near: int) -> None:
     async with open_mongo(mongo_url) as store:
         later = clock.seconds + 3600
-        records = [record(clock(), guid=f"{n:032X}", expire=later + n % 7, user=f"{n % 3}") for n in range(50)]
+        records = [
+            record(clock(), guid=f"{n:032X}", expire=later + n % 7, user=f"{n % 3}", owner="a" * (n % 2))
+            for n in range(50)
+        ]
         await asyncio.gather(*(store.records.swap(None, each) for each in records))
         records.sort(key=lambda each: (each.expire, each.guid))
 
-        for selection in (Selection(user="1"), Selection(user="1", expire_from=later + 2, expire_before=later + 5)):
-            search = ExpirySearch(
-                store.records._collection, selection, index="expire_key", own_index="user_key", near=near
-            )
+        for selection, index, key_index in (
+            (Selection(user="1"), "expire_key", "user_key"),
+            (Selection(user="1", expire_from=later + 2, expire_before=later + 5), "expire_key", "user_key"),
+            (Selection(owner="a"), "owner_expire_key", None),
+            (Selection(owner="a", user="1"), "owner_expire_key", "owner_user_key"),
+        ):
+            search = ExpirySearch(store.records._collection, selection, index=index, key_index=key_index, near=near)
             for position, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
                 found = await search.page(Position(records[position].guid, records[position].expire), limit)
                 expected = [each.guid for each in records[position + 1 :] if selection.holds(each)]
@@ -544,7 +554,7 @@ async def test_page_by_expiry_reads_no_more_documents_than_it_returns(
         records = [record(clock(), guid=f"{n:032X}", expire=later + n, user="ab"[n % 2]) for n in range(10)]
         await asyncio.gather(*(store.records.swap(None, each) for each in records))
         collection = store.records._collection
-        search = ExpirySearch(collection, Selection(user="a"), index="expire_key", own_index="user_key")
+        search = ExpirySearch(collection, Selection(user="a"), index="expire_key", key_index="user_key")
         commands.sent.clear()
         found = await search.page(Position("", 0), 2)
 
@@ -562,7 +572,7 @@ async def test_page_by_expiry_is_whole_although_a_record_moves(
         records = [record(clock(), guid=f"{n:032X}", expire=later + n, user="a") for n in range(5)]
         await asyncio.gather(*(store.records.swap(None, each) for each in records))
         collection = store.records._collection
-        search = ExpirySearch(collection, Selection(user="a"), index="expire_key", own_index="user_key", near=1)
+        search = ExpirySearch(collection, Selection(user="a"), index="expire_key", key_index="user_key", near=1)
         read, moved = search._documents, list[object]()
 
         async def move_and_read(entries: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], bool]:
@@ -585,15 +595,30 @@ async def test_frequent_matches_are_searched_in_key_order(mongo_url: str, clock:
         assert len(await store.records.find(Selection(expire_from=1), "", 10)) == 4
 
 
-async def test_page_of_an_owner_ignores_most_records_of_others(mongo_url: str, clock: FakeClock) -> None:
-    """The page reads the same index, however many records of others expire in its range."""
-    selection = Selection(owner="a", expire_from=1)
+@pytest.mark.parametrize("user", [None, "u"])
+async def test_search_for_an_owner_reads_no_entries_of_others(
+    mongo_url: str, clock: FakeClock, commands: Commands, user: str | None
+) -> None:
+    """Its commands and their indexes are the same, however many records of others expire in its range."""
+    selection = Selection(owner="a", user=user, expire_from=1)
     async with open_mongo(mongo_url) as store:
-        others = [record(clock(), guid=f"{number:032X}", owner="b") for number in range(NEAR)]
-        await store.records._collection.insert_many(map(document_of, others[:-1]))
-        assert await store.records.index_for(selection) == "expire_key"
-        await store.records._collection.insert_one(document_of(others[-1]))
-        assert await store.records.index_for(selection) == "owner_key"
+        sent = []
+        for begin, end in itertools.pairwise([0, 0, NEAR - 1, NEAR + 1]):
+            others = [record(clock(), guid=f"{number:032X}", owner="b") for number in range(begin, end)]
+            if others:
+                await store.records._collection.insert_many(map(document_of, others))
+            commands.sent.clear()
+            assert await store.records.find(selection, "", 9) == []
+            assert await store.records.find_by_expire(selection, Position("", 0), 9) == []
+            assert await store.records.count(selection) == 0
+            searches = commands.named("find") + commands.named("aggregate")
+            pairs = [(str(each.get("filter") or each["pipeline"]), each.get("hint")) for each in searches]
+            sent.append([each for each in pairs if "'g." not in each[0]])  # without those of the sequencer
+
+    assert sent[1:] == sent[:1] * 2
+    key_index = "owner_key" if user is None else "owner_user_key"
+    assert {hint for _, hint in sent[0]} == {"owner_expire_key", key_index}
+    assert all("'owner': 'a'" in wanted for wanted, _ in sent[0])
 
 
 async def test_write_rejected_by_the_database_hides_its_record(mongo_url: str, clock: FakeClock) -> None:

@@ -28,6 +28,7 @@ from guidsvc.store.sqlite.search.finder import Finder
 from guidsvc.store.sqlite.search.statements import (
     count_statement,
     end_statement,
+    expire_end_statement,
     expire_statement,
     statement,
     top_statement,
@@ -558,6 +559,16 @@ async def test_shared_claims_exclude_an_exclusive_one(path: Path, clock: FakeClo
         (Selection(user="x", expire_from=1), True, "SEARCH records USING INDEX records_expire (expire>? AND expire<?)"),
         (Selection(owner="x"), False, "SEARCH records USING INDEX records_owner (owner=? AND guid>?)"),
         (
+            Selection(owner="x", expire_from=1),
+            True,
+            "SEARCH records USING COVERING INDEX records_owner_expire (owner=? AND expire>? AND expire<?)",
+        ),
+        (
+            Selection(owner="x", user="y", expire_from=1),
+            True,
+            "SEARCH records USING INDEX records_owner_expire (owner=? AND expire>? AND expire<?)",
+        ),
+        (
             Selection(owner="x", user="y"),
             False,
             "SEARCH records USING INDEX records_owner_user (owner=? AND user=? AND guid>?)",
@@ -677,6 +688,7 @@ async def test_near_few_and_many_keys_return_the_same_records(
             Selection(user="1", expire_from=2, expire_before=5),
             Selection(owner="", expire_from=2, expire_before=5),
             Selection(owner="a", expire_from=2, expire_before=5),
+            Selection(owner="a", user="1", expire_from=2, expire_before=5),
         ):
             for after, limit in ((20, 5), (20, 1), (45, 5), (49, 5)):
                 expected = [each for each in records[after + 1 :] if selection.holds(each)]
@@ -685,25 +697,32 @@ async def test_near_few_and_many_keys_return_the_same_records(
 
 
 @pytest.mark.parametrize(
-    ("selection", "top"),
+    ("selection", "in_order", "top"),
     [
-        (Selection(owner="x"), "records_owner (owner=?)"),
-        (Selection(user="x", expire_from=1), "records_user (user=?)"),
-        (Selection(owner="x", user="y", kept_at=1), "records_owner_user (owner=? AND user=?)"),
+        (Selection(), "records_expire (", None),
+        (Selection(owner="x"), "records_owner_expire (owner=? AND ", None),
+        (Selection(user="x", expire_from=1), "records_expire (", "records_user (user=?)"),
+        (
+            Selection(owner="x", user="y", kept_at=1),
+            "records_owner_expire (owner=? AND ",
+            "records_owner_user (owner=? AND user=?)",
+        ),
     ],
 )
 def test_page_by_expiry_is_read_in_order_from_an_index(
-    writer: sqlite3.Connection, selection: Selection, top: str
+    writer: sqlite3.Connection, selection: Selection, in_order: str, top: str | None
 ) -> None:
-    """Nothing is sorted except the keys of a page that come from the index on an owner or user."""
-    values = values_of(selection, "") | {"after_expire": 0, "limit": 1, "end_expire": 1, "end": "A"}
-    in_order = "SEARCH records USING INDEX records_expire ((expire,guid)>(?,?) AND {})"
-    near_scan = in_order.format("(expire,guid)<(?,?)")
-    for each, scan in (
-        (expire_statement(Selection()), in_order.format("expire<?")),
-        (expire_statement(selection, end=True), near_scan),
+    """Nothing is sorted except the keys of a page that come from the index on a user."""
+    values = values_of(selection, "") | {"after_expire": 0, "limit": 1, "end_expire": 1, "end": "A", "near": 1}
+    for each, index, end in (
+        (expire_statement(selection), "INDEX", "expire<?"),
+        (expire_statement(selection, end=True), "INDEX", "(expire,guid)<(?,?)"),
+        (expire_end_statement(selection), "COVERING INDEX", "expire<?"),
     ):
+        scan = f"SEARCH records USING {index} {in_order}(expire,guid)>(?,?) AND {end})"
         assert [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {each}", values)] == [scan]
+    if top is None:
+        return
     plan = [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {top_statement(selection)}", values)]
     assert plan[:3] == [
         "SEARCH records USING PRIMARY KEY (guid=?)",
@@ -728,7 +747,7 @@ async def test_near_and_selected_pages_by_expiry_are_the_same(
 
         for selection in (
             *(Selection(user="1"), Selection(user="1", expire_from=2, expire_before=5), Selection()),
-            *(Selection(owner=""), Selection(owner="a"), Selection(owner="", user="1")),
+            *(Selection(owner=""), Selection(owner="a"), Selection(owner="", user="1"), Selection(owner="a", user="1")),
         ):
             for index, limit in itertools.product((0, 20, 45, 49), (1, 5, 50)):
                 after = Position(records[index].guid, records[index].expire)
@@ -787,7 +806,7 @@ def test_indexes_of_older_file_leave_out_records_without_owner(path: Path, clock
             older.execute(*RECORDS.change(None, record(clock(), guid=f"{number:032X}", owner=owner))[:2])
 
     with closing(open_writer(path)) as writer:
-        for index in ("records_owner", "records_owner_user"):
+        for index in ("records_owner", "records_owner_user", "records_owner_expire"):
             count_owned = f"SELECT count(*) FROM records INDEXED BY {index} WHERE owner <> ''"
             assert writer.execute(count_owned).fetchone() == (1,)
             with pytest.raises(sqlite3.OperationalError, match="no query solution"):

@@ -5,17 +5,16 @@ is fastest depends on how many rows match the bounds on the expiry. Counting tho
 first way is tried before counting:
 
     near    scan a limited number of rows in key order: most selections match most rows
-    few     read the keys of all matches from the index on the expiry, sort them, and read the rows of the page
+    few     read the keys of all matches from an index on the expiry, sort them, and read the rows of the page
     many    scan in key order and skip other rows: by the index on the owner or user if the selection names one,
             else by the primary key
 
-In each case the cost does not depend on the position in the list. Nor does that of an owner's page depend on the number
-of records that others have, beyond the next entries of the index on the expiry: its time would reveal that number. So
-for an owner, few are as many as those entries.
+In each case the cost does not depend on the position in the list. The search of an owner reads only entries of the
+owner, in indexes on the owner: otherwise its time would reveal how many records others have.
 
-A page in order of expiry is read from the index on the expiry. If the selection names an owner or a user, few entries
-of that index may match. Then only the next entries are tried (near). After that, the keys of the page are selected from
-the index on the owner or user, which is as long as a count.
+A page in order of expiry is read from an index on the expiry. If the selection names a user, few entries of that index
+may match. Then only the next entries are tried (near). After that, the keys of the page are selected from the index on
+the user, which is as long as a count.
 
 The indexes on the owner contain no records without an owner, which are created while access control is off. A selection
 of those uses the other indexes, or all rows.
@@ -40,11 +39,11 @@ from guidsvc.runtime.fairness.fair_semaphore import FairSemaphore
 from guidsvc.store.sqlite.files import WAL_BYTES, StoreFiles
 from guidsvc.store.sqlite.schema import open_reader
 from guidsvc.store.sqlite.search.statements import (
-    EXPIRE_ENTRIES,
-    PROBE,
     count_statement,
     end_statement,
+    expire_end_statement,
     expire_statement,
+    probe_statement,
     statement,
     top_statement,
     values_of,
@@ -211,8 +210,9 @@ class Finder:
         return connection.execute(statement(selection, few=few), values).fetchall()
 
     def _are_few(self, connection: sqlite3.Connection, selection: Selection) -> bool:
-        few = min(self._near, self._few) if selection.owner else self._few
-        (found,) = connection.execute(PROBE, values_of(selection, "") | {"few": few}).fetchone()
+        # If an owner's user is named, each match costs a look-up of its row: fewer of them are worth it.
+        few = min(self._near, self._few) if selection.owner and selection.user is not None else self._few
+        (found,) = connection.execute(probe_statement(selection), values_of(selection, "") | {"few": few}).fetchone()
         return bool(found < few)
 
     def _connect(self) -> sqlite3.Connection:
@@ -252,9 +252,9 @@ def _near(
 def _page_by_expire(
     connection: sqlite3.Connection, selection: Selection, values: dict[str, object]
 ) -> list[tuple[object, ...]]:
-    if selection.owner is None and selection.user is None:
+    if selection.user is None and selection.owner != "":  # all entries of the index match
         return connection.execute(expire_statement(selection), values).fetchall()
-    last = connection.execute(f"{EXPIRE_ENTRIES} LIMIT 1 OFFSET :near", values).fetchone()
+    last = connection.execute(expire_end_statement(selection), values).fetchone()
     end_expire, end = last or (selection.expire_before, "")  # no key sorts before "": the expiry is exclusive
     values |= {"end_expire": end_expire, "end": end}
     rows = connection.execute(expire_statement(selection, end=True), values).fetchall()

@@ -8,17 +8,9 @@ from guidsvc.store.sqlite.tables import RECORDS
 _WHERE = "guid > :after AND expire >= :expire_from AND expire < :expire_before"
 _KEPT = "AND purge_at > :kept_at"
 _WITHOUT = "AND guid NOT IN (SELECT value FROM json_each(:without))"
-_PAGE = "ORDER BY guid LIMIT :limit"
-PROBE = """
-    SELECT count(*) FROM (
-        SELECT 1 FROM records INDEXED BY records_expire
-        WHERE expire >= :expire_from AND expire < :expire_before LIMIT :few
-    )
-"""
-_BY_EXPIRE, _EXPIRE_PAGE = "INDEXED BY records_expire", "ORDER BY expire, guid LIMIT :limit"
+_PAGE, _EXPIRE_PAGE = "ORDER BY guid LIMIT :limit", "ORDER BY expire, guid LIMIT :limit"
 _AFTER_EXPIRE = "(expire, guid) > (:after_expire, :after)"
 _EXPIRE_RANGE = f"{_AFTER_EXPIRE} AND expire < :expire_before"
-EXPIRE_ENTRIES = f"SELECT expire, guid FROM records {_BY_EXPIRE} WHERE {_EXPIRE_RANGE} ORDER BY expire, guid"  # noqa: S608  # nosec B608  # our own names
 
 
 def values_of(selection: Selection, after: str) -> dict[str, object]:
@@ -37,11 +29,23 @@ def statement(selection: Selection, *, few: bool, end: bool = False) -> str:
     index = _by_key(selection)
     is_sparse = selection.by_expire and not end and _index(selection) is not None
     if few or is_sparse:  # select the keys, which are in the index, and not the rows, each of which is a look-up
-        keys_index = _BY_EXPIRE if few else index
+        keys_index = _by_expire(selection) if few else index
         keys = f"SELECT guid FROM records {keys_index} WHERE {_condition(selection)} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
         return f"SELECT {', '.join(RECORDS.columns)} FROM records WHERE guid IN ({keys}) ORDER BY guid"  # noqa: S608  # nosec B608  # our own names
     where = f"{_condition(selection)} AND guid <= :end" if end else _condition(selection)
     return f"SELECT {', '.join(RECORDS.columns)} FROM records {index} WHERE {where} {_PAGE}"  # noqa: S608  # nosec B608  # our own names
+
+
+def probe_statement(selection: Selection) -> str:
+    """Return the statement that counts the matches of the expiry, up to `few`."""
+    where = f"{_indexed_owner(selection)}expire >= :expire_from AND expire < :expire_before"
+    return f"SELECT count(*) FROM (SELECT 1 FROM records {_by_expire(selection)} WHERE {where} LIMIT :few)"  # noqa: S608  # nosec B608  # our own names
+
+
+def expire_end_statement(selection: Selection) -> str:
+    """Return the statement that finds the last expiry and key of the `near` scan in order of expiry."""
+    where = f"{_indexed_owner(selection)}{_EXPIRE_RANGE} ORDER BY expire, guid LIMIT 1 OFFSET :near"
+    return f"SELECT expire, guid FROM records {_by_expire(selection)} WHERE {where}"  # noqa: S608  # nosec B608  # our own names
 
 
 def expire_statement(selection: Selection, *, end: bool = False) -> str:
@@ -51,7 +55,7 @@ def expire_statement(selection: Selection, *, end: bool = False) -> str:
     """
     entries = f"{_AFTER_EXPIRE} AND (expire, guid) <= (:end_expire, :end)" if end else _EXPIRE_RANGE
     where = f"{_owner_condition(selection)}{entries} {_kept(selection)}"
-    return f"SELECT {', '.join(RECORDS.columns)} FROM records {_BY_EXPIRE} WHERE {where} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
+    return f"SELECT {', '.join(RECORDS.columns)} FROM records {_by_expire(selection)} WHERE {where} {_EXPIRE_PAGE}"  # noqa: S608  # nosec B608  # our own names
 
 
 def top_statement(selection: Selection) -> str:
@@ -66,6 +70,10 @@ def count_statement(selection: Selection) -> str:
     without_index = "sqlite_autoindex_records_1" if selection.owner == "" else "records_expire"  # the rows, or all keys
     index = _index(selection) or without_index
     return f"SELECT count(*) FROM records INDEXED BY {index} WHERE {_condition(selection)}"  # noqa: S608  # nosec B608  # our own names
+
+
+def _by_expire(selection: Selection) -> str:
+    return "INDEXED BY records_owner_expire" if selection.owner else "INDEXED BY records_expire"
 
 
 def _by_key(selection: Selection) -> str:
@@ -88,5 +96,10 @@ def _kept(selection: Selection) -> str:
 
 
 def _owner_condition(selection: Selection) -> str:
-    named = "".join(f"{name} = :{name} AND " for name in ("owner", "user") if getattr(selection, name) is not None)
-    return f"owner <> '' AND {named}" if selection.owner else named  # so that SQLite may use the indexes on the owner
+    owner = "owner = :owner AND " if selection.owner == "" else _indexed_owner(selection)
+    return owner if selection.user is None else f"{owner}user = :user AND "
+
+
+def _indexed_owner(selection: Selection) -> str:
+    """Return the condition on the columns of `_by_expire` before the expiry. SQLite requires that of the index, too."""
+    return "owner <> '' AND owner = :owner AND " if selection.owner else ""

@@ -12,7 +12,7 @@ from guidsvc.errors import CorruptRecord, EventsTrimmed
 from guidsvc.store.sqlite.events import damage
 from guidsvc.store.sqlite.events.entries import SELECT, SELECT_OWN
 from guidsvc.store.sqlite.events.reading import _condition, read_page
-from guidsvc.store.sqlite.schema import MIGRATIONS, open_reader, open_writer
+from guidsvc.store.sqlite.schema import open_reader, open_writer
 from guidsvc.store.sqlite.store import SqliteStore, open_sqlite
 from tests.conftest import ExpectedLogs, FakeClock
 from tests.support.events import create
@@ -87,7 +87,8 @@ async def test_older_file_gets_the_owner_index(path: Path, clock: FakeClock) -> 
         file.execute("DROP INDEX log_owner")
         file.execute("DROP TABLE log_archive")
         file.execute("ALTER TABLE log_bounds DROP COLUMN shares")
-        file.execute(f"PRAGMA user_version = {len(MIGRATIONS) - 2}")
+        file.execute("DROP INDEX records_owner_expire")
+        file.execute("PRAGMA user_version = 10")
         file.commit()
 
     async with open_sqlite(path, clock=clock, exclusive=False) as store:
