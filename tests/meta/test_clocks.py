@@ -35,6 +35,7 @@ USES = {
     "guidsvc/cli/remote/commands/checking.py": MEASURES,
     "guidsvc/cli/remote/commands/service.py": WAITS,
     "guidsvc/cli/remote/commands/watching.py": PACES,
+    "guidsvc/store/sqlite/recovery/claim_record.py": WAITS,
     "guidsvc/doctor/backends/mongo.py": MEASURES,
     "guidsvc/doctor/backends/redis.py": MEASURES,
     "guidsvc/doctor/backends/sqlite.py": WAITS,

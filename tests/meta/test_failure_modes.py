@@ -13,7 +13,10 @@ TESTS = {
     ],
     "the disk rejects writes": ["test_unwritable_disk_rejects_writes_and_loses_nothing"],
     "another program, or a worker that is suspended": ["test_lock_of_another_program_is_reported_until_its_end"],
-    "the SQLite file, its": ["test_misplaced_file_stops_writes_until_it_is_back"],
+    "the SQLite file, its": [
+        "test_misplaced_file_stops_writes_until_it_is_back",
+        "test_replaced_files_are_refused_while_processes_use_them",
+    ],
     "with `--workers`: the SQLite file": ["test_new_workers_never_create_a_store_that_was_moved"],
     "the lock file of the SQLite file": ["test_cache_is_used_again_when_the_lock_file_is_back"],
     "MongoDB does not answer": ["test_each_worker_logs_an_outage_of_the_store_once"],

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from guidsvc.errors import StartError, write_fault
 from guidsvc.files.partial_file import partial_file
 from guidsvc.store.sqlite.files import connect, is_file_of
+from guidsvc.store.sqlite.recovery.claim_record import refuse_replaced
 from guidsvc.store.sqlite.recovery.cut_log import CutLog, save_cut_log
 from guidsvc.store.sqlite.recovery.salvage import copy_readable
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, open_writer, start_error
@@ -69,6 +70,7 @@ def _copy_checked(
     if not source.exists():
         raise StartError(f"store_url: there is no store at {source}: name the store of the service with --store-url")
     _refuse_target(source, target, overwrite=overwrite)
+    refuse_replaced(source)
     cut = save_cut_log(source)
     with _temporary(target) as made:
         with _converting_errors(source, target), closing(connect(source, timeout_seconds=BUSY_SECONDS)) as connection:

@@ -43,6 +43,8 @@ class StoreFiles:
         self._lock = Lock()
         self.is_replaced = False
         self._missing: set[str] = set()  # the files that were removed or replaced in this outage
+        self.is_log_saved = False
+        """Whether the log was copied to the database after one of them was removed or replaced."""
         self.is_claim_lost = False
         """Whether the lock file was removed or replaced, so that another process may have claimed the store."""
         self.on_claim: Callable[[bool], None] | None = None
@@ -60,7 +62,8 @@ class StoreFiles:
         if changed:
             self._missing.update(changed)
             raise StoreReplaced(
-                f"SQLite: {changed[0]} was removed or replaced while it was open; put it back, or restart the service"
+                f"SQLite: {changed[0]} was removed or replaced while it was open; "
+                "put it back, or see docs/failure-modes.md, A file was removed or replaced"
             )
 
     def _are_in_place(self) -> bool:
@@ -116,6 +119,7 @@ class StoreFiles:
                 return  # another thread was first
             self.is_replaced = bool(changed)
             missing, self._missing = sorted(self._missing), set(changed)
+            self.is_log_saved = False
         if changed:
             _log.error("store file removed or replaced, rejecting writes", files=changed)
         else:

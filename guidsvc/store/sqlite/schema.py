@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from guidsvc.errors import StartError, StoreInUse
-from guidsvc.store.sqlite.files import WAL_BYTES, connect
+from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES, connect
 from guidsvc.store.sqlite.parts import begin_creation, end_creation, missing, refuse_incomplete, why_unopenable
 
 _log = structlog.get_logger(__name__)
@@ -146,6 +146,8 @@ BUSY_SECONDS = 2.0
 SHARE_SECONDS = 5.0
 """Maximum wait of a process to share the file. The first process has it alone while it checks the file."""
 SILENT_SECONDS = 0.5  # then it logs that it waits
+PROBE_SECONDS = 0.05
+"""Maximum wait of a claim for a process that only looks whether there is a claim."""
 _READ_BUSY_SECONDS = 0.05  # reads run on the event loop; in WAL mode they wait only for a recovery
 MAKE_IDENTITY = "INSERT INTO identity SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM identity)"
 MAKE_FENCE = "INSERT INTO fence SELECT 'off', 0, '' WHERE NOT EXISTS (SELECT 1 FROM fence)"
@@ -200,7 +202,7 @@ def claim(path: Path, *, exclusive: bool) -> tuple[sqlite3.Connection, bool]:
     refuse_incomplete(path)
     if path.exists():
         _refuse_stranger(path, newest=len(MIGRATIONS))
-    lock = _connect(path.with_name(path.name + "-lock"), timeout=0)
+    lock = _connect(path.with_name(path.name + LOCK_SUFFIX), timeout=PROBE_SECONDS)
     try:
         if _locks(lock, "EXCLUSIVE"):
             return lock, True

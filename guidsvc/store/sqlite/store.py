@@ -9,11 +9,13 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
+
+import structlog
 
 from guidsvc.domain.events.schedule import DEFAULT_POLICY, EventPolicy
 from guidsvc.errors import CorruptRecord, GuidsvcError, NoStore, StartError, StoreReplaced, StoreUnavailable
@@ -24,6 +26,12 @@ from guidsvc.store.sqlite.events.continuity import open_log
 from guidsvc.store.sqlite.events.log import SqliteEventLog
 from guidsvc.store.sqlite.files import JOURNAL_SUFFIX, WAL_BYTES
 from guidsvc.store.sqlite.parts import refuse_missing
+from guidsvc.store.sqlite.recovery.claim_record import (
+    erase_record,
+    is_recorded,
+    refuse_replaced,
+    write_record,
+)
 from guidsvc.store.sqlite.recovery.cut_log import report_cut_log
 from guidsvc.store.sqlite.recovery.key_order import KeyCheck
 from guidsvc.store.sqlite.recovery.start_writes import StartWrites
@@ -49,6 +57,9 @@ from guidsvc.telemetry.metrics import StoreMetrics
 
 WATCH_SECONDS = 1.0
 """Pause between two checks of the files."""
+_Claimed = tuple[sqlite3.Connection, bool, sqlite3.Connection, sqlite3.Connection]
+"""The claim of a file, whether no other process has one, and the connections that write and read the file."""
+_log = structlog.get_logger(__name__)
 
 
 def path_of_url(url: str) -> Path:
@@ -118,11 +129,7 @@ async def open_sqlite(  # noqa: PLR0913  # its options, by name
 
     StartError if the file does not exist and `create` is False.
     """
-    if not create:
-        refuse_missing(path)  # before `claim` creates a file beside it
-    report_cut_log(path)
-    lock, alone = claim(path, exclusive=exclusive)
-    with closing(lock), closing(open_writer(path, create=create)) as writer, closing(open_reader(path)) as reader:
+    with _claimed(path, exclusive=exclusive, create=create) as (lock, alone, writer, reader):
         start_writes = StartWrites(path, alone=alone, exclusive=exclusive)
         is_current = start_writes.try_now(writer)
         try:
@@ -132,11 +139,11 @@ async def open_sqlite(  # noqa: PLR0913  # its options, by name
         finder = Finder(path, wal_bytes=wal_bytes)
         engine = SqliteEngine(writer, reader, finder, meter=meter, events=events, is_claimed=True)
         store = SqliteStore(engine, clock)
-        share_claim = partial(share, lock) if alone and not exclusive else _nothing
+        complete_claim = partial(_complete_claim, lock, path, shares=not exclusive) if alone else _nothing
         if is_current:
-            share_claim()
+            complete_claim()
         else:
-            store.postpone(start_writes, share_claim)
+            store.postpone(start_writes, complete_claim)
         try:
             engine.start()
             async with (
@@ -149,13 +156,41 @@ async def open_sqlite(  # noqa: PLR0913  # its options, by name
             store.save_stray_log()
 
 
+@contextmanager
+def _claimed(path: Path, *, exclusive: bool, create: bool) -> Iterator[_Claimed]:
+    """Claim and open the file; StartError if the processes that share it have other files open than this one would."""
+    while True:
+        if not create:
+            refuse_missing(path)  # before `claim` creates a file beside it
+        refuse_replaced(path)
+        report_cut_log(path)
+        lock, alone = claim(path, exclusive=exclusive)
+        with closing(lock):
+            if alone:
+                erase_record(lock)
+            with closing(open_writer(path, create=create)) as writer, closing(open_reader(path)) as reader:
+                if alone or is_recorded(lock, path):
+                    yield lock, alone, writer, reader
+                    return
+        # the last other process has ended meanwhile, and removed its log: then this one is alone
+
+
+def _complete_claim(lock: sqlite3.Connection, path: Path, *, shares: bool) -> None:
+    """Record the files of an exclusive claim, and share it."""
+    if not write_record(lock, path):
+        _log.warning("lock file cannot be written, a replaced store is not noticed at a start", file=str(path))
+    if shares:
+        share(lock)
+
+
 @asynccontextmanager
 async def open_keys_of(path: Path, *, create: bool = True) -> AsyncIterator[SqliteApiKeys]:
     """Open the store in a file for its API keys only. No cache holds them, so this needs no claim on the file.
 
     StartError if the file must first be migrated, which only the start of a service does: an older service may use the
-    file. NoStore if the file holds no store and `create` is False.
+    file; or if running processes have other files open. NoStore if the file holds no store and `create` is False.
     """
+    refuse_replaced(path)
     report_cut_log(path)
     if is_store(path):
         _require_current(path)
@@ -228,13 +263,17 @@ class SqliteStore:
         with self._engine.failures():
             await asyncio.to_thread(self.files.shrink_wal, limit_bytes)
 
-    def save_stray_log(self) -> bool:
-        """Checkpoint the log if the next process would not find it beside its database; return whether it was saved."""
-        return self.files.is_log_astray() and self._engine.writer.save_log()
+    def save_stray_log(self) -> None:
+        """Checkpoint the log, once, if the next process would not find it beside its database.
 
-    async def save_stray_log_in_thread(self) -> bool:
+        A second time, the log may be that of a process that has opened the new database, which would lose its writes.
+        """
+        if self.files.is_log_astray() and not self.files.is_log_saved:
+            self.files.is_log_saved = self._engine.writer.save_log()
+
+    async def save_stray_log_in_thread(self) -> None:
         """Run `save_stray_log` in the writer thread."""
-        return await self._engine.in_thread(self.save_stray_log)
+        await self._engine.in_thread(self.save_stray_log)
 
     async def regain_claim(self) -> None:
         """Regain a lost claim, if every file is back in its place."""
@@ -249,16 +288,14 @@ class SqliteStore:
 
 async def _watch(store: SqliteStore, wal_bytes: int) -> None:
     """Detect replaced and restored files even without writes, and keep the log small."""
-    is_saved = False
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
             store.files.check()
-            is_saved = False
             await store.regain_claim()
             await store.shrink_wal(wal_bytes)
         except StoreReplaced:
-            is_saved = is_saved or await store.save_stray_log_in_thread()
+            await store.save_stray_log_in_thread()
         except GuidsvcError:
             pass  # the next check finds what persists
 

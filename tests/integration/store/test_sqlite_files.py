@@ -232,7 +232,7 @@ async def test_store_without_its_file_rejects_directly(
     expected_logs.add(REPLACED_MESSAGE)
     async with open_sqlite(path, exclusive=True) as store:
         path.unlink()
-        with pytest.raises(StoreReplaced, match="put it back, or restart"):
+        with pytest.raises(StoreReplaced, match="put it back, or see docs"):
             await store.records.swap(None, record(clock()))
 
 

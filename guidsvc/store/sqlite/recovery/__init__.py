@@ -1,1 +1,1 @@
-"""Recovery of a SQLite file after the end of a process, a full disk, or damage."""
+"""Recovery of a SQLite file after the end of a process, a full disk, damage, or the replacement of its files."""
