@@ -245,6 +245,16 @@ def test_absent_mongodb_is_found() -> None:
     assert "CANARY" not in found["store.reach"].found
 
 
+def test_frozen_mongodb_is_found_as_silent(own_mongo: Server) -> None:
+    """It accepts connections as before."""
+    own_mongo.pause()
+    found = examined(mongo.checks(f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc"))["store.reach"]
+    own_mongo.resume()
+
+    assert (found.status, found.found) == ("fail", "store_url: MongoDB does not answer in time")
+    assert found.remedy.startswith("see what keeps it busy or stopped: a full disk, a paused process")
+
+
 def test_wrong_password_of_mongodb_is_found(tmp_path: Path) -> None:
     with guarded_mongo_server(tmp_path, "u", "right") as server:
         found = examined(mongo.checks(f"mongodb://u:CANARY@127.0.0.1:{server.port}/guidsvc"))["store.reach"]

@@ -6,6 +6,7 @@ shard. Writes are acknowledged by a majority, with journal; reads return only ma
 """
 
 import math
+import re
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -63,6 +64,9 @@ _REMEDIES = {
 }
 """Remedies for errors, by code: AuthenticationFailed, Unauthorized."""
 _UNREACHABLE = "; start MongoDB, or correct host, port and tls"
+_SILENT = re.compile("No servers found yet|.+: (?:The [a-z]+ operation )?timed out")
+"""Reasons of the driver if a server refuses nothing, but does not answer in time."""
+_BUSY = "see what keeps it busy or stopped: a full disk, a paused process or host; or correct host, port and tls"
 _Client = TypeVar("_Client")
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 _MAJORITY = ReadConcern("majority")
@@ -206,11 +210,14 @@ async def _release_leases(receipts: Collection) -> None:
 
 def unusable(error: PyMongoError) -> StartError:
     """Convert an error to a StartError, without the topology or the reply that it quotes."""
+    reason = reason_of(error)
+    if isinstance(error, ConnectionFailure) and _SILENT.fullmatch(reason):
+        return StartError(f"store_url: MongoDB does not answer in time; {_BUSY}")
     code = error.code if isinstance(error, OperationFailure) else None
     remedy = (
         _REMEDIES.get(code, "") if code is not None else _UNREACHABLE if isinstance(error, ConnectionFailure) else ""
     )
-    return StartError(f"store_url: MongoDB cannot be used: {in_plain_words(reason_of(error))}{remedy}")
+    return StartError(f"store_url: MongoDB cannot be used: {in_plain_words(reason)}{remedy}")
 
 
 class MongoStore:

@@ -17,6 +17,7 @@ from pymongo.errors import (
 
 from guidsvc.store.mongo.error_reason import MAX_REASONS, reason_of
 from guidsvc.store.mongo.failures import write_failure
+from guidsvc.store.mongo.store import unusable
 
 CANARY = "canary-of-a-record"
 _DOCUMENT = {"_id": "A" * 32, "user": CANARY, "metadata": {"m": CANARY}}
@@ -53,6 +54,20 @@ def test_reason_of_a_connection_error_omits_the_cluster() -> None:
     topology = "Timeout: 2.0s, Topology Description: <TopologyDescription id: 6a, topology_type: Unknown, servers: []>"
     for text in (f"{reason} ({timeouts})", f"{reason} ({timeouts}), {topology}", f"{reason}, {topology}"):
         assert reason_of(ServerSelectionTimeoutError(text)) == reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("No servers found yet", "MongoDB does not answer in time; see what keeps it busy or stopped"),
+        ("a:27017: timed out", "MongoDB does not answer in time; see what keeps it busy or stopped"),
+        ("a:27017: [Errno 111] Connection refused", "connection refused: nothing listens there; start MongoDB"),
+    ],
+)
+def test_silent_server_is_told_apart_from_an_absent_one(reason: str, text: str) -> None:
+    error = ServerSelectionTimeoutError(f"{reason}, Timeout: 2.0s, Topology Description: <TopologyDescription>")
+
+    assert text in str(unusable(error))
 
 
 @pytest.mark.slow
