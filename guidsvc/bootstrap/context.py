@@ -50,6 +50,8 @@ from guidsvc.telemetry.tracing import Tracer
 
 MAKERS = {"4": guid_generator.guid_v4, "7": guid_generator.guid_v7}
 """GUID generators, by the UUID version in the settings."""
+_STORE_NAMES = {"sqlite": "SQLite", "mongodb": "MongoDB"}
+"""Names of the kinds of store in the log."""
 
 
 @asynccontextmanager
@@ -101,7 +103,12 @@ async def open_context(settings: Settings, *, clock: Clock, channel: WorkerChann
 def _health(settings: Settings, metrics: Metrics) -> Health:
     """Return the health of the store and the cache, which notes their failures, and which the metrics read."""
     has_cache = not is_off(settings.cache_url, settings.cache_size)
-    health = Health(lambda: metrics.store.clock_skew_seconds, lambda: metrics.store.damage, has_cache=has_cache)
+    health = Health(
+        lambda: metrics.store.clock_skew_seconds,
+        lambda: metrics.store.damage,
+        has_cache=has_cache,
+        store_name=_STORE_NAMES[_store_kind(settings)],
+    )
     metrics.store.on_failure, metrics.cache.on_failure = health.store.note_failure, health.cache.note_failure
     metrics.state.is_store_writable = lambda: health.store.state == UP
     return health

@@ -39,11 +39,18 @@ class PartHealth:
     """The last known state of a part.
 
     `outages` are the log lines of its states; those of other states have none. One of being down ends when the part
-    answers; one of any other state ends only when the part is up.
+    answers; one of any other state ends only when the part is up. `name` is the name of the part in them.
     """
 
-    def __init__(self, outages: dict[str, Outage] | None = None, *, timer: ContinuousClock = continuous_clock) -> None:
+    def __init__(
+        self,
+        outages: dict[str, Outage] | None = None,
+        *,
+        name: str = "the part",
+        timer: ContinuousClock = continuous_clock,
+    ) -> None:
         self.state = UP
+        self._name = name
         self._outages = outages or {}
         self._timer = timer
         self._checked_at = timer()
@@ -59,7 +66,7 @@ class PartHealth:
         """Note that an operation has failed: the part is probed at once, or down if a probe has no answer either."""
         self._failed.set()
         if self._probe_begun is not None and self._timer() - self._probe_begun > DOUBT_SECONDS:
-            self._set(DOWN, "operations fail and a probe has no answer")
+            self._set(DOWN, f"{self._name}: operations fail, and a check has no answer for {DOUBT_SECONDS:g} s")
 
     async def check(self, probe: Probe) -> None:
         """Probe the part, and set its state."""
@@ -73,7 +80,7 @@ class PartHealth:
         finally:
             self._probe_begun = None
         self._checked_at = self._timer()
-        self._set(_state_of(error), str(error) or f"no answer within {TIMEOUT_SECONDS:g} s")
+        self._set(_state_of(error), str(error) or f"{self._name}: a check has no answer for {TIMEOUT_SECONDS:g} s")
 
     async def keep(self, probe: Probe) -> None:
         """Keep the state current, until cancelled."""
@@ -102,7 +109,8 @@ class Health:
 
     The connection to Redis and the files of the store log their outages themselves. `clock_skew_seconds` returns by how
     much the clock of this host is ahead of that of the store; None if that is not known. `damage` returns what is wrong
-    with the stored data; None if no damage was found. `has_cache` says whether records are cached.
+    with the stored data; None if no damage was found. `has_cache` says whether records are cached. `store_name` is the
+    product, as the log names it.
     """
 
     def __init__(
@@ -111,6 +119,7 @@ class Health:
         damage: Callable[[], str | None] = lambda: None,
         *,
         has_cache: bool = True,
+        store_name: str = "the store",
     ) -> None:
         self._clock_skew_seconds = clock_skew_seconds
         self._damage = damage
@@ -119,7 +128,8 @@ class Health:
             {
                 DOWN: Outage(_log, "store unavailable", "store available again"),
                 READ_ONLY: Outage(_log, "store rejects writes", "store accepts writes again"),
-            }
+            },
+            name=store_name,
         )
         self.cache = PartHealth()
 

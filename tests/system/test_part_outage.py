@@ -65,6 +65,7 @@ def test_each_worker_logs_an_outage_of_the_store_once(tmp_path: Path, own_mongo:
         running.stop()
     for event in ("store unavailable", "store available again"):
         assert list(workers_that_logged(running, event).values()) == [1] * WORKERS
+    assert {line["error"][:8] for line in lines_of(running) if line["event"] == "store unavailable"} == {"MongoDB:"}
     assert max(len(line.get("error", "")) for line in lines_of(running)) < 300, (
         "the line must not have the driver's text"
     )

@@ -13,6 +13,8 @@ MAX_REASONS, MAX_CHARACTERS = 4, 300
 """Maximum number of distinct reasons of a bulk write, and maximum length of a reason."""
 _QUOTES = re.compile(r",? \(?(?:Timeout: |full error: |configured timeouts: |dup key: )")
 """Precedes the topology, the server's reply, or the values of a key."""
+_INTERRUPTED = "operation cancelled"
+"""What the driver says when its heartbeat has had no answer, so it has closed the connections to the server."""
 
 
 def reason_of(error: PyMongoError) -> str:
@@ -20,6 +22,8 @@ def reason_of(error: PyMongoError) -> str:
     if isinstance(error, BulkWriteError):
         return _bulk_reasons([*error.details.get("writeErrors", ()), *error.details.get("writeConcernErrors", ())])
     reason = _shortened(str(error))
+    if reason == _INTERRUPTED:
+        return "connection closed by the driver, because the server does not answer its heartbeat"
     if isinstance(error, OperationFailure) and error.code is not None:
         return f"{reason} (code {error.code})"
     return reason

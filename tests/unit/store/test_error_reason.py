@@ -13,6 +13,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
     WriteConcernError,
     WriteError,
+    _OperationCancelled,
 )
 
 from guidsvc.store.mongo.error_reason import MAX_REASONS, reason_of
@@ -54,6 +55,10 @@ def test_reason_of_a_connection_error_omits_the_cluster() -> None:
     topology = "Timeout: 2.0s, Topology Description: <TopologyDescription id: 6a, topology_type: Unknown, servers: []>"
     for text in (f"{reason} ({timeouts})", f"{reason} ({timeouts}), {topology}", f"{reason}, {topology}"):
         assert reason_of(ServerSelectionTimeoutError(text)) == reason
+
+
+def test_reason_of_a_closed_connection_names_the_heartbeat() -> None:
+    assert "does not answer its heartbeat" in reason_of(_OperationCancelled("operation cancelled"))
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,25 @@ async def test_failed_operation_marks_a_silent_component_as_down(monkeypatch: py
     probing.cancel()
 
 
+@pytest.mark.parametrize("is_failing", [False, True])
+async def test_reason_of_silence_names_the_store(monkeypatch: pytest.MonkeyPatch, *, is_failing: bool) -> None:
+    """Whether the check itself ends, or an operation fails before."""
+    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 3600 if is_failing else 0.01)
+    now, lines = [0.0], LogCapture()
+    log = structlog.wrap_logger(None, processors=[lines])
+    component = FakeComponent()
+    health_ = PartHealth({DOWN: Outage(log, "down", "answers")}, name="MongoDB", timer=lambda: now[0])
+    component.is_silent = True
+    probing = asyncio.create_task(health_.check(component.probe))
+    await until(lambda: component.probes == 1)
+    if is_failing:
+        now[0] += DOUBT_SECONDS + 0.1
+        health_.note_failure()
+    await until(lambda: health_.state == DOWN)
+    probing.cancel()
+    assert [entry["error"].partition(":")[0] for entry in lines.entries] == ["MongoDB"]
+
+
 @pytest.mark.parametrize(
     ("second_error", "logged"), [(StoreReplaced("x"), [[], []]), (StoreUnavailable("x"), [["down"], ["answers"]])]
 )
