@@ -19,7 +19,10 @@ TESTS = {
     ],
     "with `--workers`: the SQLite file": ["test_new_workers_never_create_a_store_that_was_moved"],
     "the lock file of the SQLite file": ["test_cache_is_used_again_when_the_lock_file_is_back"],
-    "MongoDB does not answer": ["test_each_worker_logs_an_outage_of_the_store_once"],
+    "MongoDB does not answer": [
+        "test_each_worker_logs_an_outage_of_the_store_once",
+        "test_cached_record_without_mongodb_depends_on_redis",
+    ],
     "MongoDB answers each command late": [
         "test_slow_mongodb_delays_events_and_loses_none",
         "test_operation_on_many_documents_reads_one_reply",

@@ -70,3 +70,29 @@ def test_each_worker_logs_an_outage_of_the_store_once(tmp_path: Path, own_mongo:
         "the line must not have the driver's text"
     )
     assert len([line for line in lines_of(running) if line["event"] == "request" and line.get("code")]) >= 13
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_redis", [False, True])
+def test_cached_record_without_mongodb_depends_on_redis(
+    tmp_path: Path, own_mongo: Server, redis_url: str, *, has_redis: bool
+) -> None:
+    """The fence, without which no process may use Redis, is in MongoDB."""
+    options = ["--store-url", f"mongodb://127.0.0.1:{own_mongo.port}/guidsvc", "--log-format", "json"]
+    options += ["--cache-url", redis_url] if has_redis else []
+    with service(tmp_path, *options) as running:
+        http = HTTPConnection("127.0.0.1", running.port, timeout=30)
+        http.request("PUT", f"/guid/{GUID}", '{"user": "x"}')
+        assert http.getresponse().status == 201
+        http.close()
+        wait_until(lambda: not has_redis or "cache enabled" in running.log.read_text(), "the cache", running.log)
+        assert get_json(running, f"/guid/{GUID}")[0] == 200
+        own_mongo.pause()
+        wait_until(lambda: "store unavailable" in running.log.read_text(), "the outage", running.log)
+        if has_redis:
+            wait_until(lambda: get_json(running, f"/guid/{GUID}")[0] == 503, "the end of the cache", running.log)
+            wait_until(lambda: "cache fence unreadable" in running.log.read_text(), "the reason", running.log)
+        else:
+            assert get_json(running, f"/guid/{GUID}")[0] == 200
+        own_mongo.resume()
+        wait_until(lambda: "store available again" in running.log.read_text(), "the recovery", running.log)
