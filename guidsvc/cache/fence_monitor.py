@@ -67,6 +67,8 @@ class FenceMonitor:
         self._view: FenceView | None = None
         self._refresh_task: asyncio.Task[FenceView] | None = None
         self._hold_down = timing.hold_down
+        self._refused: tuple[Fence, str] | None = None
+        """The last fence that this process has set to OFF, and why."""
 
     @property
     def usable(self) -> str | None:
@@ -91,8 +93,12 @@ class FenceMonitor:
         """Return when no process can act on an older view any more; an empty epoch means that none has one."""
         return view.since + self._timing.waiter_seconds(self._timing.fence_lease) if view.fence.epoch else view.since
 
-    async def off(self, expected: Fence) -> None:
-        """Set the fence to OFF, unless it has changed since `expected`, because the contents of Redis are invalid."""
+    async def off(self, expected: Fence, reason: str) -> None:
+        """Set the fence to OFF, unless it has changed since `expected`, because the contents of Redis are invalid.
+
+        The log has the reason.
+        """
+        self._refused = (expected, reason)
         await self._fence.swap(expected, _off(expected, expected.gen + 1))
         await self.refresh()
 
@@ -135,7 +141,9 @@ class FenceMonitor:
         if mode is Mode.ON:
             _log.info("cache enabled", gen=view.fence.gen)
         elif mode is Mode.OFF and before is not None and before.fence.mode is not Mode.OFF:
-            _log.warning("cache disabled, writing to the store only", gen=view.fence.gen)
+            refused, reason = self._refused or (None, "")
+            known = reason if before.fence == refused else "another process has disabled it"
+            _log.warning("cache disabled, reading and writing the store only", gen=view.fence.gen, reason=known)
         if mode is Mode.OFF and before is not None and before.fence.mode is Mode.ON:
             was_stable = view.received_at - before.since > HOLD_DOWNS * self._timing.hold_down
             doubled = min(2 * self._hold_down, HOLD_DOWNS * self._timing.hold_down)
@@ -152,7 +160,7 @@ class FenceMonitor:
             if is_healthy and now >= self.quiet_at(view):
                 await self._arm(fence)
         elif await self._link.epoch_lost(fence.epoch):
-            await self.off(fence)
+            await self.off(fence, "Redis has lost its contents")
         elif fence.mode is Mode.ARM and now >= view.since + self._timing.waiter_seconds(self._timing.fence_lease):
             await self._fence.swap(fence, fence._replace(mode=Mode.ON))
             await self.refresh()

@@ -22,6 +22,8 @@ from guidsvc.store.cache_fence import Mode
 
 WINDOW_SECONDS = 8.0
 """A write that gets no window within this time is rejected."""
+UNREMOVED, WRONG_CLOCK = "a write could not remove its record from Redis", "the clock of Redis is wrong"
+"""Reasons to disable the cache."""
 
 
 class WriteWindow(NamedTuple):
@@ -87,7 +89,8 @@ class WriteWindows:
         lease = await self._begin(guid, marker, view)
         if lease is None or lease > milliseconds(self._timing.waiter_seconds(self._timing.lease)):
             # No lease is as long: the clock of Redis was set back, or the reply is damaged.
-            await self._monitor.off(view.fence)
+            reason = UNREMOVED if lease is None else WRONG_CLOCK
+            await self._monitor.off(view.fence, reason)
             return None
         if lease > 0:
             await asyncio.sleep(self._timing.waiter_seconds(lease / 1000))

@@ -58,7 +58,7 @@ MUTANTS = (
     Mutant("a chain stays in L1", {"cache/redis/cache.py": ("        guid = swaps[0].guid\n        with self._excluded_from_l1(guid):\n", "        guid = swaps[0].guid\n        if guid:\n")}, seeds=600),
     Mutant("marker expires before its write", {"cache/write_window.py": ("arguments = (marker, milliseconds(timing.marker), ", "arguments = (marker, 500, ")}),
     Mutant("cache filled by a read that is not linearizable", {"cache/redis/cache.py": ("await self._records.get_linearizable(guid)", "await self._records.get(guid)")}, seeds=200, faults=("stall",)),
-    Mutant("a failed BEGIN is ignored", {"cache/write_window.py": ("            await self._monitor.off(view.fence)\n            return None\n", "            lease = 0\n")}),
+    Mutant("a failed BEGIN is ignored", {"cache/write_window.py": ("            await self._monitor.off(view.fence, reason)\n            return None\n", "            lease = 0\n")}),
     Mutant("no wait for the fence lease", {"cache/write_window.py": ("wait = self._monitor.quiet_at(view) - self._timer()", "wait = 0.0")}),
     Mutant("no ARM", {"cache/fence_monitor.py": ("Fence(Mode.ARM, gen, epoch.name)", "Fence(Mode.ON, gen, epoch.name)")}),
     Mutant("fence set to ON without a wait", {"cache/fence_monitor.py": ("now >= view.since + self._timing.waiter_seconds(self._timing.fence_lease):", "now >= 0.0:")}, seeds=1000),

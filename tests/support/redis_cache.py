@@ -12,7 +12,7 @@ from guidsvc.runtime.clock import Clock
 from guidsvc.telemetry.metrics import CacheMetrics
 from tests.support.gated_store import GatedStore
 
-DOWN, OFF = "redis unavailable", "cache disabled, writing"
+DOWN, OFF = "redis unavailable", "cache disabled, reading"
 NAME = "gated"
 TIMING = CacheTimings(redis=1.0, lease=0.001, fence_lease=0.6, poll=0.02, hold_down=0.05, skew=0.0, begin=0.1)
 """Shorter protocol times, with a lease so short that each read comes from Redis, and more time for Redis to answer."""

@@ -608,8 +608,8 @@ async def test_cache_is_logged_as_off_once_and_not_for_each_write(
     expected_logs: ExpectedLogs,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def off_lines() -> int:
-        return sum(OFF in entry.getMessage() for entry in caplog.get_records("call"))
+    def off_lines() -> list[str]:
+        return [line for entry in caplog.get_records("call") if OFF in (line := entry.getMessage())]
 
     expected_logs.add(DOWN, OFF, "cache fence unreadable")
     old = gated.records[GUID] = record(clock())
@@ -618,14 +618,17 @@ async def test_cache_is_logged_as_off_once_and_not_for_each_write(
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             await caches[0].swap(old, record(clock(), version=clock() + 1))
-    assert off_lines() == 0
+    assert off_lines() == []
 
     gated.fence_fault = None
     for number in range(2):
         assert await caches[0].swap(gated.records[GUID], record(clock(), version=clock() + number + 1))
     while any(cache.monitor._view is None or cache.monitor._view.fence.mode is not Mode.OFF for cache in caches):
         await asyncio.sleep(0.001)
-    assert off_lines() == len(caches), "one line per process"
+    lines = off_lines()
+    assert len(lines) == len(caches), "one line per process"
+    assert sum("a write could not remove its record from Redis" in line for line in lines) == 1
+    assert sum("another process has disabled it" in line for line in lines) == len(caches) - 1
 
 
 async def test_only_the_first_write_waits_for_dead_redis(
