@@ -26,7 +26,8 @@ class EventsGone(GuidsvcError):
     def __init__(self, reason: GoneReason, *, oldest: str, now: str) -> None:
         super().__init__(
             f"The feed cannot continue here: {_REASONS[reason]}. "
-            "Read all GUIDs again, then follow from `now`; or follow from `oldest`, which leaves a gap."
+            "Save `now` of this error, read all GUIDs again, then follow with `now` as `cursor`. Or follow with "
+            "`oldest` as `cursor`, and miss the events before it."
         )
         self.reason = reason
         self.oldest = oldest

@@ -10,6 +10,8 @@ _FIRST_USE = 978_307_200
 
 _LOST = "If you held it as a lease, you have lost it: stop what depends on it."
 """The advice to the holder of a lease, in each error of a renewal."""
+_GONE = " It may have been deleted already, or purged; or another owner has it."
+"""Why a record that is to be deleted is absent. The same in each case, so that nobody learns of another's record."""
 
 
 def _rfc_3339(seconds: int) -> str:
@@ -23,12 +25,15 @@ def _is_like_a_duration(expired_at: int) -> bool:
 
 
 class NotFound(GuidsvcError):
-    """Unknown GUID: it never existed, was deleted, or is past its retention."""
+    """Unknown GUID: it never existed, was deleted, or is past its retention.
 
-    def __init__(self, guid: str, *, is_renewal: bool = False) -> None:
-        hint = f" {_LOST} To acquire it again, PUT it." if is_renewal else ""
+    The message of a renewal or a deletion has a hint of its own.
+    """
+
+    def __init__(self, guid: str, *, is_renewal: bool = False, is_deletion: bool = False) -> None:
+        hint = f" {_LOST} To acquire it again, PUT it." if is_renewal else _GONE if is_deletion else ""
         super().__init__(f"No GUID {guid} is registered.{hint}")
-        self.is_renewal = is_renewal
+        self.has_hint = bool(hint)
 
 
 class Expired(GuidsvcError):
@@ -69,11 +74,15 @@ class Expired(GuidsvcError):
         self.is_revoked = is_revoked
 
 
+_UNMATCHED = "The service generates this GUID, so no record can match; leave If-Match out."
+
+
 class PreconditionFailed(GuidsvcError):
     """The record does not match the precondition of the request.
 
     `version` and `wire` are the version and client representation of the current record, or None if it is absent.
-    If `is_excluded`, the record is one that the request must not find (If-None-Match).
+    If `is_excluded`, the record is one that the request must not find (If-None-Match). If `is_generated`, the service
+    has just generated the GUID, which the client does not know.
     """
 
     def __init__(
@@ -84,16 +93,17 @@ class PreconditionFailed(GuidsvcError):
         *,
         is_excluded: bool = False,
         is_renewal: bool = False,
+        is_generated: bool = False,
     ) -> None:
         if version is None:
-            reason = "does not exist"
+            reason = "does not exist; leave If-Match out to create it"
         elif is_excluded:
             reason = "already exists; leave If-None-Match out to update it"
         elif is_renewal:
             reason = _changed_lease(version, is_shown=wire is not None)
         else:
             reason = f'is at version {version}; read it again and send If-Match: "{version}"'
-        super().__init__(f"GUID {guid} {reason}.")
+        super().__init__(_UNMATCHED if is_generated else f"GUID {guid} {reason}.")
         self.version = version
         self.wire = wire
         self.is_excluded = is_excluded

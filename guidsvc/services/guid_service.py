@@ -279,7 +279,10 @@ class GuidService:
             check_change(guid, old, conditions, strict=self._strict, is_shown=self.may_read)
             return lifecycle.delete(old, now)
 
-        await self._writer.write(guid, make, self._caller)
+        try:
+            await self._writer.write(guid, make, self._caller)
+        except NotFound as error:
+            raise NotFound(guid, is_deletion=True) from error
 
     def list_slots(self, query: ListQuery, *, has_total: bool = False) -> FairSemaphore:
         """Return the slots of which a request must hold one for `find` and `count`. Take it before any other slot."""

@@ -175,6 +175,8 @@ def test_service_without_store_is_alive_and_not_ready(tmp_path: Path, own_mongo:
         wait_until(lambda: pdapt(tmp_path, "healthcheck", *flags, "--ready").returncode == 1, "the store is down")
         message = expect_unhealthy(tmp_path, *flags, "--ready")
         assert "/readyz: not ready: store down, cache up. The store does not answer." in message
+        documented = message.replace("pdapt.py: ", "guidsvc: ").replace(f":{flags[1]}/", ":8888/")
+        assert f"    {documented}\n" in (ROOT / "docs" / "operations.md").read_text()
         expect_healthy(tmp_path, *flags)
 
 

@@ -197,10 +197,11 @@ def _detail(error: BaseException) -> str:
     match error:
         case errors.InvalidRequest():
             return _summary(error.faults)
-        case errors.NotFound(is_renewal=False):
+        case errors.NotFound(has_hint=False):
             return f"{error} {_CREATION}"
         case errors.Unavailable():
-            return f"{_reason(error)} Nothing was changed; try again."
+            is_state = isinstance(error, errors.NotReady)  # of the service, in which no request changes anything
+            return str(error) if is_state else f"{_reason(error)} Nothing was changed; try again."
         case errors.OutcomeUnknown():
             return _doubt(error)
         case _ if problem_of(error) is INTERNAL:
@@ -277,8 +278,6 @@ def _reason(error: errors.Unavailable) -> str:
     match error:
         case errors.Overloaded():
             return "The service is overloaded."
-        case errors.NotReady():
-            return str(error)
         case errors.TooManyConnections():
             return "The service has too many connections."
         case errors.ShuttingDown():

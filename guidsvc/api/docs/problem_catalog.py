@@ -162,8 +162,8 @@ _ALL = (
     ProblemDoc(
         "The feed of events cannot continue at the cursor. The reason is trimmed (events after it were removed, "
         "by age or by the size of the log), rewound (the store was restored from a backup), or another-store.",
-        "Read all GUIDs again with GET /guid?state=all, and follow the feed from now. Or follow it from oldest, which "
-        "leaves a gap.",
+        "Save now of this response, read all GUIDs again with GET /guid?state=all, then follow the feed with now as "
+        "cursor. Or follow it with oldest as cursor, and miss the events before it.",
         errors.EventsGone("trimmed", oldest="AmJkFzcAAAAAAAAAKhei", now="AmJkFzcAAAAAAAAEsoYv"),
     ),
     ProblemDoc(

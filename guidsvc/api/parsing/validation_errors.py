@@ -27,6 +27,8 @@ _CLAUSES = frozenset({"guid_form", "guid_missing", "surplus"})
 """Types of errors whose messages include their subject."""
 _BODY_METHODS = frozenset({"PUT", "POST", "PATCH"})
 _TAGS = frozenset({"if_match", "if_none_match"})
+_CREATIONS = ("create", "insert", "add", "post")
+"""Names that other APIs have for the operation `put`."""
 _EXAMPLES = {"user": "Cylance, Inc.", "owner": "Cylance, Inc."}
 """Examples of members that are strings."""
 _LISTS = {"scopes": '["read", "write"]'}
@@ -115,14 +117,15 @@ def _invalid(error: ErrorDetails, source: Source) -> str:  # noqa: PLR0911  # a 
         case "string_type":
             return "must be a string" + (f", such as {json.dumps(_EXAMPLES[name])}" if name in _EXAMPLES else "")
         case "literal_error":
-            return _choice(error)
+            return _choice(error, name)
         case "metadata_type":
             return _metadata(value)
         case "seconds" if source.kind == "query parameter":
             return error["msg"].replace(JSON_FORMS, "")
-        case "cursor_form" if value in {"", "null", "None"}:
-            reason = "null: null means that there is no next page" if value else "empty"
-            return f"must not be {reason}; send no cursor to begin again"
+        case "cursor_form" | "cursor_invalid" if value == "":
+            return "is empty; send no cursor to begin at the start"
+        case "cursor_form" if value in {"null", "None"}:
+            return "must not be null: null means that there is no next page; send no cursor to begin again"
         case _:
             return _of_another_type(error, name, value)
 
@@ -154,13 +157,13 @@ def _overlap(value: object) -> str:
     return f"{rule}; did you mean {seconds}?" if 0 <= seconds <= MAX_OVERLAP_SECONDS else rule
 
 
-def _choice(error: ErrorDetails) -> str:
+def _choice(error: ErrorDetails, name: str) -> str:
     """Say which values a member or parameter has, and which of them was probably meant."""
     choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
     given = error["input"]
+    if name == "op" and given in _CREATIONS:
+        return f"must be {suggestions.enumerated(choices, 'or')}; to create a record, send `put`, or no `op`"
     question = suggestions.did_you_mean(given, choices) if isinstance(given, str) and len(choices) > 1 else ""
-    if given == "create" and "put" in choices:
-        question = "to create a record, send `put`, or no `op`"
     return "; ".join(filter(None, [f"must be {suggestions.enumerated(choices, 'or')}", question]))
 
 

@@ -67,7 +67,8 @@ class Advice(NamedTuple):
 
 OF_RECORDS = Advice()
 OF_ENDS = Advice(not_found="It was deleted before, or purged, or another owner has it.", is_of_end=True)
-_CREATION = re.compile(r" Callers that may write can create it: .*", re.DOTALL)
+_HINT = re.compile(r" (?:Callers that may write can create it: |It may have been deleted already, ).*", re.DOTALL)
+"""The advice of the service about an absent record, in place of which these commands give their own."""
 
 
 def report(error: GuidsvcError, target: Target, *, is_write: bool, advice: Advice = OF_RECORDS) -> str:
@@ -75,7 +76,7 @@ def report(error: GuidsvcError, target: Target, *, is_write: bool, advice: Advic
     if isinstance(error, Problem):
         faults = [f"\n  {escape(each)}" for each in _faults(error)]
         is_no_remedy = advice.is_of_end and isinstance(error, NotFound)
-        detail = _CREATION.sub("", error.detail) if is_no_remedy else error.detail
+        detail = _HINT.sub("", error.detail) if is_no_remedy else error.detail
         text = _sentences(spoken(detail), _remedy(error, target, advice))
         return f"{escape(text)} {_source(error)}{''.join(faults)}"
     doubt = f"; the change may have taken effect: {advice.doubt}" if is_write else ""

@@ -3,7 +3,7 @@
 If the outcome of a creation is unknown, the error contains the GUID: the caller does not know it otherwise.
 """
 
-from guidsvc.domain import lifecycle, preconditions
+from guidsvc.domain import lifecycle
 from guidsvc.domain.caller import Caller, authorize
 from guidsvc.domain.commands import WriteCommand
 from guidsvc.domain.guid_generator import GuidGenerator
@@ -11,7 +11,7 @@ from guidsvc.domain.leases.expiry import Draw, dated
 from guidsvc.domain.lifecycle import RetentionPolicy
 from guidsvc.domain.preconditions import Conditions
 from guidsvc.domain.record import Record
-from guidsvc.errors import Contention, OutcomeUnknown, QuotaExceeded
+from guidsvc.errors import Contention, OutcomeUnknown, PreconditionFailed, QuotaExceeded
 from guidsvc.runtime.clock import Clock
 from guidsvc.services.writes.record_writer import RecordWriter, back_off
 from guidsvc.store.contract import RecordRepository
@@ -98,7 +98,8 @@ class RecordCreator:
         predecessor: Record | None = None,
     ) -> Record:
         """Make the first record of a generated GUID, or the first after `predecessor`, which is no longer retained."""
-        preconditions.check_preconditions(guid, None, conditions)
+        if not conditions.hold(None):
+            raise PreconditionFailed(guid, None, None, is_generated=True)
         after, owner = predecessor.version if predecessor else 0, caller.owner
         now = self._clock()
         asked = change

@@ -144,7 +144,8 @@ QUERIES = [
     get("/guid?state=dead", "`state` must be `live`, `expired` or `all`."),
     get(f"{AT}?view=all", "`view` must be `full`."),
     get("/guid?cursor=null", "`cursor` must not be null: null means that there is no next page; send no cursor to begin again."),
-    get("/guid?cursor=", "`cursor` must not be empty; send no cursor to begin again."),
+    get("/guid?cursor=", "`cursor` is empty; send no cursor to begin at the start."),
+    get("/events?cursor=", "`cursor` is empty; send no cursor to begin at the start."),
     get("/guid?cursor=abc", "`cursor` is not valid; send `next` of the previous response unchanged."),
     get("/guid?expires_before=tomorrow", f"`expires_before` {SECONDS}, a date (2027-01-01), a time with its time zone (2027-01-01T12:00:00Z), or an offset from now (+24h, -30m, +7d)."),
     get("/guid?expires_before=2027-01-01T12:00:00", "`expires_before` needs a time zone; for UTC, write 2027-01-01T12:00:00Z."),
@@ -198,7 +199,6 @@ PLACES = [
     get("/docs/openapi.yaml", "The documentation has no such file. The OpenAPI document is at /openapi.json. GET /docs shows its page.", 404, "not-found"),
     get(AT, f"No GUID {GUID} is registered. {CREATION}", 404, "not-found"),
     Mistake("PATCH", AT, b"{}", JSON, 404, "not-found", f"No GUID {GUID} is registered. {CREATION}"),
-    Mistake("DELETE", AT, None, {}, 404, "not-found", f"No GUID {GUID} is registered. {CREATION}"),
     method("POST", AT, "GET, HEAD, PUT, PATCH, DELETE or OPTIONS", " To renew the GUID, POST to /guid/{guid}/renewal."),
     method("PUT", f"{AT}/renewal", "POST or OPTIONS", " To renew the GUID, send a POST."),
     method("PATCH", f"{AT}/renewal", "POST or OPTIONS", " To renew the GUID, send a POST."),
@@ -269,12 +269,25 @@ async def test_key_of_another_store_is_answered_with_a_command(serving: Serving)
         )
 
 
+ABSENT = [
+    Mistake("DELETE", AT, None, {}, 404, "not-found", f"No GUID {GUID} is registered. It may have been deleted already, or purged; or another owner has it."),
+    Mistake("PUT", AT, b"{}", JSON | {"If-Match": '"1"'}, 412, "precondition-failed", f"GUID {GUID} does not exist; leave If-Match out to create it."),
+    Mistake("PUT", "/guid", b'{"user": "a"}', JSON | {"If-Match": "*"}, 412, "precondition-failed", "The service generates this GUID, so no record can match; leave If-Match out."),
+    Mistake("POST", "/guid", b'{"user": "a"}', JSON | {"If-Match": '"1"'}, 412, "precondition-failed", "The service generates this GUID, so no record can match; leave If-Match out."),
+]  # fmt: skip
+"""Requests that are valid, but not for a GUID without a record."""
+
+
+async def test_request_for_an_absent_record_is_answered_in_a_sentence(serving: Serving) -> None:
+    async with serving() as client:
+        for mistake in ABSENT:
+            reply = await client.ask(mistake.method, mistake.path, body=mistake.body, headers=mistake.headers)
+            assert (reply.status, reply.json["code"], reply.json["detail"]) == mistake[4:]
+
+
 OPERATION_MISTAKES: list[tuple[Any, str]] = [
     ({"op": "update"}, "`op` must be `put`, `get`, `delete` or `renew`."),
-    (
-        {"op": "create"},
-        "`op` must be `put`, `get`, `delete` or `renew`; to create a record, send `put`, or no `op`.",
-    ),
+    ({"op": "create"}, "`op` must be `put`, `get`, `delete` or `renew`; to create a record, send `put`, or no `op`."),
     ({"op": "delete"}, "`delete` requires `guid`."),
     ({"op": "get", "guid": GUID, "user": "a"}, "`get` takes no `user`."),
     ({"op": "get", "guid": GUID.lower()}, f"{NOTATION} lower-case letters: use {GUID}."),
