@@ -28,7 +28,7 @@ from guidsvc.store.sqlite.recovery.key_order import find_disorder
 from guidsvc.store.sqlite.schema import open_writer
 from tests.support.backing_servers import ROOT, Server, free_port, guarded_mongo_server, mongo_server, redis_server
 from tests.support.killed_program import run_until_killed
-from tests.support.ordinary_user import ordinary_user
+from tests.support.ordinary_user import NOBODY, ordinary_user
 
 OF_MONGODB = {f"store.{name}" for name in ("reach", "replicas", "clock", "exists", "reads", "indexes", "purge")}
 RIGHTS = "+ping +info +script|load +evalsha +get +set +del +pttl +pexpire +zadd +zrem +zremrangebyscore +zcount +time"
@@ -333,7 +333,20 @@ def test_store_without_rights_is_found(target: str, mode: int) -> None:
 
     assert found.status == "fail"
     assert "writable to this user" in found.found
-    assert found.remedy == "change its mode or owner, or run as its owner"
+    assert "change its mode" in found.remedy
+
+
+def test_file_of_another_user_than_its_folder_is_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore by root leaves a file that the service cannot open, but root can."""
+    if os.geteuid() == 0:
+        os.chown(path.parent, NOBODY, -1)
+    else:
+        monkeypatch.setattr(sqlite, "_user_id", lambda each: NOBODY if each == path.parent else os.geteuid())
+    found = examined(sqlite.checks(path, is_deep=False))["store.writable"]
+
+    assert found.status == "warn"
+    assert re.search(rf"{path} belongs to {path.owner()} \(mode 0\d00\), and its folder to ", found.found)
+    assert f"chown --reference={path.parent} {path}" in found.remedy
 
 
 KILLED_DOCTOR = """

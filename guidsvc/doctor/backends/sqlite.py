@@ -17,8 +17,16 @@ from guidsvc.errors import GuidsvcError, StartError
 from guidsvc.errors.plurals import counted
 from guidsvc.files.partial_file import partial_file
 from guidsvc.program import runnable
-from guidsvc.store.sqlite.files import LOCK_SUFFIX, WAL_BYTES
-from guidsvc.store.sqlite.parts import refuse_incomplete, why_unopenable
+from guidsvc.store.sqlite.files import LOCK_SUFFIX, SUFFIXES, WAL_BYTES
+from guidsvc.store.sqlite.parts import (
+    GIVE_FILE,
+    is_denied,
+    mode_of,
+    owner_of,
+    refuse_incomplete,
+    why_denied,
+    why_unopenable,
+)
 from guidsvc.store.sqlite.recovery.key_order import find_disorder
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, start_error
 from guidsvc.store.sqlite.writer import code_of
@@ -99,11 +107,10 @@ def _space(path: Path) -> Finding:
 
 def _writable(path: Path) -> Finding:
     """Write a small SQLite file next to the store, and remove it."""
-    for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", LOCK_SUFFIX))):
-        if _is_denied(each):
-            return fail(
-                f"{each} is not readable and writable to this user", "change its mode or owner, or run as its owner"
-            )
+    files = [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+    denied = next(filter(is_denied, files), None)
+    if denied is not None:
+        return fail(why_denied(denied), f"{GIVE_FILE}, or run the doctor as that user")
     if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
         return fail(f"{path.parent} is not writable to this user", "change its mode or owner, or run as its owner")
     with partial_file(path) as probe:
@@ -111,12 +118,27 @@ def _writable(path: Path) -> Finding:
             _write(probe)
         except sqlite3.Error as error:
             return _unwritable(probe, error)
-    return ok(f"a probe could be written to {path.parent}")
+    return _foreign_file(files) or ok(f"a probe could be written to {path.parent}")
 
 
-def _is_denied(path: Path) -> bool:
-    """Return whether this user may not read and write an existing file. SQLite may remove its own ones at any time."""
-    return path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True) and path.exists()
+def _foreign_file(files: Sequence[Path]) -> Finding | None:
+    """Return the finding about a file that belongs to another user than its folder, as after a restore by root.
+
+    A folder of root may be open to the user of the service, which then owns the files.
+    """
+    folder = files[0].parent
+    for each in files:
+        with suppress(FileNotFoundError):  # SQLite removes its own files
+            if _user_id(folder) not in {0, _user_id(each)}:
+                return warn(
+                    f"{each} belongs to {owner_of(each)} ({mode_of(each)}), and its folder to {owner_of(folder)}",
+                    f"if the service runs as {owner_of(folder)}: chown --reference={folder} {each}",
+                )
+    return None
+
+
+def _user_id(path: Path) -> int:
+    return path.stat().st_uid
 
 
 def _unwritable(probe: Path, error: sqlite3.Error) -> Finding:

@@ -1,6 +1,7 @@
 """Files that SQLite takes for an empty database, but that lost their data; and why it cannot open a file at all."""
 
 import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from guidsvc.store.sqlite.files import LOCK_SUFFIX, NEW_SUFFIX
 
 WAIT_SECONDS = 5.0
 """Time for another process to create the file."""
+GIVE_FILE = "give it to the user of the service (chown), or change its mode (chmod)"
 
 
 def refuse_incomplete(path: Path) -> None:
@@ -83,6 +85,8 @@ def _first_page(path: Path) -> bytes:
             return file.read(100)
     except FileNotFoundError:
         return b""
+    except PermissionError as error:
+        raise StartError(f"store_url: {why_unopenable(path)}") from error
     except OSError as error:
         raise StartError(f"store_url: {path} cannot be read: {error.strerror}; name another file") from error
 
@@ -96,13 +100,43 @@ def why_unopenable(path: Path) -> str:
         fault, remedy = f"{folder} is not a folder", "move it away"
     elif path.is_dir():
         fault, remedy = f"{path} is a folder", "move it away"
-    elif path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-        fault, remedy = f"{path} is not readable and writable to this user", "change its mode or owner"
+    elif denied := next(filter(is_denied, _files_of(path)), None):
+        return f"{store} cannot be opened: {why_denied(denied)}; {GIVE_FILE}"  # another file would be an empty store
     elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         fault, remedy = f"its folder {folder} is not writable to this user", "change its mode or owner"
     else:
         fault, remedy = "SQLite cannot open it", f"look at the rights and the file system of {folder}"
     return f"{store} cannot be opened: {fault}; {remedy}, or name another file"
+
+
+def is_denied(path: Path) -> bool:
+    """Return whether this user may not read and write an existing file. SQLite may remove its own ones at any time."""
+    return path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True) and path.exists()
+
+
+def why_denied(path: Path) -> str:
+    """Return the fault of a file that this user may not read and write, with its owner and mode."""
+    try:
+        return f"{path} is not readable and writable to this user: {owner_of(path)} owns it, {mode_of(path)}"
+    except OSError:  # it was removed meanwhile, or its folder is closed
+        return f"{path} is not readable and writable to this user"
+
+
+def owner_of(path: Path) -> str:
+    """Return the name of the owner of a file, or the number if it has no name."""
+    try:
+        return path.owner()
+    except KeyError:
+        return f"user {path.stat().st_uid}"
+
+
+def mode_of(path: Path) -> str:
+    """Return the mode of a file, as a user writes it."""
+    return f"mode {stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+def _files_of(path: Path) -> tuple[Path, ...]:
+    return path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
 
 
 def _size(path: Path, suffix: str) -> int:

@@ -424,8 +424,26 @@ async def test_lock_file_of_another_user_is_rejected(path: Path, tmp_path: Path)
     with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError) as error:
         claim(path, exclusive=True)
     assert str(error.value) == (
-        f"store_url: {path} cannot be opened: {lock} is not readable and writable to this user; "
-        "change its mode or owner, or name another file"
+        f"store_url: {path} cannot be opened: {lock} is not readable and writable to this user: "
+        f"{lock.owner()} owns it, mode 0600; give it to the user of the service (chown), or change its mode (chmod)"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_store_restored_as_another_user_is_rejected(path: Path, tmp_path: Path, suffix: str) -> None:
+    """To name another file would start with an empty store."""
+    with closing(open_writer(path)):
+        denied = path.with_name(f"{path.name}{suffix}")
+        tmp_path.chmod(0o777)
+        for each in tmp_path.iterdir():
+            each.chmod(0o000 if each == denied else 0o666)
+
+        with ordinary_user(tmp_path, *tmp_path.parents[:3]), pytest.raises(StartError) as error:
+            async with open_sqlite(path, exclusive=True):
+                pass
+    assert str(error.value) == (
+        f"store_url: {path} cannot be opened: {denied} is not readable and writable to this user: "
+        f"{path.owner()} owns it, mode 0000; give it to the user of the service (chown), or change its mode (chmod)"
     )
 
 
