@@ -19,6 +19,15 @@ BODY_BYTES, METRICS_BYTES = 4096, 4 * 1024 * 1024
 LAG_SECONDS = 0.1
 """If the 99th percentile of the event loop lag is above this, the service has too little CPU."""
 KEY_VARIABLE = "GUIDSVC_KEY"
+_REPLACED = "replaced"
+_REMEDIES = {
+    _REPLACED: "a file of the store was removed or replaced: before you stop or restart the service, "
+    "see docs/failure-modes.md, A file was removed or replaced",
+    "read-only": "the disk is full or rejects writes, or another program locks the file of the store: see the findings "
+    "about the store, and the log line `store rejects writes`; `fuser` shows the programs that have the file open",
+}
+"""What to do about each state of the store."""
+_OTHER_REMEDY = "see the findings about that part, and docs/operations.md#health"
 _PERCENTILE = 0.99
 _LAG = re.compile(r'^guidsvc_event_loop_lag_seconds_bucket\{.*?le="([^"]+)".*?\} (\S+)', re.MULTILINE)
 _SAFE_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -72,7 +81,9 @@ def _ready(settings: Settings) -> Finding:
     if response.status == OK and http_probe.is_readiness(report):
         if report["status"] == "ready":
             return ok(f"ready: {parts}")
-        return warn(f"degraded: {parts}", "see the findings about that part, and docs/operations.md#health")
+        store = str(report["store"])
+        finding = fail if store == _REPLACED else warn
+        return finding(f"degraded: {parts}", _REMEDIES.get(store, _OTHER_REMEDY))
     if response.status == SERVICE_UNAVAILABLE and parts:
         return fail(f"not ready: {parts}", "see the findings about that part, and the log of the service")
     return fail(f"/readyz answered {response.status}", "see the log of the service")

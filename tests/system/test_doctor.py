@@ -1,7 +1,10 @@
 """`guidsvc doctor` on broken set-ups: each fault is found, by a check of a stable name, with what to do."""
 
+import asyncio
 import json
+import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -15,13 +18,15 @@ from pathlib import Path
 import pytest
 import trustme
 
+from guidsvc.doctor.backends.deleted_file import open_copies
 from guidsvc.domain.api_key import ApiKey, generate
 from guidsvc.store.sqlite.schema import MIGRATIONS, open_writer
 from tests.conftest import Serving
-from tests.support.backing_servers import ROOT, START_SECONDS, free_port, pdapt, service
+from tests.support.backing_servers import ROOT, START_SECONDS, free_port, pdapt, service, wait_until
 from tests.support.certificates import Certificate
 from tests.support.doctor import DoctorReport, doctor, report_of
 from tests.support.faulty_disk import set_disk
+from tests.support.http_client import Client
 from tests.support.sqlite_damage import alter, change_key_in_root
 from tests.support.stored_records import fill_store
 
@@ -458,6 +463,62 @@ def test_degraded_service_is_found(tmp_path: Path) -> None:
     assert found.worst("service.ready") == "warn"
     assert "degraded: store up, cache down" in found.text("service.ready")
     assert found.worst("redis.reach") == "fail"
+
+
+@pytest.mark.parametrize("are_all_deleted", [False, True])
+async def test_deleted_store_of_a_running_service_is_rescued(tmp_path: Path, *, are_all_deleted: bool) -> None:
+    """The steps are those of docs/failure-modes.md."""
+    with service(tmp_path) as running:
+        client = Client(running.port)
+        assert (await client.post("/guid", {"user": "a"})).status == 201
+        await client.aclose()
+        database = tmp_path / "guidsvc.db"
+        size_before = database.stat().st_size
+        for each in tmp_path.glob("guidsvc.db*" if are_all_deleted else "guidsvc.db"):
+            each.unlink()
+        ((_, copy),) = open_copies(database)
+        await asyncio.to_thread(
+            wait_until, lambda: copy.stat().st_size > size_before, "the log in the deleted file", running.log
+        )
+        found = await asyncio.to_thread(doctor, tmp_path, "--port", str(running.port))
+
+        assert (found.code, found.worst("store.file"), found.worst("service.ready")) == (2, "fail", "fail")
+        text = rf"guidsvc.db was deleted, and only process {running.process.pid} \(.* do not stop .* `cp (/proc/\S+) "
+        match = re.search(text, found.text("store.file"))
+        assert match, found.text("store.file")
+        shutil.copyfile(match[1], tmp_path / "rescued.db")
+        copied = await asyncio.to_thread(pdapt, tmp_path, "backup", "--store-url", "sqlite:///rescued.db", "checked.db")
+    assert "checked.db: 1 record, " in copied.stdout, copied.stderr
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [("", "was removed while .* -> do not stop them"), ("-wal", "was removed or replaced while .* -> stop all")],
+)
+def test_file_moved_from_a_running_service_is_found(tmp_path: Path, suffix: str, text: str) -> None:
+    with service(tmp_path) as running:
+        (tmp_path / f"guidsvc.db{suffix}").rename(tmp_path / "away")
+        wait_until(lambda: "store file removed" in running.log.read_text(), "the loss is noticed", running.log)
+        found = doctor(tmp_path, "--port", str(running.port))
+
+    assert found.code == 2
+    assert re.search(text, found.text("store.file")), found.text("store.file")
+    assert "cache up -> a file of the store was removed or replaced" in found.text("service.ready")
+
+
+async def test_program_that_locks_the_store_is_found(tmp_path: Path) -> None:
+    with service(tmp_path) as running:
+        client = Client(running.port)
+        with closing(sqlite3.connect(tmp_path / "guidsvc.db", isolation_level=None)) as lock:
+            lock.execute("BEGIN IMMEDIATE")
+            assert (await client.post("/guid", {"user": "a"})).status == 503
+            found = await asyncio.to_thread(doctor, tmp_path, "--port", str(running.port))
+        await client.aclose()
+
+    assert f"process {os.getpid()} (" in found.text("store.user")
+    assert "locks the file, so the service cannot write -> end this program" in found.text("store.user")
+    assert "store read-only" in found.text("service.ready")
+    assert "another program locks the file" in found.text("service.ready")
 
 
 def test_service_that_speaks_tls_is_found(tmp_path: Path, certificate: Certificate) -> None:

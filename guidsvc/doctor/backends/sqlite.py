@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from guidsvc.config import Size
+from guidsvc.doctor.backends.deleted_file import open_copies
 from guidsvc.doctor.checks import Check, Closed
 from guidsvc.doctor.findings import Finding, fail, fault, ok, warn
 from guidsvc.errors import GuidsvcError, StartError
@@ -27,6 +28,7 @@ from guidsvc.store.sqlite.parts import (
     why_denied,
     why_unopenable,
 )
+from guidsvc.store.sqlite.recovery.claim_record import refuse_replaced
 from guidsvc.store.sqlite.recovery.key_order import find_disorder
 from guidsvc.store.sqlite.schema import MIGRATIONS, identify, start_error
 from guidsvc.store.sqlite.writer import code_of
@@ -45,6 +47,11 @@ _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM records WHERE expire >= 0 LIMIT {
 _STEPS = 100_000
 """SQLite instructions between two reads of the clock."""
 _SLACK_SECONDS = 5.0
+_WRITER_BYTE = 120
+"""The byte of the index that SQLite locks while a process writes: see "WAL Locks", https://www.sqlite.org/walformat.html."""
+LOCK_SECONDS = 1.0
+"""A program that holds the lock of writers for so long is reported."""
+_PAUSE_SECONDS = 0.05
 _LOOKS = 3
 """Maximum number of times that a file is read as one that nobody uses."""
 
@@ -160,6 +167,9 @@ def _write(probe: Path) -> None:
 
 
 def _file(path: Path) -> Finding:
+    if not path.exists() and (deleted := _deleted(path)) is not None:
+        return deleted
+    refuse_replaced(path)
     if not path.exists():
         raise Closed(ok(f"there is no store at {path} yet; the service creates it at its first start"))
     refuse_incomplete(path)
@@ -173,6 +183,17 @@ def _file(path: Path) -> Finding:
     return ok(f"{path} is a store with {number}")
 
 
+def _deleted(path: Path) -> Finding | None:
+    """Return the finding about a store that was deleted while a process has it open."""
+    for pid, copy in open_copies(path):
+        return fail(
+            f"{path} was deleted, and only {_process(pid)} still has it",
+            f"do not stop or restart the service: `cp {copy} rescued.db`, then go on as in docs/failure-modes.md, "
+            "The file was deleted",
+        )
+    return None
+
+
 def _version_and_records(path: Path, connection: sqlite3.Connection) -> tuple[int, int]:
     if not identify(connection, path, newest=len(MIGRATIONS)):
         raise Closed(ok(f"{path} is empty; the service creates the store at its first start"))
@@ -182,6 +203,11 @@ def _version_and_records(path: Path, connection: sqlite3.Connection) -> tuple[in
 
 
 def _user(path: Path) -> Finding:
+    if lockers := _lasting_lockers(path):
+        return warn(
+            f"{_process(lockers[0])} locks the file, so the service cannot write",
+            "end this program, or its transaction, such as one of a sqlite3 shell",
+        )
     names = users(path)
     return ok(f"used by {', '.join(names)}" if names else "no process uses it")
 
@@ -189,16 +215,29 @@ def _user(path: Path) -> Finding:
 def users(path: Path) -> list[str]:
     """Return the processes that have claimed the store, by the locks of the kernel."""
     lock = path.with_name(path.name + LOCK_SUFFIX)
-    return [_process(pid) for pid in _holders(lock)] if lock.exists() else []
+    return [_process(pid) for pid in _holders(lock)]
 
 
-def _holders(lock: Path) -> list[int]:
-    inode = f":{lock.stat().st_ino}"
+def _lasting_lockers(path: Path) -> list[int]:
+    """Return the other programs that keep the lock of writers, which the service itself holds for a moment only."""
+    index, services = path.with_name(f"{path.name}-shm"), _holders(path.with_name(path.name + LOCK_SUFFIX))
+    lockers = set(_holders(index, first_byte=_WRITER_BYTE)) - set(services)
+    end = time.monotonic() + LOCK_SECONDS
+    while lockers and time.monotonic() < end:
+        time.sleep(_PAUSE_SECONDS)
+        lockers &= set(_holders(index, first_byte=_WRITER_BYTE))
+    return sorted(lockers)
+
+
+def _holders(file: Path, first_byte: int | None = None) -> list[int]:
+    """Return the processes that have a lock of a file, or one that begins at this byte."""
     pids: dict[int, None] = {}
     with suppress(OSError):
+        inode = f":{file.stat().st_ino}"
         for line in LOCKS.read_text(encoding="ascii", errors="replace").splitlines():
             fields = line.replace("-> ", "").split()
-            if len(fields) > 5 and fields[5].endswith(inode) and int(fields[4]) > 0:  # noqa: PLR2004  # see proc_locks(5)
+            is_of_file = len(fields) > 6 and fields[5].endswith(inode) and int(fields[4]) > 0  # noqa: PLR2004  # see proc_locks(5)
+            if is_of_file and first_byte in {None, int(fields[6])}:
                 pids[int(fields[4])] = None
     return list(pids)
 

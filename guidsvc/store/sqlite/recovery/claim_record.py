@@ -71,8 +71,8 @@ def why_replaced(path: Path) -> str:
     """Return the fault of files that are not those of the running processes, and the remedy."""
     if not path.exists():
         return (
-            f"{path} was removed while processes use it; do not stop them, because only they have its data: "
-            "see docs/failure-modes.md, The file was deleted"
+            f"{path} was removed while processes use it; do not stop them, because only they may have its data: "
+            "put it back, or see docs/failure-modes.md, The file was deleted"
         )
     return (
         f"{path}, or its -wal or -shm, was removed or replaced while processes use the store; "
