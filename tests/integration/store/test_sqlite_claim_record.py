@@ -1,6 +1,7 @@
 """A SQLite store whose files are replaced: no process joins those that have the replaced files open."""
 
 import asyncio
+import resource
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -205,6 +206,21 @@ def test_record_is_written_without_giving_up_the_claim(path: Path) -> None:
         second, alone = claim(path, exclusive=False)
         second.close()
         assert not alone
+
+
+def test_claim_is_kept_if_the_disk_takes_no_record(path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with claimed(path) as lock:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            assert not write_record(lock, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with pytest.raises(StartError, match="stop it"):
+            claim(path, exclusive=True)
+        assert write_record(lock, path)
+        share(lock)
+        assert not is_replaced(path)
 
 
 async def test_log_of_a_new_store_is_left_by_the_old_process(
