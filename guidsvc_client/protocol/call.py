@@ -128,8 +128,12 @@ def with_key(call: Call[T], key: str | None) -> Call[T]:
 
 
 def dump(value: object) -> bytes:
-    """Return compact JSON in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    """Return compact JSON in UTF-8. TypeError or ValueError if there is none."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"metadata, or another argument, has no form in JSON: {error}") from error
+    return text.encode()
 
 
 def record_reader(kind: type[RecordT]) -> Callable[[Reply], RecordT]:

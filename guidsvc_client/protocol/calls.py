@@ -32,6 +32,9 @@ from guidsvc_client.protocol.values import (
 
 RecordT = TypeVar("RecordT", bound=Record)
 FULL = {"view": "full"}
+_HEADERS = {"if_match": "If-Match", "if_none_match": "If-None-Match"}
+_BOUNDS = frozenset({"expires_before", "expires_after"})
+"""The parameters of a list that are times."""
 
 
 class Change(TypedDict, total=False):
@@ -82,7 +85,7 @@ def get(
         method="GET",
         path=_path(guid),
         read=read,
-        query=_view(kind) | ({} if valid_for is None else {"valid_for": str(seconds_of(valid_for))}),
+        query=_view(kind) | ({} if valid_for is None else {"valid_for": str(seconds_of(valid_for, "valid_for"))}),
         headers={"If-None-Match": etag_of(known.version)} if known and known.version else {},
         accepts=frozenset({NOT_MODIFIED}),
     )
@@ -212,12 +215,18 @@ def _view(kind: type[Record]) -> dict[str, str]:
 
 
 def _filters(filters: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value if isinstance(value, str) else str(expiry_of(value)) for name, value in filters.items()}
+    return {name: value if isinstance(value, str) else _bound(value, name) for name, value in filters.items()}
+
+
+def _bound(value: Any, name: str) -> str:
+    if name not in _BOUNDS:
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    return str(expiry_of(value, name))
 
 
 def _preconditions(if_match: Version | None, if_none_match: Version | None = None) -> dict[str, str]:
-    given: dict[str, Version | None] = {"If-Match": if_match, "If-None-Match": if_none_match}
-    return {name: etag_of(version) for name, version in given.items() if version is not None}
+    given: dict[str, Version | None] = {"if_match": if_match, "if_none_match": if_none_match}
+    return {_HEADERS[name]: etag_of(each, name) for name, each in given.items() if each is not None}
 
 
 def _settle(problem: Problem) -> NoReturn:

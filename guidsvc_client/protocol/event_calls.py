@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 
 from guidsvc_client.models import Event, EventPage, text
 from guidsvc_client.protocol.call import Call, Reply
-from guidsvc_client.protocol.values import Guid, guid_of
+from guidsvc_client.protocol.values import Guid, guid_of, strings_of
 
 MAX_PAGE_SIZE = 500
 WAIT_SECONDS = 30
@@ -43,7 +43,7 @@ def query_of(filters: EventFilter) -> dict[str, str]:
     query = {name: str(value) for name, value in filters.items()}
     if "types" in filters:
         del query["types"]
-        query["type"] = ",".join(filters["types"])
+        query["type"] = ",".join(strings_of(filters["types"], "types"))
     if "guid" in filters:
         query["guid"] = guid_of(filters["guid"])
     return query

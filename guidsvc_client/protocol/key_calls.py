@@ -7,7 +7,7 @@ from urllib.parse import quote
 from guidsvc_client.key_models import IssuedKey, Key, KeyPage
 from guidsvc_client.models import cursor_of
 from guidsvc_client.protocol.call import MERGE_PATCH, Call, Reply, read_nothing, with_json
-from guidsvc_client.protocol.values import Duration, Moment, wire_members
+from guidsvc_client.protocol.values import Duration, Moment, strings_of, wire_members
 
 MAX_PAGE_SIZE = 500
 
@@ -31,7 +31,7 @@ class KeyFilter(TypedDict, total=False):
 
 def create(owner: str, scopes: Iterable[str], limits: KeyLimits) -> Call[IssuedKey]:
     """Create a key. The service never stores a response with a secret, so the call is not repeated."""
-    body = {"owner": owner, "scopes": sorted(scopes), **wire_members(limits)}
+    body = {"owner": owner, "scopes": sorted(strings_of(scopes, "scopes")), **wire_members(limits)}
     return with_json(Call(method="POST", path="/keys", read=_read_secret, is_repeatable=False), body)
 
 

@@ -101,7 +101,7 @@ class Term:
 
 def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
     """Return the plan of a lease."""
-    ttl_seconds = seconds_of(options["ttl"])
+    ttl_seconds = seconds_of(options["ttl"], "ttl")
     if ttl_seconds < 1:
         raise ValueError("the ttl of a lease is less than a second; pass a timedelta or seconds, such as 15")
     return Plan(
@@ -109,7 +109,7 @@ def plan_of(guid: Guid | None, options: LeaseOptions) -> Plan:
         ttl_seconds=ttl_seconds,
         user=options.get("user") or gethostname(),
         metadata=json.loads(dump(options.get("metadata", {}))),  # as a record has it: with lists for tuples
-        wait_seconds=seconds_of(options.get("wait", 0)),
+        wait_seconds=seconds_of(options.get("wait", 0), "wait"),
         is_deleted=guid is None,
     )
 
@@ -145,7 +145,8 @@ def renew(
             is_in_doubt = False
             on_recognised(term)
         except (NotFound, Expired) as error:
-            raise LeaseLost(plan.guid, "a renewal came too late") from error
+            reason = "it was deleted" if isinstance(error, NotFound) else "a renewal came too late"
+            raise LeaseLost(plan.guid, reason) from error
         else:
             ends = asked + renewal.granted
             renews = asked + _pause_seconds(renewal.granted, renewal.expire, renewal.renew_at)

@@ -18,6 +18,7 @@ from guidsvc_client.clock import clock
 from guidsvc_client.errors import Disconnected, GuidsvcError, TimedOut, UnexpectedResponse, Unreachable
 from guidsvc_client.problems import InProgress, OutcomeUnknown, Problem, RateLimited, TooManyStreams, Unavailable
 from guidsvc_client.protocol.call import Call, Reply
+from guidsvc_client.protocol.values import number_of_seconds
 
 T = TypeVar("T")
 log = logging.getLogger("guidsvc_client")
@@ -97,9 +98,9 @@ class Policy:
         """Return the policy of a client with these options."""
         given: dict[str, Any] = dict(options)
         if "timeout" in given:
-            given["timeout_seconds"] = given.pop("timeout")
+            given["timeout_seconds"] = number_of_seconds(given.pop("timeout"), "timeout")
         if "total_timeout" in given:
-            given["total_seconds"] = given.pop("total_timeout")
+            given["total_seconds"] = number_of_seconds(given.pop("total_timeout"), "total_timeout")
         return cls(**given)
 
     def within(self, seconds: float) -> "Policy":

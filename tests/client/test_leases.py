@@ -122,7 +122,7 @@ async def test_expired_lease_is_taken_over(guids: Any) -> None:
 @pytest.mark.usefixtures("early_renewals")
 @pytest.mark.parametrize("loss", ["deleted", "taken"])
 async def test_loss_is_raised_where_the_work_is_done(guids: Any, loss: str) -> None:
-    with pytest.raises(LeaseLost) as lost:
+    with pytest.raises(LeaseLost, match="it was deleted" if loss == "deleted" else "another client has it") as lost:
         async with guids.lease(ttl=60) as lease:
             await guids.delete(lease.guid)
             if loss == "taken":
