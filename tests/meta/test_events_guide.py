@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGKILL
 from threading import Timer
 from typing import Any
 
 from tests.support import curl_examples as curl
-from tests.support.backing_servers import ROOT, Service, service
+from tests.support.backing_servers import ROOT, Service, service, wait_until
 from tests.support.event_reader import SSE, reading
 from tests.support.scripted_server import Request, response, scripted_server
 
@@ -25,11 +26,36 @@ GUID = "7D1F0C52A6E84B9B8C3E5A1B2D4F6E70"
 OTHER = "0" * 32
 SECONDS = 60
 """Time limit for the next line that a program prints."""
+CURL = f"""#!{sys.executable}
+import sys
+from http.client import HTTPException
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+words, headers, url = iter(sys.argv[1:]), {{}}, ""
+for word in words:
+    if word == "-H":
+        name, _, value = next(words).partition(": ")
+        headers[name] = value
+    elif word not in ("-s", "-N", "-f"):
+        url = word
+try:
+    with urlopen(Request(url, headers=headers), timeout=60) as response:
+        for line in response:
+            sys.stdout.buffer.write(line)
+            sys.stdout.flush()
+except HTTPError as error:
+    if "-f" in sys.argv:
+        sys.exit(22)
+    sys.stdout.buffer.write(error.read())
+except (HTTPException, OSError):
+    sys.exit(7)
+"""
+"""A replacement for curl with the options of the script, for machines without curl."""
 
 
 def test_event_examples_respond_as_documented(tmp_path: Path) -> None:
     variables = {"AT": AT}
-    assert len(EXAMPLES) == TEXT.count("```sh\n") - 1 == TEXT.count("```http") + 1 > 7
+    assert len(EXAMPLES) == TEXT.count("```sh\n") - 2 == TEXT.count("```http") + 1 > 7
     with service(tmp_path) as running:
         for line, documented, assignment in EXAMPLES:
             if assignment:
@@ -71,17 +97,22 @@ async def follow(line: str, documented: str, port: int, variables: dict[str, str
 
 
 @contextmanager
-def program(folder: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
-    """Run the Python program of the guide, which saves its copy after each event."""
-    (text,) = [block for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "# follow.py\n" in block]
-    (folder / "follow.py").write_text(text)
-    environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "SAVE_SECONDS": "0"}
-    command = [sys.executable, str(folder / "follow.py")]
-    with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+def program(folder: Path, port: int, name: str = "follow.py") -> Iterator["subprocess.Popen[str]"]:
+    """Run a program of the guide. That in Python saves its copy after each event."""
+    (text,) = [block for block in re.findall(r"```\w+\n(.*?)```", TEXT, re.DOTALL) if f"# {name}\n" in block]
+    (folder / name).write_text(text)
+    (folder / "curl").write_text(CURL)
+    (folder / "curl").chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    environment = os.environ | {"AT": f"http://127.0.0.1:{port}", "SAVE_SECONDS": "0", "PATH": path}
+    command = ["sh" if name.endswith(".sh") else sys.executable, str(folder / name)]
+    with subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             yield process
         finally:
-            process.kill()
+            os.killpg(process.pid, SIGKILL)
 
 
 def next_words(process: "subprocess.Popen[str]") -> list[str]:
@@ -92,6 +123,13 @@ def next_words(process: "subprocess.Popen[str]") -> list[str]:
     line = process.stdout.readline()
     limit.cancel()
     return line.split()
+
+
+def next_event(process: "subprocess.Popen[str]", folder: Path) -> tuple[str, str]:
+    """Return the type and the GUID of the next event that the program in shell prints, once it has saved the cursor."""
+    event = json.loads(" ".join(next_words(process)))
+    wait_until(lambda: (folder / "cursor").read_text().strip() == event["cursor"], "the cursor")
+    return event["type"], event["guid"]
 
 
 def put(running: Service, folder: Path, guid: str, body: str = '{"user": "a"}') -> None:
@@ -129,6 +167,33 @@ def test_python_client_resumes_from_its_file(tmp_path: Path) -> None:
         with program(tmp_path, running.port) as process:
             assert next_words(process) == ["resume", GUID]
             assert next_words(process) == ["guid.created", OTHER, GUID]
+
+
+def test_shell_client_continues_at_its_cursor(tmp_path: Path) -> None:
+    """It does so after a restart of its own, and of the service."""
+    with service(tmp_path) as running:
+        with program(tmp_path, running.port, "follow.sh") as process:
+            wait_until((tmp_path / "cursor").exists, "the stock")
+            put(running, tmp_path, GUID)
+            assert next_event(process, tmp_path) == ("guid.created", GUID)
+            assert running.stop() == 0
+            running.start()
+            put(running, tmp_path, OTHER)
+            assert next_event(process, tmp_path) == ("guid.created", OTHER)
+        curl.run(f"curl -X DELETE {AT}/guid/{GUID}", running.port, tmp_path)
+        with program(tmp_path, running.port, "follow.sh") as process:
+            assert next_event(process, tmp_path) == ("guid.deleted", GUID)
+
+
+def test_shell_client_takes_stock_again_if_events_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "cursor").write_text("AgAAAAAAAAAAAAAAAAAA")
+    with service(tmp_path) as running:
+        put(running, tmp_path, GUID)
+        with program(tmp_path, running.port, "follow.sh") as process:
+            wait_until((tmp_path / "guids.ndjson").exists, "the stock")
+            put(running, tmp_path, OTHER)
+            assert next_event(process, tmp_path) == ("guid.created", OTHER)
+    assert GUID in (tmp_path / "guids.ndjson").read_text()
 
 
 def test_python_client_starts_before_the_service(tmp_path: Path) -> None:
