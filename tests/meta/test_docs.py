@@ -204,7 +204,7 @@ def test_design_of_the_package_is_described_in_one_place() -> None:
     assert documented == existing
 
 
-def test_start_and_end_of_each_outage_are_in_the_operations_guide() -> None:
+def test_start_and_end_of_outages_are_in_the_operations_guide() -> None:
     guide = (ROOT / "docs" / "operations.md").read_text()
     sources = "".join(path.read_text() for path in (ROOT / "guidsvc").rglob("*.py"))
     outages = re.findall(r'\bOutage\(\s*_log,\s*"(.+?)",\s*"(.+?)"', sources)
