@@ -30,10 +30,12 @@ _PATH_SCHEMES = {"sqlite", "unix"}
 """Schemes whose path is that of a file, which may contain any character."""
 _ADDRESS = re.compile(r"^\[[^\]]*\]")
 """An IPv6 address in front of a port."""
-_STRAY_AT = "percent-encode each of : / ? # [ ] @ % in a password, such as %40 for @"
+ENCODING_RULE = "percent-encode all characters except A-Z a-z 0-9 . _ -"
+"""The one rule for user and password: more than each scheme needs, and right for all of them."""
+_STRAY_AT = f"in user and password, {ENCODING_RULE}, such as %40 for @"
 _BAD_PORT = (
     "the port is not a number; write user and password before the host, as in redis://:PASSWORD@HOST:PORT, and "
-    "percent-encode each of : / ? # [ ] @ % in a password"
+    f"{ENCODING_RULE} in them"
 )
 _Client = TypeVar("_Client")
 
@@ -155,7 +157,7 @@ def _safe_message(
         make(public)
     except faults as other:
         return str(other)
-    return "the user, the password or a parameter is malformed; percent-encode all characters except A-Z a-z 0-9 . _ -"
+    return f"the user, the password or a parameter is malformed; {ENCODING_RULE}"
 
 
 def _redact_parameter(part: str) -> str:

@@ -52,7 +52,7 @@ def _address(settings: Settings) -> Finding:
         response = http_probe.get(settings, "/version", max_bytes=BODY_BYTES)
     except (ConnectionRefusedError, FileNotFoundError):
         address.refuse_unusable(settings, where)
-        raise Closed(ok(f"not running: nothing listens at {where}, and the service can")) from None
+        raise Closed(ok(f"not running; the service can listen at {where}")) from None
     except (OSError, HTTPException) as error:
         address.refuse_foreign(settings)
         hint = http_probe.hint(settings, error).removeprefix("; ")

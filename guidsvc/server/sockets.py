@@ -18,7 +18,7 @@ KERNEL_BYTES = 128 * 1024
 """Maximum unsent bytes of a response in the kernel (TCP_NOTSENT_LOWAT). By default the kernel takes megabytes."""
 
 _REMEDIES: Mapping[int | None, str] = {
-    EADDRINUSE: "; stop what listens there (`ss -ltnp` shows it), or use --port 0 for any free port",
+    EADDRINUSE: "; stop what listens there (ss -ltnp 'sport = :{port}' shows it), or use --port 0 for any free port",
     EACCES: "; use a --port from 1024 on, which needs no privileges",
     EADDRNOTAVAIL: "; use an address of this host as --host",
 }
@@ -44,16 +44,16 @@ def open_listeners(host: str, port: int, unix_socket: str | None, *, slots: int 
             setting = (
                 f"host, port: cannot listen on {host}:{port}" if unix_socket is None else f"unix_socket: {unix_socket}"
             )
-            raise StartError(f"{setting}: {_fault(error, is_path=unix_socket is not None)}") from error
+            raise StartError(f"{setting}: {_fault(error, port, is_path=unix_socket is not None)}") from error
         yield shares
 
 
-def _fault(error: Exception, *, is_path: bool) -> str:
+def _fault(error: Exception, port: int, *, is_path: bool) -> str:
     """Return why an address or a path cannot be used, and the remedy."""
     if isinstance(error, OSError) and is_path:
         return write_fault(error)
     number = EADDRNOTAVAIL if isinstance(error, gaierror) else getattr(error, "errno", None)
-    remedy = _REMEDIES.get(number, "") + (make_hint("--port", "0") if number == EADDRINUSE else "")
+    remedy = _REMEDIES.get(number, "").format(port=port) + (make_hint("--port", "0") if number == EADDRINUSE else "")
     return f"{getattr(error, 'strerror', None) or error}{remedy}"
 
 

@@ -78,7 +78,8 @@ def test_used_port_is_reported_with_the_words_of_make_run(tmp_path: Path, own_re
 
     assert rejected.stderr == (
         f"pdapt.py: --host, GUIDSVC_PORT: cannot listen on 127.0.0.1:{own_redis.port}: Address already in use; stop "
-        'what listens there, or use GUIDSVC_PORT=0 for any free port (make run ARGS="--port 0")\n'
+        f"what listens there (ss -ltnp 'sport = :{own_redis.port}' shows it), "
+        'or use GUIDSVC_PORT=0 for any free port (make run ARGS="--port 0")\n'
     )
 
 

@@ -254,7 +254,7 @@ def test_used_port_stops_the_start_with_one_line(tmp_path: Path, own_redis: Serv
     assert result.stdout == ""
     assert result.stderr == (
         f"pdapt.py: --host, --port: cannot listen on 127.0.0.1:{own_redis.port}: Address already in use; "
-        "stop what listens there (`ss -ltnp` shows it), or use --port 0 for any free port\n"
+        f"stop what listens there (ss -ltnp 'sport = :{own_redis.port}' shows it), or use --port 0 for any free port\n"
     )
 
 

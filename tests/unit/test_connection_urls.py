@@ -68,7 +68,7 @@ def test_password_that_looks_like_another_part_reaches_no_driver(url: str) -> No
         raise AssertionError
 
     assert is_ambiguous(url)
-    with pytest.raises(StartError, match=r"^cache_url: percent-encode .* in a password"):
+    with pytest.raises(StartError, match=r"^cache_url: in user and password, percent-encode all "):
         connect_with_redacted_errors("cache_url", url, connect, ValueError)
 
 

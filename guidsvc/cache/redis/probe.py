@@ -14,6 +14,7 @@ from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, RedisError, ResponseError
 
 from guidsvc.cache.redis.pool import CONNECT_SECONDS, demand_master, greet, pool_of, reason, within
+from guidsvc.connection_urls import ENCODING_RULE
 from guidsvc.errors import StartError
 from guidsvc.system_errors import NetworkFault, network_fault
 
@@ -34,7 +35,7 @@ _REFUSALS = (
     (
         AuthenticationError,
         re.compile(""),
-        "Redis rejects the user or the password; correct them, and percent-encode special characters",
+        f"Redis rejects the user or the password; correct them, and {ENCODING_RULE}",
     ),
     (NoPermissionError, re.compile(""), "Redis denies a command: {text}; grant it to the user (ACL SETUSER)"),
     (InvalidResponse, re.compile(""), "the server does not speak the Redis protocol; correct host and port"),
