@@ -50,7 +50,7 @@ def seconds_of(value: Duration, name: str) -> int:
     """
     if isinstance(value, timedelta):
         return math.ceil(value.total_seconds())
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers check types
         raise TypeError(f"{name} must be a timedelta or a number of seconds, not {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, not {value!r}")
@@ -59,14 +59,14 @@ def seconds_of(value: Duration, name: str) -> int:
 
 def number_of_seconds(value: float, name: str) -> float:
     """Return a number of seconds as it is. TypeError if it is no number."""
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers check types
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     return value
 
 
 def etag_of(version: Version, name: str = "version") -> str:
     """Return the entity tag of a version. TypeError if it is none."""
-    if not isinstance(version, int | str):
+    if not isinstance(version, int | str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers check types
         raise TypeError(f'{name} must be a version or "*", not {version!r}')
     return version if isinstance(version, str) else f'"{version}"'
 
