@@ -21,8 +21,9 @@ WAL_BYTES = 64 * 1024 * 1024
 LOCK_SUFFIX = "-lock"
 NEW_SUFFIX = "-new"
 """An empty file beside a database that a process is creating."""
-_UNCLAIMED = ("", "-wal", "-shm")
-SUFFIXES = (*_UNCLAIMED, LOCK_SUFFIX)
+DATA_SUFFIXES = ("", "-wal", "-shm")
+"""Of the database, its log and its index: the files that SQLite opens together."""
+SUFFIXES = (*DATA_SUFFIXES, LOCK_SUFFIX)
 JOURNAL_SUFFIX = "-journal"
 """Of a file that SQLite needs only while a database is created or copied. It is the longest suffix."""
 _FEW_FRAMES = 1000
@@ -35,7 +36,7 @@ class StoreFiles:
 
     def __init__(self, path: Path, *, is_claimed: bool) -> None:
         self.path = path
-        suffixes = SUFFIXES if is_claimed else _UNCLAIMED
+        suffixes = SUFFIXES if is_claimed else DATA_SUFFIXES
         # As texts, because `os.stat` would convert each `Path` again.
         self._identities = {each: _identity(each) for each in (f"{path}{suffix}" for suffix in suffixes)}
         self._log_path = f"{path}-wal"

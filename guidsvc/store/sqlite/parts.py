@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from guidsvc.errors import StartError
-from guidsvc.store.sqlite.files import LOCK_SUFFIX, NEW_SUFFIX
+from guidsvc.store.sqlite.files import DATA_SUFFIXES, LOCK_SUFFIX, NEW_SUFFIX
 
 WAIT_SECONDS = 5.0
 """Time for another process to create the file."""
@@ -100,7 +100,7 @@ def why_unopenable(path: Path) -> str:
         fault, remedy = f"{folder} is not a folder", "move it away"
     elif path.is_dir():
         fault, remedy = f"{path} is a folder", "move it away"
-    elif denied := next(filter(is_denied, _files_of(path)), None):
+    elif denied := next(filter(is_denied, (path.with_name(path.name + each) for each in DATA_SUFFIXES)), None):
         return f"{store} cannot be opened: {why_denied(denied)}; {GIVE_FILE}"  # another file would be an empty store
     elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         fault, remedy = f"its folder {folder} is not writable to this user", "change its mode or owner"
@@ -133,10 +133,6 @@ def owner_of(path: Path) -> str:
 def mode_of(path: Path) -> str:
     """Return the mode of a file, as a user writes it."""
     return f"mode {stat.S_IMODE(path.stat().st_mode):04o}"
-
-
-def _files_of(path: Path) -> tuple[Path, ...]:
-    return path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
 
 
 def _size(path: Path, suffix: str) -> int:

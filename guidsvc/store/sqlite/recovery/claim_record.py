@@ -17,11 +17,10 @@ from pathlib import Path
 from zlib import crc32
 
 from guidsvc.errors import StartError
-from guidsvc.store.sqlite.files import LOCK_SUFFIX, connect
+from guidsvc.store.sqlite.files import DATA_SUFFIXES, LOCK_SUFFIX, connect
 
 WAIT_SECONDS = 2.0
 """Time for a process to record its files, or to end: the last one removes the log before it gives up its claim."""
-_RECORDED_SUFFIXES = ("", "-wal", "-shm")
 _NO_RECORD = 0
 _PAUSE_SECONDS = 0.05
 
@@ -115,7 +114,7 @@ def _files_at(path: Path) -> int:
 
     A folder is on one device, whose number may differ between containers. So only the inodes count.
     """
-    inodes = [_inode(f"{path}{suffix}") for suffix in _RECORDED_SUFFIXES]
+    inodes = [_inode(f"{path}{suffix}") for suffix in DATA_SUFFIXES]
     return crc32(repr(inodes).encode()) >> 1 or 1
 
 
