@@ -49,8 +49,7 @@ class Reload:
     def __init__(self, slots: Sequence[Slot], starter: Starter) -> None:
         self._slots, self._starter = slots, starter
         self._former: set[Worker | None] = set()
-        """The workers to replace, once a new one serves."""
-        self._is_begun = False
+        """The workers to replace; empty until a new one serves."""
         self._backoff = Backoff()
         self._retry_until: float | None = None
 
@@ -58,7 +57,7 @@ class Reload:
         """Replace the workers."""
         _log.info("reload started", workers=len(self._slots))
         fault = await self._adopt_settings()
-        if self._is_begun:
+        if self._former:
             await self._replace_others(fault)
         elif fault is not None:
             error, number = str(fault.error), fault.slot.number
@@ -73,7 +72,7 @@ class Reload:
         slot = next((each for each in self._slots if not each.changing.locked()), None)
         fault = None if slot is None else await self._replace(slot)
         if self._starter.settings:  # that worker serves, or one in place of a dead worker
-            self._former, self._is_begun = workers, True
+            self._former = workers
         else:
             self._starter.settings = former_settings
         return fault
