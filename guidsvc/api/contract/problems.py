@@ -199,9 +199,8 @@ def _detail(error: BaseException) -> str:
             return _summary(error.faults)
         case errors.NotFound(has_hint=False):
             return f"{error} {_CREATION}"
-        case errors.Unavailable():
-            is_state = isinstance(error, errors.NotReady)  # of the service, in which no request changes anything
-            return str(error) if is_state else f"{_reason(error)} Nothing was changed; try again."
+        case errors.Unavailable() if not isinstance(error, errors.NotReady):  # which no request for a change gets
+            return f"{_reason(error)} Nothing was changed; try again."
         case errors.OutcomeUnknown():
             return _doubt(error)
         case _ if problem_of(error) is INTERNAL:

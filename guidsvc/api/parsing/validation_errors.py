@@ -160,11 +160,12 @@ def _overlap(value: object) -> str:
 def _choice(error: ErrorDetails, name: str) -> str:
     """Say which values a member or parameter has, and which of them was probably meant."""
     choices = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
-    given = error["input"]
+    given, hint = error["input"], ""
     if name == "op" and given in _CREATIONS:
-        return f"must be {suggestions.enumerated(choices, 'or')}; to create a record, send `put`, or no `op`"
-    question = suggestions.did_you_mean(given, choices) if isinstance(given, str) and len(choices) > 1 else ""
-    return "; ".join(filter(None, [f"must be {suggestions.enumerated(choices, 'or')}", question]))
+        hint = "to create a record, send `put`, or no `op`"
+    elif isinstance(given, str) and len(choices) > 1:
+        hint = suggestions.did_you_mean(given, choices)
+    return "; ".join(filter(None, [f"must be {suggestions.enumerated(choices, 'or')}", hint]))
 
 
 def _metadata(value: object) -> str:
