@@ -19,7 +19,7 @@ of a record has no raw line break, and INFO never has such a sign, then digits, 
 MAX_BYTES = 4 * 1024 * 1024
 """Maximum size of a reply that is incomplete: many times that of any reply."""
 _START_BYTES = 32
-"""More bytes than the longest start that `_TOO_LARGE` matches in a sound reply."""
+"""More bytes than such a start has. So many bytes of the previous data are searched again: they may end within one."""
 
 
 class _BoundedReader(hiredis.Reader):

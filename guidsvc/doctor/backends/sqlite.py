@@ -185,13 +185,14 @@ def _file(path: Path) -> Finding:
 
 def _deleted(path: Path) -> Finding | None:
     """Return the finding about a store that was deleted while a process has it open."""
-    for pid, copy in open_copies(path):
-        return fail(
-            f"{path} was deleted, and only {_process(pid)} still has it",
-            f"do not stop or restart the service: `cp {copy} rescued.db`, then go on as in docs/failure-modes.md, "
-            "The file was deleted",
-        )
-    return None
+    pid, copy = next(open_copies(path), (None, None))
+    if pid is None:
+        return None
+    return fail(
+        f"{path} was deleted, and only {_process(pid)} still has it",
+        f"do not stop or restart the service: `cp {copy} rescued.db`, then go on as in docs/failure-modes.md, "
+        "The file was deleted",
+    )
 
 
 def _version_and_records(path: Path, connection: sqlite3.Connection) -> tuple[int, int]:
